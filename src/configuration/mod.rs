@@ -1,0 +1,191 @@
+//! The checked configuration (`sealgate.yaml`). Reading and checking the file is [`document`]'s business.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::image::{Scope, ScopeMap};
+use crate::policy::Mode;
+
+/// Everything that a configuration file says, defaults filled in, paths made absolute from the file's folder.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// The policy folder or file. Needed by the gate, not by the store.
+    pub policies: Option<PathBuf>,
+    /// Whether a policy.json whose default accepts anything may be served.
+    pub accept_anything_by_default: bool,
+    /// The gate's listener.
+    pub webhook: Webhook,
+    /// Where /metrics, /healthz and /readyz are served; nothing: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// How registries are talked to.
+    pub registries: Registries,
+    /// How long what was learned is kept.
+    pub caches: Caches,
+    /// The store; needed by `sealgate gateway` alone.
+    pub gateway: Option<Gateway>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// The gate's listener.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Where it listens. Default `0.0.0.0:8443`.
+    pub listen: SocketAddr,
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// PEM file of the CA whose clients alone are served; nothing: every client.
+    pub client_ca: Option<PathBuf>,
+    /// How long a review may take. Default 8 s: below the webhook's `timeoutSeconds` of 10.
+    pub deadline: Duration,
+    /// The default mode. Default: enforce.
+    pub mode: Mode,
+    /// Whether pods must name digests. Default: yes.
+    pub pin_required: bool,
+}
+
+/// Where a server's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// PEM files, read again when they change.
+    Files {
+        /// The chain, the server's own certificate first.
+        chain: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// Made when absent, and kept in this folder (`certs/` beside the configuration).
+    Made {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+/// How registries are talked to: the most specific scope's entry holds, alone; without one, the defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Registries {
+    /// The entries.
+    pub entries: ScopeMap<Arc<Registry>>,
+}
+
+/// One `registries` entry.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    /// Its scope; also the metrics' label `registry`.
+    pub scope: Scope,
+    /// PEM file of CAs that count beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Plain HTTP, or a certificate that is not checked.
+    pub insecure: bool,
+    /// Credentials; nothing: none.
+    pub credentials: Option<Credentials>,
+    /// Origins beside its own host and domain that hand out its tokens.
+    pub token_realms: Vec<Url>,
+    /// Where signatures are; nothing: the registry's own extension, where it announces one.
+    pub signatures: Option<Vec<SignatureSource>>,
+    /// Prefixes that hold copies of what lies below `scope`; asked in this order when the registry can't be asked.
+    pub mirrors: Vec<Box<str>>,
+}
+
+/// Where credentials come from.
+#[derive(Clone, Debug)]
+pub enum Credentials {
+    /// A name and a file with the password, read again for every token.
+    Password {
+        /// The name.
+        username: Box<str>,
+        /// The file; a line end at its end does not count.
+        password_file: PathBuf,
+    },
+    /// A Docker configuration file (`auths`). Credential helpers are not run.
+    DockerConfig(PathBuf),
+    /// Name and password, from the command line.
+    Given {
+        /// The name.
+        username: Box<str>,
+        /// The password.
+        password: SecretString,
+    },
+}
+
+/// A place where signatures are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignatureSource {
+    /// The registry's own extension endpoint.
+    RegistryExtension,
+    /// The extension endpoint of a store at this URL.
+    Extension(Url),
+    /// A lookaside tree: http, https or file.
+    Lookaside(Url),
+}
+
+/// How long what was learned is kept.
+#[derive(Clone, Debug)]
+pub struct Caches {
+    /// Tag to digest. Default 30 s.
+    pub tag: Duration,
+    /// Signatures of a digest. Default 10 min; "none found" is kept for 10 s at the most.
+    pub signatures: Duration,
+    /// How long a verified digest may be admitted again while its registry is down. Default 0: never.
+    pub last_known_good: Duration,
+}
+
+/// The store, in front of a registry.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Where it listens. Default `127.0.0.1:5000`.
+    pub listen: SocketAddr,
+    /// Its certificate; nothing: plain HTTP.
+    pub certificate: Option<Certificate>,
+    /// Says that everyone who reaches the listener may store signatures, although it is not on loopback.
+    pub anyone_may_sign: bool,
+    /// The registry behind it.
+    pub registry: Upstream,
+    /// The redb file. Default `data/signatures.redb`.
+    pub store: PathBuf,
+}
+
+/// The registry behind the store.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Its address.
+    pub url: Url,
+    /// PEM file of CAs that count beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Bounds on what comes from outside.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a review. Default 8 MiB.
+    pub review_bytes: usize,
+    /// Bytes of a manifest. Default 4 MiB.
+    pub manifest_bytes: usize,
+    /// Bytes of a list of signatures. Default 4 MiB.
+    pub signature_list_bytes: usize,
+    /// Signatures tried for one image. Default 64.
+    pub signatures_per_image: usize,
+    /// Different images of one review. Default 128.
+    pub images_per_review: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: usize = 1 << 20;
+        Self {
+            review_bytes: 8 * MIB,
+            manifest_bytes: 4 * MIB,
+            signature_list_bytes: 4 * MIB,
+            signatures_per_image: 64,
+            images_per_review: 128,
+        }
+    }
+}
+
+impl Default for Caches {
+    fn default() -> Self {
+        Self { tag: Duration::from_secs(30), signatures: Duration::from_mins(10), last_known_good: Duration::ZERO }
+    }
+}

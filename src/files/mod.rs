@@ -1,0 +1,1 @@
+//! Files that change under a running process: policy folders, and what watches them.

@@ -1,0 +1,1 @@
+//! Caches around the gate's traits.

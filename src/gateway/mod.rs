@@ -1,0 +1,1 @@
+//! The store: the extension endpoint, in front of a registry.

@@ -1,0 +1,403 @@
+//! Image references, in one canonical form.
+//!
+//! Everything downstream (scopes, identities, cache keys, registry requests) compares canonical text, so whatever two
+//! spellings name the same image must become equal here. Otherwise `Registry.Example.com:443/acme/x` would walk around
+//! the rule for `registry.example.com`.
+
+use std::{fmt, net::Ipv6Addr, sync::Arc};
+
+use super::digest::{Digest, DigestError};
+
+/// Docker Hub's canonical host.
+pub const DOCKER_HUB: &str = "docker.io";
+/// Other hosts under which Docker Hub's images are known.
+const DOCKER_HUB_ALIASES: [&str; 3] = ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
+/// The longest name, `host/path`, that registries accept (distribution specification, "Pulling manifests").
+const LONGEST_NAME: usize = 255;
+/// The longest tag (distribution specification).
+const LONGEST_TAG: usize = 128;
+/// Nothing longer is looked at: a name, a tag, a SHA-512 digest and what joins them.
+const LONGEST_REFERENCE: usize = LONGEST_NAME + 1 + LONGEST_TAG + 1 + 7 + 128;
+
+/// A repository: `host[:port]/path`, canonical.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Repository {
+    name: Arc<str>,
+    host_length: usize,
+}
+
+/// A tag: at most 128 characters of `[A-Za-z0-9_.-]`, the first no `.` or `-`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(Arc<str>);
+
+/// An image reference, `host[:port]/path[:tag][@digest]`, canonical.
+///
+/// With both a tag and a digest, the digest says which image it is; the tag is only claimed.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reference {
+    repository: Repository,
+    tag: Option<Tag>,
+    digest: Option<Digest>,
+}
+
+/// Why a text is not an image reference. The text itself is not repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReferenceError {
+    /// Nothing is there.
+    #[error("an image reference is expected, found nothing")]
+    Empty,
+    /// The text is longer than any reference can be.
+    #[error("an image reference has at most {LONGEST_REFERENCE} characters, this one {length}")]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// The name is longer than registries accept.
+    #[error("an image's name has at most {LONGEST_NAME} characters, this one {length}")]
+    NameTooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// 64 hexadecimal digits in place of a name: Docker takes those for an image's local ID.
+    #[error("64 hexadecimal digits are a local image ID, not a name; write repository@sha256:...")]
+    LocalId,
+    /// The host is not one.
+    #[error("the host must be a DNS name or an IP address, an IPv6 address in brackets")]
+    Host,
+    /// The port is not a number from 1 to 65535.
+    #[error("the port must be a number from 1 to 65535")]
+    Port,
+    /// The path has an upper-case letter.
+    #[error("an image's name is written in lower case")]
+    UpperCase,
+    /// The path is malformed.
+    #[error(
+        "an image's name has components of a-z and 0-9, joined by '.', '_', '__' or dashes, with a '/' between components"
+    )]
+    Path,
+    /// The tag is malformed.
+    #[error("a tag has at most 128 characters of A-Z a-z 0-9 _ . -, and does not begin with '.' or '-'")]
+    Tag,
+    /// The digest is malformed.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+}
+
+impl Repository {
+    /// Parses `host[:port]/path`, with Docker's familiar names and hosts, and makes it canonical.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        if text.is_empty() {
+            return Err(ReferenceError::Empty);
+        }
+        let (host, path) = split_host(text);
+        let host = match host {
+            Some(host) => canonical_host(host)?,
+            None => DOCKER_HUB.to_owned(),
+        };
+        check_path(path)?;
+        let host_length = host.len();
+        let mut name = host;
+        name.push('/');
+        if name.len() == DOCKER_HUB.len() + 1 && name.starts_with(DOCKER_HUB) && !path.contains('/') {
+            name.push_str("library/");
+        }
+        name.push_str(path);
+        if name.len() > LONGEST_NAME {
+            return Err(ReferenceError::NameTooLong { length: name.len() });
+        }
+        Ok(Self { name: name.into(), host_length })
+    }
+
+    /// `host[:port]/path`.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// `host[:port]`, lower case, without `:443`.
+    pub fn host(&self) -> &str {
+        &self.name[..self.host_length]
+    }
+
+    /// The path, without a leading slash.
+    pub fn path(&self) -> &str {
+        &self.name[self.host_length + 1..]
+    }
+}
+
+impl Tag {
+    /// Parses a tag.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let good = text.len() <= LONGEST_TAG
+            && text.bytes().next().is_some_and(word)
+            && text.bytes().all(|byte| word(byte) || byte == b'.' || byte == b'-');
+        if good { Ok(Self(text.into())) } else { Err(ReferenceError::Tag) }
+    }
+
+    /// The tag's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Reference {
+    /// Parses a reference and makes it canonical. Where neither tag nor digest is given, neither is added: see
+    /// [`Reference::for_image`].
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        if text.is_empty() {
+            return Err(ReferenceError::Empty);
+        }
+        if text.len() > LONGEST_REFERENCE {
+            return Err(ReferenceError::TooLong { length: text.len() });
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(Digest::parse(digest)?)),
+            None => (text, None),
+        };
+        // A colon after the last slash begins a tag; before it, a port.
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(Tag::parse(tag)?)),
+            _ => (rest, None),
+        };
+        if name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(ReferenceError::LocalId);
+        }
+        Ok(Self { repository: Repository::parse(name)?, tag, digest })
+    }
+
+    /// Parses what stands in a pod: like [`Reference::parse`], and `:latest` where neither tag nor digest is given.
+    pub fn for_image(text: &str) -> Result<Self, ReferenceError> {
+        let mut reference = Self::parse(text)?;
+        if reference.tag.is_none() && reference.digest.is_none() {
+            reference.tag = Some(Tag("latest".into()));
+        }
+        Ok(reference)
+    }
+
+    /// Puts a reference together from checked parts.
+    pub fn from_parts(repository: Repository, tag: Option<Tag>, digest: Option<Digest>) -> Self {
+        Self { repository, tag, digest }
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The tag, if there is one.
+    pub fn tag(&self) -> Option<&Tag> {
+        self.tag.as_ref()
+    }
+
+    /// The digest, if there is one.
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
+    /// The same name and tag, at this digest.
+    #[must_use]
+    pub fn pinned(&self, digest: Digest) -> Self {
+        Self { digest: Some(digest), ..self.clone() }
+    }
+}
+
+/// Splits a name as Docker does: the part before the first slash is a host if it has a dot or colon, is `localhost`, or
+/// has an upper-case letter (which no path may have).
+fn split_host(name: &str) -> (Option<&str>, &str) {
+    match name.split_once('/') {
+        Some((first, rest))
+            if first.contains(['.', ':'])
+                || first.eq_ignore_ascii_case("localhost")
+                || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
+        {
+            (Some(first), rest)
+        }
+        _ => (None, name),
+    }
+}
+
+/// Checks `host[:port]` and makes it canonical: lower case, no `:443`, Docker Hub's one name, IPv6 in its shortest form.
+pub(crate) fn canonical_host(text: &str) -> Result<String, ReferenceError> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']').ok_or(ReferenceError::Host)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| ReferenceError::Host)?;
+            let port = match after.strip_prefix(':') {
+                Some(port) => Some(port),
+                None if after.is_empty() => None,
+                None => return Err(ReferenceError::Host),
+            };
+            (format!("[{address}]"), port)
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (domain(host)?, Some(port)),
+            None => (domain(text)?, None),
+        },
+    };
+    let port = match port {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits.parse::<u16>().ok().filter(|&port| port > 0).ok_or(ReferenceError::Port)?)
+        }
+        Some(_) => return Err(ReferenceError::Port),
+        None => None,
+    };
+    Ok(match port {
+        None | Some(443) if DOCKER_HUB_ALIASES.contains(&host.as_str()) => DOCKER_HUB.to_owned(),
+        None | Some(443) => host,
+        Some(port) => format!("{host}:{port}"),
+    })
+}
+
+/// Checks a DNS name or IPv4 address, and makes it lower case.
+fn domain(text: &str) -> Result<String, ReferenceError> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if text.split('.').all(label) { Ok(text.to_ascii_lowercase()) } else { Err(ReferenceError::Host) }
+}
+
+/// Checks a repository's path (distribution specification: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, joined by slashes).
+pub(crate) fn check_path(path: &str) -> Result<(), ReferenceError> {
+    if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(ReferenceError::UpperCase);
+    }
+    if path.split('/').all(is_path_component) { Ok(()) } else { Err(ReferenceError::Path) }
+}
+
+fn is_path_component(text: &str) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    let ends_plain = bytes.first().is_some_and(plain) && bytes.last().is_some_and(plain);
+    let separators = bytes.split(plain).filter(|separator| !separator.is_empty());
+    ends_plain
+        && separators
+            .into_iter()
+            .all(|separator| matches!(separator, b"." | b"_" | b"__") || separator.iter().all(|&byte| byte == b'-'))
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.repository.fmt(f)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn canonical(text: &str) -> String {
+        Reference::for_image(text).unwrap_or_else(|error| panic!("{text}: {error}")).to_string()
+    }
+
+    #[test]
+    fn spellings_of_one_image_become_one() {
+        for (text, expected) in [
+            ("nginx", "docker.io/library/nginx:latest"),
+            ("nginx:1.27", "docker.io/library/nginx:1.27"),
+            ("acme/web", "docker.io/acme/web:latest"),
+            ("index.docker.io/nginx", "docker.io/library/nginx:latest"),
+            ("registry-1.docker.io/library/nginx", "docker.io/library/nginx:latest"),
+            ("Docker.IO:443/nginx", "docker.io/library/nginx:latest"),
+            ("Registry.Example.com:443/acme/x", "registry.example.com/acme/x:latest"),
+            ("registry.example.com:00443/acme/x", "registry.example.com/acme/x:latest"),
+            ("registry.example.com:5000/acme/x:1", "registry.example.com:5000/acme/x:1"),
+            ("LOCALHOST/x", "localhost/x:latest"),
+            ("[2001:DB8:0::1]:5000/x", "[2001:db8::1]:5000/x:latest"),
+            ("[::1]:443/x", "[::1]/x:latest"),
+            ("10.0.0.1/x", "10.0.0.1/x:latest"),
+        ] {
+            assert_eq!(canonical(text), expected);
+        }
+        assert_eq!(canonical(&format!("nginx@{DIGEST}")), format!("docker.io/library/nginx@{DIGEST}"));
+        assert_eq!(canonical(&format!("nginx:1@{DIGEST}")), format!("docker.io/library/nginx:1@{DIGEST}"));
+    }
+
+    #[test]
+    fn what_is_not_a_reference_says_why() {
+        for (text, expected) in [
+            ("", ReferenceError::Empty),
+            ("example.com/Acme/x", ReferenceError::UpperCase),
+            ("example.com/", ReferenceError::Path),
+            ("example.com//x", ReferenceError::Path),
+            ("example.com/a..b", ReferenceError::Path),
+            ("example.com/a___b", ReferenceError::Path),
+            ("example.com/-a", ReferenceError::Path),
+            ("example.com/x:", ReferenceError::Tag),
+            ("example.com/x:.1", ReferenceError::Tag),
+            ("example.com:0/x", ReferenceError::Port),
+            ("example.com:70000/x", ReferenceError::Port),
+            ("example.com:+5/x", ReferenceError::Port),
+            ("exa mple.com/x", ReferenceError::Host),
+            ("-example.com/x", ReferenceError::Host),
+            ("[::1/x", ReferenceError::Host),
+            ("[fe80::1%25eth0]/x", ReferenceError::Host),
+            ("x@sha256:12", ReferenceError::Digest(Digest::parse("sha256:12").unwrap_err())),
+            (&"a".repeat(64), ReferenceError::LocalId),
+            (&"a/".repeat(1000), ReferenceError::TooLong { length: 2000 }),
+            (&format!("example.com/{}", "a".repeat(250)), ReferenceError::NameTooLong { length: 262 }),
+        ] {
+            assert_eq!(Reference::parse(text), Err(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_double_dash_or_underscore_joins_a_name() {
+        assert_eq!(canonical("example.com/a---b__c.d_e"), "example.com/a---b__c.d_e:latest");
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics_and_canonical_text_stays_as_it_is(text in "\\PC{0,80}|[a-zA-Z0-9./:@_-]{0,80}") {
+            if let Ok(reference) = Reference::parse(&text) {
+                let canonical = reference.to_string();
+                prop_assert_eq!(&Reference::parse(&canonical).unwrap(), &reference);
+                prop_assert_eq!(reference.repository().as_str(), format!("{}/{}", reference.repository().host(), reference.repository().path()));
+            }
+        }
+    }
+}

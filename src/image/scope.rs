@@ -1,0 +1,359 @@
+//! Scopes: what a rule or a registries entry covers.
+
+use std::{collections::HashMap, fmt};
+
+use super::{
+    digest::{Digest, DigestError},
+    reference::{DOCKER_HUB, Reference, ReferenceError, Repository, Tag, canonical_host, check_path},
+};
+
+/// What a rule covers. The derived order is only for printing; which scope wins is [`ScopeMap::get`]'s business.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// `*`: every image.
+    Everything,
+    /// `*.example.com`: every host below that domain, on any port. The domain itself is not covered.
+    Subdomains(Box<str>),
+    /// `host`, `host/namespace` or `host/namespace/repo`: this and all below it, at path boundaries.
+    Prefix(Box<str>),
+    /// `host/namespace/repo:tag`, known to policy.json alone: a reference with this tag and without a digest.
+    Tag(Repository, Tag),
+    /// `host/namespace/repo@digest`: this one image.
+    Digest(Repository, Digest),
+}
+
+/// Why a text is not a scope.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScopeError {
+    /// Nothing is there.
+    #[error("a scope is expected (*, *.example.com, host, host/namespace, host/namespace/repo or repo@digest)")]
+    Empty,
+    /// A star stands somewhere else than as `*` or in front as `*.`.
+    #[error("a star stands only alone (*) or in front of a domain (*.example.com)")]
+    Star,
+    /// The first component can't be a host, so no image would ever match.
+    #[error("a scope begins with a registry's host; {suggestion:?} may be meant")]
+    NoHost {
+        /// The scope on Docker Hub that the text would name if it were an image.
+        suggestion: String,
+    },
+    /// A tag: scopes of policy files have none.
+    #[error("a scope has no tag, because a tag says nothing about what an image is; use the repository or a digest")]
+    HasTag,
+    /// The slash at the end.
+    #[error("a scope does not end in a slash; it covers everything below it anyway")]
+    TrailingSlash,
+    /// Some part is malformed.
+    #[error(transparent)]
+    Part(#[from] ReferenceError),
+}
+
+impl From<DigestError> for ScopeError {
+    fn from(error: DigestError) -> Self {
+        Self::Part(error.into())
+    }
+}
+
+impl Scope {
+    /// Parses a scope as policy files and the configuration have it, and makes it canonical.
+    pub fn parse(text: &str) -> Result<Self, ScopeError> {
+        match Self::parse_with_tag(text)? {
+            Self::Tag(..) => Err(ScopeError::HasTag),
+            scope => Ok(scope),
+        }
+    }
+
+    /// Parses a scope as policy.json's `docker` transport has it: `repo:tag` too.
+    pub fn parse_with_tag(text: &str) -> Result<Self, ScopeError> {
+        if text.is_empty() {
+            return Err(ScopeError::Empty);
+        }
+        if text == "*" {
+            return Ok(Self::Everything);
+        }
+        if let Some(domain) = text.strip_prefix("*.") {
+            if domain.contains(['*', '/', ':', '[']) {
+                return Err(ScopeError::Star);
+            }
+            return Ok(Self::Subdomains(canonical_host(domain)?.into()));
+        }
+        if text.contains('*') {
+            return Err(ScopeError::Star);
+        }
+        if text.ends_with('/') {
+            return Err(ScopeError::TrailingSlash);
+        }
+        let Some((host, rest)) = text.split_once('/') else {
+            return Ok(Self::Prefix(host_of_scope(text, text)?.into()));
+        };
+        let host = host_of_scope(host, text)?;
+        if let Some((path, digest)) = rest.split_once('@') {
+            if path.contains(':') {
+                return Err(ScopeError::HasTag);
+            }
+            return Ok(Self::Digest(Repository::parse(&format!("{host}/{path}"))?, Digest::parse(digest)?));
+        }
+        if let Some((path, tag)) = rest.split_once(':') {
+            return Ok(Self::Tag(Repository::parse(&format!("{host}/{path}"))?, Tag::parse(tag)?));
+        }
+        check_path(rest)?;
+        Ok(Self::Prefix(format!("{host}/{rest}").into()))
+    }
+}
+
+/// Checks the host of a scope: one that an image reference could have.
+fn host_of_scope(host: &str, scope: &str) -> Result<String, ScopeError> {
+    if host.contains(['.', ':']) || host.eq_ignore_ascii_case("localhost") {
+        return Ok(canonical_host(host)?);
+    }
+    let path = scope.to_ascii_lowercase();
+    let library = if path.contains('/') { "" } else { "library/" };
+    Err(ScopeError::NoHost { suggestion: format!("{DOCKER_HUB}/{library}{path}") })
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everything => f.write_str("*"),
+            Self::Subdomains(domain) => write!(f, "*.{domain}"),
+            Self::Prefix(prefix) => f.write_str(prefix),
+            Self::Tag(repository, tag) => write!(f, "{repository}:{tag}"),
+            Self::Digest(repository, digest) => write!(f, "{repository}@{digest}"),
+        }
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One value a scope, found by the most specific scope that covers an image.
+///
+/// A look-up compares slices of the canonical reference and allocates nothing.
+#[derive(Clone, Debug)]
+pub struct ScopeMap<T> {
+    everything: Option<T>,
+    subdomains: HashMap<Box<str>, T>,
+    prefixes: HashMap<Box<str>, T>,
+    tags: HashMap<Repository, Vec<(Tag, T)>>,
+    digests: HashMap<Repository, Vec<(Digest, T)>>,
+}
+
+impl<T> Default for ScopeMap<T> {
+    fn default() -> Self {
+        Self {
+            everything: None,
+            subdomains: HashMap::new(),
+            prefixes: HashMap::new(),
+            tags: HashMap::new(),
+            digests: HashMap::new(),
+        }
+    }
+}
+
+impl<T> ScopeMap<T> {
+    /// Adds a scope's value.
+    ///
+    /// # Errors
+    /// The scope is there already: gives back the value that was to be added, and leaves the map as it is.
+    pub fn insert(&mut self, scope: Scope, value: T) -> Result<(), T> {
+        use std::collections::hash_map::Entry;
+        match scope {
+            Scope::Everything if self.everything.is_none() => {
+                self.everything = Some(value);
+                Ok(())
+            }
+            Scope::Everything => Err(value),
+            Scope::Subdomains(key) => match self.subdomains.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(value);
+                    Ok(())
+                }
+                Entry::Occupied(_) => Err(value),
+            },
+            Scope::Prefix(key) => match self.prefixes.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(value);
+                    Ok(())
+                }
+                Entry::Occupied(_) => Err(value),
+            },
+            Scope::Tag(repository, tag) => add(self.tags.entry(repository).or_default(), tag, value),
+            Scope::Digest(repository, digest) => add(self.digests.entry(repository).or_default(), digest, value),
+        }
+    }
+
+    /// The value of exactly this scope.
+    pub fn get_exact(&self, scope: &Scope) -> Option<&T> {
+        match scope {
+            Scope::Everything => self.everything.as_ref(),
+            Scope::Subdomains(domain) => self.subdomains.get(domain),
+            Scope::Prefix(prefix) => self.prefixes.get(prefix),
+            Scope::Tag(repository, tag) => find(&self.tags, repository, tag),
+            Scope::Digest(repository, digest) => find(&self.digests, repository, digest),
+        }
+    }
+
+    /// The value of the most specific scope that covers the image: its digest, its tag (only where it has no digest), its
+    /// repository, each namespace above, its host, each domain above, everything.
+    pub fn get(&self, image: &Reference) -> Option<&T> {
+        let repository = image.repository();
+        if let Some(digest) = image.digest() {
+            if let Some(value) = find(&self.digests, repository, digest) {
+                return Some(value);
+            }
+        } else if let Some(tag) = image.tag()
+            && let Some(value) = find(&self.tags, repository, tag)
+        {
+            return Some(value);
+        }
+        self.get_repository(repository)
+    }
+
+    /// Like [`ScopeMap::get`], for a repository: scopes with a tag or a digest are left out.
+    pub fn get_repository(&self, repository: &Repository) -> Option<&T> {
+        let mut prefix = repository.as_str();
+        loop {
+            if let Some(value) = self.prefixes.get(prefix) {
+                return Some(value);
+            }
+            match prefix.rfind('/') {
+                Some(slash) => prefix = &prefix[..slash],
+                None => break,
+            }
+        }
+        self.get_domain(repository.host())
+    }
+
+    /// Like [`ScopeMap::get`], for a host: only scopes that cover all of it.
+    pub fn get_host(&self, host: &str) -> Option<&T> {
+        self.prefixes.get(host).or_else(|| self.get_domain(host))
+    }
+
+    fn get_domain(&self, host: &str) -> Option<&T> {
+        if !self.subdomains.is_empty() && !host.starts_with('[') {
+            // As containers/image has it, `*.example.com` covers every port of a host below it.
+            let mut domain = host.split_once(':').map_or(host, |(name, _)| name);
+            while let Some((_, parent)) = domain.split_once('.') {
+                if let Some(value) = self.subdomains.get(parent) {
+                    return Some(value);
+                }
+                domain = parent;
+            }
+        }
+        self.everything.as_ref()
+    }
+
+    /// Whether some scope names one digest of this repository. Then it matters to know the digest before the rule.
+    pub fn has_digests_of(&self, repository: &Repository) -> bool {
+        self.digests.contains_key(repository)
+    }
+
+    /// Every scope with its value, sorted by scope.
+    pub fn iter(&self) -> impl Iterator<Item = (Scope, &T)> {
+        let mut all: Vec<(Scope, &T)> = Vec::new();
+        all.extend(self.everything.iter().map(|value| (Scope::Everything, value)));
+        all.extend(self.subdomains.iter().map(|(key, value)| (Scope::Subdomains(key.clone()), value)));
+        all.extend(self.prefixes.iter().map(|(key, value)| (Scope::Prefix(key.clone()), value)));
+        for (repository, tags) in &self.tags {
+            all.extend(tags.iter().map(|(tag, value)| (Scope::Tag(repository.clone(), tag.clone()), value)));
+        }
+        for (repository, digests) in &self.digests {
+            all.extend(digests.iter().map(|(digest, value)| (Scope::Digest(repository.clone(), *digest), value)));
+        }
+        all.sort_by(|(left, _), (right, _)| left.cmp(right));
+        all.into_iter()
+    }
+}
+
+fn add<K: PartialEq, T>(list: &mut Vec<(K, T)>, key: K, value: T) -> Result<(), T> {
+    if list.iter().any(|(present, _)| *present == key) {
+        return Err(value);
+    }
+    list.push((key, value));
+    Ok(())
+}
+
+fn find<'a, K: PartialEq, T>(
+    map: &'a HashMap<Repository, Vec<(K, T)>>,
+    repository: &Repository,
+    key: &K,
+) -> Option<&'a T> {
+    map.get(repository)?.iter().find(|(present, _)| present == key).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn map(scopes: &[&str]) -> ScopeMap<String> {
+        let mut map = ScopeMap::default();
+        for scope in scopes {
+            map.insert(Scope::parse_with_tag(scope).unwrap(), (*scope).to_owned()).unwrap();
+        }
+        map
+    }
+
+    fn winner(scopes: &[&str], image: &str) -> Option<String> {
+        map(scopes).get(&Reference::for_image(image).unwrap()).cloned()
+    }
+
+    #[test]
+    fn the_most_specific_scope_wins_alone() {
+        let digest = format!("r.example.com/a/b@{DIGEST}");
+        let scopes = ["*", "*.com", "*.example.com", "r.example.com", "r.example.com/a", "r.example.com/a/b", &digest];
+        let winner = |image: &str| winner(&scopes, image).unwrap();
+        assert_eq!(winner(&digest), digest);
+        assert_eq!(winner(&format!("r.example.com/a/b:claimed@{DIGEST}")), digest);
+        assert_eq!(winner("r.example.com/a/b:1"), "r.example.com/a/b");
+        assert_eq!(winner("r.example.com/a/b/c"), "r.example.com/a/b");
+        assert_eq!(winner("r.example.com/a/bc"), "r.example.com/a");
+        assert_eq!(winner("r.example.com/ab"), "r.example.com");
+        assert_eq!(winner("s.example.com/ab"), "*.example.com");
+        assert_eq!(winner("s.t.example.com:5000/ab"), "*.example.com");
+        assert_eq!(winner("example.com/ab"), "*.com");
+        assert_eq!(winner("nginx"), "*");
+    }
+
+    #[test]
+    fn a_host_without_a_port_does_not_cover_one_with_a_port() {
+        assert_eq!(winner(&["r.example.com"], "r.example.com:5000/x"), None);
+        assert_eq!(winner(&["r.example.com:5000"], "r.example.com:5000/x").as_deref(), Some("r.example.com:5000"));
+        assert_eq!(winner(&["R.Example.com:443"], "r.example.com/x").as_deref(), Some("R.Example.com:443"));
+    }
+
+    #[test]
+    fn a_tag_scope_covers_no_reference_by_digest() {
+        let scopes = ["r.example.com/a:1"];
+        assert!(winner(&scopes, "r.example.com/a:1").is_some());
+        assert!(winner(&scopes, &format!("r.example.com/a:1@{DIGEST}")).is_none());
+        assert!(winner(&scopes, "r.example.com/a:2").is_none());
+    }
+
+    #[test]
+    fn what_is_not_a_scope_says_why() {
+        assert_eq!(Scope::parse(""), Err(ScopeError::Empty));
+        assert_eq!(Scope::parse("r.example.com/*"), Err(ScopeError::Star));
+        assert_eq!(Scope::parse("*.example.com/a"), Err(ScopeError::Star));
+        assert_eq!(Scope::parse("*example.com"), Err(ScopeError::Star));
+        assert_eq!(Scope::parse("r.example.com/a:1"), Err(ScopeError::HasTag));
+        assert_eq!(Scope::parse(&format!("r.example.com/a:1@{DIGEST}")), Err(ScopeError::HasTag));
+        assert_eq!(Scope::parse("r.example.com/"), Err(ScopeError::TrailingSlash));
+        assert_eq!(Scope::parse("nginx"), Err(ScopeError::NoHost { suggestion: "docker.io/library/nginx".into() }));
+        assert_eq!(Scope::parse("acme/web"), Err(ScopeError::NoHost { suggestion: "docker.io/acme/web".into() }));
+        assert!(matches!(Scope::parse("r.example.com/A"), Err(ScopeError::Part(ReferenceError::UpperCase))));
+        assert!(matches!(Scope::parse("r.example.com/a@sha256:0"), Err(ScopeError::Part(ReferenceError::Digest(_)))));
+    }
+
+    #[test]
+    fn one_scope_has_one_value() {
+        let mut map = map(&["r.example.com"]);
+        assert_eq!(map.insert(Scope::parse("R.example.com:443").unwrap(), "two".into()), Err("two".to_owned()));
+        assert_eq!(map.iter().count(), 1);
+    }
+}

@@ -1,0 +1,1 @@
+//! What is known of Kubernetes: which resources carry images, and where in them.

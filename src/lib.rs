@@ -1,0 +1,18 @@
+//! Sealgate: only images with the right seal pass the gate. ARCHITECTURE.md is the map.
+
+pub mod cli;
+pub mod configuration;
+pub mod files;
+pub mod gate;
+pub mod gateway;
+pub mod image;
+pub mod kubernetes;
+pub mod operations;
+pub mod policy;
+pub mod registry;
+pub mod signature;
+pub mod signatures;
+pub mod startup;
+pub mod tls;
+pub mod verdict;
+pub mod webhook;

@@ -1,0 +1,3 @@
+//! The `sealgate` program.
+
+fn main() {}

@@ -1,0 +1,310 @@
+//! Prometheus metrics.
+//!
+//! No label takes a value from a request that an attacker can multiply: `registry` is a configured scope or `other`, and
+//! image names are in logs and audit annotations only.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, process_collector::ProcessCollector,
+};
+
+/// All metrics of the process, with a registry of their own.
+pub struct Metrics {
+    registry: Registry,
+    reviews: IntCounterVec,
+    review_duration: Histogram,
+    images: IntCounterVec,
+    registry_requests: IntCounterVec,
+    registry_request_duration: HistogramVec,
+    cache_requests: IntCounterVec,
+    cache_entries: IntGaugeVec,
+    key_expiry: GaugeVec,
+    certificate_expiry: Gauge,
+    policy_info: IntGaugeVec,
+    policy_reloads: IntCounterVec,
+    policy_last_reload_successful: IntGauge,
+    exemptions_used: IntCounterVec,
+}
+
+/// What a request to a registry is for: the label `kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestKind {
+    /// `GET /v2/`.
+    Ping,
+    /// A token.
+    Token,
+    /// A manifest.
+    Manifest,
+    /// Signatures, from an extension or a lookaside.
+    Signatures,
+}
+
+/// What a cache said: the label `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheResult {
+    /// It was there.
+    Hit,
+    /// It was not.
+    Miss,
+}
+
+impl RequestKind {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Token => "token",
+            Self::Manifest => "manifest",
+            Self::Signatures => "signatures",
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers every metric, and those of the process.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let metrics = Self {
+            reviews: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("sealgate_reviews_total", "Admission reviews answered."),
+                    &["operation", "verdict"],
+                ),
+            ),
+            review_duration: register(
+                &registry,
+                Histogram::with_opts(
+                    HistogramOpts::new("sealgate_review_duration_seconds", "Time from a whole review to its answer.")
+                        .buckets(vec![
+                            0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+                            2.5, 5.0, 10.0,
+                        ]),
+                ),
+            ),
+            images: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "sealgate_images_total",
+                        "Images decided about. The code is empty unless refused (or not enforced).",
+                    ),
+                    &["verdict", "code", "rule", "mode"],
+                ),
+            ),
+            registry_requests: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "sealgate_registry_requests_total",
+                        "Requests to registries and signature sources, by configured scope and HTTP status (or error).",
+                    ),
+                    &["registry", "kind", "status"],
+                ),
+            ),
+            registry_request_duration: register(
+                &registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "sealgate_registry_request_duration_seconds",
+                        "Time of requests to registries and signature sources.",
+                    ),
+                    &["registry", "kind"],
+                ),
+            ),
+            cache_requests: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("sealgate_cache_requests_total", "Look-ups in caches."),
+                    &["cache", "result"],
+                ),
+            ),
+            cache_entries: register(
+                &registry,
+                IntGaugeVec::new(Opts::new("sealgate_cache_entries", "Entries in caches."), &["cache"]),
+            ),
+            key_expiry: register(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "sealgate_key_expiry_timestamp_seconds",
+                        "When a certificate of the policy expires; +Inf: never.",
+                    ),
+                    &["key", "fingerprint"],
+                ),
+            ),
+            certificate_expiry: register(
+                &registry,
+                Gauge::with_opts(Opts::new(
+                    "sealgate_certificate_expiry_timestamp_seconds",
+                    "When the webhook's certificate expires.",
+                )),
+            ),
+            policy_info: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new("sealgate_policy_info", "The policy in force: always 1."),
+                    &["generation", "digest"],
+                ),
+            ),
+            policy_reloads: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("sealgate_policy_reloads_total", "Policy loads, by result (success, failure)."),
+                    &["result"],
+                ),
+            ),
+            policy_last_reload_successful: register(
+                &registry,
+                IntGauge::with_opts(Opts::new(
+                    "sealgate_policy_last_reload_successful",
+                    "1 if the files as they are now are in force, 0 if the last good ones are.",
+                )),
+            ),
+            exemptions_used: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("sealgate_exemptions_used_total", "Images that run only by an exemption."),
+                    &["exemption"],
+                ),
+            ),
+            registry,
+        };
+        let build: IntGaugeVec = register(
+            &metrics.registry,
+            IntGaugeVec::new(Opts::new("sealgate_build_info", "The version that runs: always 1."), &["version"]),
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let process = metrics.registry.register(Box::new(ProcessCollector::for_self()));
+        process.expect("no metric of ours has the name of a process metric");
+        metrics
+    }
+
+    /// A review was answered.
+    pub fn review(&self, operation: &'static str, verdict: &'static str, took: Duration) {
+        self.reviews.with_label_values(&[operation, verdict]).inc();
+        self.review_duration.observe(took.as_secs_f64());
+    }
+
+    /// An image was decided about. `rule` is a rule of the policy, or empty.
+    pub fn image(&self, verdict: &str, code: &str, rule: &str, mode: &str) {
+        self.images.with_label_values(&[verdict, code, rule, mode]).inc();
+    }
+
+    /// A request went to a registry or signature source. `registry` is a configured scope or `other`; without a status, the
+    /// request failed before there was one.
+    pub fn registry_request(&self, registry: &str, kind: RequestKind, status: Option<u16>, took: Duration) {
+        let status = status.map_or_else(|| "error".to_owned(), |status| status.to_string());
+        self.registry_requests.with_label_values(&[registry, kind.label(), &status]).inc();
+        self.registry_request_duration.with_label_values(&[registry, kind.label()]).observe(took.as_secs_f64());
+    }
+
+    /// A cache was looked into.
+    pub fn cache_request(&self, cache: &'static str, result: CacheResult) {
+        let result = match result {
+            CacheResult::Hit => "hit",
+            CacheResult::Miss => "miss",
+        };
+        self.cache_requests.with_label_values(&[cache, result]).inc();
+    }
+
+    /// A cache has this many entries.
+    pub fn cache_entries(&self, cache: &'static str, entries: u64) {
+        self.cache_entries.with_label_values(&[cache]).set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    /// The expiry times (seconds since 1970) of all certificates of the policy, in place of those before.
+    pub fn key_expiries<'a>(&self, keys: impl Iterator<Item = (&'a str, String, Option<i64>)>) {
+        self.key_expiry.reset();
+        for (name, fingerprint, expiry) in keys {
+            #[allow(clippy::cast_precision_loss)] // Exact until the year 285 million.
+            let expiry = expiry.map_or(f64::INFINITY, |seconds| seconds as f64);
+            self.key_expiry.with_label_values(&[name, fingerprint.as_str()]).set(expiry);
+        }
+    }
+
+    /// The webhook's certificate expires then (seconds since 1970).
+    pub fn certificate_expiry(&self, seconds: i64) {
+        #[allow(clippy::cast_precision_loss)] // As above.
+        self.certificate_expiry.set(seconds as f64);
+    }
+
+    /// A policy came into force.
+    pub fn policy_loaded(&self, generation: u64, digest: &str) {
+        self.policy_info.reset();
+        self.policy_info.with_label_values(&[generation.to_string().as_str(), digest]).set(1);
+        self.policy_reloads.with_label_values(&["success"]).inc();
+        self.policy_last_reload_successful.set(1);
+    }
+
+    /// The policy files could not be loaded; the last good ones stay in force.
+    pub fn policy_refused(&self) {
+        self.policy_reloads.with_label_values(&["failure"]).inc();
+        self.policy_last_reload_successful.set(0);
+    }
+
+    /// An image runs only by this exemption.
+    pub fn exemption_used(&self, exemption: &str) {
+        self.exemptions_used.with_label_values(&[exemption]).inc();
+    }
+
+    /// All metrics in the text exposition format.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Names and labels are constants of this file, and the test below makes them all: a failure here is no run-time state.
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("a metric's name and labels are well-formed");
+    registry.register(Box::new(metric.clone())).expect("no two metrics have one name");
+    metric
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_of_the_design_is_there_once_it_was_used() {
+        let metrics = Metrics::new();
+        metrics.review("create", "allowed", Duration::from_millis(1));
+        metrics.image("verified", "", "production/acme", "enforce");
+        metrics.registry_request("other", RequestKind::Manifest, None, Duration::from_millis(1));
+        metrics.cache_request("tag", CacheResult::Hit);
+        metrics.cache_entries("tag", 1);
+        metrics.key_expiries([("acme", "AB".to_owned(), None)].into_iter());
+        metrics.policy_loaded(1, "sha256:00");
+        metrics.policy_refused();
+        metrics.exemption_used("production/legacy");
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        for line in [
+            "sealgate_reviews_total{operation=\"create\",verdict=\"allowed\"} 1",
+            "sealgate_review_duration_seconds_count 1",
+            "sealgate_images_total{code=\"\",mode=\"enforce\",rule=\"production/acme\",verdict=\"verified\"} 1",
+            "sealgate_registry_requests_total{kind=\"manifest\",registry=\"other\",status=\"error\"} 1",
+            "sealgate_registry_request_duration_seconds_count{kind=\"manifest\",registry=\"other\"} 1",
+            "sealgate_cache_requests_total{cache=\"tag\",result=\"hit\"} 1",
+            "sealgate_cache_entries{cache=\"tag\"} 1",
+            "sealgate_key_expiry_timestamp_seconds{fingerprint=\"AB\",key=\"acme\"} inf",
+            "sealgate_certificate_expiry_timestamp_seconds 0",
+            "sealgate_policy_info{digest=\"sha256:00\",generation=\"1\"} 1",
+            "sealgate_policy_reloads_total{result=\"failure\"} 1",
+            "sealgate_policy_last_reload_successful 0",
+            "sealgate_exemptions_used_total{exemption=\"production/legacy\"} 1",
+            "sealgate_build_info{version=",
+            "process_open_fds",
+        ] {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+    }
+}

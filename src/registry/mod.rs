@@ -1,0 +1,1 @@
+//! Registries: a thin, bounded client of the distribution specification.

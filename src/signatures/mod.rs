@@ -1,0 +1,1 @@
+//! Signature sources: the extension endpoint and lookaside trees.

@@ -1,0 +1,1 @@
+//! Certificates of our own servers: loaded, made when absent, exchanged while running.

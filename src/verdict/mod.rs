@@ -1,0 +1,56 @@
+//! Verdicts: why an image may run, or why not.
+
+pub mod refusal;
+
+use std::sync::Arc;
+
+use crate::image::Digest;
+use crate::policy::{Exemption, Mode, RuleId};
+use crate::signature::VerifiedImage;
+
+pub use refusal::{Code, LookupError, Refusal};
+
+/// Why an image may run. Only [`Verdict::Verified`] proves a signature.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// Its signatures fulfil the rules of every layer.
+    Verified(VerifiedImage),
+    /// A rule lets it run unsigned.
+    AllowedByRule {
+        /// The rule.
+        rule: RuleId,
+        /// The reason that the rule gives.
+        reason: Arc<str>,
+    },
+    /// It would be refused, but for an exemption.
+    Exempted {
+        /// The exemption.
+        exemption: Arc<Exemption>,
+        /// What it lifts.
+        refusal: Box<Refusal>,
+    },
+    /// It would be refused, but the mode only warns or records.
+    NotEnforced {
+        /// Warn or audit.
+        mode: Mode,
+        /// What is not enforced.
+        refusal: Box<Refusal>,
+        /// The digest, where the signatures of another layer's rule proved it all the same.
+        digest: Option<Digest>,
+    },
+    /// It is the same as in the object before the update.
+    Unchanged,
+}
+
+impl Verdict {
+    /// The metric label: `verified`, `allowed_by_rule`, `exempted`, `not_enforced`, `unchanged`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Verified(_) => "verified",
+            Self::AllowedByRule { .. } => "allowed_by_rule",
+            Self::Exempted { .. } => "exempted",
+            Self::NotEnforced { .. } => "not_enforced",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}

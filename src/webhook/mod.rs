@@ -1,0 +1,1 @@
+//! The admission webhook: HTTP in, decisions of the gate out.

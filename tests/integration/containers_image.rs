@@ -1,0 +1,1 @@
+//! Agreement with skopeo (containers/image) over generated policies, keys and signatures.

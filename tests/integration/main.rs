@@ -1,0 +1,13 @@
+//! The one integration-test binary: whole parts of Sealgate with real registries, real gpg and real skopeo.
+
+mod configuration;
+mod containers_image;
+mod gate;
+mod gateway;
+mod policy;
+mod registry;
+mod serve;
+mod signatures;
+mod support;
+mod verify;
+mod webhook;

@@ -1,0 +1,1 @@
+//! Policy folders as they are written, edited and broken.

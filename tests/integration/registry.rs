@@ -1,0 +1,1 @@
+//! The registry client with real and with lying registries.

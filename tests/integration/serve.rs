@@ -1,0 +1,1 @@
+//! `sealgate serve`, the whole program.

@@ -1,0 +1,1 @@
+//! What tests need more than once: real programs, started on ports of their own and ended with the test.

@@ -1,0 +1,1 @@
+//! `sealgate verify`, the whole program.
