@@ -1,1 +1,17 @@
 //! What tests need more than once: real programs, started on ports of their own and ended with the test.
+
+#![allow(dead_code, unused_imports)]
+
+mod gpg;
+mod process;
+mod registry;
+mod scratch;
+mod skopeo;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use gpg::Gpg;
+pub(crate) use process::{Process, run, wait_until};
+pub(crate) use registry::{DockerRegistry, Pushed};
+pub(crate) use scratch::Scratch;
+pub(crate) use skopeo::{accept_anything, skopeo, skopeo_in};
