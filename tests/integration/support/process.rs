@@ -85,7 +85,7 @@ impl Drop for Process {
 }
 
 /// The longest that any condition is waited for; far above what it takes, for busy machines.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Waits until a condition gives something.

@@ -1,0 +1,39 @@
+//! Structured logs on standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The variable with the filter, in the syntax of `RUST_LOG`: `info`, `sealgate=debug`, ...
+pub const FILTER_VARIABLE: &str = "SEALGATE_LOG";
+
+/// Sends everything that is logged from here on to standard error. `default_level` holds where the variable is not set.
+///
+/// # Errors
+/// The filter in the variable is malformed; or logging was set up before.
+pub fn start(format: Format, default_level: &str) -> anyhow::Result<()> {
+    let filter = match std::env::var(FILTER_VARIABLE) {
+        Ok(text) if !text.is_empty() => {
+            EnvFilter::try_new(&text).map_err(|error| anyhow::anyhow!("{FILTER_VARIABLE}={text}: {error}"))?
+        }
+        _ => EnvFilter::try_new(default_level)?,
+    };
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let layer = match format {
+        Format::Text => lines.with_ansi(colours).boxed(),
+        Format::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(layer).try_init()?;
+    Ok(())
+}
