@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod configuration;
+pub mod diagnostic;
 pub mod files;
 pub mod gate;
 pub mod gateway;

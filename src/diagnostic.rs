@@ -1,0 +1,247 @@
+//! Mistakes in files that people write, said so that they find the place and know what to do.
+
+use std::fmt;
+
+/// The most characters of a source line that are shown.
+const WIDEST_SNIPPET: usize = 120;
+
+/// One mistake in one file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The file, as the reader knows it.
+    pub file: Box<str>,
+    /// Where; nothing if it is about the file as a whole.
+    pub place: Option<Place>,
+    /// What is wrong: what was expected, what was found.
+    pub message: String,
+    /// The source line.
+    pub snippet: Option<Snippet>,
+    /// Other places that belong to it.
+    pub related: Vec<Related>,
+    /// What to do.
+    pub suggestion: Option<String>,
+}
+
+/// A place in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// How many characters of the line are meant; at least 1.
+    pub width: usize,
+}
+
+/// A source line with a mark under a part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snippet {
+    /// The line, cut to what can be shown; no control characters.
+    pub line: String,
+    /// How many characters stand before the mark.
+    pub before: usize,
+    /// How many characters the mark is long; at least 1.
+    pub width: usize,
+}
+
+/// Another place that belongs to a mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Related {
+    /// The file.
+    pub file: Box<str>,
+    /// Where in it.
+    pub place: Place,
+    /// What is there.
+    pub message: String,
+}
+
+impl Place {
+    /// The place of the bytes `range` of a text. What lies behind the end is the end.
+    pub fn of_bytes(text: &str, range: std::ops::Range<usize>) -> Self {
+        let start = floor_char_boundary(text, range.start);
+        let end = floor_char_boundary(text, range.end.max(start));
+        let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        Self {
+            line: text[..start].matches('\n').count() + 1,
+            column: text[line_start..start].chars().count() + 1,
+            width: text[start..end].lines().next().map_or(0, |line| line.chars().count()).max(1),
+        }
+    }
+}
+
+fn floor_char_boundary(text: &str, index: usize) -> usize {
+    let mut index = index.min(text.len());
+    while !text.is_char_boundary(index) {
+        index -= 1;
+    }
+    index
+}
+
+impl Diagnostic {
+    /// About a file as a whole.
+    pub fn of_file(file: &str, message: impl Into<String>) -> Self {
+        Self {
+            file: file.into(),
+            place: None,
+            message: message.into(),
+            snippet: None,
+            related: Vec::new(),
+            suggestion: None,
+        }
+    }
+
+    /// About a place in a file whose text is `text`.
+    pub fn at(file: &str, text: &str, place: Place, message: impl Into<String>) -> Self {
+        let snippet = text.lines().nth(place.line.saturating_sub(1)).map(|line| Snippet::new(line, place));
+        Self { place: Some(place), snippet, ..Self::of_file(file, message) }
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn suggest(mut self, suggestion: impl Into<String>) -> Self {
+        self.suggestion = Some(suggestion.into());
+        self
+    }
+
+    /// Says what to do, if that is known.
+    #[must_use]
+    pub fn suggest_maybe(mut self, suggestion: Option<String>) -> Self {
+        self.suggestion = suggestion.or(self.suggestion);
+        self
+    }
+
+    /// Names another place that belongs to it.
+    #[must_use]
+    pub fn related(mut self, file: &str, place: Place, message: impl Into<String>) -> Self {
+        self.related.push(Related { file: file.into(), place, message: message.into() });
+        self
+    }
+}
+
+impl Snippet {
+    fn new(line: &str, place: Place) -> Self {
+        let length = line.chars().count();
+        let before = (place.column.max(1) - 1).min(length);
+        let width = place.width.clamp(1, (length - before).max(1));
+        // Of a long line (JSON often is one), the part around the mark.
+        let skipped = if length <= WIDEST_SNIPPET { 0 } else { before.saturating_sub(WIDEST_SNIPPET / 3) };
+        let shown = line.chars().skip(skipped).take(WIDEST_SNIPPET);
+        let shown = shown.map(|character| match character {
+            '\t' => ' ',
+            character if character.is_control() => char::REPLACEMENT_CHARACTER,
+            character => character,
+        });
+        Self { line: shown.collect(), before: before - skipped, width: width.min(WIDEST_SNIPPET - (before - skipped)) }
+    }
+}
+
+/// `file:line:column: message`, the line with a mark, notes, help.
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(place) = self.place {
+            write!(f, ":{}:{}", place.line, place.column)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if let (Some(place), Some(snippet)) = (self.place, &self.snippet) {
+            let number = place.line.to_string();
+            let margin = " ".repeat(number.len());
+            write!(f, "\n{margin} |\n{number} | {}\n{margin} | ", snippet.line.trim_end())?;
+            write!(f, "{}{}", " ".repeat(snippet.before), "^".repeat(snippet.width))?;
+        }
+        for Related { file, place, message } in &self.related {
+            write!(f, "\n  note: {file}:{}:{}: {message}", place.line, place.column)?;
+        }
+        if let Some(suggestion) = &self.suggestion {
+            write!(f, "\n  help: {suggestion}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Several diagnostics, one below the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Diagnostics<'a>(pub &'a [Diagnostic]);
+
+impl fmt::Display for Diagnostics<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, diagnostic) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n\n")?;
+            }
+            diagnostic.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// The word among `known` that may be meant by `found`: the nearest, if it is near enough.
+pub fn did_you_mean<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = found.to_lowercase().replace(['-', '_'], "");
+    known
+        .into_iter()
+        .filter_map(|word| {
+            let candidate = word.to_lowercase().replace(['-', '_'], "");
+            let distance = strsim::damerau_levenshtein(&folded, &candidate);
+            // A third of the letters may differ.
+            let near = distance * 3 <= candidate.chars().count().max(folded.chars().count());
+            near.then_some((distance, word))
+        })
+        .min_by_key(|&(distance, _)| distance)
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_diagnostic_shows_the_place_the_line_and_what_to_do() {
+        let text = "a: 1\nrules:\n- signdBy: [x]\n";
+        let start = text.find("signdBy").unwrap();
+        let diagnostic =
+            Diagnostic::at("p.yaml", text, Place::of_bytes(text, start..start + 7), "unknown field \"signdBy\"")
+                .related("p.yaml", Place { line: 1, column: 1, width: 1 }, "something is here")
+                .suggest("did you mean signedBy?");
+        assert_eq!(
+            diagnostic.to_string(),
+            "p.yaml:3:3: unknown field \"signdBy\"\n  |\n3 | - signdBy: [x]\n  |   ^^^^^^^\n  note: p.yaml:1:1: something is here\n  help: did you mean signedBy?"
+        );
+    }
+
+    #[test]
+    fn a_diagnostic_about_a_file_has_no_place() {
+        assert_eq!(Diagnostic::of_file("p.yaml", "nothing is in it").to_string(), "p.yaml: nothing is in it");
+    }
+
+    #[test]
+    fn of_a_long_line_only_the_part_around_the_mark_is_shown() {
+        let text = format!("{}here{}", "x".repeat(5_000), "y".repeat(5_000));
+        let diagnostic = Diagnostic::at("p.json", &text, Place::of_bytes(&text, 5_000..5_004), "bad");
+        let snippet = diagnostic.snippet.unwrap();
+        assert_eq!(snippet.line.chars().count(), WIDEST_SNIPPET);
+        let marked: String = snippet.line.chars().skip(snippet.before).take(snippet.width).collect();
+        assert_eq!(marked, "here");
+    }
+
+    #[test]
+    fn the_nearest_word_is_suggested_and_none_where_none_is_near() {
+        let known = ["signedBy", "threshold", "identity", "maxAge"];
+        assert_eq!(did_you_mean("signdBy", known), Some("signedBy"));
+        assert_eq!(did_you_mean("signed_by", known), Some("signedBy"));
+        assert_eq!(did_you_mean("maxage", known), Some("maxAge"));
+        assert_eq!(did_you_mean("colour", known), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_place_in_any_text_can_be_rendered(text in "(\\PC|[\t\r\n]){0,300}", start in 0..400usize, length in 0..400usize) {
+            let place = Place::of_bytes(&text, start..start.saturating_add(length));
+            let _ = Diagnostic::at("f", &text, place, "m").to_string();
+            let anywhere = Place { line: start, column: length, width: start };
+            let _ = Diagnostic::at("f", &text, anywhere, "m").to_string();
+        }
+    }
+}
