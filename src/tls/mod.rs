@@ -1,1 +1,167 @@
 //! Certificates of our own servers: loaded, made when absent, exchanged while running.
+//!
+//! A [`ServerTls`] gives out one rustls configuration whose certificate can be exchanged under it: connections that are
+//! open stay as they are, the next handshake gets the new certificate. Nothing here watches files; whoever does calls
+//! [`ServerTls::refresh`].
+
+mod client_ca;
+mod error;
+mod made;
+mod pair;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use jiff::Timestamp;
+use rustls::{
+    ServerConfig,
+    crypto::CryptoProvider,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+use crate::configuration::Certificate;
+
+pub use error::TlsError;
+use pair::Pair;
+
+/// The protocol that is offered in ALPN. Only HTTP/1.1: an HTTP/2 connection would tie all reviews of an API server to one
+/// worker, and invite CVE-2023-44487.
+const ALPN: &[u8] = b"http/1.1";
+
+/// The names of the webhook's Service, as the API server asks for it. A certificate that is made carries them.
+pub const WEBHOOK_NAMES: &[&str] = &["sealgate-webhook.sealgate.svc", "sealgate-webhook.sealgate.svc.cluster.local"];
+
+/// A server's certificate, its key, and the CA of its clients, exchangeable while the server runs.
+#[derive(Debug)]
+pub struct ServerTls {
+    source: Certificate,
+    names: Vec<String>,
+    current: Arc<Current>,
+    client_ca: Option<(PathBuf, Arc<client_ca::Verifier>)>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// The pair that handshakes get.
+#[derive(Debug)]
+struct Current(ArcSwap<Pair>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.load().certified))
+    }
+}
+
+impl ServerTls {
+    /// Loads the certificate, or makes one that carries `names`, `localhost` and the loopback addresses.
+    ///
+    /// With `client_ca` (a PEM file), only clients with a certificate of that CA get through the handshake.
+    ///
+    /// # Errors
+    /// Whatever keeps the files from being one usable pair; the message names them and says what to do. An expired
+    /// certificate is no error: see [`ServerTls::expires_at`].
+    pub fn load(
+        certificate: &Certificate,
+        client_ca: Option<&Path>,
+        names: &[&str],
+        now: Timestamp,
+    ) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let pair = read(certificate, &names, &provider, now)?;
+        let client_ca = match client_ca {
+            Some(path) => Some((path.to_owned(), Arc::new(client_ca::Verifier::read(path, &provider)?))),
+            None => None,
+        };
+        let current = Arc::new(Current(ArcSwap::from_pointee(pair)));
+        Ok(Self { source: certificate.clone(), names, current, client_ca, provider })
+    }
+
+    /// What a rustls server needs: TLS 1.2 and 1.3, HTTP/1.1 alone. Every configuration given out follows each reload.
+    pub fn server_config(&self) -> ServerConfig {
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .expect("the provider knows both versions");
+        let builder = match &self.client_ca {
+            Some((_, verifier)) => builder.with_client_cert_verifier(Arc::clone(verifier) as _),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(&self.current) as _);
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        if self.client_ca.is_some() {
+            // A resumed session would not be checked against a CA that was exchanged since.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        config
+    }
+
+    /// Reads the files again, makes a certificate anew that is soon over, and puts in force what changed. Says whether
+    /// anything did.
+    ///
+    /// # Errors
+    /// As for [`ServerTls::load`]; then the old pair and the old CA stay in force.
+    pub fn reload(&self, now: Timestamp) -> Result<bool, TlsError> {
+        let pair = read(&self.source, &self.names, &self.provider, now)?;
+        let mut changed = false;
+        if let Some((path, verifier)) = &self.client_ca {
+            changed |= verifier.reload(path, &self.provider)?;
+        }
+        if pair.digest != self.current.0.load().digest {
+            self.current.0.store(Arc::new(pair));
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// [`ServerTls::reload`], with a log line about the outcome. Says whether anything changed.
+    pub fn refresh(&self, now: Timestamp) -> bool {
+        match self.reload(now) {
+            Ok(true) => {
+                tracing::info!(expires_at = %self.expires_at(), "certificate exchanged; open connections stay");
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::error!(%error, "certificate not exchanged; the one before stays in force");
+                false
+            }
+        }
+    }
+
+    /// When the server's certificate expires.
+    pub fn expires_at(&self) -> Timestamp {
+        self.current.0.load().expires_at
+    }
+
+    /// The files whose change should lead to [`ServerTls::refresh`].
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = match &self.source {
+            Certificate::Files { chain, key } => vec![chain.clone(), key.clone()],
+            Certificate::Made { folder } => vec![folder.join(made::CHAIN), folder.join(made::KEY)],
+        };
+        files.extend(self.client_ca.iter().map(|(path, _)| path.clone()));
+        files
+    }
+
+    /// The PEM file of the CA that signed a certificate we made; clients trust this one. Nothing for a given certificate.
+    pub fn made_ca(&self) -> Option<PathBuf> {
+        match &self.source {
+            Certificate::Files { .. } => None,
+            Certificate::Made { folder } => Some(folder.join(made::CA)),
+        }
+    }
+}
+
+fn read(source: &Certificate, names: &[String], provider: &CryptoProvider, now: Timestamp) -> Result<Pair, TlsError> {
+    match source {
+        Certificate::Files { chain, key } => Pair::read(chain, key, provider),
+        Certificate::Made { folder } => made::read_or_make(folder, names, provider, now),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! The CA whose clients alone are served, exchangeable like the certificate.
+
+use std::{path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, UnixTime},
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+};
+
+use super::{TlsError, pair};
+use crate::image::Digest;
+
+/// Checks clients against the CA in force.
+#[derive(Debug)]
+pub(super) struct Verifier(ArcSwap<Loaded>);
+
+#[derive(Debug)]
+struct Loaded {
+    verifier: Arc<dyn ClientCertVerifier>,
+    digest: Digest,
+}
+
+impl Verifier {
+    pub(super) fn read(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        load(path, provider).map(|loaded| Self(ArcSwap::from_pointee(loaded)))
+    }
+
+    /// Reads the file again; says whether it changed.
+    pub(super) fn reload(&self, path: &Path, provider: &Arc<CryptoProvider>) -> Result<bool, TlsError> {
+        let loaded = load(path, provider)?;
+        let changed = loaded.digest != self.0.load().digest;
+        if changed {
+            self.0.store(Arc::new(loaded));
+        }
+        Ok(changed)
+    }
+}
+
+fn load(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Loaded, TlsError> {
+    let failed = |why: String| TlsError::ClientCa { path: path.to_owned(), why };
+    let bytes = pair::read_file(path)?;
+    let mut roots = RootCertStore::empty();
+    for certificate in pair::certificates(path, &bytes)? {
+        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(Loaded { verifier, digest: Digest::sha256(&bytes) })
+}
+
+impl ClientCertVerifier for Verifier {
+    /// None: hints could not follow an exchange, and a client without hints offers what it has.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.0.load().verifier.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.load().verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.load().verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.load().verifier.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,103 @@
+//! A certificate chain and its key, read from PEM files.
+
+use std::{fs::File, io::Read as _, path::Path, sync::Arc};
+
+use jiff::Timestamp;
+use rustls::{
+    Error, InconsistentKeys,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+
+use super::TlsError;
+use crate::image::Digest;
+
+/// No PEM file of a server is longer.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// A chain and its key, checked to belong together.
+#[derive(Debug)]
+pub(super) struct Pair {
+    /// For rustls.
+    pub(super) certified: Arc<CertifiedKey>,
+    /// When the server's own certificate expires.
+    pub(super) expires_at: Timestamp,
+    /// Of both files' bytes: equal ones are the same pair.
+    pub(super) digest: Digest,
+}
+
+impl Pair {
+    /// Reads the chain (the server's own certificate first) and the key.
+    pub(super) fn read(chain_path: &Path, key_path: &Path, provider: &CryptoProvider) -> Result<Self, TlsError> {
+        let chain_bytes = read_file(chain_path)?;
+        let key_bytes = read_file(key_path)?;
+        let chain = certificates(chain_path, &chain_bytes)?;
+        let key = private_key(key_path, &key_bytes)?;
+        let (expires_at, _) =
+            expiry_and_names(&chain[0]).map_err(|why| TlsError::Certificate { path: chain_path.to_owned(), why })?;
+        let certified = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                TlsError::Mismatch { chain: chain_path.to_owned(), key: key_path.to_owned() }
+            }
+            Error::InvalidCertificate(why) => {
+                TlsError::Certificate { path: chain_path.to_owned(), why: format!("{why:?}") }
+            }
+            other => TlsError::Key { path: key_path.to_owned(), why: other.to_string() },
+        })?;
+        let digest = Digest::sha256(&[chain_bytes, key_bytes].concat());
+        Ok(Self { certified: Arc::new(certified), expires_at, digest })
+    }
+}
+
+/// Reads a file that is no longer than such files are.
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let failed = |source| TlsError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LONGEST_FILE {
+        return Err(TlsError::TooLong { path: path.to_owned(), limit: LONGEST_FILE });
+    }
+    Ok(bytes)
+}
+
+/// All certificates of a PEM file, at least one.
+pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let all = all.map_err(|error| TlsError::Certificate { path: path.to_owned(), why: error.to_string() })?;
+    if all.is_empty() { Err(TlsError::NoCertificate { path: path.to_owned() }) } else { Ok(all) }
+}
+
+fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
+        let path = path.to_owned();
+        let has = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
+        match error {
+            // Both ways in which OpenSSL writes encrypted keys.
+            _ if has(b"ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED") => {
+                TlsError::EncryptedKey { path }
+            }
+            rustls::pki_types::pem::Error::NoItemsFound => TlsError::NoKey { path },
+            error => TlsError::Key { path, why: error.to_string() },
+        }
+    })
+}
+
+/// When a certificate expires, and the names that it is for (addresses in their usual text).
+pub(super) fn expiry_and_names(certificate: &CertificateDer<'_>) -> Result<(Timestamp, Vec<String>), String> {
+    use x509_parser::extensions::GeneralName;
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;
+    let expires_at =
+        Timestamp::from_second(parsed.validity().not_after.timestamp()).map_err(|error| error.to_string())?;
+    let names = parsed.subject_alternative_name().map_err(|error| error.to_string())?;
+    let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(octets) => match octets.len() {
+            4 => <[u8; 4]>::try_from(*octets).ok().map(|octets| std::net::Ipv4Addr::from(octets).to_string()),
+            16 => <[u8; 16]>::try_from(*octets).ok().map(|octets| std::net::Ipv6Addr::from(octets).to_string()),
+            _ => None,
+        },
+        _ => None,
+    });
+    Ok((expires_at, names.collect()))
+}

@@ -1,0 +1,169 @@
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use jiff::{SignedDuration, Timestamp};
+use tempfile::TempDir;
+
+use super::*;
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+fn made(folder: &Path, now: Timestamp) -> Result<ServerTls, TlsError> {
+    ServerTls::load(&Certificate::Made { folder: folder.to_owned() }, None, WEBHOOK_NAMES, now)
+}
+
+fn files(folder: &Path) -> Certificate {
+    Certificate::Files { chain: folder.join("tls.crt"), key: folder.join("tls.key") }
+}
+
+fn leaf(tls: &ServerTls) -> Vec<u8> {
+    tls.current.0.load().certified.cert[0].to_vec()
+}
+
+#[test]
+fn a_certificate_is_made_once_and_kept_with_its_keys_private() {
+    let scratch = TempDir::new().unwrap();
+    let folder = scratch.path().join("deep/certs");
+    let first = made(&folder, now()).unwrap();
+    let second = made(&folder, now()).unwrap();
+    assert_eq!(leaf(&first), leaf(&second));
+    assert!(first.expires_at().duration_since(now()) > HOUR * 24 * 300);
+    for (file, mode) in [("tls.key", 0o600), ("ca.key", 0o600), ("tls.crt", 0o644), ("ca.crt", 0o644)] {
+        let found = fs::metadata(folder.join(file)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found & !mode, 0, "{file} has mode {found:o}");
+    }
+    let (_, names) = pair::expiry_and_names(&first.current.0.load().certified.cert[0]).unwrap();
+    for name in ["sealgate-webhook.sealgate.svc", "localhost", "127.0.0.1", "::1"] {
+        assert!(names.iter().any(|found| found == name), "{name} is not in {names:?}");
+    }
+}
+
+#[test]
+fn a_made_certificate_is_made_anew_before_it_ends_and_by_the_same_ca() {
+    let folder = TempDir::new().unwrap();
+    let tls = made(folder.path(), now()).unwrap();
+    let ca = fs::read(folder.path().join("ca.crt")).unwrap();
+    let before = leaf(&tls);
+    let later = tls.expires_at() - HOUR * 24 * 29;
+    assert!(!tls.reload(tls.expires_at() - HOUR * 24 * 31).unwrap());
+    assert!(tls.reload(later).unwrap());
+    assert_ne!(leaf(&tls), before);
+    assert!(tls.expires_at() > later + HOUR * 24 * 300);
+    assert_eq!(fs::read(folder.path().join("ca.crt")).unwrap(), ca);
+}
+
+#[test]
+fn a_made_ca_is_made_anew_before_it_cannot_cover_a_server_certificate() {
+    let folder = TempDir::new().unwrap();
+    let tls = made(folder.path(), now()).unwrap();
+    let ca = fs::read(folder.path().join("ca.crt")).unwrap();
+    assert!(tls.reload(now() + HOUR * 24 * (9 * 365 + 10)).unwrap());
+    assert_ne!(fs::read(folder.path().join("ca.crt")).unwrap(), ca);
+}
+
+#[test]
+fn a_made_certificate_that_is_broken_or_for_other_names_is_made_anew() {
+    let folder = TempDir::new().unwrap();
+    let certificate = Certificate::Made { folder: folder.path().to_owned() };
+    let first = ServerTls::load(&certificate, None, &["a.example.com"], now()).unwrap();
+    let second = ServerTls::load(&certificate, None, &["b.example.com"], now()).unwrap();
+    assert_ne!(leaf(&first), leaf(&second));
+    // As a crash between the two files would leave it.
+    let other = TempDir::new().unwrap();
+    made(other.path(), now()).unwrap();
+    fs::copy(other.path().join("tls.key"), folder.path().join("tls.key")).unwrap();
+    let third = ServerTls::load(&certificate, None, &["b.example.com"], now()).unwrap();
+    assert_ne!(leaf(&second), leaf(&third));
+}
+
+#[test]
+fn processes_that_make_a_certificate_at_once_end_up_with_one() {
+    let folder = TempDir::new().unwrap();
+    let leaves: Vec<_> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| leaf(&made(folder.path(), now()).unwrap()))).collect();
+        all.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(leaves.iter().all(|leaf| *leaf == leaves[0]));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_says_what_to_do() {
+    let scratch = TempDir::new().unwrap();
+    let file = scratch.path().join("certs");
+    fs::write(&file, "a file, not a folder").unwrap();
+    let message = made(&file, now()).unwrap_err().to_string();
+    assert!(message.contains("certs") && message.contains("make it writable"), "{message}");
+}
+
+#[test]
+fn files_that_are_no_pair_are_refused_by_name_with_what_to_do() {
+    let one = TempDir::new().unwrap();
+    let other = TempDir::new().unwrap();
+    made(one.path(), now()).unwrap();
+    made(other.path(), now()).unwrap();
+    let chain = one.path().join("tls.crt");
+    let key = one.path().join("tls.key");
+    let refused = |chain: &Path, key: &Path| {
+        let certificate = Certificate::Files { chain: chain.to_owned(), key: key.to_owned() };
+        ServerTls::load(&certificate, None, &[], now()).unwrap_err().to_string()
+    };
+    let empty = one.path().join("empty.pem");
+    fs::write(&empty, "").unwrap();
+    let garbage = one.path().join("garbage.pem");
+    fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let encrypted = one.path().join("encrypted.pem");
+    fs::write(&encrypted, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n")
+        .unwrap();
+    for (message, expected) in [
+        (refused(&chain, &other.path().join("tls.key")), "do not belong together"),
+        (refused(&chain, &chain), "no private key is there"),
+        (refused(&key, &key), "no certificate is there"),
+        (refused(&empty, &key), "empty.pem: no certificate is there"),
+        (refused(&garbage, &key), "garbage.pem: not a usable certificate"),
+        (refused(&chain, &encrypted), "encrypted.pem: the private key is encrypted"),
+        (refused(&one.path().join("missing"), &key), "missing: can't be read: No such file"),
+    ] {
+        assert!(message.contains(expected), "{message}");
+        assert!(!message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn a_reload_puts_a_new_pair_in_force_and_a_broken_one_not() {
+    let folder = TempDir::new().unwrap();
+    let other = TempDir::new().unwrap();
+    made(folder.path(), now()).unwrap();
+    made(other.path(), now()).unwrap();
+    let tls = ServerTls::load(&files(folder.path()), None, &[], now()).unwrap();
+    let before = leaf(&tls);
+    assert!(!tls.refresh(now()), "nothing changed");
+
+    fs::copy(other.path().join("tls.crt"), folder.path().join("tls.crt")).unwrap();
+    assert!(matches!(tls.reload(now()), Err(TlsError::Mismatch { .. })), "half of the exchange");
+    assert!(!tls.refresh(now()));
+    assert_eq!(leaf(&tls), before);
+
+    fs::copy(other.path().join("tls.key"), folder.path().join("tls.key")).unwrap();
+    assert!(tls.refresh(now()));
+    assert_ne!(leaf(&tls), before);
+}
+
+#[test]
+fn a_client_ca_that_is_none_is_refused() {
+    let folder = TempDir::new().unwrap();
+    made(folder.path(), now()).unwrap();
+    let load = |ca: &str| ServerTls::load(&files(folder.path()), Some(&folder.path().join(ca)), &[], now());
+    assert!(matches!(load("missing.crt"), Err(TlsError::Read { .. })));
+    assert!(matches!(load("tls.key"), Err(TlsError::NoCertificate { .. })));
+    assert_eq!(load("ca.crt").unwrap().files().len(), 3);
+}
+
+#[test]
+fn only_http_1_is_offered() {
+    let folder = TempDir::new().unwrap();
+    let config = made(folder.path(), now()).unwrap().server_config();
+    assert_eq!(config.alpn_protocols, [b"http/1.1"]);
+}
