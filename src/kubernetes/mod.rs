@@ -1,1 +1,4 @@
-//! What is known of Kubernetes: which resources carry images, and where in them.
+//! What is known of Kubernetes: which resources carry images, where in them, and what the API server is told of it.
+
+pub mod carriers;
+pub mod webhooks;
