@@ -1,6 +1,8 @@
 //! The checked policy: what decides. Files become this in [`document`] (policy files) and [`policy_json`]
 //! (containers-policy.json); after that, nothing here can be malformed.
 
+pub mod policy_json;
+
 use std::{
     collections::BTreeMap,
     fmt,

@@ -1,0 +1,224 @@
+//! What a policy.json may say, without keys: those are read by real gpg's output in the integration tests.
+
+use super::*;
+use crate::image::Reference;
+use crate::policy::KeyFileError;
+
+fn read(text: &str) -> Result<Layer, Vec<Diagnostic>> {
+    let file = SourceFile { name: "policy.json".into(), folder: "/etc".into(), bytes: text.into() };
+    load(&file, &mut |_| Err(KeyFileError::Missing))
+}
+
+/// What is wrong with it, first of all.
+fn wrong(text: &str) -> String {
+    let diagnostics = read(text).map(|_| ()).expect_err(text);
+    diagnostics[0].message.clone()
+}
+
+/// A policy with one requirement for everything.
+fn requiring(requirement: &str) -> String {
+    format!(r#"{{"default":[{requirement}]}}"#)
+}
+
+fn action(layer: &Layer, image: &str) -> String {
+    let rule = layer.rules.get(&Reference::for_image(image).unwrap()).unwrap();
+    let kind = match &rule.action {
+        Action::Require(_) => "require",
+        Action::Allow { .. } => "allow",
+        Action::Deny { .. } => "deny",
+    };
+    format!("{} {kind}", rule.id)
+}
+
+#[test]
+fn the_scope_of_the_docker_transport_goes_before_its_default_and_that_before_the_default_of_all() {
+    let text = r#"{
+        "default": [{"type": "reject"}],
+        "transports": {
+            "docker": {
+                "registry.example.com/acme": [{"type": "insecureAcceptAnything"}],
+                "registry.example.com/acme/web:1": [{"type": "reject"}],
+                "*.example.org": [{"type": "insecureAcceptAnything"}, {"type": "reject"}],
+                "": [{"type": "insecureAcceptAnything"}]
+            },
+            "docker-daemon": {"": [{"type": "reject"}]}
+        }
+    }"#;
+    let layer = read(text).unwrap();
+    assert_eq!(layer.dialect, Dialect::PolicyJson);
+    assert_eq!(action(&layer, "registry.example.com/acme/web:2"), "policy.json/registry.example.com/acme allow");
+    assert_eq!(action(&layer, "registry.example.com/acme/web:1"), "policy.json/registry.example.com/acme/web:1 deny");
+    assert_eq!(action(&layer, "registry.example.org/acme/web:1"), "policy.json/*.example.org deny");
+    assert_eq!(action(&layer, "nginx"), "policy.json/default allow");
+    assert!(accepts_anything_by_default(&layer));
+
+    let layer = read(r#"{"default":[{"type":"reject"}],"transports":{"docker":{}}}"#).unwrap();
+    assert_eq!(action(&layer, "nginx"), "policy.json/default deny");
+    assert!(!accepts_anything_by_default(&layer));
+}
+
+#[test]
+fn the_default_of_all_transports_says_nothing_where_docker_has_its_own() {
+    let text = r#"{"default":[{"type":"insecureAcceptAnything"}],"transports":{"docker":{"":[{"type":"reject"}]}}}"#;
+    let layer = read(text).unwrap();
+    assert_eq!(action(&layer, "nginx"), "policy.json/default deny");
+    assert!(!accepts_anything_by_default(&layer));
+    assert!(accepts_anything_by_default(&read(&requiring(r#"{"type":"insecureAcceptAnything"}"#)).unwrap()));
+    assert!(!accepts_anything_by_default(&Layer::default()));
+}
+
+#[test]
+fn signed_base_layer_refuses_every_image_as_it_does_everywhere() {
+    let layer = read(&requiring(
+        r#"{"type":"signedBaseLayer","baseLayerIdentity":{"type":"matchExact"}},{"type":"insecureAcceptAnything"}"#,
+    ));
+    assert_eq!(action(&layer.unwrap(), "nginx"), "policy.json/default deny");
+    assert!(wrong(&requiring(r#"{"type":"signedBaseLayer"}"#)).contains("must have \"baseLayerIdentity\""));
+}
+
+#[test]
+fn a_mistake_is_shown_where_it_stands_with_what_may_be_meant() {
+    let text = "{\n  \"default\": [{\"type\": \"reject\"}],\n  \"transport\": {}\n}\n";
+    let diagnostics = read(text).unwrap_err();
+    assert_eq!(
+        diagnostics[0].to_string(),
+        "policy.json:3:3: the policy has no member \"transport\"\n  |\n3 |   \"transport\": {}\n  |   ^^^^^^^^^^^\n  help: did you mean \"transports\"?"
+    );
+}
+
+#[test]
+fn every_mistake_is_named_at_once() {
+    let text = r#"{"default":[],"transports":{"docker":{"*":[{"type":"reject"}],"r.example.com":[{"type":"rejct"}]}}}"#;
+    let messages: Vec<_> = read(text).unwrap_err().into_iter().map(|diagnostic| diagnostic.message).collect();
+    assert_eq!(
+        messages,
+        ["a list of requirements must not be empty", "the scope \"*\" would never match", "unknown type \"rejct\""]
+    );
+}
+
+#[test]
+fn a_default_must_be_there_and_say_something() {
+    assert_eq!(wrong("{}"), "the policy has no \"default\"");
+    assert_eq!(wrong(r#"{"default":null}"#), "a list of requirements must be a list, found null");
+    assert_eq!(wrong("[]"), "the policy must be an object, found a list");
+    assert!(wrong(r#"{"default":[{"type":"reject"}],"default":[{"type":"reject"}]}"#).contains("twice"));
+    assert!(wrong(r#"{"default":[{"type":"reject"}],"Default":[{"type":"reject"}]}"#).contains("no member"));
+    assert!(wrong(r#"{"default":[{"type":"reject","keyType":"GPGKeys"}]}"#).contains("no member"));
+    assert!(wrong(r#"{"default":[{"Type":"reject"}]}"#).contains("must have \"type\""));
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_refused_where_it_begins() {
+    let file = SourceFile { name: "p".into(), folder: "/".into(), bytes: b"{\n \"\xff\":1}".into() };
+    let diagnostics = load(&file, &mut |_| Err(KeyFileError::Missing)).unwrap_err();
+    assert_eq!(diagnostics[0].to_string().lines().next(), Some("p:2:3: the file is not UTF-8 here"));
+}
+
+#[test]
+fn what_we_can_not_check_is_refused_by_name() {
+    let message = wrong(&requiring(r#"{"type":"sigstoreSigned","keyPath":"/k.pub"}"#));
+    assert!(message.contains("sigstoreSigned"), "{message}");
+    let message = wrong(&requiring(r#"{"type":"signedBy","keyType":"X509Certificates","keyPath":"/k"}"#));
+    assert!(message.contains("X509Certificates"), "{message}");
+}
+
+#[test]
+fn a_signed_by_has_exactly_one_source_of_keys() {
+    let with = |members: &str| wrong(&requiring(&format!(r#"{{"type":"signedBy","keyType":"GPGKeys"{members}}}"#)));
+    assert!(with("").contains("found none"));
+    assert!(with(r#","keyPath":"/a","keyPaths":["/b"]"#).contains("found several"));
+    assert_eq!(with(r#","keyPath":"""#), "\"keyPath\" is empty");
+    assert_eq!(with(r#","keyPaths":[]"#), "\"keyPaths\" is empty");
+    assert_eq!(with(r#","keyData":"""#), "\"keyData\" is empty");
+    assert_eq!(with(r#","keyData":"no base64!""#), "\"keyData\" must be base64");
+    assert_eq!(with(r#","keyPath":null"#), "\"keyPath\" must be a string, found null");
+    assert_eq!(with(r#","keyPath":"/a""#), "/a: there is no such file");
+    assert_eq!(with(r#","keyPath":"/a","signedIdentity":null"#), "an identity must be an object, found null");
+    assert!(wrong(&requiring(r#"{"type":"signedBy","keyPath":"/a"}"#)).contains("must have \"keyType\""));
+}
+
+#[test]
+fn keys_of_transports_that_are_never_used_are_not_read() {
+    let signed = r#"[{"type":"signedBy","keyType":"GPGKeys","keyPath":"/gone"}]"#;
+    let text = format!(
+        r#"{{"default":{signed},"transports":{{"dir":{{"/x":{signed}}},"docker":{{"":[{{"type":"reject"}}]}}}}}}"#
+    );
+    assert!(read(&text).is_ok());
+    let text = format!(r#"{{"default":{signed}}}"#);
+    assert_eq!(wrong(&text), "/gone: there is no such file");
+}
+
+#[test]
+fn identities_are_read_strictly() {
+    let parse = |identity: &str| {
+        let document = Value::of_document(identity).unwrap();
+        super::identity(&document).map_err(|problem| problem.message)
+    };
+    assert_eq!(parse(r#"{"type":"matchExact"}"#), Ok(Identity::Exact));
+    assert_eq!(parse(r#"{"type":"matchRepository"}"#), Ok(Identity::Repository));
+    assert_eq!(
+        parse(r#"{"type":"exactReference","dockerReference":"busybox:1"}"#),
+        Ok(Identity::ExactReference(Reference::parse("docker.io/library/busybox:1").unwrap()))
+    );
+    assert_eq!(
+        parse(r#"{"type":"exactRepository","dockerRepository":"r.example.com/a:tags-are-ignored"}"#),
+        Ok(Identity::ExactRepository(Reference::parse("r.example.com/a").unwrap().repository().clone()))
+    );
+    assert_eq!(
+        parse(r#"{"type":"remapIdentity","prefix":"mirror.internal:5000","signedPrefix":"r.example.com/acme"}"#),
+        Ok(Identity::Remap { from: "mirror.internal:5000".into(), to: "r.example.com/acme".into() })
+    );
+    for wrong in [
+        r#"{"type":"matchExact","dockerReference":"a"}"#,
+        r#"{"type":"exactReference","dockerReference":"busybox"}"#,
+        r#"{"type":"exactReference","dockerReference":"busybox:1","dockerReference":"busybox:1"}"#,
+        r#"{"type":"exactReference"}"#,
+        r#"{"type":"exactRepository","dockerRepository":"A"}"#,
+        r#"{"type":"remapIdentity","prefix":"r.example.com"}"#,
+        r#"{"type":"remapIdentity","prefix":"r.example.com/","signedPrefix":"s.example.com"}"#,
+        r#"{"type":"remapIdentity","prefix":"r.example.com/a:1","signedPrefix":"s.example.com"}"#,
+        r#"{"type":"remapIdentity","prefix":"*.example.com","signedPrefix":"s.example.com"}"#,
+        r#"{"type":"remapIdentity","prefix":"R.example.com","signedPrefix":"s.example.com"}"#,
+        r#"{"type":"matchexact"}"#,
+        "{}",
+        r#""matchExact""#,
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_scope_that_would_never_match_is_refused() {
+    for (scope, help) in [
+        ("*", Some("\"\" covers every image")),
+        ("Registry.Example.com", Some("write \"registry.example.com\"")),
+        ("registry.example.com:443/acme", Some("write \"registry.example.com/acme\"")),
+        ("docker.io/busybox:1", Some("write \"docker.io/library/busybox:1\"")),
+        ("index.docker.io/library", Some("write \"docker.io/library\"")),
+        ("busybox", None),
+        ("registry.example.com/", None),
+        ("registry.example.com/a:1@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", None),
+    ] {
+        let text = format!(
+            r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"{scope}":[{{"type":"reject"}}]}}}}}}"#
+        );
+        let diagnostics = read(&text).map(|_| ()).expect_err(scope);
+        assert!(diagnostics[0].message.contains("scope"), "{scope}: {}", diagnostics[0].message);
+        assert_eq!(diagnostics[0].suggestion.as_deref(), help, "{scope}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_stands_there_is_read_or_refused_without_a_panic(
+        pieces in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "{", "}", "[", "]", ",", ":", "\"default\"", "\"transports\"", "\"docker\"", "\"\"", "\"type\"", "\"reject\"",
+                "\"signedBy\"", "\"keyType\"", "\"GPGKeys\"", "\"keyPath\"", "\"/k\"", "null", "1", "\"\\ud800\"", "é", "\n",
+            ]),
+            0..40,
+        )
+    ) {
+        let _ = read(&pieces.concat());
+    }
+}
