@@ -9,9 +9,11 @@ mod scratch;
 mod skopeo;
 #[cfg(test)]
 mod tests;
+mod watchdog;
 
 pub(crate) use gpg::Gpg;
 pub(crate) use process::{Process, run, wait_until};
 pub(crate) use registry::{DockerRegistry, Pushed};
 pub(crate) use scratch::Scratch;
 pub(crate) use skopeo::{accept_anything, skopeo, skopeo_in};
+pub(crate) use watchdog::Watchdog;
