@@ -17,3 +17,4 @@ pub mod startup;
 pub mod tls;
 pub mod verdict;
 pub mod webhook;
+pub mod yaml;

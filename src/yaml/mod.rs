@@ -1,0 +1,31 @@
+//! YAML that people write, read so that every mistake is found at its place, and many at once.
+//!
+//! [`parse`] makes a tree whose nodes know where they stand; [`read`] turns a tree into a raw type by serde. Fields that
+//! a struct does not have are always refused, with the nearest name. [`Lenient`] marks the places where reading goes on
+//! after a mistake, so that one slip does not hide another.
+
+mod located;
+mod node;
+mod reader;
+
+pub use located::{Entries, Lenient, Located};
+pub use node::{Node, Value, parse};
+pub use reader::read;
+
+use crate::diagnostic::{Diagnostic, Place};
+
+/// A text and its name, to make diagnostics about.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The file's name.
+    pub name: &'a str,
+    /// Its text.
+    pub text: &'a str,
+}
+
+impl Source<'_> {
+    /// A mistake at this place.
+    pub fn mistake(&self, place: Place, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::at(self.name, self.text, place, message)
+    }
+}
