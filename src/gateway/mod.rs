@@ -1,1 +1,3 @@
 //! The store: the extension endpoint, in front of a registry.
+
+pub mod store;

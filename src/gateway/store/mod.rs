@@ -1,0 +1,227 @@
+//! Where signatures are kept. The trait knows of no engine; [`redb`] is the one that needs nothing beside a file.
+
+pub mod redb;
+mod writer;
+
+use std::{fmt, io, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+
+use crate::image::Digest;
+use crate::image::reference::{ReferenceError, check_path};
+
+/// The longest repository name below a registry's host (distribution specification, "Pulling manifests").
+const LONGEST_NAME: usize = 255;
+
+/// A repository as registries name it: the path below the host.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RepositoryName(Arc<str>);
+
+impl RepositoryName {
+    /// Parses a path of any depth, by the rules of an image reference's path.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        if text.len() > LONGEST_NAME {
+            return Err(ReferenceError::NameTooLong { length: text.len() });
+        }
+        check_path(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The path.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What signatures belong to. The same image in two repositories is two of these: a signature may be meant for one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ImageId {
+    /// The repository.
+    pub repository: RepositoryName,
+    /// The manifest's digest.
+    pub digest: Digest,
+}
+
+/// The number of characters behind the `@` of a signature's name.
+const NAME_CHARACTERS: usize = 32;
+
+/// A signature's name without the digest in front: 32 characters of `A-Z a-z 0-9 _ . -`, which its maker chose.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SignatureName(Box<str>);
+
+impl SignatureName {
+    /// Parses the 32 characters; nothing: they are not.
+    pub fn parse(text: &str) -> Option<Self> {
+        let good = text.len() == NAME_CHARACTERS
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+        good.then(|| Self(text.into()))
+    }
+
+    /// The 32 characters.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A signature in the store.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredSignature {
+    /// Its name.
+    pub name: SignatureName,
+    /// The OpenPGP message.
+    pub content: Arc<[u8]>,
+}
+
+impl fmt::Debug for StoredSignature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoredSignature({}, {} bytes)", self.name.as_str(), self.content.len())
+    }
+}
+
+/// What one image may have at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Signatures.
+    pub signatures: usize,
+    /// Bytes of their list as it is sent, since clients read no more of one than this: containers/image 4 MiB.
+    pub list_bytes: usize,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { signatures: 256, list_bytes: 4 << 20 }
+    }
+}
+
+/// What one entry of the list takes beside its content: member names, name, digest twice; rounded up.
+const ENTRY_BYTES: usize = 384;
+
+impl ImageLimits {
+    /// The bytes that a signature takes in the list as it is sent.
+    pub fn listed_bytes(content: usize) -> usize {
+        content.div_ceil(3) * 4 + ENTRY_BYTES
+    }
+}
+
+/// What became of a signature that was to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is stored, and stays so through a loss of power.
+    Created,
+    /// The image has a signature of this name.
+    NameExists,
+    /// The image has this very signature under another name.
+    ContentExists,
+    /// The image has as many signatures as it may have.
+    TooMany {
+        /// [`ImageLimits::signatures`].
+        limit: usize,
+    },
+    /// The image's list would be longer than clients read.
+    TooLong {
+        /// [`ImageLimits::list_bytes`].
+        limit: usize,
+    },
+}
+
+/// Keeps signatures.
+#[async_trait]
+pub trait SignatureStore: Send + Sync + 'static {
+    /// All signatures of an image, by name. None is not an error.
+    async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError>;
+
+    /// Adds a signature. [`Put::Created`] means that it is durable; of two at once with one name, one is created.
+    async fn put(&self, image: &ImageId, signature: StoredSignature) -> Result<Put, StoreError>;
+
+    /// Whether signatures can be stored and read; an error says what to do.
+    fn health(&self) -> Result<(), StoreError>;
+}
+
+/// Why a store can't be used. What a file holds is never guessed: what can't be read is an error, not an empty store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process has the file.
+    #[error("{}: another process has this store open, and only one may; end it, or give this one a file of its own", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file has no bytes.
+    #[error(
+        "{}: this store's file is empty (0 bytes), as a broken copy or a full disk leaves it; put a backup in its place, or remove the file to begin with no signatures",
+        path.display()
+    )]
+    NoBytes {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{}: this is not a store of signatures ({what}); give the file's right name in gateway.store, or move this one away", path.display())]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: Box<str>,
+    },
+    /// The file is of a version that this program does not know.
+    #[error("{}: this store has format {found}, this program knows format {known}; use the version of sealgate that wrote it, or a later one", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What stands in it.
+        found: u64,
+        /// What is known here.
+        known: u64,
+    },
+    /// The file's content can't be right.
+    #[error(
+        "{}: this store is damaged ({what}); put a backup in its place, or move the file away and have the images signed again",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where it shows.
+        what: Box<str>,
+    },
+    /// The operating system refuses.
+    #[error("{}: the store can't be {doing}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// `opened`, `read`, `written`.
+        doing: &'static str,
+        /// What it says.
+        source: io::Error,
+    },
+    /// Writing failed before; what the file holds now is only known after it was opened anew.
+    #[error("{}: the store takes no more signatures since an error when it was written; start the program again", path.display())]
+    Stopped {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repository_names_are_paths_of_any_depth_and_nothing_else() {
+        for good in ["web", "acme/web", "a/b/c/d/e", "acme/web_1.2-x"] {
+            assert_eq!(RepositoryName::parse(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "/web", "web/", "a//b", "../web", "a/../b", "Web", "a b", "a\0b", "a%2Fb", &"a".repeat(256)] {
+            assert!(RepositoryName::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn signature_names_have_32_characters() {
+        assert!(SignatureName::parse(&"a1".repeat(16)).is_some());
+        for bad in ["", "a", &"a".repeat(31), &"a".repeat(33), &"@".repeat(32), &"é".repeat(16), &"/".repeat(32)] {
+            assert!(SignatureName::parse(bad).is_none(), "{bad}");
+        }
+    }
+}
