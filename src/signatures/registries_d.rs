@@ -1,0 +1,238 @@
+//! containers-registries.d(5): a folder of YAML files that say where the signatures of each registry's images lie.
+
+use std::{collections::HashMap, fs, io, path::Path};
+
+use url::Url;
+
+use crate::diagnostic::{Diagnostic, Place, did_you_mean};
+use crate::image::{Repository, Scope, ScopeMap};
+use crate::yaml::{Node, Source, Value, parse};
+
+/// The most bytes of one file.
+const LARGEST_FILE: u64 = 1 << 20;
+/// The members of a namespace.
+const MEMBERS: [&str; 5] =
+    ["lookaside", "lookaside-staging", "sigstore", "sigstore-staging", "use-sigstore-attachments"];
+
+/// Where signatures lie, by scope.
+#[derive(Clone, Debug, Default)]
+pub struct Lookasides {
+    by_scope: ScopeMap<Url>,
+}
+
+impl Lookasides {
+    /// Reads every `*.yaml` of a folder.
+    ///
+    /// # Errors
+    /// What can't be read or is not valid. Nothing is skipped: a file that is left out may be the one that leads to the
+    /// signatures.
+    pub fn read(folder: &Path) -> Result<Self, Vec<Diagnostic>> {
+        let of_folder = |error: io::Error| {
+            vec![Diagnostic::of_file(&folder.display().to_string(), format!("the folder can't be read: {error}"))]
+        };
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(folder).map_err(of_folder)? {
+            let path = entry.map_err(of_folder)?.path();
+            if path.extension().is_some_and(|extension| extension == "yaml") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let mut reader = Reader::default();
+        for path in paths {
+            let name = path.display().to_string();
+            match read_file(&path) {
+                Ok(text) => reader.file(Source { name: &name, text: &text }),
+                Err(error) => reader.mistakes.push(Diagnostic::of_file(&name, format!("it can't be read: {error}"))),
+            }
+        }
+        if reader.mistakes.is_empty() { Ok(reader.found) } else { Err(reader.mistakes) }
+    }
+
+    /// Where the signatures of this repository's images lie: what the most specific scope says that says anything of it.
+    pub fn of(&self, repository: &Repository) -> Option<&Url> {
+        self.by_scope.get_repository(repository)
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > LARGEST_FILE {
+        return Err(io::Error::other(format!("it has more than {LARGEST_FILE} bytes")));
+    }
+    fs::read_to_string(path)
+}
+
+#[derive(Default)]
+struct Reader {
+    found: Lookasides,
+    /// Where each scope was seen, whatever it says: none may come twice.
+    seen: HashMap<Scope, (Box<str>, Place)>,
+    mistakes: Vec<Diagnostic>,
+}
+
+impl Reader {
+    fn file(&mut self, source: Source<'_>) {
+        match parse(source) {
+            Err(mistakes) => self.mistakes.extend(mistakes),
+            Ok(documents) => documents.iter().for_each(|document| self.document(source, document)),
+        }
+    }
+
+    fn document(&mut self, source: Source<'_>, document: &Node) {
+        for (key, value) in self.map(source, document, "the file") {
+            match key.as_text().unwrap_or_default() {
+                "default-docker" => self.namespace(source, key, Scope::Everything, value),
+                "docker" => {
+                    for (key, value) in self.map(source, value, "\"docker\"") {
+                        match scope(key.as_text().unwrap_or_default()) {
+                            Ok(scope) => self.namespace(source, key, scope, value),
+                            Err(why) => self.mistakes.push(source.mistake(key.place, why)),
+                        }
+                    }
+                }
+                _ => self.unknown(source, key, &["default-docker", "docker"]),
+            }
+        }
+    }
+
+    fn namespace(&mut self, source: Source<'_>, key: &Node, scope: Scope, value: &Node) {
+        if let Some((file, place)) = self.seen.get(&scope) {
+            let mistake = source.mistake(key.place, format!("signatures of {scope} have a place already"));
+            self.mistakes.push(mistake.related(file, *place, "it is here"));
+            return;
+        }
+        self.seen.insert(scope.clone(), (source.name.into(), key.place));
+        let mut lookaside = None;
+        for (key, value) in self.map(source, value, "a namespace") {
+            let name = key.as_text().unwrap_or_default();
+            match (name, &value.value) {
+                ("use-sigstore-attachments", Value::Bool(_)) => {}
+                ("use-sigstore-attachments", _) => {
+                    self.mistakes.push(source.mistake(value.place, "\"use-sigstore-attachments\" is true or false"));
+                }
+                // The older name counts where the newer one is not there.
+                ("lookaside" | "sigstore", Value::Text(text)) if !text.is_empty() => match address(text) {
+                    Ok(url) if name == "lookaside" || lookaside.is_none() => lookaside = Some(url),
+                    Ok(_) => {}
+                    Err(why) => self.mistakes.push(source.mistake(value.place, why)),
+                },
+                // Where signatures are written to does not matter here.
+                (name, Value::Text(_) | Value::Null) if MEMBERS.contains(&name) => {}
+                (name, _) if MEMBERS.contains(&name) => {
+                    self.mistakes.push(source.mistake(value.place, format!("{name:?} is a URL")));
+                }
+                _ => self.unknown(source, key, &MEMBERS),
+            }
+        }
+        if let Some(url) = lookaside {
+            // Every scope comes once.
+            let _ = self.found.by_scope.insert(scope, url);
+        }
+    }
+
+    fn map<'n>(&mut self, source: Source<'_>, node: &'n Node, what: &str) -> &'n [(Node, Node)] {
+        match &node.value {
+            Value::Map(entries) => entries,
+            Value::Null => &[],
+            other => {
+                let message = format!("{what} must be a map, found {}", other.describe());
+                self.mistakes.push(source.mistake(node.place, message));
+                &[]
+            }
+        }
+    }
+
+    fn unknown(&mut self, source: Source<'_>, key: &Node, known: &[&str]) {
+        let name = key.as_text().unwrap_or_default();
+        let meant = did_you_mean(name, known.iter().copied()).map(|word| format!("did you mean {word:?}?"));
+        let mistake = source.mistake(key.place, format!("unknown member {name:?}")).suggest_maybe(meant);
+        self.mistakes.push(mistake);
+    }
+}
+
+fn scope(text: &str) -> Result<Scope, String> {
+    match Scope::parse_with_tag(text) {
+        Ok(Scope::Everything) => Err("\"*\" covers nothing here; \"default-docker\" covers every image".to_owned()),
+        Ok(Scope::Tag(..) | Scope::Digest(..)) => {
+            Err("a place for one tag or digest can't be followed; name the repository".to_owned())
+        }
+        Ok(scope) => Ok(scope),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("this is not a URL: {error}"))?;
+    match url.scheme() {
+        "http" | "https" | "file" => Ok(url),
+        scheme => Err(format!("signatures are read from http, https and file URLs, not from {scheme:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(files: &[(&str, &str)]) -> Result<Lookasides, String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        Lookasides::read(folder.path()).map_err(|mistakes| {
+            let name = format!("{}/", folder.path().display());
+            mistakes.iter().map(|mistake| mistake.to_string().replace(&name, "")).collect::<Vec<_>>().join("\n")
+        })
+    }
+
+    fn place(found: &Lookasides, repository: &str) -> Option<String> {
+        found.of(&Repository::parse(repository).unwrap()).map(ToString::to_string)
+    }
+
+    #[test]
+    fn the_most_specific_namespace_that_has_a_place_wins() {
+        let found = read(&[
+            ("default.yaml", "default-docker: {lookaside: 'file:///srv/all', use-sigstore-attachments: true}\n"),
+            (
+                "a.yaml",
+                "docker:\n  registry.example.com:\n    sigstore: https://old.example.com\n    lookaside: https://new.example.com/s\n  \
+                 registry.example.com/acme:\n    lookaside-staging: file:///srv/staging\n  '*.example.org':\n    sigstore: https://s.example.org\n",
+            ),
+            ("notes.txt", "not: [read"),
+        ])
+        .unwrap();
+        assert_eq!(place(&found, "registry.example.com/acme/web").as_deref(), Some("https://new.example.com/s"));
+        assert_eq!(place(&found, "r.example.org/web").as_deref(), Some("https://s.example.org/"));
+        assert_eq!(place(&found, "nginx").as_deref(), Some("file:///srv/all"));
+        assert_eq!(place(&read(&[("empty.yaml", "")]).unwrap(), "nginx"), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (text, said) in [
+            ("docker: [a]", "f.yaml:1:9: \"docker\" must be a map"),
+            ("dokcer: {}", "did you mean \"docker\"?"),
+            ("docker: {r.example.com: {lookasid: 'file:///x'}}", "did you mean \"lookaside\"?"),
+            ("docker: {r.example.com: {lookaside: 'ftp://x/y'}}", "not from \"ftp\""),
+            ("docker: {r.example.com: {lookaside: '/srv'}}", "this is not a URL"),
+            ("docker: {r.example.com: {lookaside: 5}}", "is a URL"),
+            ("docker: {r.example.com: {use-sigstore-attachments: 'yes'}}", "is true or false"),
+            ("docker: {'r.example.com/a:1': {lookaside: 'file:///x'}}", "name the repository"),
+            ("docker: {'*': {lookaside: 'file:///x'}}", "default-docker"),
+            ("docker: {r.example.com: {}, R.example.com: {}}", "have a place already"),
+            ("docker: [", "not YAML"),
+        ] {
+            let message = read(&[("f.yaml", text)]).expect_err(text);
+            assert!(message.contains(said), "{text}: {message}");
+        }
+        let twice = [("a.yaml", "default-docker: {}"), ("b.yaml", "default-docker: {}")];
+        assert!(read(&twice).expect_err("twice").contains("note: a.yaml:1:1"));
+    }
+
+    #[test]
+    fn a_folder_or_file_that_can_not_be_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Lookasides::read(&folder.path().join("gone")).is_err());
+        fs::create_dir(folder.path().join("folder.yaml")).unwrap();
+        assert!(Lookasides::read(folder.path()).is_err());
+    }
+}
