@@ -4,5 +4,6 @@
 
 mod apiserver;
 mod control_plane;
+mod manifests;
 
 use apiserver::Cluster;
