@@ -21,7 +21,7 @@ pub const MOST_ENTRIES: usize = 256;
 
 /// Images that an index of another kind never has: what `os` and `architecture` of an attestation say.
 const UNKNOWN: &str = "unknown/unknown";
-/// Where BuildKit says that an entry is about another one ("Image attestation storage").
+/// Where `BuildKit` says that an entry is about another one ("Image attestation storage").
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const ATTESTATION: &str = "attestation-manifest";
 
@@ -235,7 +235,7 @@ fn malformed(what: &str) -> ManifestError {
     ManifestError::Malformed(what.to_owned())
 }
 
-/// serde_json's messages may quote the body; ours say where, and of what kind the error is.
+/// The parser's messages may quote the body; ours say where, and of what kind the error is.
 fn json(error: &serde_json::Error) -> ManifestError {
     use serde_json::error::Category;
     match error.classify() {

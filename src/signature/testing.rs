@@ -1,0 +1,291 @@
+//! OpenPGP keys and messages for tests, good and bad.
+
+use std::{
+    io::Write as _,
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
+
+use jiff::Timestamp;
+use sequoia_openpgp::{
+    Cert, Packet, PacketPile,
+    armor::{Kind, Writer},
+    cert::{CertRevocationBuilder, CipherSuite, prelude::*},
+    crypto::KeyPair,
+    packet::{
+        UserID,
+        key::{Key4, PrimaryRole, SecretParts},
+        signature::SignatureBuilder,
+    },
+    policy::StandardPolicy,
+    serialize::{
+        SerializeInto as _,
+        stream::{Compressor, LiteralWriter, Message, Signer},
+    },
+    types::{CompressionAlgorithm, HashAlgorithm, KeyFlags, ReasonForRevocation, SignatureType},
+};
+
+use super::{Certificate, Fingerprint, UntrustedSignature};
+use crate::policy;
+
+/// When keys are made, unless said otherwise.
+pub(crate) const BORN: &str = "2025-01-01T00:00:00Z";
+
+/// A time.
+pub(crate) fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn system(time: Timestamp) -> SystemTime {
+    SystemTime::try_from(time).unwrap()
+}
+
+/// An OpenPGP key pair with its certificate.
+#[derive(Clone)]
+pub(crate) struct Key {
+    pub(crate) cert: Cert,
+}
+
+/// What can be chosen of a key.
+pub(crate) struct Choice {
+    suite: CipherSuite,
+    born: Timestamp,
+    expires: Option<Timestamp>,
+    subkey: Option<KeyFlags>,
+    primary: KeyFlags,
+}
+
+impl Choice {
+    pub(crate) fn suite(mut self, suite: CipherSuite) -> Self {
+        self.suite = suite;
+        self
+    }
+
+    pub(crate) fn born(mut self, at: Timestamp) -> Self {
+        self.born = at;
+        self
+    }
+
+    pub(crate) fn expires(mut self, at: Timestamp) -> Self {
+        self.expires = Some(at);
+        self
+    }
+
+    /// A subkey signs, and the primary key only certifies.
+    pub(crate) fn signing_subkey(mut self) -> Self {
+        self.primary = KeyFlags::empty().set_certification();
+        self.subkey = Some(KeyFlags::empty().set_signing());
+        self
+    }
+
+    /// No key signs.
+    pub(crate) fn no_signing(mut self) -> Self {
+        self.primary = KeyFlags::empty().set_certification();
+        self
+    }
+}
+
+impl Key {
+    /// An Ed25519 key that never expires.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, |choice| choice)
+    }
+
+    pub(crate) fn with(name: &str, choose: impl FnOnce(Choice) -> Choice) -> Self {
+        let choice = choose(Choice {
+            suite: CipherSuite::Cv25519,
+            born: at(BORN),
+            expires: None,
+            subkey: None,
+            primary: KeyFlags::empty().set_certification().set_signing(),
+        });
+        let born = system(choice.born);
+        let validity = choice.expires.map(|expiry| system(expiry).duration_since(born).unwrap());
+        let mut builder = CertBuilder::new()
+            .set_creation_time(born)
+            .set_cipher_suite(choice.suite)
+            .add_userid(format!("{name} <{name}@example.com>"))
+            .set_primary_key_flags(choice.primary)
+            .set_validity_period(validity);
+        if let Some(flags) = choice.subkey {
+            builder = builder.add_subkey(flags, validity, None);
+        }
+        Self { cert: builder.generate().unwrap().0 }
+    }
+
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(self.cert.fingerprint().to_hex().into())
+    }
+
+    pub(crate) fn public(&self) -> Vec<u8> {
+        self.cert.to_vec().unwrap()
+    }
+
+    pub(crate) fn private(&self) -> Vec<u8> {
+        self.cert.as_tsk().to_vec().unwrap()
+    }
+
+    pub(crate) fn certificate(&self) -> Certificate {
+        Certificate::parse_keyring(&self.public()).unwrap().remove(0)
+    }
+
+    /// A signer of the policy with this one certificate.
+    pub(crate) fn signer(&self, name: &str) -> Arc<policy::Signer> {
+        signer(name, &[self.public()])
+    }
+
+    /// The certificate, revoked as superseded.
+    pub(crate) fn revoked(&self, when: Timestamp) -> Vec<u8> {
+        let revocation = CertRevocationBuilder::new()
+            .set_signature_creation_time(system(when))
+            .unwrap()
+            .set_reason_for_revocation(ReasonForRevocation::KeySuperseded, b"")
+            .unwrap()
+            .build(&mut self.primary_pair(), &self.cert, None)
+            .unwrap();
+        self.cert.clone().insert_packets(vec![revocation]).unwrap().0.to_vec().unwrap()
+    }
+
+    /// The certificate, its signing subkey revoked as superseded.
+    pub(crate) fn subkey_revoked(&self, when: Timestamp) -> Vec<u8> {
+        let subkey = self.cert.keys().subkeys().next().unwrap();
+        let revocation = SubkeyRevocationBuilder::new()
+            .set_signature_creation_time(system(when))
+            .unwrap()
+            .set_reason_for_revocation(ReasonForRevocation::KeySuperseded, b"")
+            .unwrap()
+            .build(&mut self.primary_pair(), &self.cert, subkey.key(), None)
+            .unwrap();
+        self.cert.clone().insert_packets(vec![revocation]).unwrap().0.to_vec().unwrap()
+    }
+
+    /// The certificate with another expiry and, as GnuPG does it, without the old self-signatures.
+    pub(crate) fn expiry_moved(&self, when: Timestamp, expiry: Option<Timestamp>) -> Vec<u8> {
+        let userid = self.cert.userids().next().unwrap();
+        let born = self.cert.primary_key().key().creation_time();
+        let template = userid.self_signatures().next().unwrap().clone();
+        let signature = SignatureBuilder::from(template)
+            .set_signature_creation_time(system(when))
+            .unwrap()
+            .set_key_validity_period(expiry.map(|expiry| system(expiry).duration_since(born).unwrap()))
+            .unwrap()
+            .sign_userid_binding(&mut self.primary_pair(), None, userid.userid())
+            .unwrap();
+        let key: Packet = self.cert.primary_key().key().clone().parts_into_public().into();
+        PacketPile::from(vec![key, userid.userid().clone().into(), signature.into()]).to_vec().unwrap()
+    }
+
+    fn primary_pair(&self) -> KeyPair {
+        self.cert.primary_key().key().clone().parts_into_secret().unwrap().into_keypair().unwrap()
+    }
+
+    /// The key pair of the signing subkey if there is one, else of the primary key.
+    pub(crate) fn pair(&self) -> KeyPair {
+        match self.cert.keys().subkeys().next() {
+            Some(subkey) => subkey.key().clone().parts_into_secret().unwrap().into_keypair().unwrap(),
+            None => self.primary_pair(),
+        }
+    }
+
+    /// A signed message.
+    pub(crate) fn sign(&self, payload: &[u8], when: Timestamp) -> Vec<u8> {
+        self.sign_with(payload, when, HashAlgorithm::SHA512, Some(CompressionAlgorithm::Zip), |builder| builder)
+    }
+
+    pub(crate) fn sign_with(
+        &self,
+        payload: &[u8],
+        when: Timestamp,
+        hash: HashAlgorithm,
+        compression: Option<CompressionAlgorithm>,
+        change: impl FnOnce(SignatureBuilder) -> SignatureBuilder,
+    ) -> Vec<u8> {
+        let mut sink = Vec::new();
+        let mut message = Message::new(&mut sink);
+        if let Some(algorithm) = compression {
+            message = Compressor::new(message).algo(algorithm).build().unwrap();
+        }
+        let template = change(SignatureBuilder::new(SignatureType::Binary));
+        let message = Signer::with_template(message, self.pair(), template)
+            .unwrap()
+            .hash_algo(hash)
+            .unwrap()
+            .creation_time(system(when))
+            .build()
+            .unwrap();
+        let mut message = LiteralWriter::new(message).build().unwrap();
+        message.write_all(payload).unwrap();
+        message.finalize().unwrap();
+        sink
+    }
+}
+
+/// A signer of the policy.
+pub(crate) fn signer(name: &str, keyrings: &[Vec<u8>]) -> Arc<policy::Signer> {
+    let certificates = keyrings.iter().flat_map(|keyring| Certificate::parse_keyring(keyring).unwrap()).map(Arc::new);
+    Arc::new(policy::Signer { name: name.into(), certificates: certificates.collect() })
+}
+
+/// The payload of a signature.
+pub(crate) fn payload(reference: &str, digest: &str) -> Vec<u8> {
+    serde_json::json!({
+        "critical": {
+            "type": "atomic container signature",
+            "image": {"docker-manifest-digest": digest},
+            "identity": {"docker-reference": reference},
+        },
+        "optional": {"creator": "test", "timestamp": 1_764_000_000},
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// As a source hands it out.
+pub(crate) fn untrusted(content: Vec<u8>) -> UntrustedSignature {
+    UntrustedSignature { content: content.into(), source: "https://registry.example.com/signature-1".into() }
+}
+
+pub(crate) fn armored(bytes: &[u8]) -> String {
+    let mut writer = Writer::new(Vec::new(), Kind::PublicKey).unwrap();
+    writer.write_all(bytes).unwrap();
+    String::from_utf8(writer.finalize().unwrap()).unwrap()
+}
+
+/// A key as it was usual in the last century: RSA with 1024 bits. Made once, for it takes a while.
+pub(crate) fn rsa_1024() -> Key {
+    static KEY: LazyLock<Cert> = LazyLock::new(|| by_hand(1024, HashAlgorithm::SHA256));
+    Key { cert: KEY.clone() }
+}
+
+/// A certificate with a SHA-1 self-signature.
+pub(crate) fn sha1_self_signature() -> Vec<u8> {
+    sha1_key().public()
+}
+
+/// Its key.
+pub(crate) fn sha1_key() -> Key {
+    static KEY: LazyLock<Cert> = LazyLock::new(|| by_hand(2048, HashAlgorithm::SHA1));
+    Key { cert: KEY.clone() }
+}
+
+fn by_hand(bits: usize, hash: HashAlgorithm) -> Cert {
+    let mut key: sequoia_openpgp::packet::Key<SecretParts, PrimaryRole> = Key4::generate_rsa(bits).unwrap().into();
+    key.set_creation_time(system(at(BORN))).unwrap();
+    let mut pair = key.clone().into_keypair().unwrap();
+    let userid = UserID::from("old <old@example.com>");
+    let signature = SignatureBuilder::new(SignatureType::PositiveCertification)
+        .set_hash_algo(hash)
+        .set_signature_creation_time(system(at(BORN)))
+        .unwrap()
+        .set_key_flags(KeyFlags::empty().set_certification().set_signing())
+        .unwrap()
+        .sign_userid_binding(&mut pair, key.parts_as_public(), &userid)
+        .unwrap();
+    let packets: Vec<Packet> = vec![key.into(), userid.into(), signature.into()];
+    Cert::from_packets(packets.into_iter()).unwrap()
+}
+
+/// What every test is to find acceptable, so that a failure is about what it is about.
+pub(crate) fn standard() -> StandardPolicy<'static> {
+    StandardPolicy::new()
+}
