@@ -4,13 +4,25 @@
 //! them together.
 
 pub mod cache;
+mod decide;
+mod index;
+mod layer;
+mod prove;
+mod verdicts;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
+
+use self::verdicts::Verdicts;
 
 use crate::image::{Digest, Manifest, Reference, Repository};
 use crate::operations::Metrics;
@@ -46,11 +58,21 @@ pub trait FindSignatures: Send + Sync {
 
     /// Told when what was found did not lead to "allowed", so that a cache asks again soon.
     fn did_not_suffice(&self, _repository: &Repository, _digest: Digest) {}
+
+    /// Until when a conclusion from `found`, which [`FindSignatures::find`] gave for this digest, may be kept. Nothing:
+    /// not at all, as where there is no cache.
+    fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &FoundSignatures) -> Option<Instant> {
+        None
+    }
 }
 
 /// The policy in force, replaced as a whole.
 #[derive(Debug)]
-pub struct CurrentPolicy(ArcSwap<LoadedPolicy>);
+pub struct CurrentPolicy {
+    current: ArcSwap<LoadedPolicy>,
+    /// Held while one replaces another, so that no two get one generation.
+    replacing: Mutex<()>,
+}
 
 /// A policy and how many there were before it.
 #[derive(Debug)]
@@ -64,18 +86,19 @@ pub struct LoadedPolicy {
 impl CurrentPolicy {
     /// The first policy.
     pub fn new(policy: Policy) -> Self {
-        Self(ArcSwap::from_pointee(LoadedPolicy { generation: 1, policy }))
+        Self { current: ArcSwap::from_pointee(LoadedPolicy { generation: 1, policy }), replacing: Mutex::new(()) }
     }
 
     /// The policy in force.
     pub fn get(&self) -> Arc<LoadedPolicy> {
-        self.0.load_full()
+        self.current.load_full()
     }
 
     /// Puts another in force, and gives back its generation.
     pub fn replace(&self, policy: Policy) -> u64 {
-        let generation = self.0.load().generation + 1;
-        self.0.store(Arc::new(LoadedPolicy { generation, policy }));
+        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.current.load().generation + 1;
+        self.current.store(Arc::new(LoadedPolicy { generation, policy }));
         generation
     }
 }
@@ -135,17 +158,21 @@ pub struct Decision {
     pub examinations: Vec<Arc<Examination>>,
 }
 
+/// Images of one review that are decided side by side.
+const SIDE_BY_SIDE: usize = 32;
+
 /// The engine.
 pub struct Gate {
     settings: Settings,
     policy: Arc<CurrentPolicy>,
     resolve: Arc<dyn ResolveDigest>,
-    signatures: Arc<dyn FindSignatures>,
+    verdicts: Verdicts,
     metrics: Arc<Metrics>,
 }
 
 impl Gate {
-    /// Puts the engine together.
+    /// Puts the engine together. Look-ups run on the tokio runtime in which this is called, so that they go on where the
+    /// caller's own (a worker's) ends; outside of one, on the caller's.
     pub fn new(
         settings: Settings,
         policy: Arc<CurrentPolicy>,
@@ -153,12 +180,105 @@ impl Gate {
         signatures: Arc<dyn FindSignatures>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { settings, policy, resolve, signatures, metrics }
+        let verdicts = Verdicts::new(&settings, Arc::clone(&resolve), signatures, Arc::clone(&metrics));
+        Self { settings, policy, resolve, verdicts, metrics }
     }
 
-    /// Decides about every image, in the order in which they were given. Always answers by the deadline.
+    /// Decides about every image, in the order in which they were given. Always answers by the deadline: what is not known
+    /// then is refused as `deadline-exceeded`, and the answers that were ready are kept.
+    ///
+    /// Dropping the future is safe: what it waits for goes on for the others who wait for it.
     pub async fn decide(&self, admission: &Admission<'_>) -> Vec<Decision> {
-        let _ = (admission, &self.settings, &self.policy, &self.resolve, &self.signatures, &self.metrics);
-        todo!("the gate")
+        let (different, places) = different(admission.images);
+        if different.len() > self.settings.images_per_review {
+            let refusal = Refusal::TooManyImages { found: different.len(), limit: self.settings.images_per_review };
+            let policy = self.policy.get();
+            let decision = decide::without_reference(self, &policy, admission, refusal);
+            self.tell(admission, "(all)", &decision);
+            return vec![decision; places.len()];
+        }
+        let decisions = loop {
+            let policy = self.policy.get();
+            let decisions = self.decide_different(&policy, admission, &different).await;
+            // A policy that came into force meanwhile takes effect at once: a key may have been removed.
+            if self.policy.get().generation == policy.generation {
+                break decisions;
+            }
+        };
+        for (image, decision) in different.iter().zip(&decisions) {
+            self.tell(admission, image.text, decision);
+        }
+        if different.len() == places.len() {
+            return decisions;
+        }
+        places.into_iter().map(|place| decisions[place].clone()).collect()
     }
+
+    async fn decide_different(
+        &self,
+        policy: &LoadedPolicy,
+        admission: &Admission<'_>,
+        images: &[ImageUse<'_>],
+    ) -> Vec<Decision> {
+        if let [image] = images {
+            return vec![decide::decide(self, policy, admission, *image).await];
+        }
+        let mut decisions: Vec<(usize, Decision)> = stream::iter(images.iter().enumerate())
+            .map(|(place, image)| async move { (place, decide::decide(self, policy, admission, *image).await) })
+            .buffer_unordered(SIDE_BY_SIDE)
+            .collect()
+            .await;
+        decisions.sort_unstable_by_key(|(place, _)| *place);
+        decisions.into_iter().map(|(_, decision)| decision).collect()
+    }
+
+    /// Counts a decision, and logs it where the image would not run by itself.
+    fn tell(&self, admission: &Admission<'_>, text: &str, decision: &Decision) {
+        let rule = decision.rule.as_ref().map_or("", RuleId::as_str);
+        let (label, refusal) = match &decision.verdict {
+            Ok(verdict) => (verdict.label(), verdict.refusal()),
+            Err(refusal) => ("refused", Some(refusal)),
+        };
+        let code = refusal.map_or("", |refusal| refusal.code().as_str());
+        self.metrics.image(label, code, rule, decision.mode.as_str());
+        if let Ok(Verdict::Exempted { exemption, .. }) = &decision.verdict {
+            self.metrics.exemption_used(exemption.id.as_str());
+        }
+        let Some(refusal) = refusal else { return };
+        let namespace = admission.namespace.unwrap_or("");
+        let mode = decision.mode.as_str();
+        // What is no reference can be any text: escaped, and no longer than a reference.
+        let image = match &decision.image {
+            Some(image) => image.to_string(),
+            None => text.chars().take(LONGEST_LOGGED).collect::<String>().escape_debug().to_string(),
+        };
+        match &decision.verdict {
+            Err(_) => tracing::warn!(%image, namespace, code, rule, mode, reason = %refusal, "image refused"),
+            Ok(verdict) => {
+                tracing::info!(%image, namespace, code, rule, mode, reason = %refusal, verdict = verdict.label(), "image runs all the same");
+            }
+        }
+    }
+}
+
+/// Characters of a text that is no reference, in the log.
+const LONGEST_LOGGED: usize = 512;
+
+/// The different images, and for each one given its place among them.
+fn different<'a>(images: &[ImageUse<'a>]) -> (Vec<ImageUse<'a>>, Vec<usize>) {
+    if let [image] = images {
+        return (vec![*image], vec![0]);
+    }
+    let mut different = Vec::with_capacity(images.len());
+    let mut known = HashMap::with_capacity(images.len());
+    let places = images
+        .iter()
+        .map(|image| {
+            *known.entry(*image).or_insert_with(|| {
+                different.push(*image);
+                different.len() - 1
+            })
+        })
+        .collect();
+    (different, places)
 }

@@ -53,4 +53,12 @@ impl Verdict {
             Self::Unchanged => "unchanged",
         }
     }
+
+    /// What would be refused, but for an exemption or the mode.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Exempted { refusal, .. } | Self::NotEnforced { refusal, .. } => Some(refusal),
+            Self::Verified(_) | Self::AllowedByRule { .. } | Self::Unchanged => None,
+        }
+    }
 }

@@ -1,1 +1,0 @@
-//! Caches around the gate's traits.

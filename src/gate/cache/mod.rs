@@ -1,0 +1,55 @@
+//! Caches around the gate's traits: tag to digest, digest to manifest, digest to signatures.
+//!
+//! How long something is believed is decided here, by tokio's clock, each time that it is looked up; the cache underneath
+//! only bounds how much is kept and throws away what is over. Errors are never kept.
+
+mod flights;
+mod resolve;
+mod signatures;
+
+use std::{marker::PhantomData, time::Duration};
+
+use moka::Expiry;
+use tokio::time::Instant;
+
+pub(super) use flights::{Flights, Landed};
+pub use resolve::CachedResolve;
+pub use signatures::CachedSignatures;
+
+/// How long "no signature" is believed, and signatures that did not suffice.
+pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// How long what was learned is believed.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// A tag's digest. Zero: every look-up asks the registry.
+    pub tag: Duration,
+    /// A digest's signatures, and what is concluded from them. Zero: every look-up asks the sources.
+    pub signatures: Duration,
+    /// The time that a request has, whoever waits for it. Best a little below the deadline of a review: then what some
+    /// sources found still counts where another hangs.
+    pub lookup: Duration,
+}
+
+/// What is kept until some time.
+pub(super) trait Lifetime {
+    /// Until when it may be believed.
+    fn until(&self) -> Instant;
+}
+
+/// Lets the cache throw away what is no longer believed.
+pub(super) struct UntilStale<K, V>(PhantomData<fn(K, V)>);
+
+pub(super) fn until_stale<K, V>() -> UntilStale<K, V> {
+    UntilStale(PhantomData)
+}
+
+impl<K, V: Lifetime> Expiry<K, V> for UntilStale<K, V> {
+    fn expire_after_create(&self, _: &K, value: &V, _: std::time::Instant) -> Option<Duration> {
+        Some(value.until().saturating_duration_since(Instant::now()))
+    }
+
+    fn expire_after_update(&self, _: &K, value: &V, _: std::time::Instant, _: Option<Duration>) -> Option<Duration> {
+        Some(value.until().saturating_duration_since(Instant::now()))
+    }
+}

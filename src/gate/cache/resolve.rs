@@ -1,0 +1,175 @@
+//! Tag to digest, for a while; digest to manifest, for good.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use moka::sync::Cache;
+use tokio::time::{Instant, timeout_at};
+
+use crate::gate::{ResolveDigest, ResolvedImage};
+use crate::image::{Digest, Manifest, Reference, Repository};
+use crate::operations::{CacheResult, Metrics};
+use crate::verdict::LookupError;
+
+use super::{Flights, Landed, Lifetime, Times, until_stale};
+
+/// The names of the caches in metrics.
+const TAGS: &str = "tag";
+const MANIFESTS: &str = "manifest";
+/// The most tags that are kept.
+const MOST_TAGS: u64 = 20_000;
+/// Bytes that kept manifests take, roughly.
+const MANIFEST_BYTES: u64 = 32 << 20;
+
+/// A [`ResolveDigest`] that asks once.
+///
+/// A manifest is what its digest names, now and ever: it is kept while there is room. A tag's digest is kept for
+/// [`Times::tag`].
+pub struct CachedResolve {
+    shared: Arc<Shared>,
+    times: Times,
+    flights: Flights<Reference, Result<Arc<ResolvedImage>, LookupError>>,
+}
+
+struct Shared {
+    inner: Arc<dyn ResolveDigest>,
+    tags: Cache<Reference, Tagged>,
+    manifests: Cache<(Repository, Digest), Arc<ResolvedImage>>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Clone)]
+struct Tagged {
+    image: Arc<ResolvedImage>,
+    until: Instant,
+}
+
+impl Lifetime for Tagged {
+    fn until(&self) -> Instant {
+        self.until
+    }
+}
+
+impl CachedResolve {
+    /// Wraps `inner`. Its requests run on the tokio runtime in which this is called; outside of one, on the caller's.
+    pub fn new(inner: Arc<dyn ResolveDigest>, times: Times, metrics: Arc<Metrics>) -> Self {
+        let tags = Cache::builder().max_capacity(MOST_TAGS).expire_after(until_stale()).build();
+        let manifests =
+            Cache::builder().max_capacity(MANIFEST_BYTES).weigher(|_, image: &Arc<_>| weight(image)).build();
+        let shared = Arc::new(Shared { inner, tags, manifests, metrics });
+        Self { shared, times, flights: Flights::new() }
+    }
+}
+
+#[async_trait]
+impl ResolveDigest for CachedResolve {
+    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+        let repository = image.repository();
+        // With a digest, the tag is only claimed, and nobody asks for it.
+        let (asked, cache) = match image.digest() {
+            Some(digest) => (Reference::from_parts(repository.clone(), None, Some(*digest)), MANIFESTS),
+            None => (image.clone(), TAGS),
+        };
+        if cache == TAGS && self.times.tag.is_zero() {
+            let answer = self.shared.inner.resolve(&asked, deadline).await;
+            return self.shared.checked(&asked, answer);
+        }
+        if let Some(resolved) = self.shared.look_up(&asked) {
+            self.shared.metrics.cache_request(cache, CacheResult::Hit);
+            return Ok(resolved);
+        }
+        self.shared.metrics.cache_request(cache, CacheResult::Miss);
+        let began = Instant::now();
+        loop {
+            let start = || {
+                let (shared, asked, times) = (Arc::clone(&self.shared), asked.clone(), self.times);
+                async move { shared.ask(asked, times).await }
+            };
+            let Ok(Landed { answer, started }) = timeout_at(deadline, self.flights.join(&asked, start)).await else {
+                return Err(timed_out(repository, deadline.saturating_duration_since(began)));
+            };
+            match answer {
+                // Another's request began earlier, and had less time than this caller has.
+                Some(Err(LookupError::TimedOut { .. })) if !started => {}
+                Some(answer) => return answer,
+                None => return Err(lost(repository)),
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn look_up(&self, asked: &Reference) -> Option<Arc<ResolvedImage>> {
+        match asked.digest() {
+            Some(digest) => self.manifests.get(&(asked.repository().clone(), *digest)),
+            None => self.tags.get(asked).filter(|tagged| Instant::now() < tagged.until).map(|tagged| tagged.image),
+        }
+    }
+
+    async fn ask(&self, asked: Reference, times: Times) -> Result<Arc<ResolvedImage>, LookupError> {
+        // Another flight may have ended between the look-up and this one's start.
+        if let Some(resolved) = self.look_up(&asked) {
+            return Ok(resolved);
+        }
+        let began = Instant::now();
+        let deadline = began + times.lookup;
+        let Ok(answer) = timeout_at(deadline, self.inner.resolve(&asked, deadline)).await else {
+            return Err(timed_out(asked.repository(), times.lookup));
+        };
+        let resolved = self.checked(&asked, answer)?;
+        if asked.digest().is_none() {
+            // From when it was asked, not from when the answer came: it may have been old by then.
+            let until = began + times.tag;
+            self.tags.insert(asked, Tagged { image: Arc::clone(&resolved), until });
+            self.tags.run_pending_tasks();
+            self.metrics.cache_entries(TAGS, self.tags.entry_count());
+        }
+        Ok(resolved)
+    }
+
+    /// Lets only the digest through that was asked for, and keeps the manifest.
+    fn checked(
+        &self,
+        asked: &Reference,
+        answer: Result<Arc<ResolvedImage>, LookupError>,
+    ) -> Result<Arc<ResolvedImage>, LookupError> {
+        let resolved = answer?;
+        if asked.digest().is_some_and(|digest| *digest != resolved.digest) {
+            let registry = asked.repository().host().into();
+            let url = asked.repository().as_str().into();
+            return Err(LookupError::Misbehaved { registry, url, what: "it answers with another digest".into() });
+        }
+        let key = (asked.repository().clone(), resolved.digest);
+        if !self.manifests.contains_key(&key) {
+            self.manifests.insert(key, Arc::clone(&resolved));
+            self.manifests.run_pending_tasks();
+            self.metrics.cache_entries(MANIFESTS, self.manifests.entry_count());
+        }
+        Ok(resolved)
+    }
+}
+
+/// Bytes that a manifest takes, roughly.
+fn weight(image: &ResolvedImage) -> u32 {
+    let entries = match &image.manifest {
+        Manifest::Image => 0,
+        Manifest::Index(entries) => entries.len(),
+    };
+    u32::try_from(512 + 160 * entries).unwrap_or(u32::MAX)
+}
+
+/// The caller's time is over.
+pub(super) fn timed_out(repository: &Repository, after: Duration) -> LookupError {
+    LookupError::TimedOut { registry: repository.host().into(), url: repository.as_str().into(), after }
+}
+
+/// The task that asked is gone.
+pub(super) fn lost(repository: &Repository) -> LookupError {
+    let cause = "the look-up ended without an answer".into();
+    LookupError::Unavailable {
+        registry: repository.host().into(),
+        url: repository.as_str().into(),
+        cause,
+        retry_after: None,
+    }
+}

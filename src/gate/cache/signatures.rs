@@ -1,0 +1,186 @@
+//! Digest to signatures, for a while.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use async_trait::async_trait;
+use moka::sync::Cache;
+use tokio::time::{Instant, timeout_at};
+
+use crate::gate::FindSignatures;
+use crate::image::{Digest, Repository};
+use crate::operations::{CacheResult, Metrics};
+use crate::signature::{AskedSource, FoundSignatures};
+use crate::verdict::LookupError;
+
+use super::{
+    ASK_AGAIN_AFTER, Flights, Landed, Lifetime, Times,
+    resolve::{lost, timed_out},
+    until_stale,
+};
+
+/// The name of the cache in metrics.
+const CACHE: &str = "signatures";
+/// Bytes that kept signatures take, roughly.
+const CAPACITY: u64 = 64 << 20;
+
+type Key = (Repository, Digest);
+
+/// A [`FindSignatures`] that asks once.
+///
+/// Signatures are kept for [`Times::signatures`]; that there are none, and signatures that did not suffice, for
+/// [`ASK_AGAIN_AFTER`]. Where a source failed, nothing is kept.
+pub struct CachedSignatures {
+    shared: Arc<Shared>,
+    times: Times,
+    flights: Flights<Key, Arc<FoundSignatures>>,
+}
+
+struct Shared {
+    inner: Arc<dyn FindSignatures>,
+    found: Cache<Key, Arc<Kept>>,
+    metrics: Arc<Metrics>,
+}
+
+struct Kept {
+    found: Arc<FoundSignatures>,
+    asked_at: Instant,
+    until: Instant,
+    did_not_suffice: AtomicBool,
+}
+
+impl Kept {
+    /// Until when it may be believed, all considered.
+    fn until(&self) -> Instant {
+        if self.did_not_suffice.load(Ordering::Relaxed) {
+            self.until.min(self.asked_at + ASK_AGAIN_AFTER)
+        } else {
+            self.until
+        }
+    }
+}
+
+impl Lifetime for Arc<Kept> {
+    fn until(&self) -> Instant {
+        self.until
+    }
+}
+
+impl CachedSignatures {
+    /// Wraps `inner`. Its requests run on the tokio runtime in which this is called; outside of one, on the caller's.
+    pub fn new(inner: Arc<dyn FindSignatures>, times: Times, metrics: Arc<Metrics>) -> Self {
+        let found = Cache::builder()
+            .max_capacity(CAPACITY)
+            .weigher(|_, kept: &Arc<Kept>| weight(&kept.found))
+            .expire_after(until_stale())
+            .build();
+        Self { shared: Arc::new(Shared { inner, found, metrics }), times, flights: Flights::new() }
+    }
+}
+
+#[async_trait]
+impl FindSignatures for CachedSignatures {
+    async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+        if self.times.signatures.is_zero() {
+            return self.shared.inner.find(repository, digest, deadline).await;
+        }
+        let key = (repository.clone(), digest);
+        if let Some(kept) = self.shared.look_up(&key) {
+            self.shared.metrics.cache_request(CACHE, CacheResult::Hit);
+            return kept;
+        }
+        self.shared.metrics.cache_request(CACHE, CacheResult::Miss);
+        let began = Instant::now();
+        loop {
+            let start = || {
+                let (shared, key, times) = (Arc::clone(&self.shared), key.clone(), self.times);
+                async move { shared.ask(key, times, deadline).await }
+            };
+            let Ok(Landed { answer, started }) = timeout_at(deadline, self.flights.join(&key, start)).await else {
+                return nothing(repository, timed_out(repository, deadline.saturating_duration_since(began)));
+            };
+            match answer {
+                // Another's request began earlier, and had less time than this caller has.
+                Some(found) if !started && matches!(found.failure(), Some(LookupError::TimedOut { .. })) => {
+                    if !found.signatures.is_empty() {
+                        return found;
+                    }
+                }
+                Some(found) => return found,
+                None => return nothing(repository, lost(repository)),
+            }
+        }
+    }
+
+    fn did_not_suffice(&self, repository: &Repository, digest: Digest) {
+        if let Some(kept) = self.shared.found.get(&(repository.clone(), digest)) {
+            kept.did_not_suffice.store(true, Ordering::Relaxed);
+        }
+        self.shared.inner.did_not_suffice(repository, digest);
+    }
+
+    fn keep_until(&self, repository: &Repository, digest: Digest, found: &FoundSignatures) -> Option<Instant> {
+        if self.times.signatures.is_zero() {
+            return None;
+        }
+        if found.failure().is_some() {
+            // Only a proof can come of it. It is one, but the failed source should be heard again soon.
+            return Some(Instant::now() + self.times.signatures.min(ASK_AGAIN_AFTER));
+        }
+        self.shared.found.get(&(repository.clone(), digest)).map(|kept| Kept::until(&kept))
+    }
+}
+
+impl Shared {
+    fn look_up(&self, key: &Key) -> Option<Arc<FoundSignatures>> {
+        let kept = self.found.get(key)?;
+        (Instant::now() < Kept::until(&kept)).then(|| Arc::clone(&kept.found))
+    }
+
+    async fn ask(&self, key: Key, times: Times, deadline: Instant) -> Arc<FoundSignatures> {
+        // Another flight may have ended between the look-up and this one's start.
+        if let Some(kept) = self.look_up(&key) {
+            return kept;
+        }
+        let asked_at = Instant::now();
+        // Where one source hangs, what the others found comes only at the end of this. It should come while the one who
+        // began still waits; but a request that has hardly any time would help nobody.
+        let left = deadline.saturating_duration_since(asked_at);
+        let deadline = asked_at + (left / 16 * 15).clamp(times.lookup / 2, times.lookup);
+        let Ok(found) = timeout_at(deadline + GRACE, self.inner.find(&key.0, key.1, deadline)).await else {
+            return nothing(&key.0, timed_out(&key.0, times.lookup));
+        };
+        if found.failure().is_none() {
+            let lifetime =
+                if found.signatures.is_empty() { times.signatures.min(ASK_AGAIN_AFTER) } else { times.signatures };
+            let kept = Kept {
+                found: Arc::clone(&found),
+                asked_at,
+                // From when it was asked, not from when the answer came: it may have been old by then.
+                until: asked_at + lifetime,
+                did_not_suffice: AtomicBool::new(false),
+            };
+            self.found.insert(key, Arc::new(kept));
+            self.found.run_pending_tasks();
+            self.metrics.cache_entries(CACHE, self.found.entry_count());
+        }
+        found
+    }
+}
+
+/// Sources end at the deadline by themselves, with what the others found. This is for one that does not.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(250);
+
+/// No source could be asked.
+fn nothing(repository: &Repository, error: LookupError) -> Arc<FoundSignatures> {
+    let url = repository.as_str().into();
+    Arc::new(FoundSignatures { signatures: Vec::new(), asked: vec![AskedSource { url, outcome: Err(error) }] })
+}
+
+/// Bytes that signatures take, roughly.
+fn weight(found: &FoundSignatures) -> u32 {
+    let bytes: usize = found.signatures.iter().map(|signature| signature.content.len() + 160).sum();
+    u32::try_from(512 + bytes + 256 * found.asked.len()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,137 @@
+//! Image indexes: whether each manifest in one is proven.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::atomic::Ordering,
+};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
+
+use crate::image::{Descriptor, Digest, ManifestError};
+use crate::policy::Requirements;
+use crate::signature::verify::Question;
+use crate::signature::{VerifiedImage, verify_each};
+use crate::verdict::{LookupError, Refusal};
+
+use super::prove::{Inquiry, Seen};
+
+/// Manifests in one image, those of nested indexes counted, that are looked at.
+pub(super) const MOST_MANIFESTS: usize = 128;
+/// Indexes in indexes.
+const DEEPEST: usize = 3;
+
+impl Inquiry<'_> {
+    /// Whether each entry of the index `digest` is proven; of an attestation nothing is asked.
+    ///
+    /// The first entry is examined alone: where the index is not signed entry by entry at all, which is usual, that costs the
+    /// requests for one entry and not those for each.
+    pub(super) fn entries<'a>(
+        &'a self,
+        digest: Digest,
+        entries: &'a [Descriptor],
+        depth: usize,
+    ) -> BoxFuture<'a, Seen> {
+        async move {
+            let mut different = Vec::new();
+            let mut places = HashMap::new();
+            for entry in entries.iter().filter(|entry| !entry.attestation) {
+                if let Entry::Vacant(place) = places.entry(entry.digest) {
+                    place.insert(different.len());
+                    different.push(entry.digest);
+                }
+            }
+            if let Err(error) = self.take(different.len(), entries.len(), depth) {
+                return Seen::refused(error.into());
+            }
+            let mut seen = Vec::with_capacity(different.len());
+            if let Some((first, others)) = different.split_first() {
+                seen.push(self.manifest(*first, None, depth + 1).await);
+                if seen[0].result.is_ok() {
+                    seen.extend(join_all(others.iter().map(|other| self.manifest(*other, None, depth + 1))).await);
+                }
+            }
+            let requirements = self.asked.requirements();
+            join_entries(seen, |proofs| match requirements {
+                Some(requirements) => self.join(digest, entries, requirements, &places, proofs),
+                None => Err(self.lost().into()),
+            })
+        }
+        .boxed()
+    }
+
+    fn join(
+        &self,
+        digest: Digest,
+        entries: &[Descriptor],
+        requirements: &Requirements,
+        places: &HashMap<Digest, usize>,
+        proofs: &[Result<VerifiedImage, Refusal>],
+    ) -> Result<VerifiedImage, Refusal> {
+        let question = Question {
+            image: &self.asked.image,
+            digest,
+            rule: &self.asked.rule.id,
+            requirements,
+            now: self.now,
+            tries: self.prover.tries,
+        };
+        // An entry that stands there twice is proven once.
+        let proofs: Vec<_> = entries
+            .iter()
+            .filter(|entry| !entry.attestation)
+            .filter_map(|entry| places.get(&entry.digest).and_then(|place| proofs.get(*place)).cloned())
+            .collect();
+        verify_each(&question, entries, &proofs)
+    }
+
+    /// Takes so many manifests from what may be looked at.
+    fn take(&self, count: usize, entries: usize, depth: usize) -> Result<(), LookupError> {
+        let repository = self.asked.image.repository();
+        let unsupported = |error| LookupError::UnsupportedManifest { url: repository.as_str().into(), error };
+        if depth >= DEEPEST {
+            return Err(unsupported(ManifestError::TooDeep { limit: DEEPEST }));
+        }
+        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count));
+        match taken {
+            Ok(_) => Ok(()),
+            Err(_) => Err(unsupported(ManifestError::TooManyEntries { found: entries, limit: MOST_MANIFESTS })),
+        }
+    }
+}
+
+/// Puts together what was seen of the entries.
+fn join_entries(
+    seen: Vec<Seen>,
+    join: impl FnOnce(&[Result<VerifiedImage, Refusal>]) -> Result<VerifiedImage, Refusal>,
+) -> Seen {
+    let (mut proofs, mut signatures, mut asked, mut rests_on) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for mut entry in seen {
+        proofs.push(entry.result);
+        signatures.append(&mut entry.signatures);
+        asked.append(&mut entry.asked);
+        rests_on.append(&mut entry.rests_on);
+    }
+    let refusals = proofs.iter().filter_map(|proof| proof.as_ref().err().cloned());
+    let result = match refusals.reduce(refusal_to_show) {
+        Some(refusal) => Err(refusal),
+        None => join(&proofs),
+    };
+    Seen { result, signatures, asked, rests_on }
+}
+
+/// Of two refusals, each of which alone would have to be lifted, the one to show. While something could not be asked, nothing
+/// is known, and asking again may help. Else a signature that does not count says more than none; and the first says more
+/// than the second.
+pub(super) fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {
+    fn rank(refusal: &Refusal) -> u8 {
+        match refusal {
+            Refusal::Lookup(error) if error.code().is_transient() => 0,
+            Refusal::Unsigned(_) | Refusal::Lookup(_) => 2,
+            _ => 1,
+        }
+    }
+    if rank(&second) < rank(&first) { second } else { first }
+}

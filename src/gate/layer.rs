@@ -1,0 +1,163 @@
+//! What one layer says of an image, and what all layers together say. Pure: the rules of combination are here alone.
+
+use std::sync::Arc;
+
+use crate::image::{Digest, Reference};
+use crate::policy::{Exemption, Mode, RuleId};
+use crate::signature::VerifiedImage;
+use crate::signature::verify::Examination;
+use crate::verdict::{Refusal, Verdict};
+
+use super::Decision;
+
+/// What the rule of one layer says, before exemptions and modes.
+#[derive(Clone, Debug)]
+pub(super) struct Ruling {
+    /// The rule; nothing where none covers the image, or where it could not be learned which one does.
+    pub(super) rule: Option<RuleId>,
+    /// Whether a refusal is enforced.
+    pub(super) mode: Mode,
+    /// May it run?
+    pub(super) result: Result<Pass, Refusal>,
+    /// What this layer's signatures prove, even where the image is refused for something else (not pinned).
+    pub(super) proof: Option<VerifiedImage>,
+    /// The digest that the choice of the rule rests on, where the reference itself names none.
+    pub(super) chosen_by: Option<Digest>,
+    /// What was seen of the signatures.
+    pub(super) examination: Option<Arc<Examination>>,
+}
+
+/// Why a rule lets an image run.
+#[derive(Clone, Debug)]
+pub(super) enum Pass {
+    /// Its requirements are proven.
+    Proven(VerifiedImage),
+    /// It asks for no signature.
+    Allowed {
+        /// Its reason.
+        reason: Arc<str>,
+    },
+}
+
+/// An exemption that lifts a layer's refusal.
+#[derive(Clone, Debug)]
+pub(super) struct Lift {
+    pub(super) exemption: Arc<Exemption>,
+    /// The digest by which it covers the image, where it does not cover the reference as it was written.
+    pub(super) by_digest: Option<Digest>,
+}
+
+/// A ruling with exemptions and mode applied.
+#[derive(Clone, Debug)]
+struct Settled {
+    rule: Option<RuleId>,
+    mode: Mode,
+    said: Said,
+    /// What a mutation has to write, so that what runs is what was decided about.
+    digest: Option<Digest>,
+    proven: bool,
+    examination: Option<Arc<Examination>>,
+}
+
+#[derive(Clone, Debug)]
+enum Said {
+    Proven(VerifiedImage),
+    Allowed { reason: Arc<str> },
+    Exempted { exemption: Arc<Exemption>, refusal: Refusal },
+    NotEnforced { refusal: Refusal },
+    Refused(Refusal),
+}
+
+impl Ruling {
+    /// A ruling that needed nothing but the policy.
+    pub(super) fn new(rule: Option<RuleId>, mode: Mode, result: Result<Pass, Refusal>) -> Self {
+        Self { rule, mode, result, proof: None, chosen_by: None, examination: None }
+    }
+
+    /// Whether it refuses, and nothing lifts that. Then no other layer can change the outcome.
+    pub(super) fn is_final(&self, lift: Option<&Lift>) -> bool {
+        self.result.is_err() && self.mode == Mode::Enforce && lift.is_none()
+    }
+
+    fn settle(self, lift: Option<Lift>) -> Settled {
+        let Self { rule, mode, result, proof, chosen_by, examination } = self;
+        let mut digest = proof.as_ref().map(VerifiedImage::digest).or(chosen_by);
+        let said = match (result, lift) {
+            (Ok(Pass::Proven(proof)), _) => Said::Proven(proof),
+            (Ok(Pass::Allowed { reason }), _) => Said::Allowed { reason },
+            (Err(refusal), Some(Lift { exemption, by_digest })) => {
+                digest = digest.or(by_digest);
+                Said::Exempted { exemption, refusal }
+            }
+            (Err(refusal), None) if mode == Mode::Enforce => Said::Refused(refusal),
+            (Err(refusal), None) => Said::NotEnforced { refusal },
+        };
+        // What merely is not enforced gives no reason to write anything.
+        if matches!(said, Said::NotEnforced { .. } | Said::Refused(_)) && proof.is_none() {
+            digest = None;
+        }
+        Settled { rule, mode, said, digest, proven: proof.is_some(), examination }
+    }
+}
+
+impl Settled {
+    /// The lower, the more it says about the image. Every layer must let it run; of those that do, what a reader must know
+    /// first goes first: what is not enforced, what is exempted, what is proven, what is merely allowed.
+    fn rank(&self) -> u8 {
+        match &self.said {
+            // Waiting helps against the second, but not where the first stands beside it.
+            Said::Refused(refusal) if !refusal.code().is_transient() => 0,
+            Said::Refused(_) => 1,
+            Said::NotEnforced { .. } if self.mode == Mode::Warn => 2,
+            Said::NotEnforced { .. } => 3,
+            Said::Exempted { .. } => 4,
+            Said::Proven(_) => 5,
+            Said::Allowed { .. } => 6,
+        }
+    }
+}
+
+/// Joins what the layers say, the cluster's first; there is at least that one.
+///
+/// - One enforced refusal refuses: no layer can lift what another refuses.
+/// - Else, if something is refused but not enforced, that is the verdict, and else what is only exempted: both must be seen,
+///   whatever other layers prove.
+/// - Else every layer lets it run by itself. `Verified` means that every layer that requires signatures has proof, and that
+///   there is one such layer; a layer that asks for none takes nothing away from that. Without one, it is `AllowedByRule`.
+///
+/// Between two that say as much, the cluster's layer is named.
+pub(super) fn join(
+    image: Reference,
+    cluster: (Ruling, Option<Lift>),
+    namespace: Option<(Ruling, Option<Lift>)>,
+) -> Decision {
+    let (ruling, lift) = cluster;
+    let mut layers = vec![ruling.settle(lift)];
+    layers.extend(namespace.map(|(ruling, lift)| ruling.settle(lift)));
+    let proven = layers.iter().filter(|layer| layer.proven).find_map(|layer| layer.digest);
+    // All layers speak of one digest: a tag is resolved once a decision.
+    let digest = proven.or_else(|| layers.iter().find_map(|layer| layer.digest));
+    let examinations = layers.iter_mut().filter_map(|layer| layer.examination.take()).collect();
+    let unenforced = layers.iter().any(|layer| matches!(layer.said, Said::NotEnforced { .. }));
+    let deciding =
+        (1..layers.len()).fold(0, |best, other| if layers[other].rank() < layers[best].rank() { other } else { best });
+    let Settled { rule, mode, said, .. } = layers.swap_remove(deciding);
+    let verdict = match said {
+        Said::Refused(refusal) => Err(refusal),
+        Said::NotEnforced { refusal } => Ok(Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: proven }),
+        Said::Exempted { exemption, refusal } => Ok(Verdict::Exempted { exemption, refusal: Box::new(refusal) }),
+        Said::Proven(proof) => Ok(Verdict::Verified(proof)),
+        Said::Allowed { reason } => match &rule {
+            Some(rule) => Ok(Verdict::AllowedByRule { rule: rule.clone(), reason }),
+            // Cannot be: only a rule allows. If it were, it would be no reason to let the image run.
+            None => Err(Refusal::NoPolicy { namespace: None }),
+        },
+    };
+    let pinned = match (&verdict, digest) {
+        // A denial names the digest that may be written, too.
+        (Ok(_) | Err(Refusal::NotPinned { .. }), Some(digest)) => Some(image.pinned(digest)),
+        (Ok(_), None) if !unenforced => Some(image.clone()),
+        _ => None,
+    };
+    Decision { verdict, image: Some(image), rule, mode, pinned, examinations }
+}

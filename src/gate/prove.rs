@@ -1,0 +1,207 @@
+//! What a rule's requirements say of a digest: its manifest and its signatures, side by side, and then the verification.
+
+use std::sync::{Arc, atomic::AtomicUsize};
+
+use jiff::Timestamp;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::image::{Digest, Manifest, Reference, Repository};
+use crate::policy::Platforms;
+use crate::signature::verify::{Examination, Question};
+use crate::signature::{AskedSource, ExaminedSignature, FoundSignatures, VerifiedImage, verify};
+use crate::verdict::{LookupError, Refusal};
+
+use super::index::{MOST_MANIFESTS, refusal_to_show};
+use super::verdicts::{Asked, Until};
+use super::{FindSignatures, ResolveDigest, ResolvedImage};
+
+/// Manifests of one index that are asked for side by side.
+const SIDE_BY_SIDE: usize = 8;
+
+/// Finds out what requirements say, with nothing kept.
+pub(super) struct Prover {
+    pub(super) resolve: Arc<dyn ResolveDigest>,
+    pub(super) signatures: Arc<dyn FindSignatures>,
+    /// Signatures tried for one digest.
+    pub(super) tries: usize,
+}
+
+/// What came of it.
+pub(super) struct Proven {
+    pub(super) examination: Examination,
+    /// Until when it may be kept, as far as that depends on the signatures found.
+    pub(super) keep_until: Option<Instant>,
+}
+
+/// One question on its way through an image and all that is in it.
+pub(super) struct Inquiry<'a> {
+    pub(super) prover: &'a Prover,
+    pub(super) asked: &'a Asked,
+    pub(super) now: Timestamp,
+    pub(super) deadline: Instant,
+    /// Bounds the requests at a time.
+    pub(super) requests: Semaphore,
+    /// How many manifests may still be looked at.
+    pub(super) left: AtomicUsize,
+}
+
+/// What was seen of one manifest, and of all below it.
+pub(super) struct Seen {
+    pub(super) result: Result<VerifiedImage, Refusal>,
+    pub(super) signatures: Vec<ExaminedSignature>,
+    pub(super) asked: Vec<AskedSource>,
+    /// The lists of signatures that the result stands or falls with.
+    pub(super) rests_on: Vec<(Digest, Arc<FoundSignatures>)>,
+}
+
+impl Prover {
+    /// Examines the image `digest`.
+    pub(super) async fn examine(
+        &self,
+        asked: &Asked,
+        digest: Digest,
+        manifest: Option<Arc<ResolvedImage>>,
+        until: Until,
+    ) -> Proven {
+        let inquiry = Inquiry {
+            prover: self,
+            asked,
+            now: until.now,
+            deadline: until.lookups,
+            requests: Semaphore::new(SIDE_BY_SIDE),
+            left: AtomicUsize::new(MOST_MANIFESTS),
+        };
+        let Seen { result, signatures, asked: sources, rests_on } = inquiry.manifest(digest, manifest, 0).await;
+        let repository = asked.image.repository();
+        let keep_until = match &result {
+            // Nothing was learned.
+            Err(Refusal::Lookup(_)) => None,
+            Ok(_) => self.keep_until(repository, &rests_on),
+            Err(_) => {
+                for (digest, _) in &rests_on {
+                    self.signatures.did_not_suffice(repository, *digest);
+                }
+                self.keep_until(repository, &rests_on)
+            }
+        };
+        Proven { examination: Examination { result, signatures, asked: sources }, keep_until }
+    }
+
+    /// As long as the list that is given up first. Nothing, if one of them is not kept at all.
+    fn keep_until(&self, repository: &Repository, rests_on: &[(Digest, Arc<FoundSignatures>)]) -> Option<Instant> {
+        let ends = rests_on.iter().map(|(digest, found)| self.signatures.keep_until(repository, *digest, found));
+        ends.collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+}
+
+impl Inquiry<'_> {
+    /// One manifest: an image by its own signatures, an index as the rule's `platforms` say. `depth` counts the indexes
+    /// around it.
+    pub(super) async fn manifest(&self, digest: Digest, known: Option<Arc<ResolvedImage>>, depth: usize) -> Seen {
+        let own_counts = match (&known, self.asked.platforms) {
+            (Some(known), Platforms::Each) => known.manifest == Manifest::Image,
+            _ => true,
+        };
+        let (resolved, found) = {
+            // Closed never: it lives as long as this inquiry, which does not close it.
+            let _permit = self.requests.acquire().await;
+            futures_util::future::join(self.resolve(digest, known), async {
+                if own_counts { Some(self.find(digest).await) } else { None }
+            })
+            .await
+        };
+        let resolved = match resolved {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                let asked = found.map(|found| found.asked.clone()).unwrap_or_default();
+                return Seen { result: Err(error.into()), signatures: Vec::new(), asked, rests_on: Vec::new() };
+            }
+        };
+        let Manifest::Index(entries) = &resolved.manifest else {
+            return match found {
+                Some(found) => self.own(digest, found).await,
+                None => Seen::refused(self.lost().into()),
+            };
+        };
+        match (self.asked.platforms, found) {
+            (Platforms::Index, Some(found)) => self.own(digest, found).await,
+            (Platforms::IndexOrEach, Some(found)) => {
+                let own = self.own(digest, found).await;
+                if own.result.is_ok() {
+                    return own;
+                }
+                self.entries(digest, entries, depth).await.after(own)
+            }
+            (Platforms::Each, _) => self.entries(digest, entries, depth).await,
+            (Platforms::Index | Platforms::IndexOrEach, None) => Seen::refused(self.lost().into()),
+        }
+    }
+
+    async fn resolve(
+        &self,
+        digest: Digest,
+        known: Option<Arc<ResolvedImage>>,
+    ) -> Result<Arc<ResolvedImage>, LookupError> {
+        let repository = self.asked.image.repository();
+        let resolved = if let Some(known) = known {
+            known
+        } else {
+            let image = Reference::from_parts(repository.clone(), None, Some(digest));
+            self.prover.resolve.resolve(&image, self.deadline).await?
+        };
+        if resolved.digest == digest {
+            return Ok(resolved);
+        }
+        let (registry, url) = (repository.host().into(), repository.as_str().into());
+        Err(LookupError::Misbehaved { registry, url, what: "it answers with another digest".into() })
+    }
+
+    async fn find(&self, digest: Digest) -> Arc<FoundSignatures> {
+        self.prover.signatures.find(self.asked.image.repository(), digest, self.deadline).await
+    }
+
+    /// What a digest's own signatures say. Off the threads that serve: it is arithmetic, a fraction of a millisecond a
+    /// signature.
+    async fn own(&self, digest: Digest, found: Arc<FoundSignatures>) -> Seen {
+        let (asked, now, tries) = (self.asked.clone(), self.now, self.prover.tries);
+        let list = Arc::clone(&found);
+        let examination = tokio::task::spawn_blocking(move || {
+            let Asked { rule, image, .. } = &asked;
+            let requirements = asked.requirements()?;
+            Some(verify(&Question { image, digest, rule: &rule.id, requirements, now, tries }, &list))
+        });
+        match examination.await {
+            Ok(Some(Examination { result, signatures, asked })) => {
+                Seen { result, signatures, asked, rests_on: vec![(digest, found)] }
+            }
+            Ok(None) | Err(_) => Seen::refused(self.lost().into()),
+        }
+    }
+
+    /// What should not happen: an examination that ended without a result, by a panic or because the program ends.
+    pub(super) fn lost(&self) -> LookupError {
+        let repository = self.asked.image.repository();
+        let cause = "the examination ended without a result".into();
+        let (registry, url) = (repository.host().into(), repository.as_str().into());
+        LookupError::Unavailable { registry, url, cause, retry_after: None }
+    }
+}
+
+impl Seen {
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self { result: Err(refusal), signatures: Vec::new(), asked: Vec::new(), rests_on: Vec::new() }
+    }
+
+    /// Joins what was seen of an index's entries with what was seen of its own signatures before, which did not suffice.
+    fn after(mut self, own: Self) -> Self {
+        let Self { result, mut signatures, mut asked, rests_on } = own;
+        signatures.append(&mut self.signatures);
+        asked.append(&mut self.asked);
+        if let (Err(own), Err(each)) = (result, &mut self.result) {
+            // Either list may be the one that is short of a signature.
+            self.rests_on.extend(rests_on);
+            *each = refusal_to_show(own, each.clone());
+        }
+        Self { signatures, asked, ..self }
+    }
+}
