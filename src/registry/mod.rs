@@ -1,1 +1,25 @@
 //! Registries: a thin, bounded client of the distribution specification.
+//!
+//! It trusts no registry and no header of one. Whatever comes is bounded in bytes, count and time; a digest is computed
+//! over the bytes that were received; credentials go to the registry they are for and to its token realm, nowhere else; and
+//! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
+
+mod challenge;
+mod client;
+mod credentials;
+mod failure;
+mod guard;
+mod manifest;
+mod settings;
+mod target;
+mod token;
+mod transport;
+
+pub use client::Client;
+pub use guard::{HostSet, NamesHosts, PolicyHosts};
+pub use settings::SetupError;
+
+pub(crate) use client::{Fetched, What, join};
+pub(crate) use failure::{Failure, shown};
+pub(crate) use target::Target;
+pub(crate) use transport::Budget;

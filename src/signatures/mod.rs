@@ -1,3 +1,150 @@
-//! Signature sources: the extension endpoint and lookaside trees.
+//! Signature sources: the extension endpoint and lookaside trees, asked side by side.
+//!
+//! Nothing here is trusted or even looked into; `signature` does that. What a source can do is to say nothing, too much, or
+//! nonsense, and none of that takes away what was found beside it.
 
+mod extension;
+mod lookaside;
 pub mod registries_d;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::configuration::SignatureSource;
+use crate::gate::FindSignatures;
+use crate::image::{Digest, Repository};
+use crate::registry::{Budget, Client};
+use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
+use crate::verdict::LookupError;
+
+/// Says where the signatures of a repository are.
+pub trait SignatureSources: Send + Sync {
+    /// The sources, in the order in which their signatures are tried.
+    fn sources(&self, repository: &Repository) -> Vec<SignatureSource>;
+}
+
+impl<F: Fn(&Repository) -> Vec<SignatureSource> + Send + Sync> SignatureSources for F {
+    fn sources(&self, repository: &Repository) -> Vec<SignatureSource> {
+        self(repository)
+    }
+}
+
+/// Those of the configuration: a repository's `registries` entry, or its registry's own extension.
+impl SignatureSources for Client {
+    fn sources(&self, repository: &Repository) -> Vec<SignatureSource> {
+        self.signature_sources(repository)
+    }
+}
+
+/// Finds signatures.
+pub struct Finder {
+    client: Arc<Client>,
+    sources: Arc<dyn SignatureSources>,
+}
+
+/// What one source has.
+#[derive(Default)]
+struct Found {
+    signatures: Vec<UntrustedSignature>,
+    asked: Vec<AskedSource>,
+}
+
+impl Finder {
+    /// Looks where the configuration says.
+    pub fn new(client: Arc<Client>) -> Self {
+        let sources: Arc<dyn SignatureSources> = Arc::clone(&client) as _;
+        Self { client, sources }
+    }
+
+    /// Looks elsewhere.
+    pub fn with_sources(client: Arc<Client>, sources: Arc<dyn SignatureSources>) -> Self {
+        Self { client, sources }
+    }
+
+    async fn ask(&self, source: &SignatureSource, repository: &Repository, digest: &Digest, budget: Budget) -> Found {
+        let outcome = match source {
+            SignatureSource::RegistryExtension => extension::own(&self.client, repository, digest, budget).await,
+            SignatureSource::Extension(url) => extension::at(&self.client, url, repository, digest, budget).await,
+            SignatureSource::Lookaside(url) if url.scheme() == "file" => {
+                lookaside::folder(url, repository, digest, self.client.signature_list_bytes(), budget).await
+            }
+            SignatureSource::Lookaside(url) => lookaside::web(&self.client, url, repository, digest, budget).await,
+        };
+        outcome.unwrap_or_else(|error| Found {
+            signatures: Vec::new(),
+            asked: vec![AskedSource { url: url_of(&error), outcome: Err(error) }],
+        })
+    }
+}
+
+#[async_trait]
+impl FindSignatures for Finder {
+    async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+        let budget = Budget::until(deadline);
+        let sources = self.sources.sources(repository);
+        let all = join_all(sources.iter().map(|source| self.ask(source, repository, &digest, budget))).await;
+        let mut found = FoundSignatures::default();
+        for Found { signatures, asked } in all {
+            found.signatures.extend(signatures);
+            found.asked.extend(asked);
+        }
+        Arc::new(found)
+    }
+}
+
+/// The URL of a failed request.
+fn url_of(error: &LookupError) -> Arc<str> {
+    match error {
+        LookupError::ManifestUnknown { url, .. }
+        | LookupError::UnsupportedManifest { url, .. }
+        | LookupError::Unauthorized { url, .. }
+        | LookupError::Unavailable { url, .. }
+        | LookupError::Misbehaved { url, .. }
+        | LookupError::TimedOut { url, .. } => Arc::from(&**url),
+    }
+}
+
+/// What the bytes of a stored signature are (containers/image: `signature.FromBlob`).
+#[derive(Debug, PartialEq, Eq)]
+enum Kind<'a> {
+    /// An OpenPGP message.
+    SimpleSigning(&'a [u8]),
+    /// Of sigstore: another tool's.
+    Sigstore,
+    /// Nothing that is known: empty, armored, or text.
+    Unknown,
+}
+
+fn kind(bytes: &[u8]) -> Kind<'_> {
+    match bytes {
+        [0, rest @ ..] => match rest.strip_prefix(b"simple-signing\n") {
+            Some([]) => Kind::Unknown,
+            Some(content) => Kind::SimpleSigning(content),
+            None if rest.starts_with(b"sigstore-json\n") => Kind::Sigstore,
+            None => Kind::Unknown,
+        },
+        // Every OpenPGP packet begins with this bit (RFC 9580, section 4.2).
+        [0x80..=0xff, ..] => Kind::SimpleSigning(bytes),
+        _ => Kind::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_signatures_are_told_apart_by_their_first_bytes() {
+        assert_eq!(kind(b"\xa3\x01"), Kind::SimpleSigning(b"\xa3\x01"));
+        assert_eq!(kind(b"\0simple-signing\n\xa3"), Kind::SimpleSigning(b"\xa3"));
+        assert_eq!(kind(b"\0sigstore-json\n{}"), Kind::Sigstore);
+        for unknown in
+            [&b""[..], b"-----BEGIN PGP", b"\0", b"\0simple-signing", b"\0simple-signing\n", b"\0other\nx", b"{"]
+        {
+            assert_eq!(kind(unknown), Kind::Unknown);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! The client: knows how each registry wants to be asked, and asks.
+
+use std::{sync::Arc, time::Duration};
+
+use moka::{Expiry, future::Cache};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use tokio::time::timeout_at;
+use url::Url;
+
+use super::{
+    challenge::{Challenge, ChallengeError},
+    failure::{Failure, shown},
+    guard::NamesHosts,
+    settings::{AllSettings, SetupError},
+    target::Target,
+    token::{Grant, Tokens},
+    transport::{Answer, Ask, Budget, Transport},
+};
+use crate::configuration::{Limits, Registries, SignatureSource};
+use crate::image::Repository;
+use crate::operations::{Metrics, RequestKind};
+use crate::verdict::LookupError;
+
+/// How long it is remembered how a registry wants to be asked.
+const REMEMBERED: Duration = Duration::from_mins(5);
+/// The same where a registry has no signature extension: somebody may be about to give it one.
+const REMEMBERED_WITHOUT_EXTENSION: Duration = Duration::from_secs(30);
+/// The time that one ping has, whoever waits for it.
+const PING: Duration = Duration::from_secs(15);
+/// Registries, and challenges of repositories, that are remembered.
+const MOST_REMEMBERED: u64 = 10_000;
+/// Says that a registry has the signature extension.
+const EXTENSION: &str = "x-registry-supports-signatures";
+
+/// Asks registries and signature sources. Cheap to share: one for the process.
+pub struct Client {
+    pub(super) transport: Transport,
+    pub(super) settings: AllSettings,
+    pub(super) manifest_bytes: usize,
+    signature_list_bytes: usize,
+    tokens: Tokens,
+    origins: Cache<OriginKey, Arc<Origin>>,
+    challenges: Cache<(OriginKey, Box<str>), Challenge>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct OriginKey {
+    settings: usize,
+    base: Url,
+}
+
+/// What `GET /v2/` says of a registry.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// Where it is: https, or http where that is allowed and all there is. A slash is at the end.
+    pub(crate) base: Url,
+    /// Whether it announces the signature extension.
+    pub(crate) has_signatures: bool,
+    challenge: Option<Challenge>,
+}
+
+struct Remembered;
+
+impl Expiry<OriginKey, Arc<Origin>> for Remembered {
+    fn expire_after_create(&self, _: &OriginKey, origin: &Arc<Origin>, _: std::time::Instant) -> Option<Duration> {
+        Some(if origin.has_signatures { REMEMBERED } else { REMEMBERED_WITHOUT_EXTENSION })
+    }
+}
+
+/// What is fetched of a server.
+pub(crate) struct What<'a> {
+    /// Below the server's base.
+    pub(crate) path: &'a str,
+    pub(crate) accept: Option<&'static str>,
+    pub(crate) kind: RequestKind,
+    /// Bytes that a good answer may have.
+    pub(crate) limit: usize,
+}
+
+/// An answer with the status 200 or 404; anything else is an error.
+pub(crate) struct Fetched {
+    pub(crate) url: Url,
+    pub(crate) answer: Answer,
+}
+
+impl Client {
+    /// Reads the CA files and makes the clients. `named` says which hosts the policy names ([`super::PolicyHosts`]); those of
+    /// registries entries are known from `registries`.
+    ///
+    /// # Errors
+    /// A CA file that is missing or has no certificates; a mirror that is no prefix.
+    pub fn new(
+        registries: &Registries,
+        limits: &Limits,
+        named: Arc<dyn NamesHosts>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, SetupError> {
+        let settings = AllSettings::new(registries)?;
+        Ok(Self {
+            transport: Transport::new(settings.named.clone(), named, metrics),
+            settings,
+            manifest_bytes: limits.manifest_bytes,
+            signature_list_bytes: limits.signature_list_bytes,
+            tokens: Tokens::new(),
+            origins: Cache::builder().max_capacity(MOST_REMEMBERED).expire_after(Remembered).build(),
+            challenges: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
+        })
+    }
+
+    /// Where the signatures of a repository are, as its registries entry says.
+    pub(crate) fn signature_sources(&self, repository: &Repository) -> Vec<SignatureSource> {
+        let configured = self.settings.of(repository).signatures.clone();
+        configured.unwrap_or_else(|| vec![SignatureSource::RegistryExtension])
+    }
+
+    /// A server whose URL the configuration gives, asked about a repository.
+    pub(crate) fn target_at(&self, url: &Url, repository: &Repository) -> Result<Target, LookupError> {
+        Target::at_url(url, repository, &self.settings).ok_or_else(|| LookupError::Unavailable {
+            registry: url.host_str().unwrap_or_default().into(),
+            url: shown(url),
+            cause: "its URL has no host that can be asked".into(),
+            retry_after: None,
+        })
+    }
+
+    /// Bytes that all signatures of one source may have.
+    pub(crate) fn signature_list_bytes(&self) -> usize {
+        self.signature_list_bytes
+    }
+
+    /// The registry of a repository.
+    pub(crate) fn target(&self, repository: &Repository) -> Result<Target, LookupError> {
+        Target::of(repository, &self.settings, &self.transport).ok_or_else(|| LookupError::Unavailable {
+            registry: repository.host().into(),
+            url: format!("https://{}/", repository.host()).into(),
+            cause: "its host is none that a URL can have".into(),
+            retry_after: None,
+        })
+    }
+
+    /// How a server wants to be asked: remembered, or learned by one ping for all who wait.
+    pub(crate) async fn origin(&self, target: &Target, budget: Budget) -> Result<Arc<Origin>, LookupError> {
+        if target.fixed {
+            return Ok(Arc::new(Origin { base: target.base.clone(), has_signatures: true, challenge: None }));
+        }
+        let key = OriginKey { settings: target.peer.settings.number, base: target.base.clone() };
+        match timeout_at(budget.deadline, self.origins.try_get_with(key, self.ping(target))).await {
+            Ok(Ok(origin)) => Ok(origin),
+            Ok(Err(error)) => Err((*error).clone()),
+            Err(_) => Err(Failure::TimedOut.at(&target.peer.registry, &target.base, budget.total())),
+        }
+    }
+
+    async fn ping(&self, target: &Target) -> Result<Arc<Origin>, LookupError> {
+        let budget = Budget::of(PING);
+        if !target.peer.settings.insecure {
+            return self.ping_at(target, target.base.clone(), budget).await;
+        }
+        let first = self.ping_at(target, target.base.clone(), budget.half()).await;
+        let Err(LookupError::Unavailable { .. } | LookupError::Misbehaved { .. } | LookupError::TimedOut { .. }) =
+            first
+        else {
+            return first;
+        };
+        let mut plain = target.base.clone();
+        if plain.set_scheme("http").is_err() {
+            return first;
+        }
+        match self.ping_at(target, plain, budget).await {
+            Ok(origin) => Ok(origin),
+            Err(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }) => first,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn ping_at(&self, target: &Target, base: Url, budget: Budget) -> Result<Arc<Origin>, LookupError> {
+        let what = What { path: "v2/", accept: None, kind: RequestKind::Ping, limit: 64 << 10 };
+        let url = join(&base, what.path);
+        let answer = self.ask(target, &url, &what, None, budget).await?;
+        let has_signatures = !answer.elsewhere && answer.headers.get(EXTENSION).is_some_and(|value| value == "1");
+        match answer.status {
+            200 => Ok(Arc::new(Origin { base, has_signatures, challenge: None })),
+            // A challenge that can't be read is an error when it is needed: what is asked for may be open to all.
+            401 => Ok(Arc::new(Origin { base, has_signatures, challenge: challenge(&answer).ok() })),
+            429 | 500.. => Err(self.status(target, &url, &answer, &Grant::NONE, budget)),
+            _ => Ok(Arc::new(Origin { base, has_signatures: false, challenge: None })),
+        }
+    }
+
+    /// Fetches something of a server, with whatever it takes to be let in.
+    pub(crate) async fn fetch(&self, target: &Target, what: &What<'_>, budget: Budget) -> Result<Fetched, LookupError> {
+        let origin = self.origin(target, budget).await?;
+        let url = join(&origin.base, what.path);
+        let key = (OriginKey { settings: target.peer.settings.number, base: origin.base.clone() }, target.path.clone());
+        let known = match self.challenges.get(&key).await {
+            Some(challenge) => Some(challenge),
+            None => origin.challenge.clone(),
+        };
+        let mut grant = match &known {
+            Some(challenge) => self.grant(target, &origin, challenge, None, budget).await?,
+            None => Grant::NONE,
+        };
+        let mut answer = self.ask(target, &url, what, grant.header.clone(), budget).await?;
+        if answer.status == 401 && !answer.elsewhere {
+            let asked_for = challenge(&answer)
+                .map_err(|error| self.misbehaved(target, &url, format!("it answers 401, but {error}"), budget))?;
+            let fresh = self.grant(target, &origin, &asked_for, grant.header.as_ref(), budget).await?;
+            if fresh.header.is_some() && (fresh.header != grant.header) {
+                grant = fresh;
+                answer = self.ask(target, &url, what, grant.header.clone(), budget).await?;
+                if answer.status != 401 && known.as_ref() != Some(&asked_for) {
+                    self.challenges.insert(key, asked_for).await;
+                }
+            } else {
+                grant.withheld |= fresh.withheld;
+            }
+        }
+        match answer.status {
+            200 | 404 => Ok(Fetched { url, answer }),
+            _ => Err(self.status(target, &url, &answer, &grant, budget)),
+        }
+    }
+
+    async fn grant(
+        &self,
+        target: &Target,
+        origin: &Origin,
+        challenge: &Challenge,
+        refused: Option<&HeaderValue>,
+        budget: Budget,
+    ) -> Result<Grant, LookupError> {
+        self.tokens.answer(&self.transport, target, &origin.base, challenge, refused, budget).await
+    }
+
+    /// Fetches without any credentials and without asking first: for web servers that are no registries.
+    pub(crate) async fn fetch_plain(
+        &self,
+        target: &Target,
+        what: &What<'_>,
+        budget: Budget,
+    ) -> Result<Fetched, LookupError> {
+        let url = join(&target.base, what.path);
+        let answer = self.ask(target, &url, what, None, budget).await?;
+        match answer.status {
+            200 | 404 => Ok(Fetched { url, answer }),
+            _ => Err(self.status(target, &url, &answer, &Grant::NONE, budget)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        target: &Target,
+        url: &Url,
+        what: &What<'_>,
+        authorization: Option<HeaderValue>,
+        budget: Budget,
+    ) -> Result<Answer, LookupError> {
+        let mut headers = HeaderMap::new();
+        if let Some(accept) = what.accept {
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        }
+        let (kind, limit) = (what.kind, what.limit);
+        let ask = Ask { peer: &target.peer, url, kind, headers, authorization, form: None, limit, budget };
+        self.transport.ask(&ask).await.map_err(|failure| ask.failed(failure))
+    }
+
+    /// What a status that is no success means.
+    fn status(&self, target: &Target, url: &Url, answer: &Answer, grant: &Grant, budget: Budget) -> LookupError {
+        let registry: Box<str> = (&*target.peer.registry).into();
+        match answer.status {
+            401 | 403 if grant.withheld => {
+                let what = format!(
+                    "it answers {}, and credentials could not be used: its token realm is of another domain; if that is right, name it in the entry's tokenRealms",
+                    answer.status
+                );
+                self.misbehaved(target, url, what, budget)
+            }
+            status @ (401 | 403) => LookupError::Unauthorized {
+                registry,
+                url: shown(url),
+                status,
+                with_credentials: grant.with_credentials && !answer.elsewhere,
+            },
+            status @ (429 | 500..) => LookupError::Unavailable {
+                registry,
+                url: shown(url),
+                cause: format!("it answers {status}").into(),
+                retry_after: answer.retry_after(),
+            },
+            status => self.misbehaved(target, url, format!("it answers {status}"), budget),
+        }
+    }
+
+    #[allow(clippy::unused_self)] // Reads better beside `status`.
+    pub(crate) fn misbehaved(&self, target: &Target, url: &Url, what: String, budget: Budget) -> LookupError {
+        Failure::Misbehaved(what).at(&target.peer.registry, url, budget.total())
+    }
+}
+
+fn challenge(answer: &Answer) -> Result<Challenge, ChallengeError> {
+    Challenge::parse(answer.headers.get_all(WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes))
+}
+
+/// A path below a base. Paths are made of checked names, tags and digests: nothing in them needs escaping.
+pub(crate) fn join(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path()));
+    url
+}

@@ -1,0 +1,130 @@
+//! What goes wrong on the wire, in our own words: no text of the other side gets in here.
+
+use std::{error::Error, io, time::Duration};
+
+use url::Url;
+
+use super::guard::{LookupFailed, NotPublic};
+use crate::verdict::LookupError;
+
+/// Why an exchange gave no answer.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// It may be better later.
+    Unavailable(String),
+    /// The connection ended under way: worth a second try at once.
+    Lost,
+    /// The host has no public address, and nobody named it.
+    NotPublic,
+    /// What came is not what may come.
+    Misbehaved(String),
+    /// The time is over.
+    TimedOut,
+}
+
+impl Failure {
+    /// Finds out what reqwest's error is about.
+    pub(crate) fn of(error: &reqwest::Error) -> Self {
+        let mut next: Option<&(dyn Error + 'static)> = error.source();
+        let mut parse = false;
+        let mut kind = None;
+        while let Some(cause) = next {
+            if cause.is::<NotPublic>() {
+                return Self::NotPublic;
+            }
+            if cause.is::<LookupFailed>() {
+                return Self::Unavailable("its name can't be resolved".to_owned());
+            }
+            if let Some(tls) = tls_error(cause) {
+                return Self::Unavailable(tls_words(tls).to_owned());
+            }
+            if let Some(error) = cause.downcast_ref::<io::Error>() {
+                kind = Some(error.kind());
+            }
+            parse |= cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+            next = cause.source();
+        }
+        if parse {
+            return Self::Misbehaved("its answer is not HTTP, or has too many or too long headers".to_owned());
+        }
+        if error.is_dns() {
+            return Self::Unavailable("its name can't be resolved".to_owned());
+        }
+        if error.is_connect() {
+            let words = match kind {
+                Some(io::ErrorKind::ConnectionRefused) => "the connection is refused",
+                Some(io::ErrorKind::TimedOut) => "it can't be reached",
+                _ if error.is_timeout() => "it can't be reached",
+                _ => "no connection comes about",
+            };
+            return Self::Unavailable(words.to_owned());
+        }
+        Self::Lost
+    }
+
+    /// The same for those who ask: who, what, and how much time there was.
+    pub(crate) fn at(self, registry: &str, url: &Url, after: Duration) -> LookupError {
+        let (registry, url) = (registry.into(), shown(url));
+        match self {
+            Self::Unavailable(cause) => {
+                LookupError::Unavailable { registry, url, cause: cause.into(), retry_after: None }
+            }
+            Self::Lost => LookupError::Unavailable {
+                registry,
+                url,
+                cause: "the connection ended in the middle of its answer".into(),
+                retry_after: None,
+            },
+            Self::NotPublic => LookupError::Unavailable {
+                registry,
+                url,
+                cause: "it has no public address, and neither a rule (but *) nor a registries entry names it".into(),
+                retry_after: None,
+            },
+            Self::Misbehaved(what) => LookupError::Misbehaved { registry, url, what: what.into() },
+            Self::TimedOut => LookupError::TimedOut { registry, url, after },
+        }
+    }
+}
+
+/// A URL without user information, query and fragment.
+pub(crate) fn shown(url: &Url) -> Box<str> {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Both fail only for URLs that can't have user information.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.as_str().into()
+}
+
+fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    cause.downcast_ref().or_else(|| inner?.downcast_ref())
+}
+
+fn tls_words(error: &rustls::Error) -> &'static str {
+    use rustls::CertificateError as Bad;
+    match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::UnknownIssuer => "its TLS certificate is of no CA that is trusted here (caFile names further ones)",
+            Bad::Expired | Bad::ExpiredContext { .. } => "its TLS certificate is expired",
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => "its TLS certificate is not valid yet",
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => "its TLS certificate is for another name",
+            _ => "its TLS certificate is not valid",
+        },
+        rustls::Error::InvalidMessage(_) => "it does not speak TLS",
+        _ => "no TLS connection comes about",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shown_url_has_no_secrets() {
+        let url = Url::parse("https://user:pass@r.example.com:5000/v2/x?token=secret#f").unwrap();
+        assert_eq!(&*shown(&url), "https://r.example.com:5000/v2/x");
+    }
+}

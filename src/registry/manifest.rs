@@ -1,0 +1,125 @@
+//! Manifests: from a reference to the digest of the bytes that were received.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, future::BoxFuture};
+use reqwest::header::CONTENT_TYPE;
+use tokio::time::Instant;
+
+use super::{
+    client::{Client, Fetched, What},
+    failure::shown,
+    target::Target,
+    transport::{Answer, Budget},
+};
+use crate::gate::{ResolveDigest, ResolvedImage};
+use crate::image::{
+    Digest, Manifest, Reference,
+    digest::{Algorithm, DigestError},
+};
+use crate::operations::RequestKind;
+use crate::verdict::LookupError;
+
+/// Both formats and their indexes; and schema 1, so that a registry says honestly that it has nothing else. All in one
+/// header: some registries read only the first of several.
+const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1, \
+    application/vnd.docker.distribution.manifest.v1+json;q=0.1";
+
+#[async_trait]
+impl ResolveDigest for Client {
+    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+        let budget = Budget::until(deadline);
+        let primary = self.target(image.repository())?;
+        let ask = |target, budget| self.manifest(target, image, budget).boxed();
+        self.with_mirrors(primary, budget, ask).await
+    }
+}
+
+impl Client {
+    /// Asks the registry, and where it can't be asked, its mirrors in turn. A 404 or 401 of the registry is its answer; of a
+    /// mirror, nothing but a success counts.
+    pub(crate) async fn with_mirrors<'a, T>(
+        &'a self,
+        primary: Target,
+        budget: Budget,
+        ask: impl Fn(Target, Budget) -> BoxFuture<'a, Result<T, LookupError>> + Send + 'a,
+    ) -> Result<T, LookupError> {
+        let mirrors = primary.mirrors(&self.settings);
+        let share = |others: usize| if others == 0 { budget } else { budget.half() };
+        let registry = Arc::clone(&primary.peer.registry);
+        let outcome = ask(primary, share(mirrors.len())).await;
+        let Err(error @ (LookupError::Unavailable { .. } | LookupError::TimedOut { .. })) = outcome else {
+            return outcome;
+        };
+        let mut others = mirrors.len();
+        for mirror in mirrors {
+            others -= 1;
+            let name = mirror.repository.clone();
+            tracing::info!(%registry, mirror = %name, %error, "asking a mirror");
+            match ask(mirror, share(others)).await {
+                Ok(found) => return Ok(found),
+                Err(error) => tracing::info!(mirror = %name, %error, "the mirror does not help"),
+            }
+        }
+        Err(error)
+    }
+
+    async fn manifest(
+        &self,
+        target: Target,
+        image: &Reference,
+        budget: Budget,
+    ) -> Result<Arc<ResolvedImage>, LookupError> {
+        let which = match (image.digest(), image.tag()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, Some(tag)) => tag.as_str().to_owned(),
+            (None, None) => "latest".to_owned(),
+        };
+        let path = format!("v2/{}/manifests/{which}", target.path);
+        let what =
+            What { path: &path, accept: Some(ACCEPTED), kind: RequestKind::Manifest, limit: self.manifest_bytes };
+        let Fetched { url, answer } = self.fetch(&target, &what, budget).await?;
+        if answer.status == 404 {
+            let registry = (&*target.peer.registry).into();
+            return Err(LookupError::ManifestUnknown { registry, url: shown(&url) });
+        }
+        let misbehaved = |what: &str| self.misbehaved(&target, &url, what.to_owned(), budget);
+        let Answer { headers, body, .. } = &answer;
+        let digest = match image.digest() {
+            Some(asked) if asked.matches(body) => *asked,
+            Some(_) => return Err(misbehaved("what it sends does not have the digest that was asked for")),
+            None => Digest::of(Algorithm::Sha256, body),
+        };
+        for claimed in headers.get_all("docker-content-digest") {
+            let claimed = claimed.to_str().map(Digest::parse);
+            match claimed {
+                Ok(Ok(claimed)) if claimed.matches(body) => {}
+                // Of an algorithm that isn't known here nothing can be said.
+                Ok(Err(DigestError::UnknownAlgorithm)) => {}
+                Ok(Ok(_)) => {
+                    return Err(misbehaved("its Docker-Content-Digest header is not the digest of what it sends"));
+                }
+                Ok(Err(_)) | Err(_) => return Err(misbehaved("its Docker-Content-Digest header is no digest")),
+            }
+        }
+        let mut types = headers.get_all(CONTENT_TYPE).iter();
+        let content_type = types.next();
+        if types.next().is_some() {
+            return Err(misbehaved("it sends several Content-Type headers"));
+        }
+        let content_type = match content_type.map(|value| value.to_str()) {
+            None => None,
+            Some(Ok(text)) => Some(text),
+            Some(Err(_)) => return Err(misbehaved("its Content-Type header is not text")),
+        };
+        match Manifest::parse(content_type, body) {
+            Ok(manifest) => Ok(Arc::new(ResolvedImage { digest, manifest })),
+            Err(error) => Err(LookupError::UnsupportedManifest { url: shown(&url), error }),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! What the configuration's `registries` entries come to: clients, credentials, and who is named.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use reqwest::redirect;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::CryptoProvider,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use url::Url;
+
+use super::guard::{HostSet, Resolver};
+use crate::configuration::{Credentials, Registries, SignatureSource};
+use crate::image::{Repository, Scope, ScopeError, ScopeMap};
+
+/// The longest that a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The largest CA file that is read.
+const LARGEST_CA_FILE: u64 = 4 << 20;
+/// The metrics' label where no entry holds.
+const OTHER: &str = "other";
+
+/// Why no client can be made of a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// A CA file can't be read.
+    #[error("the CA file {path} of registries entry {scope} can't be read", path = path.display())]
+    CaFile {
+        /// The entry.
+        scope: Box<str>,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A CA file has no certificate, or one that is none.
+    #[error("the CA file {path} of registries entry {scope} must have PEM certificates, and only good ones", path = path.display())]
+    CaFileContent {
+        /// The entry.
+        scope: Box<str>,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A mirror is not `host[:port][/path]`.
+    #[error("the mirror {mirror} of registries entry {scope} must be host[:port][/path]")]
+    Mirror {
+        /// The entry.
+        scope: Box<str>,
+        /// The mirror.
+        mirror: Box<str>,
+        /// What is wrong with it.
+        #[source]
+        source: Option<Box<ScopeError>>,
+    },
+    /// TLS can't be set up.
+    #[error("TLS can't be set up")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client can't be made.
+    #[error("the HTTP client can't be set up")]
+    Http(#[from] reqwest::Error),
+}
+
+/// The two HTTP clients of one TLS configuration: they differ in which addresses they dial.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    /// For hosts that are named.
+    pub(crate) open: reqwest::Client,
+    /// For all others.
+    pub(crate) guarded: reqwest::Client,
+}
+
+/// How the registries below a scope are talked to.
+pub(crate) struct Settings {
+    /// Tells settings apart: 0 where no entry holds.
+    pub(crate) number: usize,
+    /// The scope, or `other`.
+    pub(crate) label: Box<str>,
+    pub(crate) scope: Scope,
+    pub(crate) clients: Clients,
+    pub(crate) insecure: bool,
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) token_realms: Vec<Url>,
+    pub(crate) signatures: Option<Vec<SignatureSource>>,
+    pub(crate) mirrors: Vec<Box<str>>,
+}
+
+/// All settings.
+pub(crate) struct AllSettings {
+    entries: ScopeMap<Arc<Settings>>,
+    default: Arc<Settings>,
+    /// The hosts that entries name.
+    pub(crate) named: HostSet,
+}
+
+impl AllSettings {
+    pub(crate) fn new(registries: &Registries) -> Result<Self, SetupError> {
+        let mut maker = Maker::new();
+        let mut entries = ScopeMap::default();
+        let mut named = HostSet::default();
+        for (number, (scope, entry)) in registries.entries.iter().enumerate() {
+            let crate::configuration::Registry {
+                scope: _,
+                ca_file,
+                insecure,
+                credentials,
+                token_realms,
+                signatures,
+                mirrors,
+            } = &**entry;
+            named.add_scope(&scope);
+            for url in token_realms {
+                named.add_url(url);
+            }
+            for source in signatures.iter().flatten() {
+                match source {
+                    SignatureSource::RegistryExtension => {}
+                    SignatureSource::Extension(url) | SignatureSource::Lookaside(url) => named.add_url(url),
+                }
+            }
+            let mut prefixes = Vec::new();
+            for mirror in mirrors {
+                let refuse =
+                    |source| SetupError::Mirror { scope: scope.to_string().into(), mirror: mirror.clone(), source };
+                match Scope::parse(mirror) {
+                    Ok(Scope::Prefix(prefix)) => {
+                        named.add_prefix(&prefix);
+                        prefixes.push(prefix);
+                    }
+                    Ok(_) => return Err(refuse(None)),
+                    Err(error) => return Err(refuse(Some(Box::new(error)))),
+                }
+            }
+            let settings = Settings {
+                number: number + 1,
+                label: scope.to_string().into(),
+                scope: scope.clone(),
+                clients: maker.clients(&scope, ca_file.as_deref(), *insecure)?,
+                insecure: *insecure,
+                credentials: credentials.clone(),
+                token_realms: token_realms.clone(),
+                signatures: signatures.clone(),
+                mirrors: prefixes,
+            };
+            // Scopes of a map are different from each other.
+            let _ = entries.insert(scope, Arc::new(settings));
+        }
+        let default = Settings {
+            number: 0,
+            label: OTHER.into(),
+            scope: Scope::Everything,
+            clients: maker.clients(&Scope::Everything, None, false)?,
+            insecure: false,
+            credentials: None,
+            token_realms: Vec::new(),
+            signatures: None,
+            mirrors: Vec::new(),
+        };
+        Ok(Self { entries, default: Arc::new(default), named })
+    }
+
+    /// The settings of the most specific scope that covers a repository.
+    pub(crate) fn of(&self, repository: &Repository) -> &Arc<Settings> {
+        self.entries.get_repository(repository).unwrap_or(&self.default)
+    }
+}
+
+/// Makes clients, one pair a TLS configuration.
+struct Maker {
+    provider: Arc<CryptoProvider>,
+    system: RootCertStore,
+    open: Arc<Resolver>,
+    guarded: Arc<Resolver>,
+    made: HashMap<(Option<PathBuf>, bool), Clients>,
+}
+
+impl Maker {
+    fn new() -> Self {
+        let mut system = RootCertStore::empty();
+        // A system without CAs is one on which caFile says which are trusted; what is not good there counts for nothing.
+        let loaded = rustls_native_certs::load_native_certs();
+        let (added, ignored) = system.add_parsable_certificates(loaded.certs);
+        if added == 0 {
+            tracing::warn!("this system has no CA certificates: only registries with a caFile can be verified");
+        }
+        tracing::debug!(added, ignored, "read the system's CA certificates");
+        Self {
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            system,
+            open: Arc::new(Resolver::new(false)),
+            guarded: Arc::new(Resolver::new(true)),
+            made: HashMap::new(),
+        }
+    }
+
+    fn clients(&mut self, scope: &Scope, ca_file: Option<&Path>, insecure: bool) -> Result<Clients, SetupError> {
+        let key = (ca_file.map(Path::to_owned), insecure);
+        if let Some(made) = self.made.get(&key) {
+            return Ok(made.clone());
+        }
+        let tls = self.tls(scope, ca_file, insecure)?;
+        let clients = Clients { open: client(tls.clone(), &self.open)?, guarded: client(tls, &self.guarded)? };
+        self.made.insert(key, clients.clone());
+        Ok(clients)
+    }
+
+    fn tls(&self, scope: &Scope, ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, SetupError> {
+        let mut roots = self.system.clone();
+        if let Some(path) = ca_file {
+            let pem = read_bounded(path).map_err(|source| SetupError::CaFile {
+                scope: scope.to_string().into(),
+                path: path.to_owned(),
+                source,
+            })?;
+            let bad = || SetupError::CaFileContent { scope: scope.to_string().into(), path: path.to_owned() };
+            let certificates: Vec<CertificateDer<'static>> =
+                CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| bad())?;
+            if certificates.is_empty() {
+                return Err(bad());
+            }
+            for certificate in certificates {
+                roots.add(certificate).map_err(|_| bad())?;
+            }
+        }
+        let builder =
+            ClientConfig::builder_with_provider(Arc::clone(&self.provider)).with_safe_default_protocol_versions()?;
+        let builder = if insecure || roots.is_empty() {
+            // Without any CA nothing can be verified; then nothing is.
+            let verifier: Arc<dyn ServerCertVerifier> =
+                if insecure { Arc::new(Unverified(Arc::clone(&self.provider))) } else { Arc::new(NoneTrusted) };
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        } else {
+            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+            builder.with_webpki_verifier(verifier)
+        };
+        let mut tls = builder.with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(tls)
+    }
+}
+
+fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client, SetupError> {
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .dns_resolver(Arc::clone(resolver))
+        .redirect(redirect::Policy::none())
+        // A proxy would resolve names itself, behind the dial guard.
+        .no_proxy()
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .user_agent(concat!("sealgate/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(Duration::from_mins(1))
+        .pool_max_idle_per_host(16)
+        .tcp_nodelay(true)
+        .http2_max_header_list_size(64 << 10)
+        .build()?;
+    Ok(client)
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(LARGEST_CA_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_CA_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// `insecure: true`: whatever certificate comes.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// No CA is there: no certificate is good.
+#[derive(Debug)]
+struct NoneTrusted;
+
+impl ServerCertVerifier for NoneTrusted {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Err(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256]
+    }
+}

@@ -1,0 +1,152 @@
+//! Where a repository is asked for.
+
+use std::sync::Arc;
+
+use url::Url;
+
+use super::{
+    guard::host_of,
+    settings::{AllSettings, Settings},
+    transport::{Peer, Transport},
+};
+use crate::image::{Repository, Scope, reference::DOCKER_HUB};
+
+/// Where Docker Hub's API is.
+const DOCKER_HUB_API: &str = "registry-1.docker.io";
+
+/// A repository on a server.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) peer: Peer,
+    /// Says which credentials: its host is the server's.
+    pub(crate) repository: Repository,
+    /// The repository's path.
+    pub(crate) path: Box<str>,
+    /// The server, https, with a slash at the end.
+    pub(crate) base: Url,
+    /// Whether `base` stands as it is, because the configuration gives a URL and not a host.
+    pub(crate) fixed: bool,
+}
+
+impl Target {
+    /// The registry that a repository is on. Nothing: its host is none that a URL can have.
+    pub(crate) fn of(repository: &Repository, settings: &AllSettings, transport: &Transport) -> Option<Self> {
+        let host = repository.host();
+        let named = transport.is_named(host);
+        Self::with(repository, Arc::clone(settings.of(repository)), named)
+    }
+
+    fn with(repository: &Repository, settings: Arc<Settings>, named: bool) -> Option<Self> {
+        let host = repository.host();
+        let api = if host == DOCKER_HUB { DOCKER_HUB_API } else { host };
+        Some(Self {
+            peer: Peer { registry: host.into(), settings, named },
+            repository: repository.clone(),
+            path: repository.path().into(),
+            base: Url::parse(&format!("https://{api}/")).ok()?,
+            fixed: false,
+        })
+    }
+
+    /// The same repository on a server whose URL the configuration gives. That names it; its TLS and credentials are those
+    /// of the registries entry that covers it, not those of the registry.
+    pub(crate) fn at_url(url: &Url, repository: &Repository, settings: &AllSettings) -> Option<Self> {
+        let host = host_of(url)?;
+        let mut base = url.clone();
+        base.set_query(None);
+        base.set_fragment(None);
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let here = Repository::parse(&format!("{host}/{}", repository.path())).ok()?;
+        let found = settings.of(&here);
+        Some(Self {
+            peer: Peer { registry: host.into(), settings: Arc::clone(found), named: true },
+            path: repository.path().into(),
+            repository: here,
+            base,
+            fixed: true,
+        })
+    }
+
+    /// The mirrors of the repository, in order.
+    pub(crate) fn mirrors(&self, settings: &AllSettings) -> Vec<Self> {
+        let Settings { scope, mirrors, .. } = &*self.peer.settings;
+        let name = self.repository.as_str();
+        let rest = match scope {
+            Scope::Prefix(prefix) => name.strip_prefix(&**prefix).unwrap_or_default(),
+            _ => &name[self.repository.host().len()..],
+        };
+        let mirrors = mirrors.iter().filter_map(|mirror| {
+            let repository = Repository::parse(&format!("{mirror}{rest}")).ok()?;
+            // Named by the entry that has it as a mirror.
+            Self::with(&repository, Arc::clone(settings.of(&repository)), true)
+        });
+        mirrors.collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(repository: &Repository, realms: &[Url]) -> Self {
+        let mut registries = crate::configuration::Registries::default();
+        let scope = Scope::parse(repository.host()).expect("a host");
+        let entry = crate::configuration::Registry {
+            scope: scope.clone(),
+            ca_file: None,
+            insecure: false,
+            credentials: None,
+            token_realms: realms.to_vec(),
+            signatures: None,
+            mirrors: Vec::new(),
+        };
+        registries.entries.insert(scope, Arc::new(entry)).expect("the first");
+        let settings = AllSettings::new(&registries).expect("no files");
+        Self::with(repository, Arc::clone(settings.of(repository)), true).expect("a host")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::configuration::{Registries, Registry};
+
+    fn mirrors_of(scope: &str, mirrors: &[&str], repository: &str) -> Vec<String> {
+        let scope = Scope::parse(scope).unwrap();
+        let mut registries = Registries::default();
+        let entry = Registry {
+            scope: scope.clone(),
+            ca_file: None,
+            insecure: false,
+            credentials: None,
+            token_realms: Vec::new(),
+            signatures: None,
+            mirrors: mirrors.iter().map(|&mirror| mirror.into()).collect(),
+        };
+        registries.entries.insert(scope, Arc::new(entry)).unwrap();
+        let settings = AllSettings::new(&registries).unwrap();
+        let repository = Repository::parse(repository).unwrap();
+        let target = Target::with(&repository, Arc::clone(settings.of(&repository)), true).unwrap();
+        target.mirrors(&settings).iter().map(|target| target.repository.to_string()).collect()
+    }
+
+    #[test]
+    fn docker_hub_is_asked_where_its_api_is() {
+        let target = Target::for_tests(&Repository::parse("nginx").unwrap(), &[]);
+        assert_eq!(target.base.as_str(), "https://registry-1.docker.io/");
+        assert_eq!(&*target.peer.registry, "docker.io");
+        assert_eq!(&*target.path, "library/nginx");
+    }
+
+    #[test]
+    fn a_mirror_has_what_lies_below_the_scope() {
+        let mirrors = ["mirror.example.com/acme", "other.example.com:5000"];
+        assert_eq!(
+            mirrors_of("r.example.com/team", &mirrors, "r.example.com/team/web"),
+            ["mirror.example.com/acme/web", "other.example.com:5000/web"]
+        );
+        assert_eq!(
+            mirrors_of("*.example.org", &mirrors, "a.example.org/team/web"),
+            ["mirror.example.com/acme/team/web", "other.example.com:5000/team/web"]
+        );
+        assert!(mirrors_of("r.example.com", &mirrors, "s.example.com/team/web").is_empty());
+    }
+}

@@ -1,0 +1,376 @@
+//! Token authentication (distribution specification, "Token Authentication Specification"; Docker's `OAuth2` variant for
+//! identity tokens).
+
+use std::{sync::Arc, time::Duration};
+
+use moka::{Expiry, future::Cache};
+use reqwest::header::HeaderValue;
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use tokio::time::{Instant, timeout_at};
+use url::Url;
+
+use super::{
+    challenge::Challenge,
+    credentials::{self, Login},
+    failure::{Failure, shown},
+    guard::host_of,
+    target::Target,
+    transport::{Ask, Budget, Peer, Transport},
+};
+use crate::operations::RequestKind;
+use crate::verdict::LookupError;
+
+/// Bytes of a token answer.
+const LARGEST_ANSWER: usize = 64 << 10;
+/// How long a token lives whose answer does not say so (the specification's default).
+const DEFAULT_LIFE: u64 = 60;
+/// The longest that a token is kept.
+const LONGEST_LIFE: u64 = 24 * 60 * 60;
+/// The time that one request for a token has, whoever waits for it.
+const FLIGHT: Duration = Duration::from_secs(15);
+/// Tokens that are kept.
+const MOST_TOKENS: u64 = 10_000;
+
+/// Which token: settings say which credentials, the scope says for what.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    settings: usize,
+    registry: Arc<str>,
+    realm: Url,
+    service: Option<Box<str>>,
+    repository: Box<str>,
+}
+
+/// A token, or whatever else goes into `Authorization`.
+#[derive(Clone)]
+pub(crate) struct Grant {
+    /// Nothing: the request goes without.
+    pub(crate) header: Option<HeaderValue>,
+    /// Whether credentials stand behind it.
+    pub(crate) with_credentials: bool,
+    /// Credentials are configured, but the realm is none that they may go to.
+    pub(crate) withheld: bool,
+    life: Duration,
+}
+
+impl Grant {
+    pub(crate) const NONE: Self = Self { header: None, with_credentials: false, withheld: false, life: Duration::ZERO };
+}
+
+struct Life;
+
+impl Expiry<Key, Grant> for Life {
+    fn expire_after_create(&self, _: &Key, grant: &Grant, _: std::time::Instant) -> Option<Duration> {
+        Some(grant.life)
+    }
+}
+
+/// Tokens, kept until they expire; one flight each.
+pub(crate) struct Tokens {
+    kept: Cache<Key, Grant>,
+}
+
+impl Tokens {
+    pub(crate) fn new() -> Self {
+        Self { kept: Cache::builder().max_capacity(MOST_TOKENS).expire_after(Life).build() }
+    }
+
+    /// What answers a challenge. `refused` is what did not: it is not given again.
+    pub(crate) async fn answer(
+        &self,
+        transport: &Transport,
+        target: &Target,
+        base: &Url,
+        challenge: &Challenge,
+        refused: Option<&HeaderValue>,
+        budget: Budget,
+    ) -> Result<Grant, LookupError> {
+        match challenge {
+            Challenge::Basic => basic(target, base, budget).await,
+            Challenge::Bearer { realm, service } => {
+                let key = Key {
+                    settings: target.peer.settings.number,
+                    registry: Arc::clone(&target.peer.registry),
+                    realm: realm.clone(),
+                    service: service.clone(),
+                    repository: target.path.clone(),
+                };
+                if let Some(refused) = refused
+                    && self.kept.get(&key).await.is_some_and(|grant| grant.header.as_ref() == Some(refused))
+                {
+                    self.kept.invalidate(&key).await;
+                }
+                let flight = request(transport, target, base, realm, service.as_deref());
+                match timeout_at(budget.deadline, self.kept.try_get_with(key, flight)).await {
+                    Ok(Ok(grant)) => Ok(grant),
+                    Ok(Err(error)) => Err((*error).clone()),
+                    Err(_) => Err(Failure::TimedOut.at(&target.peer.registry, base, budget.total())),
+                }
+            }
+        }
+    }
+}
+
+async fn basic(target: &Target, base: &Url, budget: Budget) -> Result<Grant, LookupError> {
+    if base.scheme() != "https" && !target.peer.settings.insecure {
+        return Ok(Grant { withheld: target.peer.settings.credentials.is_some(), ..Grant::NONE });
+    }
+    let login = login(target, base, budget).await?;
+    let header = login.as_ref().and_then(Login::basic);
+    Ok(Grant { with_credentials: header.is_some(), header, ..Grant::NONE })
+}
+
+async fn login(target: &Target, base: &Url, budget: Budget) -> Result<Option<Login>, LookupError> {
+    let Some(credentials) = &target.peer.settings.credentials else { return Ok(None) };
+    let reading = timeout_at(budget.deadline, credentials::read(credentials, &target.repository));
+    reading.await.map_err(|_| Failure::TimedOut.at(&target.peer.registry, base, budget.total()))?.map_err(|error| {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::error!(registry = %target.peer.registry, %error, source, "credentials can't be used");
+        let cause = "the gate can't use its credentials for it (its log says why)".to_owned();
+        Failure::Unavailable(cause).at(&target.peer.registry, base, budget.total())
+    })
+}
+
+/// Asks a realm for a token.
+async fn request(
+    transport: &Transport,
+    target: &Target,
+    base: &Url,
+    realm: &Url,
+    service: Option<&str>,
+) -> Result<Grant, LookupError> {
+    let budget = Budget::until(Instant::now() + FLIGHT);
+    let settings = &target.peer.settings;
+    let at_base = |failure: Failure| failure.at(&target.peer.registry, base, budget.total());
+    if realm.scheme() != "https" && !settings.insecure {
+        return Err(at_base(Failure::Misbehaved("its token realm is not https".to_owned())));
+    }
+    let trusted = is_trusted(realm, base, target);
+    let login = if trusted { login(target, base, budget).await? } else { None };
+    let withheld = !trusted && settings.credentials.is_some();
+    if withheld {
+        tracing::warn!(
+            registry = %target.peer.registry,
+            realm = %shown(realm),
+            "credentials are not sent to this token realm: it is not of the registry's own host or domain; if it is right, add it to the entry's tokenRealms"
+        );
+    }
+
+    // The scope is ours, not what the challenge says: reading this repository is all that is ever needed.
+    let scope = format!("repository:{}:pull", target.path);
+    let mut url = realm.clone();
+    let mut authorization = None;
+    let mut form = None;
+    if let Some(Login::IdentityToken(token)) = &login {
+        let mut fields = url::form_urlencoded::Serializer::new(String::new());
+        fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sealgate");
+        fields.append_pair("scope", &scope).append_pair("refresh_token", token.expose_secret());
+        if let Some(service) = service {
+            fields.append_pair("service", service);
+        }
+        form = Some(fields.finish());
+    } else {
+        let mut query = url.query_pairs_mut();
+        if let Some(service) = service {
+            query.append_pair("service", service);
+        }
+        query.append_pair("scope", &scope);
+        drop(query);
+        authorization = login.as_ref().and_then(Login::basic);
+    }
+    let own = host_of(realm).is_some() && host_of(realm) == host_of(base);
+    let peer = Peer { named: target.peer.named && own, ..target.peer.clone() };
+    let ask = Ask {
+        peer: &peer,
+        url: &url,
+        kind: RequestKind::Token,
+        headers: reqwest::header::HeaderMap::new(),
+        authorization,
+        form,
+        limit: LARGEST_ANSWER,
+        budget,
+    };
+    // A realm's URL is the registry's text; only one that is trusted is shown.
+    let failed = |failure| failure_at(failure, &target.peer.registry, if trusted { &url } else { base }, budget);
+    let answer = transport.ask(&ask).await.map_err(|failure| {
+        failed(match failure {
+            Failure::NotPublic => Failure::Misbehaved(
+                "its token realm has no public address, and neither a rule (but *) nor a registries entry names it"
+                    .to_owned(),
+            ),
+            Failure::Unavailable(cause) => Failure::Unavailable(format!("its token realm can't be asked: {cause}")),
+            Failure::Misbehaved(what) => Failure::Misbehaved(format!("of its token realm: {what}")),
+            failure => failure,
+        })
+    })?;
+    match answer.status {
+        200 => {}
+        status @ (401 | 403) if withheld => {
+            return Err(failed(Failure::Misbehaved(format!(
+                "it sends its clients to another host for tokens, which answers {status}; if that host is right, name it in the entry's tokenRealms"
+            ))));
+        }
+        status @ (401 | 403) => {
+            return Err(LookupError::Unauthorized {
+                registry: (&*target.peer.registry).into(),
+                url: shown(if trusted { &url } else { base }),
+                status,
+                with_credentials: login.is_some(),
+            });
+        }
+        status @ (429 | 500..) => {
+            return Err(LookupError::Unavailable {
+                registry: (&*target.peer.registry).into(),
+                url: shown(if trusted { &url } else { base }),
+                cause: format!("its token realm answers {status}").into(),
+                retry_after: answer.retry_after(),
+            });
+        }
+        status => return Err(failed(Failure::Misbehaved(format!("its token realm answers {status}")))),
+    }
+    let (token, life) = parse(&answer.body)
+        .ok_or_else(|| failed(Failure::Misbehaved("what its token realm sends is no token".to_owned())))?;
+    Ok(Grant { header: Some(token), with_credentials: login.is_some(), withheld, life })
+}
+
+fn failure_at(failure: Failure, registry: &str, url: &Url, budget: Budget) -> LookupError {
+    failure.at(registry, url, budget.total())
+}
+
+fn parse(body: &[u8]) -> Option<(HeaderValue, Duration)> {
+    #[derive(Deserialize)]
+    struct Body {
+        token: Option<String>,
+        access_token: Option<String>,
+        expires_in: Option<serde_json::Value>,
+    }
+    let Body { token, access_token, expires_in } = serde_json::from_slice(body).ok()?;
+    let token = token.filter(|token| !token.is_empty()).or(access_token).filter(|token| !token.is_empty())?;
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+    header.set_sensitive(true);
+    let life = expires_in.and_then(|value| value.as_u64()).unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
+    // Given up early, so that none expires under way.
+    let slack = (life / 4).min(10);
+    Some((header, Duration::from_secs(life - slack)))
+}
+
+/// Realms of well-known registries that are not of the registry's own domain.
+const KNOWN: [(&str, &str); 4] = [
+    ("docker.io", "auth.docker.io"),
+    ("registry.redhat.io", "sso.redhat.com"),
+    ("registry.access.redhat.com", "sso.redhat.com"),
+    ("registry.connect.redhat.com", "sso.redhat.com"),
+];
+
+/// Whether credentials may go to a realm.
+///
+/// It is one of `tokenRealms` (scheme, host and port), a well-known one, or of the registry's own host or domain: the same
+/// host on any port, a host below it, or a host below the registry's parent domain. A parent domain is one of at least two
+/// labels, and not of the kind `co.uk`: two labels, of which the last has two letters and the first at most three.
+fn is_trusted(realm: &Url, base: &Url, target: &Target) -> bool {
+    let settings = &target.peer.settings;
+    if settings.token_realms.iter().any(|url| url.origin() == realm.origin()) {
+        return true;
+    }
+    // insecure concerns the registry; what it says of others must be https.
+    let (Some(realm_host), Some(own)) = (realm.host_str(), base.host_str()) else { return false };
+    if realm_host == own {
+        return true;
+    }
+    if realm.scheme() != "https" || realm.port().is_some() {
+        return false;
+    }
+    if KNOWN.iter().any(|(registry, host)| *registry == &*target.peer.registry && *host == realm_host) {
+        return true;
+    }
+    let (Some(url::Host::Domain(realm_host)), Some(url::Host::Domain(own))) = (realm.host(), base.host()) else {
+        return false;
+    };
+    let below = |domain: &str| realm_host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    if own.contains('.') && below(own) {
+        return true;
+    }
+    own.split_once('.').is_some_and(|(_, parent)| is_own_domain(parent) && (realm_host == parent || below(parent)))
+}
+
+fn is_own_domain(domain: &str) -> bool {
+    match domain.split('.').collect::<Vec<_>>()[..] {
+        [] | [_] => false,
+        [second, top] => top.len() != 2 || second.len() > 3,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Repository;
+
+    fn trusted(registry: &str, realm: &str) -> bool {
+        let target = Target::for_tests(&Repository::parse(&format!("{registry}/acme/web")).unwrap(), &[]);
+        is_trusted(&Url::parse(realm).unwrap(), &target.base, &target)
+    }
+
+    #[test]
+    fn credentials_go_to_the_registrys_own_host_or_domain_only() {
+        for (registry, realm) in [
+            ("registry.example.com", "https://registry.example.com/token"),
+            ("registry.example.com:5000", "https://registry.example.com:5001/auth"),
+            ("registry.example.com", "https://auth.example.com/token"),
+            ("registry.example.com", "https://example.com/token"),
+            ("registry.example.com", "https://a.b.example.com/token"),
+            ("example.com", "https://auth.example.com/token"),
+            ("registry.acme.co.uk", "https://auth.acme.co.uk/token"),
+            ("nginx.example.com", "https://login.nginx.example.com/"),
+            ("docker.io", "https://auth.docker.io/token"),
+            ("registry.redhat.io", "https://sso.redhat.com/auth"),
+            ("10.0.0.1", "https://10.0.0.1:444/token"),
+        ] {
+            assert!(trusted(registry, realm), "{registry} {realm}");
+        }
+        for (registry, realm) in [
+            ("registry.example.com", "https://auth.example.org/token"),
+            ("registry.example.com", "https://auth.evilexample.com/token"),
+            ("registry.example.com", "https://example.com.evil.org/token"),
+            ("registry.example.com", "http://auth.example.com/token"),
+            ("registry.example.com", "https://auth.example.com:8443/token"),
+            ("example.com", "https://evil.com/token"),
+            ("acme.co.uk", "https://evil.co.uk/token"),
+            ("acme.com.au", "https://evil.com.au/token"),
+            ("localhost", "https://evil.localhost/token"),
+            ("10.0.0.1", "https://11.0.0.1/token"),
+            ("registry.redhat.io", "https://auth.docker.io/token"),
+        ] {
+            assert!(!trusted(registry, realm), "{registry} {realm}");
+        }
+    }
+
+    #[test]
+    fn a_realm_of_the_configuration_is_trusted_by_its_origin() {
+        let realms = [Url::parse("https://login.example.org").unwrap()];
+        let target = Target::for_tests(&Repository::parse("registry.example.com/x").unwrap(), &realms);
+        let trusted = |realm: &str| is_trusted(&Url::parse(realm).unwrap(), &target.base, &target);
+        assert!(trusted("https://login.example.org/any/path?x=y"));
+        assert!(!trusted("https://login.example.org:444/"));
+        assert!(!trusted("http://login.example.org/"));
+    }
+
+    #[test]
+    fn a_token_lives_as_long_as_its_answer_says_and_a_little_less() {
+        let life = |body: &str| parse(body.as_bytes()).map(|(_, life)| life.as_secs());
+        assert_eq!(life(r#"{"token": "t"}"#), Some(50));
+        assert_eq!(life(r#"{"access_token": "t", "expires_in": 300}"#), Some(290));
+        assert_eq!(life(r#"{"token": "", "access_token": "t", "expires_in": 4}"#), Some(3));
+        assert_eq!(life(r#"{"token": "t", "expires_in": "x"}"#), Some(50));
+        assert_eq!(life(r#"{"token": "t", "expires_in": 99999999999}"#), Some(24 * 60 * 60 - 10));
+        for body in
+            ["", "{}", "[]", r#"{"token": "a\nb"}"#, r#"{"token": "a b"}"#, r#"{"token": 1}"#, r#"{"token": "é"}"#]
+        {
+            assert_eq!(life(body), None, "{body}");
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! One exchange over HTTP, bounded in time and bytes, with redirects followed by hand.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::{
+    Method,
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+use url::Url;
+
+use super::{
+    failure::Failure,
+    guard::{HostSet, NamesHosts, host_of, is_inner_literal},
+    settings::Settings,
+};
+use crate::operations::{Metrics, RequestKind};
+use crate::verdict::LookupError;
+
+/// Redirects that are followed.
+const REDIRECTS: usize = 5;
+/// The longest `Location` that is read.
+const LONGEST_LOCATION: usize = 8 << 10;
+/// Further tries after 429, 502, 503, 504 or a lost connection.
+const RETRIES: u32 = 2;
+/// The first wait between tries where the registry names none.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// The time that must be left for a try, so that its answer can still be heard.
+const LEFT_FOR_A_TRY: Duration = Duration::from_millis(100);
+/// Bytes of an answer that is no success. They are read only to keep the connection.
+const ERROR_BODY: usize = 64 << 10;
+
+/// The time that a look-up has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    started: Instant,
+    pub(crate) deadline: Instant,
+}
+
+impl Budget {
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self { started: Instant::now(), deadline }
+    }
+
+    pub(crate) fn of(time: Duration) -> Self {
+        Self::until(Instant::now() + time)
+    }
+
+    /// Half of what is left, for one of several who can answer.
+    pub(crate) fn half(self) -> Self {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        Self::until(self.deadline.checked_sub(left / 2).unwrap_or(self.deadline))
+    }
+
+    /// All the time that there was.
+    pub(crate) fn total(self) -> Duration {
+        self.deadline.saturating_duration_since(self.started)
+    }
+}
+
+/// Who is asked.
+#[derive(Clone)]
+pub(crate) struct Peer {
+    /// Its name in messages: the canonical host.
+    pub(crate) registry: Arc<str>,
+    pub(crate) settings: Arc<Settings>,
+    /// Whether somebody named this host, so that its address may be a private one.
+    pub(crate) named: bool,
+}
+
+/// What is asked.
+pub(crate) struct Ask<'a> {
+    pub(crate) peer: &'a Peer,
+    pub(crate) url: &'a Url,
+    pub(crate) kind: RequestKind,
+    pub(crate) headers: HeaderMap,
+    /// Sent to the origin of `url` alone.
+    pub(crate) authorization: Option<HeaderValue>,
+    /// A form to post. Then redirects are not followed.
+    pub(crate) form: Option<String>,
+    /// Bytes that a good answer may have.
+    pub(crate) limit: usize,
+    pub(crate) budget: Budget,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// Of a 200 everything, of anything else perhaps not.
+    pub(crate) body: Vec<u8>,
+    /// Whether another origin than the one asked gave it.
+    pub(crate) elsewhere: bool,
+}
+
+/// Sends requests where they may go.
+pub(crate) struct Transport {
+    /// Named by registries entries.
+    entries: HostSet,
+    /// Named by the policy.
+    named: Arc<dyn NamesHosts>,
+    metrics: Arc<Metrics>,
+}
+
+impl Answer {
+    /// How long the other side asks us to wait.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = text.parse::<u32>() {
+            return Some(Duration::from_secs(seconds.into()));
+        }
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        let wait = date.duration_since(jiff::Timestamp::now());
+        Some(Duration::try_from(wait).unwrap_or_default())
+    }
+
+    fn is_transient(&self) -> bool {
+        matches!(self.status, 429 | 502..=504)
+    }
+}
+
+impl Ask<'_> {
+    /// A failure of this request as those who ask see it.
+    pub(crate) fn failed(&self, failure: Failure) -> LookupError {
+        failure.at(&self.peer.registry, self.url, self.budget.total())
+    }
+}
+
+impl Transport {
+    pub(crate) fn new(entries: HostSet, named: Arc<dyn NamesHosts>, metrics: Arc<Metrics>) -> Self {
+        Self { entries, named, metrics }
+    }
+
+    /// Whether `host[:port]` may have a private address.
+    pub(crate) fn is_named(&self, host: &str) -> bool {
+        self.entries.names(host) || self.named.names(host)
+    }
+
+    /// Asks, and asks again where that may help, until the time is over.
+    pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
+        let mut tries = 0;
+        loop {
+            let outcome = self.ask_once(ask).await;
+            let wait = match &outcome {
+                Ok(answer) if answer.is_transient() => answer.retry_after().unwrap_or(BACKOFF * 4_u32.pow(tries)),
+                Err(Failure::Lost) => Duration::ZERO,
+                _ => return outcome,
+            };
+            tries += 1;
+            let next = Instant::now().checked_add(wait + LEFT_FOR_A_TRY);
+            if tries > RETRIES || next.is_none_or(|next| next > ask.budget.deadline) {
+                return outcome;
+            }
+            sleep(wait).await;
+        }
+    }
+
+    /// Asks, and follows redirects.
+    async fn ask_once(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
+        let mut url = ask.url.clone();
+        let mut elsewhere = false;
+        for _ in 0..=REDIRECTS {
+            let mut answer = self.exchange(ask, &url, elsewhere).await.map_err(|failure| match failure {
+                Failure::NotPublic if elsewhere => Failure::Misbehaved(
+                    "it redirects to a host without a public address that neither a rule (but *) nor a registries entry names"
+                        .to_owned(),
+                ),
+                failure => failure,
+            })?;
+            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+                answer.elsewhere = elsewhere;
+                return Ok(answer);
+            }
+            if ask.form.is_some() {
+                return Err(Failure::Misbehaved("it redirects what is posted to it".to_owned()));
+            }
+            let next = target(&url, &answer.headers)?;
+            if url.scheme() == "https" && next.scheme() != "https" && !ask.peer.settings.insecure {
+                return Err(Failure::Misbehaved("it redirects from https to plain http".to_owned()));
+            }
+            // Once away, credentials stay away, even if the way leads back.
+            elsewhere |= next.origin() != ask.url.origin();
+            url = next;
+        }
+        Err(Failure::Misbehaved(format!("it redirects more than {REDIRECTS} times")))
+    }
+
+    /// One request and its answer.
+    async fn exchange(&self, ask: &Ask<'_>, url: &Url, elsewhere: bool) -> Result<Answer, Failure> {
+        let Peer { registry: _, settings, named } = ask.peer;
+        let own = url.origin() == ask.url.origin();
+        let named = (own && *named) || host_of(url).is_some_and(|host| self.is_named(&host));
+        if !named && is_inner_literal(url) {
+            return Err(Failure::NotPublic);
+        }
+        let client = if named { &settings.clients.open } else { &settings.clients.guarded };
+        let method = if ask.form.is_some() { Method::POST } else { Method::GET };
+        let mut request = client.request(method, url.clone()).headers(ask.headers.clone());
+        if let Some(form) = &ask.form {
+            request = request.header("content-type", "application/x-www-form-urlencoded").body(form.clone());
+        }
+        if let Some(authorization) = &ask.authorization
+            && !elsewhere
+        {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        let started = Instant::now();
+        let mut status = None;
+        let answer = timeout_at(ask.budget.deadline, async {
+            let mut response = request.send().await.map_err(|error| Failure::of(&error))?;
+            status = Some(response.status().as_u16());
+            let good = response.status().as_u16() == 200;
+            let limit = if good { ask.limit } else { ERROR_BODY };
+            let mut body = Vec::new();
+            loop {
+                match response.chunk().await {
+                    Ok(Some(chunk)) if chunk.len() <= limit - body.len() => body.extend_from_slice(&chunk),
+                    Ok(Some(_)) if good => {
+                        let limit = bytesize::ByteSize::b(limit as u64);
+                        return Err(Failure::Misbehaved(format!("it sends more than {limit}")));
+                    }
+                    Err(error) if good => return Err(Failure::of(&error)),
+                    Ok(_) | Err(_) => break,
+                }
+            }
+            let headers = std::mem::take(response.headers_mut());
+            Ok(Answer { status: response.status().as_u16(), headers, body, elsewhere })
+        });
+        let answer = answer.await.unwrap_or(Err(Failure::TimedOut));
+        let status = status.filter(|_| answer.is_ok());
+        self.metrics.registry_request(&settings.label, ask.kind, status, started.elapsed());
+        answer
+    }
+}
+
+/// Where a redirect leads.
+fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Failure> {
+    let bad = || Failure::Misbehaved("it redirects to nowhere".to_owned());
+    let mut locations = headers.get_all(LOCATION).iter();
+    let (Some(location), None) = (locations.next(), locations.next()) else { return Err(bad()) };
+    if location.len() > LONGEST_LOCATION {
+        return Err(bad());
+    }
+    let mut url = from.join(location.to_str().map_err(|_| bad())?).map_err(|_| bad())?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(Failure::Misbehaved("it redirects to something else than http or https".to_owned()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Failure::Misbehaved("it redirects to a URL with a user name or password".to_owned()));
+    }
+    url.set_fragment(None);
+    Ok(url)
+}

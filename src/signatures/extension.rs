@@ -1,0 +1,252 @@
+//! The extension endpoint: `GET /extensions/v2/<name>/signatures/<digest>`, a registry's own or a store's.
+
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::FutureExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::{Found, Kind, kind};
+use crate::image::{Digest, Repository};
+use crate::operations::RequestKind;
+use crate::registry::{Budget, Client, Fetched, Target, What, join, shown};
+use crate::signature::{AskedSource, UntrustedSignature};
+use crate::verdict::LookupError;
+
+/// The longest name of a signature that is repeated to people.
+const LONGEST_NAME: usize = 200;
+
+/// Asks the repository's own registry, if it announces the extension; its mirrors where it can't be asked.
+pub(super) async fn own(
+    client: &Client,
+    repository: &Repository,
+    digest: &Digest,
+    budget: Budget,
+) -> Result<Found, LookupError> {
+    let primary = client.target(repository)?;
+    let ask = |target: Target, budget| {
+        async move {
+            let mirrored = target.repository != *repository;
+            let found = announced(client, &target, digest, budget).await?;
+            if mirrored && found.signatures.is_empty() {
+                // What a mirror lacks, the registry that can't be asked may have.
+                let registry = (&*target.peer.registry).into();
+                return Err(LookupError::ManifestUnknown { registry, url: shown(&target.base) });
+            }
+            Ok(found)
+        }
+        .boxed()
+    };
+    client.with_mirrors(primary, budget, ask).await
+}
+
+/// Asks a store.
+pub(super) async fn at(
+    client: &Client,
+    url: &Url,
+    repository: &Repository,
+    digest: &Digest,
+    budget: Budget,
+) -> Result<Found, LookupError> {
+    let target = client.target_at(url, repository)?;
+    list(client, &target, digest, budget).await
+}
+
+async fn announced(client: &Client, target: &Target, digest: &Digest, budget: Budget) -> Result<Found, LookupError> {
+    let origin = client.origin(target, budget).await?;
+    if origin.has_signatures {
+        return list(client, target, digest, budget).await;
+    }
+    let url = Arc::from(shown(&join(&origin.base, "v2/")));
+    Ok(Found { signatures: Vec::new(), asked: vec![AskedSource { url, outcome: Ok(0) }] })
+}
+
+async fn list(client: &Client, target: &Target, digest: &Digest, budget: Budget) -> Result<Found, LookupError> {
+    let path = format!("extensions/v2/{}/signatures/{digest}", target.path);
+    let what = What {
+        path: &path,
+        accept: Some("application/json"),
+        kind: RequestKind::Signatures,
+        limit: client.signature_list_bytes(),
+    };
+    let Fetched { url, answer } = client.fetch(target, &what, budget).await?;
+    let shown: Arc<str> = Arc::from(shown(&url));
+    let misbehaved = |what: &str| client.misbehaved(target, &url, what.to_owned(), budget);
+    if answer.status == 404 {
+        // A store that does not know the image says so in the distribution specification's words. Any other 404 rather
+        // comes from a URL that is not the endpoint's, and then nothing is known about signatures.
+        if !says_unknown(&answer.body) {
+            return Err(misbehaved("it answers 404 where its signature extension should be"));
+        }
+        return Ok(Found { signatures: Vec::new(), asked: vec![AskedSource { url: shown, outcome: Ok(0) }] });
+    }
+    let list = parse(&answer.body, &shown).ok_or_else(|| misbehaved("what it sends is no list of signatures"))?;
+    let mut asked = vec![AskedSource { url: Arc::clone(&shown), outcome: Ok(list.signatures.len()) }];
+    if list.skipped > 0 {
+        tracing::debug!(url = %shown, skipped = list.skipped, "entries of other versions or types are left out");
+    }
+    if list.broken > 0 {
+        let what = format!("{} of the entries in its list of signatures can't be read", list.broken);
+        asked.push(AskedSource { url: shown, outcome: Err(misbehaved(&what)) });
+    }
+    Ok(Found { signatures: list.signatures, asked })
+}
+
+/// A list that was read.
+#[derive(Default)]
+struct List {
+    signatures: Vec<UntrustedSignature>,
+    /// Entries of another version or type: of a later time, and no business of ours.
+    skipped: usize,
+    /// Entries that should be signatures and are not.
+    broken: usize,
+}
+
+#[derive(Deserialize)]
+struct RawList<'a> {
+    #[serde(borrow, default)]
+    signatures: Option<Vec<&'a RawValue>>,
+}
+
+/// One entry. skopeo writes `schemaVersion`, the original registry's documentation `version`.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "schemaVersion")]
+    schema_version: Option<serde_json::Value>,
+    version: Option<serde_json::Value>,
+    name: Option<serde_json::Value>,
+    #[serde(rename = "type")]
+    kind: Option<serde_json::Value>,
+    content: Option<String>,
+}
+
+/// Reads a list; nothing if it is none. Entries stand for themselves: what is wrong with one takes nothing from the others.
+fn parse(body: &[u8], url: &str) -> Option<List> {
+    // serde would take an array for a structure, too.
+    let text = std::str::from_utf8(body).ok().filter(|text| text.trim_ascii_start().starts_with('{'))?;
+    let raw: RawList<'_> = serde_json::from_str(text).ok()?;
+    let mut list = List::default();
+    for (index, raw) in raw.signatures.unwrap_or_default().into_iter().enumerate() {
+        let raw = raw.get();
+        let Some(entry) = raw.starts_with('{').then(|| serde_json::from_str::<Entry>(raw).ok()).flatten() else {
+            list.broken += 1;
+            continue;
+        };
+        let version = entry.schema_version.or(entry.version);
+        let is_ours = version.is_some_and(|version| version.as_u64() == Some(2))
+            && entry.kind.is_some_and(|kind| kind.as_str() == Some("atomic"));
+        if !is_ours {
+            list.skipped += 1;
+            continue;
+        }
+        let content = entry.content.and_then(|content| STANDARD.decode(content).ok());
+        match content.as_deref().map(kind) {
+            Some(Kind::SimpleSigning(content)) => {
+                let name = entry.name.as_ref().and_then(|name| name.as_str()).filter(|name| is_plain(name));
+                let source = match name {
+                    Some(name) => format!("{url}#{name}"),
+                    None => format!("{url}#{}", index + 1),
+                };
+                list.signatures.push(UntrustedSignature { content: content.into(), source: source.into() });
+            }
+            Some(Kind::Sigstore) => list.skipped += 1,
+            Some(Kind::Unknown) | None => list.broken += 1,
+        }
+    }
+    Some(list)
+}
+
+/// Names are the source's text: `<digest>@<32 characters>`, and nothing that a terminal or a log could take for more.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":@._-=+/".contains(&byte);
+    !name.is_empty() && name.len() <= LONGEST_NAME && name.bytes().all(plain)
+}
+
+fn says_unknown(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<Error>,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        code: String,
+    }
+    serde_json::from_slice::<Errors>(body).is_ok_and(|body| {
+        body.errors.iter().any(|error| matches!(error.code.as_str(), "MANIFEST_UNKNOWN" | "NAME_UNKNOWN"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(body: &str) -> (Vec<String>, usize, usize) {
+        let list = parse(body.as_bytes(), "u").unwrap();
+        let sources = list.signatures.iter().map(|signature| signature.source.to_string()).collect();
+        (sources, list.skipped, list.broken)
+    }
+
+    #[test]
+    fn both_spellings_of_the_version_are_read() {
+        let body = r#"{"signatures": [
+            {"schemaVersion": 2, "name": "sha256:00@a1", "type": "atomic", "content": "owE=", "later": {}},
+            {"version": 2, "type": "atomic", "content": "owE="},
+            {"schemaVersion": 2, "version": 2, "name": "bad\nname", "type": "atomic", "content": "owE="}
+        ], "later": 1}"#;
+        assert_eq!(read(body), (vec!["u#sha256:00@a1".into(), "u#2".into(), "u#3".into()], 0, 0));
+        assert_eq!(&*parse(body.as_bytes(), "u").unwrap().signatures[0].content, b"\xa3\x01");
+    }
+
+    #[test]
+    fn a_bad_entry_takes_nothing_from_the_others() {
+        let body = r#"{"signatures": [
+            {"schemaVersion": 1, "type": "atomic", "content": "owE="},
+            {"schemaVersion": "2", "type": "atomic", "content": "owE="},
+            {"schemaVersion": 2, "type": "molecular", "content": "owE="},
+            {"schemaVersion": 2, "content": "owE="},
+            {"schemaVersion": 2, "type": "atomic", "content": "not base64!"},
+            {"schemaVersion": 2, "type": "atomic", "content": ""},
+            {"schemaVersion": 2, "type": "atomic", "content": 7},
+            {"schemaVersion": 2, "type": "atomic"},
+            7, null, "x",
+            {"schemaVersion": 2, "type": "atomic", "content": "owE="}
+        ]}"#;
+        assert_eq!(read(body), (vec!["u#12".into()], 4, 7));
+    }
+
+    #[test]
+    fn an_empty_list_has_several_shapes() {
+        for body in [r#"{"signatures": []}"#, r#"{"signatures": null}"#, "{}"] {
+            assert_eq!(read(body), (vec![], 0, 0));
+        }
+        for body in ["", "[]", "null", "<html>", r#"{"signatures": {}}"#, r#"{"signatures": []} x"#] {
+            assert!(parse(body.as_bytes(), "u").is_none(), "{body}");
+        }
+    }
+
+    #[test]
+    fn ten_thousand_entries_are_read() {
+        let entry = r#"{"schemaVersion":2,"type":"atomic","content":"owE="}"#;
+        let body = format!(r#"{{"signatures":[{}]}}"#, vec![entry; 10_000].join(","));
+        assert_eq!(parse(body.as_bytes(), "u").unwrap().signatures.len(), 10_000);
+    }
+
+    #[test]
+    fn only_the_registrys_word_for_it_makes_a_404_none() {
+        assert!(says_unknown(br#"{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "x"}]}"#));
+        for body in ["404 page not found", "{}", r#"{"errors": []}"#, r#"{"errors": [{"code": "UNSUPPORTED"}]}"#] {
+            assert!(!says_unknown(body.as_bytes()), "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(body in "\\PC{0,60}|\\{\"signatures\": ?\\[[\\{\\}\":a-z0-9, ]{0,40}\\]\\}") {
+            let _ = parse(body.as_bytes(), "u");
+        }
+    }
+}

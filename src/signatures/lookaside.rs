@@ -1,0 +1,200 @@
+//! Lookaside trees: `BASE/<path>@<algorithm>=<hex>/signature-N`, N from 1 until the first that is not there
+//! (containers-registries.d(5)).
+
+use std::{
+    fs, io,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::time::timeout_at;
+use url::Url;
+
+use super::{Found, Kind, kind, url_of};
+use crate::image::{Digest, Repository};
+use crate::operations::RequestKind;
+use crate::registry::{Budget, Client, Failure, Fetched, What, join, shown};
+use crate::signature::{AskedSource, UntrustedSignature};
+use crate::verdict::LookupError;
+
+/// Entries that are looked at (containers/image since 5.24: fewer than 128).
+const MOST_ENTRIES: usize = 128;
+/// Entries that may fail before the source is given up.
+const MOST_FAILURES: usize = 3;
+/// Entries fetched at once. Most images have one signature: then the second request learns that there is no other.
+const AT_ONCE: usize = 2;
+/// The name of a folder in messages.
+const FOLDER: &str = "the signature folder";
+
+/// Collects entries until one is not there.
+struct Collector {
+    found: Found,
+    failures: usize,
+    bytes: usize,
+    limit: usize,
+}
+
+/// What became of an entry.
+enum Entry {
+    Bytes(Vec<u8>),
+    NotThere,
+    Failed(LookupError),
+}
+
+impl Collector {
+    fn new(limit: usize) -> Self {
+        Self { found: Found::default(), failures: 0, bytes: 0, limit }
+    }
+
+    /// Adds an entry, and says whether to go on. `misbehaved` makes an error of this entry.
+    fn add(&mut self, url: &Arc<str>, entry: Entry, misbehaved: impl Fn(String) -> LookupError) -> bool {
+        match entry {
+            Entry::NotThere => false,
+            Entry::Failed(error) => self.fail(error),
+            Entry::Bytes(bytes) => {
+                self.bytes += bytes.len();
+                if self.bytes > self.limit {
+                    let limit = bytesize::ByteSize::b(self.limit as u64);
+                    self.fail(misbehaved(format!("there are more than {limit} of signatures")));
+                    return false;
+                }
+                match kind(&bytes) {
+                    Kind::SimpleSigning(content) => {
+                        let signature = UntrustedSignature { content: content.into(), source: Arc::clone(url) };
+                        self.found.signatures.push(signature);
+                        true
+                    }
+                    Kind::Sigstore => true,
+                    Kind::Unknown => self.fail(misbehaved("what is there is no signature".to_owned())),
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, error: LookupError) -> bool {
+        let given_up = matches!(error, LookupError::TimedOut { .. });
+        self.found.asked.push(AskedSource { url: url_of(&error), outcome: Err(error) });
+        self.failures += 1;
+        !given_up && self.failures < MOST_FAILURES
+    }
+
+    /// `url` is the folder of the image's signatures.
+    fn finish(mut self, url: Arc<str>) -> Found {
+        let count = self.found.signatures.len();
+        if count > 0 || self.failures == 0 {
+            self.found.asked.insert(0, AskedSource { url, outcome: Ok(count) });
+        }
+        self.found
+    }
+}
+
+fn folder_name(path: &str, digest: &Digest) -> String {
+    format!("{path}@{}={}", digest.algorithm(), digest.hex())
+}
+
+/// Asks a web server. It gets no credentials.
+pub(super) async fn web(
+    client: &Client,
+    url: &Url,
+    repository: &Repository,
+    digest: &Digest,
+    budget: Budget,
+) -> Result<Found, LookupError> {
+    let target = client.target_at(url, repository)?;
+    let name = folder_name(&target.path, digest);
+    let limit = client.signature_list_bytes();
+    let mut collector = Collector::new(limit);
+    let fetch = |number: usize| {
+        let path = format!("{name}/signature-{number}");
+        let target = &target;
+        async move {
+            let what = What { path: &path, accept: None, kind: RequestKind::Signatures, limit };
+            let at = join(&target.base, &path);
+            let entry = match client.fetch_plain(target, &what, budget).await {
+                Ok(Fetched { answer, .. }) if answer.status == 404 => Entry::NotThere,
+                Ok(Fetched { answer, .. }) => Entry::Bytes(answer.body),
+                Err(error) => Entry::Failed(error),
+            };
+            (at, entry)
+        }
+    };
+    let mut entries = stream::iter(1..=MOST_ENTRIES).map(fetch).buffered(AT_ONCE);
+    let mut more = true;
+    while more {
+        let Some((at, entry)) = entries.next().await else { break };
+        let shown: Arc<str> = shown(&at).into();
+        more = collector.add(&shown, entry, |what| client.misbehaved(&target, &at, what, budget));
+    }
+    drop(entries);
+    let folder = join(&target.base, &name);
+    if more {
+        let what = format!("there are more than {MOST_ENTRIES} signatures");
+        collector.fail(client.misbehaved(&target, &folder, what, budget));
+    }
+    Ok(collector.finish(shown(&folder).into()))
+}
+
+/// Reads a folder.
+pub(super) async fn folder(
+    url: &Url,
+    repository: &Repository,
+    digest: &Digest,
+    limit: usize,
+    budget: Budget,
+) -> Result<Found, LookupError> {
+    let failed = |failure: Failure| failure.at(FOLDER, url, budget.total());
+    let base = url.to_file_path().map_err(|()| failed(Failure::Unavailable("its URL is no path".to_owned())))?;
+    let folder = base.join(folder_name(repository.path(), digest));
+    let total = budget.total();
+    let reading = tokio::task::spawn_blocking(move || read_folder(&folder, limit, total));
+    match timeout_at(budget.deadline, reading).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(_)) => Err(failed(Failure::Unavailable("it can't be read".to_owned()))),
+        Err(_) => Err(failed(Failure::TimedOut)),
+    }
+}
+
+fn read_folder(folder: &Path, limit: usize, total: Duration) -> Found {
+    let mut collector = Collector::new(limit);
+    let mut more = true;
+    let mut number = 0;
+    while more && number < MOST_ENTRIES {
+        number += 1;
+        let path = folder.join(format!("signature-{number}"));
+        let at = file_url(&path);
+        let error = |failure: Failure| failure.at(FOLDER, &at, total);
+        let entry = match read_file(&path, limit) {
+            Ok(bytes) => Entry::Bytes(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Entry::NotThere,
+            Err(cause) => {
+                tracing::warn!(path = %path.display(), error = %cause, "a signature can't be read");
+                Entry::Failed(error(Failure::Unavailable("a file in it can't be read".to_owned())))
+            }
+        };
+        let shown: Arc<str> = shown(&at).into();
+        more = collector.add(&shown, entry, |what| error(Failure::Misbehaved(what)));
+    }
+    let at = file_url(folder);
+    if more {
+        let what = format!("there are more than {MOST_ENTRIES} signatures");
+        collector.fail(Failure::Misbehaved(what).at(FOLDER, &at, total));
+    }
+    collector.finish(shown(&at).into())
+}
+
+/// At most one byte more than the limit, which the collector then sees. Anything but a file could block for ever.
+fn read_file(path: &PathBuf, limit: usize) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn file_url(path: &Path) -> Url {
+    Url::from_file_path(path).unwrap_or_else(|()| Url::parse("file:///").expect("a constant"))
+}
