@@ -1,0 +1,38 @@
+//! JSON patches (RFC 6902): a `replace` for each image whose text changes, and nothing else.
+
+use serde::Serialize;
+
+use super::review::Images;
+use crate::gate::Decision;
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Replace {
+    op: &'static str,
+    /// Where.
+    pub path: String,
+    /// What stands there afterwards.
+    pub value: String,
+}
+
+/// What to write into a pod: for each image that may run, its canonical name, pinned where a digest was verified. A refused
+/// image stays as it is; so does an object that is no pod. The decisions are those about [`Images::to_decide`].
+pub fn operations(images: &Images<'_>, decisions: &[Decision]) -> Vec<Replace> {
+    if !images.carrier.is_pod {
+        return Vec::new();
+    }
+    let mut operations = Vec::new();
+    for (place, decision) in images.to_decide.iter().zip(decisions) {
+        if let (Ok(_), Some(pinned)) = (&decision.verdict, &decision.pinned) {
+            let value = pinned.to_string();
+            if value != place.image {
+                operations.push(Replace {
+                    op: "replace",
+                    path: images.carrier.pointer(place.list, place.index),
+                    value,
+                });
+            }
+        }
+    }
+    operations
+}

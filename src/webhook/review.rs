@@ -1,0 +1,662 @@
+//! Reads an `AdmissionReview` (admission.k8s.io/v1): what is asked, which images, and where they stand.
+//!
+//! Strings are borrowed from the body wherever JSON allows; members that nothing depends on are skipped. The object itself is
+//! read only once its kind is known, along the way that the table of carriers gives. A member that stands there twice is an
+//! error wherever an image could hide behind it.
+
+use std::{borrow::Cow, collections::HashSet, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::text::Outside;
+use crate::kubernetes::carriers::{Carrier, ImageList};
+
+/// The version and kind that are understood.
+const API_VERSION: &str = "admission.k8s.io/v1";
+const KIND: &str = "AdmissionReview";
+/// No API server gives a request a longer ID than a UUID.
+const LONGEST_UID: usize = 128;
+
+/// A review, as far as anything here depends on it.
+#[derive(Debug)]
+pub struct Review<'a> {
+    /// To be repeated in the answer.
+    pub uid: Cow<'a, str>,
+    /// What is done.
+    pub operation: Operation,
+    /// The object's kind.
+    pub kind: Kind<'a>,
+    /// The resource.
+    pub resource: Resource<'a>,
+    /// The subresource; empty: none.
+    pub subresource: Cow<'a, str>,
+    /// The namespace; empty: none.
+    pub namespace: Cow<'a, str>,
+    /// The object's name; empty where the API server makes one up later.
+    pub name: Cow<'a, str>,
+    object: Option<&'a RawValue>,
+    old_object: Option<&'a RawValue>,
+}
+
+/// `request.operation`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Operation {
+    /// Something new.
+    Create,
+    /// A change.
+    Update,
+    /// An end.
+    Delete,
+    /// A connection (`exec`, `attach`, `proxy`).
+    Connect,
+}
+
+/// `request.kind`.
+#[derive(Debug, Deserialize)]
+pub struct Kind<'a> {
+    /// API group.
+    #[serde(borrow, default)]
+    pub group: Cow<'a, str>,
+    /// API version.
+    #[serde(borrow, default)]
+    pub version: Cow<'a, str>,
+    /// Kind.
+    #[serde(borrow)]
+    pub kind: Cow<'a, str>,
+}
+
+/// `request.resource`.
+#[derive(Debug, Deserialize)]
+pub struct Resource<'a> {
+    /// API group.
+    #[serde(borrow, default)]
+    pub group: Cow<'a, str>,
+    /// API version.
+    #[serde(borrow, default)]
+    pub version: Cow<'a, str>,
+    /// Resource.
+    #[serde(borrow)]
+    pub resource: Cow<'a, str>,
+}
+
+/// Why a body is no review that can be answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotAReview {
+    /// Not JSON, or not the members that a review has.
+    #[error("the body is not an AdmissionReview: {0}")]
+    Malformed(String),
+    /// Another version or kind.
+    #[error("expected apiVersion {API_VERSION} and kind {KIND}, found {api_version} and {kind}")]
+    Version {
+        /// What is there, escaped and bounded.
+        api_version: String,
+        /// What is there, escaped and bounded.
+        kind: String,
+    },
+    /// No request in it.
+    #[error("the AdmissionReview has no request")]
+    NoRequest,
+    /// No ID to answer to.
+    #[error("request.uid must have 1 to {LONGEST_UID} characters")]
+    Uid,
+}
+
+/// Why the images of an object under review can't be told.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unreadable {
+    /// The kind is not in the table of carriers.
+    #[error("the resource is not one that the gate reads")]
+    UnknownResource,
+    /// There is no object.
+    #[error("the review has no object")]
+    NoObject,
+    /// The object has no pod specification, or one of another shape.
+    #[error("the pod specification at {pointer} can't be read: {why}")]
+    Shape {
+        /// Where it should be.
+        pointer: String,
+        /// What is wrong; escaped and bounded.
+        why: String,
+    },
+}
+
+/// What a review asks about.
+#[derive(Debug)]
+pub enum Subject<'a> {
+    /// Nothing: a deletion or a connection.
+    Nothing,
+    /// These images.
+    Images(Images<'a>),
+}
+
+/// The images of an object.
+#[derive(Debug)]
+pub struct Images<'a> {
+    /// What the object is.
+    pub carrier: &'static Carrier,
+    /// Those that are new or changed, in the order of the object.
+    pub to_decide: Vec<Place<'a>>,
+    /// How many are as they were before the update.
+    pub unchanged: usize,
+}
+
+/// An image, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The list.
+    pub list: ImageList,
+    /// The place in the list.
+    pub index: usize,
+    /// The container's or volume's name.
+    pub name: Cow<'a, str>,
+    /// The image as it stands there; empty where there is none.
+    pub image: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    // Read after version and kind: another version's request may look otherwise.
+    #[serde(borrow)]
+    request: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    uid: Cow<'a, str>,
+    operation: Operation,
+    #[serde(borrow)]
+    kind: Kind<'a>,
+    #[serde(borrow)]
+    resource: Resource<'a>,
+    #[serde(borrow, default)]
+    sub_resource: Cow<'a, str>,
+    #[serde(borrow, default)]
+    namespace: Cow<'a, str>,
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    old_object: Option<&'a RawValue>,
+}
+
+impl<'a> Review<'a> {
+    /// Parses a request's body.
+    pub fn parse(body: &'a [u8]) -> Result<Self, NotAReview> {
+        let malformed = |error: serde_json::Error| NotAReview::Malformed(bounded(&error));
+        let body: Body<'a> = serde_json::from_slice(body).map_err(malformed)?;
+        if body.api_version != API_VERSION || body.kind != KIND {
+            let shown = |text: &str| Outside(text, 64).to_string();
+            return Err(NotAReview::Version { api_version: shown(&body.api_version), kind: shown(&body.kind) });
+        }
+        let request = body.request.ok_or(NotAReview::NoRequest)?;
+        let Request { uid, operation, kind, resource, sub_resource, namespace, name, object, old_object } =
+            serde_json::from_str(request.get()).map_err(malformed)?;
+        if uid.is_empty() || uid.len() > LONGEST_UID {
+            return Err(NotAReview::Uid);
+        }
+        Ok(Self { uid, operation, kind, resource, subresource: sub_resource, namespace, name, object, old_object })
+    }
+
+    /// Which images are asked about: on an update, those that changed.
+    ///
+    /// An image is unchanged if the same list holds the same name with the same text in the old object. Where there is no old
+    /// object that can be read, every image is new.
+    pub fn subject(&self) -> Result<Subject<'a>, Unreadable> {
+        if matches!(self.operation, Operation::Delete | Operation::Connect) {
+            return Ok(Subject::Nothing);
+        }
+        let same_group = self.kind.group == self.resource.group && self.kind.version == self.resource.version;
+        let carrier =
+            Carrier::find(&self.resource.group, &self.resource.version, &self.resource.resource, &self.kind.kind)
+                .filter(|_| same_group)
+                .ok_or(Unreadable::UnknownResource)?;
+        let mut to_decide = places(carrier, self.object.ok_or(Unreadable::NoObject)?)?;
+        let all = to_decide.len();
+        if self.operation == Operation::Update {
+            let old = self.old_object.and_then(|object| places(carrier, object).ok()).unwrap_or_default();
+            let old: HashSet<(ImageList, &str, &str)> =
+                old.iter().map(|place| (place.list, &*place.name, &*place.image)).collect();
+            to_decide.retain(|place| !old.contains(&(place.list, &*place.name, &*place.image)));
+        }
+        Ok(Subject::Images(Images { carrier, unchanged: all - to_decide.len(), to_decide }))
+    }
+}
+
+impl Operation {
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Connect => "connect",
+        }
+    }
+}
+
+/// A parser's message may repeat a text of any length.
+fn bounded(error: &serde_json::Error) -> String {
+    Outside(&error.to_string(), 200).to_string()
+}
+
+/// Every image of an object.
+fn places<'a>(carrier: &Carrier, object: &'a RawValue) -> Result<Vec<Place<'a>>, Unreadable> {
+    let shape = |why| Unreadable::Shape { pointer: format!("/{}", carrier.pod_spec.join("/")), why };
+    let mut parser = serde_json::Deserializer::from_str(object.get());
+    let pod_spec = AtPath(carrier.pod_spec).deserialize(&mut parser).map_err(|error| shape(bounded(&error)))?;
+    let Some(PodSpec { containers, init_containers, ephemeral_containers, volumes }) = pod_spec else {
+        return Err(shape("there is none".to_owned()));
+    };
+    let mut places = Vec::with_capacity(4);
+    let lists = [
+        (ImageList::Containers, containers),
+        (ImageList::InitContainers, init_containers),
+        (ImageList::EphemeralContainers, ephemeral_containers),
+    ];
+    for (list, containers) in lists {
+        for (index, Container { name, image }) in containers.into_iter().flatten().enumerate() {
+            places.push(Place { list, index, name: text(name), image: text(image) });
+        }
+    }
+    for (index, Volume { name, image }) in volumes.into_iter().flatten().enumerate() {
+        if let Some(ImageVolume { reference }) = image {
+            places.push(Place { list: ImageList::Volumes, index, name: text(name), image: text(reference) });
+        }
+    }
+    Ok(places)
+}
+
+fn text(text: Option<Text<'_>>) -> Cow<'_, str> {
+    text.map(|Text(text)| text).unwrap_or_default()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec<'a> {
+    #[serde(borrow)]
+    containers: Option<Vec<Container<'a>>>,
+    #[serde(borrow)]
+    init_containers: Option<Vec<Container<'a>>>,
+    #[serde(borrow)]
+    ephemeral_containers: Option<Vec<Container<'a>>>,
+    #[serde(borrow)]
+    volumes: Option<Vec<Volume<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Container<'a> {
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    image: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Volume<'a> {
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    image: Option<ImageVolume<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ImageVolume<'a> {
+    #[serde(borrow)]
+    reference: Option<Text<'a>>,
+}
+
+/// Borrowed where it has no escapes. (Inside of an `Option`, serde borrows a `Cow` only through a type like this.)
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// Reads the pod specification at this path, and nothing else. Nothing where a member of the path is absent or null.
+struct AtPath<'p>(&'p [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for AtPath<'_> {
+    type Value = Option<PodSpec<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        match self.0 {
+            [] => Option::deserialize(deserializer),
+            [member, rest @ ..] => deserializer.deserialize_option(Descend { member, rest }),
+        }
+    }
+}
+
+struct Descend<'p> {
+    member: &'static str,
+    rest: &'p [&'static str],
+}
+
+impl<'de> Visitor<'de> for Descend<'_> {
+    type Value = Option<PodSpec<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with the member `{}`", self.member)
+    }
+
+    fn visit_none<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut found = None;
+        while let Some(Text(key)) = map.next_key()? {
+            if key != self.member {
+                map.next_value::<IgnoredAny>()?;
+            } else if found.is_some() {
+                return Err(A::Error::duplicate_field(self.member));
+            } else {
+                found = Some(map.next_value_seed(AtPath(self.rest))?);
+            }
+        }
+        Ok(found.flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kubernetes::carriers::CARRIERS;
+
+    /// A review of an object of this carrier with this pod specification.
+    fn review(carrier: &Carrier, operation: &str, pod_spec: Option<Value>, old: Option<Value>) -> Value {
+        let object =
+            |pod_spec: Value| carrier.pod_spec.iter().rev().fold(pod_spec, |inner, member| json!({*member: inner}));
+        let resource = json!({"group": carrier.group, "version": carrier.version, "resource": carrier.resource});
+        let kind = json!({"group": carrier.group, "version": carrier.version, "kind": carrier.kind});
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": kind, "resource": resource,
+            "requestKind": kind, "requestResource": resource, "name": "web", "namespace": "shop", "operation": operation,
+            "userInfo": {"username": "admin", "groups": ["system:masters"]},
+            "object": pod_spec.map(object), "oldObject": old.map(object), "dryRun": false,
+            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
+        }})
+    }
+
+    fn pod() -> &'static Carrier {
+        Carrier::find("", "v1", "pods", "Pod").unwrap()
+    }
+
+    /// Each image to decide about: its pointer, name, and text.
+    fn asked(review: &Value) -> Result<Vec<(String, String, String)>, Unreadable> {
+        asked_in(&review.to_string())
+    }
+
+    fn asked_in(body: &str) -> Result<Vec<(String, String, String)>, Unreadable> {
+        let review = Review::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
+        match review.subject()? {
+            Subject::Nothing => Ok(Vec::new()),
+            Subject::Images(Images { carrier, to_decide, .. }) => Ok(to_decide
+                .into_iter()
+                .map(|place| {
+                    (carrier.pointer(place.list, place.index), place.name.into_owned(), place.image.into_owned())
+                })
+                .collect()),
+        }
+    }
+
+    fn pointers(review: &Value) -> Vec<String> {
+        asked(review).unwrap().into_iter().map(|(pointer, ..)| pointer).collect()
+    }
+
+    fn containers(all: &[(&str, &str)]) -> Value {
+        all.iter().map(|(name, image)| json!({"name": name, "image": image})).collect()
+    }
+
+    #[test]
+    fn every_image_of_every_carrier_is_found_where_its_pointer_says() {
+        let pod_spec = json!({
+            "volumes": [
+                {"name": "data", "emptyDir": {}},
+                {"name": "model", "image": {"reference": "example.com/model:1", "pullPolicy": "Always"}},
+                {"name": "old", "rbd": {"image": "not-a-container-image", "monitors": []}},
+            ],
+            "initContainers": [{"name": "init", "image": "example.com/init:1"}],
+            "containers": [{"name": "web", "image": "example.com/web:1"}, {"name": "log", "image": "example.com/log:1"}],
+            "ephemeralContainers": [{"name": "debug", "image": "example.com/debug:1"}],
+            "nodeName": "n1",
+        });
+        for carrier in CARRIERS {
+            let review = review(carrier, "CREATE", Some(pod_spec.clone()), None);
+            let found = asked(&review).unwrap();
+            let names: Vec<_> = found.iter().map(|(_, name, _)| name.as_str()).collect();
+            assert_eq!(names, ["web", "log", "init", "debug", "model"]);
+            for (pointer, _, image) in &found {
+                assert_eq!(review["request"]["object"].pointer(pointer).unwrap(), image, "{pointer}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_update_asks_only_about_what_changed() {
+        let spec = |web: &str, sidecar: &str, volume: &str| {
+            json!({
+                "containers": containers(&[("web", web), ("side", sidecar)]),
+                "volumes": [{"name": "model", "image": {"reference": volume}}],
+            })
+        };
+        let old = || Some(spec("example.com/a", "example.com/b", "example.com/v"));
+        let changed = |new: Value| pointers(&review(pod(), "UPDATE", Some(new), old()));
+        assert_eq!(changed(spec("example.com/a", "example.com/b", "example.com/v")), Vec::<String>::new());
+        assert_eq!(changed(spec("example.com/x", "example.com/b", "example.com/v")), ["/spec/containers/0/image"]);
+        assert_eq!(
+            changed(spec("example.com/a", "example.com/b", "example.com/x")),
+            ["/spec/volumes/0/image/reference"]
+        );
+        // Two containers that swap their images both changed.
+        assert_eq!(
+            changed(spec("example.com/b", "example.com/a", "example.com/v")),
+            ["/spec/containers/0/image", "/spec/containers/1/image"]
+        );
+        // The same image under another name, or in another list, is new.
+        for new in [
+            json!({"containers": containers(&[("other", "example.com/a")])}),
+            json!({"initContainers": containers(&[("web", "example.com/a")])}),
+            json!({"ephemeralContainers": containers(&[("web", "example.com/a")])}),
+            json!({"volumes": [{"name": "web", "image": {"reference": "example.com/a"}}]}),
+        ] {
+            assert_eq!(changed(new.clone()).len(), 1, "{new}");
+        }
+        // The place in the list does not matter.
+        assert!(
+            changed(json!({"containers": containers(&[("side", "example.com/b"), ("web", "example.com/a")])}))
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn an_update_without_a_readable_old_object_asks_about_every_image() {
+        let new = || Some(json!({"containers": containers(&[("web", "example.com/a")])}));
+        for old in [None, Some(json!(null)), Some(json!(5)), Some(json!({"containers": "example.com/a"}))] {
+            assert_eq!(pointers(&review(pod(), "UPDATE", new(), old)), ["/spec/containers/0/image"]);
+        }
+    }
+
+    #[test]
+    fn deletions_and_connections_ask_about_nothing_whatever_they_are_about() {
+        for operation in ["DELETE", "CONNECT"] {
+            assert!(pointers(&review(pod(), operation, None, Some(json!({"containers": 5})))).is_empty());
+        }
+        let mut exec = review(pod(), "CONNECT", None, None);
+        exec["request"]["kind"]["kind"] = json!("PodExecOptions");
+        assert!(pointers(&exec).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_unknown() {
+        let good = || review(pod(), "CREATE", Some(json!({"containers": []})), None);
+        for (member, name, value) in [
+            ("resource", "resource", "widgets"),
+            ("resource", "group", "example.com"),
+            ("resource", "version", "v2"),
+            ("kind", "kind", "Eviction"),
+            ("kind", "group", "policy"),
+            ("kind", "version", "v1beta1"),
+        ] {
+            let mut review = good();
+            review["request"][member][name] = json!(value);
+            assert_eq!(asked(&review), Err(Unreadable::UnknownResource), "{member}.{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_subresource_that_carries_the_object_is_read_like_it() {
+        for subresource in ["ephemeralcontainers", "status", "resize"] {
+            let mut review = review(pod(), "UPDATE", Some(json!({"containers": containers(&[("web", "a")])})), None);
+            review["request"]["subResource"] = json!(subresource);
+            assert_eq!(pointers(&review), ["/spec/containers/0/image"]);
+        }
+    }
+
+    #[test]
+    fn an_object_of_another_shape_is_refused_and_not_skipped() {
+        assert_eq!(asked(&review(pod(), "CREATE", None, None)), Err(Unreadable::NoObject));
+        for pod_spec in [
+            json!(null),
+            json!("containers"),
+            json!([]),
+            json!({"containers": {"name": "web", "image": "example.com/a"}}),
+            json!({"containers": [null]}),
+            json!({"containers": ["example.com/a"]}),
+            json!({"containers": [{"name": "web", "image": 5}]}),
+            json!({"containers": [{"name": "web", "image": ["example.com/a"]}]}),
+            json!({"initContainers": [{"name": {}, "image": "example.com/a"}]}),
+            json!({"volumes": [{"name": "v", "image": "example.com/a"}]}),
+            json!({"volumes": [{"name": "v", "image": {"reference": {}}}]}),
+        ] {
+            for carrier in [pod(), Carrier::find("batch", "v1", "cronjobs", "CronJob").unwrap()] {
+                let error = asked(&review(carrier, "CREATE", Some(pod_spec.clone()), None)).unwrap_err();
+                let expected = format!("/{}", carrier.pod_spec.join("/"));
+                assert!(
+                    matches!(&error, Unreadable::Shape { pointer, .. } if *pointer == expected),
+                    "{pod_spec}: {error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_without_an_image_is_asked_about_as_empty() {
+        let spec = json!({"containers": [{"name": "web"}, {"name": "b", "image": null}], "volumes": [{"name": "v", "image": {}}]});
+        let found = asked(&review(pod(), "CREATE", Some(spec), None)).unwrap();
+        assert!(found.len() == 3 && found.iter().all(|(.., image)| image.is_empty()), "{found:?}");
+    }
+
+    #[test]
+    fn a_member_that_stands_there_twice_hides_no_image() {
+        let good = r#"{"containers":[{"name":"web","image":"example.com/a"}]}"#;
+        let body =
+            |object: &str| review(pod(), "CREATE", Some(json!({})), None).to_string().replace(r#"{"spec":{}}"#, object);
+        assert!(asked_in(&body(&format!(r#"{{"spec":{good}}}"#))).is_ok());
+        for object in [
+            format!(r#"{{"spec":{good},"spec":{{"containers":[]}}}}"#),
+            format!(r#"{{"spec":{{"containers":[]}},"sp\u0065c":{good}}}"#),
+            r#"{"spec":{"containers":[{"name":"web","image":"a","image":"b"}]}}"#.to_owned(),
+            r#"{"spec":{"containers":[{"name":"web","image":"a","im\u0061ge":"b"}]}}"#.to_owned(),
+            r#"{"spec":{"containers":[],"containers":[]}}"#.to_owned(),
+            r#"{"spec":{"volumes":[{"name":"v","image":{},"image":{}}]}}"#.to_owned(),
+        ] {
+            assert!(matches!(asked_in(&body(&object)), Err(Unreadable::Shape { .. })), "{object}");
+        }
+        let twice = review(pod(), "CREATE", Some(json!({})), None)
+            .to_string()
+            .replace(r#""object":"#, r#""object":{},"object":"#);
+        assert!(matches!(Review::parse(twice.as_bytes()), Err(NotAReview::Malformed(_))));
+    }
+
+    #[test]
+    fn what_is_no_review_says_why() {
+        let refused = |body: &str| Review::parse(body.as_bytes()).unwrap_err().to_string();
+        let whole = review(pod(), "CREATE", Some(json!({"containers": []})), None);
+        assert!(refused("").contains("EOF"));
+        assert!(refused(&whole.to_string()[..200]).contains("not an AdmissionReview"));
+        assert!(refused(&format!("{whole} garbage")).contains("trailing"));
+        assert!(refused("[]").contains("not an AdmissionReview"));
+        assert!(refused("{}").contains("expected apiVersion admission.k8s.io/v1"));
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut review = whole.clone();
+            change(&mut review);
+            refused(&review.to_string())
+        };
+        assert!(
+            with(&|review| review["apiVersion"] = json!("admission.k8s.io/v1beta1"))
+                .contains("found admission.k8s.io/v1beta1")
+        );
+        assert!(
+            with(&|review| review["kind"] = json!("Pod\u{1b}[2J")).contains("found admission.k8s.io/v1 and Pod\\u{1b}")
+        );
+        assert!(with(&|review| review["request"] = json!(null)).contains("no request"));
+        assert!(with(&|review| review["request"]["uid"] = json!("")).contains("uid"));
+        assert!(with(&|review| review["request"]["uid"] = json!("x".repeat(129))).contains("uid"));
+        assert!(with(&|review| review["request"]["operation"] = json!("PATCH")).contains("PATCH"));
+        assert!(with(&|review| review["request"]["operation"] = json!("x".repeat(9000))).len() < 300);
+        assert!(with(&|review| review["request"]["kind"] = json!(5)).contains("invalid type"));
+    }
+
+    #[test]
+    fn strings_are_borrowed_unless_they_have_escapes() {
+        let spec = json!({"containers": containers(&[("web", "example.com/a"), ("quoted", "a\"b")])});
+        let body = review(pod(), "CREATE", Some(spec), None).to_string();
+        let review = Review::parse(body.as_bytes()).unwrap();
+        let Subject::Images(images) = review.subject().unwrap() else { panic!() };
+        assert!(matches!(images.to_decide[0].image, Cow::Borrowed("example.com/a")));
+        assert!(matches!(&images.to_decide[1].image, Cow::Owned(text) if text == "a\"b"));
+        assert!(matches!(review.uid, Cow::Borrowed(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Review::parse(&body).map(|review| review.subject().map(|_| ()));
+        }
+
+        #[test]
+        fn a_review_with_a_byte_changed_never_panics(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let spec = json!({"containers": containers(&[("web", "example.com/a")])});
+            let mut body = review(pod(), "UPDATE", Some(spec.clone()), Some(spec)).to_string().into_bytes();
+            let at = at.index(body.len());
+            body[at] = byte;
+            let _ = Review::parse(&body).map(|review| review.subject().map(|_| ()));
+        }
+
+        #[test]
+        fn every_new_or_changed_image_is_asked_about_and_no_other(
+            old in proptest::collection::vec(("[ab]", "[xyz]"), 0..5),
+            new in proptest::collection::vec(("[ab]", "[xyz]"), 0..5),
+        ) {
+            let list = |all: &[(String, String)]| {
+                json!({"containers": all.iter().map(|(name, image)| json!({"name": name, "image": image})).collect::<Vec<_>>()})
+            };
+            let found = pointers(&review(pod(), "UPDATE", Some(list(&new)), Some(list(&old))));
+            let expected: Vec<_> = (0..new.len())
+                .filter(|&index| !old.contains(&new[index]))
+                .map(|index| format!("/spec/containers/{index}/image"))
+                .collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

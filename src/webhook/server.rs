@@ -1,0 +1,356 @@
+//! The HTTPS server: bounds on bytes, time and number, and one handler for both passes.
+//!
+//! What is not a review gets a 4xx and a reason. What is one always gets an answer to its uid, even when the gate is
+//! overloaded, late, or at fault: the API server passes only such answers on, with their status, to whoever asked.
+
+use std::{
+    future::Future,
+    net::TcpListener,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer,
+    http::{Method, StatusCode, header},
+    web::{self, Bytes, BytesMut},
+};
+use futures_util::{FutureExt as _, StreamExt as _};
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Decide, Settings, patch,
+    response::{self, Answer},
+    review::{Images, Review, Subject},
+};
+use crate::gate::{Admission, Decision, ImageUse};
+use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
+use crate::operations::Metrics;
+use crate::verdict::Refusal;
+
+/// Longer than the 90 s after which Go's clients give up an idle connection: whoever closes first must be the API server.
+/// A review that meets a connection just being closed is lost, and with it the pod's creation.
+const KEEP_ALIVE: Duration = Duration::from_mins(3);
+/// How long before the API server's own time-out an answer must be there, and the gate's after its deadline.
+const MARGIN: Duration = Duration::from_millis(500);
+/// The gate ends by its deadline; this much later, it is ended.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop`, then lets running reviews end for at most [`Settings::stop_within`].
+///
+/// # Errors
+/// The listener can't be used.
+pub async fn run<D: Decide>(
+    listener: TcpListener,
+    tls: ServerConfig,
+    gate: Arc<D>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let Settings { connections_per_worker, client_timeout, stop_within, workers, .. } = settings;
+    let state =
+        web::Data::new(State { gate, settings, metrics, running: Bounded::default(), bytes: Bounded::default() });
+    HttpServer::new(move || {
+        App::new()
+            .app_data(state.clone())
+            .service(endpoint::<D>(MUTATE, Pass::Mutate))
+            .service(endpoint::<D>(VALIDATE, Pass::Validate))
+            .default_service(web::to(|| async { refuse(StatusCode::NOT_FOUND, NOT_HERE) }))
+    })
+    .workers(workers)
+    .max_connections(connections_per_worker)
+    .tcp_nodelay(true)
+    .keep_alive(KEEP_ALIVE)
+    .client_request_timeout(client_timeout)
+    .tls_handshake_timeout(client_timeout)
+    .shutdown_signal(stop)
+    .shutdown_timeout(stop_within.as_secs().max(1))
+    .listen_rustls_0_23(listener, tls)?
+    .run()
+    .await
+}
+
+const NOT_HERE: &str = "reviews are taken at /mutate and /validate";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Mutate,
+    Validate,
+}
+
+struct State<D> {
+    gate: Arc<D>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    running: Bounded,
+    bytes: Bounded,
+}
+
+fn endpoint<D: Decide>(path: &str, pass: Pass) -> actix_web::Resource {
+    web::resource(path)
+        .route(web::post().to(move |state: web::Data<State<D>>, request: HttpRequest, payload: web::Payload| {
+            answer(pass, state, request, payload)
+        }))
+        .default_service(web::to(|request: HttpRequest| async move {
+            let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "a review is sent with POST");
+            response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST"));
+            if request.method() == Method::HEAD { response.drop_body().map_into_boxed_body() } else { response }
+        }))
+}
+
+/// Reads a review and answers it.
+async fn answer<D: Decide>(
+    pass: Pass,
+    state: web::Data<State<D>>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let State { settings, metrics, bytes, .. } = &**state;
+    let time = time_for(settings.deadline, request.query_string());
+    let deadline = Instant::now() + time;
+    // Held until the answer is there.
+    let mut held = Held { of: bytes, taken: 0 };
+    let malformed = |status: StatusCode, why: &str| {
+        metrics.review("none", "malformed", Duration::ZERO);
+        tracing::warn!(peer = ?request.peer_addr(), status = status.as_u16(), why, "not a review");
+        refuse(status, why)
+    };
+    if !is_json(&request) {
+        return malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a review has the Content-Type application/json");
+    }
+    let body = match timeout_at(deadline, receive(&request, payload, settings, &mut held)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(problem)) => {
+            let (status, why) = problem.answer(settings);
+            return malformed(status, &why);
+        }
+        Err(_) => return malformed(StatusCode::REQUEST_TIMEOUT, "the review did not arrive in time"),
+    };
+    let started = Instant::now();
+    let review = match Review::parse(&body) {
+        Ok(review) => review,
+        Err(error) => return malformed(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    // A panic is a bug; it must not take the other reviews of this connection with it, nor allow anything.
+    let decided = AssertUnwindSafe(decide(pass, &state, &review, deadline, time)).catch_unwind().await;
+    let Answer { body, verdict } = decided.unwrap_or_else(|_| {
+        tracing::error!(uid = %review.uid, "the gate panicked; the review is refused");
+        match pass {
+            Pass::Mutate => response::mutation(&review, &[]),
+            Pass::Validate => response::internal_error(&review),
+        }
+    });
+    metrics.review(review.operation.label(), verdict, started.elapsed());
+    HttpResponse::Ok().content_type("application/json").body(body)
+}
+
+/// Whatever keeps `/mutate` from deciding, it leaves the object as it is: `/validate` decides.
+async fn decide<D: Decide>(
+    pass: Pass,
+    state: &State<D>,
+    review: &Review<'_>,
+    deadline: Instant,
+    time: Duration,
+) -> Answer {
+    let images = match (review.subject(), pass) {
+        (Ok(Subject::Images(images)), Pass::Mutate) if !images.carrier.is_pod => {
+            return response::mutation(review, &[]);
+        }
+        (Ok(Subject::Images(images)), _) => images,
+        (Ok(Subject::Nothing) | Err(_), Pass::Mutate) => return response::mutation(review, &[]),
+        (Ok(Subject::Nothing), Pass::Validate) => return response::allowed(review),
+        (Err(why), Pass::Validate) => {
+            tracing::warn!(uid = %review.uid, resource = ?review.resource, %why, "review refused");
+            return response::unreadable(review, &why);
+        }
+    };
+    if pass == Pass::Validate {
+        for _ in 0..images.unchanged {
+            state.metrics.image("unchanged", "", "", "");
+        }
+    }
+    let decisions = match admit(pass, state, review, &images, deadline, time).await {
+        Ok(decisions) => decisions,
+        Err(refusal) => {
+            tracing::warn!(uid = %review.uid, code = refusal.code().as_str(), "review not decided");
+            return match pass {
+                Pass::Mutate => response::mutation(review, &[]),
+                Pass::Validate => response::refused(review, &refusal),
+            };
+        }
+    };
+    match pass {
+        Pass::Mutate => response::mutation(review, &patch::operations(&images, &decisions)),
+        Pass::Validate => response::validation(review, &images, &decisions),
+    }
+}
+
+/// Asks the gate, within bounds.
+async fn admit<D: Decide>(
+    pass: Pass,
+    state: &State<D>,
+    review: &Review<'_>,
+    images: &Images<'_>,
+    deadline: Instant,
+    time: Duration,
+) -> Result<Vec<Decision>, Refusal> {
+    if images.to_decide.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut running = Held { of: &state.running, taken: 0 };
+    if !running.take(1, state.settings.reviews_at_once) {
+        return Err(Refusal::Overloaded);
+    }
+    let runs_as_written = pass == Pass::Validate && images.carrier.is_pod;
+    let uses: Vec<_> = images.to_decide.iter().map(|place| ImageUse { text: &place.image, runs_as_written }).collect();
+    let admission = Admission {
+        namespace: Some(&*review.namespace).filter(|namespace| !namespace.is_empty()),
+        images: &uses,
+        now: Timestamp::now(),
+        deadline,
+    };
+    timeout_at(deadline + GRACE, state.gate.decide(&admission))
+        .await
+        .map_err(|_| Refusal::DeadlineExceeded { after: time })
+}
+
+/// The time for a review: the configuration's, or less where the caller (`?timeout=10s`) waits less.
+fn time_for(deadline: Duration, query: &str) -> Duration {
+    let timeout = query.split('&').find_map(|pair| pair.strip_prefix("timeout="));
+    match timeout.and_then(|timeout| humantime::parse_duration(timeout).ok()) {
+        Some(timeout) => deadline.min(timeout.saturating_sub(MARGIN.min(timeout / 4))),
+        None => deadline,
+    }
+}
+
+fn is_json(request: &HttpRequest) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Why a body did not arrive.
+enum NoBody {
+    TooLarge,
+    Overloaded,
+    Broken,
+}
+
+impl NoBody {
+    fn answer(&self, settings: &Settings) -> (StatusCode, String) {
+        match self {
+            Self::TooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("a review has at most {} bytes (limits.reviewBytes)", settings.review_bytes),
+            ),
+            Self::Overloaded => (StatusCode::TOO_MANY_REQUESTS, "too many reviews at once".to_owned()),
+            Self::Broken => (StatusCode::BAD_REQUEST, "the body broke off".to_owned()),
+        }
+    }
+}
+
+/// Receives a body within the bounds of one review and of all.
+async fn receive(
+    request: &HttpRequest,
+    mut payload: web::Payload,
+    settings: &Settings,
+    held: &mut Held<'_>,
+) -> Result<Bytes, NoBody> {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > settings.review_bytes) {
+        return Err(NoBody::TooLarge);
+    }
+    // Most reviews arrive in one piece, and need no copy.
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    let mut length = 0;
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| NoBody::Broken)?;
+        length += chunk.len();
+        if length > settings.review_bytes {
+            return Err(NoBody::TooLarge);
+        }
+        if !held.take(chunk.len(), settings.bytes_at_once) {
+            return Err(NoBody::Overloaded);
+        }
+        if first.is_empty() {
+            first = chunk;
+        } else {
+            if whole.is_empty() {
+                whole.reserve(announced.unwrap_or(length).max(length));
+                whole.extend_from_slice(&first);
+            }
+            whole.extend_from_slice(&chunk);
+        }
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// How much of something is taken, by all workers together.
+#[derive(Default)]
+struct Bounded(AtomicUsize);
+
+/// What one review has taken; given back when it ends, however it ends.
+struct Held<'a> {
+    of: &'a Bounded,
+    taken: usize,
+}
+
+impl Held<'_> {
+    /// Takes so much more, unless that would be more than `most` in all.
+    fn take(&mut self, amount: usize, most: usize) -> bool {
+        let more = |taken: usize| taken.checked_add(amount).filter(|&sum| sum <= most);
+        let taken = self.of.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok();
+        if taken {
+            self.taken += amount;
+        }
+        taken
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.taken, Ordering::AcqRel);
+    }
+}
+
+fn refuse(status: StatusCode, why: &str) -> HttpResponse {
+    HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(format!("{why}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_timeout_shortens_the_deadline_and_never_lengthens_it() {
+        let time = |query| time_for(Duration::from_secs(8), query);
+        assert_eq!(time(""), Duration::from_secs(8));
+        assert_eq!(time("timeout=10s"), Duration::from_secs(8));
+        assert_eq!(time("timeout=30s"), Duration::from_secs(8));
+        assert_eq!(time("a=b&timeout=5s"), Duration::from_millis(4500));
+        assert_eq!(time("timeout=1s"), Duration::from_millis(750));
+        assert_eq!(time("timeout=0s"), Duration::ZERO);
+        assert_eq!(time("timeout=soon"), Duration::from_secs(8));
+    }
+
+    #[test]
+    fn what_is_taken_is_bounded_and_given_back() {
+        let bounded = Bounded::default();
+        {
+            let (mut one, mut two) = (Held { of: &bounded, taken: 0 }, Held { of: &bounded, taken: 0 });
+            assert!(one.take(60, 100));
+            assert!(!two.take(50, 100));
+            assert!(two.take(40, 100));
+            assert!(!one.take(usize::MAX, 100));
+        }
+        assert_eq!(bounded.0.load(Ordering::Acquire), 0);
+    }
+}

@@ -1,0 +1,65 @@
+//! Text of the object under review, made fit to stand in messages, logs and annotations.
+
+use std::fmt::{self, Write as _};
+
+/// Text from outside: only printable ASCII as it is, the rest escaped, and no more than so many characters of it.
+pub(super) struct Outside<'a>(pub(super) &'a str, pub(super) usize);
+
+impl fmt::Display for Outside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(text, most) = *self;
+        for (count, character) in text.chars().enumerate() {
+            if count == most {
+                return f.write_char('…');
+            }
+            match character {
+                '"' => f.write_str("\\\"")?,
+                ' '..='~' => f.write_char(character)?,
+                other => write!(f, "{}", other.escape_unicode())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts a text of our own on one line of at most `most` bytes; cut where it is longer.
+pub(super) fn one_line(mut text: String, most: usize) -> String {
+    if text.contains(char::is_control) {
+        text = text.split(char::is_control).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+    }
+    if text.len() > most {
+        let cut = text.floor_char_boundary(most.saturating_sub('…'.len_utf8()));
+        text.truncate(cut);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn control_characters_and_look_alikes_are_escaped() {
+        assert_eq!(Outside("a\"b\u{1b}[31m\nаb", 20).to_string(), "a\\\"b\\u{1b}[31m\\u{a}\\u{430}b");
+        assert_eq!(Outside("abcdef", 3).to_string(), "abc…");
+    }
+
+    proptest! {
+        #[test]
+        fn one_line_is_one_line_and_bounded(text in "\\PC*|(.|\n){0,400}", most in 3usize..300) {
+            let line = one_line(text, most);
+            prop_assert!(line.len() <= most);
+            prop_assert!(!line.contains(char::is_control));
+        }
+
+        #[test]
+        fn outside_text_is_printable_and_bounded(text in "(.|\n){0,400}") {
+            let shown = Outside(&text, 50).to_string();
+            prop_assert!(shown.chars().all(|character| matches!(character, ' '..='~' | '…')));
+            prop_assert!(shown.len() <= 50 * 10 + 3);
+        }
+    }
+}
