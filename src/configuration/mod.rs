@@ -1,4 +1,7 @@
-//! The checked configuration (`sealgate.yaml`). Reading and checking the file is [`document`]'s business.
+//! The checked configuration (`sealgate.yaml`). Reading and checking the file is [`load()`]'s business.
+
+mod document;
+mod load;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,6 +10,9 @@ use url::Url;
 
 use crate::image::{Scope, ScopeMap};
 use crate::policy::Mode;
+
+pub use document::schema;
+pub use load::load;
 
 /// Everything that a configuration file says, defaults filled in, paths made absolute from the file's folder.
 #[derive(Clone, Debug)]

@@ -1,6 +1,9 @@
-//! The checked policy: what decides. Files become this in [`document`] (policy files) and [`policy_json`]
-//! (containers-policy.json); after that, nothing here can be malformed.
+//! The checked policy: what decides. Files become this in [`load()`], which reads policy files itself and hands containers-policy.json
+//! to [`policy_json`]; after that, nothing here can be malformed.
 
+mod check;
+mod document;
+mod load;
 pub mod policy_json;
 
 use std::{
@@ -16,6 +19,10 @@ use jiff::Timestamp;
 
 use crate::image::{Digest, Reference, Repository, ScopeMap};
 use crate::signature::Certificate;
+
+pub use document::schema;
+pub(crate) use document::{API_VERSION, RawMode};
+pub use load::load;
 
 /// A policy file as it was read. Whoever reads it bounds its size.
 #[derive(Clone, Debug)]

@@ -1,0 +1,336 @@
+//! The configuration as it is written; [`super::load()`] checks it.
+//!
+//! The JSON schema in docs/configuration.schema.json is made from these types, so their comments are for people who write
+//! configurations.
+
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, Visitor},
+};
+
+use crate::policy::RawMode;
+use crate::yaml::{Lenient, Located};
+
+/// The configuration of Sealgate. See docs/configuration.md.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(title = "The configuration of Sealgate")]
+pub(super) struct RawConfiguration {
+    /// Which version of this format it is.
+    pub(super) api_version: ApiVersion,
+    /// What this file is.
+    pub(super) kind: Kind,
+    /// The policy folder or file. All paths are relative to this file. The gate needs it.
+    pub(super) policies: Option<Located<Box<str>>>,
+    /// Serve a policy.json whose default accepts anything.
+    #[serde(default)]
+    pub(super) accept_anything_by_default: bool,
+    /// The gate's listener.
+    #[serde(default)]
+    pub(super) webhook: RawWebhook,
+    /// Where /metrics, /healthz and /readyz are served; left out: nowhere.
+    pub(super) metrics: Option<RawMetrics>,
+    /// How registries are talked to. The most specific scope's entry holds, alone.
+    #[serde(default)]
+    pub(super) registries: Vec<Lenient<RawRegistry>>,
+    /// How long what was learned is kept.
+    #[serde(default)]
+    pub(super) caches: RawCaches,
+    /// The store; `sealgate gateway` needs it.
+    pub(super) gateway: Option<RawGateway>,
+    /// Bounds on what comes from outside.
+    #[serde(default)]
+    pub(super) limits: RawLimits,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum ApiVersion {
+    #[serde(rename = "sealgate.dev/v1")]
+    V1,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(super) enum Kind {
+    Configuration,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawWebhook {
+    /// Address and port. Default: `0.0.0.0:8443`.
+    pub(super) listen: Option<Located<Box<str>>>,
+    /// Its certificate, read again when it changes. Left out: made, and kept in `certs/`.
+    pub(super) certificate: Option<RawCertificate>,
+    /// PEM file of a CA: only callers with a certificate of it are served. Left out: all callers.
+    pub(super) client_ca: Option<Located<Box<str>>>,
+    /// How long a review may take; below the webhook's `timeoutSeconds`. Default: `8s`.
+    pub(super) deadline: Option<Located<RawDuration>>,
+    /// The mode of rules that have none, and where no rule covers an image. Default: `enforce`.
+    pub(super) mode: Option<RawMode>,
+    /// Whether a pod must name the digest of an image that must be signed. Default: `required`.
+    pub(super) pin: Option<RawPin>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum RawPin {
+    /// A pod names a digest, or is refused. (/mutate writes it.)
+    Required,
+    /// Tags may stay: what runs then is what the node pulls, not what was verified.
+    Off,
+}
+
+/// A server's certificate.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawCertificate {
+    /// PEM file of the chain, the server's own certificate first.
+    pub(super) file: Located<Box<str>>,
+    /// PEM file of the private key.
+    pub(super) key: Located<Box<str>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawMetrics {
+    /// Address and port. Default: `0.0.0.0:9090`.
+    pub(super) listen: Option<Located<Box<str>>>,
+}
+
+/// How one registry, or a part of it, is talked to.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawRegistry {
+    /// What this entry is about: `*`, `*.example.com`, `host`, `host/namespace`, `host/namespace/repo`.
+    pub(super) scope: Located<Box<str>>,
+    /// PEM file of CAs that count beside the system's.
+    pub(super) ca_file: Option<Located<Box<str>>>,
+    /// Plain HTTP, or a certificate that is not checked.
+    #[serde(default)]
+    pub(super) insecure: bool,
+    /// Credentials. Left out: none.
+    pub(super) credentials: Option<Located<RawCredentials>>,
+    /// Where its tokens come from, if not from its own host or domain, like `https://login.example.com`.
+    #[serde(default)]
+    pub(super) token_realms: Vec<Located<Box<str>>>,
+    /// Where signatures are, asked side by side. Left out: the registry's own extension where it announces one.
+    #[schemars(length(min = 1))]
+    pub(super) signatures: Option<Located<Vec<Located<Lenient<RawSource>>>>>,
+    /// Prefixes that hold copies of what lies below `scope`, like `mirror.example.com/acme`.
+    #[serde(default)]
+    pub(super) mirrors: Vec<Located<Box<str>>>,
+}
+
+/// Either `username` and `passwordFile`, or `dockerConfig`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawCredentials {
+    pub(super) username: Option<Located<Box<str>>>,
+    /// The file with the password, read again for every token.
+    pub(super) password_file: Option<Located<Box<str>>>,
+    /// A Docker configuration file with `auths`. Credential helpers are not run.
+    pub(super) docker_config: Option<Located<Box<str>>>,
+    /// Known only to say that passwords stand in files.
+    #[schemars(skip)]
+    pub(super) password: Option<Located<Refused>>,
+}
+
+/// A place where signatures are found.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum RawSource {
+    /// An extension endpoint.
+    Extension(RawExtension),
+    /// A lookaside tree.
+    Lookaside(RawLookaside),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawExtension {
+    /// A store's URL. Left out: the registry's own endpoint.
+    pub(super) url: Option<Located<Box<str>>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawLookaside {
+    /// `https://...`, `http://...` or `file:///...`.
+    pub(super) url: Located<Box<str>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawCaches {
+    /// Tag to digest. Default: `30s`.
+    pub(super) tag: Option<Located<RawDuration>>,
+    /// Digest to signatures. Default: `10m`. "None found" is kept for 10 s at the most.
+    pub(super) signatures: Option<Located<RawDuration>>,
+    /// How long a verified digest may be admitted again while its registry is down. Default: `0s`, not at all.
+    pub(super) last_known_good: Option<Located<RawDuration>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawGateway {
+    /// Address and port. Default: `127.0.0.1:5000`.
+    pub(super) listen: Option<Located<Box<str>>>,
+    /// Its certificate. Left out: plain HTTP, on loopback only.
+    pub(super) certificate: Option<RawCertificate>,
+    /// Everyone who reaches the listener may store signatures, although it is not on loopback.
+    #[serde(default)]
+    pub(super) anyone_may_sign: bool,
+    /// The registry that it stands in front of.
+    pub(super) registry: RawUpstream,
+    /// Where signatures are kept. Default: `{redb: {file: data/signatures.redb}}`.
+    pub(super) store: Option<RawStore>,
+    /// Known only to say that it is not supported yet.
+    #[schemars(skip)]
+    pub(super) access: Option<Located<Refused>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawUpstream {
+    /// `https://host[:port]` or `http://host[:port]`.
+    pub(super) url: Located<Box<str>>,
+    /// PEM file of CAs that count beside the system's.
+    pub(super) ca_file: Option<Located<Box<str>>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum RawStore {
+    /// One file on this machine.
+    Redb(RawRedb),
+    /// Known only to say that it is not supported yet.
+    #[schemars(skip)]
+    Etcd(Located<Refused>),
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawRedb {
+    /// The file. Default: `data/signatures.redb`.
+    pub(super) file: Option<Located<Box<str>>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawLimits {
+    /// Bytes of a review. Default: `8MiB`.
+    pub(super) review_bytes: Option<Located<RawSize>>,
+    /// Bytes of a manifest. Default: `4MiB`.
+    pub(super) manifest_bytes: Option<Located<RawSize>>,
+    /// Bytes of a list of signatures. Default: `4MiB`.
+    pub(super) signature_list_bytes: Option<Located<RawSize>>,
+    /// Signatures tried for one image. Default: 64.
+    #[schemars(range(min = 1))]
+    pub(super) signatures_per_image: Option<Located<i64>>,
+    /// Different images of one review. Default: 128.
+    #[schemars(range(min = 1))]
+    pub(super) images_per_review: Option<Located<i64>>,
+}
+
+/// A duration: `30s`, `10m`, `1h 30m`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawDuration(pub(super) std::time::Duration);
+
+/// A number of bytes: `8MiB`, or a plain number.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawSize(pub(super) u64);
+
+/// Whatever stands there is not looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused;
+
+impl<'de> Deserialize<'de> for Refused {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DurationVisitor;
+
+        impl Visitor<'_> for DurationVisitor {
+            type Value = RawDuration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration like 30s or 10m")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<RawDuration, E> {
+                let duration = humantime::parse_duration(text);
+                duration
+                    .map(RawDuration)
+                    .map_err(|error| E::custom(format!("{text:?} is not a duration like 30s or 10m: {error}")))
+            }
+        }
+
+        deserializer.deserialize_any(DurationVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SizeVisitor;
+
+        impl Visitor<'_> for SizeVisitor {
+            type Value = RawSize;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size like 8MiB")
+            }
+
+            fn visit_u64<E: Error>(self, bytes: u64) -> Result<RawSize, E> {
+                Ok(RawSize(bytes))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<RawSize, E> {
+                let size = text.parse::<bytesize::ByteSize>();
+                size.map(|size| RawSize(size.as_u64()))
+                    .map_err(|_| E::custom(format!("{text:?} is not a size like 8MiB")))
+            }
+        }
+
+        deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+impl JsonSchema for RawDuration {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "examples": ["30s", "10m"] })
+    }
+}
+
+impl JsonSchema for RawSize {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "integer"], "examples": ["8MiB"] })
+    }
+}
+
+/// The JSON schema of the configuration.
+pub fn schema() -> Schema {
+    schemars::schema_for!(RawConfiguration)
+}

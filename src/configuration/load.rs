@@ -1,0 +1,510 @@
+//! From the file to the checked configuration.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use url::Url;
+
+use super::{
+    Caches, Certificate, Configuration, Credentials, Gateway, Limits, Registries, Registry, SignatureSource, Upstream,
+    Webhook,
+    document::{
+        ApiVersion, Kind, RawCaches, RawCertificate, RawConfiguration, RawCredentials, RawGateway, RawLimits, RawPin,
+        RawRegistry, RawSize, RawSource, RawStore, RawUpstream, RawWebhook,
+    },
+};
+use crate::diagnostic::{Diagnostic, Place};
+use crate::image::{Scope, ScopeMap};
+use crate::policy::{API_VERSION, Mode, SourceFile};
+use crate::yaml::{self, Lenient, Located, Source};
+
+/// The API server waits 30 s for a webhook at the most.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(29);
+/// The most that any limit in bytes can be.
+const LARGEST_SIZE: u64 = 1 << 30;
+/// The most that any other limit can be.
+const LARGEST_COUNT: usize = 100_000;
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// Every mistake that can be found at once. Never empty.
+pub fn load(file: &SourceFile) -> Result<Configuration, Vec<Diagnostic>> {
+    let text = std::str::from_utf8(&file.bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&file.bytes[..error.valid_up_to()]);
+        let place = Place::of_bytes(&good, good.len()..good.len());
+        vec![hide_secrets(Diagnostic::at(&file.name, &good, place, "the file is not UTF-8 here"))]
+    })?;
+    load_text(Source { name: &file.name, text }, &file.folder)
+        .map_err(|mistakes| mistakes.into_iter().map(hide_secrets).collect())
+}
+
+fn load_text(source: Source<'_>, folder: &Path) -> Result<Configuration, Vec<Diagnostic>> {
+    let documents = yaml::parse(source)?;
+    let document = match documents.as_slice() {
+        [document] => document,
+        [] => {
+            return Err(vec![
+                Diagnostic::of_file(source.name, "the file is empty")
+                    .suggest(format!("begin with: apiVersion: {API_VERSION}, kind: Configuration")),
+            ]);
+        }
+        [_, second, ..] => {
+            let message = "a configuration file has one document, here begins a second one";
+            return Err(vec![source.mistake(second.place, message).suggest("policies stand in files of their own")]);
+        }
+    };
+    if document.get("kind").and_then(yaml::Node::as_text).is_some_and(|kind| kind.ends_with("SealPolicy")) {
+        let message = "this is a policy, not the configuration";
+        return Err(vec![source.mistake(document.place, message).suggest("name the configuration file with --config")]);
+    }
+    let (raw, mistakes) = yaml::read::<RawConfiguration>(source, document);
+    let mut check = Check { source, folder, mistakes };
+    let configuration = raw.and_then(|raw| check.configuration(raw));
+    match configuration {
+        Some(configuration) if check.mistakes.is_empty() => Ok(configuration),
+        _ => {
+            check.mistakes.sort_by_key(|mistake| mistake.place);
+            Err(check.mistakes)
+        }
+    }
+}
+
+/// Passwords stand in files; where one was written into the configuration by mistake, it must not get into a log.
+fn hide_secrets(mut diagnostic: Diagnostic) -> Diagnostic {
+    let Some(snippet) = &diagnostic.snippet else { return diagnostic };
+    let line = snippet.line.to_lowercase();
+    let suspicious =
+        ["pass", "pwd", "secret", "credential", "token", "auth", "://"].iter().any(|word| line.contains(word));
+    // A URL is harmless unless it has a user in front of its host.
+    let harmless = line.contains("://") && !line.contains('@') && !line.contains("pass");
+    if suspicious && !harmless {
+        diagnostic.snippet = None;
+        if let Some(found) = diagnostic.message.find(", found the text") {
+            diagnostic.message.truncate(found);
+            diagnostic.message.push_str(", found a text");
+        }
+    }
+    diagnostic
+}
+
+struct Check<'a> {
+    source: Source<'a>,
+    folder: &'a Path,
+    mistakes: Vec<Diagnostic>,
+}
+
+impl Check<'_> {
+    fn mistake(&mut self, place: Place, message: impl Into<String>) {
+        self.mistakes.push(self.source.mistake(place, message));
+    }
+
+    fn mistake_with_help(&mut self, place: Place, message: impl Into<String>, suggestion: impl Into<String>) {
+        self.mistakes.push(self.source.mistake(place, message).suggest(suggestion));
+    }
+
+    fn configuration(&mut self, raw: RawConfiguration) -> Option<Configuration> {
+        let RawConfiguration {
+            api_version: ApiVersion::V1,
+            kind: Kind::Configuration,
+            policies,
+            accept_anything_by_default,
+            webhook,
+            metrics,
+            registries,
+            caches,
+            gateway,
+            limits,
+        } = raw;
+        let policies = policies.map(|path| self.path(&path));
+        let webhook_place = webhook.listen.as_ref().map(|listen| listen.place);
+        let webhook = self.webhook(webhook);
+        let metrics_place = metrics.as_ref().and_then(|metrics| Some(metrics.listen.as_ref()?.place));
+        let metrics = metrics.map(|metrics| self.listen(metrics.listen.as_ref(), 9090));
+        if let (Some(Some(metrics)), Some(webhook)) = (metrics, &webhook)
+            && let Some(place) = metrics_place.or(webhook_place)
+            && metrics.port() != 0
+            && metrics.port() == webhook.listen.port()
+            && (metrics.ip() == webhook.listen.ip()
+                || metrics.ip().is_unspecified()
+                || webhook.listen.ip().is_unspecified())
+        {
+            let message = format!("webhook and metrics both listen on port {}", metrics.port());
+            self.mistake_with_help(place, message, "give each a port of its own");
+        }
+        let registries = self.registries(registries);
+        let caches = caches_of(&caches);
+        let gateway = gateway.map(|gateway| self.gateway(gateway));
+        let limits = self.limits(&limits);
+        Some(Configuration {
+            policies: flatten(policies)?,
+            accept_anything_by_default,
+            webhook: webhook?,
+            metrics: flatten(metrics)?,
+            registries,
+            caches,
+            gateway: flatten(gateway)?,
+            limits: limits?,
+        })
+    }
+
+    /// A path, from the file's folder.
+    fn path(&mut self, path: &Located<Box<str>>) -> Option<PathBuf> {
+        if path.is_empty() {
+            self.mistake(path.place, "a path is expected, found nothing");
+            return None;
+        }
+        Some(self.folder.join(&*path.value))
+    }
+
+    fn listen(&mut self, text: Option<&Located<Box<str>>>, default_port: u16) -> Option<SocketAddr> {
+        let Some(text) = text else { return Some((Ipv4Addr::UNSPECIFIED, default_port).into()) };
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Some(address);
+        }
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let suggestion = if text.parse::<IpAddr>().is_ok() || port.is_empty() {
+            format!(
+                "add a port: {}",
+                SocketAddr::new(text.parse().unwrap_or(Ipv4Addr::UNSPECIFIED.into()), default_port)
+            )
+        } else if port.parse::<u16>().is_err() {
+            "a port is a number up to 65535".to_owned()
+        } else if host.is_empty() || host == "*" {
+            format!("write 0.0.0.0:{port}, or [::]:{port}")
+        } else if host.eq_ignore_ascii_case("localhost") {
+            format!("write 127.0.0.1:{port}")
+        } else {
+            "write an IP address, not a name; an IPv6 address stands in brackets".to_owned()
+        };
+        self.mistake_with_help(text.place, format!("{:?} is not an address with a port", text.value), suggestion);
+        None
+    }
+
+    fn certificate(&mut self, raw: &RawCertificate) -> Option<Certificate> {
+        let (chain, key) = (self.path(&raw.file), self.path(&raw.key));
+        Some(Certificate::Files { chain: chain?, key: key? })
+    }
+
+    fn webhook(&mut self, raw: RawWebhook) -> Option<Webhook> {
+        let RawWebhook { listen, certificate, client_ca, deadline, mode, pin } = raw;
+        let listen = self.listen(listen.as_ref(), 8443);
+        let certificate = match certificate {
+            Some(certificate) => self.certificate(&certificate),
+            None => Some(Certificate::Made { folder: self.folder.join("certs") }),
+        };
+        let client_ca = client_ca.map(|path| self.path(&path));
+        let place = deadline.as_ref().map(|deadline| deadline.place);
+        let deadline = deadline.map_or(Duration::from_secs(8), |deadline| deadline.value.0);
+        if let Some(place) = place {
+            if deadline < Duration::from_millis(100) {
+                self.mistake_with_help(place, "no image can be checked within this deadline", "8s is the default");
+            } else if deadline > LONGEST_DEADLINE {
+                let message = "the deadline must be below the webhook's timeoutSeconds, which is 30 at the most";
+                self.mistake_with_help(place, message, "8s goes with timeoutSeconds: 10");
+            }
+        }
+        Some(Webhook {
+            listen: listen?,
+            certificate: certificate?,
+            client_ca: flatten(client_ca)?,
+            deadline,
+            mode: mode.map_or(Mode::Enforce, Into::into),
+            pin_required: pin != Some(RawPin::Off),
+        })
+    }
+
+    fn registries(&mut self, raw: Vec<Lenient<RawRegistry>>) -> Registries {
+        let mut entries = ScopeMap::default();
+        let mut places: HashMap<Scope, Place> = HashMap::new();
+        for raw in raw.into_iter().filter_map(|Lenient(raw)| raw) {
+            let place = raw.scope.place;
+            let Some(registry) = self.registry(raw) else { continue };
+            let scope = registry.scope.clone();
+            if let Some(&first) = places.get(&scope) {
+                let mistake = self.source.mistake(place, format!("two entries have the scope {scope}"));
+                let mistake = mistake.related(self.source.name, first, "it stands here first");
+                self.mistakes.push(mistake.suggest("the most specific scope's entry holds alone; put them together"));
+                continue;
+            }
+            places.insert(scope.clone(), place);
+            let _ = entries.insert(scope, Arc::new(registry));
+        }
+        Registries { entries }
+    }
+
+    fn registry(&mut self, raw: RawRegistry) -> Option<Registry> {
+        let RawRegistry { scope, ca_file, insecure, credentials, token_realms, signatures, mirrors } = raw;
+        let before = self.mistakes.len();
+        let scope_place = scope.place;
+        let scope = match Scope::parse(&scope) {
+            Ok(Scope::Digest(repository, _)) => {
+                let message = "an entry is about a registry or a part of it, not about one image";
+                self.mistake_with_help(scope.place, message, format!("write {repository}"));
+                None
+            }
+            Ok(scope) => Some(scope),
+            Err(error) => {
+                self.mistake(scope.place, format!("{:?} is not a scope: {error}", scope.value));
+                None
+            }
+        };
+        let ca_file = ca_file.map(|path| self.path(&path));
+        let credentials = credentials.map(|credentials| self.credentials(credentials));
+        let token_realms = token_realms.iter().filter_map(|realm| self.token_realm(realm, insecure)).collect();
+        let signatures = signatures.map(|sources| self.signatures(sources));
+        if !mirrors.is_empty() && scope.as_ref().is_some_and(|scope| !matches!(scope, Scope::Prefix(_))) {
+            let message =
+                "mirrors hold copies of what lies below one host or namespace, and this scope covers many hosts";
+            self.mistake_with_help(scope_place, message, "give each host an entry");
+        }
+        let mirrors = mirrors.iter().filter_map(|mirror| self.mirror(mirror)).collect();
+        if self.mistakes.len() > before {
+            return None;
+        }
+        Some(Registry {
+            scope: scope?,
+            ca_file: flatten(ca_file)?,
+            insecure,
+            credentials: flatten(credentials)?,
+            token_realms,
+            signatures,
+            mirrors,
+        })
+    }
+
+    fn mirror(&mut self, text: &Located<Box<str>>) -> Option<Box<str>> {
+        match Scope::parse(text) {
+            Ok(Scope::Prefix(prefix)) => return Some(prefix),
+            Ok(_) => self
+                .mistake(text.place, format!("{:?} is not a mirror: it is a host, or a host and a path", text.value)),
+            Err(error) => self.mistake(text.place, format!("{:?} is not a mirror: {error}", text.value)),
+        }
+        None
+    }
+
+    fn credentials(&mut self, raw: Located<RawCredentials>) -> Option<Credentials> {
+        let Located { value, key, .. } = raw;
+        let RawCredentials { username, password_file, docker_config, password } = value;
+        if let Some(password) = password {
+            let message = "a password does not stand in the configuration";
+            self.mistake_with_help(password.key, message, "put it into a file, and write passwordFile: PATH");
+            return None;
+        }
+        match (username, password_file, docker_config) {
+            (None, None, Some(path)) => self.path(&path).map(Credentials::DockerConfig),
+            (Some(username), Some(path), None) => {
+                if username.is_empty() || username.contains(':') {
+                    self.mistake(username.place, "a user name is not empty and has no colon");
+                    return None;
+                }
+                let password_file = self.path(&path)?;
+                Some(Credentials::Password { username: username.value, password_file })
+            }
+            _ => {
+                self.mistake_with_help(
+                    key,
+                    "credentials are either a user name and a password file, or a Docker configuration file",
+                    "write {username: NAME, passwordFile: PATH} or {dockerConfig: PATH}",
+                );
+                None
+            }
+        }
+    }
+
+    fn token_realm(&mut self, text: &Located<Box<str>>, insecure: bool) -> Option<Url> {
+        let url = self.url(text, if insecure { &["https", "http"] } else { &["https"] })?;
+        if url.path() != "/" {
+            let message = "a token realm is named by its origin; paths don't count";
+            self.mistake_with_help(text.place, message, format!("write {}", url.origin().ascii_serialization()));
+            return None;
+        }
+        Some(url)
+    }
+
+    fn signatures(&mut self, raw: Located<Vec<Located<Lenient<RawSource>>>>) -> Vec<SignatureSource> {
+        if raw.is_empty() {
+            let message = "signatures names no source, so no image would be signed";
+            self.mistake_with_help(raw.key, message, "leave it out to ask the registry's own extension");
+        }
+        let mut sources = Vec::new();
+        for Located { value: Lenient(raw), place, .. } in raw.value {
+            let source = match raw {
+                None => None,
+                Some(RawSource::Extension(extension)) => match extension.url {
+                    None => Some(SignatureSource::RegistryExtension),
+                    Some(url) => self.url(&url, &["https", "http"]).map(SignatureSource::Extension),
+                },
+                Some(RawSource::Lookaside(lookaside)) => {
+                    self.url(&lookaside.url, &["https", "http", "file"]).map(SignatureSource::Lookaside)
+                }
+            };
+            let Some(source) = source else { continue };
+            if sources.contains(&source) {
+                self.mistake(place, "this source stands twice");
+            } else {
+                sources.push(source);
+            }
+        }
+        sources
+    }
+
+    /// A URL of one of these schemes, with a host (but for `file`), and without user, query and fragment.
+    fn url(&mut self, text: &Located<Box<str>>, schemes: &[&str]) -> Option<Url> {
+        let known: Vec<String> = schemes
+            .iter()
+            .map(|scheme| if *scheme == "file" { "file:///path".to_owned() } else { format!("{scheme}://host") })
+            .collect();
+        let url = match Url::parse(text) {
+            Ok(url) => url,
+            Err(error) => {
+                self.mistake_with_help(
+                    text.place,
+                    format!("this is not a URL: {error}"),
+                    format!("write {}", known.join(" or ")),
+                );
+                return None;
+            }
+        };
+        if !schemes.contains(&url.scheme()) {
+            let message = format!("a URL with the scheme {:?} is not taken here", url.scheme());
+            self.mistake_with_help(text.place, message, format!("write {}", known.join(" or ")));
+            return None;
+        }
+        let message = if !url.username().is_empty() || url.password().is_some() {
+            "a URL has no user and no password here"
+        } else if url.query().is_some() || url.fragment().is_some() {
+            "a URL has no query and no fragment here"
+        } else if url.scheme() == "file" && url.host().is_some() {
+            "a file URL has three slashes: file:///path"
+        } else {
+            return Some(url);
+        };
+        self.mistake(text.place, message);
+        None
+    }
+
+    fn gateway(&mut self, raw: RawGateway) -> Option<Gateway> {
+        let RawGateway { listen, certificate, anyone_may_sign, registry, store, access } = raw;
+        let before = self.mistakes.len();
+        if let Some(access) = access {
+            let message = "gateway.access is not supported yet: everyone who reaches the listener may store signatures";
+            self.mistake_with_help(access.key, message, "leave it out, and listen on loopback");
+        }
+        let place = listen.as_ref().map(|listen| listen.place);
+        let listen = match listen {
+            Some(listen) => self.listen(Some(&listen), 5000),
+            None => Some((Ipv4Addr::LOCALHOST, 5000).into()),
+        };
+        let open = listen.is_some_and(|listen| !listen.ip().is_loopback());
+        if let Some(place) = place.filter(|_| open) {
+            if certificate.is_none() {
+                self.mistake_with_help(
+                    place,
+                    "without a certificate the store listens on loopback only: plain HTTP would show credentials to the network",
+                    "add certificate: {file: ..., key: ...}, or listen on 127.0.0.1",
+                );
+            }
+            if !anyone_may_sign {
+                self.mistake_with_help(
+                    place,
+                    "everyone who reaches this listener may store signatures, because there are no roles yet",
+                    "listen on 127.0.0.1, or say that you know it: anyoneMaySign: true",
+                );
+            }
+        }
+        let certificate = certificate.map(|certificate| self.certificate(&certificate));
+        let RawUpstream { url, ca_file } = registry;
+        let url_place = url.place;
+        let url = self.url(&url, &["https", "http"]);
+        if url.as_ref().is_some_and(|url| url.path() != "/") {
+            self.mistake(url_place, "a registry is named by scheme, host and port alone; it serves /v2/");
+        }
+        let ca_file = ca_file.map(|path| self.path(&path));
+        let file = match store {
+            None => None,
+            Some(RawStore::Redb(redb)) => redb.file,
+            Some(RawStore::Etcd(etcd)) => {
+                let message = "gateway.store.etcd is not supported yet";
+                self.mistake_with_help(etcd.key, message, "write {redb: {file: data/signatures.redb}}");
+                None
+            }
+        };
+        let store = match file {
+            None => Some(self.folder.join("data/signatures.redb")),
+            Some(file) => self.path(&file),
+        };
+        if self.mistakes.len() > before {
+            return None;
+        }
+        Some(Gateway {
+            listen: listen?,
+            certificate: flatten(certificate)?,
+            anyone_may_sign,
+            registry: Upstream { url: url?, ca_file: flatten(ca_file)? },
+            store: store?,
+        })
+    }
+
+    fn limits(&mut self, raw: &RawLimits) -> Option<Limits> {
+        let RawLimits { review_bytes, manifest_bytes, signature_list_bytes, signatures_per_image, images_per_review } =
+            raw;
+        let default = Limits::default();
+        let review_bytes = self.size(review_bytes.as_ref(), default.review_bytes);
+        let manifest_bytes = self.size(manifest_bytes.as_ref(), default.manifest_bytes);
+        let signature_list_bytes = self.size(signature_list_bytes.as_ref(), default.signature_list_bytes);
+        let signatures_per_image = self.count(signatures_per_image.as_ref(), default.signatures_per_image);
+        let images_per_review = self.count(images_per_review.as_ref(), default.images_per_review);
+        Some(Limits {
+            review_bytes: review_bytes?,
+            manifest_bytes: manifest_bytes?,
+            signature_list_bytes: signature_list_bytes?,
+            signatures_per_image: signatures_per_image?,
+            images_per_review: images_per_review?,
+        })
+    }
+
+    fn size(&mut self, size: Option<&Located<RawSize>>, default: usize) -> Option<usize> {
+        let Some(size) = size else { return Some(default) };
+        let bytes = size.value.0;
+        if bytes == 0 || bytes > LARGEST_SIZE {
+            self.mistake(size.place, format!("a size is more than 0 and at most 1GiB, found {bytes} bytes"));
+            return None;
+        }
+        usize::try_from(bytes).ok()
+    }
+
+    fn count(&mut self, count: Option<&Located<i64>>, default: usize) -> Option<usize> {
+        let Some(count) = count else { return Some(default) };
+        let number = usize::try_from(count.value).ok().filter(|number| (1..=LARGEST_COUNT).contains(number));
+        if number.is_none() {
+            self.mistake(count.place, format!("a number from 1 to {LARGEST_COUNT} is expected, found {}", count.value));
+        }
+        number
+    }
+}
+
+fn caches_of(raw: &RawCaches) -> Caches {
+    let RawCaches { tag, signatures, last_known_good } = raw;
+    let default = Caches::default();
+    Caches {
+        tag: tag.as_ref().map_or(default.tag, |tag| tag.value.0),
+        signatures: signatures.as_ref().map_or(default.signatures, |signatures| signatures.value.0),
+        last_known_good: last_known_good.as_ref().map_or(default.last_known_good, |kept| kept.value.0),
+    }
+}
+
+/// What was left out is fine; what was not good is not.
+#[allow(clippy::option_option)]
+fn flatten<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(None) => None,
+        Some(good) => Some(good),
+    }
+}
