@@ -98,9 +98,15 @@ pub(crate) fn shown(url: &Url) -> Box<str> {
     url.as_str().into()
 }
 
+/// TLS errors are wrapped in one or more `io::Error`s, whose `source` leaves out what they wrap.
 fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    cause.downcast_ref().or_else(|| inner?.downcast_ref())
+    let mut cause = cause;
+    loop {
+        if let Some(error) = cause.downcast_ref() {
+            return Some(error);
+        }
+        cause = cause.downcast_ref::<io::Error>()?.get_ref()?;
+    }
 }
 
 fn tls_words(error: &rustls::Error) -> &'static str {

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod gpg;
+mod liar;
 mod process;
 mod registry;
 mod scratch;
@@ -12,6 +13,7 @@ mod tests;
 mod watchdog;
 
 pub(crate) use gpg::Gpg;
+pub(crate) use liar::{Asked, Liar, Reply};
 pub(crate) use process::{Process, run, wait_until};
 pub(crate) use registry::{DockerRegistry, Pushed};
 pub(crate) use scratch::Scratch;

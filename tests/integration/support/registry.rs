@@ -44,7 +44,13 @@ impl DockerRegistry {
 
     /// Starts it again at the same address, with what was pushed before.
     pub(crate) fn restart(&mut self) {
-        let (process, address) = start(&self.folder, &self.address, "");
+        self.restart_with("");
+    }
+
+    /// The same, with further configuration.
+    pub(crate) fn restart_with(&mut self, configuration: &str) {
+        self.stop();
+        let (process, address) = start(&self.folder, &self.address, configuration);
         self.process = process;
         self.address = address;
     }

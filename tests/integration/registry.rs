@@ -1,1 +1,0 @@
-//! The registry client with real and with lying registries.

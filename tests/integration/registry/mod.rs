@@ -1,0 +1,91 @@
+//! The registry client with real and with lying registries.
+
+mod lies;
+mod login;
+mod real;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sealgate::{
+    configuration::{Limits, Registries, Registry},
+    gate::{ResolveDigest, ResolvedImage},
+    image::{Reference, Scope},
+    operations::Metrics,
+    registry::Client,
+    verdict::LookupError,
+};
+
+/// Far more than any answer takes here.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// An entry that speaks plain HTTP.
+pub(crate) fn plain(scope: &str) -> Registry {
+    Registry { insecure: true, ..entry(scope) }
+}
+
+pub(crate) fn entry(scope: &str) -> Registry {
+    Registry {
+        scope: Scope::parse(scope).expect("a scope"),
+        ca_file: None,
+        insecure: false,
+        credentials: None,
+        token_realms: Vec::new(),
+        signatures: None,
+        mirrors: Vec::new(),
+    }
+}
+
+/// A client whose policy names no host.
+pub(crate) fn client(entries: Vec<Registry>) -> Client {
+    client_with(entries, Arc::new(Metrics::new()))
+}
+
+pub(crate) fn client_with(entries: Vec<Registry>, metrics: Arc<Metrics>) -> Client {
+    let mut registries = Registries::default();
+    for entry in entries {
+        registries.entries.insert(entry.scope.clone(), Arc::new(entry)).expect("scopes differ");
+    }
+    Client::new(&registries, &Limits::default(), Arc::new(|_: &str| false), metrics).expect("a client")
+}
+
+pub(crate) async fn resolve(client: &Client, image: &str) -> Result<Arc<ResolvedImage>, LookupError> {
+    resolve_within(client, image, LONG).await
+}
+
+pub(crate) async fn resolve_within(
+    client: &Client,
+    image: &str,
+    time: Duration,
+) -> Result<Arc<ResolvedImage>, LookupError> {
+    let image = Reference::for_image(image).expect("a reference");
+    client.resolve(&image, (Instant::now() + time).into()).await
+}
+
+/// A small image's manifest.
+pub(crate) fn manifest(content: &str) -> Vec<u8> {
+    let digest = sealgate::image::Digest::sha256(content.as_bytes());
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":2}},"layers":[]}}"#
+    )
+    .into_bytes()
+}
+
+/// The words of an answer that no registry may give.
+pub(crate) fn misbehaved(outcome: Result<Arc<ResolvedImage>, LookupError>) -> String {
+    match outcome {
+        Err(LookupError::Misbehaved { what, .. }) => what.into(),
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+/// The words of a registry that can't be asked.
+pub(crate) fn unavailable(outcome: Result<Arc<ResolvedImage>, LookupError>) -> String {
+    match outcome {
+        Err(LookupError::Unavailable { cause, .. }) => cause.into(),
+        outcome => panic!("{outcome:?}"),
+    }
+}
