@@ -424,12 +424,71 @@ impl Refusal {
 
     /// What the reader of a denial should do next, one sentence or command. `image` is the image refused.
     pub fn next_step(&self, image: &str) -> String {
-        let _ = image;
-        todo!("next steps")
+        match self {
+            Self::NoPolicy { namespace: Some(namespace) } => {
+                format!("Ask for a rule that covers it in the SealPolicy of namespace {namespace}.")
+            }
+            Self::NoPolicy { namespace: None } => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
+            Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
+            Self::NotPinned { .. } => {
+                "Name it with its digest (name@sha256:...), or create the pod again: the gate pins what it can verify."
+                    .to_owned()
+            }
+            Self::Unsigned(wanted)
+            | Self::UntrustedKey { wanted, .. }
+            | Self::WrongDigest { wanted, .. }
+            | Self::ThresholdNotMet { wanted, .. } => format!("Sign it with: {}", wanted.sign(image)),
+            Self::WrongIdentity { wanted, .. } => {
+                format!("Use the name that was signed, or sign it under this one: {}", wanted.sign(image))
+            }
+            Self::MalformedSignature { wanted, .. }
+            | Self::InvalidSignature { wanted, .. }
+            | Self::ExpiredSignature { wanted, .. }
+            | Self::TooOld { wanted, .. } => format!("Sign it again with: {}", wanted.sign(image)),
+            Self::ExpiredKey { wanted, .. } | Self::RevokedKey { wanted, .. } | Self::WeakAlgorithm { wanted, .. } => {
+                format!("Sign it with a key that is valid now: {}", wanted.sign(image))
+            }
+            Self::InvalidReference(_) => "Write it as host/path:tag or host/path@sha256:...".to_owned(),
+            Self::UnknownResource { .. } => {
+                "Take the resource out of the webhook's rules, or run a version of Sealgate that knows it.".to_owned()
+            }
+            Self::TooManyImages { .. } => "Use fewer images, or raise limits.imagesPerReview.".to_owned(),
+            Self::Lookup(error) => error.next_step().to_owned(),
+            Self::DeadlineExceeded { .. } => {
+                "Try again; if it lasts, see which registry is slow in the gate's log and metrics.".to_owned()
+            }
+            Self::Overloaded => "Try again; if it lasts, run more replicas of the gate.".to_owned(),
+        }
+    }
+}
+
+impl Wanted {
+    /// The command that makes a wanted signature; `KEY` where no certificate is known.
+    fn sign(&self, image: &str) -> String {
+        let key = self.signers.iter().find_map(|(_, fingerprints)| fingerprints.first());
+        match key {
+            Some(key) => format!("sealgate sign {image} --sign-by {key}"),
+            None => format!("sealgate sign {image} --sign-by KEY"),
+        }
     }
 }
 
 impl LookupError {
+    /// What the reader of a denial should do next.
+    fn next_step(&self) -> &'static str {
+        match self {
+            Self::ManifestUnknown { .. } => "Push the image, or correct its name.",
+            Self::UnsupportedManifest { .. } => "Push it again with a current tool.",
+            Self::Unauthorized { .. } => {
+                "Give the gate credentials that may pull it (registries, credentials in its configuration)."
+            }
+            Self::Unavailable { .. } | Self::TimedOut { .. } => {
+                "Try again; if it lasts, see whether the gate can reach the registry."
+            }
+            Self::Misbehaved { .. } => "Tell those who run the registry; the gate's log has what it answered.",
+        }
+    }
+
     /// The code.
     pub fn code(&self) -> Code {
         match self {
@@ -440,5 +499,21 @@ impl LookupError {
             Self::Misbehaved { .. } => Code::RegistryMisbehaved,
             Self::TimedOut { .. } => Code::DeadlineExceeded,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_signature_is_answered_with_the_command_that_makes_it() {
+        let fingerprint = Fingerprint("81AB02".into());
+        let signers = Arc::new([("acme-release".into(), vec![fingerprint])]);
+        let wanted = Wanted { rule: RuleId::new("production", "acme"), signers };
+        assert_eq!(
+            Refusal::Unsigned(wanted).next_step("registry.example.com/acme/web:1"),
+            "Sign it with: sealgate sign registry.example.com/acme/web:1 --sign-by 0x81AB02"
+        );
     }
 }

@@ -386,7 +386,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "until refusals know their next steps"]
     fn a_denial_names_container_image_code_and_what_to_do() {
         let response = validated(&[("web", "acme/web:1")], vec![Err(no_policy())]);
         assert_eq!(response["allowed"], false);
@@ -405,7 +404,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "until refusals know their next steps"]
     fn the_most_severe_refusal_gives_the_status() {
         let status = |verdicts: Vec<Refusal>| {
             let images: Vec<_> = verdicts.iter().map(|_| ("web", "acme/web:1")).collect();
@@ -421,7 +419,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "until refusals know their next steps"]
     fn one_refused_image_of_many_refuses_and_only_it_is_named() {
         let response = validated(
             &[("a", "acme/a"), ("b", "acme/b"), ("c", "acme/c")],
@@ -450,7 +447,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "until refusals know their next steps"]
     fn an_answer_is_bounded_however_many_images_and_whatever_their_names() {
         let name = format!("\u{1b}[2J\n{}", "n".repeat(200));
         let image = "Ünicode\n".repeat(100);
@@ -513,7 +509,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "until refusals know their next steps"]
     fn a_resource_that_is_not_read_is_refused_with_its_name() {
         let body = body(&[], "evic\ntion");
         let review = Review::parse(body.as_bytes()).unwrap();
@@ -575,7 +570,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "until refusals know their next steps"]
     fn a_threshold_says_how_many_signed() {
         let wanted = crate::verdict::refusal::Wanted { rule: RuleId::new("p", "r"), signers: Arc::new([]) };
         let threshold = NonZeroUsize::new(2).unwrap();
