@@ -54,10 +54,23 @@ pub async fn run<D: Decide>(
     metrics: Arc<Metrics>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let server = server(listener, tls, gate, settings, metrics, stop)?;
+    server.await
+}
+
+/// Puts the server together. (Apart from its future, nothing of it can be sent between threads.)
+fn server<D: Decide>(
+    listener: TcpListener,
+    tls: ServerConfig,
+    gate: Arc<D>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<actix_web::dev::Server> {
     let Settings { connections_per_worker, client_timeout, stop_within, workers, .. } = settings;
     let state =
         web::Data::new(State { gate, settings, metrics, running: Bounded::default(), bytes: Bounded::default() });
-    HttpServer::new(move || {
+    let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
             .service(endpoint::<D>(MUTATE, Pass::Mutate))
@@ -73,8 +86,8 @@ pub async fn run<D: Decide>(
     .shutdown_signal(stop)
     .shutdown_timeout(stop_within.as_secs().max(1))
     .listen_rustls_0_23(listener, tls)?
-    .run()
-    .await
+    .run();
+    Ok(server)
 }
 
 const NOT_HERE: &str = "reviews are taken at /mutate and /validate";

@@ -1,0 +1,141 @@
+//! What is not a review, or too much of one: refused, bounded, and the next request is served.
+
+use std::time::Duration;
+
+use sealgate::webhook::Settings;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::fixture::{Server, review};
+
+async fn good_is_served(server: &Server, client: &reqwest::Client) {
+    let review = review(&[("web", "example.com/good:1")]);
+    assert_eq!(server.ask(client, "/validate", &review).await["allowed"], true);
+}
+
+#[tokio::test]
+async fn what_is_not_a_review_gets_a_status_and_a_reason() {
+    let server = Server::start();
+    let client = server.client();
+    let whole = review(&[("web", "example.com/good:1")]).to_string();
+    let json = "application/json";
+    for (method, path, content_type, body, status, reason) in [
+        ("POST", "/validate", json, String::new(), 400, "not an AdmissionReview"),
+        ("POST", "/validate", json, whole[..300].to_owned(), 400, "not an AdmissionReview"),
+        ("POST", "/validate", json, "\u{0}\u{1}garbage".to_owned(), 400, "not an AdmissionReview"),
+        ("POST", "/validate", json, "[".repeat(100_000), 400, "not an AdmissionReview"),
+        ("POST", "/validate", json, whole.replace("k8s.io/v1\"", "k8s.io/v1beta1\""), 400, "expected apiVersion"),
+        ("POST", "/mutate", json, whole.replace("AdmissionReview", "Pod"), 400, "kind AdmissionReview"),
+        ("POST", "/validate", "application/yaml", whole.clone(), 415, "Content-Type application/json"),
+        ("POST", "/validate", "", whole.clone(), 415, "Content-Type application/json"),
+        ("GET", "/validate", "", String::new(), 405, "POST"),
+        ("PUT", "/mutate", json, whole.clone(), 405, "POST"),
+        ("POST", "/", json, whole.clone(), 404, "/mutate and /validate"),
+        ("POST", "/validate/more", json, whole.clone(), 404, "/mutate and /validate"),
+        ("GET", "/metrics", "", String::new(), 404, "/mutate and /validate"),
+    ] {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = client.request(method.clone(), server.url(path)).body(body);
+        if !content_type.is_empty() {
+            request = request.header("content-type", content_type);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{method} {path} {content_type}");
+        if status == 405 {
+            assert_eq!(response.headers()["allow"], "POST");
+        }
+        let text = response.text().await.unwrap();
+        assert!(text.contains(reason) && text.len() < 500, "{text}");
+        good_is_served(&server, &client).await;
+    }
+    assert!(server.metrics().contains("sealgate_reviews_total{operation=\"none\",verdict=\"malformed\"} 8"));
+}
+
+#[tokio::test]
+async fn a_content_type_with_parameters_is_json_too() {
+    let server = Server::start();
+    let request =
+        server.client().post(server.url("/validate")).header("content-type", "Application/JSON; charset=utf-8");
+    let body = review(&[("web", "example.com/good:1")]).to_string();
+    assert_eq!(request.body(body).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_review_of_twenty_megabytes_is_refused_whether_announced_or_not() {
+    let server = Server::start();
+    let client = server.client();
+    let large = "x".repeat(20 << 20);
+    let response = server.send(&client, "/validate", large.clone()).await;
+    assert_eq!(response.status(), 413);
+    assert!(response.text().await.unwrap().contains("limits.reviewBytes"));
+    good_is_served(&server, &client).await;
+
+    let chunks =
+        large.into_bytes().chunks(1 << 16).map(|chunk| Ok::<_, std::io::Error>(chunk.to_vec())).collect::<Vec<_>>();
+    let body = reqwest::Body::wrap_stream(futures_util::stream::iter(chunks));
+    let request = client.post(server.url("/validate")).header("content-type", "application/json").body(body);
+    // The server answers and closes while the client still sends: it sees the answer, or that nobody reads any more.
+    if let Ok(response) = request.send().await {
+        assert_eq!(response.status(), 413);
+    }
+    good_is_served(&server, &client).await;
+}
+
+#[tokio::test]
+async fn a_large_review_within_the_limit_is_read_whole() {
+    let server = Server::start();
+    let mut review = review(&[("web", "example.com/good:1")]);
+    review["request"]["object"]["metadata"]["annotations"] = serde_json::json!({"a": "x".repeat(4 << 20)});
+    assert_eq!(server.ask(&server.client(), "/validate", &review).await["allowed"], true);
+}
+
+#[tokio::test]
+async fn ten_thousand_images_get_a_bounded_answer() {
+    let server = Server::start();
+    let client = server.client();
+    let names: Vec<_> = (0..10_000).map(|count| format!("example.com/bad/{count}")).collect();
+    let containers: Vec<_> = names.iter().map(|image| ("web", image.as_str())).collect();
+    let response = server.ask(&client, "/validate", &review(&containers)).await;
+    assert_eq!(response["allowed"], false);
+    assert!(response.to_string().len() < 40_000);
+    assert!(response["status"]["message"].as_str().unwrap().ends_with("... and 9984 more"));
+    good_is_served(&server, &client).await;
+}
+
+#[tokio::test]
+async fn more_bytes_at_once_than_there_is_room_for_are_told_to_come_again() {
+    let server = Server::start_with(Settings { bytes_at_once: 10_000, ..Settings::default() }, None);
+    let client = server.client();
+    assert_eq!(server.send(&client, "/validate", " ".repeat(20_000)).await.status(), 429);
+    good_is_served(&server, &client).await;
+}
+
+#[tokio::test]
+async fn a_body_that_drips_is_given_up_at_the_deadline() {
+    let server = Server::start_with(Settings { deadline: Duration::from_millis(50), ..Settings::default() }, None);
+    let client = server.client();
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<Result<Vec<u8>, std::io::Error>>();
+    sender.send(Ok(b"{\"apiVersion\":".to_vec())).unwrap();
+    let drip = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|chunk| (chunk, receiver))
+    });
+    let body = reqwest::Body::wrap_stream(drip);
+    let request = client.post(server.url("/validate")).header("content-type", "application/json").body(body);
+    assert_eq!(request.send().await.unwrap().status(), 408);
+    drop(sender);
+    good_is_served(&server, &client).await;
+}
+
+#[tokio::test]
+async fn what_is_not_tls_is_cut_off_and_the_next_client_served() {
+    let server = Server::start();
+    let mut plain = TcpStream::connect(server.address).await.unwrap();
+    plain.write_all(b"POST /validate HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // Ends, by a TLS alert or a reset, without an HTTP answer.
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"));
+    good_is_served(&server, &server.client()).await;
+}

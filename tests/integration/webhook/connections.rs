@@ -1,0 +1,192 @@
+//! Connections: protocols, client certificates, certificates exchanged under them, and their end.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use sealgate::{configuration::Certificate, tls::ServerTls, webhook::Settings};
+use tempfile::TempDir;
+
+use super::fixture::{Server, review};
+
+/// One TLS connection, kept alive.
+struct Connection(StreamOwned<ClientConnection, TcpStream>);
+
+impl Connection {
+    fn open(server: &Server, alpn: &[&[u8]]) -> Result<Self, std::io::Error> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(server.ca()).unwrap() {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut tcp = TcpStream::connect(server.address).unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut tcp)?;
+        }
+        Ok(Self(StreamOwned::new(tls, tcp)))
+    }
+
+    fn certificate(&self) -> Vec<u8> {
+        self.0.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
+    /// Sends a review, and gives back the answer's status line and body.
+    fn ask(&mut self, image: &str) -> (String, String) {
+        let body = review(&[("web", image)]).to_string();
+        write!(
+            self.0,
+            "POST /validate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        let length = head.split("content-length: ").nth(1).unwrap().split('\r').next().unwrap();
+        let mut body = vec![0; length.parse().unwrap()];
+        self.0.read_exact(&mut body).unwrap();
+        (head.lines().next().unwrap().to_owned(), String::from_utf8(body).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_prefers_http_2_falls_back() {
+    let server = Server::start();
+    let client = server.client_builder().http2_adaptive_window(true).build().unwrap();
+    let response = server.send(&client, "/validate", review(&[("web", "example.com/good:1")]).to_string()).await;
+    assert_eq!((response.status().as_u16(), response.version()), (200, reqwest::Version::HTTP_11));
+    let both = Connection::open(&server, &[b"h2", b"http/1.1"]).unwrap();
+    assert_eq!(both.0.conn.alpn_protocol(), Some(b"http/1.1".as_slice()));
+}
+
+#[test]
+fn a_client_that_knows_only_http_2_is_told_in_the_handshake() {
+    let server = Server::start();
+    let error = Connection::open(&server, &[b"h2"]).err().unwrap().to_string();
+    assert!(error.contains("NoApplicationProtocol"), "{error}");
+}
+
+#[test]
+fn an_exchanged_certificate_drops_no_connection() {
+    let server = Server::start();
+    let mut open = Connection::open(&server, &[]).unwrap();
+    assert!(open.ask("example.com/good:1").1.contains("\"allowed\":true"));
+
+    let other = TempDir::new().unwrap();
+    ServerTls::load(&Certificate::Made { folder: other.path().to_owned() }, None, &[], Timestamp::now()).unwrap();
+    for file in ["tls.crt", "tls.key"] {
+        fs::copy(other.path().join(file), server.folder.path().join(file)).unwrap();
+    }
+    let cas = [fs::read(server.ca()).unwrap(), fs::read(other.path().join("ca.crt")).unwrap()].concat();
+    fs::write(server.ca(), cas).unwrap();
+    assert!(server.tls.refresh(Timestamp::now()));
+
+    assert!(open.ask("example.com/good:1").1.contains("\"allowed\":true"), "the open connection goes on");
+    let new = Connection::open(&server, &[]).unwrap();
+    assert_ne!(new.certificate(), open.certificate());
+}
+
+#[test]
+fn a_broken_exchange_leaves_the_certificate_in_force() {
+    let server = Server::start();
+    let before = Connection::open(&server, &[]).unwrap().certificate();
+    fs::write(server.folder.path().join("tls.key"), "not a key").unwrap();
+    assert!(!server.tls.refresh(Timestamp::now()));
+    assert_eq!(Connection::open(&server, &[]).unwrap().certificate(), before);
+}
+
+/// A CA and a client certificate of it, both PEM; the second with its key.
+fn client_certificate() -> (String, String) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let mut client = CertificateParams::default();
+    client.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = client.signed_by(&key, &Issuer::from_params(&ca, &ca_key)).unwrap();
+    (ca_pem, certificate.pem() + &key.serialize_pem())
+}
+
+#[tokio::test]
+async fn with_a_client_ca_only_its_clients_are_served_and_a_new_ca_holds_at_once() {
+    let (ca, known) = client_certificate();
+    let (other_ca, unknown) = client_certificate();
+    let server = Server::start_with(Settings::default(), Some(&ca));
+    let works = async |identity: Option<&str>| {
+        let mut builder = server.client_builder();
+        if let Some(identity) = identity {
+            builder = builder.identity(reqwest::Identity::from_pem(identity.as_bytes()).unwrap());
+        }
+        let body = review(&[("web", "example.com/good:1")]).to_string();
+        let request = builder.build().unwrap().post(server.url("/validate")).header("content-type", "application/json");
+        request.body(body).send().await.is_ok_and(|response| response.status() == 200)
+    };
+    assert!(works(Some(&known)).await);
+    assert!(!works(Some(&unknown)).await);
+    assert!(!works(None).await);
+    fs::write(server.folder.path().join("client-ca.crt"), other_ca).unwrap();
+    assert!(server.tls.refresh(Timestamp::now()));
+    assert!(!works(Some(&known)).await);
+    assert!(works(Some(&unknown)).await);
+}
+
+#[tokio::test]
+async fn a_graceful_stop_lets_a_running_review_end_and_closes_idle_connections() {
+    let mut server = Server::start();
+    let client = server.client();
+    let mut idle = Connection::open(&server, &[]).unwrap();
+    assert!(idle.ask("example.com/good:1").0.contains("200"));
+    let body = review(&[("web", "example.com/wait:1")]).to_string();
+    let running = tokio::spawn({
+        let request = client.post(server.url("/validate")).header("content-type", "application/json").body(body);
+        async move { request.send().await.unwrap().text().await.unwrap() }
+    });
+    server.gate.begun.notified().await;
+    server.stop();
+    // Idle connections end once it stops; the read says when.
+    let rest = tokio::task::spawn_blocking(move || idle.0.read(&mut [0]).unwrap_or(0)).await.unwrap();
+    assert_eq!(rest, 0);
+    assert!(!running.is_finished());
+    server.gate.open.add_permits(1);
+    assert!(running.await.unwrap().contains("\"allowed\":false"));
+    tokio::task::spawn_blocking(move || server.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_review_that_does_not_end_holds_a_stop_up_only_so_long() {
+    use std::time::Duration;
+    let mut server = Server::start_with(Settings { stop_within: Duration::from_secs(1), ..Settings::default() }, None);
+    let client = server.client();
+    let body = review(&[("web", "example.com/wait:1")]).to_string();
+    let request = client.post(server.url("/validate")).header("content-type", "application/json").body(body);
+    let running = tokio::spawn(async move { request.send().await.is_ok_and(|response| response.status() == 200) });
+    server.gate.begun.notified().await;
+    server.stop();
+    let mut server = tokio::task::spawn_blocking(move || {
+        server.wait();
+        server
+    })
+    .await
+    .unwrap();
+    assert!(!running.await.unwrap(), "a connection that is cut off says nothing");
+    server.stop();
+}
