@@ -223,11 +223,14 @@ impl Gate {
         if let [image] = images {
             return vec![decide::decide(self, policy, admission, *image).await];
         }
-        let mut decisions: Vec<(usize, Decision)> = stream::iter(images.iter().enumerate())
+        // Made before the first await: a closure that lives across it would keep this future from being Send.
+        let deciding: Vec<_> = images
+            .iter()
+            .enumerate()
             .map(|(place, image)| async move { (place, decide::decide(self, policy, admission, *image).await) })
-            .buffer_unordered(SIDE_BY_SIDE)
-            .collect()
-            .await;
+            .collect();
+        let mut decisions: Vec<(usize, Decision)> =
+            stream::iter(deciding).buffer_unordered(SIDE_BY_SIDE).collect().await;
         decisions.sort_unstable_by_key(|(place, _)| *place);
         decisions.into_iter().map(|(_, decision)| decision).collect()
     }

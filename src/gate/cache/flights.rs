@@ -60,30 +60,70 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let (running, started) = {
+        let (send, receive) = oneshot::channel();
+        let running = {
             let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
             match board.entry(key.clone()) {
-                Entry::Occupied(running) => (running.get().clone(), false),
-                Entry::Vacant(place) => {
-                    let (send, receive) = oneshot::channel();
-                    let running: Running<V> = receive.map(Result::ok).boxed().shared();
-                    let take_off = TakeOff { key: key.clone(), board: Arc::clone(&self.board) };
-                    let flight = start();
-                    let task = async move {
-                        let answer = flight.await;
-                        // First off the board: who comes from here on finds what was kept, or asks anew.
-                        drop(take_off);
-                        let _ = send.send(answer); // Nobody may be waiting any more.
-                    };
-                    place.insert(running.clone());
-                    match &self.runtime {
-                        Some(runtime) => drop(runtime.spawn(task)),
-                        None => drop(tokio::spawn(task)),
-                    }
-                    (running, true)
-                }
+                Entry::Occupied(running) => Err(running.get().clone()),
+                Entry::Vacant(place) => Ok(place.insert(receive.map(Result::ok).boxed().shared()).clone()),
             }
         };
-        Landed { answer: running.await, started }
+        let running: Running<V> = match running {
+            Ok(running) => running,
+            Err(another) => return Landed { answer: another.await, started: false },
+        };
+        // Spawned with the board free: a runtime that is ending drops the task at once, and that takes it off the board.
+        let take_off = TakeOff { key: key.clone(), board: Arc::clone(&self.board) };
+        let flight = start();
+        let task = async move {
+            let answer = flight.await;
+            // First off the board: who comes from here on finds what was kept, or asks anew.
+            drop(take_off);
+            let _ = send.send(answer); // Nobody may be waiting any more.
+        };
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(task)),
+            None => drop(tokio::spawn(task)),
+        }
+        Landed { answer: running.await, started: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn where_the_runtime_is_gone_there_is_no_answer_and_nobody_waits_for_one() {
+        let gone = runtime();
+        let flights: Flights<u8, u8> = gone.block_on(async { Flights::new() });
+        drop(gone);
+        for _ in 0..2 {
+            let landed = runtime().block_on(flights.join(&1, || async { 1 }));
+            assert_eq!((landed.answer, landed.started), (None, true));
+        }
+        assert!(flights.board.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_flight_goes_on_when_the_runtime_of_its_caller_ends() {
+        let (first, second, own) = (runtime(), runtime(), runtime());
+        let flights: Flights<u8, u8> = own.block_on(async { Flights::new() });
+        let (go, wait) = oneshot::channel::<()>();
+        first.block_on(async {
+            let joined = flights.join(&1, || async move { wait.await.map_or(0, |()| 7) });
+            assert!(joined.now_or_never().is_none(), "it waits");
+        });
+        drop(first);
+        let mut joined = std::pin::pin!(flights.join(&1, || async { 8 }));
+        second.block_on(async { assert!(joined.as_mut().now_or_never().is_none(), "it waits for the same") });
+        go.send(()).unwrap();
+        own.block_on(tokio::task::yield_now());
+        let landed = second.block_on(joined);
+        assert_eq!((landed.answer, landed.started), (Some(7), false));
     }
 }
