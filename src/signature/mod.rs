@@ -1,10 +1,10 @@
 //! Signatures: the bytes, what they claim, and whether they prove it. Pure: bytes, policy and time in, verdict out.
 
-#[allow(dead_code)] // Verification is to stand on it.
 pub mod certificate;
+mod envelope;
+mod identity;
 pub mod payload;
 #[cfg(test)]
-#[allow(dead_code)] // As above.
 pub(crate) mod testing;
 pub mod verify;
 
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::image::{Digest, Reference};
 use crate::verdict::{LookupError, Refusal};
 
-pub use certificate::{Certificate, CertificateError, Fingerprint};
+pub use certificate::{Certificate, CertificateError, Fingerprint, KeyFault};
 pub use payload::{Payload, PayloadError};
 pub use verify::{VerifiedImage, verify, verify_each};
 

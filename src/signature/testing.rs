@@ -8,16 +8,15 @@ use std::{
 
 use jiff::Timestamp;
 use sequoia_openpgp::{
-    Cert, Packet, PacketPile,
+    Cert, Packet,
     armor::{Kind, Writer},
-    cert::{CertRevocationBuilder, CipherSuite, prelude::*},
+    cert::prelude::*,
     crypto::KeyPair,
     packet::{
         UserID,
         key::{Key4, PrimaryRole, SecretParts},
         signature::SignatureBuilder,
     },
-    policy::StandardPolicy,
     serialize::{
         SerializeInto as _,
         stream::{Compressor, LiteralWriter, Message, Signer},
@@ -161,6 +160,23 @@ impl Key {
 
     /// The certificate with another expiry and, as GnuPG does it, without the old self-signatures.
     pub(crate) fn expiry_moved(&self, when: Timestamp, expiry: Option<Timestamp>) -> Vec<u8> {
+        self.bound_by(vec![self.rebound(when, expiry)])
+    }
+
+    /// The certificate with another expiry, the old self-signature beside the new one.
+    pub(crate) fn expiry_added(&self, when: Timestamp, expiry: Option<Timestamp>) -> Vec<u8> {
+        let old = self.cert.userids().next().unwrap().self_signatures().next().unwrap().clone();
+        self.bound_by(vec![old.into(), self.rebound(when, expiry)])
+    }
+
+    fn bound_by(&self, signatures: Vec<Packet>) -> Vec<u8> {
+        let key: Packet = self.cert.primary_key().key().clone().parts_into_public().into();
+        let userid = self.cert.userids().next().unwrap().userid().clone();
+        let packets = [vec![key, userid.into()], signatures].concat();
+        Cert::from_packets(packets.into_iter()).unwrap().to_vec().unwrap()
+    }
+
+    fn rebound(&self, when: Timestamp, expiry: Option<Timestamp>) -> Packet {
         let userid = self.cert.userids().next().unwrap();
         let born = self.cert.primary_key().key().creation_time();
         let template = userid.self_signatures().next().unwrap().clone();
@@ -171,8 +187,7 @@ impl Key {
             .unwrap()
             .sign_userid_binding(&mut self.primary_pair(), None, userid.userid())
             .unwrap();
-        let key: Packet = self.cert.primary_key().key().clone().parts_into_public().into();
-        PacketPile::from(vec![key, userid.userid().clone().into(), signature.into()]).to_vec().unwrap()
+        signature.into()
     }
 
     fn primary_pair(&self) -> KeyPair {
@@ -283,9 +298,4 @@ fn by_hand(bits: usize, hash: HashAlgorithm) -> Cert {
         .unwrap();
     let packets: Vec<Packet> = vec![key.into(), userid.into(), signature.into()];
     Cert::from_packets(packets.into_iter()).unwrap()
-}
-
-/// What every test is to find acceptable, so that a failure is about what it is about.
-pub(crate) fn standard() -> StandardPolicy<'static> {
-    StandardPolicy::new()
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::image::{Digest, ManifestError, Reference, ReferenceError};
 use crate::policy::{Identity, RuleId};
-use crate::signature::{CertificateError, Fingerprint, PayloadError};
+use crate::signature::{Fingerprint, KeyFault, PayloadError};
 
 /// Why an image may not run. Each variant is one code and carries its facts; text from a registry or a signature source
 /// never gets in here.
@@ -260,6 +260,9 @@ pub enum Malformed {
         /// The bound.
         limit: usize,
     },
+    /// It does not say when it was made.
+    #[error("it does not say when it was made")]
+    NoTime,
     /// The payload.
     #[error(transparent)]
     Payload(#[from] PayloadError),
@@ -272,15 +275,15 @@ pub enum Invalid {
     /// The signature does not belong to these bytes and this key.
     #[error("it does not belong to its payload and key")]
     Cryptography,
-    /// The key may not sign, or is older than the signature, or the like.
-    #[error("its key may not make it: {0}")]
-    Key(Box<str>),
+    /// The key can't have made it.
+    #[error(transparent)]
+    Key(KeyFault),
     /// Made in the future, by our clock.
     #[error("it is of {0}, in the future by this clock")]
     Future(Timestamp),
-    /// The certificate can't be used.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
+    /// It has a part that must be understood, and is not.
+    #[error("it has a critical part that is not known here")]
+    Critical,
 }
 
 /// A refusal's code: what users search for, and the section of docs/refusals.md.
