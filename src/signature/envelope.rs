@@ -84,7 +84,7 @@ fn open_packets(bytes: &[u8]) -> Result<Message, Malformed> {
 }
 
 /// Reads one packet, which must be of this kind. Another one is not even read to its end: it could be a bomb.
-fn step<'a>(next: PacketParserResult<'a>, expected: Tag) -> Result<(Packet, PacketParserResult<'a>), Malformed> {
+fn step(next: PacketParserResult<'_>, expected: Tag) -> Result<(Packet, PacketParserResult<'_>), Malformed> {
     match next {
         PacketParserResult::Some(packet) if packet.packet.tag() == expected => {
             packet.next().map_err(|_| Malformed::Envelope)

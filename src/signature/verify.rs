@@ -30,7 +30,10 @@ const MOST_LISTED: usize = 64;
 
 /// Proof that an image fulfils a rule's requirements. Only [`verify`] and [`verify_each`] build one.
 #[derive(Clone, Debug)]
-pub struct VerifiedImage {
+pub struct VerifiedImage(Arc<Proof>);
+
+#[derive(Debug)]
+struct Proof {
     image: Reference,
     digest: Digest,
     rule: RuleId,
@@ -71,10 +74,9 @@ pub struct Question<'a> {
 pub struct Examination {
     /// The proof, or why there is none.
     pub result: Result<VerifiedImage, Refusal>,
-    /// Each signature looked at, those that were tried first. Once there is proof, no further one is looked at.
+    /// Each signature looked at, those that were tried first. Left out are copies, what came after the proof was there or
+    /// the tries were over, and of signatures by keys that nobody asked for all but the first 64; `asked` has the counts.
     pub signatures: Vec<ExaminedSignature>,
-    /// Further signatures, not tried because the tries were over, or not listed because there are so many.
-    pub unlisted: usize,
     /// Each source asked.
     pub asked: Vec<AskedSource>,
 }
@@ -82,28 +84,28 @@ pub struct Examination {
 impl VerifiedImage {
     /// The image that it was asked for as.
     pub fn image(&self) -> &Reference {
-        &self.image
+        &self.0.image
     }
 
     /// The digest that is proven.
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.0.digest
     }
 
     /// The rule that it fulfils.
     pub fn rule(&self) -> &RuleId {
-        &self.rule
+        &self.0.rule
     }
 
     /// The keys whose signatures counted.
     pub fn keys(&self) -> &[VerifiedKey] {
-        &self.keys
+        &self.0.keys
     }
 
     /// When the proof ends: the first expiry of a signature or certificate that it needs, or signing time + `maxAge`. At that
     /// very time it is over.
     pub fn valid_until(&self) -> Option<Timestamp> {
-        self.valid_until
+        self.0.valid_until
     }
 }
 
@@ -115,16 +117,16 @@ impl VerifiedImage {
 pub fn verify(question: &Question<'_>, found: &FoundSignatures) -> Examination {
     let asked = found.asked.clone();
     if let Err(refusal) = can_be_met(question) {
-        return Examination { result: Err(refusal), signatures: Vec::new(), unlisted: 0, asked };
+        return Examination { result: Err(refusal), signatures: Vec::new(), asked };
     }
     let trusted = trusted(question.requirements);
-    let (judged, unlisted) = judge_all(question, &trusted, &found.signatures);
+    let judged = judge_all(question, &trusted, &found.signatures);
     let result = match prove(question, &judged) {
         Some(proof) => Ok(proof),
         None => Err(refuse(question, &trusted, &judged, found)),
     };
     let signatures = judged.into_iter().map(|judged| examined(question, judged)).collect();
-    Examination { result, signatures, unlisted, asked }
+    Examination { result, signatures, asked }
 }
 
 /// Joins the proofs of every manifest in an index into one of the index: `platforms: each`.
@@ -154,7 +156,7 @@ pub fn verify_each(
     let mut keys: Vec<VerifiedKey> = Vec::new();
     let mut valid_until = None;
     for (entry, proof) in runnable.into_iter().zip(proofs) {
-        let proof = proof.as_ref().map_err(Clone::clone)?;
+        let proof = &*proof.as_ref().map_err(Clone::clone)?.0;
         if proof.digest != entry.digest || proof.rule != *question.rule || proof.image != *question.image {
             return Err(unsigned());
         }
@@ -162,7 +164,7 @@ pub fn verify_each(
         valid_until = first_of([valid_until, proof.valid_until]);
     }
     let (image, digest, rule) = (question.image.clone(), question.digest, question.rule.clone());
-    Ok(VerifiedImage { image, digest, rule, keys: keys.into(), valid_until })
+    Ok(VerifiedImage(Arc::new(Proof { image, digest, rule, keys: keys.into(), valid_until })))
 }
 
 /// A signature, after it was looked at.
@@ -304,7 +306,7 @@ enum Sight {
     /// It names a key of the rule, and its payload does not fit; a try tells what was signed.
     Wanted,
     /// No try can help.
-    Hopeless(Judged),
+    Hopeless(Box<Judged>),
 }
 
 impl Sight {
@@ -313,14 +315,14 @@ impl Sight {
             Self::Promising => 0,
             Self::Slow => 1,
             Self::Wanted => 2,
-            Self::Hopeless(Judged { outcome: Err(Fault::Malformed(_)), .. }) => 3,
+            Self::Hopeless(judged) if matches!(judged.outcome, Err(Fault::Malformed(_))) => 3,
             Self::Hopeless(_) => 4,
         }
     }
 }
 
-/// Looks at signatures until the requirements are fulfilled, and tells how many were left out.
-fn judge_all(question: &Question<'_>, trusted: &Trusted, signatures: &[UntrustedSignature]) -> (Vec<Judged>, usize) {
+/// Looks at signatures until the requirements are fulfilled.
+fn judge_all(question: &Question<'_>, trusted: &Trusted, signatures: &[UntrustedSignature]) -> Vec<Judged> {
     let mut seen = HashSet::new();
     let mut candidates: Vec<(&UntrustedSignature, Sight)> = signatures
         .iter()
@@ -329,12 +331,12 @@ fn judge_all(question: &Question<'_>, trusted: &Trusted, signatures: &[Untrusted
         .collect();
     candidates.sort_by_key(|(_, sight)| sight.order());
 
-    let (mut judged, mut tries, mut hopeless, mut unlisted) = (Vec::new(), question.tries, 0, 0);
+    let (mut judged, mut tries, mut hopeless) = (Vec::new(), question.tries, 0);
     for (signature, sight) in candidates {
         let one = match sight {
             Sight::Hopeless(one) => {
                 hopeless += 1;
-                (hopeless <= MOST_LISTED).then_some(one)
+                (hopeless <= MOST_LISTED).then_some(*one)
             }
             Sight::Promising | Sight::Wanted => attempt(question, trusted, signature, &mut tries),
             Sight::Slow => match tries.checked_sub(1) {
@@ -345,17 +347,14 @@ fn judge_all(question: &Question<'_>, trusted: &Trusted, signatures: &[Untrusted
                 None => None,
             },
         };
-        let Some(one) = one else {
-            unlisted += 1;
-            continue;
-        };
+        let Some(one) = one else { continue };
         let good = one.outcome.is_ok();
         judged.push(one);
         if good && prove(question, &judged).is_some() {
             break;
         }
     }
-    (judged, unlisted)
+    judged
 }
 
 /// Opens a signature, without cryptography.
@@ -365,11 +364,11 @@ fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignatu
     }
     let message = match envelope::open(&signature.content) {
         Ok(message) => message,
-        Err(why) => return Sight::Hopeless(hopeless(signature, None, Fault::Malformed(why))),
+        Err(why) => return Sight::Hopeless(Box::new(hopeless(signature, None, Fault::Malformed(why)))),
     };
     if !trusted.iter().any(|(_, certificate)| certificate.keys_of(&message.issuers).next().is_some()) {
         let named = named_key(&message);
-        return Sight::Hopeless(hopeless(signature, Some(&message), Fault::Untrusted(named)));
+        return Sight::Hopeless(Box::new(hopeless(signature, Some(&message), Fault::Untrusted(named))));
     }
     let fits = Payload::parse(&message.body).is_ok_and(|payload| {
         let fits = |one: &Requirement| identity::fits(&one.identity, question.image, &payload.identity);
@@ -559,7 +558,7 @@ fn prove(question: &Question<'_>, judged: &[Judged]) -> Option<VerifiedImage> {
     // The loops above have run at least once each: `can_be_met` saw to it, and a threshold is above zero. Proof without a
     // key is none, whatever happened before.
     let (image, digest, rule) = (question.image.clone(), question.digest, question.rule.clone());
-    (!keys.is_empty()).then(|| VerifiedImage { image, digest, rule, keys: keys.into(), valid_until })
+    (!keys.is_empty()).then(|| VerifiedImage(Arc::new(Proof { image, digest, rule, keys: keys.into(), valid_until })))
 }
 
 /// Why there is no proof.

@@ -24,6 +24,9 @@ const OTHER: &str = "sha256:4028782c08eae4a8c9a28bf661c0a8d1c2fc8e19dbaae2b018b2
 const SIGNED: &str = "2026-05-01T00:00:00Z";
 const NOW: &str = "2026-06-01T00:00:00Z";
 
+/// In seconds.
+const DAY: u64 = 24 * 3600;
+
 fn requirement(signed_by: &[Arc<Signer>]) -> Requirement {
     Requirement {
         signed_by: signed_by.to_vec(),
@@ -293,7 +296,7 @@ fn a_signature_that_names_a_key_it_is_not_of_never_counts() {
     by(&theirs).proof(&[lie(None)]);
     let lying = lie(Some(&ours));
     // It names both, or only ours: trusted as neither.
-    assert!(matches!(by(&ours).code(&[lying.clone()]), Some(Code::InvalidSignature | Code::UntrustedKey)));
+    assert!(matches!(by(&ours).code(std::slice::from_ref(&lying)), Some(Code::InvalidSignature | Code::UntrustedKey)));
     assert_eq!(by(&theirs).code(&[lying]), Some(Code::UntrustedKey));
 }
 
@@ -316,7 +319,7 @@ fn a_signature_that_names_no_key_is_untrusted() {
 fn an_expired_signature_does_not_count() {
     let key = Key::new("acme");
     let message = key.sign_with(&payload(IMAGE, DIGEST), at(SIGNED), HashAlgorithm::SHA256, None, |builder| {
-        builder.set_signature_validity_period(Duration::from_secs(24 * 3600)).unwrap()
+        builder.set_signature_validity_period(Duration::from_hours(24)).unwrap()
     });
     let expiry = "2026-05-02T00:00:00Z";
     let proof = by(&key).at("2026-05-01T23:59:59Z").proof(std::slice::from_ref(&message));
@@ -436,14 +439,14 @@ fn a_critical_part_that_is_not_known_spoils_a_signature() {
 fn a_signature_older_than_max_age_does_not_count() {
     let key = Key::new("acme");
     let aged = |days: u64| {
-        let max_age = Some(Duration::from_secs(days * 24 * 3600));
+        let max_age = Some(Duration::from_secs(days * DAY));
         ask(vec![Requirement { max_age, ..requirement(&[key.signer("acme-release")]) }])
     };
     assert_eq!(aged(32).proof(&[good(&key)]).valid_until(), Some(at("2026-06-02T00:00:00Z")));
     assert_eq!(aged(31).code(&[good(&key)]), Some(Code::TooOld));
     let newer = key.sign(&payload(IMAGE, DIGEST), at("2026-05-31T00:00:00Z"));
     aged(31).proof(&[good(&key), newer]);
-    aged(u64::MAX / (24 * 3600)).proof(&[good(&key)]);
+    aged(u64::MAX / DAY).proof(&[good(&key)]);
 }
 
 #[test]
@@ -554,7 +557,6 @@ fn a_thousand_bad_signatures_beside_a_good_one_do_no_harm() {
     let examination = question.with(&signatures);
     assert_eq!(examination.result.unwrap_err().code(), Code::WrongIdentity);
     assert!(examination.signatures.len() <= MOST_LISTED + 1);
-    assert!(examination.signatures.len() + examination.unlisted <= 1000);
 }
 
 #[test]
@@ -572,7 +574,7 @@ fn tries_are_bounded_and_copies_count_once() {
     let question = Ask { tries: 10, ..by(&key) };
     let examination = question.with(&signatures);
     assert_eq!(examination.result.unwrap_err().code(), Code::InvalidSignature);
-    assert_eq!(examination.unlisted, 1);
+    assert_eq!(examination.signatures.len(), 10);
     Ask { tries: 11, ..by(&key) }.proof(&signatures);
     assert_eq!(Ask { tries: 0, ..by(&key) }.code(&[good(&key)]), Some(Code::Unsigned));
     let copies = vec![forged(1); 50];
@@ -637,7 +639,7 @@ mod each {
         let first = by(&key);
         let second = Ask { digest: other, ..by(&key) };
         let expiring = key.sign_with(&payload(IMAGE, OTHER), at(SIGNED), HashAlgorithm::SHA256, None, |builder| {
-            builder.set_signature_validity_period(Duration::from_secs(40 * 24 * 3600)).unwrap()
+            builder.set_signature_validity_period(Duration::from_hours(40 * 24)).unwrap()
         });
         let (a, b) = (first.proof(&[good(&key)]), second.proof(&[expiring]));
         let entries = [entry(one, false), entry(Digest::sha256(b"sbom"), true), entry(other, false)];
