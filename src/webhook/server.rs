@@ -28,6 +28,7 @@ use super::{
     Decide, Settings, patch,
     response::{self, Answer},
     review::{Images, Review, Subject},
+    text::Outside,
 };
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
@@ -154,13 +155,23 @@ async fn answer<D: Decide>(
     // A panic is a bug; it must not take the other reviews of this connection with it, nor allow anything.
     let decided = AssertUnwindSafe(decide(pass, &state, &review, deadline, time)).catch_unwind().await;
     let Answer { body, verdict } = decided.unwrap_or_else(|_| {
-        tracing::error!(uid = %review.uid, "the gate panicked; the review is refused");
+        tracing::error!(uid = %Outside(&review.uid, 128), "the gate panicked; the review is refused");
         match pass {
             Pass::Mutate => response::mutation(&review, &[]),
             Pass::Validate => response::internal_error(&review),
         }
     });
     metrics.review(review.operation.label(), verdict, started.elapsed());
+    if verdict == "refused" {
+        // The gate's own lines are about images; this one says what would have run them.
+        tracing::info!(
+            uid = %Outside(&review.uid, 128),
+            resource = %Outside(&review.resource.resource, 64),
+            namespace = %Outside(&review.namespace, 64),
+            name = %Outside(&review.name, 256),
+            "object refused"
+        );
+    }
     HttpResponse::Ok().content_type("application/json").body(body)
 }
 
@@ -180,7 +191,7 @@ async fn decide<D: Decide>(
         (Ok(Subject::Nothing) | Err(_), Pass::Mutate) => return response::mutation(review, &[]),
         (Ok(Subject::Nothing), Pass::Validate) => return response::allowed(review),
         (Err(why), Pass::Validate) => {
-            tracing::warn!(uid = %review.uid, resource = ?review.resource, %why, "review refused");
+            tracing::warn!(uid = %Outside(&review.uid, 128), %why, "object can't be read");
             return response::unreadable(review, &why);
         }
     };
@@ -192,7 +203,7 @@ async fn decide<D: Decide>(
     let decisions = match admit(pass, state, review, &images, deadline, time).await {
         Ok(decisions) => decisions,
         Err(refusal) => {
-            tracing::warn!(uid = %review.uid, code = refusal.code().as_str(), "review not decided");
+            tracing::warn!(uid = %Outside(&review.uid, 128), code = refusal.code().as_str(), "review not decided");
             return match pass {
                 Pass::Mutate => response::mutation(review, &[]),
                 Pass::Validate => response::refused(review, &refusal),
