@@ -27,6 +27,8 @@ const REMEMBERED: Duration = Duration::from_mins(5);
 const REMEMBERED_WITHOUT_EXTENSION: Duration = Duration::from_secs(30);
 /// The time that one ping has, whoever waits for it.
 const PING: Duration = Duration::from_secs(15);
+/// The part of it for TLS where plain HTTP is tried, too: a server that knows no TLS may keep silent.
+const TLS_BEFORE_PLAIN: Duration = Duration::from_secs(2);
 /// Registries, and challenges of repositories, that are remembered.
 const MOST_REMEMBERED: u64 = 10_000;
 /// Says that a registry has the signature extension.
@@ -156,7 +158,7 @@ impl Client {
         if !target.peer.settings.insecure {
             return self.ping_at(target, target.base.clone(), budget).await;
         }
-        let first = self.ping_at(target, target.base.clone(), budget.half()).await;
+        let first = self.ping_at(target, target.base.clone(), Budget::of(TLS_BEFORE_PLAIN)).await;
         let Err(LookupError::Unavailable { .. } | LookupError::Misbehaved { .. } | LookupError::TimedOut { .. }) =
             first
         else {
@@ -200,7 +202,13 @@ impl Client {
             Some(challenge) => self.grant(target, &origin, challenge, None, budget).await?,
             None => Grant::NONE,
         };
-        let mut answer = self.ask(target, &url, what, grant.header.clone(), budget).await?;
+        let first = self.ask(target, &url, what, grant.header.clone(), budget).await;
+        if let (Err(LookupError::Unavailable { .. }), false) = (&first, target.fixed) {
+            // Perhaps it came back elsewhere: without TLS, or with it.
+            let base = target.base.clone();
+            self.origins.invalidate(&OriginKey { settings: target.peer.settings.number, base }).await;
+        }
+        let mut answer = first?;
         if answer.status == 401 && !answer.elsewhere {
             let asked_for = challenge(&answer)
                 .map_err(|error| self.misbehaved(target, &url, format!("it answers 401, but {error}"), budget))?;
@@ -212,7 +220,7 @@ impl Client {
                     self.challenges.insert(key, asked_for).await;
                 }
             } else {
-                grant.withheld |= fresh.withheld;
+                grant.withheld = grant.withheld.or(fresh.withheld);
             }
         }
         match answer.status {
@@ -268,12 +276,9 @@ impl Client {
     fn status(&self, target: &Target, url: &Url, answer: &Answer, grant: &Grant, budget: Budget) -> LookupError {
         let registry: Box<str> = (&*target.peer.registry).into();
         match answer.status {
-            401 | 403 if grant.withheld => {
-                let what = format!(
-                    "it answers {}, and credentials could not be used: its token realm is of another domain; if that is right, name it in the entry's tokenRealms",
-                    answer.status
-                );
-                self.misbehaved(target, url, what, budget)
+            status @ (401 | 403) if grant.withheld.is_some() => {
+                let why = grant.withheld.unwrap_or_default();
+                self.misbehaved(target, url, format!("it answers {status}, and {why}"), budget)
             }
             status @ (401 | 403) => LookupError::Unauthorized {
                 registry,

@@ -32,6 +32,11 @@ const FLIGHT: Duration = Duration::from_secs(15);
 /// Tokens that are kept.
 const MOST_TOKENS: u64 = 10_000;
 
+/// Why credentials stay here.
+const FOREIGN: &str = "credentials are not sent there: it is not of the registry's own host or domain; if it is right, name it in the entry's tokenRealms";
+const PLAIN: &str =
+    "credentials are not sent over plain HTTP (but where the registries entry of this host says insecure: true)";
+
 /// Which token: settings say which credentials, the scope says for what.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -49,13 +54,13 @@ pub(crate) struct Grant {
     pub(crate) header: Option<HeaderValue>,
     /// Whether credentials stand behind it.
     pub(crate) with_credentials: bool,
-    /// Credentials are configured, but the realm is none that they may go to.
-    pub(crate) withheld: bool,
+    /// Why credentials that are configured were not sent.
+    pub(crate) withheld: Option<&'static str>,
     life: Duration,
 }
 
 impl Grant {
-    pub(crate) const NONE: Self = Self { header: None, with_credentials: false, withheld: false, life: Duration::ZERO };
+    pub(crate) const NONE: Self = Self { header: None, with_credentials: false, withheld: None, life: Duration::ZERO };
 }
 
 struct Life;
@@ -114,7 +119,8 @@ impl Tokens {
 
 async fn basic(target: &Target, base: &Url, budget: Budget) -> Result<Grant, LookupError> {
     if base.scheme() != "https" && !target.peer.settings.insecure {
-        return Ok(Grant { withheld: target.peer.settings.credentials.is_some(), ..Grant::NONE });
+        let withheld = target.peer.settings.credentials.as_ref().map(|_| PLAIN);
+        return Ok(Grant { withheld, ..Grant::NONE });
     }
     let login = login(target, base, budget).await?;
     let header = login.as_ref().and_then(Login::basic);
@@ -148,8 +154,8 @@ async fn request(
     }
     let trusted = is_trusted(realm, base, target);
     let login = if trusted { login(target, base, budget).await? } else { None };
-    let withheld = !trusted && settings.credentials.is_some();
-    if withheld {
+    let withheld = settings.credentials.as_ref().filter(|_| !trusted).map(|_| FOREIGN);
+    if withheld.is_some() {
         tracing::warn!(
             registry = %target.peer.registry,
             realm = %shown(realm),
@@ -206,10 +212,8 @@ async fn request(
     })?;
     match answer.status {
         200 => {}
-        status @ (401 | 403) if withheld => {
-            return Err(failed(Failure::Misbehaved(format!(
-                "it sends its clients to another host for tokens, which answers {status}; if that host is right, name it in the entry's tokenRealms"
-            ))));
+        status @ (401 | 403) if withheld.is_some() => {
+            return Err(failed(Failure::Misbehaved(format!("its token realm answers {status}, and {FOREIGN}"))));
         }
         status @ (401 | 403) => {
             return Err(LookupError::Unauthorized {

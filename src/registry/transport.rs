@@ -252,3 +252,50 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Failure> {
     url.set_fragment(None);
     Ok(url)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry_after(value: &str) -> Option<Duration> {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
+        Answer { status: 429, headers, body: Vec::new(), elsewhere: false }.retry_after()
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        assert_eq!(retry_after("120"), Some(Duration::from_mins(2)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert!(retry_after("Thu, 06 Nov 2994 08:49:37 GMT").unwrap() > Duration::from_hours(24 * 365));
+        for value in ["", "-1", "soon", "99999999999999"] {
+            assert_eq!(retry_after(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_one_of_several_is_half_of_what_is_left() {
+        let budget = Budget::of(Duration::from_secs(10));
+        let half = budget.half();
+        assert!(half.deadline < budget.deadline && half.deadline > budget.started);
+        assert!(half.total() <= Duration::from_secs(5));
+        assert_eq!(Budget::of(Duration::ZERO).half().total(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_redirect_leads_to_a_web_server_or_nowhere() {
+        let from = Url::parse("https://r.example.com/v2/a/manifests/1").unwrap();
+        let to = |location: &str| {
+            let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_bytes(location.as_bytes()).unwrap())]);
+            target(&from, &headers).ok().map(String::from)
+        };
+        assert_eq!(to("/x?y#z").as_deref(), Some("https://r.example.com/x?y"));
+        assert_eq!(to("//s.example.com").as_deref(), Some("https://s.example.com/"));
+        assert_eq!(to("http://s.example.com/").as_deref(), Some("http://s.example.com/"));
+        for bad in ["file:///x", "https://user@s.example.com/", "https://:p@s.example.com/", "data:,x", "http://é:x/"]
+        {
+            assert_eq!(to(bad), None, "{bad}");
+        }
+        assert_eq!(to(&"a".repeat(LONGEST_LOCATION + 1)), None);
+        assert!(target(&from, &HeaderMap::new()).is_err());
+    }
+}

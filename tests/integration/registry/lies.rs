@@ -6,6 +6,7 @@ use sealgate::{
     configuration::{Credentials, Registry},
     image::{Digest, Manifest, ManifestError},
     operations::Metrics,
+    registry::Client,
     verdict::LookupError,
 };
 
@@ -153,6 +154,25 @@ async fn a_certificate_counts_only_with_its_ca() {
     let ca_file = Some(folder.write("ca.pem", secure.ca()));
     assert!(resolve(&client(vec![Registry { ca_file, ..entry(&secure.host()) }]), &image).await.is_ok());
     assert!(resolve(&client(vec![plain(&secure.host())]), &image).await.is_ok());
+}
+
+#[test]
+fn a_ca_file_that_is_missing_or_none_is_said_at_once() {
+    let folder = Scratch::new();
+    let setup = |ca_file| {
+        let mut registries = sealgate::configuration::Registries::default();
+        let entry = Registry { ca_file: Some(ca_file), ..entry("r.example.com") };
+        registries.entries.insert(entry.scope.clone(), Arc::new(entry)).unwrap();
+        let limits = sealgate::configuration::Limits::default();
+        let client = Client::new(&registries, &limits, Arc::new(|_: &str| false), Arc::new(Metrics::new()));
+        client.err().map(|error| error.to_string())
+    };
+    let missing = setup(folder.path().join("missing.pem")).unwrap();
+    assert!(missing.contains("missing.pem") && missing.contains("r.example.com"), "{missing}");
+    for content in ["", "text", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        let bad = setup(folder.write("bad.pem", content)).unwrap();
+        assert!(bad.contains("bad.pem"), "{bad}");
+    }
 }
 
 #[tokio::test]

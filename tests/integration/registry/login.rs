@@ -21,7 +21,7 @@ use sealgate::{
 };
 use url::Url;
 
-use super::{MANIFEST_TYPE, client, entry, manifest, misbehaved, plain, resolve, unavailable};
+use super::{MANIFEST_TYPE, client, entry, manifest, misbehaved, plain, real::logged, resolve, unavailable};
 use crate::support::{Asked, DockerRegistry, Liar, Reply, Scratch};
 
 fn robot() -> Credentials {
@@ -87,13 +87,12 @@ async fn a_real_registry_with_tokens_costs_one_token_a_repository_and_one_reques
     for (tag, content) in [("1", "one"), ("2", "two"), ("3", "three")] {
         registry.push("acme/web", tag, content).await;
     }
-    let before = registry.requests("GET", "/manifests/");
+    registry.stop();
     registry.restart_with(&format!(
         "auth: {{token: {{realm: 'http://{}/token', service: test, issuer: issuer, rootcertbundle: {}}}}}",
         realm.host(),
         bundle.display()
     ));
-    assert_eq!(before, 0);
     let image = |tag: &str| format!("{}/acme/web:{tag}", registry.host());
 
     let with = client(vec![Registry {
@@ -105,7 +104,7 @@ async fn a_real_registry_with_tokens_costs_one_token_a_repository_and_one_reques
         resolve(&with, &image(tag)).await.unwrap();
     }
     assert_eq!(realm.asked().len(), 1);
-    assert_eq!(registry.requests("GET", "/manifests/"), 3);
+    assert_eq!(logged(&registry, "/manifests/", 3), 3);
     assert!(matches!(resolve(&with, &image("4")).await, Err(LookupError::ManifestUnknown { .. })));
 
     // Its own host, on another port: named by nobody, so not dialled.

@@ -169,13 +169,16 @@ fn serve<S: Read + Write>(
 ) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
+        // Somebody tries TLS with a plain server: it would wait for the end of a line that never comes.
+        if stream.fill_buf()?.first() == Some(&0x16) {
+            return Ok(());
+        }
         let mut line = String::new();
         if stream.read_line(&mut line)? == 0 {
             return Ok(());
         }
         let mut words = line.split_whitespace();
         let (Some(method), Some(path)) = (words.next(), words.next()) else {
-            // Not HTTP: perhaps somebody who tries TLS.
             return Ok(());
         };
         let (method, path) = (method.to_owned(), path.to_owned());
@@ -200,7 +203,7 @@ fn serve<S: Read + Write>(
             Reply::Http(status, headers, body) => {
                 let mut head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
                 for (name, value) in headers {
-                    head += &format!("{name}: {value}\r\n");
+                    head += &[name.as_str(), ": ", value.as_str(), "\r\n"].concat();
                 }
                 head.push_str("\r\n");
                 out.write_all(head.as_bytes())?;

@@ -1,6 +1,6 @@
 //! The real Docker registry (Debian's docker-registry), on a port of its own.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use sealgate::image::Digest;
 
@@ -42,15 +42,22 @@ impl DockerRegistry {
         self.process.wait();
     }
 
-    /// Starts it again at the same address, with what was pushed before.
+    /// Starts it again, once stopped, at the same address, with what was pushed before.
     pub(crate) fn restart(&mut self) {
         self.restart_with("");
     }
 
     /// The same, with further configuration.
     pub(crate) fn restart_with(&mut self, configuration: &str) {
-        self.stop();
         let (process, address) = start(&self.folder, &self.address, configuration);
+        self.process = process;
+        self.address = address;
+    }
+
+    /// The same, over TLS from now on (HTTP/2 for those who offer it). What pushes here needs it without.
+    pub(crate) fn restart_with_tls(&mut self, certificate: &Path, key: &Path) {
+        let tls = [("REGISTRY_HTTP_TLS_CERTIFICATE", certificate), ("REGISTRY_HTTP_TLS_KEY", key)];
+        let (process, address) = start_with_environment(&self.folder, &self.address, "", &tls);
         self.process = process;
         self.address = address;
     }
@@ -154,6 +161,15 @@ impl DockerRegistry {
 }
 
 fn start(folder: &Scratch, address: &str, configuration: &str) -> (Process, String) {
+    start_with_environment(folder, address, configuration, &[])
+}
+
+fn start_with_environment(
+    folder: &Scratch,
+    address: &str,
+    configuration: &str,
+    environment: &[(&str, &Path)],
+) -> (Process, String) {
     let data = folder.path().join("data");
     let file = folder.write(
         "registry.yml",
@@ -162,8 +178,9 @@ fn start(folder: &Scratch, address: &str, configuration: &str) -> (Process, Stri
             data.display()
         ),
     );
-    let mut process =
-        Process::start(Command::new("docker-registry").arg("serve").arg(file).env("OTEL_TRACES_EXPORTER", "none"));
+    let mut command = Command::new("docker-registry");
+    command.arg("serve").arg(file).env("OTEL_TRACES_EXPORTER", "none").envs(environment.iter().copied());
+    let mut process = Process::start(&mut command);
     let address = process.wait_for("its address", |printed| {
         let (_, rest) = printed.split_once("listening on ")?;
         let end = rest.find(|character: char| !character.is_ascii_digit() && !matches!(character, '.' | ':'))?;
