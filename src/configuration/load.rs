@@ -79,11 +79,10 @@ fn load_text(source: Source<'_>, folder: &Path) -> Result<Configuration, Vec<Dia
 fn hide_secrets(mut diagnostic: Diagnostic) -> Diagnostic {
     let Some(snippet) = &diagnostic.snippet else { return diagnostic };
     let line = snippet.line.to_lowercase();
-    let suspicious =
-        ["pass", "pwd", "secret", "credential", "token", "auth", "://"].iter().any(|word| line.contains(word));
-    // A URL is harmless unless it has a user in front of its host.
-    let harmless = line.contains("://") && !line.contains('@') && !line.contains("pass");
-    if suspicious && !harmless {
+    let named = ["pass", "pwd", "secret", "credential", "auth"].iter().any(|word| line.contains(word));
+    // `user:password@host`, but not `repository@sha256:...`.
+    let user = line.split('@').skip(1).any(|rest| !rest.starts_with("sha"));
+    if named || user {
         diagnostic.snippet = None;
         if let Some(found) = diagnostic.message.find(", found the text") {
             diagnostic.message.truncate(found);
@@ -250,7 +249,7 @@ impl Check<'_> {
             }
             Ok(scope) => Some(scope),
             Err(error) => {
-                self.mistake(scope.place, format!("{:?} is not a scope: {error}", scope.value));
+                self.mistake(scope.place, format!("this is not a scope: {error}"));
                 None
             }
         };
@@ -281,9 +280,8 @@ impl Check<'_> {
     fn mirror(&mut self, text: &Located<Box<str>>) -> Option<Box<str>> {
         match Scope::parse(text) {
             Ok(Scope::Prefix(prefix)) => return Some(prefix),
-            Ok(_) => self
-                .mistake(text.place, format!("{:?} is not a mirror: it is a host, or a host and a path", text.value)),
-            Err(error) => self.mistake(text.place, format!("{:?} is not a mirror: {error}", text.value)),
+            Ok(_) => self.mistake(text.place, "this is not a mirror: it is a host, or a host and a path"),
+            Err(error) => self.mistake(text.place, format!("this is not a mirror: {error}")),
         }
         None
     }

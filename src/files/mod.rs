@@ -1,1 +1,57 @@
-//! Files that change under a running process: policy folders, and what watches them.
+//! Files that people write and change under a running process: read with bounds, and watched.
+
+mod configuration_file;
+mod policy_folder;
+mod policy_watcher;
+mod watch;
+
+use std::{fs, io::Read as _, path::Path};
+
+pub use configuration_file::{ConfigurationLoadError, load_configuration};
+pub use policy_folder::{PolicyFiles, PolicyLoadError};
+pub use policy_watcher::PolicyWatcher;
+pub use watch::ChangeWatcher;
+
+/// Why a file could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// It is not there.
+    #[error("there is no such file")]
+    Missing,
+    /// It is a folder, a pipe, a device: something that does not end, or blocks.
+    #[error("this is not a file")]
+    NotAFile,
+    /// It is larger than it can sensibly be.
+    #[error("it has more than {limit} bytes")]
+    TooLarge {
+        /// The bound.
+        limit: u64,
+    },
+    /// The system refuses.
+    #[error("it can't be read: {0}")]
+    Io(#[source] std::io::Error),
+}
+
+impl From<std::io::Error> for ReadError {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => Self::Missing,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// Reads a regular file, symbolic links followed, of at most `limit` bytes.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
+    // Before it is opened: opening a pipe would wait for a writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(ReadError::NotAFile);
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(ReadError::TooLarge { limit });
+    }
+    Ok(bytes)
+}

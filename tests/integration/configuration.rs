@@ -1,1 +1,298 @@
-//! Configuration files as operators write them.
+//! The configuration: its documented examples, and what is refused.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sealgate::{
+    configuration::{Certificate, Configuration, Credentials, SignatureSource, load},
+    diagnostic::Diagnostics,
+    files::load_configuration,
+    image::{Repository, Scope},
+    policy::{Mode, SourceFile},
+};
+
+use crate::support::{Scratch, code_blocks};
+
+const SMALLEST: &str = "apiVersion: sealgate.dev/v1\nkind: Configuration\n";
+
+fn try_load(text: &str) -> Result<Configuration, String> {
+    let file = SourceFile { name: "sealgate.yaml".into(), folder: "/etc/sealgate".into(), bytes: text.into() };
+    load(&file).map_err(|mistakes| {
+        assert!(!mistakes.is_empty());
+        Diagnostics(&mistakes).to_string()
+    })
+}
+
+fn loaded(text: &str) -> Configuration {
+    try_load(text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"))
+}
+
+fn refused(rest: &str) -> String {
+    try_load(&format!("{SMALLEST}{rest}")).expect_err(rest)
+}
+
+fn documented() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    code_blocks(&fs::read_to_string(path).expect("docs/configuration.md"), "yaml")
+}
+
+fn complete() -> String {
+    documented().into_iter().max_by_key(String::len).expect("an example")
+}
+
+#[test]
+fn the_documented_examples_load() {
+    let examples = documented();
+    assert!(examples.len() >= 2);
+    for example in examples {
+        loaded(&example);
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    load_configuration(&root.join("manifests/base/configuration/sealgate.yaml"))
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn the_complete_example_says_what_it_seems_to_say() {
+    let configuration = loaded(&complete());
+    let file = |path: &str| PathBuf::from("/etc/sealgate").join(path);
+    assert_eq!(configuration.policies, Some(file("policies")));
+    assert_eq!(configuration.webhook.client_ca, Some(file("certs/apiserver-ca.crt")));
+    assert_eq!(configuration.webhook.deadline, Duration::from_secs(8));
+    assert_eq!(configuration.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
+    let repository = Repository::parse("registry.example.com/acme/web").expect("a repository");
+    let registry = configuration.registries.entries.get_repository(&repository).expect("an entry");
+    assert!(matches!(&registry.credentials, Some(Credentials::Password { username, password_file })
+        if &**username == "robot" && *password_file == file("secrets/robot")));
+    assert_eq!(registry.token_realms[0].as_str(), "https://login.example.com/");
+    let sources = registry.signatures.as_deref().expect("sources");
+    assert!(matches!(
+        sources,
+        [SignatureSource::RegistryExtension, SignatureSource::Extension(_), SignatureSource::Lookaside(_)]
+    ));
+    assert_eq!(&*registry.mirrors[0], "mirror.example.com/acme");
+    let quay =
+        configuration.registries.entries.get_exact(&Scope::parse("quay.io").expect("a scope")).expect("an entry");
+    assert!(matches!(&quay.credentials, Some(Credentials::DockerConfig(path)) if *path == file("secrets/config.json")));
+    let gateway = configuration.gateway.expect("a gateway");
+    assert_eq!(gateway.store, file("data/signatures.redb"));
+    assert_eq!(gateway.registry.url.as_str(), "https://registry.example.com:5000/");
+    assert_eq!(configuration.limits.review_bytes, 8 << 20);
+}
+
+#[test]
+fn what_is_left_out_is_what_the_documentation_calls_the_default() {
+    let default = loaded(SMALLEST);
+    assert_eq!(default.policies, None);
+    assert!(!default.accept_anything_by_default);
+    assert_eq!(default.webhook.listen, SocketAddr::from(([0, 0, 0, 0], 8443)));
+    assert_eq!(default.webhook.certificate, Certificate::Made { folder: "/etc/sealgate/certs".into() });
+    assert_eq!(default.webhook.client_ca, None);
+    assert_eq!(default.webhook.deadline, Duration::from_secs(8));
+    assert_eq!(default.webhook.mode, Mode::Enforce);
+    assert!(default.webhook.pin_required);
+    assert_eq!(default.metrics, None);
+    assert!(default.gateway.is_none());
+    assert_eq!(default.caches.tag, Duration::from_secs(30));
+    assert_eq!(default.caches.signatures, Duration::from_mins(10));
+    assert_eq!(default.caches.last_known_good, Duration::ZERO);
+    assert_eq!(
+        (default.limits.review_bytes, default.limits.manifest_bytes, default.limits.signature_list_bytes),
+        (8 << 20, 4 << 20, 4 << 20)
+    );
+    assert_eq!((default.limits.signatures_per_image, default.limits.images_per_review), (64, 128));
+    let gateway =
+        loaded(&format!("{SMALLEST}metrics: {{}}\ngateway: {{registry: {{url: \"http://127.0.0.1:5001\"}}}}\n"));
+    assert_eq!(gateway.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
+    let gateway = gateway.gateway.expect("a gateway");
+    assert_eq!(gateway.listen, SocketAddr::from(([127, 0, 0, 1], 5000)));
+    assert_eq!(gateway.certificate, None);
+    assert_eq!(gateway.store, PathBuf::from("/etc/sealgate/data/signatures.redb"));
+}
+
+/// Every field name of the complete example, misspelt, is refused where it stands: none is read without being checked.
+#[test]
+fn each_field_of_the_complete_example_is_refused_when_misspelt() {
+    let text = complete();
+    let mut mutated = 0;
+    for (number, line) in text.lines().enumerate() {
+        let code = line.split('#').next().unwrap_or_default();
+        for (colon, _) in code.match_indices(':') {
+            let after = code[colon + 1..].chars().next();
+            let name_start = code[..colon].rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |before| before + 1);
+            if after.is_some_and(|character| character != ' ') || name_start == colon {
+                continue;
+            }
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines[number].insert(colon, 'x');
+            let error = try_load(&lines.join("\n")).expect_err(line);
+            let name = &code[name_start..colon];
+            let place = format!("sealgate.yaml:{}:{}: unknown field \"{name}x\"", number + 1, name_start + 1);
+            assert!(error.contains(&place), "{place} is not in:\n{error}");
+            assert!(error.contains(&format!("did you mean {name}?")), "{name} is not suggested in:\n{error}");
+            mutated += 1;
+        }
+    }
+    assert!(mutated >= 50, "only {mutated} fields were found");
+}
+
+#[test]
+fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
+    for (rest, expected, help) in [
+        ("webhook: {listen: \"8443\"}\n", "3:19: \"8443\" is not an address with a port", "add a port"),
+        ("webhook: {listen: 0.0.0.0}\n", "3:19: \"0.0.0.0\" is not an address with a port", "add a port: 0.0.0.0:8443"),
+        ("webhook: {listen: \":8443\"}\n", "3:19: ", "write 0.0.0.0:8443"),
+        ("webhook: {listen: \"localhost:8443\"}\n", "3:19: ", "write 127.0.0.1:8443"),
+        ("webhook: {listen: \"0.0.0.0:70000\"}\n", "3:19: ", "a port is a number up to 65535"),
+        ("webhook: {deadline: 0s}\n", "3:21: no image can be checked", "8s is the default"),
+        ("webhook: {deadline: 30s}\n", "3:21: the deadline must be below", "timeoutSeconds: 10"),
+        ("webhook: {deadline: 8}\n", "3:21: a duration like 30s or 10m is expected, found integer `8`", ""),
+        ("webhook: {deadline: soon}\n", "3:21: \"soon\" is not a duration like 30s", ""),
+        ("webhook: {mode: enforced}\n", "3:17: \"enforced\" is not known here", "did you mean enforce?"),
+        ("webhook: {pin: true}\n", "3:16: ", ""),
+        ("webhook: {certificate: {file: a}}\n", "3:24: the field \"key\" is missing", ""),
+        (
+            "webhook: {listen: \"0.0.0.0:9090\"}\nmetrics: {}\n",
+            "3:19: webhook and metrics both listen on port 9090",
+            "a port of its own",
+        ),
+        ("policies: \"\"\n", "3:11: a path is expected", ""),
+        ("policies:\n", "3:1: \"policies\" should be a text, found nothing", "or leave it out"),
+        ("registries: [{scope: nginx}]\n", "3:22: this is not a scope", ""),
+        ("registries: [{scope: \"r.example.com/x:1\"}]\n", "3:22: ", ""),
+        (
+            "registries: [{scope: \"r.example.com/x@sha256:4028782c08eae4a8c9a28bf661c0a8d1c2fc8e19dbaae2b018b21011197e1484\"}]\n",
+            "3:22: an entry is about a registry",
+            "write r.example.com/x",
+        ),
+        (
+            "registries: [{scope: a.example.com}, {scope: \"A.example.com:443\"}]\n",
+            "3:46: two entries have the scope a.example.com\n",
+            "put them together",
+        ),
+        ("registries: [{scope: a.example.com, mirrors: [\"*.example.com\"]}]\n", "3:47: this is not a mirror", ""),
+        (
+            "registries: [{scope: \"*\", mirrors: [m.example.com]}]\n",
+            "3:22: mirrors hold copies",
+            "give each host an entry",
+        ),
+        ("registries: [{scope: a.example.com, signatures: []}]\n", "3:37: signatures names no source", "leave it out"),
+        (
+            "registries: [{scope: a.example.com, signatures: [{extension: {}}, {extension: {}}]}]\n",
+            "3:67: this source stands twice",
+            "",
+        ),
+        (
+            "registries: [{scope: a.example.com, signatures: [{lookaside: {url: \"ftp://x\"}}]}]\n",
+            "3:68: a URL with the scheme \"ftp\"",
+            "file:///path",
+        ),
+        (
+            "registries: [{scope: a.example.com, tokenRealms: [\"http://a.example.com\"]}]\n",
+            "3:51: a URL with the scheme \"http\"",
+            "https://host",
+        ),
+        (
+            "registries: [{scope: a.example.com, tokenRealms: [\"https://a.example.com/token\"]}]\n",
+            "3:51: a token realm is named by its origin",
+            "write https://a.example.com",
+        ),
+        (
+            "registries: [{scope: a.example.com, credentials: {username: u}}]\n",
+            "3:37: credentials are either",
+            "dockerConfig: PATH",
+        ),
+        (
+            "registries: [{scope: a.example.com, credentials: {username: u, passwordFile: f, dockerConfig: g}}]\n",
+            "3:37: credentials are either",
+            "",
+        ),
+        ("caches: {tag: -1s}\n", "3:15: ", ""),
+        ("limits: {reviewBytes: 0}\n", "3:23: a size is more than 0", ""),
+        ("limits: {reviewBytes: 2GiB}\n", "3:23: a size is more than 0 and at most 1GiB", ""),
+        ("limits: {reviewBytes: much}\n", "3:23: \"much\" is not a size like 8MiB", ""),
+        ("limits: {imagesPerReview: 0}\n", "3:27: a number from 1 to 100000", ""),
+        ("gateway: {}\n", "3:10: the field \"registry\" is missing", ""),
+        ("gateway: {registry: {url: \"registry.example.com\"}}\n", "3:27: this is not a URL", "https://host"),
+        (
+            "gateway: {registry: {url: \"https://registry.example.com/v2/\"}}\n",
+            "3:27: a registry is named by scheme, host and port",
+            "",
+        ),
+        (
+            "gateway: {listen: \"0.0.0.0:5000\", anyoneMaySign: true, registry: {url: \"https://r.example.com\"}}\n",
+            "3:19: without a certificate the store listens on loopback only",
+            "certificate:",
+        ),
+        (
+            "gateway: {listen: \"0.0.0.0:5000\", certificate: {file: a, key: b}, registry: {url: \"https://r.example.com\"}}\n",
+            "3:19: everyone who reaches this listener may store signatures",
+            "anyoneMaySign: true",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, store: {etcd: {endpoints: [x]}}}\n",
+            "3:61: gateway.store.etcd is not supported yet",
+            "redb",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, access: {kubernetes: {}}}\n",
+            "3:53: gateway.access is not supported yet",
+            "leave it out",
+        ),
+        ("---\nkind: x\n", "4:1: a configuration file has one document", ""),
+        ("policies: a\npolicies: b\n", "4:1: \"policies\" stands twice", ""),
+        ("webhook:\n\tlisten: x\n", "4:1: a tab stands in the indentation", "spaces"),
+    ] {
+        let error = refused(rest);
+        assert!(error.starts_with(&format!("sealgate.yaml:{expected}")), "{rest}expected {expected}\nfound {error}");
+        assert!(error.contains(help), "{rest}expected {help}\nfound {error}");
+    }
+    let open = "gateway: {listen: \"0.0.0.0:5000\", certificate: {file: a, key: b}, anyoneMaySign: true, registry: {url: \"https://r.example.com\"}}\n";
+    assert!(try_load(&format!("{SMALLEST}{open}")).is_ok());
+}
+
+#[test]
+fn other_files_are_told_apart() {
+    assert!(try_load("").expect_err("empty").contains("the file is empty"));
+    let policy = try_load("apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\n").expect_err("a policy");
+    assert!(policy.contains("this is a policy, not the configuration"), "{policy}");
+    let version = try_load("apiVersion: sealgate.dev/v2\nkind: Configuration\n").expect_err("another version");
+    assert!(version.contains("sealgate.yaml:1:13: \"sealgate.dev/v2\" is not known here"), "{version}");
+    assert!(try_load("kind: Configuration\n").expect_err("no version").contains("the field \"apiVersion\" is missing"));
+}
+
+#[test]
+fn a_secret_that_was_written_into_the_file_is_not_shown() {
+    for rest in [
+        "registries: [{scope: a.example.com, credentials: {username: u, password: hunter2}}]\n",
+        "registries:\n- scope: a.example.com\n  credentials: {username: u, pasword: hunter2}\n",
+        "registries:\n- scope: a.example.com\n  credentials: hunter2\n",
+        "registries:\n- scope: a.example.com\n  credentials:\n    username: u\n    passwordFile: [hunter2]\n",
+        "registries:\n- scope: a.example.com\n  signatures: [{extension: {url: \"https://u:hunter2@r.example.com\"}}]\n",
+        "gateway: {registry: {url: \"https://u:hunter2@r.example.com\"}}\n",
+        "gateway: {registry: {url: \"https://u:hunter2@r.example.com:x\"}}\n",
+        "registries:\n- scope: a.example.com\n  tokenRealms: [\"http://u:hunter2@r.example.com\"]\n",
+        "registries:\n- scope: a.example.com\n  mirrors: [\"https://u:hunter2@r.example.com\"]\n",
+        "registries:\n- scope: \"u:hunter2@r.example.com\"\n",
+    ] {
+        let error = refused(rest);
+        assert!(!error.contains("hunter2"), "{rest}{error}");
+    }
+}
+
+#[test]
+fn paths_start_at_the_file_s_folder() {
+    let folder = Scratch::new();
+    let path = folder.write("sub/sealgate.yaml", format!("{SMALLEST}policies: ../policies\n"));
+    let configuration = load_configuration(&path).unwrap_or_else(|error| panic!("{error}"));
+    let policies = configuration.policies.expect("policies");
+    assert!(policies.is_absolute());
+    assert_eq!(policies, folder.path().join("sub/../policies"));
+    let missing = load_configuration(&folder.path().join("missing.yaml")).expect_err("no file").to_string();
+    assert!(missing.ends_with("missing.yaml: there is no such file"), "{missing}");
+    assert!(load_configuration(folder.path()).expect_err("a folder").to_string().ends_with("this is not a file"));
+}

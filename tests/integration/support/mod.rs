@@ -4,6 +4,7 @@
 
 mod gpg;
 mod liar;
+mod markdown;
 mod process;
 mod registry;
 mod scratch;
@@ -14,6 +15,7 @@ mod watchdog;
 
 pub(crate) use gpg::Gpg;
 pub(crate) use liar::{Asked, Liar, Reply};
+pub(crate) use markdown::code_blocks;
 pub(crate) use process::{Process, run, wait_until};
 pub(crate) use registry::{DockerRegistry, Pushed};
 pub(crate) use scratch::Scratch;

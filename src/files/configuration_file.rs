@@ -1,0 +1,39 @@
+//! The configuration file.
+
+use std::path::{Path, PathBuf};
+
+use super::{ReadError, read_bounded};
+use crate::configuration::{self, Configuration};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::policy::SourceFile;
+
+/// The most bytes of a configuration file.
+const LARGEST: u64 = 1 << 20;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigurationLoadError {
+    /// The file can't be read.
+    #[error("configuration {}: {why}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        why: ReadError,
+    },
+    /// There are mistakes in it.
+    #[error("{}", Diagnostics(.0))]
+    Refused(Vec<Diagnostic>),
+}
+
+/// Reads and checks a configuration file. The paths in it are made absolute.
+pub fn load_configuration(path: &Path) -> Result<Configuration, ConfigurationLoadError> {
+    let unreadable = |why| ConfigurationLoadError::Unreadable { path: path.to_owned(), why };
+    let bytes = read_bounded(path, LARGEST).map_err(unreadable)?;
+    let absolute = std::path::absolute(path).map_err(|error| unreadable(ReadError::Io(error)))?;
+    let folder = absolute.parent().map(Path::to_owned).unwrap_or_default();
+    let file = SourceFile { name: path.display().to_string().into(), folder, bytes };
+    configuration::load(&file).map_err(ConfigurationLoadError::Refused)
+}

@@ -1,0 +1,184 @@
+//! The policy folder, or a single policy file.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{ReadError, read_bounded};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::policy::{self, Dialect, KeyFileError, Policy, SourceFile, policy_json};
+use crate::signature::certificate::LARGEST_KEYRING;
+
+/// The most bytes of a policy file; keys may stand in it.
+const LARGEST_FILE: u64 = 4 << 20;
+/// The most policy files of a folder.
+const MOST_FILES: usize = 1_000;
+/// What Kubernetes replaces when it changes a mounted ConfigMap.
+const CONFIG_MAP_DATA: &str = "..data";
+
+/// Where the policy is.
+#[derive(Clone, Debug)]
+pub struct PolicyFiles {
+    /// A folder, read flat (`*.yaml`, `*.yml`, `*.json`; symbolic links followed, names with a leading dot left out), or
+    /// one file.
+    pub path: PathBuf,
+    /// Whether a policy.json whose default accepts anything is taken.
+    pub accept_anything_by_default: bool,
+}
+
+/// Why there is no policy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyLoadError {
+    /// The folder, or a file in it, can't be read.
+    #[error("policies {}: {why}", path.display())]
+    Unreadable {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        why: ReadError,
+    },
+    /// The folder has no policy file.
+    #[error("policies {}: the folder has no policy file (*.yaml, *.yml or *.json)", path.display())]
+    Empty {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder has more files than a policy can.
+    #[error("policies {}: a policy has at most {limit} files", path.display())]
+    TooManyFiles {
+        /// The folder.
+        path: PathBuf,
+        /// The bound.
+        limit: usize,
+    },
+    /// There are mistakes in it.
+    #[error("{}", Diagnostics(.0))]
+    Refused(Vec<Diagnostic>),
+    /// A policy.json that lets everything run that it does not name.
+    #[error(
+        "policies {}: the default of this policy.json accepts anything: whatever it does not name would run unsigned\n  \
+         help: write \"default\": [{{\"type\": \"reject\"}}], or, to have it so, acceptAnythingByDefault: true in the \
+         configuration",
+        path.display()
+    )]
+    AcceptsAnything {
+        /// The folder or file.
+        path: PathBuf,
+    },
+}
+
+impl PolicyFiles {
+    /// Reads and checks the policy.
+    pub fn load(&self) -> Result<Policy, PolicyLoadError> {
+        self.load_noting_folders(&mut BTreeSet::new())
+    }
+
+    /// As [`PolicyFiles::load`]; also gives the folders in which a change may change the policy, found or not.
+    pub(super) fn load_noting_folders(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError> {
+        // Kubernetes replaces all files of a mounted ConfigMap in one step; reading half before and half after it would
+        // make a policy that nobody wrote.
+        const ATTEMPTS: usize = 5;
+        let mut result = None;
+        for _ in 0..ATTEMPTS {
+            let before = fs::read_link(self.path.join(CONFIG_MAP_DATA)).ok();
+            result = Some(self.load_once(folders));
+            if fs::read_link(self.path.join(CONFIG_MAP_DATA)).ok() == before {
+                break;
+            }
+        }
+        match result {
+            Some(result) => result,
+            None => self.load_once(folders),
+        }
+    }
+
+    fn load_once(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError> {
+        folders.extend(parent(&self.path));
+        let files = self.read(folders)?;
+        let policy = policy::load(&files, &mut |path| {
+            folders.extend(parent(path));
+            read_key(path)
+        })
+        .map_err(PolicyLoadError::Refused)?;
+        let accepts_anything =
+            policy.cluster.dialect == Dialect::PolicyJson && policy_json::accepts_anything_by_default(&policy.cluster);
+        if accepts_anything && !self.accept_anything_by_default {
+            return Err(PolicyLoadError::AcceptsAnything { path: self.path.clone() });
+        }
+        Ok(policy)
+    }
+
+    fn read(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Vec<SourceFile>, PolicyLoadError> {
+        let unreadable = |path: &Path, why: ReadError| PolicyLoadError::Unreadable { path: path.to_owned(), why };
+        let read = |path: PathBuf, folder: &Path| {
+            let bytes = read_bounded(&path, LARGEST_FILE).map_err(|why| unreadable(&path, why))?;
+            Ok(SourceFile { name: path.display().to_string().into(), folder: folder.to_owned(), bytes })
+        };
+        let metadata = fs::metadata(&self.path).map_err(|error| unreadable(&self.path, error.into()))?;
+        if !metadata.is_dir() {
+            return Ok(vec![read(self.path.clone(), &parent(&self.path).unwrap_or_default())?]);
+        }
+        folders.insert(self.path.clone());
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(|error| unreadable(&self.path, error.into()))? {
+            let entry = entry.map_err(|error| unreadable(&self.path, error.into()))?;
+            if is_policy_file(&entry.file_name().to_string_lossy()) {
+                paths.push(entry.path());
+            }
+            if paths.len() > MOST_FILES {
+                return Err(PolicyLoadError::TooManyFiles { path: self.path.clone(), limit: MOST_FILES });
+            }
+        }
+        if paths.is_empty() {
+            return Err(PolicyLoadError::Empty { path: self.path.clone() });
+        }
+        paths.sort();
+        paths.into_iter().map(|path| read(path, &self.path)).collect()
+    }
+}
+
+fn is_policy_file(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+    !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
+}
+
+/// The folder of a file; of a bare name, the working directory.
+fn parent(path: &Path) -> Option<PathBuf> {
+    let parent = path.parent()?;
+    Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
+}
+
+fn read_key(path: &Path) -> Result<Vec<u8>, KeyFileError> {
+    read_bounded(path, LARGEST_KEYRING as u64).map_err(|error| match error {
+        ReadError::Missing => KeyFileError::Missing,
+        ReadError::NotAFile => KeyFileError::NotAFile,
+        ReadError::TooLarge { limit } => KeyFileError::TooLarge { limit },
+        ReadError::Io(error) => KeyFileError::Unreadable(error.to_string()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_s_policy_files_are_those_that_are_not_hidden() {
+        for name in ["a.yaml", "a.yml", "a.json", "a.b.yaml"] {
+            assert!(is_policy_file(name), "{name}");
+        }
+        for name in ["..data", ".a.yaml", "a.yaml~", "a.asc", "yaml", "a.yaml.swp", "#a.yaml#"] {
+            assert!(!is_policy_file(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_folder_of_a_bare_name_is_the_working_directory() {
+        assert_eq!(parent(Path::new("policy.yaml")), Some(PathBuf::from(".")));
+        assert_eq!(parent(Path::new("a/policy.yaml")), Some(PathBuf::from("a")));
+        assert_eq!(parent(Path::new("/")), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! Watches folders.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
+
+/// What comes within this time of a change belongs to it: editors write in several steps.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// However long changes go on, after this time they are looked at.
+const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
+
+/// Calls back whenever something may have changed in some folders, until it is dropped.
+///
+/// Events of the file system make it quick, a slow poll makes it certain: a watch ends when its folder is replaced, and
+/// some file systems (NFS, FUSE) send no events at all.
+#[derive(Debug)]
+pub struct ChangeWatcher {
+    messages: Sender<Message>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Message {
+    Changed,
+    Stop,
+}
+
+impl ChangeWatcher {
+    /// Starts. `check` is called at once, then after changes and at least every `poll`, always on one thread of its own;
+    /// it gives the folders that matter from now on.
+    ///
+    /// # Errors
+    /// The thread can't be started.
+    pub fn start(
+        name: &str,
+        poll: Duration,
+        check: impl FnMut() -> BTreeSet<PathBuf> + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (messages, received) = mpsc::channel();
+        let events = messages.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // Reading a file is an event too, and `check` reads. A lost event is as good as any: something changed.
+            if event.map_or(true, |event| !event.kind.is_access()) {
+                // Nobody listens any more once this is being dropped.
+                let _ = events.send(Message::Changed);
+            }
+        });
+        let watcher = watcher
+            .inspect_err(|error| tracing::warn!(%error, "no file system events; changes are found every {poll:?}"))
+            .ok();
+        let thread = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || run(&received, poll, Watches { watcher, watched: BTreeSet::new() }, check))?;
+        Ok(Self { messages, thread: Some(thread) })
+    }
+}
+
+impl Drop for ChangeWatcher {
+    fn drop(&mut self) {
+        let _ = self.messages.send(Message::Stop);
+        if let Some(thread) = self.thread.take() {
+            // Its panic, if there was one, has been reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(
+    received: &Receiver<Message>,
+    poll: Duration,
+    mut watches: Watches,
+    mut check: impl FnMut() -> BTreeSet<PathBuf>,
+) {
+    loop {
+        let before = watches.watched.clone();
+        let folders = check();
+        watches.set(&folders);
+        if watches.watched != before {
+            // What changed between the look and the watch has made no event.
+            watches.set(&check());
+        }
+        match received.recv_timeout(poll) {
+            Ok(Message::Changed) => {}
+            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                watches.renew();
+                continue;
+            }
+        }
+        let first = Instant::now();
+        while first.elapsed() < LONGEST_DEBOUNCE {
+            match received.recv_timeout(DEBOUNCE) {
+                Ok(Message::Changed) => {}
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => break,
+            }
+        }
+        watches.renew();
+    }
+}
+
+struct Watches {
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeSet<PathBuf>,
+}
+
+impl Watches {
+    fn set(&mut self, folders: &BTreeSet<PathBuf>) {
+        for gone in self.watched.difference(folders) {
+            if let Some(watcher) = &mut self.watcher {
+                // It may be gone already.
+                let _ = watcher.unwatch(gone);
+            }
+        }
+        let new: Vec<PathBuf> = folders.difference(&self.watched).cloned().collect();
+        self.watched.retain(|folder| folders.contains(folder));
+        for folder in new {
+            if self.watch(&folder) {
+                self.watched.insert(folder);
+            }
+        }
+    }
+
+    /// Watches what now stands where a folder stood: it may have been replaced.
+    fn renew(&mut self) {
+        let watched = std::mem::take(&mut self.watched);
+        for folder in watched {
+            if let Some(watcher) = &mut self.watcher {
+                let _ = watcher.unwatch(&folder);
+            }
+            if self.watch(&folder) {
+                self.watched.insert(folder);
+            }
+        }
+    }
+
+    /// Whether there is a watch now. A folder that is not there can't have one; the poll will see it come.
+    fn watch(&mut self, folder: &Path) -> bool {
+        self.watcher.as_mut().is_some_and(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive).is_ok())
+    }
+}
