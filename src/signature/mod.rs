@@ -1,6 +1,7 @@
 //! Signatures: the bytes, what they claim, and whether they prove it. Pure: bytes, policy and time in, verdict out.
 
 pub mod certificate;
+mod claim;
 mod envelope;
 mod identity;
 pub mod payload;
@@ -16,6 +17,7 @@ use crate::image::{Digest, Reference};
 use crate::verdict::{LookupError, Refusal};
 
 pub use certificate::{Certificate, CertificateError, Fingerprint, KeyFault};
+pub use claim::claimed_payload;
 pub use payload::{Payload, PayloadError};
 pub use verify::{VerifiedImage, verify, verify_each};
 

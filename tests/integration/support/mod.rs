@@ -9,6 +9,7 @@ mod process;
 mod registry;
 mod scratch;
 mod skopeo;
+mod store;
 #[cfg(test)]
 mod tests;
 mod watchdog;
@@ -20,4 +21,5 @@ pub(crate) use process::{Process, run, wait_until};
 pub(crate) use registry::{DockerRegistry, Pushed};
 pub(crate) use scratch::Scratch;
 pub(crate) use skopeo::{accept_anything, skopeo, skopeo_in};
+pub(crate) use store::Store;
 pub(crate) use watchdog::Watchdog;

@@ -1,0 +1,154 @@
+//! Error answers, with the body of the distribution specification ("Error Codes").
+
+use actix_web::{
+    HttpResponse,
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+
+/// How long clients should wait before they try again, in seconds, when the registry can't be asked.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// An error that a client is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    errors: [Entry<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    code: &'a str,
+    message: &'a str,
+    detail: (),
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    /// The path is not one of ours.
+    pub(super) fn no_such_path() -> Self {
+        let message = "only /v2/ and /extensions/v2/<name>/signatures/<digest> are served here";
+        Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)
+    }
+
+    /// The request can't be understood, or must not be passed on.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "UNSUPPORTED", message)
+    }
+
+    /// The path is there, but not for this method.
+    pub(super) fn method(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message)
+    }
+
+    /// The repository's name is malformed.
+    pub(super) fn name(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "NAME_INVALID", message)
+    }
+
+    /// The digest is malformed.
+    pub(super) fn digest(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", message)
+    }
+
+    /// The signature can't be one.
+    pub(super) fn signature(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "SIGNATURE_INVALID", message)
+    }
+
+    /// The client took too long over its request.
+    pub(super) fn slow_client() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "UNSUPPORTED", "the request's body stopped coming")
+    }
+
+    /// There is one already.
+    pub(super) fn exists(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "SIGNATURE_EXISTS", message)
+    }
+
+    /// Over a limit.
+    pub(super) fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)
+    }
+
+    /// The registry has no such image.
+    pub(super) fn manifest_unknown() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "MANIFEST_UNKNOWN",
+            "the registry has no manifest of this digest in this repository",
+        )
+    }
+
+    /// The registry wants other credentials, or any.
+    pub(super) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "the registry asks for credentials")
+    }
+
+    /// The registry says no.
+    pub(super) fn denied() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "DENIED", "the registry does not let this caller see the image")
+    }
+
+    /// The registry asks for fewer requests.
+    pub(super) fn too_many_requests() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "the registry asks for fewer requests")
+    }
+
+    /// The registry can't be reached.
+    pub(super) fn unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the registry can't be reached; try again")
+    }
+
+    /// The registry answers what it should not.
+    pub(super) fn bad_gateway() -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", "the registry's answer can't be used")
+    }
+
+    /// The registry does not answer.
+    pub(super) fn timed_out() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "UNAVAILABLE", "the registry did not answer in time")
+    }
+
+    /// The store is in trouble. What kind is in the log, not here.
+    pub(super) fn store() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "signatures can't be stored or read at the moment")
+    }
+
+    /// The status.
+    #[cfg(test)]
+    pub(super) fn status(&self) -> u16 {
+        self.status.as_u16()
+    }
+
+    /// The code.
+    #[cfg(test)]
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The answer.
+    pub(super) fn response(&self) -> HttpResponse {
+        let entry = Entry { code: self.code, message: &self.message, detail: () };
+        let mut response = HttpResponse::build(self.status);
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {
+            response.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
+        }
+        response.json(Body { errors: [entry] })
+    }
+}
+
+impl From<Refused> for HttpResponse {
+    fn from(refused: Refused) -> Self {
+        refused.response()
+    }
+}

@@ -1,0 +1,220 @@
+//! Header fields on their way through: which are passed on, and what addresses in them become.
+
+use actix_web::http::header::HeaderMap;
+use url::Url;
+
+/// Fields about one connection (RFC 9110, section 7.6.1), about a proxy's own credentials, or about trailers, which are
+/// not passed on. Those that `Connection` names come on top.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Tells which fields of a message concern only the connection that it came on.
+pub(super) struct HopByHop(Vec<String>);
+
+impl HopByHop {
+    /// `connection` are the values of the message's `Connection` fields.
+    pub(super) fn new<'a>(connection: impl Iterator<Item = &'a [u8]>) -> Self {
+        let named = connection
+            .filter_map(|value| std::str::from_utf8(value).ok())
+            .flat_map(|value| value.split(','))
+            .map(|name| name.trim().to_ascii_lowercase())
+            .collect();
+        Self(named)
+    }
+
+    /// Whether this field (in lower case) is not to be passed on.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        HOP_BY_HOP.contains(&name) || self.0.iter().any(|named| named == name)
+    }
+}
+
+/// The address that a client knows the gateway by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct External {
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
+    /// `host[:port]`; nothing: the client did not say.
+    pub(super) host: Option<String>,
+}
+
+impl External {
+    /// From what the client says, or the proxy in front of this one. A lie comes back to the liar alone.
+    pub(super) fn of(headers: &HeaderMap, tls: bool) -> Self {
+        let first = |name: &str| {
+            let value = headers.get(name)?.to_str().ok()?;
+            Some(value.split(',').next()?.trim())
+        };
+        let scheme = match first("x-forwarded-proto") {
+            Some("https") => "https",
+            Some("http") => "http",
+            _ if tls => "https",
+            _ => "http",
+        };
+        let is_host = |host: &&str| {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_'))
+        };
+        let host = first("x-forwarded-host").filter(is_host).or_else(|| first("host").filter(is_host));
+        Self { scheme, host: host.map(str::to_owned) }
+    }
+}
+
+/// Turns the registry's own addresses, in what it answers, into the gateway's.
+pub(super) struct Rewrite<'a> {
+    /// The registry.
+    pub(super) registry: &'a Url,
+    /// The gateway.
+    pub(super) external: &'a External,
+}
+
+impl Rewrite<'_> {
+    /// A `Location`. Nothing: it stays as it is, since it is relative or leads elsewhere.
+    pub(super) fn location(&self, value: &str) -> Option<String> {
+        let prefix = self.registry.path().trim_end_matches('/');
+        if value.starts_with('/') && !value.starts_with("//") {
+            return if prefix.is_empty() { None } else { below(value, prefix).map(str::to_owned) };
+        }
+        let absolute = match value.strip_prefix("//") {
+            Some(_) => format!("{}:{value}", self.registry.scheme()),
+            None => value.to_owned(),
+        };
+        let url = Url::parse(&absolute).ok()?;
+        // Registries behind a TLS proxy often write http for https: the host and port say that it is the same one.
+        let same = matches!(url.scheme(), "http" | "https")
+            && url.host() == self.registry.host()
+            && (url.port_or_known_default() == self.registry.port_or_known_default()
+                || (url.port().is_none() && self.registry.port().is_none()));
+        if !same {
+            return None;
+        }
+        // The text itself, rather than what Url makes of it: upload addresses carry state.
+        let (_, after) = absolute.split_once("://")?;
+        let rest = &after[after.find(['/', '?', '#']).unwrap_or(after.len())..];
+        let rest = if prefix.is_empty() { rest } else { below(rest, prefix)? };
+        let slash = if rest.starts_with('/') { "" } else { "/" };
+        Some(match &self.external.host {
+            Some(host) => format!("{}://{host}{slash}{rest}", self.external.scheme),
+            None => format!("{slash}{rest}"),
+        })
+    }
+
+    /// A `Link` (RFC 8288): every target between `<` and `>`.
+    pub(super) fn link(&self, value: &str) -> Option<String> {
+        let mut rewritten = String::with_capacity(value.len());
+        let mut changed = false;
+        let mut rest = value;
+        while let Some((before, after)) = rest.split_once('<') {
+            let Some((target, after)) = after.split_once('>') else { break };
+            rewritten.push_str(before);
+            rewritten.push('<');
+            match self.location(target) {
+                Some(location) => {
+                    rewritten.push_str(&location);
+                    changed = true;
+                }
+                None => rewritten.push_str(target),
+            }
+            rewritten.push('>');
+            rest = after;
+        }
+        rewritten.push_str(rest);
+        changed.then_some(rewritten)
+    }
+}
+
+/// What follows a path prefix, if the path is below it.
+fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn location(registry: &str, value: &str) -> Option<String> {
+        let registry = Url::parse(registry).unwrap();
+        let external = External { scheme: "https", host: Some("store.example.com:8443".into()) };
+        Rewrite { registry: &registry, external: &external }.location(value)
+    }
+
+    #[test]
+    fn the_registrys_own_addresses_become_the_gateways() {
+        let ours = |path: &str| Some(format!("https://store.example.com:8443{path}"));
+        let registry = "http://registry.internal:5000";
+        for value in ["http://registry.internal:5000", "https://registry.internal:5000", "//REGISTRY.internal:5000"] {
+            let upload = "/v2/a/blobs/uploads/1?_state=a%2Fb%3D&x='";
+            assert_eq!(location(registry, &format!("{value}{upload}")), ours(upload), "{value}");
+        }
+        assert_eq!(location("https://registry.internal", "http://registry.internal/v2/x"), ours("/v2/x"));
+        assert_eq!(location(registry, "http://registry.internal:5000?x=1"), ours("/?x=1"));
+        assert_eq!(location("https://host/prefix", "https://host/prefix/v2/a"), ours("/v2/a"));
+        assert_eq!(location("https://host/prefix/", "/prefix/v2/a"), Some("/v2/a".into()));
+    }
+
+    #[test]
+    fn other_addresses_stay_as_they_are() {
+        let registry = "http://registry.internal:5000";
+        for value in [
+            "/v2/a/blobs/uploads/1?_state=x",
+            "uploads/1",
+            "https://storage.example.com/blob?signature=x",
+            "http://registry.internal:5001/v2/",
+            "http://registry.internal:5000.example.com/",
+            "http://registry.internal:5000@example.com/",
+            "ftp://registry.internal:5000/",
+            "",
+        ] {
+            assert_eq!(location(registry, value), None, "{value}");
+        }
+        assert_eq!(location("https://host/prefix", "https://host/prefixed/v2/"), None);
+    }
+
+    #[test]
+    fn each_target_of_a_link_is_looked_at() {
+        let registry = Url::parse("http://r:5000").unwrap();
+        let external = External { scheme: "http", host: None };
+        let rewrite = Rewrite { registry: &registry, external: &external };
+        assert_eq!(
+            rewrite.link(r#"<http://r:5000/v2/_catalog?last=a&n=1>; rel="next", <https://x/>; rel="help""#).unwrap(),
+            r#"</v2/_catalog?last=a&n=1>; rel="next", <https://x/>; rel="help""#
+        );
+        assert_eq!(rewrite.link(r#"</v2/_catalog?n=1>; rel="next""#), None);
+        assert_eq!(rewrite.link("<http://r:5000/"), None);
+    }
+
+    #[test]
+    fn what_connection_names_stays_on_the_connection() {
+        let hops = HopByHop::new([b"close, X-Own".as_slice(), b"keep-alive"].into_iter());
+        for name in ["connection", "x-own", "close", "transfer-encoding", "te", "upgrade", "proxy-authorization"] {
+            assert!(hops.contains(name), "{name}");
+        }
+        for name in ["accept", "authorization", "range", "content-length"] {
+            assert!(!hops.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_gateways_address_is_what_the_client_calls_it() {
+        let of = |fields: &[(&str, &str)], tls| {
+            let fields = fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+            External::of(&fields.collect(), tls)
+        };
+        let external = |scheme, host: &str| External { scheme, host: Some(host.to_owned()) };
+        assert_eq!(of(&[("host", "a:5000")], false), external("http", "a:5000"));
+        assert_eq!(of(&[("host", "[::1]:5000")], true), external("https", "[::1]:5000"));
+        let proxied = [("host", "a"), ("x-forwarded-host", "b, c"), ("x-forwarded-proto", "https")];
+        assert_eq!(of(&proxied, false), external("https", "b"));
+        assert_eq!(of(&[("host", "a/b\\")], false).host, None);
+    }
+}

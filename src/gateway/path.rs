@@ -1,0 +1,143 @@
+//! Which part of the gateway a request is for, by its raw path.
+
+use percent_encoding::percent_decode_str;
+
+use super::{
+    answer::Refused,
+    store::{ImageId, RepositoryName},
+};
+use crate::image::Digest;
+
+const REGISTRY: &str = "/v2";
+const EXTENSION: &str = "/extensions/v2/";
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// Something of the registry's.
+    Registry {
+        /// `/v2/` itself, where clients learn what the registry can do.
+        ping: bool,
+        /// The repository, if a manifest is asked for.
+        manifest_of: Option<RepositoryName>,
+    },
+    /// An image's signatures.
+    Signatures(ImageId),
+    /// Whether this program is well.
+    Health,
+}
+
+/// Finds the route of a raw path (as it was sent, without the query).
+pub(super) fn route(path: &str) -> Result<Route, Refused> {
+    if path == "/healthz" {
+        return Ok(Route::Health);
+    }
+    if let Some(rest) = path.strip_prefix(EXTENSION) {
+        return signatures(rest).map(Route::Signatures);
+    }
+    match path.strip_prefix(REGISTRY) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            if !is_plain(path) {
+                let message =
+                    "the path has a segment that is . or .., or an encoded slash, backslash or control character";
+                return Err(Refused::bad_request(message));
+            }
+            let manifest_of = rest
+                .rsplit_once("/manifests/")
+                .and_then(|(name, _)| RepositoryName::parse(name.strip_prefix('/')?).ok());
+            Ok(Route::Registry { ping: matches!(rest, "" | "/"), manifest_of })
+        }
+        _ => Err(Refused::no_such_path()),
+    }
+}
+
+/// `<name>/signatures/<digest>`. A name may have `signatures` in it: the last one counts.
+fn signatures(rest: &str) -> Result<ImageId, Refused> {
+    // Clients may write the digest's colon as %3A.
+    let rest = percent_decode_str(rest).decode_utf8().map_err(|_| Refused::bad_request("the path is not UTF-8"))?;
+    let (name, digest) = rest.rsplit_once("/signatures/").ok_or_else(Refused::no_such_path)?;
+    let repository = RepositoryName::parse(name).map_err(|error| Refused::name(error.to_string()))?;
+    let digest = Digest::parse(digest).map_err(|error| Refused::digest(error.to_string()))?;
+    Ok(ImageId { repository, digest })
+}
+
+/// Whether every reader takes the path for the same, and it stays below where it begins.
+fn is_plain(path: &str) -> bool {
+    path.split('/').all(|segment| {
+        let decoded: Vec<u8> = percent_decode_str(segment).collect();
+        !matches!(decoded.as_slice(), b"." | b"..")
+            && decoded.iter().all(|&byte| !matches!(byte, b'/' | b'\\') && !byte.is_ascii_control())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn registry(manifest_of: Option<&str>) -> Route {
+        Route::Registry { ping: false, manifest_of: manifest_of.map(|name| RepositoryName::parse(name).unwrap()) }
+    }
+
+    #[test]
+    fn the_registry_has_what_is_below_v2() {
+        for path in ["/v2/", "/v2"] {
+            assert_eq!(route(path), Ok(Route::Registry { ping: true, manifest_of: None }));
+        }
+        assert_eq!(route("/v2/_catalog"), Ok(registry(None)));
+        assert_eq!(route("/v2/a/b/manifests/1.0"), Ok(registry(Some("a/b"))));
+        assert_eq!(route("/v2/manifests/manifests/latest"), Ok(registry(Some("manifests"))));
+        assert_eq!(route(&format!("/v2/a/blobs/{}", DIGEST.replace(':', "%3A"))), Ok(registry(None)));
+        for path in ["/", "", "*", "/v1/", "/v2x", "/v3/", "//v2/", "/sealgate/v1/x", "/extensions/v1/", "/V2/"] {
+            assert_eq!(route(path).unwrap_err().status(), 404, "{path}");
+        }
+    }
+
+    #[test]
+    fn no_path_leads_out_of_v2() {
+        for path in [
+            "/v2/..",
+            "/v2/../metrics",
+            "/v2/a/%2e%2e/%2E%2E/x",
+            "/v2/.%2e/x",
+            "/v2/./x",
+            "/v2/a%2f..%2fx",
+            "/v2/..\\x",
+            "/v2/a%5Cx",
+            "/v2/a%00",
+            "/v2/a%0d%0aHost:x",
+        ] {
+            assert_eq!(route(path).unwrap_err().status(), 400, "{path}");
+        }
+        assert_eq!(route("/v2/a/..b/..."), Ok(registry(None)));
+    }
+
+    #[test]
+    fn signatures_belong_to_a_name_of_any_depth_and_a_digest() {
+        for name in ["web", "acme/web", "a/b/c/d", "a/signatures/b"] {
+            for digest in [DIGEST.to_owned(), format!("sha512:{}", "0".repeat(128))] {
+                let expected = ImageId {
+                    repository: RepositoryName::parse(name).unwrap(),
+                    digest: Digest::parse(&digest).unwrap(),
+                };
+                let path = format!("/extensions/v2/{name}/signatures/{digest}");
+                assert_eq!(route(&path), Ok(Route::Signatures(expected.clone())));
+                assert_eq!(route(&path.replace(':', "%3a")), Ok(Route::Signatures(expected)));
+            }
+        }
+        for (path, code) in [
+            ("a/signatures/sha256:00", "DIGEST_INVALID"),
+            ("a/signatures/latest", "DIGEST_INVALID"),
+            (&format!("A/signatures/{DIGEST}"), "NAME_INVALID"),
+            (&format!("../signatures/{DIGEST}"), "NAME_INVALID"),
+            (&format!("/signatures/{DIGEST}"), "NAME_INVALID"),
+            (&format!("a%00/signatures/{DIGEST}"), "NAME_INVALID"),
+            (&format!("a/signatures/{DIGEST}/"), "DIGEST_INVALID"),
+            ("a", "NOT_FOUND"),
+            ("", "NOT_FOUND"),
+        ] {
+            assert_eq!(route(&format!("/extensions/v2/{path}")).unwrap_err().code(), code, "{path}");
+        }
+    }
+}

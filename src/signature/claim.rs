@@ -1,0 +1,129 @@
+//! What a signature says of itself, for those who trust no key: the store checks that it belongs where it is put.
+
+use super::{Payload, envelope};
+use crate::verdict::refusal::Malformed;
+
+/// Reads the payload of a signed OpenPGP message (binary, one signature), as verification does, but without any check of
+/// the signature.
+///
+/// **It proves nothing.** What is decided on it may be refused because of it, never allowed.
+///
+/// # Errors
+/// It is not one OpenPGP message with one signature; it inflates to more than a message ever has; its payload is not
+/// strict.
+pub fn claimed_payload(message: &[u8]) -> Result<Payload, Malformed> {
+    Ok(Payload::parse(&envelope::open(message)?.body)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use sequoia_openpgp::{
+        Cert,
+        cert::CertBuilder,
+        crypto::KeyPair,
+        serialize::stream::{Armorer, Compressor, LiteralWriter, Message, Signer},
+        types::CompressionAlgorithm,
+    };
+
+    use super::*;
+    use crate::{image::Digest, signature::envelope::LARGEST_MESSAGE};
+
+    fn key() -> Cert {
+        CertBuilder::new().add_userid("Release <release@example.com>").add_signing_subkey().generate().unwrap().0
+    }
+
+    fn pair(key: &Cert) -> KeyPair {
+        let mut keys = key.keys().secret();
+        keys.next().unwrap().key().clone().into_keypair().unwrap()
+    }
+
+    fn payload(digest: &Digest) -> String {
+        format!(
+            r#"{{"critical":{{"type":"atomic container signature","image":{{"docker-manifest-digest":"{digest}"}},"identity":{{"docker-reference":"registry.example.com/acme/web:1"}}}},"optional":{{}}}}"#
+        )
+    }
+
+    #[derive(Clone, Copy)]
+    struct Form {
+        signers: usize,
+        compressions: usize,
+        armored: bool,
+    }
+
+    const GPG: Form = Form { signers: 1, compressions: 1, armored: false };
+
+    fn message(form: Form, payload: &[u8]) -> Vec<u8> {
+        let key = key();
+        let mut sink = Vec::new();
+        let mut stack = Message::new(&mut sink);
+        if form.armored {
+            stack = Armorer::new(stack).build().unwrap();
+        }
+        for _ in 0..form.compressions {
+            stack = Compressor::new(stack).algo(CompressionAlgorithm::Zip).build().unwrap();
+        }
+        if form.signers > 0 {
+            let mut signer = Signer::new(stack, pair(&key)).unwrap();
+            for _ in 1..form.signers {
+                signer = signer.add_signer(pair(&key)).unwrap();
+            }
+            stack = signer.build().unwrap();
+        }
+        let mut literal = LiteralWriter::new(stack).build().unwrap();
+        literal.write_all(payload).unwrap();
+        literal.finalize().unwrap();
+        sink
+    }
+
+    #[test]
+    fn a_signed_message_says_which_digest_it_is_for() {
+        let digest = Digest::sha256(b"manifest");
+        for form in [GPG, Form { compressions: 0, ..GPG }] {
+            let message = message(form, payload(&digest).as_bytes());
+            assert_eq!(claimed_payload(&message).unwrap().digest, digest);
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_binary_message_with_one_signature_claims_nothing() {
+        let payload = payload(&Digest::sha256(b"manifest"));
+        let of = |form| message(form, payload.as_bytes());
+        let good = of(GPG);
+        let bad = [
+            of(Form { signers: 0, ..GPG }),
+            of(Form { signers: 2, ..GPG }),
+            of(Form { armored: true, ..GPG }),
+            of(Form { compressions: 2, ..GPG }),
+            [of(Form { compressions: 0, ..GPG }), good.clone()].concat(),
+            good[..good.len() / 2].to_vec(),
+            payload.clone().into_bytes(),
+            b"-----BEGIN PGP SIGNED MESSAGE-----\n".to_vec(),
+            Vec::new(),
+            vec![0xff; 1000],
+        ];
+        for (number, message) in bad.iter().enumerate() {
+            assert_eq!(claimed_payload(message).unwrap_err(), Malformed::Envelope, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_inflates_without_end_is_given_up_early() {
+        let message = message(GPG, &vec![b' '; 32 << 20]);
+        assert!(message.len() < LARGEST_MESSAGE);
+        assert_eq!(claimed_payload(&message).unwrap_err(), Malformed::TooLarge { limit: LARGEST_MESSAGE });
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), place: usize) {
+            let _ = claimed_payload(&bytes);
+            let mut message = message(Form { compressions: 0, ..GPG }, b"{}");
+            let place = place % message.len();
+            message.truncate(place);
+            message.extend(bytes);
+            let _ = claimed_payload(&message);
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! The store in front of a real registry.

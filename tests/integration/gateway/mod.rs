@@ -1,0 +1,9 @@
+//! The store in front of real and of lying registries.
+
+#![allow(clippy::unwrap_used)] // All of this is tests.
+
+mod fake;
+mod layers;
+mod passage;
+mod signatures;
+mod skopeo;

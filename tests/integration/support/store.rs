@@ -1,0 +1,94 @@
+//! The store (`sealgate gateway`), in this process, in front of a registry.
+
+use std::{io, net::TcpListener, path::PathBuf, thread};
+
+use sealgate::{
+    configuration::{Gateway, Limits, Upstream},
+    gateway,
+};
+use tokio::sync::oneshot;
+
+use super::Scratch;
+
+/// A running store over plain HTTP, with a file of its own.
+pub(crate) struct Store {
+    folder: Scratch,
+    address: String,
+    settings: Gateway,
+    running: Option<(oneshot::Sender<()>, thread::JoinHandle<io::Result<()>>)>,
+}
+
+impl Store {
+    /// Starts it in front of the registry at this URL.
+    pub(crate) fn start(registry: &str) -> Self {
+        Self::start_with(registry, &Limits::default())
+    }
+
+    pub(crate) fn start_with(registry: &str, limits: &Limits) -> Self {
+        let folder = Scratch::new();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let listen = listener.local_addr().expect("it is bound");
+        let settings = Gateway {
+            listen,
+            certificate: None,
+            anyone_may_sign: false,
+            registry: Upstream { url: registry.parse().expect("a URL"), ca_file: None },
+            store: folder.path().join("data/signatures.redb"),
+        };
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async move {
+            let _ = stopped.await;
+        };
+        let server = {
+            let (settings, limits) = (settings.clone(), limits.clone());
+            // A thread of its own: tests may block theirs.
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(async move {
+                    gateway::serve(listener, None, &settings, &limits, shutdown).expect("the store starts").await
+                })
+            })
+        };
+        let running = Some((stop, server));
+        Self { folder, address: listen.to_string(), settings, running }
+    }
+
+    /// `127.0.0.1:port`, as it stands in image references.
+    pub(crate) fn host(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where an image's signatures are.
+    pub(crate) fn signatures_url(&self, repository: &str, digest: impl std::fmt::Display) -> String {
+        format!("{}/extensions/v2/{repository}/signatures/{digest}", self.url())
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.settings.store.clone()
+    }
+
+    pub(crate) fn settings(&self) -> &Gateway {
+        &self.settings
+    }
+
+    /// Tells it to end, as SIGTERM does.
+    pub(crate) fn stop(&mut self) -> Stopping {
+        let (stop, server) = self.running.take().expect("it runs");
+        stop.send(()).expect("it runs");
+        Stopping(server)
+    }
+}
+
+/// A store that was told to end.
+pub(crate) struct Stopping(thread::JoinHandle<io::Result<()>>);
+
+impl Stopping {
+    /// Waits for its end.
+    pub(crate) fn wait(self) {
+        self.0.join().expect("it does not panic").expect("it ends well");
+    }
+}
