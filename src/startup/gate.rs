@@ -1,0 +1,113 @@
+//! `sealgate serve`, and the engine that `sealgate verify` shares with it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{StartupError, address_of, certificates, listen, signals::Stop, time_for_lookups};
+use crate::configuration::Configuration;
+use crate::files::{PolicyFiles, PolicyWatcher};
+use crate::gate::{
+    CurrentPolicy, Gate, Settings,
+    cache::{CachedResolve, CachedSignatures, Times},
+};
+use crate::operations::{Metrics, Readiness, health};
+use crate::registry::{Client, PolicyHosts};
+use crate::signatures::{Finder, SignatureSources};
+use crate::tls::{ServerTls, WEBHOOK_NAMES};
+use crate::webhook;
+
+/// The gate's engine. With `sources`, signatures are looked for there; else where the configuration says.
+///
+/// # Errors
+/// The registries can't be asked as configured: a CA file that is missing, say.
+pub fn engine(
+    configuration: &Configuration,
+    policy: Arc<CurrentPolicy>,
+    sources: Option<Arc<dyn SignatureSources>>,
+    metrics: Arc<Metrics>,
+) -> Result<Gate, StartupError> {
+    let Configuration { registries, limits, caches, webhook, .. } = configuration;
+    let named = Arc::new(PolicyHosts::new(Arc::clone(&policy)));
+    let client = Arc::new(Client::new(registries, limits, named, Arc::clone(&metrics))?);
+    let finder = match sources {
+        Some(sources) => Finder::with_sources(Arc::clone(&client), sources),
+        None => Finder::new(Arc::clone(&client)),
+    };
+    let times = Times { tag: caches.tag, signatures: caches.signatures, lookup: time_for_lookups(configuration) };
+    let settings = Settings {
+        mode: webhook.mode,
+        pin_required: webhook.pin_required,
+        images_per_review: limits.images_per_review,
+        signatures_per_image: limits.signatures_per_image,
+        last_known_good: caches.last_known_good,
+    };
+    let resolve = Arc::new(CachedResolve::new(client, times, Arc::clone(&metrics)));
+    let signatures = Arc::new(CachedSignatures::new(Arc::new(finder), times, Arc::clone(&metrics)));
+    Ok(Gate::new(settings, policy, resolve, signatures, metrics))
+}
+
+/// Reads and checks everything that the gate needs, and does not serve.
+///
+/// # Errors
+/// What would keep [`serve`] from serving, listeners aside.
+pub fn validate_gate(configuration: &Configuration) -> Result<(), StartupError> {
+    let policy = policies(configuration)?.load()?;
+    tls(configuration)?;
+    engine(configuration, Arc::new(CurrentPolicy::new(policy)), None, Arc::default())?;
+    Ok(())
+}
+
+/// Serves the gate until a signal ends it.
+///
+/// # Errors
+/// Whatever keeps it from serving.
+pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
+    let ended = |what| move |source| StartupError::Ended { what, source };
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Arc::new(Readiness::default());
+    let policies = policies(configuration)?;
+    let current = Arc::new(CurrentPolicy::new(policies.load()?));
+    let tls = tls(configuration)?;
+    let gate = Arc::new(engine(configuration, Arc::clone(&current), None, Arc::clone(&metrics))?);
+    let listener = listen("webhook.listen", configuration.webhook.listen)?;
+    let address = address_of(&listener, configuration.webhook.listen);
+    let stop = Stop::new().map_err(ended("the gate"))?;
+
+    let health = match configuration.metrics {
+        Some(configured) => {
+            let listener = listen("metrics.listen", configured)?;
+            tracing::info!(address = %address_of(&listener, configured), role = "metrics", "listening");
+            let server = health::serve(listener, Arc::clone(&metrics), Arc::clone(&readiness), stop.stopped().wait());
+            Some(tokio::spawn(server.map_err(ended("the metrics listener"))?))
+        }
+        None => None,
+    };
+    let _watcher =
+        PolicyWatcher::start(policies, current, Arc::clone(&metrics)).map_err(ended("the policy watcher"))?;
+    let config = tls.server_config();
+    let expiry = Arc::clone(&metrics);
+    tokio::spawn(certificates::renew(tls, move |at| expiry.certificate_expiry(at.as_second())));
+
+    let settings = webhook::Settings::new(configuration);
+    let server = webhook::run(listener, config, gate, settings, metrics, stop.stopped().wait());
+    tracing::info!(%address, role = "gate", "listening");
+    readiness.set(true);
+    let leaving = Arc::clone(&readiness);
+    tokio::spawn(stop.on_signal(move || leaving.set(false)));
+    server.await.map_err(ended("the gate"))?;
+    if let Some(health) = health {
+        health.await.unwrap_or(Ok(())).map_err(ended("the metrics listener"))?;
+    }
+    Ok(())
+}
+
+fn policies(configuration: &Configuration) -> Result<PolicyFiles, StartupError> {
+    let path = configuration.policies.clone().ok_or(StartupError::NoPolicies)?;
+    Ok(PolicyFiles { path, accept_anything_by_default: configuration.accept_anything_by_default })
+}
+
+fn tls(configuration: &Configuration) -> Result<ServerTls, StartupError> {
+    let webhook = &configuration.webhook;
+    Ok(ServerTls::load(&webhook.certificate, webhook.client_ca.as_deref(), WEBHOOK_NAMES, Timestamp::now())?)
+}
