@@ -120,6 +120,18 @@ async fn a_slow_drip_ends_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_registry_that_dawdles_leaves_time_for_its_mirror() {
+    let slow = liar(|_| Reply::Drip("HTTP/1.1 200 OK\r\nx: ".into()));
+    let mirror = liar(|_| good("one"));
+    let mirrored = Registry { mirrors: vec![mirror.host().into()], ..plain(&slow.host()) };
+    let client = client(vec![mirrored, plain(&mirror.host())]);
+    let time = Duration::from_secs(4);
+    let found = resolve_within(&client, &format!("{}/acme/web:1", slow.host()), time).await.unwrap();
+    assert_eq!(found.digest, Digest::sha256(&manifest("one")));
+    assert_eq!(mirror.paths(), ["/v2/acme/web/manifests/1"]);
+}
+
+#[tokio::test]
 async fn a_redirect_loop_ends() {
     let liar = liar(|asked| Reply::new(307, &[("location", &asked.path)], ""));
     let what = misbehaved(resolve(&client(vec![plain(&liar.host())]), &format!("{}/acme/web:1", liar.host())).await);
