@@ -6,11 +6,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::image::{Digest, Reference, Scope};
 use crate::policy::{Action, Dialect, Layer, Mode, Rule};
-use crate::signature::verify::Examination;
 use crate::verdict::Refusal;
 
 use super::layer::{Lift, Pass, Ruling, join};
-use super::verdicts::{Asked, Until};
+use super::verdicts::{Asked, Until, unexamined};
 use super::{Admission, Decision, Gate, ImageUse, LoadedPolicy, ResolvedImage};
 
 /// Decides about one image.
@@ -216,10 +215,9 @@ impl Case<'_> {
         let verdicts = &self.gate.verdicts;
         let examination = match resolved {
             Ok((digest, manifest)) => verdicts.examine(&asked, *digest, manifest.as_ref(), self.until).await,
-            Err(refusal) => verdicts.last_known_good(&asked, None, refusal, self.until.now).unwrap_or_else(|| {
-                let result = Err(refusal.clone());
-                Arc::new(Examination { result, signatures: Vec::new(), asked: Vec::new() })
-            }),
+            Err(refusal) => verdicts
+                .last_known_good(&asked, None, refusal, self.until.now)
+                .unwrap_or_else(|| Arc::new(unexamined(refusal.clone()))),
         };
         ruling.result = match &examination.result {
             Ok(proof) => {

@@ -12,7 +12,7 @@ use futures_util::{
 
 use crate::image::{Descriptor, Digest, ManifestError};
 use crate::policy::Requirements;
-use crate::signature::verify::Question;
+use crate::signature::verify::{Examination, Question};
 use crate::signature::{VerifiedImage, verify_each};
 use crate::verdict::{LookupError, Refusal};
 
@@ -49,12 +49,12 @@ impl Inquiry<'_> {
             let mut seen = Vec::with_capacity(different.len());
             if let Some((first, others)) = different.split_first() {
                 seen.push(self.manifest(*first, None, depth + 1).await);
-                if seen[0].result.is_ok() {
+                if seen[0].examination.result.is_ok() {
                     seen.extend(join_all(others.iter().map(|other| self.manifest(*other, None, depth + 1))).await);
                 }
             }
             let requirements = self.asked.requirements();
-            join_entries(seen, |proofs| match requirements {
+            join_entries(seen, self.lost().into(), |proofs| match requirements {
                 Some(requirements) => self.join(digest, entries, requirements, &places, proofs),
                 None => Err(self.lost().into()),
             })
@@ -102,24 +102,27 @@ impl Inquiry<'_> {
     }
 }
 
-/// Puts together what was seen of the entries.
+/// Puts together what was seen of the entries. `none` holds until there is a result.
 fn join_entries(
     seen: Vec<Seen>,
+    none: Refusal,
     join: impl FnOnce(&[Result<VerifiedImage, Refusal>]) -> Result<VerifiedImage, Refusal>,
 ) -> Seen {
-    let (mut proofs, mut signatures, mut asked, mut rests_on) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for mut entry in seen {
-        proofs.push(entry.result);
-        signatures.append(&mut entry.signatures);
-        asked.append(&mut entry.asked);
-        rests_on.append(&mut entry.rests_on);
+    let mut joined = Seen::refused(none);
+    let mut proofs = Vec::with_capacity(seen.len());
+    for Seen { examination, rests_on } in seen {
+        let Examination { result, signatures, asked } = examination;
+        proofs.push(result);
+        joined.examination.signatures.extend(signatures);
+        joined.examination.asked.extend(asked);
+        joined.rests_on.extend(rests_on);
     }
     let refusals = proofs.iter().filter_map(|proof| proof.as_ref().err().cloned());
-    let result = match refusals.reduce(refusal_to_show) {
+    joined.examination.result = match refusals.reduce(refusal_to_show) {
         Some(refusal) => Err(refusal),
         None => join(&proofs),
     };
-    Seen { result, signatures, asked, rests_on }
+    joined
 }
 
 /// Of two refusals, each of which alone would have to be lifted, the one to show. While something could not be asked, nothing

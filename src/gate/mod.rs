@@ -8,6 +8,8 @@ mod decide;
 mod index;
 mod layer;
 mod prove;
+#[cfg(test)]
+mod tests;
 mod verdicts;
 
 use std::{

@@ -1,18 +1,22 @@
 //! What a rule's requirements say of a digest: its manifest and its signatures, side by side, and then the verification.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
+use futures_util::{FutureExt, future::join};
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::image::{Digest, Manifest, Reference, Repository};
 use crate::policy::Platforms;
 use crate::signature::verify::{Examination, Question};
-use crate::signature::{AskedSource, ExaminedSignature, FoundSignatures, VerifiedImage, verify};
+use crate::signature::{FoundSignatures, verify};
 use crate::verdict::{LookupError, Refusal};
 
 use super::index::{MOST_MANIFESTS, refusal_to_show};
-use super::verdicts::{Asked, Until};
+use super::verdicts::{Asked, Until, unexamined};
 use super::{FindSignatures, ResolveDigest, ResolvedImage};
 
 /// Manifests of one index that are asked for side by side.
@@ -47,9 +51,7 @@ pub(super) struct Inquiry<'a> {
 
 /// What was seen of one manifest, and of all below it.
 pub(super) struct Seen {
-    pub(super) result: Result<VerifiedImage, Refusal>,
-    pub(super) signatures: Vec<ExaminedSignature>,
-    pub(super) asked: Vec<AskedSource>,
+    pub(super) examination: Examination,
     /// The lists of signatures that the result stands or falls with.
     pub(super) rests_on: Vec<(Digest, Arc<FoundSignatures>)>,
 }
@@ -71,9 +73,9 @@ impl Prover {
             requests: Semaphore::new(SIDE_BY_SIDE),
             left: AtomicUsize::new(MOST_MANIFESTS),
         };
-        let Seen { result, signatures, asked: sources, rests_on } = inquiry.manifest(digest, manifest, 0).await;
+        let Seen { examination, rests_on } = inquiry.manifest(digest, manifest, 0).await;
         let repository = asked.image.repository();
-        let keep_until = match &result {
+        let keep_until = match &examination.result {
             // Nothing was learned.
             Err(Refusal::Lookup(_)) => None,
             Ok(_) => self.keep_until(repository, &rests_on),
@@ -84,7 +86,7 @@ impl Prover {
                 self.keep_until(repository, &rests_on)
             }
         };
-        Proven { examination: Examination { result, signatures, asked: sources }, keep_until }
+        Proven { examination, keep_until }
     }
 
     /// As long as the list that is given up first. Nothing, if one of them is not kept at all.
@@ -98,23 +100,30 @@ impl Inquiry<'_> {
     /// One manifest: an image by its own signatures, an index as the rule's `platforms` say. `depth` counts the indexes
     /// around it.
     pub(super) async fn manifest(&self, digest: Digest, known: Option<Arc<ResolvedImage>>, depth: usize) -> Seen {
-        let own_counts = match (&known, self.asked.platforms) {
-            (Some(known), Platforms::Each) => known.manifest == Manifest::Image,
-            _ => true,
-        };
+        let platforms = self.asked.platforms;
         let (resolved, found) = {
-            // Closed never: it lives as long as this inquiry, which does not close it.
+            // Never closed: it lives as long as this inquiry, which does not close it.
             let _permit = self.requests.acquire().await;
-            futures_util::future::join(self.resolve(digest, known), async {
-                if own_counts { Some(self.find(digest).await) } else { None }
-            })
-            .await
+            let mut resolving = pin!(self.resolve(digest, known));
+            match resolving.as_mut().now_or_never() {
+                // Known without a request: then it is also known whether its own signatures matter.
+                Some(Ok(image)) if platforms == Platforms::Each && image.manifest != Manifest::Image => {
+                    (Ok(image), None)
+                }
+                Some(Ok(image)) => (Ok(image), Some(self.find(digest).await)),
+                Some(Err(error)) => (Err(error), None),
+                None => {
+                    let (resolved, found) = join(resolving, self.find(digest)).await;
+                    (resolved, Some(found))
+                }
+            }
         };
         let resolved = match resolved {
             Ok(resolved) => resolved,
             Err(error) => {
-                let asked = found.map(|found| found.asked.clone()).unwrap_or_default();
-                return Seen { result: Err(error.into()), signatures: Vec::new(), asked, rests_on: Vec::new() };
+                let mut seen = Seen::refused(error.into());
+                seen.examination.asked = found.map(|found| found.asked.clone()).unwrap_or_default();
+                return seen;
             }
         };
         let Manifest::Index(entries) = &resolved.manifest else {
@@ -123,11 +132,11 @@ impl Inquiry<'_> {
                 None => Seen::refused(self.lost().into()),
             };
         };
-        match (self.asked.platforms, found) {
+        match (platforms, found) {
             (Platforms::Index, Some(found)) => self.own(digest, found).await,
             (Platforms::IndexOrEach, Some(found)) => {
                 let own = self.own(digest, found).await;
-                if own.result.is_ok() {
+                if own.examination.result.is_ok() {
                     return own;
                 }
                 self.entries(digest, entries, depth).await.after(own)
@@ -171,9 +180,7 @@ impl Inquiry<'_> {
             Some(verify(&Question { image, digest, rule: &rule.id, requirements, now, tries }, &list))
         });
         match examination.await {
-            Ok(Some(Examination { result, signatures, asked })) => {
-                Seen { result, signatures, asked, rests_on: vec![(digest, found)] }
-            }
+            Ok(Some(examination)) => Seen { examination, rests_on: vec![(digest, found)] },
             Ok(None) | Err(_) => Seen::refused(self.lost().into()),
         }
     }
@@ -189,19 +196,27 @@ impl Inquiry<'_> {
 
 impl Seen {
     pub(super) fn refused(refusal: Refusal) -> Self {
-        Self { result: Err(refusal), signatures: Vec::new(), asked: Vec::new(), rests_on: Vec::new() }
+        Self { examination: unexamined(refusal), rests_on: Vec::new() }
     }
 
     /// Joins what was seen of an index's entries with what was seen of its own signatures before, which did not suffice.
-    fn after(mut self, own: Self) -> Self {
-        let Self { result, mut signatures, mut asked, rests_on } = own;
-        signatures.append(&mut self.signatures);
-        asked.append(&mut self.asked);
-        if let (Err(own), Err(each)) = (result, &mut self.result) {
-            // Either list may be the one that is short of a signature.
-            self.rests_on.extend(rests_on);
-            *each = refusal_to_show(own, each.clone());
-        }
-        Self { signatures, asked, ..self }
+    fn after(self, own: Self) -> Self {
+        let (each, mut seen) = (self, own);
+        let Examination { result, signatures, asked } = each.examination;
+        seen.examination.signatures.extend(signatures);
+        seen.examination.asked.extend(asked);
+        seen.examination.result = match (seen.examination.result, result) {
+            (_, Ok(proof)) => {
+                seen.rests_on = each.rests_on;
+                Ok(proof)
+            }
+            (Err(own), Err(each_refused)) => {
+                // Either list may be the one that is short of a signature.
+                seen.rests_on.extend(each.rests_on);
+                Err(refusal_to_show(own, each_refused))
+            }
+            (Ok(proof), Err(_)) => Ok(proof),
+        };
+        seen
     }
 }

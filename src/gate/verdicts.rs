@@ -217,7 +217,7 @@ impl Verdicts {
                 _ => return examination,
             }
         };
-        Arc::new(Examination { result: Err(refusal), signatures: Vec::new(), asked: Vec::new() })
+        Arc::new(unexamined(refusal))
     }
 
     /// What was proven of the image before its registry went down, if `refusal` says that it is down, the configuration
@@ -285,6 +285,11 @@ impl Shared {
             Err(_) => known.invalidate(&key.asked),
         }
     }
+}
+
+/// A refusal before anything was seen.
+pub(super) fn unexamined(refusal: Refusal) -> Examination {
+    Examination { result: Err(refusal), signatures: Vec::new(), asked: Vec::new() }
 }
 
 /// Bytes that an examination takes, roughly.

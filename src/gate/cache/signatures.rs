@@ -148,7 +148,7 @@ impl Shared {
         // Where one source hangs, what the others found comes only at the end of this. It should come while the one who
         // began still waits; but a request that has hardly any time would help nobody.
         let left = deadline.saturating_duration_since(asked_at);
-        let deadline = asked_at + (left / 16 * 15).clamp(times.lookup / 2, times.lookup);
+        let deadline = asked_at + (left / 16 * 15).clamp(times.lookup / 8, times.lookup);
         let Ok(found) = timeout_at(deadline + GRACE, self.inner.find(&key.0, key.1, deadline)).await else {
             return nothing(&key.0, timed_out(&key.0, times.lookup));
         };

@@ -1,0 +1,449 @@
+//! What is kept, for how long, and what is never kept.
+
+use super::*;
+
+const ACME: &str = "registry.example.com/acme";
+
+fn cached() -> (Scene, Key) {
+    cached_with(|_| {})
+}
+
+fn cached_with(choose: impl FnOnce(&mut Choices)) -> (Scene, Key) {
+    let key = Key::new("acme");
+    let policy = cluster(layer(vec![(ACME, None, signed_by(&key))]));
+    let scene = Scene::with(policy, |choices| {
+        choices.times = Some(TIMES);
+        choose(choices);
+    });
+    (scene, key)
+}
+
+fn asked(manifests: usize, signatures: usize) -> Asked {
+    Asked { manifests, signatures }
+}
+
+async fn pass(seconds: u64) {
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_reviews_of_one_new_image_cost_two_requests() {
+    for by_digest in [false, true] {
+        let (scene, key) = cached();
+        let scene = Arc::new(scene);
+        let digest = scene.world.image(WEB, "one");
+        scene.world.sign(&key, digest, WEB);
+        scene.world.close();
+        let text = if by_digest { format!("{WEB}@{digest}") } else { WEB.to_owned() };
+        let reviews: Vec<_> = (0..1000)
+            .map(|_| {
+                let (scene, text) = (scene.clone(), text.clone());
+                tokio::spawn(async move { said(&scene.decide(&text).await) })
+            })
+            .collect();
+        scene.world.until_asked(1, usize::from(by_digest)).await;
+        scene.world.open();
+        for review in reviews {
+            assert_eq!(review.await.unwrap(), "verified");
+        }
+        assert_eq!(scene.world.asked(), asked(1, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_is_asked_for_again_when_its_time_is_over_and_a_digest_never() {
+    let (scene, key) = cached();
+    let first = scene.world.image(WEB, "one");
+    scene.world.sign(&key, first, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    assert_eq!(scene.world.asked(), asked(1, 1));
+    scene.world.image(WEB, "two");
+    pass(29).await;
+    assert_eq!(pinned(&scene.decide(WEB).await), format!("{WEB}@{first}"));
+    assert_eq!(scene.world.asked(), asked(1, 1));
+    pass(1).await;
+    assert_eq!(said(&scene.decide(WEB).await), "unsigned");
+    assert_eq!(scene.world.asked(), asked(2, 2));
+    assert_eq!(said(&scene.decide_run(&format!("{WEB}@{first}")).await), "verified");
+    assert_eq!(scene.world.asked(), asked(2, 2), "manifest and signatures are known, only the reference is another");
+}
+
+#[tokio::test]
+async fn with_no_time_for_tags_each_review_asks() {
+    let (scene, key) = cached_with(|choices| choices.times = Some(Times { tag: Duration::ZERO, ..TIMES }));
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    scene.world.image(WEB, "two");
+    assert_eq!(said(&scene.decide(WEB).await), "unsigned");
+    assert_eq!(scene.world.asked().manifests, 2);
+    assert_eq!(said(&scene.decide_run(&format!("{WEB}@{digest}")).await), "verified");
+    assert_eq!(scene.world.asked().manifests, 2, "what the tag named is known by its digest");
+}
+
+#[tokio::test(start_paused = true)]
+async fn signatures_are_asked_for_again_when_their_time_is_over() {
+    let (scene, key) = cached();
+    let digest = scene.world.image(WEB, "one");
+    let text = format!("{WEB}@{digest}");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(&text).await), "verified");
+    scene.world.unsign(digest);
+    pass(599).await;
+    assert_eq!(said(&scene.decide(&text).await), "verified");
+    pass(1).await;
+    assert_eq!(said(&scene.decide(&text).await), "unsigned", "neither the list nor the verdict outlives it");
+    assert_eq!(scene.world.asked(), asked(1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_did_not_suffice_is_asked_for_again_after_ten_seconds() {
+    let (scene, key) = cached();
+    let digest = scene.world.image(WEB, "one");
+    for signed_by_another in [false, true] {
+        if signed_by_another {
+            scene.world.sign(&Key::new("other"), digest, WEB);
+            pass(10).await;
+        }
+        let refused = if signed_by_another { "untrusted-key" } else { "unsigned" };
+        let before = scene.world.asked().signatures;
+        assert_eq!(said(&scene.decide(WEB).await), refused);
+        pass(9).await;
+        assert_eq!(said(&scene.decide(WEB).await), refused);
+        assert_eq!(scene.world.asked().signatures, before + 1);
+    }
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "untrusted-key");
+    pass(1).await;
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+}
+
+#[tokio::test(start_paused = true)]
+async fn signatures_that_suffice_for_one_rule_and_not_for_another_are_asked_for_again_soon() {
+    let (a, b) = (Key::new("a"), Key::new("b"));
+    let policy =
+        with_namespace(layer(vec![(ACME, None, signed_by(&a))]), "billing", layer(vec![(ACME, None, signed_by(&b))]));
+    let scene = Scene::cached(policy);
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&a, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    pass(20).await;
+    assert_eq!(said(&scene.decide_in(Some("billing"), WEB).await), "untrusted-key");
+    scene.world.sign(&b, digest, WEB);
+    assert_eq!(said(&scene.decide_in(Some("billing"), WEB).await), "verified", "what was older than that is old now");
+}
+
+#[tokio::test]
+async fn failures_are_never_kept() {
+    let (scene, key) = cached();
+    scene.world.registry_fails(Some(unavailable()));
+    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
+    scene.world.registry_fails(None);
+    assert_eq!(said(&scene.decide(WEB).await), "manifest-unknown");
+    let digest = scene.world.image(WEB, "one");
+    scene.world.source_fails(Some(unavailable()));
+    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
+    scene.world.sign(&key, digest, WEB);
+    scene.world.source_fails(None);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_proven_beside_a_failed_source_is_kept_for_ten_seconds() {
+    let (scene, key) = cached();
+    let digest = scene.world.image(WEB, "one");
+    let text = format!("{WEB}@{digest}");
+    scene.world.sign(&key, digest, WEB);
+    scene.world.source_fails(Some(unavailable()));
+    assert_eq!(said(&scene.decide(&text).await), "verified");
+    pass(9).await;
+    assert_eq!(said(&scene.decide(&text).await), "verified");
+    assert_eq!(scene.world.asked(), asked(1, 1));
+    pass(1).await;
+    assert_eq!(said(&scene.decide(&text).await), "verified");
+    assert_eq!(scene.world.asked(), asked(1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_does_not_take_the_proof_from_another() {
+    struct OneHangs(Arc<World>);
+    #[async_trait]
+    impl FindSignatures for OneHangs {
+        async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+            let mut found = (*self.0.find(repository, digest, deadline).await).clone();
+            tokio::time::sleep_until(deadline).await;
+            let url = "https://hangs.example.com".into();
+            found.asked.push(AskedSource { url, outcome: Err(timed_out()) });
+            Arc::new(found)
+        }
+    }
+    let (scene, key) = cached();
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    for seconds in [8, 4, 1] {
+        for caching in [true, false] {
+            let mut signatures: Arc<dyn FindSignatures> = Arc::new(OneHangs(scene.world.clone()));
+            if caching {
+                let times = Times { lookup: Duration::from_secs(2), ..TIMES };
+                let times = if seconds == 1 { times } else { TIMES };
+                signatures = Arc::new(CachedSignatures::new(signatures, times, scene.metrics.clone()));
+            }
+            let settings = scene.gate.settings.clone();
+            let world = scene.world.clone();
+            let gate = Gate::new(settings, scene.policy.clone(), world, signatures, scene.metrics.clone());
+            let images = [ImageUse { text: WEB, runs_as_written: false }];
+            let deadline = Instant::now() + Duration::from_secs(seconds);
+            let decisions = gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await;
+            assert_eq!(said(&decisions[0]), "verified", "{seconds} s, cached: {caching}");
+            assert!(Instant::now() <= deadline);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_verdict_ends_with_its_signature_whatever_is_kept() {
+    let key = Key::new("acme");
+    let max_age = Some(Duration::from_hours(40 * 24));
+    let action = signed_lately(&key, Platforms::default(), max_age);
+    let scene = Scene::cached(cluster(layer(vec![(ACME, None, action)])));
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    let last = at("2026-06-10T11:59:59Z");
+    let over = at("2026-06-10T12:00:01Z");
+    assert_eq!(said(&scene.decide_at(None, WEB, false, last).await), "verified");
+    assert_eq!(said(&scene.decide_at(None, WEB, false, last).await), "verified");
+    assert_eq!(said(&scene.decide_at(None, WEB, false, over).await), "too-old");
+    assert_eq!(scene.world.asked(), asked(1, 1));
+}
+
+#[tokio::test]
+async fn a_key_that_is_removed_from_the_policy_refuses_its_images_at_once() {
+    let (scene, key) = cached();
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    assert_eq!(scene.policy.replace(cluster(layer(vec![(ACME, None, signed_by(&Key::new("next")))]))), 2);
+    assert_eq!(said(&scene.decide(WEB).await), "untrusted-key");
+    assert_eq!(scene.world.asked(), asked(1, 1), "what the registry said is still known");
+    assert_eq!(scene.policy.replace(cluster(layer(vec![(ACME, None, signed_by(&key))]))), 3);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+}
+
+#[tokio::test]
+async fn a_policy_that_comes_into_force_during_a_review_holds_for_it() {
+    let (scene, key) = cached();
+    let scene = Arc::new(scene);
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    scene.world.close();
+    let review = tokio::spawn({
+        let scene = scene.clone();
+        async move { said(&scene.decide(WEB).await) }
+    });
+    scene.world.until_asked(1, 0).await;
+    scene.policy.replace(cluster(layer(vec![(ACME, None, deny())])));
+    scene.world.open();
+    assert_eq!(review.await.unwrap(), "denied-by-policy");
+}
+
+#[tokio::test]
+async fn one_who_goes_away_takes_nothing_from_the_others() {
+    let (scene, key) = cached();
+    let scene = Arc::new(scene);
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    scene.world.close();
+    let review = || {
+        let scene = scene.clone();
+        tokio::spawn(async move { said(&scene.decide(WEB).await) })
+    };
+    let first = review();
+    scene.world.until_asked(1, 0).await;
+    let second = review();
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    scene.world.open();
+    assert_eq!(second.await.unwrap(), "verified");
+    assert_eq!(scene.world.asked(), asked(1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_time_is_over_takes_nothing_from_the_others() {
+    let (scene, key) = cached();
+    let scene = Arc::new(scene);
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    scene.world.close();
+    let hasty = tokio::spawn({
+        let scene = scene.clone();
+        async move {
+            let text = format!("{WEB}@{digest}");
+            let images = [ImageUse { text: &text, runs_as_written: true }];
+            let deadline = Instant::now() + Duration::from_millis(100);
+            let decisions =
+                scene.gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await;
+            said(&decisions[0])
+        }
+    });
+    scene.world.until_asked(1, 1).await;
+    let patient = tokio::spawn({
+        let scene = scene.clone();
+        async move { said(&scene.decide_run(&format!("{WEB}@{digest}")).await) }
+    });
+    assert_eq!(hasty.await.unwrap(), "deadline-exceeded");
+    scene.world.open();
+    assert_eq!(patient.await.unwrap(), "verified");
+    assert_eq!(scene.world.asked(), asked(1, 1), "the requests that the hasty one began are those of the patient one");
+}
+
+#[tokio::test]
+async fn a_task_that_panics_refuses_and_blocks_nothing() {
+    struct Panics(std::sync::atomic::AtomicBool, Arc<World>);
+    #[async_trait]
+    impl ResolveDigest for Panics {
+        async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+            assert!(self.0.swap(true, std::sync::atomic::Ordering::Relaxed), "the first one panics");
+            self.1.resolve(image, deadline).await
+        }
+    }
+    let world = World::new();
+    let digest = world.image(WEB, "one");
+    let resolve = CachedResolve::new(Arc::new(Panics(false.into(), world)), TIMES, Arc::new(Metrics::new()));
+    let image = Reference::for_image(WEB).unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    assert!(matches!(resolve.resolve(&image, deadline).await, Err(LookupError::Unavailable { .. })));
+    assert_eq!(resolve.resolve(&image, deadline).await.unwrap().digest, digest);
+}
+
+#[tokio::test]
+async fn an_answer_for_one_reference_is_none_for_another() {
+    let (scene, key) = cached();
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    let other_tag = "registry.example.com/acme/web:2";
+    let other_repository = "registry.example.com/acme/other:1";
+    assert_eq!(scene.world.image(other_tag, "one"), digest);
+    assert_eq!(scene.world.image(other_repository, "one"), digest);
+    assert_eq!(said(&scene.decide(other_tag).await), "wrong-identity");
+    assert_eq!(said(&scene.decide(other_repository).await), "wrong-identity");
+    assert_eq!(said(&scene.decide(&format!("{other_repository}@{digest}")).await), "wrong-identity");
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+}
+
+#[tokio::test]
+async fn exemptions_and_modes_are_decided_anew_whatever_is_kept() {
+    let key = Key::new("acme");
+    let scene = Scene::cached(cluster(exempting(layer(vec![(ACME, None, signed_by(&key))]), ACME, &["billing"])));
+    scene.world.image(WEB, "one");
+    for _ in 0..2 {
+        assert_eq!(said(&scene.decide_in(Some("billing"), WEB).await), "exempted(unsigned)");
+        assert_eq!(said(&scene.decide_in(Some("web"), WEB).await), "unsigned");
+    }
+    assert_eq!(scene.world.asked(), asked(1, 1));
+}
+
+fn for_an_hour(choices: &mut Choices) {
+    choices.settings.last_known_good = Duration::from_hours(1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_known_good_admits_what_was_verified_while_the_registry_is_down() {
+    let (scene, key) = cached_with(for_an_hour);
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    scene.world.registry_fails(Some(unavailable()));
+    pass(1800).await;
+    let decision = scene.decide(WEB).await;
+    assert_eq!((said(&decision), pinned(&decision)), ("verified".to_owned(), format!("{WEB}@{digest}")));
+    // Another reference was never verified.
+    assert_eq!(said(&scene.decide("registry.example.com/acme/web:2").await), "registry-unavailable");
+    pass(1800).await;
+    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_known_good_is_off_unless_asked_for() {
+    let (scene, key) = cached();
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    scene.world.registry_fails(Some(unavailable()));
+    pass(60).await;
+    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_known_good_is_for_a_registry_that_is_down_and_no_other_answer() {
+    let (scene, key) = cached_with(for_an_hour);
+    let first = scene.world.image(WEB, "one");
+    scene.world.sign(&key, first, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    pass(600).await;
+    let (registry, url): (Box<str>, Box<str>) = ("registry.example.com".into(), "x".into());
+    scene.world.registry_fails(Some(LookupError::ManifestUnknown { registry, url }));
+    assert_eq!(said(&scene.decide(WEB).await), "manifest-unknown");
+    scene.world.registry_fails(None);
+    // The tag moved, and only the signatures of the new image can't be had: the old proof is of another digest.
+    scene.world.image(WEB, "two");
+    scene.world.source_fails(Some(unavailable()));
+    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
+    // Moved back, it is of this one.
+    scene.world.image(WEB, "one");
+    scene.world.unsign(first);
+    pass(30).await;
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    // Known to be unsigned, it is good no more.
+    scene.world.source_fails(None);
+    assert_eq!(said(&scene.decide(WEB).await), "unsigned");
+    scene.world.registry_fails(Some(unavailable()));
+    pass(60).await;
+    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_known_good_is_good_under_this_policy_and_until_the_proof_ends() {
+    let key = Key::new("acme");
+    let rules = || {
+        let max_age = Some(Duration::from_hours(40 * 24));
+        cluster(layer(vec![(ACME, None, signed_lately(&key, Platforms::default(), max_age))]))
+    };
+    let scene = Scene::with(rules(), |choices| {
+        choices.times = Some(TIMES);
+        for_an_hour(choices);
+    });
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    scene.world.registry_fails(Some(unavailable()));
+    pass(30).await;
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    let over = at("2026-06-10T12:00:01Z");
+    assert_eq!(said(&scene.decide_at(None, WEB, false, over).await), "registry-unavailable");
+    scene.policy.replace(rules());
+    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
+}
+
+#[tokio::test]
+async fn metrics_tell_hits_and_entries_of_each_cache() {
+    let (scene, key) = cached();
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    scene.decide(WEB).await;
+    scene.decide(WEB).await;
+    let metrics = scene.metrics();
+    for line in [
+        r#"sealgate_cache_requests_total{cache="tag",result="miss"} 1"#,
+        r#"sealgate_cache_requests_total{cache="tag",result="hit"} 1"#,
+        r#"sealgate_cache_requests_total{cache="verdict",result="miss"} 1"#,
+        r#"sealgate_cache_requests_total{cache="verdict",result="hit"} 1"#,
+        r#"sealgate_cache_requests_total{cache="signatures",result="miss"} 1"#,
+        r#"sealgate_cache_entries{cache="tag"} 1"#,
+        r#"sealgate_cache_entries{cache="manifest"} 1"#,
+        r#"sealgate_cache_entries{cache="signatures"} 1"#,
+        r#"sealgate_cache_entries{cache="verdict"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is missing in:\n{metrics}");
+    }
+}

@@ -1,0 +1,360 @@
+//! One layer: rules, modes, exemptions, pins, references, time.
+
+use super::*;
+
+const ACME: &str = "registry.example.com/acme";
+
+#[tokio::test]
+async fn a_signed_image_is_verified_and_pinned_to_the_digest_that_was_verified() {
+    let key = Key::new("acme");
+    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    let decision = scene.decide("Registry.Example.com:443/acme/web:1").await;
+    assert_eq!(said(&decision), "verified", "{decision:?}");
+    assert_eq!(pinned(&decision), format!("{WEB}@{digest}"));
+    assert_eq!(decision.rule.unwrap().as_str(), "test/registry.example.com/acme");
+    assert_eq!(decision.examinations.len(), 1);
+    assert_eq!(scene.world.asked(), Asked { manifests: 1, signatures: 1 });
+}
+
+#[tokio::test]
+async fn what_is_asked_for_by_digest_is_what_is_verified() {
+    let key = Key::new("acme");
+    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let (signed, other) = (scene.world.image(WEB, "one"), scene.world.untagged("two"));
+    scene.world.sign(&key, signed, WEB);
+    assert_eq!(said(&scene.decide(&format!("{WEB}@{signed}")).await), "verified");
+    // The tag is only claimed.
+    assert_eq!(said(&scene.decide(&format!("{WEB}@{other}")).await), "unsigned");
+    scene.world.lies(other);
+    assert_eq!(said(&scene.decide(&format!("{WEB}@{signed}")).await), "registry-misbehaved");
+}
+
+#[tokio::test]
+async fn tag_moved_between_two_requests_pins_what_was_verified() {
+    let key = Key::new("acme");
+    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let first = scene.world.image(WEB, "one");
+    scene.world.sign(&key, first, WEB);
+    let decision = scene.decide(WEB).await;
+    let second = scene.world.image(WEB, "two");
+    assert_eq!(pinned(&decision), format!("{WEB}@{first}"));
+    assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "verified");
+    assert_eq!(said(&scene.decide(WEB).await), "unsigned");
+    assert_eq!(said(&scene.decide(&format!("{WEB}@{second}")).await), "unsigned");
+}
+
+#[tokio::test]
+async fn each_mode_does_what_it_says() {
+    let key = Key::new("acme");
+    for (mode, expected) in
+        [(Mode::Enforce, "unsigned"), (Mode::Warn, "not_enforced(unsigned)"), (Mode::Audit, "not_enforced(unsigned)")]
+    {
+        let by_rule = Scene::new(cluster(layer(vec![(ACME, Some(mode), signed_by(&key))])));
+        let by_default =
+            Scene::with(cluster(layer(vec![(ACME, None, signed_by(&key))])), |choices| choices.settings.mode = mode);
+        for scene in [by_rule, by_default] {
+            scene.world.image(WEB, "one");
+            let decision = scene.decide(WEB).await;
+            assert_eq!(said(&decision), expected, "{mode}");
+            assert_eq!(decision.mode, mode);
+            assert_eq!(pinned(&decision), "", "what is not verified passes as it is");
+            assert_eq!(decision.rule.unwrap().as_str(), "test/registry.example.com/acme");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_verifies_is_pinned_in_every_mode() {
+    let key = Key::new("acme");
+    for mode in [Mode::Enforce, Mode::Warn, Mode::Audit] {
+        let scene = Scene::new(cluster(layer(vec![(ACME, Some(mode), signed_by(&key))])));
+        let digest = scene.world.image(WEB, "one");
+        scene.world.sign(&key, digest, WEB);
+        let decision = scene.decide(WEB).await;
+        assert_eq!((said(&decision), pinned(&decision)), ("verified".to_owned(), format!("{WEB}@{digest}")));
+    }
+}
+
+#[tokio::test]
+async fn where_no_rule_covers_an_image_the_configured_mode_holds() {
+    for (mode, expected) in [(Mode::Enforce, "no-policy"), (Mode::Warn, "not_enforced(no-policy)")] {
+        let scene = Scene::with(cluster(layer(vec![(ACME, None, allow())])), |choices| choices.settings.mode = mode);
+        let decision = scene.decide("other.example.com/x").await;
+        assert_eq!((said(&decision).as_str(), pinned(&decision).as_str()), (expected, ""));
+        assert_eq!(scene.world.asked(), Asked::default());
+    }
+}
+
+#[tokio::test]
+async fn what_a_rule_allows_or_denies_needs_no_registry() {
+    let scene = Scene::new(cluster(layer(vec![("docker.io/library", None, allow()), ("docker.io", None, deny())])));
+    let allowed = scene.decide_run("nginx").await;
+    assert_eq!(said(&allowed), "allowed_by_rule");
+    assert_eq!(pinned(&allowed), "docker.io/library/nginx:latest", "under its canonical name");
+    let digest = Digest::sha256(b"x");
+    assert_eq!(pinned(&scene.decide(&format!("nginx@{digest}")).await), format!("docker.io/library/nginx@{digest}"));
+    assert_eq!(said(&scene.decide("acme/web:1").await), "denied-by-policy");
+    assert_eq!(scene.world.asked(), Asked::default());
+}
+
+#[tokio::test]
+async fn what_runs_as_written_must_name_the_verified_digest() {
+    let key = Key::new("acme");
+    let rules = || cluster(layer(vec![(ACME, None, signed_by(&key))]));
+    let scene = Scene::new(rules());
+    let digest = scene.world.image(WEB, "one");
+    assert_eq!(said(&scene.decide_run(WEB).await), "unsigned", "that says more than that it is not pinned");
+    scene.world.sign(&key, digest, WEB);
+    let decision = scene.decide_run(WEB).await;
+    assert_eq!(said(&decision), "not-pinned");
+    assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "what to write is known");
+    assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "verified");
+
+    let scene = Scene::with(rules(), |choices| choices.settings.pin_required = false);
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide_run(WEB).await), "verified");
+
+    let scene = Scene::with(rules(), |choices| choices.settings.mode = Mode::Warn);
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    let decision = scene.decide_run(WEB).await;
+    assert_eq!(said(&decision), "not_enforced(not-pinned)");
+    assert!(matches!(decision.verdict, Ok(Verdict::NotEnforced { digest: Some(proven), .. }) if proven == digest));
+}
+
+#[tokio::test]
+async fn an_image_that_stands_there_twice_is_decided_once_and_answers_keep_their_order() {
+    let key = Key::new("acme");
+    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key)), ("docker.io", None, allow())])));
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    let decisions = scene.decide_all(&[WEB, "NOT A REFERENCE", "nginx", WEB, "ghcr.io/x", WEB]).await;
+    let all: Vec<_> = decisions.iter().map(said).collect();
+    assert_eq!(all, ["verified", "invalid-reference", "allowed_by_rule", "verified", "no-policy", "verified"]);
+    assert_eq!(scene.world.asked(), Asked { manifests: 1, signatures: 1 });
+    assert!(
+        scene
+            .metrics()
+            .contains(r#"code="",mode="enforce",rule="test/registry.example.com/acme",verdict="verified"} 1"#)
+    );
+}
+
+#[tokio::test]
+async fn more_images_than_are_looked_at_are_refused_all_of_them() {
+    let scene = Scene::new(cluster(layer(vec![("docker.io", None, allow())])));
+    let texts: Vec<_> = (0..17).map(|number| format!("image-{number}")).collect();
+    let mut texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    texts.extend(["image-0"; 100]);
+    let decisions = scene.decide_all(&texts).await;
+    assert_eq!(decisions.len(), 117);
+    assert!(decisions.iter().all(|decision| said(decision) == "too-many-images"));
+    // The same often is one.
+    let decisions = scene.decide_all(&texts[1..]).await;
+    assert!(decisions.iter().all(|decision| said(decision) == "too-many-images"), "17 with image-0");
+    assert!(scene.decide_all(&texts[17..]).await.iter().all(|decision| said(decision) == "allowed_by_rule"));
+}
+
+#[tokio::test]
+async fn what_is_no_reference_falls_under_the_strictest_mode_for_it_could_be_any_image() {
+    let warn = |choices: &mut Choices| choices.settings.mode = Mode::Warn;
+    let scene = Scene::with(cluster(layer(vec![(ACME, None, deny())])), warn);
+    assert_eq!(said(&scene.decide("x y").await), "not_enforced(invalid-reference)");
+    let scene = Scene::with(cluster(layer(vec![(ACME, Some(Mode::Enforce), deny())])), warn);
+    assert_eq!(said(&scene.decide("x y").await), "invalid-reference");
+    let strict = layer(vec![(ACME, Some(Mode::Enforce), deny())]);
+    let scene = Scene::with(with_namespace(layer(vec![(ACME, None, deny())]), "billing", strict), warn);
+    assert_eq!(said(&scene.decide_in(Some("billing"), "").await), "invalid-reference");
+    assert_eq!(said(&scene.decide_in(Some("web"), "").await), "not_enforced(invalid-reference)");
+}
+
+#[tokio::test]
+async fn an_exemption_lifts_a_refusal_there_and_then_only() {
+    let key = Key::new("acme");
+    let rules = || layer(vec![(ACME, None, signed_by(&key))]);
+    let scene = Scene::new(cluster(exempting(rules(), "registry.example.com/acme/web", &["billing"])));
+    scene.world.image(WEB, "one");
+    let decision = scene.decide_at(Some("billing"), WEB, true, at(NOW)).await;
+    assert_eq!((said(&decision).as_str(), pinned(&decision).as_str()), ("exempted(unsigned)", WEB));
+    assert!(scene.metrics().contains(r#"sealgate_exemptions_used_total{exemption="test/legacy"} 1"#));
+    assert_eq!(said(&scene.decide_in(Some("web"), WEB).await), "unsigned");
+    assert_eq!(said(&scene.decide_in(None, WEB).await), "unsigned");
+    let last = at("2026-06-30T23:59:59Z");
+    assert_eq!(said(&scene.decide_at(Some("billing"), WEB, true, last).await), "exempted(unsigned)");
+    let over = at("2026-07-01T00:00:00Z");
+    assert_eq!(said(&scene.decide_at(Some("billing"), WEB, true, over).await), "unsigned");
+    let other = "registry.example.com/acme/other:1";
+    scene.world.image(other, "two");
+    assert_eq!(said(&scene.decide_in(Some("billing"), other).await), "unsigned");
+}
+
+#[tokio::test]
+async fn what_verifies_needs_no_exemption() {
+    let key = Key::new("acme");
+    let rules = layer(vec![(ACME, None, signed_by(&key))]);
+    let scene = Scene::new(cluster(exempting(rules, ACME, &[])));
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    assert!(!scene.metrics().contains("sealgate_exemptions_used_total{"));
+}
+
+#[tokio::test]
+async fn an_exemption_for_a_digest_holds_for_that_digest_alone() {
+    let key = Key::new("acme");
+    let world_digest = Digest::sha256(b"one");
+    let scope = format!("registry.example.com/acme/web@{world_digest}");
+    let scene = Scene::new(cluster(exempting(layer(vec![(ACME, None, signed_by(&key))]), &scope, &[])));
+    let digest = scene.world.image(WEB, "one");
+    let decision = scene.decide(WEB).await;
+    assert_eq!(said(&decision), "exempted(unsigned)");
+    assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "or the node might pull another");
+    assert_eq!(said(&scene.decide_run(WEB).await), "not-pinned");
+    assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "exempted(unsigned)");
+    scene.world.image(WEB, "two");
+    assert_eq!(said(&scene.decide(WEB).await), "unsigned");
+}
+
+#[tokio::test]
+async fn an_exemption_holds_while_the_registry_is_down() {
+    let key = Key::new("acme");
+    let scene = Scene::new(cluster(exempting(layer(vec![(ACME, None, signed_by(&key))]), ACME, &[])));
+    scene.world.registry_fails(Some(unavailable()));
+    assert_eq!(said(&scene.decide_run(WEB).await), "exempted(registry-unavailable)");
+}
+
+#[tokio::test]
+async fn a_tag_falls_under_the_rule_for_the_digest_that_it_names() {
+    let key = Key::new("acme");
+    let bad = Digest::sha256(b"bad");
+    let scope = format!("registry.example.com/acme/web@{bad}");
+    let rules = || vec![(ACME, None, allow()), (scope.as_str(), None, deny())];
+    let scene = Scene::new(cluster(layer(rules())));
+    let good = scene.world.image(WEB, "good");
+    let decision = scene.decide(WEB).await;
+    assert_eq!(said(&decision), "allowed_by_rule");
+    assert_eq!(pinned(&decision), format!("{WEB}@{good}"), "allowed because of its digest");
+    assert_eq!(said(&scene.decide_run(WEB).await), "not-pinned");
+    scene.world.image(WEB, "bad");
+    assert_eq!(said(&scene.decide(WEB).await), "denied-by-policy");
+    // policy.json's scopes match what was asked for.
+    let scene = Scene::new(cluster(policy_json(rules())));
+    scene.world.image(WEB, "bad");
+    assert_eq!(said(&scene.decide_run(WEB).await), "allowed_by_rule");
+    assert_eq!(said(&scene.decide(&format!("{WEB}@{bad}")).await), "denied-by-policy");
+    drop(key);
+}
+
+#[tokio::test]
+async fn where_the_rule_cannot_be_learned_the_strictest_of_the_possible_modes_holds() {
+    let scope = format!("registry.example.com/acme/web@{}", Digest::sha256(b"bad"));
+    for (mode, expected) in [
+        (Some(Mode::Enforce), "registry-unavailable"),
+        (None, "not_enforced(registry-unavailable)"),
+        (Some(Mode::Audit), "not_enforced(registry-unavailable)"),
+    ] {
+        let rules = vec![(ACME, None, allow()), (scope.as_str(), mode, deny())];
+        let scene = Scene::with(cluster(layer(rules)), |choices| choices.settings.mode = Mode::Warn);
+        scene.world.registry_fails(Some(unavailable()));
+        assert_eq!(said(&scene.decide(WEB).await), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_good_signature_is_proof_whatever_fails_beside_it() {
+    let key = Key::new("acme");
+    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let digest = scene.world.image(WEB, "one");
+    scene.world.source_fails(Some(unavailable()));
+    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable", "there may be one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+}
+
+#[tokio::test]
+async fn each_failure_of_a_registry_refuses_with_its_code() {
+    let key = Key::new("acme");
+    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    assert_eq!(said(&scene.decide(WEB).await), "manifest-unknown");
+    let (registry, url): (Box<str>, Box<str>) = ("registry.example.com".into(), "x".into());
+    for (error, expected) in [
+        (unavailable(), "registry-unavailable"),
+        (timed_out(), "deadline-exceeded"),
+        (
+            LookupError::Unauthorized {
+                registry: registry.clone(),
+                url: url.clone(),
+                status: 401,
+                with_credentials: false,
+            },
+            "registry-unauthorized",
+        ),
+        (LookupError::Misbehaved { registry, url: url.clone(), what: "endless body".into() }, "registry-misbehaved"),
+        (
+            LookupError::UnsupportedManifest { url, error: crate::image::ManifestError::SchemaOne },
+            "unsupported-manifest",
+        ),
+    ] {
+        scene.world.registry_fails(Some(error));
+        assert_eq!(said(&scene.decide(WEB).await), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_deadline_there_is_an_answer_and_those_that_were_ready_are_kept() {
+    let key = Key::new("acme");
+    for times in [None, Some(TIMES)] {
+        let rules = vec![
+            (ACME, None, signed_by(&key)),
+            ("warned.example.com", Some(Mode::Warn), signed_by(&key)),
+            ("docker.io", None, allow()),
+        ];
+        let scene = Scene::with(cluster(layer(rules)), |choices| choices.times = times);
+        scene.world.close();
+        let began = Instant::now();
+        let decisions = scene.decide_all(&[WEB, "nginx", "warned.example.com/x", "ghcr.io/x"]).await;
+        assert!(began.elapsed() <= Duration::from_secs(8), "{:?}", began.elapsed());
+        let all: Vec<_> = decisions.iter().map(said).collect();
+        assert_eq!(all, ["deadline-exceeded", "allowed_by_rule", "not_enforced(deadline-exceeded)", "no-policy"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_ignores_the_deadline_does_not_hold_up_the_answer() {
+    struct Never;
+    #[async_trait]
+    impl ResolveDigest for Never {
+        async fn resolve(&self, _: &Reference, _: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+            std::future::pending().await
+        }
+    }
+    let key = Key::new("acme");
+    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let settings = scene.gate.settings.clone();
+    let gate = Gate::new(settings, scene.policy.clone(), Arc::new(Never), scene.world.clone(), scene.metrics.clone());
+    let by_digest = format!("{WEB}@{}", Digest::sha256(b"one"));
+    let images = [WEB, &by_digest].map(|text| ImageUse { text, runs_as_written: false });
+    let deadline = Instant::now() + Duration::from_secs(8);
+    let decisions = gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await;
+    assert_eq!(Instant::now(), deadline);
+    assert!(decisions.iter().all(|decision| said(decision) == "deadline-exceeded"));
+}
+
+#[tokio::test]
+async fn manifest_and_signatures_of_a_known_digest_are_asked_for_side_by_side() {
+    let key = Key::new("acme");
+    let scene = Arc::new(Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))]))));
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    scene.world.close();
+    let deciding = tokio::spawn({
+        let scene = scene.clone();
+        async move { scene.decide(&format!("{WEB}@{digest}")).await }
+    });
+    scene.world.until_asked(1, 1).await;
+    scene.world.open();
+    assert_eq!(said(&deciding.await.unwrap()), "verified");
+    assert_eq!(scene.world.asked(), Asked { manifests: 1, signatures: 1 });
+}

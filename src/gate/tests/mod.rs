@@ -1,0 +1,368 @@
+//! The gate with a registry made up for the test: it can count, hang, fail, lie and change its mind. Signatures are real.
+
+mod caches;
+mod decisions;
+mod indexes;
+mod layers;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::cache::{CachedResolve, CachedSignatures, Times};
+use super::*;
+use crate::image::{Descriptor, Scope};
+use crate::policy::{Action, Dialect, Exemption, Identity, Layer, Platforms, Requirement, Requirements, Rule};
+use crate::signature::testing::{Key, at, payload, untrusted};
+use crate::signature::{AskedSource, UntrustedSignature};
+
+pub(super) const NOW: &str = "2026-06-01T12:00:00Z";
+const SIGNED_AT: &str = "2026-05-01T12:00:00Z";
+pub(super) const WEB: &str = "registry.example.com/acme/web:1";
+
+/// A registry and its signatures.
+pub(super) struct World {
+    state: Mutex<State>,
+    open: watch::Sender<bool>,
+    asked: watch::Sender<Asked>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) manifests: usize,
+    pub(super) signatures: usize,
+}
+
+#[derive(Default)]
+struct State {
+    tags: HashMap<Reference, Digest>,
+    manifests: HashMap<Digest, Manifest>,
+    signatures: HashMap<Digest, Vec<UntrustedSignature>>,
+    registry_down: Option<LookupError>,
+    source_down: Option<LookupError>,
+    lie: Option<Digest>,
+}
+
+pub(super) fn unavailable() -> LookupError {
+    LookupError::Unavailable {
+        registry: "registry.example.com".into(),
+        url: "https://registry.example.com/v2/".into(),
+        cause: "connection refused".into(),
+        retry_after: None,
+    }
+}
+
+fn timed_out() -> LookupError {
+    let after = Duration::from_secs(1);
+    LookupError::TimedOut {
+        registry: "registry.example.com".into(),
+        url: "https://registry.example.com/".into(),
+        after,
+    }
+}
+
+impl World {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            open: watch::Sender::new(true),
+            asked: watch::Sender::new(Asked::default()),
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// From here on every request hangs.
+    pub(super) fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub(super) fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        *self.asked.borrow()
+    }
+
+    /// Waits until so many requests came in.
+    pub(super) async fn until_asked(&self, manifests: usize, signatures: usize) {
+        let mut asked = self.asked.subscribe();
+        let there = |asked: &Asked| asked.manifests >= manifests && asked.signatures >= signatures;
+        tokio::time::timeout(Duration::from_hours(1), asked.wait_for(there)).await.expect("so much is asked").unwrap();
+    }
+
+    /// Makes an image, and lets the tag point to it.
+    pub(super) fn image(&self, tag: &str, content: &str) -> Digest {
+        self.manifest(tag, content, Manifest::Image)
+    }
+
+    pub(super) fn manifest(&self, tag: &str, content: &str, manifest: Manifest) -> Digest {
+        let digest = Digest::sha256(content.as_bytes());
+        let mut state = self.state();
+        state.tags.insert(Reference::for_image(tag).unwrap(), digest);
+        state.manifests.insert(digest, manifest);
+        digest
+    }
+
+    /// Makes an image that no tag points to.
+    pub(super) fn untagged(&self, content: &str) -> Digest {
+        let digest = Digest::sha256(content.as_bytes());
+        self.state().manifests.insert(digest, Manifest::Image);
+        digest
+    }
+
+    pub(super) fn forget(&self, digest: Digest) {
+        self.state().manifests.remove(&digest);
+    }
+
+    pub(super) fn sign(&self, key: &Key, digest: Digest, reference: &str) {
+        self.sign_at(key, digest, reference, SIGNED_AT);
+    }
+
+    pub(super) fn sign_at(&self, key: &Key, digest: Digest, reference: &str, when: &str) {
+        let content = key.sign(&payload(reference, &digest.to_string()), at(when));
+        self.state().signatures.entry(digest).or_default().push(untrusted(content));
+    }
+
+    pub(super) fn unsign(&self, digest: Digest) {
+        self.state().signatures.remove(&digest);
+    }
+
+    pub(super) fn registry_fails(&self, error: Option<LookupError>) {
+        self.state().registry_down = error;
+    }
+
+    pub(super) fn source_fails(&self, error: Option<LookupError>) {
+        self.state().source_down = error;
+    }
+
+    /// Every request for a manifest is answered with this one.
+    pub(super) fn lies(&self, digest: Digest) {
+        self.state().lie = Some(digest);
+    }
+
+    async fn opened(&self, deadline: Instant) -> bool {
+        let mut open = self.open.subscribe();
+        timeout_at(deadline, open.wait_for(|open| *open)).await.is_ok()
+    }
+}
+
+#[async_trait]
+impl ResolveDigest for World {
+    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+        self.asked.send_modify(|asked| asked.manifests += 1);
+        if !self.opened(deadline).await {
+            return Err(timed_out());
+        }
+        let state = self.state();
+        if let Some(error) = &state.registry_down {
+            return Err(error.clone());
+        }
+        let digest = state.lie.or(image.digest().copied()).or_else(|| state.tags.get(image).copied());
+        let unknown = || LookupError::ManifestUnknown { registry: "registry.example.com".into(), url: "x".into() };
+        let digest = digest.ok_or_else(unknown)?;
+        let manifest = state.manifests.get(&digest).cloned().ok_or_else(unknown)?;
+        Ok(Arc::new(ResolvedImage { digest, manifest }))
+    }
+}
+
+#[async_trait]
+impl FindSignatures for World {
+    async fn find(&self, _: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+        self.asked.send_modify(|asked| asked.signatures += 1);
+        let opened = self.opened(deadline).await;
+        let state = self.state();
+        let mut found = FoundSignatures::default();
+        if opened {
+            found.signatures = state.signatures.get(&digest).cloned().unwrap_or_default();
+            let outcome = Ok(found.signatures.len());
+            found.asked.push(AskedSource { url: "https://registry.example.com/extensions".into(), outcome });
+        }
+        let failure = if opened { state.source_down.clone() } else { Some(timed_out()) };
+        if let Some(error) = failure {
+            found.asked.push(AskedSource { url: "https://www.example.com/signatures".into(), outcome: Err(error) });
+        }
+        Arc::new(found)
+    }
+}
+
+/// A gate in its world.
+pub(super) struct Scene {
+    pub(super) world: Arc<World>,
+    pub(super) policy: Arc<CurrentPolicy>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+pub(super) struct Choices {
+    pub(super) settings: Settings,
+    pub(super) times: Option<Times>,
+}
+
+pub(super) const TIMES: Times =
+    Times { tag: Duration::from_secs(30), signatures: Duration::from_secs(600), lookup: Duration::from_secs(6) };
+
+impl Scene {
+    /// Without caches.
+    pub(super) fn new(policy: Policy) -> Self {
+        Self::with(policy, |_| {})
+    }
+
+    pub(super) fn cached(policy: Policy) -> Self {
+        Self::with(policy, |choices| choices.times = Some(TIMES))
+    }
+
+    pub(super) fn with(policy: Policy, choose: impl FnOnce(&mut Choices)) -> Self {
+        let settings = Settings {
+            mode: Mode::Enforce,
+            pin_required: true,
+            images_per_review: 16,
+            signatures_per_image: 64,
+            last_known_good: Duration::ZERO,
+        };
+        let mut choices = Choices { settings, times: None };
+        choose(&mut choices);
+        let Choices { settings, times } = choices;
+        let (world, metrics) = (World::new(), Arc::new(Metrics::new()));
+        let policy = Arc::new(CurrentPolicy::new(policy));
+        let mut resolve: Arc<dyn ResolveDigest> = world.clone();
+        let mut signatures: Arc<dyn FindSignatures> = world.clone();
+        if let Some(times) = times {
+            resolve = Arc::new(CachedResolve::new(resolve, times, metrics.clone()));
+            signatures = Arc::new(CachedSignatures::new(signatures, times, metrics.clone()));
+        }
+        let gate = Arc::new(Gate::new(settings, policy.clone(), resolve, signatures, metrics.clone()));
+        Self { world, policy, gate, metrics }
+    }
+
+    /// Decides about an image in a template.
+    pub(super) async fn decide(&self, text: &str) -> Decision {
+        self.decide_in(None, text).await
+    }
+
+    pub(super) async fn decide_in(&self, namespace: Option<&str>, text: &str) -> Decision {
+        self.decide_at(namespace, text, false, at(NOW)).await
+    }
+
+    /// Decides about an image that will run as it is written.
+    pub(super) async fn decide_run(&self, text: &str) -> Decision {
+        self.decide_at(None, text, true, at(NOW)).await
+    }
+
+    pub(super) async fn decide_at(&self, namespace: Option<&str>, text: &str, runs: bool, now: Timestamp) -> Decision {
+        let images = [ImageUse { text, runs_as_written: runs }];
+        let deadline = Instant::now() + Duration::from_secs(8);
+        let mut decisions = self.gate.decide(&Admission { namespace, images: &images, now, deadline }).await;
+        assert_eq!(decisions.len(), 1);
+        decisions.remove(0)
+    }
+
+    pub(super) async fn decide_all(&self, texts: &[&str]) -> Vec<Decision> {
+        let images: Vec<_> = texts.iter().map(|text| ImageUse { text, runs_as_written: false }).collect();
+        let deadline = Instant::now() + Duration::from_secs(8);
+        self.gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await
+    }
+
+    pub(super) fn metrics(&self) -> String {
+        String::from_utf8(self.metrics.text().unwrap()).unwrap()
+    }
+}
+
+/// `verified`, `allowed_by_rule` ..., or the code of the refusal; and the code of what is not enforced or exempted.
+pub(super) fn said(decision: &Decision) -> String {
+    match &decision.verdict {
+        Ok(verdict) => match verdict.refusal() {
+            Some(refusal) => format!("{}({})", verdict.label(), refusal.code()),
+            None => verdict.label().to_owned(),
+        },
+        Err(refusal) => refusal.code().to_string(),
+    }
+}
+
+pub(super) fn pinned(decision: &Decision) -> String {
+    decision.pinned.as_ref().map_or_else(String::new, ToString::to_string)
+}
+
+/// A policy with one layer.
+pub(super) fn cluster(layer: Layer) -> Policy {
+    Policy { cluster: layer, ..Policy::default() }
+}
+
+pub(super) fn with_namespace(cluster: Layer, namespace: &str, layer: Layer) -> Policy {
+    Policy { cluster, namespaces: BTreeMap::from([(namespace.into(), layer)]), ..Policy::default() }
+}
+
+/// Rules named after their scopes.
+pub(super) fn layer(rules: Vec<(&str, Option<Mode>, Action)>) -> Layer {
+    let mut layer = Layer::default();
+    for (scope, mode, action) in rules {
+        let rule = Rule { id: RuleId::new("test", scope), mode, action };
+        layer.rules.insert(Scope::parse_with_tag(scope).unwrap(), Arc::new(rule)).unwrap();
+    }
+    layer
+}
+
+pub(super) fn policy_json(rules: Vec<(&str, Option<Mode>, Action)>) -> Layer {
+    Layer { dialect: Dialect::PolicyJson, ..layer(rules) }
+}
+
+pub(super) fn exempting(mut layer: Layer, scope: &str, namespaces: &[&str]) -> Layer {
+    let mut images = crate::image::ScopeMap::default();
+    images.insert(Scope::parse(scope).unwrap(), ()).unwrap();
+    layer.exemptions.push(Arc::new(Exemption {
+        id: RuleId::new("test", "legacy"),
+        images,
+        namespaces: namespaces.iter().map(|name| (*name).into()).collect(),
+        until: at("2026-07-01T00:00:00Z"),
+        approved_by: "jane@example.com".into(),
+        reason: "INC-1".into(),
+    }));
+    layer
+}
+
+pub(super) fn allow() -> Action {
+    Action::Allow { reason: "known".into() }
+}
+
+pub(super) fn deny() -> Action {
+    Action::Deny { reason: "never".into() }
+}
+
+pub(super) fn signed_by(key: &Key) -> Action {
+    signed(key, Platforms::default())
+}
+
+pub(super) fn signed(key: &Key, platforms: Platforms) -> Action {
+    signed_lately(key, platforms, None)
+}
+
+pub(super) fn signed_lately(key: &Key, platforms: Platforms, max_age: Option<Duration>) -> Action {
+    let requirement = Requirement {
+        signed_by: vec![key.signer("acme")],
+        threshold: NonZeroUsize::MIN,
+        identity: Identity::RepoDigestOrExact,
+        max_age,
+    };
+    Action::Require(Requirements { all: vec![requirement], platforms })
+}
+
+pub(super) fn entry(digest: Digest, platform: &str) -> Descriptor {
+    Descriptor { digest, platform: Some(platform.to_owned()), attestation: false }
+}
+
+pub(super) fn attestation(digest: Digest) -> Descriptor {
+    Descriptor { digest, platform: Some("unknown/unknown".to_owned()), attestation: true }
+}
