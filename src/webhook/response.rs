@@ -18,8 +18,10 @@ use crate::verdict::{Code, LookupError, Refusal, Verdict};
 
 /// The most lines of a denial; the rest is counted.
 const MOST_LINES: usize = 16;
-/// The most bytes of one of them.
-const LONGEST_LINE: usize = 1024;
+/// The most bytes of one of them, and of the parts that have no bound of their own: no part may push the next step out.
+const LONGEST_LINE: usize = 3072;
+const LONGEST_REASON: usize = 768;
+const LONGEST_STEP: usize = 1024;
 /// The API server cuts longer warnings, and drops what is over 4,096 characters of them.
 const LONGEST_WARNING: usize = 256;
 const MOST_WARNINGS: usize = 15;
@@ -245,9 +247,9 @@ fn denial_line(place: &Place<'_>, decision: &Decision, refusal: &Refusal) -> Str
 
 /// ` refused [code]: why. What to do. See docs/refusals.md#code`
 fn finish_denial(line: &mut String, refusal: &Refusal, image: &str) {
-    let why = refusal.to_string();
     let code = refusal.code();
-    let next_step = refusal.next_step(image);
+    let why = one_line(refusal.to_string(), LONGEST_REASON);
+    let next_step = one_line(refusal.next_step(image), LONGEST_STEP);
     let _ = write!(line, " refused [{code}]: {}. {next_step} See docs/refusals.md#{code}", why.trim_end_matches('.'));
 }
 
@@ -329,7 +331,7 @@ fn annotation<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) 
 }
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroUsize, sync::Arc};
+    use std::sync::Arc;
 
     use serde_json::{Value, json};
 
@@ -397,8 +399,9 @@ mod tests {
         assert_eq!(
             message,
             format!(
-                "container \"web\": docker.io/acme/web:1 refused [no-policy]: no rule covers it. {next_step} \
-                 See docs/refusals.md#no-policy"
+                "container \"web\": docker.io/acme/web:1 refused [no-policy]: {}. {next_step} \
+                 See docs/refusals.md#no-policy",
+                no_policy()
             )
         );
     }
@@ -460,7 +463,7 @@ mod tests {
             .collect();
         let response = validated(&images, refusals);
         let message = response["status"]["message"].as_str().unwrap();
-        assert!(message.len() < 20_000, "{}", message.len());
+        assert!(message.len() < 40_000, "{}", message.len());
         assert!(message.ends_with("... and 9984 more"), "{message}");
         assert_eq!(message.lines().count(), 17);
         assert!(message.chars().all(|character| character == '\n' || !character.is_control()));
@@ -499,7 +502,7 @@ mod tests {
         assert_eq!(
             response["warnings"],
             json!([
-                "container \"w\": docker.io/acme/w:latest would be refused [no-policy]: no rule covers it",
+                format!("container \"w\": docker.io/acme/w:latest would be refused [no-policy]: {}", no_policy()),
                 "container \"e\": docker.io/acme/e:latest runs only by exemption production/legacy \
                  until 2027-01-31T00:00:00Z: [no-policy]",
             ])
@@ -570,14 +573,15 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_says_how_many_signed() {
-        let wanted = crate::verdict::refusal::Wanted { rule: RuleId::new("p", "r"), signers: Arc::new([]) };
-        let threshold = NonZeroUsize::new(2).unwrap();
-        let refusal = Refusal::ThresholdNotMet { good: vec!["a".into()], threshold, wanted };
+    fn a_long_reason_does_not_push_the_next_step_out() {
+        let rule = RuleId::new("production", "acme");
+        let refusal = Refusal::DeniedByPolicy { rule, reason: "because\n".repeat(1000).into() };
+        let next_step = refusal.next_step("docker.io/acme/web:latest");
         let message = validated(&[("web", "acme/web")], vec![Err(refusal)])["status"]["message"].clone();
+        let message = message.as_str().unwrap();
         assert!(
-            message.as_str().unwrap().contains("refused [threshold-not-met]: signed by 1 of 2 signers. "),
-            "{message}"
+            message.ends_with(&format!("…. {next_step} See docs/refusals.md#denied-by-policy")) && message.len() < 3072
         );
+        assert!(message.contains("because because because"), "{message}");
     }
 }
