@@ -81,7 +81,7 @@ pub struct Registries {
 pub struct Registry {
     /// Its scope; also the metrics' label `registry`.
     pub scope: Scope,
-    /// PEM file of CAs that count beside the system's.
+    /// PEM file of CAs that count beside the system's, or a folder whose `*.crt` files are such.
     pub ca_file: Option<PathBuf>,
     /// Plain HTTP, or a certificate that is not checked.
     pub insecure: bool,

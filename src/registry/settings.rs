@@ -219,7 +219,7 @@ impl Maker {
     fn tls(&self, scope: &Scope, ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, SetupError> {
         let mut roots = self.system.clone();
         if let Some(path) = ca_file {
-            let pem = read_bounded(path).map_err(|source| SetupError::CaFile {
+            let pem = read_cas(path).map_err(|source| SetupError::CaFile {
                 scope: scope.to_string().into(),
                 path: path.to_owned(),
                 source,
@@ -270,6 +270,22 @@ fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client
         .http2_max_header_list_size(64 << 10)
         .build()?;
     Ok(client)
+}
+
+/// The PEM text of a file, or of the `*.crt` files of a folder.
+fn read_cas(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_dir() {
+        return read_bounded(path);
+    }
+    let mut pem = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "crt") {
+            pem.extend(read_bounded(&path)?);
+            pem.push(b'\n');
+        }
+    }
+    Ok(pem)
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
