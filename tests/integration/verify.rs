@@ -1,1 +1,294 @@
-//! `sealgate verify`, the whole program.
+//! `sealgate verify` as its users see it: exit status, standard output, standard error.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use sealgate::image::Digest;
+use serde_json::Value;
+
+use crate::support::{DockerRegistry, Gpg, Pushed, Scratch};
+
+/// A registry, a key, and a lookaside tree that a folder of registries.d leads to.
+struct Setting {
+    registry: DockerRegistry,
+    gpg: Gpg,
+    key: String,
+    folder: Scratch,
+}
+
+struct Answer {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let registry = DockerRegistry::start();
+        let gpg = Gpg::new();
+        let key = gpg.generate("Release <release@example.com>");
+        let folder = Scratch::new();
+        gpg.export_to(&key, folder.path().join("release.asc"));
+        let tree = folder.path().join("signatures").display().to_string();
+        folder.write("registries.d/default.yaml", format!("default-docker: {{lookaside: 'file://{tree}'}}\n"));
+        Self { registry, gpg, key, folder }
+    }
+
+    fn image(&self, name: &str) -> String {
+        format!("{}/{name}", self.registry.host())
+    }
+
+    /// Puts a signature into the lookaside tree.
+    fn sign(&self, key: &str, repository: &str, digest: &Digest, reference: &str) {
+        let folder = format!("signatures/{repository}@sha256={}", digest.hex());
+        let next = fs::read_dir(self.folder.path().join(&folder)).map_or(0, Iterator::count) + 1;
+        let signature = self.gpg.sign_image(key, digest, &self.image(reference));
+        self.folder.write(&format!("{folder}/signature-{next}"), signature);
+    }
+
+    async fn signed(&self, name: &str) -> Pushed {
+        let pushed = self.registry.push(name, "1", name).await;
+        self.sign(&self.key, name, &pushed.digest, &format!("{name}:1"));
+        pushed
+    }
+
+    /// A policy file with one rule about everything on the registry.
+    fn policy(&self, name: &str, more: &str, rule: &str) -> PathBuf {
+        let text = format!(
+            "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {{name: production}}\nspec:\n  keys:\n    \
+             release: {{file: {}/release.asc}}\n{more}  rules:\n  - name: all\n    images: ['{}']\n    {rule}\n",
+            self.folder.path().display(),
+            self.registry.host()
+        );
+        self.folder.write(name, text)
+    }
+
+    fn requiring(&self) -> PathBuf {
+        self.policy("policy.yaml", "", "require: [{signedBy: [release]}]")
+    }
+
+    fn verify(&self, policy: &Path, image: &str, more: &[&str]) -> Answer {
+        let registries = self.folder.path().join("registries.d").display().to_string();
+        let policy = policy.display().to_string();
+        let mut all = vec!["--tls-verify=false", "--policy", &policy, "--registries-d", &registries, image];
+        all.extend(more);
+        verify(&all)
+    }
+
+    fn json(&self, policy: &Path, image: &str, more: &[&str]) -> (i32, Value) {
+        let answer = self.verify(policy, image, &[&["-o", "json"], more].concat());
+        let value =
+            serde_json::from_str(&answer.stdout).unwrap_or_else(|_| panic!("{} {}", answer.stdout, answer.stderr));
+        (answer.status, value)
+    }
+}
+
+fn verify(arguments: &[&str]) -> Answer {
+    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        .arg("verify")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("sealgate can be started");
+    Answer {
+        status: output.status.code().expect("it ends by itself"),
+        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
+        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+#[tokio::test]
+async fn a_signed_image_is_verified_and_the_answer_says_on_what_it_stands() {
+    let setting = Setting::new();
+    let pushed = setting.signed("acme/web").await;
+    let policy = setting.requiring();
+    let image = setting.image("acme/web:1");
+    let answer = setting.verify(&policy, &format!("docker://{image}"), &[]);
+    assert_eq!((answer.status, answer.stderr.as_str()), (0, ""), "{}", answer.stdout);
+    assert_eq!(answer.stdout.lines().next(), Some(format!("verified {image}").as_str()));
+    let fingerprint = format!("release 0x{}", setting.key);
+    for said in ["production/all", &pushed.digest.to_string(), &fingerprint] {
+        assert!(answer.stdout.contains(said), "{said}: {}", answer.stdout);
+    }
+    assert!(!answer.stdout.contains('\u{1b}'), "colours in a pipe: {}", answer.stdout);
+
+    let (status, report) = setting.json(&policy, &image, &[]);
+    assert_eq!(status, 0);
+    assert_eq!(report["image"], image);
+    assert_eq!(report["allowed"], true);
+    assert_eq!(report["verdict"], "verified");
+    assert_eq!(report["mode"], "enforce");
+    assert_eq!(report["rule"], "production/all");
+    assert_eq!(report["digest"], pushed.digest.to_string());
+    assert_eq!(report["pinned"], format!("{image}@{}", pushed.digest));
+    assert_eq!(report["keys"][0]["signer"], "release");
+    assert_eq!(report["keys"][0]["fingerprint"], setting.key);
+    assert_eq!(report["signatures"][0]["counts"], true);
+    assert_eq!(report["signatures"][0]["identity"], image);
+    assert_eq!(report.get("code"), None);
+}
+
+#[tokio::test]
+async fn an_unsigned_image_is_refused_with_every_place_that_was_asked() {
+    let setting = Setting::new();
+    setting.registry.push("acme/web", "1", "one").await;
+    let image = setting.image("acme/web:1");
+    let (status, report) = setting.json(&setting.requiring(), &image, &[]);
+    assert_eq!(status, 1);
+    assert_eq!((&report["verdict"], &report["code"]), (&"refused".into(), &"unsigned".into()));
+    let urls: Vec<_> =
+        report["sources"].as_array().unwrap().iter().map(|source| source["url"].as_str().unwrap()).collect();
+    assert!(urls.iter().any(|url| url.starts_with("file://")), "{urls:?}");
+    assert!(urls.iter().any(|url| url.contains(setting.registry.host())), "{urls:?}");
+    assert!(report["nextStep"].as_str().unwrap().contains("sealgate sign"), "{report}");
+    let answer = setting.verify(&setting.requiring(), &image, &[]);
+    assert_eq!(answer.stdout.lines().next(), Some(format!("refused {image} [unsigned]").as_str()));
+    assert!(answer.stdout.contains("asked"), "{}", answer.stdout);
+}
+
+#[tokio::test]
+async fn a_refusal_names_each_signature_and_why_it_does_not_count() {
+    let setting = Setting::new();
+    let pushed = setting.registry.push("acme/web", "1", "one").await;
+    let stranger = setting.gpg.generate("Stranger <stranger@example.org>");
+    setting.sign(&stranger, "acme/web", &pushed.digest, "acme/web:1");
+    setting.sign(&setting.key, "acme/web", &pushed.digest, "acme/web:2");
+    let (status, report) = setting.json(&setting.requiring(), &setting.image("acme/web:1"), &[]);
+    assert_eq!(status, 1);
+    let seen = report["signatures"].as_array().unwrap();
+    let code = |key: &str| {
+        let short = &key[key.len() - 16..];
+        let signature = seen.iter().find(|signature| signature["key"].as_str().unwrap_or_default().ends_with(short));
+        signature.unwrap_or_else(|| panic!("{key}: {report:#}"))["code"].clone()
+    };
+    assert_eq!(code(&stranger), "untrusted-key");
+    assert_eq!(code(&setting.key), "wrong-identity");
+    let answer = setting.verify(&setting.requiring(), &setting.image("acme/web:1"), &[]);
+    assert!(answer.stdout.contains("does not count [untrusted-key]"), "{}", answer.stdout);
+    assert!(answer.stdout.contains("does not count [wrong-identity]"), "{}", answer.stdout);
+}
+
+#[tokio::test]
+async fn what_can_not_be_asked_is_undecided_and_what_is_not_there_is_not_found() {
+    let mut setting = Setting::new();
+    setting.signed("acme/web").await;
+    let image = setting.image("acme/web:1");
+    let (status, report) = setting.json(&setting.requiring(), &setting.image("acme/web:gone"), &[]);
+    assert_eq!((status, &report["code"]), (1, &"manifest-unknown".into()));
+    setting.registry.stop();
+    let (status, report) = setting.json(&setting.requiring(), &image, &[]);
+    assert_eq!(status, 3, "{report}");
+    assert_eq!((&report["verdict"], &report["allowed"]), (&"undecided".into(), &false.into()));
+    assert_eq!(report["code"], "registry-unavailable");
+    let answer = setting.verify(&setting.requiring(), &image, &[]);
+    assert!(answer.stdout.starts_with("undecided "), "{}", answer.stdout);
+}
+
+#[tokio::test]
+async fn what_the_user_has_to_mend_ends_with_2_and_says_where() {
+    let setting = Setting::new();
+    let image = setting.image("acme/web:1");
+    let usage = |answer: Answer, said: &str| {
+        assert_eq!((answer.status, answer.stdout.as_str()), (2, ""), "{}", answer.stderr);
+        assert!(answer.stderr.contains(said), "{said}: {}", answer.stderr);
+    };
+    let broken = setting.policy("broken.yaml", "", "requre: [{signedBy: [release]}]");
+    usage(setting.verify(&broken, &image, &[]), "broken.yaml:10:5");
+    let broken = setting.folder.write("broken.json", "{\n  \"defualt\": []\n}");
+    usage(setting.verify(&broken, &image, &[]), "broken.json:2:3");
+    usage(setting.verify(&setting.folder.path().join("gone"), &image, &[]), "gone");
+    usage(setting.verify(&setting.requiring(), "registry.example.com/UPPER", &[]), "lower case");
+    usage(verify(&[&image]), "--policy");
+    usage(setting.verify(&setting.requiring(), &image, &["--config", "/not/there.yaml"]), "/not/there.yaml");
+    usage(setting.verify(&setting.requiring(), &image, &["--cert-dir", "/not/there"]), "--cert-dir");
+    let broken = setting.folder.write("broken.d/a.yaml", "docker: {'r.example.com/a:1': {lookaside: 'file:///x'}}");
+    let broken = broken.parent().unwrap().display().to_string();
+    let policy = setting.requiring().display().to_string();
+    usage(verify(&["--policy", &policy, "--registries-d", &broken, &image]), "a.yaml:1:10");
+}
+
+#[tokio::test]
+async fn a_namespace_can_only_tighten() {
+    let setting = Setting::new();
+    setting.signed("acme/web").await;
+    setting.policy("policies/cluster.yaml", "", "require: [{signedBy: [release]}]");
+    setting.folder.write(
+        "policies/billing.yaml",
+        format!(
+            "apiVersion: sealgate.dev/v1\nkind: SealPolicy\nmetadata: {{name: local, namespace: billing}}\nspec:\n  rules:\n  - name: none\n    \
+             images: ['{}']\n    deny: {{reason: not here}}\n",
+            setting.registry.host()
+        ),
+    );
+    let policies = setting.folder.path().join("policies");
+    let image = setting.image("acme/web:1");
+    assert_eq!(setting.json(&policies, &image, &[]).0, 0);
+    assert_eq!(setting.json(&policies, &image, &["--namespace", "other"]).0, 0);
+    let (status, report) = setting.json(&policies, &image, &["-n", "billing"]);
+    assert_eq!((status, &report["code"]), (1, &"denied-by-policy".into()), "{report}");
+}
+
+#[tokio::test]
+async fn what_a_mode_does_not_enforce_is_refused_and_what_is_exempted_is_allowed() {
+    let setting = Setting::new();
+    setting.registry.push("acme/web", "1", "one").await;
+    let image = setting.image("acme/web:1");
+    let warn = setting.policy("warn.yaml", "  mode: warn\n", "require: [{signedBy: [release]}]");
+    let (status, report) = setting.json(&warn, &image, &[]);
+    assert_eq!((status, &report["verdict"], &report["mode"]), (1, &"not_enforced".into(), &"warn".into()));
+    assert_eq!((&report["code"], &report["allowed"]), (&"unsigned".into(), &false.into()));
+    let answer = setting.verify(&warn, &image, &[]);
+    assert!(answer.stdout.contains("warn: the gate would let it run all the same"), "{}", answer.stdout);
+
+    let exemption = format!(
+        "  exemptions:\n  - {{name: legacy, images: ['{}/acme/web'], until: 2099-01-01T00:00:00Z, approvedBy: jane@example.com, reason: INC-1234}}\n",
+        setting.registry.host()
+    );
+    let exempted = setting.policy("exempted.yaml", &exemption, "require: [{signedBy: [release]}]");
+    let (status, report) = setting.json(&exempted, &image, &[]);
+    assert_eq!((status, &report["verdict"], &report["code"]), (0, &"exempted".into(), &"unsigned".into()));
+    assert_eq!(report["exemption"]["approvedBy"], "jane@example.com");
+    let allowed = setting.policy("allowed.yaml", "", "allow: {reason: checked elsewhere}");
+    let (status, report) = setting.json(&allowed, &image, &[]);
+    assert_eq!((status, &report["verdict"]), (0, &"allowed_by_rule".into()));
+    assert_eq!(report["message"], "checked elsewhere");
+}
+
+#[tokio::test]
+async fn policy_json_wants_every_manifest_of_an_index_signed() {
+    let setting = Setting::new();
+    let one = setting.registry.push("acme/index", "one", "one").await;
+    let two = setting.registry.push("acme/index", "two", "two").await;
+    setting.registry.push_index("acme/index", "1", &[(&one, "amd64"), (&two, "s390x")]).await;
+    let key = setting.folder.path().join("release.asc").display().to_string();
+    let policy = setting.folder.write(
+        "policy.json",
+        format!(r#"{{"default":[{{"type":"signedBy","keyType":"GPGKeys","keyPath":"{key}"}}]}}"#),
+    );
+    let image = setting.image("acme/index:1");
+    setting.sign(&setting.key, "acme/index", &one.digest, "acme/index:1");
+    let (status, report) = setting.json(&policy, &image, &[]);
+    assert_eq!((status, &report["code"]), (1, &"unsigned".into()), "{report:#}");
+    setting.sign(&setting.key, "acme/index", &two.digest, "acme/index:1");
+    let (status, report) = setting.json(&policy, &image, &[]);
+    assert_eq!((status, &report["rule"]), (0, &"policy.json/default".into()), "{report:#}");
+}
+
+#[test]
+fn the_version_is_printed_and_help_is_no_error() {
+    let run = |argument: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sealgate")).arg(argument).output().expect("it can be started");
+        (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+    };
+    let (status, version) = run("--version");
+    assert_eq!(status, Some(0));
+    assert!(version.starts_with(concat!("sealgate ", env!("CARGO_PKG_VERSION"))), "{version}");
+    let (status, help) = run("--help");
+    assert_eq!(status, Some(0));
+    for command in ["verify", "help"] {
+        assert!(help.contains(command), "{help}");
+    }
+}

@@ -1,0 +1,75 @@
+//! What goes to the terminal: colours only where someone sees them, and no control characters of others.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+};
+
+use super::status::Failure;
+
+/// How a piece of text is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Good,
+    Bad,
+    Unsure,
+    Quiet,
+}
+
+/// Whether text is coloured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Colours(bool);
+
+impl Colours {
+    /// Never.
+    #[cfg(test)]
+    pub(crate) const OFF: Self = Self(false);
+
+    /// As this stream and <https://no-color.org> want it.
+    pub(crate) fn of(stream: &impl IsTerminal) -> Self {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        Self(stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb"))
+    }
+
+    /// The text in its tone.
+    pub(crate) fn paint<T: fmt::Display>(self, tone: Tone, text: T) -> String {
+        let code = match tone {
+            Tone::Good => "1;32",
+            Tone::Bad => "1;31",
+            Tone::Unsure => "1;33",
+            Tone::Quiet => "2",
+        };
+        if self.0 { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_string() }
+    }
+}
+
+/// Text of others (a signature's name, say) on one line and without control characters.
+pub(crate) fn plain(text: &str) -> String {
+    // Marks that turn the direction of writing could show another text than there is.
+    let strange = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|character| if strange(character) { char::REPLACEMENT_CHARACTER } else { character }).collect()
+}
+
+/// Prints why a command failed.
+pub(crate) fn complain(failure: &Failure) {
+    eprintln!("{} {failure}", Colours::of(&io::stderr()).paint(Tone::Bad, "error:"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_others_can_not_move_the_cursor() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}d"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}d");
+    }
+
+    #[test]
+    fn without_colours_text_is_as_it_was() {
+        assert_eq!(Colours::OFF.paint(Tone::Bad, "no"), "no");
+        assert_eq!(Colours(true).paint(Tone::Bad, "no"), "\u{1b}[1;31mno\u{1b}[0m");
+    }
+}
