@@ -1,1 +1,0 @@
-//! Agreement with skopeo (containers/image) over generated policies, keys and signatures.

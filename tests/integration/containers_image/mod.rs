@@ -1,0 +1,141 @@
+//! Agreement with containers/image: real skopeo and `sealgate verify` are given the same policy.json, the same registry and
+//! the same signatures, and have to come to the same answer. Where we differ it is for one of the reasons that
+//! docs/policy-json.md names, and each reason is checked: without what it is about, both agree.
+
+mod case;
+mod documents;
+mod random;
+mod workshop;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use self::case::{Case, Envelope, Image, Key, Payload, Requirement, Signature};
+use self::workshop::{Answer, Workshop};
+
+/// The seed of the mixed cases. `SEALGATE_MATRIX_SEED` and `SEALGATE_MATRIX_CASES` try others, and more of them.
+const SEED: u64 = 20_261_123;
+const MIXED: usize = 180;
+const THREADS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_agrees_with_skopeo_over_the_matrix() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seed = number("SEALGATE_MATRIX_SEED").unwrap_or(SEED);
+    let mixed = number("SEALGATE_MATRIX_CASES").and_then(|number| usize::try_from(number).ok()).unwrap_or(MIXED);
+    let cases = case::all(seed, mixed);
+    assert!(cases.len() >= 300, "{} cases", cases.len());
+    let workshop = Workshop::new().await;
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(BTreeMap::<&str, usize>::new());
+    let disagreements = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(case) = cases.get(number) else { return };
+                    let result = compare(&workshop, case, number).unwrap_or_else(|what| {
+                        let what = format!("case {number} of seed {seed}: {what}\n{case:#?}");
+                        disagreements.lock().expect("nothing panics with it").push(what);
+                        "DISAGREEMENT"
+                    });
+                    *results.lock().expect("nothing panics with it").entry(result).or_default() += 1;
+                }
+            });
+        }
+    });
+    let results = results.into_inner().expect("nothing panics with it");
+    println!("{results:#?}");
+    let disagreements = disagreements.into_inner().expect("nothing panics with it");
+    assert!(
+        disagreements.is_empty(),
+        "{} of {} cases:\n{}",
+        disagreements.len(),
+        cases.len(),
+        disagreements.join("\n\n")
+    );
+    // A matrix in which one answer is rare shows little.
+    for answer in [BOTH_ALLOW, BOTH_REFUSE] {
+        assert!(results[answer] * 5 >= cases.len(), "{answer}: {} of {}", results[answer], cases.len());
+    }
+}
+
+/// Whether a reason is about this signature.
+type Applies = fn(&Signature) -> bool;
+
+const BOTH_ALLOW: &str = "both allow";
+const BOTH_REFUSE: &str = "both refuse";
+
+fn compare(workshop: &Workshop, case: &Case, number: usize) -> Result<&'static str, String> {
+    let skopeo = workshop.skopeo(case, &format!("{number}-skopeo"));
+    let sealgate = workshop.sealgate(case, &format!("{number}-sealgate"));
+    let readable = !case.signatures.iter().any(unreadable);
+    if !matches!(sealgate.status, Some(0 | 1)) && (readable || sealgate.status != Some(3)) {
+        return Err(format!("sealgate ends with {:?}: {}", sealgate.status, sealgate.said));
+    }
+    let why = match (skopeo.allowed, sealgate.allowed) {
+        (true, true) => return Ok(BOTH_ALLOW),
+        (false, false) => return Ok(BOTH_REFUSE),
+        (true, false) => stricter(workshop, case, number),
+        (false, true) => wider(workshop, case, number),
+    };
+    why.ok_or_else(|| {
+        let say = |answer: &Answer| format!("{}\n{}", if answer.allowed { "allows" } else { "refuses" }, answer.said);
+        format!("skopeo {}sealgate {}", say(&skopeo), say(&sealgate))
+    })
+}
+
+/// We refuse what skopeo allows: only where nothing but what we don't accept makes skopeo allow it.
+fn stricter(workshop: &Workshop, case: &Case, number: usize) -> Option<&'static str> {
+    let signatures_asked = case
+        .scopes
+        .iter()
+        .flat_map(|(_, requirements)| requirements)
+        .chain(&case.default)
+        .any(|requirement| matches!(requirement, Requirement::SignedBy(..)));
+    // skopeo looks at this machine's platform alone, and the other one is never signed here.
+    if case.image == Image::Index && signatures_asked {
+        return Some("stricter: each manifest of an index must be signed");
+    }
+    let reasons: [(&str, Applies); 4] = [
+        ("stricter: SHA-1", |signature| signature.envelope == Envelope::Sha1),
+        ("stricter: RSA below 2048 bits", |signature| signature.key == Key::Rsa1024),
+        ("stricter: a signature from the future", |signature| signature.envelope == Envelope::Future),
+        ("stricter: invalid UTF-8", |signature| signature.payload == Payload::InvalidUtf8),
+    ];
+    let (name, _) = reasons.iter().find(|(_, applies)| case.signatures.iter().any(applies))?;
+    let mut without = case.clone();
+    without.signatures.retain(|signature| !reasons.iter().any(|(_, applies)| applies(signature)));
+    let skopeo = workshop.skopeo(&without, &format!("{number}-without"));
+    (!skopeo.allowed).then_some(name)
+}
+
+/// We allow what skopeo refuses: only where skopeo allows it too without what we don't mind.
+fn wider(workshop: &Workshop, case: &Case, number: usize) -> Option<&'static str> {
+    let spoilt = case.signatures.iter().any(unreadable);
+    let subkey = case.signatures.iter().any(|signature| signature.key == Key::Subkey);
+    let mut without = case.clone();
+    without.signatures.retain(|signature| !unreadable(signature));
+    for signature in &mut without.signatures {
+        if signature.key == Key::Subkey {
+            signature.key = Key::SubkeyPrimary;
+        }
+    }
+    let name = match (spoilt, subkey) {
+        (true, _) => "wider: a good signature is proof whatever lies beside it",
+        (false, true) => "wider: subkeys that sign (skopeo 1.22 accepts them, 1.9 does not)",
+        (false, false) => return None,
+    };
+    workshop.skopeo(&without, &format!("{number}-without")).allowed.then_some(name)
+}
+
+/// What containers/image can't tell apart from another kind of signature: it refuses the image, whatever else lies there.
+fn unreadable(signature: &Signature) -> bool {
+    matches!(signature.envelope, Envelope::Armored | Envelope::ClearSigned | Envelope::Empty | Envelope::NoOpenPgp)
+}
