@@ -31,8 +31,9 @@ pub(super) struct RawConfiguration {
     /// The gate's listener.
     #[serde(default)]
     pub(super) webhook: RawWebhook,
-    /// Where /metrics, /healthz and /readyz are served; left out: nowhere.
-    pub(super) metrics: Option<RawMetrics>,
+    /// Where /metrics, /healthz and /readyz are served.
+    #[serde(default)]
+    pub(super) metrics: RawMetrics,
     /// How registries are talked to. The most specific scope's entry holds, alone.
     #[serde(default)]
     pub(super) registries: Vec<Lenient<RawRegistry>>,
@@ -59,6 +60,7 @@ pub(super) enum Kind {
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Webhook")]
 pub(super) struct RawWebhook {
     /// Address and port. Default: `0.0.0.0:8443`.
     pub(super) listen: Option<Located<Box<str>>>,
@@ -76,6 +78,7 @@ pub(super) struct RawWebhook {
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Pin")]
 pub(super) enum RawPin {
     /// A pod names a digest, or is refused. (/mutate writes it.)
     Required,
@@ -86,6 +89,7 @@ pub(super) enum RawPin {
 /// A server's certificate.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Certificate")]
 pub(super) struct RawCertificate {
     /// PEM file of the chain, the server's own certificate first.
     pub(super) file: Located<Box<str>>,
@@ -93,16 +97,18 @@ pub(super) struct RawCertificate {
     pub(super) key: Located<Box<str>>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Metrics")]
 pub(super) struct RawMetrics {
-    /// Address and port. Default: `0.0.0.0:9090`.
+    /// Address and port, or `off`. Default: `0.0.0.0:9090`.
     pub(super) listen: Option<Located<Box<str>>>,
 }
 
 /// How one registry, or a part of it, is talked to.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Registry")]
 pub(super) struct RawRegistry {
     /// What this entry is about: `*`, `*.example.com`, `host`, `host/namespace`, `host/namespace/repo`.
     pub(super) scope: Located<Box<str>>,
@@ -127,6 +133,7 @@ pub(super) struct RawRegistry {
 /// Either `username` and `passwordFile`, or `dockerConfig`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Credentials")]
 pub(super) struct RawCredentials {
     pub(super) username: Option<Located<Box<str>>>,
     /// The file with the password, read again for every token.
@@ -141,6 +148,7 @@ pub(super) struct RawCredentials {
 /// A place where signatures are found.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Source")]
 pub(super) enum RawSource {
     /// An extension endpoint.
     Extension(RawExtension),
@@ -150,6 +158,7 @@ pub(super) enum RawSource {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Extension")]
 pub(super) struct RawExtension {
     /// A store's URL. Left out: the registry's own endpoint.
     pub(super) url: Option<Located<Box<str>>>,
@@ -157,6 +166,7 @@ pub(super) struct RawExtension {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Lookaside")]
 pub(super) struct RawLookaside {
     /// `https://...`, `http://...` or `file:///...`.
     pub(super) url: Located<Box<str>>,
@@ -164,6 +174,7 @@ pub(super) struct RawLookaside {
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Caches")]
 pub(super) struct RawCaches {
     /// Tag to digest. Default: `30s`.
     pub(super) tag: Option<Located<RawDuration>>,
@@ -175,6 +186,7 @@ pub(super) struct RawCaches {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Gateway")]
 pub(super) struct RawGateway {
     /// Address and port. Default: `127.0.0.1:5000`.
     pub(super) listen: Option<Located<Box<str>>>,
@@ -194,6 +206,7 @@ pub(super) struct RawGateway {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Upstream")]
 pub(super) struct RawUpstream {
     /// `https://host[:port]` or `http://host[:port]`.
     pub(super) url: Located<Box<str>>,
@@ -203,6 +216,7 @@ pub(super) struct RawUpstream {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Store")]
 pub(super) enum RawStore {
     /// One file on this machine.
     Redb(RawRedb),
@@ -213,6 +227,7 @@ pub(super) enum RawStore {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Redb")]
 pub(super) struct RawRedb {
     /// The file. Default: `data/signatures.redb`.
     pub(super) file: Option<Located<Box<str>>>,
@@ -220,6 +235,7 @@ pub(super) struct RawRedb {
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Limits")]
 pub(super) struct RawLimits {
     /// Bytes of a review. Default: `8MiB`.
     pub(super) review_bytes: Option<Located<RawSize>>,

@@ -123,8 +123,11 @@ impl Check<'_> {
         let policies = policies.map(|path| self.path(&path));
         let webhook_place = webhook.listen.as_ref().map(|listen| listen.place);
         let webhook = self.webhook(webhook);
-        let metrics_place = metrics.as_ref().and_then(|metrics| Some(metrics.listen.as_ref()?.place));
-        let metrics = metrics.map(|metrics| self.listen(metrics.listen.as_ref(), 9090));
+        let metrics_place = metrics.listen.as_ref().map(|listen| listen.place);
+        let metrics = match metrics.listen {
+            Some(listen) if &*listen.value == "off" => Some(None),
+            listen => self.listen(listen.as_ref(), 9090).map(Some),
+        };
         if let (Some(Some(metrics)), Some(webhook)) = (metrics, &webhook)
             && let Some(place) = metrics_place.or(webhook_place)
             && metrics.port() != 0
@@ -144,7 +147,7 @@ impl Check<'_> {
             policies: flatten(policies)?,
             accept_anything_by_default,
             webhook: webhook?,
-            metrics: flatten(metrics)?,
+            metrics: metrics?,
             registries,
             caches,
             gateway: flatten(gateway)?,

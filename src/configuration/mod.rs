@@ -23,7 +23,7 @@ pub struct Configuration {
     pub accept_anything_by_default: bool,
     /// The gate's listener.
     pub webhook: Webhook,
-    /// Where /metrics, /healthz and /readyz are served; nothing: nowhere.
+    /// Where /metrics, /healthz and /readyz are served. Default `0.0.0.0:9090`; nothing (`listen: off`): nowhere.
     pub metrics: Option<SocketAddr>,
     /// How registries are talked to.
     pub registries: Registries,

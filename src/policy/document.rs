@@ -42,6 +42,7 @@ pub(super) enum Kind {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Metadata")]
 pub(super) struct RawMetadata {
     /// The document's name; rules are called `document/rule` in messages, metrics and logs.
     pub(super) name: Located<Box<str>>,
@@ -51,6 +52,7 @@ pub(super) struct RawMetadata {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Spec")]
 pub(super) struct RawSpec {
     /// The mode of this document's rules; without it, the configuration's. A rule may set its own.
     pub(super) mode: Option<RawMode>,
@@ -68,6 +70,7 @@ pub(super) struct RawSpec {
 /// What happens to an image that is refused.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Mode")]
 pub(crate) enum RawMode {
     /// It does not run.
     Enforce,
@@ -90,6 +93,7 @@ impl From<RawMode> for Mode {
 /// Where a signer's OpenPGP certificates are.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Key")]
 pub(super) enum RawKey {
     /// A file, relative to this one, armored or binary.
     File(Located<Box<str>>),
@@ -100,6 +104,7 @@ pub(super) enum RawKey {
 /// A rule: exactly one of `require`, `allow` and `deny`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Rule")]
 pub(super) struct RawRule {
     /// The rule's name, once in a document.
     pub(super) name: Located<Box<str>>,
@@ -122,6 +127,7 @@ pub(super) struct RawRule {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Reason")]
 pub(super) struct RawReason {
     /// Why; people read it in denials and logs.
     #[schemars(length(min = 1))]
@@ -131,6 +137,7 @@ pub(super) struct RawReason {
 /// Signed by enough of these signers.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Requirement")]
 pub(super) struct RawRequirement {
     /// Names of `keys`: any one of these ...
     #[schemars(length(min = 1))]
@@ -146,6 +153,7 @@ pub(super) struct RawRequirement {
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Platforms")]
 pub(super) enum RawPlatforms {
     /// Only the index's own.
     Index,
@@ -156,6 +164,7 @@ pub(super) enum RawPlatforms {
 /// How the docker reference inside a signature must relate to the image.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Identity")]
 pub(super) enum RawIdentity {
     /// An image by digest: the repository as signed. Else: name and tag as signed.
     RepoDigestOrExact,
@@ -175,6 +184,7 @@ pub(super) enum RawIdentity {
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Match")]
 pub(super) enum RawMatch {
     /// An image by digest: the repository as signed. Else: name and tag as signed.
     RepoDigestOrExact,
@@ -186,6 +196,7 @@ pub(super) enum RawMatch {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Remap")]
 pub(super) struct RawRemap {
     /// The prefix of the image that is asked for, like `mirror.example.com/acme`.
     pub(super) from: Located<Box<str>>,
@@ -196,6 +207,7 @@ pub(super) struct RawRemap {
 /// An exception with an end.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Exemption")]
 pub(super) struct RawExemption {
     /// Its name, once in a document.
     pub(super) name: Located<Box<str>>,

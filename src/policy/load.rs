@@ -152,6 +152,11 @@ fn load_document(
     let (raw, mut mistakes) = yaml::read::<RawDocument>(source, node);
     let Some(raw) = raw else { return Err(mistakes) };
     let at = raw.metadata.name.place;
+    merge.rules += raw.spec.rules.len();
+    if merge.rules > MOST_RULES {
+        // Not looked at: a mistake in each would take long to tell.
+        return Err(vec![source.mistake(at, format!("a policy has at most {MOST_RULES} rules"))]);
+    }
     let key = raw.metadata.name.key;
     let (document, more) = check::document(source, folder, raw, &mut |path| keys.read(path));
     mistakes.extend(more);
@@ -234,10 +239,6 @@ impl Merge {
         }
         self.documents.entry((namespace.clone(), name)).or_insert_with(|| here.clone());
         for (rule, scopes) in rules {
-            self.rules += 1;
-            if self.rules == MOST_RULES + 1 {
-                mistakes.push(source.mistake(name_place, format!("a policy has at most {MOST_RULES} rules")));
-            }
             for (scope, place) in scopes {
                 mistakes.extend(self.add_scope(source, namespace.as_deref(), &rule, scope, place));
             }

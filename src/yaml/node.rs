@@ -173,7 +173,16 @@ fn not_yaml(source: Source<'_>, error: &serde_saphyr::Error) -> Diagnostic {
             .mistake(tab, "a tab stands in the indentation; YAML wants spaces")
             .suggest("replace the tab with spaces");
     }
-    source.mistake(place, message).suggest_maybe(suggestion)
+    let mut mistake = source.mistake(place, message).suggest_maybe(suggestion);
+    // Where an inline key slipped out of its block: it could be a private one.
+    mistake.snippet = mistake.snippet.filter(|snippet| !is_key_material(&snippet.line));
+    mistake
+}
+
+/// Whether a line looks like a part of an armored key.
+fn is_key_material(line: &str) -> bool {
+    let line = line.trim();
+    line.len() >= 32 && line.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
 }
 
 /// The library's message without the place, which stands in the diagnostic.
@@ -358,6 +367,13 @@ mod tests {
         assert!(message.contains("this is not YAML"), "{message}");
         let message = refused("a: b: c\n");
         assert!(message.starts_with("f.yaml:1:"), "{message}");
+    }
+
+    #[test]
+    fn a_key_that_slipped_out_of_its_block_is_not_shown() {
+        let message = refused("a:\n  inline: |\n    -----BEGIN\nlQWGBGX8eJ4BDADNOTtoBeShownAnywhereAtAllxyz\n");
+        assert!(message.starts_with("f.yaml:"), "{message}");
+        assert!(!message.contains("NOTtoBeShown"), "{message}");
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(super) const LOCATED: &str = "\0sealgate located";
 /// The name by which [`super::Lenient`] asks for its mistakes to be noted.
 pub(super) const LENIENT: &str = "\0sealgate lenient";
 
+/// The most mistakes that are noted: nobody reads more, and each takes a look at the text.
+const MOST_MISTAKES: usize = 200;
+
 /// Reads a raw type out of a tree.
 ///
 /// # Errors
@@ -45,7 +48,10 @@ struct Context {
 
 impl Context {
     fn note(&self, mistake: Mistake) {
-        self.mistakes.borrow_mut().push(mistake);
+        let mut mistakes = self.mistakes.borrow_mut();
+        if mistakes.len() < MOST_MISTAKES {
+            mistakes.push(mistake);
+        }
     }
 }
 

@@ -95,7 +95,8 @@ fn what_is_left_out_is_what_the_documentation_calls_the_default() {
     assert_eq!(default.webhook.deadline, Duration::from_secs(8));
     assert_eq!(default.webhook.mode, Mode::Enforce);
     assert!(default.webhook.pin_required);
-    assert_eq!(default.metrics, None);
+    assert_eq!(default.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
+    assert_eq!(loaded(&format!("{SMALLEST}metrics: {{listen: off}}\n")).metrics, None);
     assert!(default.gateway.is_none());
     assert_eq!(default.caches.tag, Duration::from_secs(30));
     assert_eq!(default.caches.signatures, Duration::from_mins(10));
@@ -105,9 +106,7 @@ fn what_is_left_out_is_what_the_documentation_calls_the_default() {
         (8 << 20, 4 << 20, 4 << 20)
     );
     assert_eq!((default.limits.signatures_per_image, default.limits.images_per_review), (64, 128));
-    let gateway =
-        loaded(&format!("{SMALLEST}metrics: {{}}\ngateway: {{registry: {{url: \"http://127.0.0.1:5001\"}}}}\n"));
-    assert_eq!(gateway.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
+    let gateway = loaded(&format!("{SMALLEST}gateway: {{registry: {{url: \"http://127.0.0.1:5001\"}}}}\n"));
     let gateway = gateway.gateway.expect("a gateway");
     assert_eq!(gateway.listen, SocketAddr::from(([127, 0, 0, 1], 5000)));
     assert_eq!(gateway.certificate, None);

@@ -532,6 +532,23 @@ fn a_file_that_is_not_utf8_says_where() {
 }
 
 #[test]
+fn a_policy_has_a_bounded_number_of_rules() {
+    let rules = |from: usize, count: usize| {
+        (from..from + count).fold(String::new(), |text, number| {
+            format!("{text}  - {{name: r{number}, images: [r{number}.example.com], deny: {{reason: x}}}}\n")
+        })
+    };
+    let half = MOST_RULES / 2;
+    let first = with_rules(&rules(0, half));
+    let second = with_rules(&rules(half, half)).replace("{name: p}", "{name: q}");
+    let third = with_rules(&rules(MOST_RULES, 1)).replace("{name: p}", "{name: s}");
+    let policy = load_texts(&[("a.yaml", &first), ("b.yaml", &second)]).unwrap();
+    assert_eq!(policy.cluster.rules.iter().count(), MOST_RULES);
+    let message = shown(&load_texts(&[("a.yaml", &first), ("b.yaml", &second), ("c.yaml", &third)]).unwrap_err());
+    assert_eq!(message, "c.yaml:3:18: a policy has at most 10000 rules");
+}
+
+#[test]
 fn no_more_diagnostics_are_given_than_can_be_read() {
     let text = with_rules(&"  - {}\n".repeat(1_000));
     assert_eq!(load_texts(&[("p.yaml", &text)]).unwrap_err().len(), MOST_DIAGNOSTICS);
