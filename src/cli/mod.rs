@@ -2,17 +2,17 @@
 
 mod arguments;
 mod report;
-mod sources;
 mod status;
 mod terminal;
 mod verify;
 
-use std::{process::ExitCode, sync::LazyLock};
+use std::{path::PathBuf, process::ExitCode, sync::LazyLock};
 
-use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use self::status::Failure;
+use self::status::{Failure, Status};
+use crate::operations::logging;
+use crate::{files, startup};
 
 /// Lets a Kubernetes cluster run only the images whose signatures its policy trusts.
 #[derive(Debug, Parser)]
@@ -24,8 +24,26 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve the gate: the admission webhook that lets images in or refuses them
+    Serve(ServerArguments),
+    /// Serve the store: the signature endpoint, in front of a registry that has none
+    Gateway(ServerArguments),
     /// Check an image's signatures against a policy, as the gate would
     Verify(Box<verify::Arguments>),
+}
+
+/// What the servers have in common.
+#[derive(Args, Debug)]
+struct ServerArguments {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Read and check everything that the configuration names, and stop before serving
+    #[arg(long)]
+    validate: bool,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: logging::Format,
 }
 
 /// Runs the program with the process's arguments.
@@ -33,6 +51,8 @@ pub fn main() -> ExitCode {
     // Clap prints help and usage errors itself, and ends with 0 and 2.
     let CommandLine { command } = CommandLine::parse();
     let status = match command {
+        Command::Serve(arguments) => server(&arguments, Server::Gate),
+        Command::Gateway(arguments) => server(&arguments, Server::Store),
         Command::Verify(arguments) => verify::run(&arguments),
     };
     match status {
@@ -44,9 +64,32 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Which server.
+#[derive(Clone, Copy)]
+enum Server {
+    Gate,
+    Store,
+}
+
+fn server(arguments: &ServerArguments, server: Server) -> Result<Status, Failure> {
+    let ServerArguments { config, validate, log_format } = arguments;
+    logging::start(*log_format, "info")?;
+    let configuration = files::load_configuration(config).map_err(Failure::usage)?;
+    let work = async {
+        match server {
+            Server::Gate if *validate => startup::validate_gate(&configuration),
+            Server::Gate => startup::serve(&configuration).await,
+            Server::Store if *validate => startup::validate_store(&configuration),
+            Server::Store => startup::gateway(&configuration).await,
+        }
+    };
+    runtime()?.block_on(work).map_err(Failure::usage)?;
+    Ok(Status::Done)
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.context("threads can't be started").map_err(Failure::undecided)
+    runtime.map_err(|error| Failure::undecided(format_args!("threads can't be started: {error}")))
 }
 
 /// The version, and where the build says it, what it was built from.
@@ -73,7 +116,8 @@ mod tests {
     #[test]
     fn what_is_missing_or_unknown_is_a_usage_error() {
         for wrong in [
-            &["sealgate", "verify"][..],
+            &["sealgate", "serve"][..],
+            &["sealgate", "verify"],
             &["sealgate", "verify", "a", "b"],
             &["sealgate", "verify", "a", "--output", "xml"],
             &["sealgate", "verify", "a", "--creds", "x", "--authfile", "y"],

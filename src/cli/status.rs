@@ -2,8 +2,6 @@
 
 use std::{fmt, process::ExitCode};
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
-
 /// What the process's exit status says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -32,37 +30,30 @@ impl From<Status> for ExitCode {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) status: Status,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Error(anyhow::Error),
-    Diagnostics(Vec<Diagnostic>),
+    message: String,
 }
 
 impl Failure {
-    /// The user's to mend: arguments, policy, configuration.
-    pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Self {
-        Self { status: Status::Usage, what: What::Error(error.into()) }
-    }
-
-    /// Mistakes in files.
-    pub(crate) fn diagnostics(diagnostics: Vec<Diagnostic>) -> Self {
-        Self { status: Status::Usage, what: What::Diagnostics(diagnostics) }
+    /// The user's to mend: arguments, policy, configuration. The error's text says all of it, its source included.
+    pub(crate) fn usage(error: impl fmt::Display) -> Self {
+        Self { status: Status::Usage, message: error.to_string() }
     }
 
     /// The surroundings don't let it work.
-    pub(crate) fn undecided(error: impl Into<anyhow::Error>) -> Self {
-        Self { status: Status::Undecided, what: What::Error(error.into()) }
+    pub(crate) fn undecided(error: impl fmt::Display) -> Self {
+        Self { status: Status::Undecided, message: error.to_string() }
+    }
+}
+
+/// From `anyhow`, whose causes are printed behind the error. What a command is given is nearly always what it fails of.
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::usage(format_args!("{error:#}"))
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.what {
-            What::Error(error) => write!(f, "{error:#}"),
-            What::Diagnostics(diagnostics) => Diagnostics(diagnostics).fmt(f),
-        }
+        f.write_str(&self.message)
     }
 }

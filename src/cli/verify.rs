@@ -7,23 +7,23 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow};
 use clap::Args;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::arguments::{Format, RegistryArguments};
 use super::report::Report;
-use super::sources;
 use super::status::{Failure, Status};
 use super::terminal::Colours;
-use crate::configuration::{self, Limits, Registries, Registry, SignatureSource};
-use crate::gate::{Admission, CurrentPolicy, Decision, Gate, ImageUse, Settings};
-use crate::image::{Reference, Repository, Scope};
+use crate::configuration::{self, Configuration, Registries, Registry, SignatureSource};
+use crate::diagnostic::Diagnostics;
+use crate::files::{self, PolicyFiles};
+use crate::gate::{Admission, CurrentPolicy, Decision, ImageUse};
+use crate::image::{Reference, Repository, Scope, ScopeMap};
 use crate::operations::{Metrics, logging};
-use crate::policy::{Mode, Policy};
-use crate::registry::{Client, PolicyHosts};
-use crate::signatures::{Finder, registries_d::Lookasides};
+use crate::policy::{Policy, SourceFile};
+use crate::signatures::registries_d::Lookasides;
+use crate::startup;
 
 /// How long one image may take. Nobody's API server is waiting, so longer than a review.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -51,38 +51,29 @@ pub(super) struct Arguments {
     registry: RegistryArguments,
 }
 
-/// What the configuration says, or would say if there were one.
-#[derive(Default)]
-struct Base {
-    policies: Option<PathBuf>,
-    registries: Registries,
-    limits: Limits,
-    mode: Mode,
-}
-
 pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
-    logging::start(logging::Format::Text, "sealgate=warn,sealgate::gate=off").map_err(Failure::usage)?;
+    logging::start(logging::Format::Text, "sealgate=warn,sealgate::gate=off")?;
     let text = arguments.image.strip_prefix("docker://").unwrap_or(&arguments.image);
-    let image = Reference::for_image(text).with_context(|| format!("{text:?}")).map_err(Failure::usage)?;
-    let mut base = base(arguments.config.as_deref())?;
-    let path = arguments.policy.as_ref().or(base.policies.as_ref());
-    let path =
-        path.ok_or_else(|| Failure::usage(anyhow!("name a policy with --policy; the configuration has none")))?;
-    let policy = sources::load_policy(path).map_err(Failure::diagnostics)?;
-    let lookaside = match &arguments.registries_d {
-        Some(folder) => Lookasides::read(folder).map_err(Failure::diagnostics)?.of(image.repository()).cloned(),
-        None => None,
-    };
-    let mut entry = entry_for(&base.registries, image.repository());
-    arguments.registry.apply(&mut entry).map_err(Failure::usage)?;
-    if let Some(url) = lookaside {
-        entry
-            .signatures
-            .get_or_insert_with(|| vec![SignatureSource::RegistryExtension])
-            .push(SignatureSource::Lookaside(url));
+    let image = Reference::for_image(text).map_err(|error| Failure::usage(format_args!("{text:?}: {error}")))?;
+    let mut configuration = configuration(arguments.config.as_deref())?;
+    configuration.webhook.deadline = DEADLINE;
+    let path = arguments.policy.as_ref().or(configuration.policies.as_ref());
+    let path = path.ok_or_else(|| Failure::usage("name a policy with --policy; the configuration has none"))?;
+    // Whoever asks wants to know what this policy says, whatever it is.
+    let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true };
+    let policy = files.load().map_err(Failure::usage)?;
+    let mut entry = entry_for(&configuration.registries, image.repository());
+    arguments.registry.apply(&mut entry)?;
+    if let Some(folder) = &arguments.registries_d {
+        let lookasides = Lookasides::read(folder).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))?;
+        if let Some(url) = lookasides.of(image.repository()) {
+            let sources = entry.signatures.get_or_insert_with(|| vec![SignatureSource::RegistryExtension]);
+            sources.push(SignatureSource::Lookaside(url.clone()));
+        }
     }
-    put(&mut base.registries, entry);
-    let decision = super::runtime()?.block_on(decide(base, policy, &image, arguments.namespace.as_deref()))?;
+    put(&mut configuration.registries, entry);
+    let decide = decide(&configuration, policy, &image, arguments.namespace.as_deref());
+    let decision = super::runtime()?.block_on(decide)?;
     let report = Report::new(&image.to_string(), &decision);
     match arguments.output {
         Format::Text => print!("{}", report.text(Colours::of(&io::stdout()))),
@@ -91,35 +82,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     Ok(report.status())
 }
 
-fn base(file: Option<&Path>) -> Result<Base, Failure> {
-    let Some(file) = file else { return Ok(Base::default()) };
-    let source = sources::read_source(file).map_err(|mistake| Failure::diagnostics(vec![*mistake]))?;
-    let configuration = configuration::load(&source).map_err(Failure::diagnostics)?;
-    Ok(Base {
-        policies: configuration.policies,
-        registries: configuration.registries,
-        limits: configuration.limits,
-        mode: configuration.webhook.mode,
-    })
+/// The configuration, or what it is where there is none.
+fn configuration(file: Option<&Path>) -> Result<Configuration, Failure> {
+    if let Some(file) = file {
+        return files::load_configuration(file).map_err(Failure::usage);
+    }
+    let defaults = SourceFile {
+        name: "(defaults)".into(),
+        folder: PathBuf::new(),
+        bytes: b"apiVersion: sealgate.dev/v1\nkind: Configuration\n".to_vec(),
+    };
+    configuration::load(&defaults).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))
 }
 
-async fn decide(base: Base, policy: Policy, image: &Reference, namespace: Option<&str>) -> Result<Decision, Failure> {
-    let Base { policies: _, registries, limits, mode } = base;
+async fn decide(
+    configuration: &Configuration,
+    policy: Policy,
+    image: &Reference,
+    namespace: Option<&str>,
+) -> Result<Decision, Failure> {
     let policy = Arc::new(CurrentPolicy::new(policy));
-    let metrics = Arc::new(Metrics::new());
-    let named = Arc::new(PolicyHosts::new(Arc::clone(&policy)));
-    let client = Client::new(&registries, &limits, named, Arc::clone(&metrics)).map_err(Failure::usage)?;
-    let client = Arc::new(client);
-    let settings = Settings {
-        mode,
-        pin_required: false,
-        images_per_review: 1,
-        signatures_per_image: limits.signatures_per_image,
-        last_known_good: Duration::ZERO,
-    };
-    // No caches: one image is asked for once.
-    let finder = Arc::new(Finder::new(Arc::clone(&client)));
-    let gate = Gate::new(settings, policy, client, finder, metrics);
+    let gate = startup::engine(configuration, policy, None, Arc::new(Metrics::new())).map_err(Failure::usage)?;
     let text = image.to_string();
     let admission = Admission {
         namespace,
@@ -128,7 +111,7 @@ async fn decide(base: Base, policy: Policy, image: &Reference, namespace: Option
         deadline: Instant::now() + DEADLINE,
     };
     let decision = gate.decide(&admission).await.into_iter().next();
-    decision.ok_or_else(|| Failure::undecided(anyhow!("the gate gave no answer")))
+    decision.ok_or_else(|| Failure::undecided("the gate gave no answer"))
 }
 
 /// The registries entry that covers a repository, narrowed to it, so that what the command line says holds for nothing else.
@@ -158,7 +141,7 @@ fn entry_for(registries: &Registries, repository: &Repository) -> Registry {
 
 /// Puts an entry in the place of the one with its scope.
 fn put(registries: &mut Registries, entry: Registry) {
-    let mut entries = crate::image::ScopeMap::default();
+    let mut entries = ScopeMap::default();
     for (scope, other) in registries.entries.iter().filter(|(scope, _)| *scope != entry.scope) {
         // Scopes of a map are different from each other.
         let _ = entries.insert(scope, Arc::clone(other));
