@@ -11,7 +11,7 @@ mod pair;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -43,6 +43,8 @@ pub struct ServerTls {
     current: Arc<Current>,
     client_ca: Option<(PathBuf, Arc<client_ca::Verifier>)>,
     provider: Arc<CryptoProvider>,
+    /// What the last refresh failed for, so that its log line is not repeated for as long as nobody repairs it.
+    failure: Mutex<Option<String>>,
 }
 
 /// The pair that handshakes get.
@@ -77,7 +79,7 @@ impl ServerTls {
             None => None,
         };
         let current = Arc::new(Current(ArcSwap::from_pointee(pair)));
-        Ok(Self { source: certificate.clone(), names, current, client_ca, provider })
+        Ok(Self { source: certificate.clone(), names, current, client_ca, provider, failure: Mutex::default() })
     }
 
     /// What a rustls server needs: TLS 1.2 and 1.3, HTTP/1.1 alone. Every configuration given out follows each reload.
@@ -117,19 +119,24 @@ impl ServerTls {
         Ok(changed)
     }
 
-    /// [`ServerTls::reload`], with a log line about the outcome. Says whether anything changed.
+    /// [`ServerTls::reload`], with a log line about an outcome that is new. Says whether anything changed.
     pub fn refresh(&self, now: Timestamp) -> bool {
-        match self.reload(now) {
-            Ok(true) => {
-                tracing::info!(expires_at = %self.expires_at(), "certificate exchanged; open connections stay");
-                true
-            }
-            Ok(false) => false,
-            Err(error) => {
-                tracing::error!(%error, "certificate not exchanged; the one before stays in force");
-                false
-            }
+        let (changed, failed) = match self.reload(now) {
+            Ok(changed) => (changed, None),
+            Err(error) => (false, Some(error.to_string())),
+        };
+        if changed {
+            tracing::info!(expires_at = %self.expires_at(), "certificate exchanged; open connections stay");
         }
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failure != failed {
+            match &failed {
+                Some(error) => tracing::error!(error, "certificate not exchanged; the one before stays in force"),
+                None => tracing::info!("the certificate's files are in order again"),
+            }
+            *failure = failed;
+        }
+        changed
     }
 
     /// When the server's certificate expires.

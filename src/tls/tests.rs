@@ -144,10 +144,12 @@ fn a_reload_puts_a_new_pair_in_force_and_a_broken_one_not() {
     fs::copy(other.path().join("tls.crt"), folder.path().join("tls.crt")).unwrap();
     assert!(matches!(tls.reload(now()), Err(TlsError::Mismatch { .. })), "half of the exchange");
     assert!(!tls.refresh(now()));
+    assert!(tls.failure.lock().unwrap().as_ref().unwrap().contains("do not belong together"));
     assert_eq!(leaf(&tls), before);
 
     fs::copy(other.path().join("tls.key"), folder.path().join("tls.key")).unwrap();
     assert!(tls.refresh(now()));
+    assert_eq!(*tls.failure.lock().unwrap(), None);
     assert_ne!(leaf(&tls), before);
 }
 
