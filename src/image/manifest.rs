@@ -57,7 +57,7 @@ pub enum ManifestError {
     #[error("the manifest has both an index's members and an image's; clients would not agree on what it is")]
     Ambiguous,
     /// Docker schema 1.
-    #[error("the image has a Docker schema 1 manifest, a format given up in 2017; push it again with a current tool")]
+    #[error("the image has a Docker schema 1 manifest, a format given up in 2017")]
     SchemaOne,
     /// Another media type.
     #[error("the manifest's media type is not one of the OCI image manifest or index, or Docker schema 2")]

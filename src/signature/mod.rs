@@ -3,7 +3,7 @@
 pub mod certificate;
 mod claim;
 mod envelope;
-mod identity;
+pub(crate) mod identity;
 pub mod payload;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,19 +1,25 @@
 //! Refusals: a code, the facts, and what to do next. docs/refusals.md has a section for each code.
 
-use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use crate::image::{Digest, ManifestError, Reference, ReferenceError};
 use crate::policy::{Identity, RuleId};
-use crate::signature::{Fingerprint, KeyFault, PayloadError};
+use crate::signature::{Fingerprint, KeyFault, PayloadError, identity};
 
 /// Why an image may not run. Each variant is one code and carries its facts; text from a registry or a signature source
 /// never gets in here.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refusal {
     /// No rule covers the image.
-    #[error("no rule covers it")]
+    #[error("no rule covers it{}", in_namespace(namespace.as_deref()))]
     NoPolicy {
         /// The namespace whose layer has none; nothing: the cluster's.
         namespace: Option<Box<str>>,
@@ -27,16 +33,16 @@ pub enum Refusal {
         reason: Arc<str>,
     },
     /// A pod must name the verified digest.
-    #[error("the image is not pinned to a digest")]
+    #[error("it is not pinned to the digest that rule {rule} verified")]
     NotPinned {
         /// The rule that requires signatures.
         rule: RuleId,
     },
     /// There is no signature.
-    #[error("no signature")]
+    #[error("no signature ({0})")]
     Unsigned(Wanted),
     /// Signed by keys that the rule does not want.
-    #[error("signed by another key")]
+    #[error("signed {} (not in rule {}, which wants {})", by(signed_by), wanted.rule, wanted.names())]
     UntrustedKey {
         /// The keys that the signatures name.
         signed_by: Vec<Fingerprint>,
@@ -44,7 +50,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// Signed for another name or tag.
-    #[error("signed for {signed}")]
+    #[error("signed for {signed} instead of {} ({wanted})", identity_words(identity))]
     WrongIdentity {
         /// The reference in the signature.
         signed: Box<Reference>,
@@ -54,7 +60,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// Signed for another digest.
-    #[error("the signature is for {signed}")]
+    #[error("signed for another image, {signed} ({wanted})")]
     WrongDigest {
         /// The digest in the signature.
         signed: Digest,
@@ -62,7 +68,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// Not an OpenPGP message, or its payload is not strict.
-    #[error("the signature is malformed: {why}")]
+    #[error("a signature is malformed: {why} ({wanted})")]
     MalformedSignature {
         /// What is wrong.
         why: Malformed,
@@ -70,7 +76,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// The cryptographic check failed.
-    #[error("the signature is not valid")]
+    #[error("a signature by {} is not valid: {why} ({wanted})", key.short())]
     InvalidSignature {
         /// The key that it names.
         key: Fingerprint,
@@ -80,7 +86,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// The signature itself expired.
-    #[error("the signature expired at {at}")]
+    #[error("the signature by {} expired at {at} ({wanted})", key.short())]
     ExpiredSignature {
         /// The key.
         key: Fingerprint,
@@ -90,7 +96,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// The key expired.
-    #[error("key {key} expired at {at}")]
+    #[error("key {} expired at {at} ({wanted})", key.short())]
     ExpiredKey {
         /// The key.
         key: Fingerprint,
@@ -100,7 +106,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// The key is revoked.
-    #[error("key {key} is revoked")]
+    #[error("key {} is revoked ({wanted})", key.short())]
     RevokedKey {
         /// The key.
         key: Fingerprint,
@@ -108,7 +114,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// SHA-1, a small RSA key, or another algorithm that proves nothing any more.
-    #[error("key {key} or its signature uses a weak algorithm: {algorithm}")]
+    #[error("key {} or its signature uses a weak algorithm, {algorithm} ({wanted})", key.short())]
     WeakAlgorithm {
         /// The key.
         key: Fingerprint,
@@ -118,7 +124,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// Good signatures, but not by enough different signers.
-    #[error("signed by {} of {threshold} signers", good.len())]
+    #[error("signed by {}: {} of {threshold} signers ({wanted})", good.join(" and "), good.len())]
     ThresholdNotMet {
         /// The signers whose signatures count.
         good: Vec<Box<str>>,
@@ -128,7 +134,7 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// Older than the rule's `maxAge`.
-    #[error("the signature is of {signed_at}, older than {}", humantime::format_duration(*max_age))]
+    #[error("the signature is of {signed_at}, older than {} ({wanted})", age(*max_age))]
     TooOld {
         /// When it was made.
         signed_at: Timestamp,
@@ -425,6 +431,67 @@ impl Refusal {
         }
     }
 
+    /// The facts, for logs and JSON output: `code`, and what the variant carries; fingerprints whole.
+    pub fn facts(&self) -> Value {
+        let mut facts = match self {
+            Self::NoPolicy { namespace } => json!({ "namespace": namespace }),
+            Self::DeniedByPolicy { rule, reason } => json!({ "rule": rule.as_str(), "reason": reason }),
+            Self::NotPinned { rule } => json!({ "rule": rule.as_str() }),
+            Self::UntrustedKey { signed_by, .. } => {
+                json!({ "signedBy": signed_by.iter().map(ToString::to_string).collect::<Vec<_>>() })
+            }
+            Self::WrongIdentity { signed, .. } => json!({ "signed": signed.to_string() }),
+            Self::WrongDigest { signed, .. } => json!({ "signed": signed.to_string() }),
+            Self::MalformedSignature { why, .. } => json!({ "why": why.to_string() }),
+            Self::InvalidSignature { key, why, .. } => json!({ "key": key.to_string(), "why": why.to_string() }),
+            Self::ExpiredSignature { key, at, .. } | Self::ExpiredKey { key, at, .. } => {
+                json!({ "key": key.to_string(), "expiredAt": at.to_string() })
+            }
+            Self::RevokedKey { key, .. } => json!({ "key": key.to_string() }),
+            Self::WeakAlgorithm { key, algorithm, .. } => json!({ "key": key.to_string(), "algorithm": algorithm }),
+            Self::ThresholdNotMet { good, threshold, .. } => json!({ "good": good, "threshold": threshold }),
+            Self::TooOld { signed_at, max_age, .. } => {
+                json!({ "signedAt": signed_at.to_string(), "maxAgeSeconds": max_age.as_secs() })
+            }
+            Self::InvalidReference(error) => json!({ "why": error.to_string() }),
+            Self::UnknownResource { group, version, resource } => {
+                json!({ "group": group, "version": version, "resource": resource })
+            }
+            Self::TooManyImages { found, limit } => json!({ "found": found, "limit": limit }),
+            Self::Lookup(error) => error.facts(),
+            Self::DeadlineExceeded { after } => json!({ "afterSeconds": after.as_secs_f64() }),
+            Self::Unsigned(_) | Self::Overloaded => json!({}),
+        };
+        facts["code"] = self.code().as_str().into();
+        if let Some(wanted) = self.wanted() {
+            let keys = |keys: &[Fingerprint]| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let signers =
+                wanted.signers.iter().map(|(name, fingerprints)| json!({ "name": name, "keys": keys(fingerprints) }));
+            facts["rule"] = wanted.rule.as_str().into();
+            facts["wanted"] = signers.collect();
+        }
+        facts
+    }
+
+    /// What the rule wants, where a rule wants signatures.
+    pub fn wanted(&self) -> Option<&Wanted> {
+        match self {
+            Self::Unsigned(wanted)
+            | Self::UntrustedKey { wanted, .. }
+            | Self::WrongIdentity { wanted, .. }
+            | Self::WrongDigest { wanted, .. }
+            | Self::MalformedSignature { wanted, .. }
+            | Self::InvalidSignature { wanted, .. }
+            | Self::ExpiredSignature { wanted, .. }
+            | Self::ExpiredKey { wanted, .. }
+            | Self::RevokedKey { wanted, .. }
+            | Self::WeakAlgorithm { wanted, .. }
+            | Self::ThresholdNotMet { wanted, .. }
+            | Self::TooOld { wanted, .. } => Some(wanted),
+            _ => None,
+        }
+    }
+
     /// What the reader of a denial should do next, one sentence or command. `image` is the image refused.
     pub fn next_step(&self, image: &str) -> String {
         match self {
@@ -437,19 +504,35 @@ impl Refusal {
                 "Name it with its digest (name@sha256:...), or create the pod again: the gate pins what it can verify."
                     .to_owned()
             }
-            Self::Unsigned(wanted)
-            | Self::UntrustedKey { wanted, .. }
-            | Self::WrongDigest { wanted, .. }
-            | Self::ThresholdNotMet { wanted, .. } => format!("Sign it with: {}", wanted.sign(image)),
-            Self::WrongIdentity { wanted, .. } => {
-                format!("Use the name that was signed, or sign it under this one: {}", wanted.sign(image))
+            Self::Unsigned(wanted) | Self::UntrustedKey { wanted, .. } | Self::WrongDigest { wanted, .. } => {
+                format!("Sign it with: {}", wanted.sign(image, &[]))
+            }
+            Self::ThresholdNotMet { good, wanted, .. } => {
+                format!("Let another signer sign it with: {}", wanted.sign(image, good))
+            }
+            Self::WrongIdentity { identity, wanted, .. } => {
+                let command = wanted.sign(image, &[]);
+                match (&**identity, Reference::parse(image)) {
+                    (Identity::ExactReference(wanted), _) => {
+                        format!("Sign it under that name: {command} --sign-identity {wanted}")
+                    }
+                    (Identity::Remap { from, to }, Ok(image)) => match identity::remapped(&image, from, to) {
+                        Some(wanted) => format!("Sign it under its first name: {command} --sign-identity {wanted}"),
+                        None => format!("Sign it under its first name: {command}"),
+                    },
+                    _ => format!("Use the name that was signed, or sign it under this one: {command}"),
+                }
             }
             Self::MalformedSignature { wanted, .. }
             | Self::InvalidSignature { wanted, .. }
             | Self::ExpiredSignature { wanted, .. }
-            | Self::TooOld { wanted, .. } => format!("Sign it again with: {}", wanted.sign(image)),
-            Self::ExpiredKey { wanted, .. } | Self::RevokedKey { wanted, .. } | Self::WeakAlgorithm { wanted, .. } => {
-                format!("Sign it with a key that is valid now: {}", wanted.sign(image))
+            | Self::TooOld { wanted, .. } => format!("Sign it again with: {}", wanted.sign(image, &[])),
+            Self::ExpiredKey { key, wanted, .. } | Self::RevokedKey { key, wanted } => match wanted.without(key) {
+                Some(wanted) => format!("Sign it with another key: {}", wanted.sign(image, &[])),
+                None => format!("Put a valid key into rule {}, and sign it with that.", wanted.rule),
+            },
+            Self::WeakAlgorithm { wanted, .. } => {
+                format!("Sign it with a current key and hash: {}", wanted.sign(image, &[]))
             }
             Self::InvalidReference(_) => "Write it as host/path:tag or host/path@sha256:...".to_owned(),
             Self::UnknownResource { .. } => {
@@ -466,17 +549,98 @@ impl Refusal {
 }
 
 impl Wanted {
-    /// The command that makes a wanted signature; `KEY` where no certificate is known.
-    fn sign(&self, image: &str) -> String {
-        let key = self.signers.iter().find_map(|(_, fingerprints)| fingerprints.first());
-        match key {
-            Some(key) => format!("sealgate sign {image} --sign-by {key}"),
-            None => format!("sealgate sign {image} --sign-by KEY"),
+    /// The command that makes a wanted signature, by a signer that did not sign yet; `KEY` where no certificate is known.
+    /// An image that is no reference does not get into a command that somebody may copy.
+    fn sign(&self, image: &str, done: &[Box<str>]) -> String {
+        let open = self.signers.iter().find(|(name, _)| !done.contains(name));
+        let key = open.and_then(|(_, fingerprints)| fingerprints.first());
+        let key = key.map_or_else(|| "KEY".to_owned(), ToString::to_string);
+        let image = if Reference::parse(image).is_ok() { image } else { "IMAGE" };
+        format!("sealgate sign {image} --sign-by {key}")
+    }
+
+    /// The same without a key that can't be used; nothing, if there is no other.
+    fn without(&self, key: &Fingerprint) -> Option<Self> {
+        let signers = self
+            .signers
+            .iter()
+            .map(|(name, keys)| (name.clone(), keys.iter().filter(|one| *one != key).cloned().collect::<Vec<_>>()));
+        let signers: Arc<[_]> = signers.filter(|(_, keys)| !keys.is_empty()).collect();
+        (!signers.is_empty()).then(|| Self { rule: self.rule.clone(), signers })
+    }
+
+    /// The signers with their keys, the first few.
+    fn names(&self) -> String {
+        const MOST: usize = 3;
+        let one = |(name, fingerprints): &(Box<str>, Vec<Fingerprint>)| {
+            let keys: Vec<String> = fingerprints.iter().take(MOST).map(Fingerprint::short).collect();
+            format!("{name} {}", keys.join("/"))
+        };
+        let mut names = self.signers.iter().take(MOST).map(one).collect::<Vec<_>>().join(" or ");
+        if self.signers.len() > MOST {
+            let _ = write!(names, " or {} others", self.signers.len() - MOST);
         }
+        names
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rule {} wants {}", self.rule, self.names())
+    }
+}
+
+/// A duration as policies have it: `90d` where it is in days.
+fn age(age: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    let seconds = age.as_secs();
+    if seconds.is_multiple_of(DAY) {
+        format!("{}d", seconds / DAY)
+    } else {
+        humantime::format_duration(age).to_string()
+    }
+}
+
+fn in_namespace(namespace: Option<&str>) -> String {
+    namespace.map(|namespace| format!(" in the policy of namespace {namespace}")).unwrap_or_default()
+}
+
+fn by(keys: &[Fingerprint]) -> String {
+    if keys.is_empty() {
+        return "without naming a key".to_owned();
+    }
+    format!("by {}", keys.iter().map(Fingerprint::short).collect::<Vec<_>>().join(" and "))
+}
+
+fn identity_words(identity: &Identity) -> String {
+    match identity {
+        Identity::RepoDigestOrExact | Identity::Exact => "this image's name and tag".to_owned(),
+        Identity::Repository => "this image's repository".to_owned(),
+        Identity::ExactReference(reference) => reference.to_string(),
+        Identity::ExactRepository(repository) => repository.to_string(),
+        Identity::Remap { from, to } => format!("this image's name with {from} taken for {to}"),
     }
 }
 
 impl LookupError {
+    fn facts(&self) -> Value {
+        match self {
+            Self::ManifestUnknown { registry, url } => json!({ "registry": registry, "url": url }),
+            Self::UnsupportedManifest { url, error } => json!({ "url": url, "why": error.to_string() }),
+            Self::Unauthorized { registry, url, status, with_credentials } => {
+                json!({ "registry": registry, "url": url, "status": status, "withCredentials": with_credentials })
+            }
+            Self::Unavailable { registry, url, cause, retry_after } => {
+                let retry_after = retry_after.map(|after| after.as_secs());
+                json!({ "registry": registry, "url": url, "why": cause, "retryAfterSeconds": retry_after })
+            }
+            Self::Misbehaved { registry, url, what } => json!({ "registry": registry, "url": url, "why": what }),
+            Self::TimedOut { registry, url, after } => {
+                json!({ "registry": registry, "url": url, "afterSeconds": after.as_secs_f64() })
+            }
+        }
+    }
+
     /// What the reader of a denial should do next.
     fn next_step(&self) -> &'static str {
         match self {
@@ -506,17 +670,4 @@ impl LookupError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_signature_is_answered_with_the_command_that_makes_it() {
-        let fingerprint = Fingerprint("81AB02".into());
-        let signers = Arc::new([("acme-release".into(), vec![fingerprint])]);
-        let wanted = Wanted { rule: RuleId::new("production", "acme"), signers };
-        assert_eq!(
-            Refusal::Unsigned(wanted).next_step("registry.example.com/acme/web:1"),
-            "Sign it with: sealgate sign registry.example.com/acme/web:1 --sign-by 0x81AB02"
-        );
-    }
-}
+mod tests;

@@ -1,0 +1,164 @@
+use super::*;
+use crate::image::Repository;
+
+const IMAGE: &str = "registry.example.com/acme/web:1.2";
+const DOCUMENT: &str = include_str!("../../../docs/refusals.md");
+
+fn wanted() -> Wanted {
+    let release = Fingerprint("81A2B3C4D5E6F708192A3B4C5D6E7F8091A2B302".into());
+    let security = Fingerprint("5C0FFEE0D5E6F708192A3B4C5D6E7F80DEADBEEF".into());
+    let signers = Arc::new([("acme-release".into(), vec![release]), ("acme-security".into(), vec![security])]);
+    Wanted { rule: RuleId::new("production", "acme"), signers }
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// One refusal of each code: the examples of docs/refusals.md.
+fn examples() -> Vec<Refusal> {
+    let key = Fingerprint("3A90F1E2D5E6F708192A3B4C5D6E7F8012345F9F".into());
+    let ours = wanted().signers[0].1[0].clone();
+    let digest = Digest::sha256(b"another image");
+    let (registry, url): (Box<str>, Box<str>) =
+        ("registry.example.com".into(), "https://registry.example.com/v2/acme/web/manifests/1.2".into());
+    let rule = RuleId::new("production", "acme");
+    vec![
+        Refusal::NoPolicy { namespace: None },
+        Refusal::DeniedByPolicy { rule: RuleId::new("production", "no-hub"), reason: "use mirror.internal".into() },
+        Refusal::NotPinned { rule },
+        Refusal::Unsigned(wanted()),
+        Refusal::UntrustedKey { signed_by: vec![key.clone()], wanted: wanted() },
+        Refusal::WrongIdentity {
+            signed: Box::new(Reference::parse("registry.example.com/acme/web:1.1").unwrap()),
+            identity: Box::new(Identity::RepoDigestOrExact),
+            wanted: wanted(),
+        },
+        Refusal::WrongDigest { signed: digest, wanted: wanted() },
+        Refusal::MalformedSignature { why: PayloadError::Twice { place: "critical" }.into(), wanted: wanted() },
+        Refusal::InvalidSignature { key: ours.clone(), why: Invalid::Cryptography, wanted: wanted() },
+        Refusal::ExpiredSignature { key: ours.clone(), at: at("2026-05-02T00:00:00Z"), wanted: wanted() },
+        Refusal::ExpiredKey { key: ours.clone(), at: at("2026-05-02T00:00:00Z"), wanted: wanted() },
+        Refusal::RevokedKey { key: ours.clone(), wanted: wanted() },
+        Refusal::WeakAlgorithm { key: ours, algorithm: "SHA-1".into(), wanted: wanted() },
+        Refusal::ThresholdNotMet {
+            good: vec!["acme-release".into()],
+            threshold: NonZeroUsize::MIN.saturating_add(1),
+            wanted: wanted(),
+        },
+        Refusal::TooOld {
+            signed_at: at("2026-01-01T00:00:00Z"),
+            max_age: Duration::from_hours(90 * 24),
+            wanted: wanted(),
+        },
+        Refusal::InvalidReference(ReferenceError::UpperCase),
+        Refusal::UnknownResource { group: "batch".into(), version: "v2".into(), resource: "jobs".into() },
+        Refusal::TooManyImages { found: 10_000, limit: 128 },
+        LookupError::ManifestUnknown { registry: registry.clone(), url: url.clone() }.into(),
+        LookupError::UnsupportedManifest { url: url.clone(), error: ManifestError::SchemaOne }.into(),
+        LookupError::Unauthorized {
+            registry: registry.clone(),
+            url: url.clone(),
+            status: 401,
+            with_credentials: false,
+        }
+        .into(),
+        LookupError::Unavailable {
+            registry: registry.clone(),
+            url: url.clone(),
+            cause: "connection refused".into(),
+            retry_after: None,
+        }
+        .into(),
+        LookupError::Misbehaved {
+            registry,
+            url,
+            what: "its answer does not have the digest that was asked for".into(),
+        }
+        .into(),
+        Refusal::DeadlineExceeded { after: Duration::from_secs(8) },
+        Refusal::Overloaded,
+    ]
+}
+
+#[test]
+fn every_code_has_its_section_and_its_example_is_what_a_denial_says() {
+    let examples = examples();
+    let codes: Vec<Code> = examples.iter().map(Refusal::code).collect();
+    assert_eq!(codes, Code::ALL, "an example for each code");
+    let sections: Vec<&str> = DOCUMENT.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(sections, Code::ALL.map(Code::as_str), "a section for each code, and none for another");
+    let mut lacking = Vec::new();
+    for refusal in &examples {
+        let code = refusal.code();
+        let (_, section) = DOCUMENT.split_once(&format!("\n## {code}\n")).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let line = format!("{IMAGE} refused [{code}]: {refusal}. {}", refusal.next_step(IMAGE));
+        if !section.contains(&format!("\n    {line}\n")) {
+            lacking.push(line);
+        }
+        for part in ["**What it means.**", "**Why it happens.**", "**What to do.**"] {
+            assert!(section.contains(part), "docs/refusals.md, {code}: {part}");
+        }
+    }
+    assert!(lacking.is_empty(), "docs/refusals.md lacks these examples:\n    {}", lacking.join("\n    "));
+}
+
+#[test]
+fn facts_have_the_code_and_whole_fingerprints() {
+    for refusal in examples() {
+        let facts = refusal.facts();
+        assert_eq!(facts["code"], refusal.code().as_str());
+        if refusal.wanted().is_some() {
+            assert_eq!(facts["rule"], "production/acme");
+            assert_eq!(facts["wanted"][0]["name"], "acme-release");
+            assert_eq!(facts["wanted"][0]["keys"][0], "0x81A2B3C4D5E6F708192A3B4C5D6E7F8091A2B302");
+        }
+    }
+}
+
+#[test]
+fn a_denial_is_one_line() {
+    for refusal in examples() {
+        let line = format!("{refusal} {}", refusal.next_step(IMAGE));
+        assert!(!line.contains('\n') && line.len() < 600, "{line}");
+    }
+}
+
+#[test]
+fn the_command_asks_a_signer_who_has_not_signed_yet() {
+    let good = vec!["acme-release".into()];
+    let refusal = Refusal::ThresholdNotMet { good, threshold: NonZeroUsize::MIN, wanted: wanted() };
+    assert!(refusal.next_step(IMAGE).ends_with("--sign-by 0x5C0FFEE0D5E6F708192A3B4C5D6E7F80DEADBEEF"));
+}
+
+#[test]
+fn what_is_no_reference_does_not_get_into_a_command() {
+    let step = Refusal::Unsigned(wanted()).next_step("x; rm -rf ~");
+    assert!(step.contains("sealgate sign IMAGE --sign-by"), "{step}");
+}
+
+#[test]
+fn the_command_signs_under_the_name_that_is_wanted() {
+    let wrong = |identity| Refusal::WrongIdentity {
+        signed: Box::new(Reference::parse("a.example.com/b:1").unwrap()),
+        identity: Box::new(identity),
+        wanted: wanted(),
+    };
+    let remap = Identity::Remap { from: "registry.example.com".into(), to: "origin.example.com".into() };
+    assert!(wrong(remap).next_step(IMAGE).ends_with("--sign-identity origin.example.com/acme/web:1.2"));
+    let exact = Identity::ExactReference(Reference::parse("x.example.com/y:1").unwrap());
+    assert!(wrong(exact).next_step(IMAGE).ends_with("--sign-identity x.example.com/y:1"));
+    let repository = Identity::ExactRepository(Repository::parse("x.example.com/y").unwrap());
+    assert!(wrong(repository).to_string().contains("instead of x.example.com/y"));
+}
+
+#[test]
+fn a_key_that_can_t_be_used_is_not_proposed() {
+    let (first, second) = (wanted().signers[0].1[0].clone(), wanted().signers[1].1[0].clone());
+    let step = Refusal::RevokedKey { key: first.clone(), wanted: wanted() }.next_step(IMAGE);
+    assert!(step.ends_with(&format!("--sign-by {second}")), "{step}");
+    let only = wanted().without(&second).unwrap();
+    let step = Refusal::RevokedKey { key: first, wanted: only }.next_step(IMAGE);
+    assert_eq!(step, "Put a valid key into rule production/acme, and sign it with that.");
+}
