@@ -213,7 +213,7 @@ pub(super) struct Choices {
 }
 
 pub(super) const TIMES: Times =
-    Times { tag: Duration::from_secs(30), signatures: Duration::from_secs(600), lookup: Duration::from_secs(6) };
+    Times { tag: Duration::from_secs(30), signatures: Duration::from_mins(10), lookup: Duration::from_secs(6) };
 
 impl Scene {
     /// Without caches.
