@@ -21,6 +21,8 @@ use crate::support::{Watchdog, run, wait_until};
 pub(super) struct Cluster {
     binaries: PathBuf,
     folder: PathBuf,
+    address: String,
+    token: String,
     _watchdog: Watchdog,
 }
 
@@ -89,7 +91,13 @@ impl Cluster {
         let ports = [client, peer, api].map(|port| port.to_string());
         let arguments = [folder.display().to_string(), binaries.display().to_string()];
         let arguments: Vec<&str> = arguments.iter().chain(&ports).map(String::as_str).collect();
-        let cluster = Self { binaries: binaries.to_owned(), folder, _watchdog: Watchdog::start(SCRIPT, &arguments) };
+        let cluster = Self {
+            address: format!("https://127.0.0.1:{api}"),
+            token,
+            binaries: binaries.to_owned(),
+            folder,
+            _watchdog: Watchdog::start(SCRIPT, &arguments),
+        };
         let begun = Instant::now();
         loop {
             let ready = cluster.try_kubectl(["get", "--raw", "/readyz"]);
@@ -157,6 +165,13 @@ impl Cluster {
         succeeded(self.try_kubectl_with(["apply", "-f", "-"], objects))
     }
 
+    /// Posts JSON to the API server, without what kubectl makes of its answer.
+    pub(super) async fn post(&self, path: &str, body: String) -> reqwest::Response {
+        let client = reqwest::Client::builder().danger_accept_invalid_certs(true).build().expect("a client");
+        let request = client.post(format!("{}{path}", self.address)).bearer_auth(&self.token);
+        request.header("content-type", "application/json").body(body).send().await.expect("it answers")
+    }
+
     fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, arguments: I) -> Command {
         let mut command = Command::new(self.binaries.join("kubectl"));
         command.arg("--kubeconfig").arg(self.folder.join("kubeconfig")).args(arguments);
@@ -179,7 +194,7 @@ pub(super) fn failed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Where the programs are: KUBEBUILDER_ASSETS, or where `make binaries` puts them.
+/// Where the programs are: `KUBEBUILDER_ASSETS`, or where `make binaries` puts them.
 pub(super) fn binaries() -> PathBuf {
     let folder = std::env::var_os("KUBEBUILDER_ASSETS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/.cache/bin"), PathBuf::from);

@@ -2,8 +2,15 @@
 //!
 //! `make binaries` builds the programs; `cargo test -- --skip cluster::` leaves these tests out.
 
+mod admission;
 mod apiserver;
 mod control_plane;
+mod controllers;
 mod manifests;
+mod operations;
+mod other_webhook;
+mod places;
+mod world;
 
 use apiserver::Cluster;
+use world::World;

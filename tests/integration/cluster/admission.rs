@@ -1,0 +1,77 @@
+//! Who gets in, and what the others read.
+
+use super::{World, world::Setup};
+
+#[test]
+fn a_signed_image_runs_pinned_to_the_digest_that_was_verified() {
+    let world = World::start("signed");
+    let pinned = world.push_signed("acme/web", "1.2");
+    assert_eq!(world.run("web", &world.image("acme/web:1.2")).trim(), pinned);
+    let stored = world.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.containers[0].image}"]);
+    assert_eq!(stored, pinned);
+    // What is pinned already, by its user, stays as it is.
+    assert_eq!(world.run("again", &pinned).trim(), pinned);
+}
+
+#[test]
+fn what_is_not_signed_as_the_policy_asks_is_refused_with_its_code_and_what_to_do() {
+    let world = World::start("refused");
+    world.push("acme/unsigned", "1", "nobody signed this");
+    world.push_signed_by(&world.stranger, "acme/stranger", "1", None);
+    world.push_signed_by(&world.release, "acme/repository", "1", Some(&world.image("acme/other:1")));
+    world.push_signed_by(&world.release, "acme/tag", "1", Some(&world.image("acme/tag:2")));
+    for (path, code) in [
+        ("acme/unsigned:1", "unsigned"),
+        ("acme/stranger:1", "untrusted-key"),
+        ("acme/repository:1", "wrong-identity"),
+        ("acme/tag:1", "wrong-identity"),
+        ("acme/absent:1", "manifest-unknown"),
+        ("other/unsigned:1", "no-policy"),
+    ] {
+        let image = world.image(path);
+        let message = world.refused("web", &image);
+        let begins = format!(
+            "Error from server (Forbidden): admission webhook \"pods.sealgate.dev\" denied the request: \
+             container \"web\": {image} refused [{code}]: "
+        );
+        assert!(message.starts_with(&begins), "{message}");
+        assert!(message.contains(&format!("See docs/refusals.md#{code}")), "{message}");
+    }
+    // The one who reads it can go on from there: which rule, which key, which command.
+    let message = world.refused("web", &world.image("acme/unsigned:1"));
+    assert!(message.contains("cluster/acme"), "{message}");
+    assert!(message.contains("release"), "{message}");
+    assert!(message.contains(" --sign-by "), "{message}");
+    let message = world.refused("web", &world.image("acme/stranger:1"));
+    assert!(message.contains("signed by 0x"), "{message}");
+    let nothing = world.kubectl(&["get", "pods", "-o", "name"]);
+    assert_eq!(nothing, "", "nothing that was refused is stored");
+}
+
+#[test]
+fn a_tag_that_was_moved_to_an_unsigned_image_is_refused_from_then_on() {
+    let world = World::with(Setup { name: "moved", caches: "{tag: 0s}", ..Setup::default() });
+    let pinned = world.push_signed("acme/web", "1");
+    assert_eq!(world.run("before", &world.image("acme/web:1")).trim(), pinned);
+    world.push("acme/web", "1", "somebody else's");
+    let message = world.refused("after", &world.image("acme/web:1"));
+    assert!(message.contains("[unsigned]"), "{message}");
+    // The image that was verified has not become worse.
+    assert_eq!(world.run("pinned", &pinned).trim(), pinned);
+}
+
+#[test]
+fn all_images_of_a_pod_are_refused_in_one_message() {
+    let world = World::start("several");
+    let signed = world.push_signed("acme/web", "1");
+    world.push("acme/unsigned", "1", "unsigned");
+    let mut pod = world.pod("web", &world.image("acme/unsigned:1"));
+    pod["spec"]["containers"].as_array_mut().unwrap().extend([
+        serde_json::json!({"name": "good", "image": signed}),
+        serde_json::json!({"name": "other", "image": "registry.example.com/other:1"}),
+    ]);
+    let message = super::apiserver::failed(&world.try_create(&pod));
+    assert!(message.contains("container \"web\": "), "{message}");
+    assert!(message.contains("container \"other\": registry.example.com/other:1 refused [no-policy]"), "{message}");
+    assert!(!message.contains("container \"good\""), "{message}");
+}

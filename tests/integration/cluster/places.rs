@@ -1,0 +1,239 @@
+//! Every place of a pod that names an image.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealgate::kubernetes::carriers::{CARRIERS, ImageList};
+use serde_json::{Value, json};
+
+use super::{Cluster, World, apiserver::failed};
+
+#[test]
+fn init_containers_are_pinned_or_refused() {
+    let world = World::start("init");
+    let signed = world.push_signed("acme/web", "1");
+    world.push("acme/unsigned", "1", "unsigned");
+    let mut pod = world.pod("web", &world.image("acme/web:1"));
+    pod["spec"]["initContainers"] = json!([{"name": "first", "image": world.image("acme/web:1")}]);
+    assert_eq!(world.create(&pod).trim(), format!("{signed} {signed}"));
+    pod["metadata"]["name"] = "refused".into();
+    pod["spec"]["initContainers"][0]["image"] = world.image("acme/unsigned:1").into();
+    let message = failed(&world.try_create(&pod));
+    assert!(message.contains("init container \"first\": "), "{message}");
+    assert!(message.contains("[unsigned]"), "{message}");
+}
+
+#[test]
+fn image_volumes_are_pinned_or_refused() {
+    let world = World::start("volume");
+    let signed = world.push_signed("acme/data", "1");
+    world.push_signed("acme/web", "1");
+    world.push("acme/unsigned", "1", "unsigned");
+    let mut pod = world.pod("web", &world.image("acme/web:1"));
+    pod["spec"]["volumes"] = json!([
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "data", "image": {"reference": world.image("acme/data:1"), "pullPolicy": "Always"}},
+    ]);
+    let stored = world.create(&pod);
+    assert!(stored.ends_with(&signed), "{stored}");
+    pod["metadata"]["name"] = "refused".into();
+    pod["spec"]["volumes"][1]["image"]["reference"] = world.image("acme/unsigned:1").into();
+    let message = failed(&world.try_create(&pod));
+    assert!(message.contains("volume \"data\": "), "{message}");
+    assert!(message.contains("[unsigned]"), "{message}");
+}
+
+#[test]
+fn kubectl_debug_gets_a_signed_image_in_and_no_other() {
+    let world = World::start("debug");
+    world.push_signed("acme/web", "1");
+    let tools = world.push_signed("acme/tools", "1");
+    world.push("acme/unsigned", "1", "unsigned");
+    world.run("web", &world.image("acme/web:1"));
+    let image = |path| format!("--image={}", world.image(path));
+    let refused = failed(&world.try_kubectl(&["debug", "web", "--container", "bad", &image("acme/unsigned:1")]));
+    assert!(refused.contains("ephemeral container \"bad\": "), "{refused}");
+    assert!(refused.contains("[unsigned]"), "{refused}");
+    world.kubectl(&["debug", "web", "--container", "good", &image("acme/tools:1")]);
+    let stored = world.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.ephemeralContainers[*].image}"]);
+    assert_eq!(stored, tools);
+}
+
+#[test]
+fn templates_are_refused_before_a_controller_tries_them() {
+    let world = World::start("templates");
+    world.push_signed("acme/web", "1");
+    world.push("acme/unsigned", "1", "unsigned");
+    let object = |carrier: &sealgate::kubernetes::carriers::Carrier, image: &str| {
+        let mut inner = json!({"containers": [{"name": "web", "image": image}]});
+        if carrier.resource == "jobs" || carrier.resource == "cronjobs" {
+            inner["restartPolicy"] = "Never".into();
+        }
+        let mut value = json!({"spec": inner, "metadata": {"labels": {"app": "web"}}});
+        for member in carrier.pod_spec.iter().rev().skip(1) {
+            value = json!({*member: value});
+        }
+        value["apiVersion"] = match carrier.group {
+            "" => carrier.version.into(),
+            group => format!("{group}/{}", carrier.version).into(),
+        };
+        value["kind"] = carrier.kind.into();
+        value["metadata"] = json!({"name": "web", "namespace": world.namespace});
+        match carrier.resource {
+            "cronjobs" => value["spec"]["schedule"] = "0 0 1 1 *".into(),
+            "replicationcontrollers" => value["spec"]["selector"] = json!({"app": "web"}),
+            "podtemplates" | "jobs" => {}
+            _ => value["spec"]["selector"] = json!({"matchLabels": {"app": "web"}}),
+        }
+        value
+    };
+    for carrier in CARRIERS.iter().filter(|carrier| !carrier.is_pod) {
+        let message = failed(&world.try_create(&object(carrier, &world.image("acme/unsigned:1"))));
+        assert!(message.contains("[unsigned]"), "{}: {message}", carrier.kind);
+        let signed = object(carrier, &world.image("acme/web:1"));
+        let created = world.try_create(&signed);
+        assert!(created.status.success(), "{}: {}", carrier.kind, String::from_utf8_lossy(&created.stderr));
+        // Templates stay as their authors wrote them, or whoever applies them from git would see them differ.
+        let stored = world.kubectl(&["get", carrier.resource, "web", "-o", "json"]);
+        assert!(!stored.contains("@sha256:"), "{}: {stored}", carrier.kind);
+    }
+}
+
+/// What the API server says of itself: every group's schemas and paths.
+fn openapi() -> Vec<Value> {
+    let cluster = Cluster::get();
+    let read = |path: &str| -> Value {
+        serde_json::from_str(&cluster.kubectl(["get", "--raw", path])).expect("the API server answers JSON")
+    };
+    let index = read("/openapi/v3");
+    let paths = index["paths"].as_object().expect("there are paths");
+    paths
+        .iter()
+        .filter(|(path, _)| path.starts_with("api/") || path.starts_with("apis/"))
+        .map(|(_, entry)| read(entry["serverRelativeURL"].as_str().expect("each has a URL")))
+        .collect()
+}
+
+/// The schemas that a schema points to directly.
+fn references(schema: &Value) -> Vec<String> {
+    match schema {
+        Value::Object(members) => members
+            .iter()
+            .flat_map(|(name, value)| match value {
+                Value::String(reference) if name == "$ref" => {
+                    vec![reference.trim_start_matches("#/components/schemas/").to_owned()]
+                }
+                other => references(other),
+            })
+            .collect(),
+        Value::Array(entries) => entries.iter().flat_map(references).collect(),
+        _ => Vec::new(),
+    }
+}
+
+const POD_SPEC: &str = "io.k8s.api.core.v1.PodSpec";
+
+/// All paths (member by member) below a schema to members which may name an image.
+fn image_like(schemas: &Value, schema: &str, path: &str, above: &mut Vec<String>, found: &mut BTreeSet<String>) {
+    let Some(members) = schemas[schema]["properties"].as_object() else { return };
+    above.push(schema.to_owned());
+    for (name, member) in members {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let lower = name.to_lowercase();
+        let below = references(member);
+        let names_one = ["image", "artifact", "registry"].iter().any(|word| lower.contains(word))
+            || lower == "reference"
+            || name.ends_with("Reference")
+            || member["description"].as_str().is_some_and(|text| {
+                let text = text.to_lowercase();
+                ["image name", "image reference", "artifact reference", "oci object"]
+                    .iter()
+                    .any(|words| text.contains(words))
+            });
+        if names_one {
+            found.insert(path.clone());
+        }
+        for schema in below {
+            if !above.contains(&schema) {
+                image_like(schemas, &schema, &path, above, found);
+            }
+        }
+    }
+    above.pop();
+}
+
+#[test]
+fn every_member_of_a_pod_that_names_an_image_is_in_the_table() {
+    let groups = openapi();
+    let schemas = groups
+        .iter()
+        .map(|group| &group["components"]["schemas"])
+        .find(|schemas| schemas.get(POD_SPEC).is_some())
+        .expect("pods are known");
+    let mut found = BTreeSet::new();
+    image_like(schemas, POD_SPEC, "", &mut Vec::new(), &mut found);
+    let mut known: BTreeSet<String> =
+        ImageList::ALL.iter().map(|list| format!("{}.{}", list.member(), list.image().join("."))).collect();
+    for list in &known {
+        assert!(found.contains(list), "{list} is in the table, and not in the API");
+    }
+    known.extend(
+        [
+            // How and with what to pull, not what.
+            "containers.imagePullPolicy",
+            "initContainers.imagePullPolicy",
+            "ephemeralContainers.imagePullPolicy",
+            "imagePullSecrets",
+            "volumes.image.pullPolicy",
+            // The object around `reference`.
+            "volumes.image",
+            // A block device of Ceph, and a service of Quobyte: no image of a registry, nothing that runs.
+            "volumes.rbd.image",
+            "volumes.quobyte.registry",
+        ]
+        .map(str::to_owned),
+    );
+    assert_eq!(found, known, "is a new place for images in the API? Then it belongs into ImageList");
+}
+
+#[test]
+fn every_resource_with_a_pod_in_it_is_in_the_table() {
+    // Subresources that take a whole object and can't change its images: the API server puts the old ones back.
+    let harmless = ["status", "resize"];
+    let mut found: BTreeMap<(String, String, String), BTreeSet<String>> = BTreeMap::new();
+    for group in openapi() {
+        let schemas = &group["components"]["schemas"];
+        for (path, operations) in group["paths"].as_object().expect("there are paths") {
+            for operation in ["post", "put"] {
+                let operation = &operations[operation];
+                let Some(kind) = operation["x-kubernetes-group-version-kind"].as_object() else { continue };
+                let mut reached = BTreeSet::new();
+                let mut next = references(&operation["requestBody"]);
+                while let Some(schema) = next.pop() {
+                    if reached.insert(schema.clone()) {
+                        next.extend(references(&schemas[&schema]));
+                    }
+                }
+                if !reached.contains(POD_SPEC) {
+                    continue;
+                }
+                let (_, resource) = path.split_once("{namespace}/").expect("what has pods in it has a namespace");
+                let mut segments = resource.split('/').filter(|segment| !segment.starts_with('{'));
+                let resource = segments.next().expect("a path ends in a resource").to_owned();
+                let version = kind["version"].as_str().unwrap().to_owned();
+                let subresources = found.entry((kind["group"].as_str().unwrap().to_owned(), version, resource));
+                let subresource = segments.next().map(str::to_owned);
+                subresources.or_default().extend(subresource.filter(|name| !harmless.contains(&name.as_str())));
+            }
+        }
+    }
+    let table: BTreeMap<_, BTreeSet<String>> = CARRIERS
+        .iter()
+        .map(|carrier| {
+            (
+                (carrier.group.to_owned(), carrier.version.to_owned(), carrier.resource.to_owned()),
+                carrier.subresources.iter().map(|&name| name.to_owned()).collect(),
+            )
+        })
+        .collect();
+    assert_eq!(found, table);
+}
