@@ -8,7 +8,7 @@ use std::{
 
 use sealgate::image::Digest;
 
-use super::Scratch;
+use super::{Left, Scratch};
 
 /// A GnuPG home folder with its agent.
 pub(crate) struct Gpg {
@@ -22,6 +22,7 @@ impl Gpg {
         home.write("gpg-agent.conf", "allow-loopback-pinentry\nmax-cache-ttl 86400\n");
         let path = home.path().display().to_string();
         super::run("chmod", ["700", &path]);
+        Left::Gnupg(path).note();
         Self { home }
     }
 
@@ -97,6 +98,7 @@ impl Drop for Gpg {
     fn drop(&mut self) {
         // The agent would outlive the test; where none was started there is nothing to end.
         let _ = Command::new("gpgconf").arg("--homedir").arg(self.home()).args(["--kill", "all"]).output();
+        Left::Gnupg(self.home().display().to_string()).forget();
     }
 }
 

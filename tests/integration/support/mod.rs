@@ -22,4 +22,4 @@ pub(crate) use registry::{DockerRegistry, Pushed};
 pub(crate) use scratch::Scratch;
 pub(crate) use skopeo::{accept_anything, skopeo, skopeo_in};
 pub(crate) use store::Store;
-pub(crate) use watchdog::Watchdog;
+pub(crate) use watchdog::{Left, Watchdog};

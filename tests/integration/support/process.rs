@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Left;
+
 /// A program that runs beside the test and is killed with it. What it prints to stderr and stdout is kept.
 pub(crate) struct Process {
     child: Child,
@@ -25,6 +27,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{name} can't be started: {error}"));
+        Left::Process(child.id()).note();
         let printed = Arc::new(Mutex::new(String::new()));
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let stderr = child.stderr.take().expect("stderr is a pipe");
@@ -78,6 +81,7 @@ impl Drop for Process {
         // It may have ended already; there is nobody to tell.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        Left::Process(self.child.id()).forget();
         if std::thread::panicking() {
             eprintln!("--- {} printed:\n{}", self.name, self.printed());
         }

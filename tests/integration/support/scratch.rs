@@ -2,12 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Left;
+
 /// A temporary folder with a short name: gpg-agent's socket path has to fit into 108 bytes.
 pub(crate) struct Scratch(tempfile::TempDir);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self(tempfile::Builder::new().prefix("sg").tempdir().expect("a temporary folder can be made"))
+        let scratch = Self(tempfile::Builder::new().prefix("sg").tempdir().expect("a temporary folder can be made"));
+        scratch.left().note();
+        scratch
+    }
+
+    fn left(&self) -> Left {
+        Left::Folder(self.path().display().to_string())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -20,5 +28,11 @@ impl Scratch {
         std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder can be made");
         std::fs::write(&path, content).expect("a file can be written");
         path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.left().forget();
     }
 }
