@@ -153,3 +153,34 @@ fn the_openssl_overlay_has_a_certificate_that_its_webhook_configurations_trust()
         }
     }
 }
+
+/// The Deployment's own arguments, on the files that it mounts.
+#[test]
+fn the_shipped_configuration_and_policy_are_valid_where_the_deployment_mounts_them() {
+    let objects = objects(Cluster::get(), &shipped("base"));
+    let spec = &find(&objects, "Deployment")["spec"]["template"]["spec"];
+    let root = Scratch::new();
+    let below_root = |path: &str| format!("{}{path}", root.path().display());
+    for volume in spec["volumes"].as_array().unwrap() {
+        let mounts = spec["containers"][0]["volumeMounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["name"] == volume["name"]).expect("every volume is mounted");
+        let path = mount["mountPath"].as_str().unwrap().trim_start_matches('/');
+        if let Some(name) = volume["configMap"]["name"].as_str() {
+            let map = objects.iter().find(|object| object["kind"] == "ConfigMap" && object["metadata"]["name"] == name);
+            for (file, content) in map.expect("the ConfigMap is there").get("data").unwrap().as_object().unwrap() {
+                root.write(&format!("{path}/{file}"), content.as_str().unwrap());
+            }
+        } else {
+            let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            root.write(&format!("{path}/tls.crt"), key.cert.pem());
+            root.write(&format!("{path}/tls.key"), key.signing_key.serialize_pem());
+        }
+    }
+    let arguments = spec["containers"][0]["args"].as_array().unwrap().iter().map(|argument| {
+        let argument = argument.as_str().unwrap();
+        if argument.starts_with('/') { below_root(argument) } else { argument.to_owned() }
+    });
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_sealgate")).args(arguments).arg("--validate").output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
