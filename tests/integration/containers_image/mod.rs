@@ -15,8 +15,11 @@ use std::{
     },
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
 use self::case::{Case, Envelope, Image, Key, Payload, Requirement, Signature};
 use self::workshop::{Answer, Workshop};
+use crate::support::Store;
 
 /// The seed of the mixed cases. `SEALGATE_MATRIX_SEED` and `SEALGATE_MATRIX_CASES` try others, and more of them.
 const SEED: u64 = 20_261_123;
@@ -40,7 +43,7 @@ async fn verify_agrees_with_skopeo_over_the_matrix() {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(case) = cases.get(number) else { return };
-                    let result = compare(&workshop, case, number).unwrap_or_else(|what| {
+                    let result = compare(&workshop, case, &number.to_string()).unwrap_or_else(|what| {
                         let what = format!("case {number} of seed {seed}: {what}\n{case:#?}");
                         disagreements.lock().expect("nothing panics with it").push(what);
                         "DISAGREEMENT"
@@ -69,12 +72,61 @@ async fn verify_agrees_with_skopeo_over_the_matrix() {
 /// Whether a reason is about this signature.
 type Applies = fn(&Signature) -> bool;
 
+/// Through the store, in front of the same registry: every case has a store, and so an address, of its own. The store takes
+/// only what a gate could use, so these are the cases whose signatures are good messages.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_agrees_with_skopeo_through_the_extension_endpoint() {
+    let workshop = Workshop::new().await;
+    let storable = |case: &&Case| {
+        let good = |signature: &Signature| {
+            let envelope =
+                matches!(signature.envelope, Envelope::Compressed | Envelope::Uncompressed | Envelope::Sha512);
+            let key = !matches!(signature.key, Key::Rsa1024 | Key::Subkey);
+            key && envelope && signature.right_digest && matches!(signature.payload, Payload::Good | Payload::Spaced)
+        };
+        !case.signatures.is_empty() && case.signatures.iter().all(good)
+    };
+    let cases = case::all(SEED, MIXED);
+    let cases: Vec<&Case> = cases.iter().filter(storable).step_by(4).collect();
+    assert!(cases.len() >= 30, "{} cases", cases.len());
+    let mut results = BTreeMap::<&str, usize>::new();
+    for (number, case) in cases.into_iter().enumerate() {
+        let mut store = Store::start(&workshop.registry_url());
+        let here = workshop.behind(store.host());
+        let (repository, digest, signatures) = here.signatures(case);
+        let url = store.signatures_url(repository, digest);
+        for (index, signature) in signatures.into_iter().enumerate() {
+            let body = serde_json::json!({
+                "schemaVersion": 2,
+                "type": "atomic",
+                "name": format!("{digest}@{index:032}"),
+                "content": STANDARD.encode(signature),
+            });
+            let put = reqwest::Client::new().put(&url).body(body.to_string());
+            let answer = put.send().await.expect("the store answers");
+            let status = answer.status();
+            // References that are none are not stored, and nothing is stored twice: both programs see the same.
+            assert!(
+                matches!(status.as_u16(), 201 | 400 | 409),
+                "{status} {}\n{case:#?}",
+                answer.text().await.unwrap_or_default()
+            );
+        }
+        let result = tokio::task::block_in_place(|| compare(&here, case, &format!("store-{number}")));
+        let result = result.unwrap_or_else(|what| panic!("case {number}: {what}\n{case:#?}"));
+        *results.entry(result).or_default() += 1;
+        store.stop().wait();
+    }
+    println!("{results:#?}");
+    assert!(results[BOTH_ALLOW] >= 5 && results[BOTH_REFUSE] >= 5, "{results:?}");
+}
+
 const BOTH_ALLOW: &str = "both allow";
 const BOTH_REFUSE: &str = "both refuse";
 
-fn compare(workshop: &Workshop, case: &Case, number: usize) -> Result<&'static str, String> {
-    let skopeo = workshop.skopeo(case, &format!("{number}-skopeo"));
-    let sealgate = workshop.sealgate(case, &format!("{number}-sealgate"));
+fn compare(workshop: &Workshop, case: &Case, name: &str) -> Result<&'static str, String> {
+    let skopeo = workshop.skopeo(case, &format!("{name}-skopeo"));
+    let sealgate = workshop.sealgate(case, &format!("{name}-sealgate"));
     let readable = !case.signatures.iter().any(unreadable);
     if !matches!(sealgate.status, Some(0 | 1)) && (readable || sealgate.status != Some(3)) {
         return Err(format!("sealgate ends with {:?}: {}", sealgate.status, sealgate.said));
@@ -82,8 +134,8 @@ fn compare(workshop: &Workshop, case: &Case, number: usize) -> Result<&'static s
     let why = match (skopeo.allowed, sealgate.allowed) {
         (true, true) => return Ok(BOTH_ALLOW),
         (false, false) => return Ok(BOTH_REFUSE),
-        (true, false) => stricter(workshop, case, number),
-        (false, true) => wider(workshop, case, number),
+        (true, false) => stricter(workshop, case, name),
+        (false, true) => wider(workshop, case, name),
     };
     why.ok_or_else(|| {
         let say = |answer: &Answer| format!("{}\n{}", if answer.allowed { "allows" } else { "refuses" }, answer.said);
@@ -92,7 +144,7 @@ fn compare(workshop: &Workshop, case: &Case, number: usize) -> Result<&'static s
 }
 
 /// We refuse what skopeo allows: only where nothing but what we don't accept makes skopeo allow it.
-fn stricter(workshop: &Workshop, case: &Case, number: usize) -> Option<&'static str> {
+fn stricter(workshop: &Workshop, case: &Case, name: &str) -> Option<&'static str> {
     let signatures_asked = case
         .scopes
         .iter()
@@ -109,15 +161,15 @@ fn stricter(workshop: &Workshop, case: &Case, number: usize) -> Option<&'static 
         ("stricter: a signature from the future", |signature| signature.envelope == Envelope::Future),
         ("stricter: invalid UTF-8", |signature| signature.payload == Payload::InvalidUtf8),
     ];
-    let (name, _) = reasons.iter().find(|(_, applies)| case.signatures.iter().any(applies))?;
+    let (reason, _) = reasons.iter().find(|(_, applies)| case.signatures.iter().any(applies))?;
     let mut without = case.clone();
     without.signatures.retain(|signature| !reasons.iter().any(|(_, applies)| applies(signature)));
-    let skopeo = workshop.skopeo(&without, &format!("{number}-without"));
-    (!skopeo.allowed).then_some(name)
+    let skopeo = workshop.skopeo(&without, &format!("{name}-without"));
+    (!skopeo.allowed).then_some(reason)
 }
 
 /// We allow what skopeo refuses: only where skopeo allows it too without what we don't mind.
-fn wider(workshop: &Workshop, case: &Case, number: usize) -> Option<&'static str> {
+fn wider(workshop: &Workshop, case: &Case, name: &str) -> Option<&'static str> {
     let spoilt = case.signatures.iter().any(unreadable);
     let subkey = case.signatures.iter().any(|signature| signature.key == Key::Subkey);
     let mut without = case.clone();
@@ -127,12 +179,12 @@ fn wider(workshop: &Workshop, case: &Case, number: usize) -> Option<&'static str
             signature.key = Key::SubkeyPrimary;
         }
     }
-    let name = match (spoilt, subkey) {
+    let reason = match (spoilt, subkey) {
         (true, _) => "wider: a good signature is proof whatever lies beside it",
         (false, true) => "wider: subkeys that sign (skopeo 1.22 accepts them, 1.9 does not)",
         (false, false) => return None,
     };
-    workshop.skopeo(&without, &format!("{number}-without")).allowed.then_some(name)
+    workshop.skopeo(&without, &format!("{name}-without")).allowed.then_some(reason)
 }
 
 /// What containers/image can't tell apart from another kind of signature: it refuses the image, whatever else lies there.

@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -20,11 +20,15 @@ const THEN: &str = "20250101T000000";
 const A_DAY: &str = "86400";
 
 pub(super) struct Workshop {
-    registry: DockerRegistry,
-    gpg: Gpg,
-    folder: Scratch,
-    keys: HashMap<Key, String>,
-    certificates: HashMap<Key, Vec<u8>>,
+    registry: Arc<DockerRegistry>,
+    /// Where the images are asked for: the registry, or a store in front of it.
+    host: String,
+    /// Whether a case's signatures lie in a lookaside tree.
+    lookaside: bool,
+    gpg: Arc<Gpg>,
+    folder: Arc<Scratch>,
+    keys: Arc<HashMap<Key, String>>,
+    certificates: Arc<HashMap<Key, Vec<u8>>>,
     web1: Digest,
     web2: Digest,
     admin: Digest,
@@ -62,16 +66,43 @@ impl Workshop {
         let keys = keys(&gpg);
         let certificates = certificates(&gpg, &keys);
         Self {
-            registry,
-            gpg,
-            folder: Scratch::new(),
-            keys,
-            certificates,
+            host: registry.host().to_owned(),
+            lookaside: true,
+            registry: Arc::new(registry),
+            gpg: Arc::new(gpg),
+            folder: Arc::new(Scratch::new()),
+            keys: Arc::new(keys),
+            certificates: Arc::new(certificates),
             web1: web1.digest,
             web2: web2.digest,
             admin: admin.digest,
             made: Mutex::default(),
         }
+    }
+
+    /// The same images and keys behind another address; what is signed names that one. No signature lies in a lookaside tree.
+    pub(super) fn behind(&self, host: &str) -> Self {
+        Self {
+            host: host.to_owned(),
+            lookaside: false,
+            registry: Arc::clone(&self.registry),
+            gpg: Arc::clone(&self.gpg),
+            folder: Arc::clone(&self.folder),
+            keys: Arc::clone(&self.keys),
+            certificates: Arc::clone(&self.certificates),
+            made: Mutex::default(),
+            ..*self
+        }
+    }
+
+    pub(super) fn registry_url(&self) -> String {
+        self.registry.url()
+    }
+
+    /// A case's signatures, and the repository and digest that they are stored for.
+    pub(super) fn signatures(&self, case: &Case) -> (&'static str, Digest, Vec<Vec<u8>>) {
+        let made = case.signatures.iter().map(|signature| self.make(signature, case.image)).collect();
+        (Self::path(case.image), self.digest(case.image), made)
     }
 
     pub(super) fn folder(&self) -> &Scratch {
@@ -80,7 +111,7 @@ impl Workshop {
 
     /// The reference of an image, as it stands on the command line.
     fn reference(&self, image: Image) -> String {
-        let host = self.registry.host();
+        let host = &self.host;
         match image {
             Image::Web1 => format!("docker://{host}/acme/web:1"),
             Image::Web2 => format!("docker://{host}/acme/web:2"),
@@ -110,7 +141,7 @@ impl Workshop {
     }
 
     fn fill(&self, text: &str, image: Image) -> String {
-        text.replace("{host}", self.registry.host()).replace("{digest}", &self.digest(image).to_string())
+        text.replace("{host}", &self.host).replace("{digest}", &self.digest(image).to_string())
     }
 
     /// What skopeo makes of it.
@@ -166,7 +197,7 @@ impl Workshop {
         let digest = self.digest(case.image);
         let tree = lookaside.join(format!("{}@sha256={}", Self::path(case.image), digest.hex()));
         fs::create_dir_all(&tree).expect("a folder can be made");
-        for (index, signature) in case.signatures.iter().enumerate() {
+        for (index, signature) in case.signatures.iter().filter(|_| self.lookaside).enumerate() {
             let bytes = self.make(signature, case.image);
             fs::write(tree.join(format!("signature-{}", index + 1)), bytes).expect("a file can be written");
         }
