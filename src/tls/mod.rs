@@ -130,9 +130,10 @@ impl ServerTls {
         }
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         if *failure != failed {
-            match &failed {
-                Some(error) => tracing::error!(error, "certificate not exchanged; the one before stays in force"),
-                None => tracing::info!("the certificate's files are in order again"),
+            if let Some(error) = &failed {
+                tracing::error!(error, "certificate not exchanged; the one before stays in force");
+            } else {
+                tracing::info!("the certificate's files are in order again");
             }
             *failure = failed;
         }
