@@ -11,7 +11,7 @@ use super::{
     Cluster,
     apiserver::{failed, succeeded},
 };
-use crate::support::{Scratch, run};
+use crate::support::{Gpg, Scratch, code_blocks, run};
 
 fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(path)
@@ -25,6 +25,58 @@ fn objects(cluster: &Cluster, kustomization: &Path) -> Vec<Value> {
 
 fn find<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     objects.iter().find(|object| object["kind"] == kind).unwrap_or_else(|| panic!("there is no {kind}"))
+}
+
+const BOTH_KINDS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+
+/// All webhooks of both configurations.
+fn webhooks(objects: &[Value]) -> impl Iterator<Item = &Value> {
+    BOTH_KINDS.into_iter().flat_map(|kind| find(objects, kind)["webhooks"].as_array().expect("there are webhooks"))
+}
+
+/// What docs/installation.md lets its readers write, beside a copy of the shipped manifests.
+struct Installation {
+    folder: Scratch,
+    /// Its kustomization, to be changed as later steps say.
+    kustomization: String,
+}
+
+impl Installation {
+    fn documented() -> Self {
+        let folder = Scratch::new();
+        run("cp", ["-r".as_ref(), shipped("").as_os_str(), folder.path().join("manifests").as_os_str()]);
+        let copied = std::fs::read(shipped("base/configuration/sealgate.yaml")).expect("it is shipped");
+        folder.write("my-sealgate/sealgate.yaml", copied);
+        folder.write("my-sealgate/policies/cluster.yaml", documented("kind: ClusterSealPolicy"));
+        let gpg = Gpg::new();
+        let key = gpg.generate("Release <release@example.com>");
+        gpg.export_to(&key, folder.path().join("my-sealgate/policies/acme-release.asc"));
+        Self { folder, kustomization: documented("kind: Kustomization") }
+    }
+
+    /// Everything that it makes.
+    fn objects(&self) -> Vec<Value> {
+        self.folder.write("my-sealgate/kustomization.yaml", &self.kustomization);
+        objects(Cluster::get(), &self.folder.path().join("my-sealgate"))
+    }
+
+    /// Takes a line out, and the one above it, of which it is all.
+    fn take_out(&mut self, list: &str) {
+        let (before, after) = self.kustomization.split_once(&format!("{list}:\n")).expect(list);
+        let (taken, rest) = after.split_once('\n').expect("a line");
+        assert!(taken.starts_with("- ") && !rest.starts_with("- "), "{taken}");
+        self.kustomization = format!("{before}{rest}");
+    }
+}
+
+/// The one example of docs/installation.md with this text in it.
+fn documented(text: &str) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/installation.md");
+    let examples = code_blocks(&std::fs::read_to_string(page).expect("the page is there"), "yaml");
+    let mut matching = examples.into_iter().filter(|example| example.contains(text));
+    let example = matching.next().unwrap_or_else(|| panic!("no example has {text}"));
+    assert!(matching.next().is_none(), "{text} stands in two examples");
+    example
 }
 
 /// The namespace has to be there before anything in it can be tried.
@@ -97,7 +149,7 @@ fn service_budget_and_network_policy_select_the_gates_pods() {
 #[test]
 fn cert_manager_is_asked_for_the_name_that_the_api_server_calls_and_told_where_its_ca_belongs() {
     let objects = objects(Cluster::get(), &shipped("overlays/cert-manager"));
-    for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+    for kind in BOTH_KINDS {
         let annotations = &find(&objects, kind)["metadata"]["annotations"];
         assert_eq!(annotations["cert-manager.io/inject-ca-from"], "sealgate/sealgate-webhook");
     }
@@ -147,37 +199,72 @@ fn the_openssl_overlay_has_a_certificate_that_its_webhook_configurations_trust()
     assert!(printed.contains("secret/sealgate-webhook-certificate created"), "{printed}");
     let objects = objects(cluster, &overlay);
     let secret = find(&objects, "Secret");
-    for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
-        for webhook in find(&objects, kind)["webhooks"].as_array().unwrap() {
-            assert_eq!(webhook["clientConfig"]["caBundle"], secret["data"]["ca.crt"]);
-        }
+    for webhook in webhooks(&objects) {
+        assert_eq!(webhook["clientConfig"]["caBundle"], secret["data"]["ca.crt"]);
     }
 }
 
-/// The Deployment's own arguments, on the files that it mounts.
+#[test]
+fn the_documented_installation_refuses_nothing_that_the_gate_can_not_be_asked_about_until_it_enforces() {
+    let mut installation = Installation::documented();
+    let all = |objects: &[Value], policy: &str| {
+        assert_eq!(webhooks(objects).count(), 5);
+        for webhook in webhooks(objects) {
+            assert_eq!(webhook["failurePolicy"], policy, "{webhook}");
+        }
+    };
+    let warning = installation.objects();
+    all(&warning, "Ignore");
+    let certificates = find(&warning, "MutatingWebhookConfiguration")["metadata"]["annotations"].as_object();
+    assert!(certificates.is_some_and(|annotations| annotations.contains_key("cert-manager.io/inject-ca-from")));
+    let image = &find(&warning, "Deployment")["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(image, "registry.example.com/sealgate:0.1.0");
+    assert!(warning.iter().all(|object| object["metadata"]["name"] != "sealgate-fail-open"), "only kustomize reads it");
+    valid_where_it_is_mounted(&warning);
+
+    installation.take_out("components");
+    all(&installation.objects(), "Fail");
+}
+
+#[test]
+fn the_documented_installation_works_with_the_other_overlay() {
+    let mut installation = Installation::documented();
+    run(installation.folder.path().join("manifests/overlays/openssl/make-certificate").to_str().unwrap(), [""; 0]);
+    assert!(installation.kustomization.contains("# or ../manifests/overlays/openssl"));
+    installation.kustomization = installation.kustomization.replace("overlays/cert-manager", "overlays/openssl");
+    for webhook in webhooks(&installation.objects()) {
+        assert_eq!(webhook["failurePolicy"], "Ignore");
+        assert!(webhook["clientConfig"]["caBundle"].is_string(), "{webhook}");
+    }
+}
+
 #[test]
 fn the_shipped_configuration_and_policy_are_valid_where_the_deployment_mounts_them() {
-    let objects = objects(Cluster::get(), &shipped("base"));
-    let spec = &find(&objects, "Deployment")["spec"]["template"]["spec"];
+    valid_where_it_is_mounted(&objects(Cluster::get(), &shipped("base")));
+}
+
+/// Runs the Deployment's own arguments on the files that it mounts.
+fn valid_where_it_is_mounted(objects: &[Value]) {
+    let spec = &find(objects, "Deployment")["spec"]["template"]["spec"];
     let root = Scratch::new();
     let below_root = |path: &str| format!("{}{path}", root.path().display());
-    for volume in spec["volumes"].as_array().unwrap() {
-        let mounts = spec["containers"][0]["volumeMounts"].as_array().unwrap();
+    for volume in spec["volumes"].as_array().expect("volumes") {
+        let mounts = spec["containers"][0]["volumeMounts"].as_array().expect("mounts");
         let mount = mounts.iter().find(|mount| mount["name"] == volume["name"]).expect("every volume is mounted");
-        let path = mount["mountPath"].as_str().unwrap().trim_start_matches('/');
+        let path = mount["mountPath"].as_str().expect("a path").trim_start_matches('/');
         if let Some(name) = volume["configMap"]["name"].as_str() {
             let map = objects.iter().find(|object| object["kind"] == "ConfigMap" && object["metadata"]["name"] == name);
-            for (file, content) in map.expect("the ConfigMap is there").get("data").unwrap().as_object().unwrap() {
-                root.write(&format!("{path}/{file}"), content.as_str().unwrap());
+            for (file, content) in map.expect("the ConfigMap is there")["data"].as_object().expect("data") {
+                root.write(&format!("{path}/{file}"), content.as_str().expect("text"));
             }
         } else {
-            let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
             root.write(&format!("{path}/tls.crt"), key.cert.pem());
             root.write(&format!("{path}/tls.key"), key.signing_key.serialize_pem());
         }
     }
-    let arguments = spec["containers"][0]["args"].as_array().unwrap().iter().map(|argument| {
-        let argument = argument.as_str().unwrap();
+    let arguments = spec["containers"][0]["args"].as_array().expect("arguments").iter().map(|argument| {
+        let argument = argument.as_str().expect("text");
         if argument.starts_with('/') { below_root(argument) } else { argument.to_owned() }
     });
     let output =
