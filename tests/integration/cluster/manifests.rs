@@ -11,7 +11,7 @@ use super::{
     Cluster,
     apiserver::{failed, succeeded},
 };
-use crate::support::{Gpg, Scratch, code_blocks, run};
+use crate::support::{Gpg, Scratch, code_blocks, run, wait_until};
 
 fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(path)
@@ -98,6 +98,7 @@ fn the_api_server_takes_the_base_without_a_warning() {
         "configmap/sealgate-policies ",
         "service/sealgate-webhook",
         "deployment.apps/sealgate",
+        "resourcequota/sealgate",
         "poddisruptionbudget.policy/sealgate",
         "networkpolicy.networking.k8s.io/sealgate",
         "mutatingwebhookconfiguration.admissionregistration.k8s.io/sealgate",
@@ -112,15 +113,26 @@ fn the_api_server_takes_the_base_without_a_warning() {
 fn the_gates_own_pod_may_run_in_its_namespace_and_a_privileged_one_may_not() {
     let cluster = Cluster::get();
     make_namespace(cluster);
-    let deployment = find(&objects(cluster, &shipped("base")), "Deployment").clone();
-    let mut pod = deployment["spec"]["template"].clone();
+    let objects = objects(cluster, &shipped("base"));
+    cluster.apply(&find(&objects, "ResourceQuota").to_string());
+    let mut pod = find(&objects, "Deployment")["spec"]["template"].clone();
     pod["apiVersion"] = "v1".into();
     pod["kind"] = "Pod".into();
     pod["metadata"]["name"] = "gate".into();
-    let create = ["-n", "sealgate", "create", "--dry-run=server", "-f", "-"];
-    succeeded(cluster.try_kubectl_with(create, &pod.to_string()));
+    let create = |namespace: &str, pod: &Value| {
+        let arguments = ["-n", namespace, "create", "--dry-run=server", "-f", "-"];
+        cluster.try_kubectl_with(arguments, &pod.to_string())
+    };
+    // A quota says what it allows only once its controller has seen it.
+    let quota = ["-n", "sealgate", "get", "resourcequota", "-o", "jsonpath={.items[*].status.hard.pods}"];
+    wait_until("the quota", || (!cluster.kubectl(quota).is_empty()).then_some(()));
+    succeeded(create("sealgate", &pod));
+    let elsewhere = cluster.namespace("elsewhere");
+    let refused = failed(&create(&elsewhere, &pod));
+    assert!(refused.contains("insufficient quota to match these scopes"), "as on GKE: {refused}");
+
     pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = true.into();
-    let refused = failed(&cluster.try_kubectl_with(create, &pod.to_string()));
+    let refused = failed(&create("sealgate", &pod));
     assert!(refused.contains("violates PodSecurity \"restricted"), "{refused}");
 }
 
