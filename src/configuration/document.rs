@@ -74,6 +74,10 @@ pub(super) struct RawWebhook {
     pub(super) mode: Option<RawMode>,
     /// Whether a pod must name the digest of an image that must be signed. Default: `required`.
     pub(super) pin: Option<RawPin>,
+    /// Texts that stand in templates (Deployments and the like) where another webhook writes the image into the pod, like
+    /// Istio's `auto`. Templates may have exactly these texts; a pod that has one is judged like any other.
+    #[serde(default)]
+    pub(super) placeholders: Vec<Located<Box<str>>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]

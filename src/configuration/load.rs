@@ -194,7 +194,7 @@ impl Check<'_> {
     }
 
     fn webhook(&mut self, raw: RawWebhook) -> Option<Webhook> {
-        let RawWebhook { listen, certificate, client_ca, deadline, mode, pin } = raw;
+        let RawWebhook { listen, certificate, client_ca, deadline, mode, pin, placeholders } = raw;
         let listen = self.listen(listen.as_ref(), 8443);
         let certificate = match certificate {
             Some(certificate) => self.certificate(&certificate),
@@ -211,6 +211,10 @@ impl Check<'_> {
                 self.mistake_with_help(place, message, "8s goes with timeoutSeconds: 10");
             }
         }
+        for placeholder in placeholders.iter().filter(|placeholder| placeholder.is_empty()) {
+            let message = "a placeholder is a text that stands in place of an image, found nothing";
+            self.mistake_with_help(placeholder.place, message, "Istio's is auto");
+        }
         Some(Webhook {
             listen: listen?,
             certificate: certificate?,
@@ -218,6 +222,7 @@ impl Check<'_> {
             deadline,
             mode: mode.map_or(Mode::Enforce, Into::into),
             pin_required: pin != Some(RawPin::Off),
+            placeholders: placeholders.into_iter().map(|placeholder| placeholder.value).collect(),
         })
     }
 

@@ -50,6 +50,8 @@ pub struct Webhook {
     pub mode: Mode,
     /// Whether pods must name digests. Default: yes.
     pub pin_required: bool,
+    /// Texts in templates that other webhooks replace in pods. Default: none.
+    pub placeholders: Vec<Box<str>>,
 }
 
 /// Where a server's certificate comes from.

@@ -45,6 +45,8 @@ pub struct Settings {
     pub client_timeout: Duration,
     /// How long running reviews may take after the server was told to stop. In whole seconds.
     pub stop_within: Duration,
+    /// Texts in templates that other webhooks replace in pods; nobody is asked about them.
+    pub placeholders: Vec<Box<str>>,
     /// Threads.
     pub workers: usize,
 }
@@ -53,8 +55,9 @@ impl Settings {
     /// The bounds that a configuration asks for, and defaults where it has no word for them.
     pub fn new(configuration: &Configuration) -> Self {
         let Limits { review_bytes, .. } = configuration.limits;
-        let Webhook { deadline, .. } = configuration.webhook;
-        Self { review_bytes, deadline, stop_within: deadline, ..Self::default() }
+        let Webhook { deadline, ref placeholders, .. } = configuration.webhook;
+        let placeholders = placeholders.clone();
+        Self { review_bytes, deadline, stop_within: deadline, placeholders, ..Self::default() }
     }
 }
 
@@ -71,6 +74,7 @@ impl Default for Settings {
             connections_per_worker: 4096,
             client_timeout: Duration::from_secs(5),
             stop_within: deadline,
+            placeholders: Vec::new(),
             workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         }
     }

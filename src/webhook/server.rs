@@ -183,7 +183,7 @@ async fn decide<D: Decide>(
     deadline: Instant,
     time: Duration,
 ) -> Answer {
-    let images = match (review.subject(), pass) {
+    let mut images = match (review.subject(), pass) {
         (Ok(Subject::Images(images)), Pass::Mutate) if !images.carrier.is_pod => {
             return response::mutation(review, &[]);
         }
@@ -198,6 +198,9 @@ async fn decide<D: Decide>(
     if pass == Pass::Validate {
         for _ in 0..images.unchanged {
             state.metrics.image("unchanged", "", "", "");
+        }
+        for _ in 0..images.take_placeholders(&state.settings.placeholders) {
+            state.metrics.image("placeholder", "", "", "");
         }
     }
     let decisions = match admit(pass, state, review, &images, deadline, time).await {

@@ -63,6 +63,7 @@ fn the_complete_example_says_what_it_seems_to_say() {
     assert_eq!(configuration.policies, Some(file("policies")));
     assert_eq!(configuration.webhook.client_ca, Some(file("certs/apiserver-ca.crt")));
     assert_eq!(configuration.webhook.deadline, Duration::from_secs(8));
+    assert_eq!(configuration.webhook.placeholders, ["auto".into()]);
     assert_eq!(configuration.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
     let repository = Repository::parse("registry.example.com/acme/web").expect("a repository");
     let registry = configuration.registries.entries.get_repository(&repository).expect("an entry");
@@ -95,6 +96,7 @@ fn what_is_left_out_is_what_the_documentation_calls_the_default() {
     assert_eq!(default.webhook.deadline, Duration::from_secs(8));
     assert_eq!(default.webhook.mode, Mode::Enforce);
     assert!(default.webhook.pin_required);
+    assert!(default.webhook.placeholders.is_empty());
     assert_eq!(default.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
     assert_eq!(loaded(&format!("{SMALLEST}metrics: {{listen: off}}\n")).metrics, None);
     assert!(default.gateway.is_none());
@@ -153,6 +155,8 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
         ("webhook: {deadline: soon}\n", "3:21: \"soon\" is not a duration like 30s", ""),
         ("webhook: {mode: enforced}\n", "3:17: \"enforced\" is not known here", "did you mean enforce?"),
         ("webhook: {pin: true}\n", "3:16: ", ""),
+        ("webhook: {placeholders: [auto, \"\"]}\n", "3:32: a placeholder is a text", "Istio's is auto"),
+        ("webhook: {placeholders: auto}\n", "3:25: ", ""),
         ("webhook: {certificate: {file: a}}\n", "3:24: the field \"key\" is missing", ""),
         (
             "webhook: {listen: \"0.0.0.0:9090\"}\nmetrics: {}\n",

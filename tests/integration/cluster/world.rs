@@ -42,6 +42,8 @@ pub(super) struct World {
 pub(super) struct Setup {
     /// Begins the namespace's name.
     pub(super) name: &'static str,
+    /// What the configuration's `webhook` says besides.
+    pub(super) webhook: &'static str,
     /// The configuration's `caches`.
     pub(super) caches: &'static str,
     /// Further namespaces that the webhook configurations reach, as far as the shipped ones do.
@@ -50,7 +52,7 @@ pub(super) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { name: "world", caches: "{tag: 30s, signatures: 10m}", namespaces: &[] }
+        Self { name: "world", webhook: "", caches: "{tag: 30s, signatures: 10m}", namespaces: &[] }
     }
 }
 
@@ -73,9 +75,9 @@ impl World {
             "sealgate.yaml",
             format!(
                 "apiVersion: sealgate.dev/v1\nkind: Configuration\npolicies: policies\n\
-                 webhook: {{listen: '127.0.0.1:0'}}\nmetrics: {{listen: '127.0.0.1:0'}}\ncaches: {}\n\
+                 webhook: {{listen: '127.0.0.1:0', {}}}\nmetrics: {{listen: '127.0.0.1:0'}}\ncaches: {}\n\
                  registries:\n- {{scope: '{host}', insecure: true}}\n",
-                setup.caches
+                setup.webhook, setup.caches
             ),
         );
         let versions = AtomicU32::new(0);

@@ -55,6 +55,36 @@ async fn templates_are_validated_and_never_mutated() {
 }
 
 #[tokio::test]
+async fn a_placeholder_passes_in_a_template_and_never_in_a_pod() {
+    let placeholders = vec!["auto".into()];
+    let server = Server::start_with(Settings { placeholders, ..Settings::default() }, None);
+    let client = server.client();
+    let template = |images: &[&str]| {
+        let containers: Vec<_> = images.iter().map(|image| json!({"name": "web", "image": image})).collect();
+        let mut review = review(&[]);
+        review["request"]["kind"] = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+        review["request"]["resource"] = json!({"group": "apps", "version": "v1", "resource": "deployments"});
+        review["request"]["object"] = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        review
+    };
+    let allowed = async |review| server.ask(&client, "/validate", &review).await["allowed"] == true;
+    assert!(allowed(template(&["auto"])).await);
+    assert!(allowed(template(&["auto", "example.com/good:1"])).await);
+    assert_eq!(server.gate.asked.lock().unwrap().len(), 1, "about the other image alone");
+    let metrics = server.metrics();
+    assert!(
+        metrics.contains("sealgate_images_total{code=\"\",mode=\"\",rule=\"\",verdict=\"placeholder\"} 2"),
+        "{metrics}"
+    );
+    // What stands beside it is judged, and only this very text is one.
+    assert!(!allowed(template(&["auto", "example.com/bad:1"])).await);
+    for other in ["auto:latest", "docker.io/library/auto", "Auto", " auto", ""] {
+        assert!(!allowed(template(&[other])).await, "{other:?}");
+    }
+    assert!(!allowed(review(&[("web", "auto")])).await);
+}
+
+#[tokio::test]
 async fn validate_refuses_with_the_container_the_code_and_a_status() {
     let server = Server::start();
     let client = server.client();
