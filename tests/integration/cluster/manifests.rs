@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Cluster,
@@ -171,7 +171,7 @@ fn cert_manager_is_asked_for_the_name_that_the_api_server_calls_and_told_where_i
         .expect("it is the one that is injected");
     let mounted = find(&objects, "Deployment")["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
     assert!(mounted.iter().any(|volume| volume["secret"]["secretName"] == certificate["spec"]["secretName"]));
-    assert_eq!(certificate["spec"]["dnsNames"], serde_json::json!(sealgate::tls::WEBHOOK_NAMES));
+    assert_eq!(certificate["spec"]["dnsNames"], json!(sealgate::tls::WEBHOOK_NAMES));
 }
 
 #[test]
@@ -247,6 +247,19 @@ fn the_documented_installation_works_with_the_other_overlay() {
     for webhook in webhooks(&installation.objects()) {
         assert_eq!(webhook["failurePolicy"], "Ignore");
         assert!(webhook["clientConfig"]["caBundle"].is_string(), "{webhook}");
+    }
+}
+
+#[test]
+fn the_documented_patch_leaves_further_namespaces_out_of_all_webhooks_and_none_in() {
+    let mut installation = Installation::documented();
+    installation.kustomization += &documented("patches:");
+    let objects = installation.objects();
+    for webhook in webhooks(&objects) {
+        let expression =
+            |values: &[&str]| json!({"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": values});
+        let expected = [expression(&["kube-system", "sealgate"]), expression(&["calico-system", "tigera-operator"])];
+        assert_eq!(webhook["namespaceSelector"], json!({"matchExpressions": expected}), "{}", webhook["name"]);
     }
 }
 
