@@ -182,6 +182,8 @@ fn the_openssl_overlay_has_a_certificate_that_its_webhook_configurations_trust()
     run("cp", ["-r".as_ref(), shipped("").as_os_str(), copy.path().join("manifests").as_os_str()]);
     let overlay = copy.path().join("manifests/overlays/openssl");
     let make = overlay.join("make-certificate");
+    // What a first run left that was interrupted.
+    copy.write("manifests/overlays/openssl/certs/ca.key", "");
     run(make.to_str().unwrap(), [""; 0]);
     let authority = std::fs::read(overlay.join("certs/ca.crt")).unwrap();
     let first = std::fs::read(overlay.join("certs/tls.crt")).unwrap();
