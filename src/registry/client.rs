@@ -98,8 +98,9 @@ impl Client {
         metrics: Arc<Metrics>,
     ) -> Result<Self, SetupError> {
         let settings = AllSettings::new(registries)?;
+        let largest = limits.manifest_bytes.max(limits.signature_list_bytes);
         Ok(Self {
-            transport: Transport::new(settings.named.clone(), named, metrics),
+            transport: Transport::new(settings.named.clone(), named, largest, metrics),
             settings,
             manifest_bytes: limits.manifest_bytes,
             signature_list_bytes: limits.signature_list_bytes,

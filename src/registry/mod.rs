@@ -10,6 +10,7 @@ mod credentials;
 mod failure;
 mod guard;
 mod manifest;
+mod room;
 mod settings;
 mod target;
 mod token;

@@ -268,6 +268,9 @@ fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client
         .pool_max_idle_per_host(16)
         .tcp_nodelay(true)
         .http2_max_header_list_size(64 << 10)
+        // What a server may send before anybody reads it is nobody's room (`room`).
+        .http2_initial_stream_window_size(128 << 10)
+        .http2_initial_connection_window_size(1 << 20)
         .build()?;
     Ok(client)
 }

@@ -12,6 +12,7 @@ use url::Url;
 use super::{
     failure::Failure,
     guard::{HostSet, NamesHosts, host_of, is_inner_literal},
+    room::{FREE, Reserved, Room},
     settings::Settings,
 };
 use crate::operations::{Metrics, RequestKind};
@@ -28,7 +29,7 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// The time that must be left for a try, so that its answer can still be heard.
 const LEFT_FOR_A_TRY: Duration = Duration::from_millis(100);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
-const ERROR_BODY: usize = 64 << 10;
+const ERROR_BODY: usize = FREE;
 
 /// The time that a look-up has.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +85,6 @@ pub(crate) struct Ask<'a> {
 }
 
 /// What was answered.
-#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -92,6 +92,8 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// Whether another origin than the one asked gave it.
     pub(crate) elsewhere: bool,
+    /// The room that the body takes.
+    _room: Option<Reserved>,
 }
 
 /// Sends requests where they may go.
@@ -100,6 +102,7 @@ pub(crate) struct Transport {
     entries: HostSet,
     /// Named by the policy.
     named: Arc<dyn NamesHosts>,
+    room: Arc<Room>,
     metrics: Arc<Metrics>,
 }
 
@@ -128,8 +131,9 @@ impl Ask<'_> {
 }
 
 impl Transport {
-    pub(crate) fn new(entries: HostSet, named: Arc<dyn NamesHosts>, metrics: Arc<Metrics>) -> Self {
-        Self { entries, named, metrics }
+    /// `largest` is the most bytes that a single answer may have.
+    pub(crate) fn new(entries: HostSet, named: Arc<dyn NamesHosts>, largest: usize, metrics: Arc<Metrics>) -> Self {
+        Self { entries, named, room: Room::new(largest), metrics }
     }
 
     /// Whether `host[:port]` may have a private address.
@@ -190,7 +194,8 @@ impl Transport {
     async fn exchange(&self, ask: &Ask<'_>, url: &Url, elsewhere: bool) -> Result<Answer, Failure> {
         let Peer { registry: _, settings, named } = ask.peer;
         let own = url.origin() == ask.url.origin();
-        let named = (own && *named) || host_of(url).is_some_and(|host| self.is_named(&host));
+        let host = host_of(url).unwrap_or_default();
+        let named = (own && *named) || self.is_named(&host);
         if !named && is_inner_literal(url) {
             return Err(Failure::NotPublic);
         }
@@ -212,20 +217,35 @@ impl Transport {
             status = Some(response.status().as_u16());
             let good = response.status().as_u16() == 200;
             let limit = if good { ask.limit } else { ERROR_BODY };
-            let mut body = Vec::new();
+            let too_long = || {
+                let limit = bytesize::ByteSize::b(limit as u64);
+                Failure::Misbehaved(format!("it sends more than {limit}"))
+            };
+            let announced = response.content_length();
+            if good && announced.is_some_and(|bytes| bytes > limit as u64) {
+                return Err(too_long());
+            }
+            let (mut body, mut room) = (Vec::new(), None);
             loop {
                 match response.chunk().await {
-                    Ok(Some(chunk)) if chunk.len() <= limit - body.len() => body.extend_from_slice(&chunk),
-                    Ok(Some(_)) if good => {
-                        let limit = bytesize::ByteSize::b(limit as u64);
-                        return Err(Failure::Misbehaved(format!("it sends more than {limit}")));
+                    Ok(Some(chunk)) if chunk.len() <= limit - body.len() => {
+                        let length = body.len() + chunk.len();
+                        if room.is_none() && length > FREE {
+                            // All that it may become, in one step: who has some and waits for more could wait for ever.
+                            let bytes = announced.and_then(|bytes| usize::try_from(bytes).ok());
+                            let bytes = bytes.filter(|&bytes| bytes >= length).unwrap_or(limit);
+                            room = Some(self.room.take(bytes, &host, named).await);
+                            body.reserve_exact(bytes - body.len());
+                        }
+                        body.extend_from_slice(&chunk);
                     }
+                    Ok(Some(_)) if good => return Err(too_long()),
                     Err(error) if good => return Err(Failure::of(&error)),
                     Ok(_) | Err(_) => break,
                 }
             }
             let headers = std::mem::take(response.headers_mut());
-            Ok(Answer { status: response.status().as_u16(), headers, body, elsewhere })
+            Ok(Answer { status: response.status().as_u16(), headers, body, elsewhere, _room: room })
         });
         let answer = answer.await.unwrap_or(Err(Failure::TimedOut));
         let status = status.filter(|_| answer.is_ok());
@@ -259,7 +279,7 @@ mod tests {
 
     fn retry_after(value: &str) -> Option<Duration> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
-        Answer { status: 429, headers, body: Vec::new(), elsewhere: false }.retry_after()
+        Answer { status: 429, headers, body: Vec::new(), elsewhere: false, _room: None }.retry_after()
     }
 
     #[test]

@@ -358,3 +358,44 @@ async fn an_unnamed_registry_is_other_in_metrics() {
     assert!(!text.contains("0.0.0.0"), "{text}");
     assert!(text.contains(&format!("kind=\"ping\",registry=\"{}\",status=\"200\"", liar.host())), "{text}");
 }
+
+/// A manifest that is too large to be read without asking for room.
+fn large(content: &str) -> Vec<u8> {
+    let mut manifest = manifest(content);
+    manifest.resize(100 << 10, b' ');
+    manifest
+}
+
+#[tokio::test]
+async fn a_host_that_holds_large_answers_back_keeps_nobodys_room_but_its_own() {
+    let mut hoard =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: {MANIFEST_TYPE}\r\ncontent-length: {}\r\n\r\n", 4 << 20).into_bytes();
+    // More than is free, and then nothing but a byte now and then.
+    hoard.resize(hoard.len() + (200 << 10), b' ');
+    let hoarder = liar(move |asked| match asked.path.as_str() {
+        "/v2/acme/web/manifests/honest" => Reply::new(200, &[("content-type", MANIFEST_TYPE)], large("one")),
+        _ => Reply::Drip(hoard.clone()),
+    });
+    let other = liar(|_| Reply::new(200, &[("content-type", MANIFEST_TYPE)], large("two")));
+    let client = Arc::new(client(vec![plain(&hoarder.host()), plain(&other.host())]));
+    let mut hoards = tokio::task::JoinSet::new();
+    // A host has a quarter of 96 MiB.
+    for number in 0..6 {
+        let (client, image) = (Arc::clone(&client), format!("{}/acme/web:{number}", hoarder.host()));
+        hoards.spawn(async move { resolve(&client, &image).await });
+    }
+    let honest = format!("{}/acme/web:honest", hoarder.host());
+    loop {
+        // Until all six have taken their room, this one still finds some.
+        let outcome = resolve_within(&client, &honest, Duration::from_millis(300)).await;
+        if matches!(outcome, Err(LookupError::TimedOut { .. })) {
+            break;
+        }
+        assert_eq!(outcome.unwrap().digest, Digest::sha256(&large("one")));
+        assert!(hoards.try_join_next().is_none(), "the hoards are over");
+    }
+    let found = resolve(&client, &format!("{}/acme/web:1", other.host())).await.unwrap();
+    assert_eq!(found.digest, Digest::sha256(&large("two")));
+    hoards.shutdown().await;
+    assert!(resolve(&client, &honest).await.is_ok(), "what was held is given back");
+}
