@@ -8,13 +8,14 @@ use tokio::time::timeout_at;
 use url::Url;
 
 use super::{
+    blocking::Blocking,
     challenge::{Challenge, ChallengeError},
     failure::{Failure, shown},
     guard::NamesHosts,
     settings::{AllSettings, SetupError},
     target::Target,
     token::{Grant, Tokens},
-    transport::{Answer, Ask, Budget, Transport},
+    transport::{Answer, Ask, Body, Budget, Transport},
 };
 use crate::configuration::{Limits, Registries, SignatureSource};
 use crate::image::Repository;
@@ -31,6 +32,10 @@ const PING: Duration = Duration::from_secs(15);
 const TLS_BEFORE_PLAIN: Duration = Duration::from_secs(2);
 /// Registries, and challenges of repositories, that are remembered.
 const MOST_REMEMBERED: u64 = 10_000;
+/// Bodies up to this size are read where they come; larger ones would keep the others of a worker waiting.
+const READ_IN_PLACE: usize = 64 << 10;
+/// Larger ones that are read at once.
+const READERS: usize = 2;
 /// Says that a registry has the signature extension.
 const EXTENSION: &str = "x-registry-supports-signatures";
 
@@ -40,6 +45,7 @@ pub struct Client {
     pub(super) settings: AllSettings,
     pub(super) manifest_bytes: usize,
     signature_list_bytes: usize,
+    readers: Blocking,
     tokens: Tokens,
     origins: Cache<OriginKey, Arc<Origin>>,
     challenges: Cache<(OriginKey, Box<str>), Challenge>,
@@ -104,6 +110,7 @@ impl Client {
             settings,
             manifest_bytes: limits.manifest_bytes,
             signature_list_bytes: limits.signature_list_bytes,
+            readers: Blocking::new(READERS),
             tokens: Tokens::new(),
             origins: Cache::builder().max_capacity(MOST_REMEMBERED).expire_after(Remembered).build(),
             challenges: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
@@ -254,6 +261,19 @@ impl Client {
             200 | 404 => Ok(Fetched { url, answer }),
             _ => Err(self.status(target, &url, &answer, &Grant::NONE, budget)),
         }
+    }
+
+    /// Makes something of an answer's bytes, away from the runtime's workers where they are many.
+    pub(crate) async fn read_body<T: Send + 'static>(
+        &self,
+        body: Body,
+        budget: Budget,
+        read: impl FnOnce(&[u8]) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        if body.len() <= READ_IN_PLACE {
+            return Ok(read(&body));
+        }
+        self.readers.run(budget.deadline, move || read(&body)).await
     }
 
     async fn ask(

@@ -1,6 +1,6 @@
 //! One exchange over HTTP, bounded in time and bytes, with redirects followed by hand.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use reqwest::{
     Method,
@@ -89,11 +89,25 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     /// Of a 200 everything, of anything else perhaps not.
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Body,
     /// Whether another origin than the one asked gave it.
     pub(crate) elsewhere: bool,
-    /// The room that the body takes.
+}
+
+/// The bytes of an answer.
+#[derive(Default)]
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    /// What they take of the room that there is for all.
     _room: Option<Reserved>,
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Sends requests where they may go.
@@ -225,19 +239,19 @@ impl Transport {
             if good && announced.is_some_and(|bytes| bytes > limit as u64) {
                 return Err(too_long());
             }
-            let (mut body, mut room) = (Vec::new(), None);
+            let (mut bytes, mut room) = (Vec::new(), None);
             loop {
                 match response.chunk().await {
-                    Ok(Some(chunk)) if chunk.len() <= limit - body.len() => {
-                        let length = body.len() + chunk.len();
+                    Ok(Some(chunk)) if chunk.len() <= limit - bytes.len() => {
+                        let length = bytes.len() + chunk.len();
                         if room.is_none() && length > FREE {
                             // All that it may become, in one step: who has some and waits for more could wait for ever.
-                            let bytes = announced.and_then(|bytes| usize::try_from(bytes).ok());
-                            let bytes = bytes.filter(|&bytes| bytes >= length).unwrap_or(limit);
-                            room = Some(self.room.take(bytes, &host, named).await);
-                            body.reserve_exact(bytes - body.len());
+                            let most = announced.and_then(|bytes| usize::try_from(bytes).ok());
+                            let most = most.filter(|&most| most >= length).unwrap_or(limit);
+                            room = Some(self.room.take(most, &host, named).await);
+                            bytes.reserve_exact(most - bytes.len());
                         }
-                        body.extend_from_slice(&chunk);
+                        bytes.extend_from_slice(&chunk);
                     }
                     Ok(Some(_)) if good => return Err(too_long()),
                     Err(error) if good => return Err(Failure::of(&error)),
@@ -245,7 +259,7 @@ impl Transport {
                 }
             }
             let headers = std::mem::take(response.headers_mut());
-            Ok(Answer { status: response.status().as_u16(), headers, body, elsewhere, _room: room })
+            Ok(Answer { status: response.status().as_u16(), headers, body: Body { bytes, _room: room }, elsewhere })
         });
         let answer = answer.await.unwrap_or(Err(Failure::TimedOut));
         let status = status.filter(|_| answer.is_ok());
@@ -279,7 +293,7 @@ mod tests {
 
     fn retry_after(value: &str) -> Option<Duration> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
-        Answer { status: 429, headers, body: Vec::new(), elsewhere: false, _room: None }.retry_after()
+        Answer { status: 429, headers, body: Body::default(), elsewhere: false }.retry_after()
     }
 
     #[test]

@@ -22,7 +22,7 @@ use sealgate::{
 use url::Url;
 
 use super::{MANIFEST_TYPE, client, entry, manifest, misbehaved, plain, real::logged, resolve, unavailable};
-use crate::support::{Asked, DockerRegistry, Liar, Reply, Scratch};
+use crate::support::{Asked, DockerRegistry, Liar, Reply, Scratch, run};
 
 fn robot() -> Credentials {
     Credentials::Given { username: "robot".into(), password: "secret".into() }
@@ -285,4 +285,16 @@ async fn a_registry_that_is_open_but_for_one_repository_is_asked_with_a_token_th
     assert_eq!(realm.asked().len(), 1);
     // The first private image costs one refusal; after that it is known.
     assert_eq!(registry.paths().len(), 5);
+}
+
+#[tokio::test]
+async fn a_password_file_that_would_block_is_said_at_once() {
+    let registry = Liar::start(|_| Reply::new(401, &[("www-authenticate", "Basic realm=x")], ""));
+    let folder = Scratch::new();
+    let password_file = folder.path().join("password");
+    run("mkfifo", [&password_file]);
+    let credentials = Some(Credentials::Password { username: "robot".into(), password_file });
+    let client = client(vec![Registry { credentials, ..plain(&registry.host()) }]);
+    let cause = unavailable(resolve(&client, &format!("{}/acme/web:1", registry.host())).await);
+    assert!(cause.contains("can't use its credentials"), "{cause}");
 }
