@@ -189,7 +189,12 @@ fn index(entries: &RawValue) -> Result<Manifest, ManifestError> {
     if found > MOST_ENTRIES {
         return Err(ManifestError::TooManyEntries { found, limit: MOST_ENTRIES });
     }
-    entries.into_iter().map(descriptor).collect::<Result<_, _>>().map(Manifest::Index)
+    // As large as it has to be: it may be kept for long.
+    let mut descriptors = Vec::with_capacity(entries.len());
+    for entry in entries {
+        descriptors.push(descriptor(entry)?);
+    }
+    Ok(Manifest::Index(descriptors))
 }
 
 fn descriptor(entry: &RawValue) -> Result<Descriptor, ManifestError> {
@@ -232,6 +237,7 @@ fn platform(value: &RawValue) -> Result<Option<String>, ManifestError> {
             text.push_str(&part);
         }
     }
+    text.shrink_to_fit();
     Ok((text != "/").then_some(text))
 }
 

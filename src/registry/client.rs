@@ -30,8 +30,8 @@ const REMEMBERED_WITHOUT_EXTENSION: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(15);
 /// The part of it for TLS where plain HTTP is tried, too: a server that knows no TLS may keep silent.
 const TLS_BEFORE_PLAIN: Duration = Duration::from_secs(2);
-/// Registries, and challenges of repositories, that are remembered.
-const MOST_REMEMBERED: u64 = 10_000;
+/// Bytes that what is remembered of registries takes, roughly, and again of repositories: some ten thousand of them.
+const REMEMBERED_BYTES: u64 = 8 << 20;
 /// Bodies up to this size are read where they come; larger ones would keep the others of a worker waiting.
 const READ_IN_PLACE: usize = 64 << 10;
 /// Larger ones that are read at once.
@@ -65,6 +65,19 @@ pub(crate) struct Origin {
     /// Whether it announces the signature extension.
     pub(crate) has_signatures: bool,
     challenge: Option<Challenge>,
+}
+
+/// Bytes of an entry beside its texts, roughly.
+const ENTRY: usize = 512;
+
+fn origin_weight(key: &OriginKey, origin: &Origin) -> u32 {
+    let challenge = origin.challenge.as_ref().map_or(0, Challenge::weight);
+    let texts = key.base.as_str().len() + origin.base.as_str().len() + challenge;
+    u32::try_from(ENTRY + texts).unwrap_or(u32::MAX)
+}
+
+fn challenge_weight((key, path): &(OriginKey, Box<str>), challenge: &Challenge) -> u32 {
+    u32::try_from(ENTRY + key.base.as_str().len() + path.len() + challenge.weight()).unwrap_or(u32::MAX)
 }
 
 struct Remembered;
@@ -112,8 +125,16 @@ impl Client {
             signature_list_bytes: limits.signature_list_bytes,
             readers: Blocking::new(READERS),
             tokens: Tokens::new(),
-            origins: Cache::builder().max_capacity(MOST_REMEMBERED).expire_after(Remembered).build(),
-            challenges: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
+            origins: Cache::builder()
+                .max_capacity(REMEMBERED_BYTES)
+                .weigher(|key, origin: &Arc<_>| origin_weight(key, origin))
+                .expire_after(Remembered)
+                .build(),
+            challenges: Cache::builder()
+                .max_capacity(REMEMBERED_BYTES)
+                .weigher(challenge_weight)
+                .time_to_live(REMEMBERED)
+                .build(),
         })
     }
 
@@ -332,4 +353,30 @@ pub(crate) fn join(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}{path}", base.path()));
     url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_registries_say_of_themselves_is_bounded_in_bytes() {
+        let named: Arc<dyn NamesHosts> = Arc::new(|_: &str| false);
+        let client = Client::new(&Registries::default(), &Limits::default(), named, Arc::default()).unwrap();
+        let long = "x".repeat(2000);
+        let realm = Url::parse(&format!("https://r.example.com/{long}")).unwrap();
+        let challenge = Challenge::Bearer { realm, service: Some(long.as_str().into()) };
+        for number in 0..4000 {
+            let base = Url::parse(&format!("https://{number}.example.com/")).unwrap();
+            let key = OriginKey { settings: 0, base: base.clone() };
+            let origin = Origin { base, has_signatures: true, challenge: Some(challenge.clone()) };
+            client.origins.insert(key.clone(), Arc::new(origin)).await;
+            client.challenges.insert((key, "acme/web".into()), challenge.clone()).await;
+        }
+        client.origins.run_pending_tasks().await;
+        client.challenges.run_pending_tasks().await;
+        for kept in [client.origins.entry_count(), client.challenges.entry_count()] {
+            assert!(kept > 0 && kept * challenge.weight() as u64 <= REMEMBERED_BYTES, "{kept}");
+        }
+    }
 }

@@ -32,8 +32,10 @@ const LONGEST_LIFE: u64 = 24 * 60 * 60;
 const FLIGHT: Duration = Duration::from_secs(15);
 /// Credentials that are read at once; a file on a network may hang.
 const FILES_AT_ONCE: usize = 16;
-/// Tokens that are kept.
-const MOST_TOKENS: u64 = 10_000;
+/// The longest token: no server takes headers that are much longer.
+const LONGEST_TOKEN: usize = 16 << 10;
+/// Bytes that kept tokens take, roughly: some thousands of usual ones.
+const TOKEN_BYTES: u64 = 8 << 20;
 
 /// Why credentials stay here.
 const FOREIGN: &str = "credentials are not sent there: it is not of the registry's own host or domain; if it is right, name it in the entry's tokenRealms";
@@ -74,6 +76,13 @@ impl Expiry<Key, Grant> for Life {
     }
 }
 
+/// Bytes that a token takes with its key, roughly.
+fn weight(key: &Key, grant: &Grant) -> u32 {
+    let key = key.realm.as_str().len() + key.service.as_ref().map_or(0, |service| service.len()) + key.repository.len();
+    let token = grant.header.as_ref().map_or(0, HeaderValue::len);
+    u32::try_from(512 + key + token).unwrap_or(u32::MAX)
+}
+
 /// Tokens, kept until they expire; one flight each.
 pub(crate) struct Tokens {
     kept: Cache<Key, Grant>,
@@ -83,7 +92,7 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) fn new() -> Self {
-        let kept = Cache::builder().max_capacity(MOST_TOKENS).expire_after(Life).build();
+        let kept = Cache::builder().max_capacity(TOKEN_BYTES).weigher(weight).expire_after(Life).build();
         Self { kept, files: Blocking::new(FILES_AT_ONCE) }
     }
 
@@ -260,7 +269,7 @@ fn parse(body: &[u8]) -> Option<(HeaderValue, Duration)> {
     }
     let Body { token, access_token, expires_in } = serde_json::from_slice(body).ok()?;
     let token = token.filter(|token| !token.is_empty()).or(access_token).filter(|token| !token.is_empty())?;
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if token.len() > LONGEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
     let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
@@ -385,5 +394,33 @@ mod tests {
         {
             assert_eq!(life(body), None, "{body}");
         }
+    }
+
+    #[test]
+    fn a_token_has_a_longest_length() {
+        let of = |length| parse(format!(r#"{{"token": "{}"}}"#, "t".repeat(length)).as_bytes());
+        assert!(of(LONGEST_TOKEN).is_some());
+        assert!(of(LONGEST_TOKEN + 1).is_none());
+    }
+
+    #[tokio::test]
+    async fn kept_tokens_are_bounded_in_bytes() {
+        let tokens = Tokens::new();
+        let mut header = HeaderValue::from_str(&"t".repeat(LONGEST_TOKEN)).unwrap();
+        header.set_sensitive(true);
+        let grant = Grant { header: Some(header), life: Duration::from_hours(24), ..Grant::NONE };
+        for number in 0..2000 {
+            let key = Key {
+                settings: 0,
+                registry: "registry.example.com".into(),
+                realm: Url::parse("https://registry.example.com/token").unwrap(),
+                service: None,
+                repository: format!("acme/{number}").into(),
+            };
+            tokens.kept.insert(key, grant.clone()).await;
+        }
+        tokens.kept.run_pending_tasks().await;
+        let tokens = tokens.kept.entry_count();
+        assert!(tokens > 0 && tokens * LONGEST_TOKEN as u64 <= TOKEN_BYTES, "{tokens}");
     }
 }
