@@ -22,7 +22,7 @@ pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
 
 pub(crate) use blocking::Blocking;
-pub(crate) use client::{Fetched, What, join};
+pub(crate) use client::{Extension, Fetched, What, join};
 pub(crate) use failure::{Failure, shown};
 pub(crate) use target::Target;
 pub(crate) use transport::Budget;

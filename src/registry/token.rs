@@ -17,7 +17,7 @@ use super::{
     failure::{Failure, shown},
     guard::host_of,
     target::Target,
-    transport::{Ask, Budget, Peer, Transport},
+    transport::{Ask, Budget, LONGEST_WAIT_OF_A_FLIGHT, Peer, Transport},
 };
 use crate::operations::RequestKind;
 use crate::verdict::LookupError;
@@ -212,6 +212,7 @@ impl Tokens {
             authorization,
             form,
             limit: LARGEST_ANSWER,
+            longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
             budget,
         };
         // A realm's URL is the registry's text; only one that is trusted is shown.

@@ -28,6 +28,8 @@ const RETRIES: u32 = 2;
 const BACKOFF: Duration = Duration::from_millis(100);
 /// The time that must be left for a try, so that its answer can still be heard.
 const LEFT_FOR_A_TRY: Duration = Duration::from_millis(100);
+/// The longest wait between tries of what many wait for: they should hear of it while they have time for another way.
+pub(crate) const LONGEST_WAIT_OF_A_FLIGHT: Duration = Duration::from_secs(1);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
 const ERROR_BODY: usize = FREE;
 
@@ -81,6 +83,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) form: Option<String>,
     /// Bytes that a good answer may have.
     pub(crate) limit: usize,
+    /// Who asks for more patience than this is not asked again.
+    pub(crate) longest_wait: Duration,
     pub(crate) budget: Budget,
 }
 
@@ -167,7 +171,7 @@ impl Transport {
             };
             tries += 1;
             let next = Instant::now().checked_add(wait + LEFT_FOR_A_TRY);
-            if tries > RETRIES || next.is_none_or(|next| next > ask.budget.deadline) {
+            if tries > RETRIES || wait > ask.longest_wait || next.is_none_or(|next| next > ask.budget.deadline) {
                 return outcome;
             }
             sleep(wait).await;

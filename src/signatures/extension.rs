@@ -14,7 +14,7 @@ use url::Url;
 use super::{Found, Kind, kind};
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
-use crate::registry::{Budget, Client, Fetched, Target, What, join, shown};
+use crate::registry::{Budget, Client, Extension, Fetched, Target, What, join, shown};
 use crate::signature::{AskedSource, UntrustedSignature};
 use crate::verdict::LookupError;
 
@@ -61,10 +61,20 @@ pub(super) async fn at(
 
 async fn announced(client: &Client, target: &Target, digest: &Digest, budget: Budget) -> Result<Found, LookupError> {
     let origin = client.origin(target, budget).await?;
-    if origin.has_signatures {
-        return list(client, target, digest, budget).await;
+    let ping = join(&origin.base, "v2/");
+    match origin.extension {
+        Extension::Announced => return list(client, target, digest, budget).await,
+        Extension::NotAnnounced => {}
+        // Nobody knows whether there are signatures: an ingress may have answered in the registry's place.
+        Extension::Unknown(status) => {
+            let what = format!(
+                "it answers {status} at /v2/, which does not say whether it has the signature extension (an entry's \
+                 signatures say where else to look)"
+            );
+            return Err(client.misbehaved(target, &ping, what, budget));
+        }
     }
-    let url = Arc::from(shown(&join(&origin.base, "v2/")));
+    let url = Arc::from(shown(&ping));
     Ok(Found { signatures: Vec::new(), asked: vec![AskedSource { url, outcome: Ok(0) }] })
 }
 

@@ -1,8 +1,11 @@
 //! Token authentication, with a real registry and with realms that lie.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use aws_lc_rs::{
@@ -297,4 +300,36 @@ async fn a_password_file_that_would_block_is_said_at_once() {
     let client = client(vec![Registry { credentials, ..plain(&registry.host()) }]);
     let cause = unavailable(resolve(&client, &format!("{}/acme/web:1", registry.host())).await);
     assert!(cause.contains("can't use its credentials"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_ping_or_token_that_has_to_wait_for_long_is_said_at_once_and_a_mirror_asked() {
+    let busy = || Reply::new(429, &[("retry-after", "10")], "");
+    let realm = Liar::start(move |_| busy());
+    let mirror = Liar::start(|_| Reply::new(200, &[("content-type", MANIFEST_TYPE)], manifest("one")));
+    let without_ping = Liar::start(move |_| busy());
+    for registry in [without_ping, guarded(format!("http://{}/", realm.host()))] {
+        let image = format!("{}/acme/web:1", registry.host());
+        // Waiting for so long would fit into this time.
+        let outcome = resolve(&client(vec![plain(&registry.host()), entry(&realm.host())]), &image).await;
+        let Err(LookupError::Unavailable { cause, retry_after, .. }) = outcome else { panic!("{outcome:?}") };
+        assert!(cause.contains("429"), "{cause}");
+        assert_eq!(retry_after, Some(Duration::from_secs(10)));
+        assert!(registry.asked().len() <= 1);
+        let mirrored = Registry { mirrors: vec![mirror.host().into()], ..plain(&registry.host()) };
+        let with_mirror = client(vec![mirrored, entry(&realm.host()), plain(&mirror.host())]);
+        assert!(resolve(&with_mirror, &image).await.is_ok());
+    }
+    assert_eq!(realm.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_short_wait_for_a_ping_is_waited() {
+    let registry = Liar::start(|asked| match asked.path.as_str() {
+        "/v2/" if asked.before == 0 => Reply::new(503, &[("retry-after", "0")], ""),
+        "/v2/" => Reply::empty(200),
+        _ => Reply::new(200, &[("content-type", MANIFEST_TYPE)], manifest("one")),
+    });
+    resolve(&client(vec![plain(&registry.host())]), &format!("{}/acme/web:1", registry.host())).await.unwrap();
+    assert_eq!(registry.asked().len(), 3);
 }
