@@ -185,6 +185,11 @@ fn a_ca_file_that_is_missing_or_none_is_said_at_once() {
         let bad = setup(folder.write("bad.pem", content)).unwrap();
         assert!(bad.contains("bad.pem"), "{bad}");
     }
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+    assert_eq!(setup(folder.write("good.pem", format!("# a comment\n{certificate}another\n{certificate}"))), None);
+    let with_key = setup(folder.write("key.pem", certificate + &key.serialize_pem())).unwrap();
+    assert!(with_key.contains("no keys"), "{with_key}");
 }
 
 #[tokio::test]
