@@ -219,10 +219,11 @@ impl Tokens {
         let failed = |failure| failure_at(failure, &target.peer.registry, if trusted { &url } else { base }, budget);
         let answer = transport.ask(&ask).await.map_err(|failure| {
             failed(match failure {
-                Failure::NotPublic => Failure::Misbehaved(
-                    "its token realm has no public address, and neither a rule (but *) nor a registries entry names it"
+                Failure::NotPublic => Failure::Unavailable(
+                    "no public address of its token realm can be found, and neither a rule (but *) nor a registries entry names it"
                         .to_owned(),
                 ),
+                Failure::Unresolved => Failure::Unavailable("its token realm's name can't be resolved".to_owned()),
                 Failure::Unavailable(cause) => Failure::Unavailable(format!("its token realm can't be asked: {cause}")),
                 Failure::Misbehaved(what) => Failure::Misbehaved(format!("of its token realm: {what}")),
                 failure => failure,

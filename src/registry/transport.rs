@@ -184,8 +184,8 @@ impl Transport {
         let mut elsewhere = false;
         for _ in 0..=REDIRECTS {
             let mut answer = self.exchange(ask, &url, elsewhere).await.map_err(|failure| match failure {
-                Failure::NotPublic if elsewhere => Failure::Misbehaved(
-                    "it redirects to a host without a public address that neither a rule (but *) nor a registries entry names"
+                Failure::NotPublic if elsewhere => Failure::Unavailable(
+                    "it redirects to a host of which no public address can be found, and that neither a rule (but *) nor a registries entry names"
                         .to_owned(),
                 ),
                 failure => failure,
@@ -265,7 +265,18 @@ impl Transport {
             let headers = std::mem::take(response.headers_mut());
             Ok(Answer { status: response.status().as_u16(), headers, body: Body { bytes, _room: room }, elsewhere })
         });
-        let answer = answer.await.unwrap_or(Err(Failure::TimedOut));
+        let answer = answer.await.unwrap_or(Err(Failure::TimedOut)).map_err(|failure| match failure {
+            Failure::Unresolved | Failure::NotPublic if !named => {
+                let why = if matches!(failure, Failure::Unresolved) {
+                    "its name can't be resolved"
+                } else {
+                    "it leads inside"
+                };
+                tracing::info!(%host, why, "a host that nobody named is not dialled");
+                Failure::NotPublic
+            }
+            failure => failure,
+        });
         let status = status.filter(|_| answer.is_ok());
         self.metrics.registry_request(&settings.label, ask.kind, status, started.elapsed());
         answer

@@ -307,7 +307,7 @@ async fn a_lookaside_redirect_inside_is_not_followed() {
     let tree = tree(move |_| Reply::new(302, &[("location", &to)], ""));
     let found = find_in(&tree).await;
     assert!(found.signatures.is_empty());
-    assert!(matches!(found.failure(), Some(LookupError::Misbehaved { .. })), "{found:?}");
+    assert!(matches!(found.failure(), Some(LookupError::Unavailable { .. })), "{found:?}");
     assert!(inside.asked().is_empty());
 }
 

@@ -238,8 +238,8 @@ async fn a_redirect_inside_is_not_followed_unless_its_host_is_named() {
         let to = format!("http://{host}/probe");
         let outside = liar(move |_| Reply::new(307, &[("location", &to)], ""));
         let image = format!("{}/acme/web:1", outside.host());
-        let what = misbehaved(resolve(&client(vec![plain(&outside.host())]), &image).await);
-        assert!(what.contains("without a public address"), "{what}");
+        let cause = unavailable(resolve(&client(vec![plain(&outside.host())]), &image).await);
+        assert!(cause.contains("no public address"), "{cause}");
         assert!(inside.asked().is_empty());
         assert!(resolve(&client(vec![plain(&outside.host()), entry(&host)]), &image).await.is_ok());
         assert_eq!(inside.asked().len(), 1);
@@ -256,6 +256,23 @@ async fn a_host_that_nobody_named_is_never_dialled_inside() {
         assert!(cause.contains("no public address"), "{host}: {cause}");
     }
     assert!(inside.asked().is_empty());
+}
+
+#[tokio::test]
+async fn of_a_host_that_nobody_named_nothing_tells_whether_its_name_exists_inside() {
+    let inside = liar(|_| good("one"));
+    let there = inside.other_host();
+    let missing = there.replace("localhost", "missing.invalid");
+    let client = client(vec![plain("*"), entry("missing.invalid")]);
+    let cause = async |host: &str| unavailable(resolve(&client, &format!("{host}/acme/web:1")).await);
+    assert_eq!(cause(&there).await, cause(&missing).await);
+    assert_eq!(cause("missing.invalid").await, "its name can't be resolved", "those who are named may know");
+
+    let redirected = async |host: &str| {
+        let to = format!("http://{host}/");
+        outcome_of(move |_| Reply::new(307, &[("location", &to)], "")).await
+    };
+    assert_eq!(unavailable(redirected(&there).await), unavailable(redirected(&missing).await));
 }
 
 #[tokio::test]

@@ -112,8 +112,8 @@ async fn a_real_registry_with_tokens_costs_one_token_a_repository_and_one_reques
 
     // Its own host, on another port: named by nobody, so not dialled.
     let unnamed = client(vec![plain(registry.host())]);
-    let what = misbehaved(resolve(&unnamed, &image("1")).await);
-    assert!(what.contains("token realm has no public address"), "{what}");
+    let cause = unavailable(resolve(&unnamed, &image("1")).await);
+    assert!(cause.contains("no public address of its token realm"), "{cause}");
     let anonymous = client(vec![plain(registry.host()), entry(&realm.host())]);
     let outcome = resolve(&anonymous, &image("1")).await;
     assert!(matches!(outcome, Err(LookupError::Unauthorized { with_credentials: false, .. })), "{outcome:?}");
@@ -211,8 +211,8 @@ async fn a_realm_inside_that_nobody_named_is_not_dialled() {
     for host in [inside.host(), inside.other_host()] {
         let registry = guarded(format!("http://{host}/latest/meta-data"));
         let client = client(vec![plain(&registry.host())]);
-        let what = misbehaved(resolve(&client, &format!("{}/acme/web:1", registry.host())).await);
-        assert!(what.contains("no public address"), "{what}");
+        let cause = unavailable(resolve(&client, &format!("{}/acme/web:1", registry.host())).await);
+        assert!(cause.contains("no public address"), "{cause}");
     }
     assert!(inside.asked().is_empty());
 }
