@@ -225,38 +225,8 @@ impl<T> ScopeMap<T> {
                 None => break,
             }
         }
-        self.get_domain(repository.host())
-    }
-
-    /// Like [`ScopeMap::get`], for a host: only scopes that cover all of it.
-    pub fn get_host(&self, host: &str) -> Option<&T> {
-        self.prefixes.get(host).or_else(|| self.get_domain(host))
-    }
-
-    /// Whether some scope other than `*` names this host, alone, with something below it, or by a domain above it.
-    pub fn names_host(&self, host: &str) -> bool {
-        let below = |name: &str| name.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        self.prefixes.keys().any(|prefix| below(prefix))
-            || self.tags.keys().chain(self.digests.keys()).any(|repository| repository.host() == host)
-            || self.get_subdomain(host).is_some()
-    }
-
-    fn get_domain(&self, host: &str) -> Option<&T> {
-        self.get_subdomain(host).or(self.everything.as_ref())
-    }
-
-    fn get_subdomain(&self, host: &str) -> Option<&T> {
-        if !self.subdomains.is_empty() && !host.starts_with('[') {
-            // As containers/image has it, `*.example.com` covers every port of a host below it.
-            let mut domain = host.split_once(':').map_or(host, |(name, _)| name);
-            while let Some((_, parent)) = domain.split_once('.') {
-                if let Some(value) = self.subdomains.get(parent) {
-                    return Some(value);
-                }
-                domain = parent;
-            }
-        }
-        None
+        let domain = domains_above(repository.host()).find_map(|domain| self.subdomains.get(domain));
+        domain.or(self.everything.as_ref())
     }
 
     /// Whether some scope names one digest of this repository. Then it matters to know the digest before the rule.
@@ -279,6 +249,17 @@ impl<T> ScopeMap<T> {
         all.sort_by(|(left, _), (right, _)| left.cmp(right));
         all.into_iter()
     }
+}
+
+/// The domains above `host[:port]`, the nearest first: those whose subdomains it is one of. As containers/image has it,
+/// `*.example.com` covers every port of a host below it.
+pub(crate) fn domains_above(host: &str) -> impl Iterator<Item = &str> {
+    let name = if host.starts_with('[') { "" } else { host.split_once(':').map_or(host, |(name, _)| name) };
+    std::iter::successors(parent(name), |domain| parent(domain))
+}
+
+fn parent(domain: &str) -> Option<&str> {
+    domain.split_once('.').map(|(_, parent)| parent)
 }
 
 fn add<K: PartialEq, T>(list: &mut Vec<(K, T)>, key: K, value: T) -> Result<(), T> {
@@ -360,26 +341,6 @@ mod tests {
         assert_eq!(Scope::parse("acme/web"), Err(ScopeError::NoHost { suggestion: "docker.io/acme/web".into() }));
         assert!(matches!(Scope::parse("r.example.com/A"), Err(ScopeError::Part(ReferenceError::UpperCase))));
         assert!(matches!(Scope::parse("r.example.com/a@sha256:0"), Err(ScopeError::Part(ReferenceError::Digest(_)))));
-    }
-
-    #[test]
-    fn a_host_is_named_by_scopes_on_it_below_it_and_above_it_but_not_by_the_star() {
-        let digest = format!("t.example.org/a@{DIGEST}");
-        let map =
-            map(&["*", "*.example.com", "r.example.net/acme", "s.example.org:5000", "u.example.org/a:1", &digest]);
-        for named in [
-            "r.example.com",
-            "r.example.com:5000",
-            "r.example.net",
-            "s.example.org:5000",
-            "t.example.org",
-            "u.example.org",
-        ] {
-            assert!(map.names_host(named), "{named}");
-        }
-        for unnamed in ["example.com", "127.0.0.1", "r.example.net:5000", "s.example.org", "r.example.ne", "[::1]"] {
-            assert!(!map.names_host(unnamed), "{unnamed}");
-        }
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! over the bytes that were received; credentials go to the registry they are for and to its token realm, nowhere else; and
 //! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
 
+mod blocking;
 mod challenge;
 mod client;
 mod credentials;
 mod failure;
 mod guard;
 mod manifest;
+mod room;
 mod settings;
 mod target;
 mod token;
@@ -19,7 +21,8 @@ pub use client::Client;
 pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
 
-pub(crate) use client::{Fetched, What, join};
+pub(crate) use blocking::Blocking;
+pub(crate) use client::{Extension, Fetched, What, join};
 pub(crate) use failure::{Failure, shown};
 pub(crate) use target::Target;
 pub(crate) use transport::Budget;

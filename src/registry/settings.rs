@@ -17,7 +17,10 @@ use rustls::{
     },
     crypto::CryptoProvider,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, ServerName, UnixTime,
+    pem::{PemObject, SectionKind},
+};
 use url::Url;
 
 use super::guard::{HostSet, Resolver};
@@ -46,8 +49,8 @@ pub enum SetupError {
         #[source]
         source: io::Error,
     },
-    /// A CA file has no certificate, or one that is none.
-    #[error("the CA file {path} of registries entry {scope} must have PEM certificates, and only good ones", path = path.display())]
+    /// A CA file has no certificate, one that is none, or a key.
+    #[error("the CA file {path} of registries entry {scope} must have PEM certificates, only good ones, and no keys or lists beside them", path = path.display())]
     CaFileContent {
         /// The entry.
         scope: Box<str>,
@@ -225,13 +228,15 @@ impl Maker {
                 source,
             })?;
             let bad = || SetupError::CaFileContent { scope: scope.to_string().into(), path: path.to_owned() };
-            let certificates: Vec<CertificateDer<'static>> =
-                CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| bad())?;
-            if certificates.is_empty() {
-                return Err(bad());
+            let mut certificates = 0;
+            for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&pem) {
+                // Text around them is usual. A private key is not, and should not lie there.
+                let Ok((SectionKind::Certificate, certificate)) = section else { return Err(bad()) };
+                roots.add(certificate.into()).map_err(|_| bad())?;
+                certificates += 1;
             }
-            for certificate in certificates {
-                roots.add(certificate).map_err(|_| bad())?;
+            if certificates == 0 {
+                return Err(bad());
             }
         }
         let builder =
@@ -268,6 +273,9 @@ fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client
         .pool_max_idle_per_host(16)
         .tcp_nodelay(true)
         .http2_max_header_list_size(64 << 10)
+        // What a server may send before anybody reads it is nobody's room (`room`).
+        .http2_initial_stream_window_size(128 << 10)
+        .http2_initial_connection_window_size(1 << 20)
         .build()?;
     Ok(client)
 }

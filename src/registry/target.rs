@@ -72,11 +72,9 @@ impl Target {
     /// The mirrors of the repository, in order.
     pub(crate) fn mirrors(&self, settings: &AllSettings) -> Vec<Self> {
         let Settings { scope, mirrors, .. } = &*self.peer.settings;
-        let name = self.repository.as_str();
-        let rest = match scope {
-            Scope::Prefix(prefix) => name.strip_prefix(&**prefix).unwrap_or_default(),
-            _ => &name[self.repository.host().len()..],
-        };
+        // Scopes of another kind have no mirrors: `configuration` refuses them.
+        let Scope::Prefix(prefix) = scope else { return Vec::new() };
+        let Some(rest) = self.repository.as_str().strip_prefix(&**prefix) else { return Vec::new() };
         let mirrors = mirrors.iter().filter_map(|mirror| {
             let repository = Repository::parse(&format!("{mirror}{rest}")).ok()?;
             // Named by the entry that has it as a mirror.
@@ -142,10 +140,6 @@ mod tests {
         assert_eq!(
             mirrors_of("r.example.com/team", &mirrors, "r.example.com/team/web"),
             ["mirror.example.com/acme/web", "other.example.com:5000/web"]
-        );
-        assert_eq!(
-            mirrors_of("*.example.org", &mirrors, "a.example.org/team/web"),
-            ["mirror.example.com/acme/team/web", "other.example.com:5000/team/web"]
         );
         assert!(mirrors_of("r.example.com", &mirrors, "s.example.com/team/web").is_empty());
     }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::configuration::SignatureSource;
 use crate::gate::FindSignatures;
 use crate::image::{Digest, Repository};
-use crate::registry::{Budget, Client};
+use crate::registry::{Blocking, Budget, Client};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
 
@@ -43,7 +43,12 @@ impl SignatureSources for Client {
 pub struct Finder {
     client: Arc<Client>,
     sources: Arc<dyn SignatureSources>,
+    /// Reads folders.
+    folders: Blocking,
 }
+
+/// Folders that are read at once; one on a network may hang.
+const FOLDERS_AT_ONCE: usize = 16;
 
 /// What one source has.
 #[derive(Default)]
@@ -56,12 +61,12 @@ impl Finder {
     /// Looks where the configuration says.
     pub fn new(client: Arc<Client>) -> Self {
         let sources: Arc<dyn SignatureSources> = Arc::clone(&client) as _;
-        Self { client, sources }
+        Self::with_sources(client, sources)
     }
 
     /// Looks elsewhere.
     pub fn with_sources(client: Arc<Client>, sources: Arc<dyn SignatureSources>) -> Self {
-        Self { client, sources }
+        Self { client, sources, folders: Blocking::new(FOLDERS_AT_ONCE) }
     }
 
     async fn ask(&self, source: &SignatureSource, repository: &Repository, digest: &Digest, budget: Budget) -> Found {
@@ -69,7 +74,8 @@ impl Finder {
             SignatureSource::RegistryExtension => extension::own(&self.client, repository, digest, budget).await,
             SignatureSource::Extension(url) => extension::at(&self.client, url, repository, digest, budget).await,
             SignatureSource::Lookaside(url) if url.scheme() == "file" => {
-                lookaside::folder(url, repository, digest, self.client.signature_list_bytes(), budget).await
+                let limit = self.client.signature_list_bytes();
+                lookaside::folder(&self.folders, url, repository, digest, limit, budget).await
             }
             SignatureSource::Lookaside(url) => lookaside::web(&self.client, url, repository, digest, budget).await,
         };

@@ -52,6 +52,7 @@ pub fn engine(
 /// # Errors
 /// What would keep [`serve`] from serving, listeners aside.
 pub fn validate_gate(configuration: &Configuration) -> Result<(), StartupError> {
+    warn_of_insecure(configuration);
     let policy = policies(configuration)?.load()?;
     tls(configuration)?;
     engine(configuration, Arc::new(CurrentPolicy::new(policy)), None, Arc::default())?;
@@ -64,6 +65,7 @@ pub fn validate_gate(configuration: &Configuration) -> Result<(), StartupError> 
 /// Whatever keeps it from serving.
 pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let ended = |what| move |source| StartupError::Ended { what, source };
+    warn_of_insecure(configuration);
     let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(Readiness::default());
     let policies = policies(configuration)?;
@@ -100,6 +102,16 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
         health.await.unwrap_or(Ok(())).map_err(ended("the metrics listener"))?;
     }
     Ok(())
+}
+
+/// Not where clients are made: on the command line, `--tls-verify=false` is everybody's own decision.
+fn warn_of_insecure(configuration: &Configuration) {
+    for (scope, _) in configuration.registries.entries.iter().filter(|(_, entry)| entry.insecure) {
+        tracing::warn!(
+            %scope,
+            "a registries entry has insecure: true: whoever is on the way to these registries can answer in their place, and reads the credentials"
+        );
+    }
 }
 
 fn policies(configuration: &Configuration) -> Result<PolicyFiles, StartupError> {

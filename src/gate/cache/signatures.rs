@@ -181,6 +181,21 @@ fn nothing(repository: &Repository, error: LookupError) -> Arc<FoundSignatures> 
 
 /// Bytes that signatures take, roughly.
 fn weight(found: &FoundSignatures) -> u32 {
-    let bytes: usize = found.signatures.iter().map(|signature| signature.content.len() + 160).sum();
-    u32::try_from(512 + bytes + 256 * found.asked.len()).unwrap_or(u32::MAX)
+    let signatures = found.signatures.iter().map(|signature| signature.content.len() + signature.source.len() + 160);
+    let asked = found.asked.iter().map(|asked| asked.url.len() + 256);
+    u32::try_from(512 + signatures.sum::<usize>() + asked.sum::<usize>()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::UntrustedSignature;
+
+    #[test]
+    fn the_weight_of_signatures_has_all_of_their_texts() {
+        let text: Arc<str> = "x".repeat(1000).into();
+        let signature = UntrustedSignature { content: vec![0; 1000].into(), source: Arc::clone(&text) };
+        let asked = vec![AskedSource { url: text, outcome: Ok(10) }];
+        assert!(weight(&FoundSignatures { signatures: vec![signature; 10], asked }) >= 21_000);
+    }
 }

@@ -3,6 +3,7 @@
 mod lies;
 mod login;
 mod real;
+mod start;
 
 use std::{
     sync::Arc,
