@@ -272,6 +272,11 @@ impl<T> ScopeMap<T> {
         self.digests.contains_key(repository)
     }
 
+    /// The values of the scopes that name one digest of this repository.
+    pub fn digests_of(&self, repository: &Repository) -> impl Iterator<Item = &T> {
+        self.digests.get(repository).into_iter().flatten().map(|(_, value)| value)
+    }
+
     /// Every scope with its value, sorted by scope.
     pub fn iter(&self) -> impl Iterator<Item = (Scope, &T)> {
         let mut all: Vec<(Scope, &T)> = Vec::new();

@@ -109,8 +109,14 @@ async fn what_runs_as_written_must_name_the_verified_digest() {
     scene.world.sign(&key, digest, WEB);
     let decision = scene.decide_run(WEB).await;
     assert_eq!(said(&decision), "not-pinned");
-    assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "what to write is known");
-    assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "verified");
+    assert_eq!(
+        denial(&decision),
+        format!(
+            "it is not pinned to the digest that rule test/{ACME} verified. \
+             Create the pod again: the gate pins it; or write {WEB}@{digest}"
+        )
+    );
+    assert_eq!(said(&scene.decide_run(&format!("{WEB}@{digest}")).await), "verified");
 
     let scene = Scene::with(rules(), |choices| choices.settings.pin_required = false);
     let digest = scene.world.image(WEB, "one");
@@ -211,7 +217,9 @@ async fn an_exemption_for_a_digest_holds_for_that_digest_alone() {
     let decision = scene.decide(WEB).await;
     assert_eq!(said(&decision), "exempted(unsigned)");
     assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "or the node might pull another");
-    assert_eq!(said(&scene.decide_run(WEB).await), "not-pinned");
+    let unpinned = denial(&scene.decide_run(WEB).await);
+    assert!(unpinned.starts_with("it is not pinned to the digest that exemption test/legacy is for. "), "{unpinned}");
+    assert!(unpinned.ends_with(&format!("or write {WEB}@{digest}")), "{unpinned}");
     assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "exempted(unsigned)");
     scene.world.image(WEB, "two");
     assert_eq!(said(&scene.decide(WEB).await), "unsigned");
@@ -236,7 +244,9 @@ async fn a_tag_falls_under_the_rule_for_the_digest_that_it_names() {
     let decision = scene.decide(WEB).await;
     assert_eq!(said(&decision), "allowed_by_rule");
     assert_eq!(pinned(&decision), format!("{WEB}@{good}"), "allowed because of its digest");
-    assert_eq!(said(&scene.decide_run(WEB).await), "not-pinned");
+    let unpinned = denial(&scene.decide_run(WEB).await);
+    let expected = format!("it is not pinned to the digest for which rule test/{ACME} allows it. ");
+    assert!(unpinned.starts_with(&expected), "{unpinned}");
     scene.world.image(WEB, "bad");
     assert_eq!(said(&scene.decide(WEB).await), "denied-by-policy");
     // policy.json's scopes match what was asked for.
