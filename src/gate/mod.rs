@@ -58,12 +58,13 @@ pub trait FindSignatures: Send + Sync {
     /// was found.
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures>;
 
-    /// Told when what was found did not lead to "allowed", so that a cache asks again soon.
-    fn did_not_suffice(&self, _repository: &Repository, _digest: Digest) {}
+    /// Told when `found`, which [`FindSignatures::find`] gave for this digest, did not lead to "allowed", so that a cache asks
+    /// again soon.
+    fn did_not_suffice(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) {}
 
     /// Until when a conclusion from `found`, which [`FindSignatures::find`] gave for this digest, may be kept. Nothing:
     /// not at all, as where there is no cache.
-    fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &FoundSignatures) -> Option<Instant> {
+    fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) -> Option<Instant> {
         None
     }
 }

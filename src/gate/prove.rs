@@ -80,8 +80,8 @@ impl Prover {
             Err(Refusal::Lookup(_)) => None,
             Ok(_) => self.keep_until(repository, &rests_on),
             Err(_) => {
-                for (digest, _) in &rests_on {
-                    self.signatures.did_not_suffice(repository, *digest);
+                for (digest, found) in &rests_on {
+                    self.signatures.did_not_suffice(repository, *digest, found);
                 }
                 self.keep_until(repository, &rests_on)
             }

@@ -102,26 +102,23 @@ impl FindSignatures for CachedSignatures {
                 return nothing(repository, timed_out(repository, deadline.saturating_duration_since(began)));
             };
             match answer {
-                // Another's request began earlier, and had less time than this caller has.
-                Some(found) if !started && matches!(found.failure(), Some(LookupError::TimedOut { .. })) => {
-                    if !found.signatures.is_empty() {
-                        return found;
-                    }
-                }
+                // Another's request began earlier, and had less time than this caller has. If something was found, that is
+                // examined first: mostly it suffices.
+                Some(found) if !started && found.signatures.is_empty() && some_source_timed_out(&found) => {}
                 Some(found) => return found,
                 None => return nothing(repository, lost(repository)),
             }
         }
     }
 
-    fn did_not_suffice(&self, repository: &Repository, digest: Digest) {
-        if let Some(kept) = self.shared.found.get(&(repository.clone(), digest)) {
+    fn did_not_suffice(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) {
+        if let Some(kept) = self.shared.kept(repository, digest, found) {
             kept.did_not_suffice.store(true, Ordering::Relaxed);
         }
-        self.shared.inner.did_not_suffice(repository, digest);
+        self.shared.inner.did_not_suffice(repository, digest, found);
     }
 
-    fn keep_until(&self, repository: &Repository, digest: Digest, found: &FoundSignatures) -> Option<Instant> {
+    fn keep_until(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) -> Option<Instant> {
         if self.times.signatures.is_zero() {
             return None;
         }
@@ -129,11 +126,16 @@ impl FindSignatures for CachedSignatures {
             // Only a proof can come of it. It is one, but the failed source should be heard again soon.
             return Some(Instant::now() + self.times.signatures.min(ASK_AGAIN_AFTER));
         }
-        self.shared.found.get(&(repository.clone(), digest)).map(|kept| Kept::until(&kept))
+        self.shared.kept(repository, digest, found).map(|kept| Kept::until(&kept))
     }
 }
 
 impl Shared {
+    /// What is kept of this very list. Another may have taken its place meanwhile, and says nothing about it.
+    fn kept(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) -> Option<Arc<Kept>> {
+        self.found.get(&(repository.clone(), digest)).filter(|kept| Arc::ptr_eq(&kept.found, found))
+    }
+
     fn look_up(&self, key: &Key) -> Option<Arc<FoundSignatures>> {
         let kept = self.found.get(key)?;
         (Instant::now() < Kept::until(&kept)).then(|| Arc::clone(&kept.found))
@@ -172,6 +174,10 @@ impl Shared {
 
 /// Sources end at the deadline by themselves, with what the others found. This is for one that does not.
 const GRACE: std::time::Duration = std::time::Duration::from_millis(250);
+
+fn some_source_timed_out(found: &FoundSignatures) -> bool {
+    found.asked.iter().any(|asked| matches!(asked.outcome, Err(LookupError::TimedOut { .. })))
+}
 
 /// No source could be asked.
 fn nothing(repository: &Repository, error: LookupError) -> Arc<FoundSignatures> {

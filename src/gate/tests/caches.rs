@@ -97,6 +97,61 @@ async fn signatures_are_asked_for_again_when_their_time_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_list_of_signatures_holds_for_no_list_that_took_its_place() {
+    let world = World::new();
+    let key = Key::new("acme");
+    let digest = world.image(WEB, "one");
+    world.sign(&key, digest, WEB);
+    let signatures = CachedSignatures::new(world.clone(), TIMES, Arc::new(Metrics::new()));
+    let repository = Reference::for_image(WEB).unwrap().repository().clone();
+    let deadline = || Instant::now() + Duration::from_secs(8);
+    let first = signatures.find(&repository, digest, deadline()).await;
+    let until = Instant::now() + TIMES.signatures;
+    assert_eq!(signatures.keep_until(&repository, digest, &first), Some(until));
+    pass(601).await;
+    let second = signatures.find(&repository, digest, deadline()).await;
+    assert_eq!(signatures.keep_until(&repository, digest, &first), None, "its time is over");
+    signatures.did_not_suffice(&repository, digest, &first);
+    let until = Instant::now() + TIMES.signatures;
+    assert_eq!(signatures.keep_until(&repository, digest, &second), Some(until));
+    signatures.did_not_suffice(&repository, digest, &second);
+    let soon = Instant::now() + Duration::from_secs(10);
+    assert_eq!(signatures.keep_until(&repository, digest, &second), Some(soon));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_s_short_time_is_not_this_one_s_whichever_source_it_was_too_short_for() {
+    struct FailsThenHangs(Arc<World>);
+    #[async_trait]
+    impl FindSignatures for FailsThenHangs {
+        async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+            let mut found = (*self.0.find(repository, digest, deadline).await).clone();
+            let url = "https://fails.example.com".into();
+            found.asked.insert(0, AskedSource { url, outcome: Err(unavailable()) });
+            Arc::new(found)
+        }
+    }
+    let world = World::new();
+    let digest = world.image(WEB, "one");
+    world.sign(&Key::new("acme"), digest, WEB);
+    world.close();
+    let inner = Arc::new(FailsThenHangs(world.clone()));
+    let signatures = Arc::new(CachedSignatures::new(inner, TIMES, Arc::new(Metrics::new())));
+    let find = |time: Duration| {
+        let signatures = signatures.clone();
+        let repository = Reference::for_image(WEB).unwrap().repository().clone();
+        tokio::spawn(async move { signatures.find(&repository, digest, Instant::now() + time).await })
+    };
+    let hasty = find(Duration::from_secs(1));
+    world.until_asked(0, 1).await;
+    let patient = find(Duration::from_secs(8));
+    assert!(hasty.await.unwrap().signatures.is_empty());
+    world.until_asked(0, 2).await;
+    world.open();
+    assert_eq!(patient.await.unwrap().signatures.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_did_not_suffice_is_asked_for_again_after_ten_seconds() {
     let (scene, key) = cached();
     let digest = scene.world.image(WEB, "one");
