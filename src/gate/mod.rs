@@ -259,9 +259,11 @@ impl Gate {
             None => text.chars().take(LONGEST_LOGGED).collect::<String>().escape_debug().to_string(),
         };
         match &decision.verdict {
-            Err(_) => tracing::warn!(%image, namespace, code, rule, mode, reason = %refusal, "image refused"),
+            Err(_) => {
+                tracing::warn!(%image, namespace, code, rule, mode, reason = %refusal, facts = %refusal.facts(), "image refused");
+            }
             Ok(verdict) => {
-                tracing::info!(%image, namespace, code, rule, mode, reason = %refusal, verdict = verdict.label(), "image runs all the same");
+                tracing::info!(%image, namespace, code, rule, mode, reason = %refusal, facts = %refusal.facts(), verdict = verdict.label(), "image runs all the same");
             }
         }
     }

@@ -312,6 +312,41 @@ async fn each_failure_of_a_registry_refuses_with_its_code() {
     }
 }
 
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_the_facts_of_a_refusal() {
+    let (log, key) = (Log::default(), Key::new("acme"));
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    for mode in [Mode::Enforce, Mode::Warn] {
+        let rules = cluster(layer(vec![(ACME, None, signed_by(&key))]));
+        let scene = Scene::with(rules, |choices| choices.settings.mode = mode);
+        let (registry, url) = ("registry.example.com".into(), "https://registry.example.com/v2/asked".into());
+        scene.world.registry_fails(Some(LookupError::Misbehaved { registry, url, what: "endless body".into() }));
+        scene.decide(WEB).await;
+        let line = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+        for part in
+            [WEB, "registry-misbehaved", r#""url":"https://registry.example.com/v2/asked""#, r#""why":"endless body""#]
+        {
+            assert!(line.contains(part), "{part} is missing in {line}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn at_the_deadline_there_is_an_answer_and_those_that_were_ready_are_kept() {
     let key = Key::new("acme");
