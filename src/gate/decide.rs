@@ -64,6 +64,22 @@ fn stricter(one: Mode, other: Mode) -> Mode {
 /// What a reference names: its digest, and the manifest where that had to be fetched to learn the digest.
 type Resolved = Result<(Digest, Option<Arc<ResolvedImage>>), Refusal>;
 
+/// A layer, and its rule for the image.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    layer: &'a Layer,
+    rule: InLayer<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum InLayer<'a> {
+    Rule(&'a Arc<Rule>),
+    /// It has none.
+    None,
+    /// Its rules name single digests of the repository, and the reference names none.
+    ByDigest,
+}
+
 struct Case<'a> {
     gate: &'a Gate,
     policy: &'a LoadedPolicy,
@@ -76,19 +92,18 @@ struct Case<'a> {
 
 impl Case<'_> {
     async fn decide(self) -> Decision {
-        let cluster = &self.policy.policy.cluster;
-        let namespace = self
-            .admission
-            .namespace
-            .and_then(|name| self.policy.policy.namespaces.get(name))
-            .filter(|layer| self.is_by_digest(layer) || layer.rules.get(&self.image).is_some());
+        let cluster = self.found(&self.policy.policy.cluster);
+        let namespace = self.admission.namespace.and_then(|name| self.policy.policy.namespaces.get(name));
+        let namespace = namespace.map(|layer| self.found(layer)).filter(|found| !matches!(found.rule, InLayer::None));
 
         // What the policy alone decides costs no request, and none of another layer.
         let early = self.without_registry(cluster);
-        let early_namespace = namespace.and_then(|layer| self.without_registry(layer));
-        for (layer, ruling) in [(Some(cluster), &early), (namespace, &early_namespace)] {
-            if let (Some(layer), Some(ruling)) = (layer, ruling) {
-                let (ruling, lift) = self.lifted(layer, ruling.clone(), None);
+        let early_namespace = namespace.and_then(|found| self.without_registry(found));
+        for (found, ruling) in [(Some(cluster), &early), (namespace, &early_namespace)] {
+            if let (Some(found), Some(ruling)) = (found, ruling)
+                && ruling.is_final(None)
+            {
+                let (ruling, lift) = self.lifted(found.layer, ruling.clone(), None);
                 if ruling.is_final(lift.as_ref()) {
                     return join(self.image, (ruling, lift), None);
                 }
@@ -99,20 +114,26 @@ impl Case<'_> {
         let resolved = if pending { Some(self.resolve().await) } else { None };
         let digest = resolved.as_ref().and_then(|resolved| resolved.as_ref().ok()).map(|(digest, _)| *digest);
         let cluster_ruling = self.ruling(cluster, early, resolved.as_ref());
-        let namespace_ruling = async {
-            match namespace {
-                Some(layer) => Some((layer, self.ruling(layer, early_namespace, resolved.as_ref()).await)),
-                None => None,
+        let (cluster_ruling, namespace_ruling) = match namespace {
+            Some(found) => {
+                let ruling = self.ruling(found, early_namespace, resolved.as_ref());
+                let (cluster_ruling, ruling) = futures_util::future::join(cluster_ruling, ruling).await;
+                (cluster_ruling, Some(self.lifted(found.layer, ruling, digest)))
             }
+            None => (cluster_ruling.await, None),
         };
-        let (cluster_ruling, namespace_ruling) = if namespace.is_some() {
-            futures_util::future::join(cluster_ruling, namespace_ruling).await
+        let cluster_ruling = self.lifted(cluster.layer, cluster_ruling, digest);
+        join(self.image, cluster_ruling, namespace_ruling)
+    }
+
+    /// The layer, with its rule for the image as far as that is known without a registry.
+    fn found<'a>(&self, layer: &'a Layer) -> Found<'a> {
+        let rule = if self.is_by_digest(layer) {
+            InLayer::ByDigest
         } else {
-            (cluster_ruling.await, None)
+            layer.rules.get(&self.image).map_or(InLayer::None, InLayer::Rule)
         };
-        let cluster_ruling = self.lifted(cluster, cluster_ruling, digest);
-        let namespace_ruling = namespace_ruling.map(|(layer, ruling)| self.lifted(layer, ruling, digest));
-        join(self.image.clone(), cluster_ruling, namespace_ruling)
+        Found { layer, rule }
     }
 
     fn no_rule(&self) -> Ruling {
@@ -131,13 +152,11 @@ impl Case<'_> {
     }
 
     /// The ruling, where no registry has to be asked for it.
-    fn without_registry(&self, layer: &Layer) -> Option<Ruling> {
-        if self.is_by_digest(layer) {
-            return None;
-        }
-        match layer.rules.get(&self.image) {
-            None => Some(self.no_rule()),
-            Some(rule) => self.unsigned_action(rule),
+    fn without_registry(&self, found: Found<'_>) -> Option<Ruling> {
+        match found.rule {
+            InLayer::ByDigest => None,
+            InLayer::None => Some(self.no_rule()),
+            InLayer::Rule(rule) => self.unsigned_action(rule),
         }
     }
 
@@ -167,13 +186,13 @@ impl Case<'_> {
     }
 
     /// What the layer's rule says.
-    async fn ruling(&self, layer: &Layer, early: Option<Ruling>, resolved: Option<&Resolved>) -> Ruling {
+    async fn ruling(&self, found: Found<'_>, early: Option<Ruling>, resolved: Option<&Resolved>) -> Ruling {
         let (None, Some(resolved)) = (&early, resolved) else { return early.unwrap_or_else(|| self.no_rule()) };
-        if !self.is_by_digest(layer) {
-            return match layer.rules.get(&self.image) {
-                Some(rule) => self.pinned_if_proven(self.by_rule(layer, rule, resolved).await),
-                None => self.no_rule(),
-            };
+        let layer = found.layer;
+        match found.rule {
+            InLayer::ByDigest => {}
+            InLayer::None => return self.no_rule(),
+            InLayer::Rule(rule) => return self.pinned_if_proven(self.by_rule(layer, rule, resolved).await),
         }
         let digest = match resolved {
             Ok((digest, _)) => *digest,
@@ -276,7 +295,7 @@ impl Case<'_> {
         };
         let verdicts = &self.gate.verdicts;
         let examination = match resolved {
-            Ok((digest, manifest)) => verdicts.examine(&asked, *digest, manifest.as_ref(), self.until).await,
+            Ok((digest, manifest)) => verdicts.examine(asked, *digest, manifest.as_ref(), self.until).await,
             Err(refusal) => verdicts
                 .last_known_good(&asked, None, refusal, self.until.now)
                 .unwrap_or_else(|| Arc::new(unexamined(refusal.clone()))),

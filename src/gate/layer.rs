@@ -141,17 +141,19 @@ pub(super) fn join(
     cluster: (Ruling, Option<Lift>),
     namespace: Option<(Ruling, Option<Lift>)>,
 ) -> Decision {
-    let (ruling, lift) = cluster;
-    let mut layers = vec![ruling.settle(lift)];
-    layers.extend(namespace.map(|(ruling, lift)| ruling.settle(lift)));
-    let proven = layers.iter().filter(|layer| layer.proven).find_map(|layer| layer.digest);
+    let settle = |(ruling, lift): (Ruling, Option<Lift>)| ruling.settle(lift);
+    let (mut cluster, mut namespace) = (settle(cluster), namespace.map(settle));
+    let layers = || std::iter::once(&cluster).chain(&namespace);
+    let proven = layers().filter(|layer| layer.proven).find_map(|layer| layer.digest);
     // All layers speak of one digest: a tag is resolved once a decision.
-    let digest = proven.or_else(|| layers.iter().find_map(|layer| layer.digest));
-    let examinations = layers.iter_mut().filter_map(|layer| layer.examination.take()).collect();
-    let unenforced = layers.iter().any(|layer| matches!(layer.said, Said::NotEnforced { .. }));
-    let deciding =
-        (1..layers.len()).fold(0, |best, other| if layers[other].rank() < layers[best].rank() { other } else { best });
-    let Settled { rule, mode, said, .. } = layers.swap_remove(deciding);
+    let digest = proven.or_else(|| layers().find_map(|layer| layer.digest));
+    let unenforced = layers().any(|layer| matches!(layer.said, Said::NotEnforced { .. }));
+    let all = std::iter::once(&mut cluster).chain(&mut namespace);
+    let examinations = all.filter_map(|layer| layer.examination.take()).collect();
+    let Settled { rule, mode, said, .. } = match namespace {
+        Some(namespace) if namespace.rank() < cluster.rank() => namespace,
+        _ => cluster,
+    };
     let verdict = match said {
         Said::Refused(refusal) => Err(refusal),
         Said::NotEnforced { refusal } => Ok(Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: proven }),

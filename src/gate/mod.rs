@@ -97,6 +97,11 @@ impl CurrentPolicy {
         self.current.load_full()
     }
 
+    /// The generation of the policy in force.
+    pub fn generation(&self) -> u64 {
+        self.current.load().generation
+    }
+
     /// Puts another in force, and gives back its generation.
     pub fn replace(&self, policy: Policy) -> u64 {
         let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +209,7 @@ impl Gate {
             let policy = self.policy.get();
             let decisions = self.decide_different(&policy, admission, &different).await;
             // A policy that came into force meanwhile takes effect at once: a key may have been removed.
-            if self.policy.get().generation == policy.generation {
+            if self.policy.generation() == policy.generation {
                 break decisions;
             }
         };
