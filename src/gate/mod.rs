@@ -51,6 +51,9 @@ pub trait ResolveDigest: Send + Sync {
     async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError>;
 }
 
+/// Is told what some sources found while others are late.
+pub type Early<'a> = &'a (dyn Fn(Arc<FoundSignatures>) + Send + Sync);
+
 /// Finds the signatures of an image.
 #[async_trait]
 pub trait FindSignatures: Send + Sync {
@@ -58,11 +61,23 @@ pub trait FindSignatures: Send + Sync {
     /// was found.
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures>;
 
-    /// Told when `found`, which [`FindSignatures::find`] gave for this digest, did not lead to "allowed", so that a cache asks
+    /// Like [`FindSignatures::find`]. Where some sources have signatures and others are late, `early` is told what is there by
+    /// then, with those that are late among the failures: if that is proof, nobody has to wait for the rest.
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        _early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
+        self.find(repository, digest, deadline).await
+    }
+
+    /// Told when `found`, which this gave for this digest, did not lead to "allowed", so that a cache asks
     /// again soon.
     fn did_not_suffice(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) {}
 
-    /// Until when a conclusion from `found`, which [`FindSignatures::find`] gave for this digest, may be kept. Nothing:
+    /// Until when a conclusion from `found`, which this gave for this digest, may be kept. Nothing:
     /// not at all, as where there is no cache.
     fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) -> Option<Instant> {
         None

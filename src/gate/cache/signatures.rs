@@ -1,15 +1,22 @@
 //! Digest to signatures, for a while.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use moka::sync::Cache;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
-use crate::gate::FindSignatures;
+use crate::gate::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
 use crate::operations::{CacheResult, Metrics};
 use crate::signature::{AskedSource, FoundSignatures};
@@ -41,7 +48,20 @@ pub struct CachedSignatures {
 struct Shared {
     inner: Arc<dyn FindSignatures>,
     found: Cache<Key, Arc<Kept>>,
+    /// What is there of flights that still wait for late sources.
+    early: Mutex<HashMap<Key, Arc<FoundSignatures>>>,
+    /// Says that something came in there, whatever it is.
+    came_early: Notify,
     metrics: Arc<Metrics>,
+}
+
+/// Takes what came early away when its flight ends, however it does.
+struct TakeAway<'a>(&'a Shared, Key);
+
+impl Drop for TakeAway<'_> {
+    fn drop(&mut self) {
+        self.0.early.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
 }
 
 struct Kept {
@@ -76,15 +96,26 @@ impl CachedSignatures {
             .weigher(|_, kept: &Arc<Kept>| weight(&kept.found))
             .expire_after(until_stale())
             .build();
-        Self { shared: Arc::new(Shared { inner, found, metrics }), times, flights: Flights::new() }
+        let shared = Shared { inner, found, early: Mutex::default(), came_early: Notify::new(), metrics };
+        Self { shared: Arc::new(shared), times, flights: Flights::new() }
     }
 }
 
 #[async_trait]
 impl FindSignatures for CachedSignatures {
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+        self.find_early(repository, digest, deadline, &|_| {}).await
+    }
+
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
         if self.times.signatures.is_zero() {
-            return self.shared.inner.find(repository, digest, deadline).await;
+            return self.shared.inner.find_early(repository, digest, deadline, early).await;
         }
         let key = (repository.clone(), digest);
         if let Some(kept) = self.shared.look_up(&key) {
@@ -93,12 +124,26 @@ impl FindSignatures for CachedSignatures {
         }
         self.shared.metrics.cache_request(CACHE, CacheResult::Miss);
         let began = Instant::now();
+        let mut told = false;
         loop {
             let start = || {
                 let (shared, key, times) = (Arc::clone(&self.shared), key.clone(), self.times);
                 async move { shared.ask(key, times, deadline).await }
             };
-            let Ok(Landed { answer, started }) = timeout_at(deadline, self.flights.join(&key, start)).await else {
+            let mut landing = pin!(timeout_at(deadline, self.flights.join(&key, start)));
+            let landed = loop {
+                if told {
+                    break landing.await;
+                }
+                tokio::select! {
+                    landed = &mut landing => break landed,
+                    found = self.shared.early(&key) => {
+                        told = true;
+                        early(found);
+                    }
+                }
+            };
+            let Ok(Landed { answer, started }) = landed else {
                 return nothing(repository, timed_out(repository, deadline.saturating_duration_since(began)));
             };
             match answer {
@@ -141,6 +186,20 @@ impl Shared {
         (Instant::now() < Kept::until(&kept)).then(|| Arc::clone(&kept.found))
     }
 
+    /// Waits for what comes early for this key.
+    async fn early(&self, key: &Key) -> Arc<FoundSignatures> {
+        loop {
+            let mut came = pin!(self.came_early.notified());
+            // From here on nothing is missed.
+            came.as_mut().enable();
+            let found = self.early.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+            match found {
+                Some(found) => return found,
+                None => came.await,
+            }
+        }
+    }
+
     async fn ask(&self, key: Key, times: Times, deadline: Instant) -> Arc<FoundSignatures> {
         // Another flight may have ended between the look-up and this one's start.
         if let Some(kept) = self.look_up(&key) {
@@ -151,7 +210,13 @@ impl Shared {
         // began still waits; but a request that has hardly any time would help nobody.
         let left = deadline.saturating_duration_since(asked_at);
         let deadline = asked_at + (left / 16 * 15).clamp(times.lookup / 8, times.lookup);
-        let Ok(found) = timeout_at(deadline + GRACE, self.inner.find(&key.0, key.1, deadline)).await else {
+        let take_away = TakeAway(self, key.clone());
+        let early = |found| {
+            self.early.lock().unwrap_or_else(PoisonError::into_inner).insert(take_away.1.clone(), found);
+            self.came_early.notify_waiters();
+        };
+        let finding = self.inner.find_early(&key.0, key.1, deadline, &early);
+        let Ok(found) = timeout_at(deadline + GRACE, finding).await else {
             return nothing(&key.0, timed_out(&key.0, times.lookup));
         };
         if found.failure().is_none() {

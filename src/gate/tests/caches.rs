@@ -255,6 +255,112 @@ async fn a_source_that_hangs_does_not_take_the_proof_from_another() {
     }
 }
 
+/// Two sources: the world, and one that is late and has another signature of each image, if any.
+struct OneIsLate {
+    world: Arc<World>,
+    late: Mutex<Option<UntrustedSignature>>,
+    answers: watch::Sender<bool>,
+}
+
+impl OneIsLate {
+    async fn ask(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        early: Early<'_>,
+    ) -> FoundSignatures {
+        let mut found = (*self.world.find(repository, digest, deadline).await).clone();
+        let url = "https://late.example.com".into();
+        let mut without = found.clone();
+        without.asked.push(AskedSource { url: Arc::clone(&url), outcome: Err(timed_out()) });
+        if !found.signatures.is_empty() {
+            early(Arc::new(without.clone()));
+        }
+        let mut answers = self.answers.subscribe();
+        if timeout_at(deadline, answers.wait_for(|answers| *answers)).await.is_err() {
+            return without;
+        }
+        found.signatures.extend(self.late.lock().unwrap().clone());
+        found.asked.push(AskedSource { url, outcome: Ok(1) });
+        found
+    }
+}
+
+#[async_trait]
+impl FindSignatures for OneIsLate {
+    async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+        Arc::new(self.ask(repository, digest, deadline, &|_| {}).await)
+    }
+
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
+        Arc::new(self.ask(repository, digest, deadline, early).await)
+    }
+}
+
+/// A gate that asks these sources, with and without caches.
+fn asking(scene: &Scene, sources: Arc<OneIsLate>, caching: bool) -> Arc<Gate> {
+    let mut signatures: Arc<dyn FindSignatures> = sources;
+    if caching {
+        signatures = Arc::new(CachedSignatures::new(signatures, TIMES, scene.metrics.clone()));
+    }
+    let (settings, world) = (scene.gate.settings.clone(), scene.world.clone());
+    Arc::new(Gate::new(settings, scene.policy.clone(), world, signatures, scene.metrics.clone()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_source_is_not_waited_for_where_what_another_has_is_proof() {
+    for caching in [true, false] {
+        let (scene, key) = cached();
+        let digest = scene.world.image(WEB, "one");
+        scene.world.sign(&key, digest, WEB);
+        let sources =
+            OneIsLate { world: scene.world.clone(), late: Mutex::default(), answers: watch::Sender::new(false) };
+        let gate = asking(&scene, Arc::new(sources), caching);
+        let scene = Arc::new(Scene { gate, ..scene });
+        let began = Instant::now();
+        let reviews = [(); 3].map(|()| {
+            let scene = scene.clone();
+            tokio::spawn(async move { said(&scene.decide(WEB).await) })
+        });
+        for review in reviews {
+            assert_eq!(review.await.unwrap(), "verified");
+        }
+        let other = format!("{WEB}@{digest}");
+        assert_eq!(said(&scene.decide(&other).await), "verified", "another question about the same signatures");
+        assert_eq!(Instant::now(), began, "cached: {caching}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_source_is_waited_for_where_what_another_has_does_not_suffice() {
+    for caching in [true, false] {
+        let (scene, key) = cached();
+        let digest = scene.world.image(WEB, "one");
+        scene.world.sign(&Key::new("other"), digest, WEB);
+        let late = untrusted(key.sign(&payload(WEB, &digest.to_string()), at(SIGNED_AT)));
+        let answers = watch::Sender::new(false);
+        let sources =
+            Arc::new(OneIsLate { world: scene.world.clone(), late: Mutex::new(Some(late)), answers: answers.clone() });
+        let gate = asking(&scene, sources, caching);
+        let scene = Arc::new(Scene { gate, ..scene });
+        assert_eq!(said(&scene.decide(WEB).await), "deadline-exceeded", "not that the other key is untrusted");
+        let review = tokio::spawn({
+            let scene = scene.clone();
+            async move { said(&scene.decide(WEB).await) }
+        });
+        scene.world.until_asked(1, 2).await;
+        answers.send_replace(true);
+        assert_eq!(review.await.unwrap(), "verified", "cached: {caching}");
+    }
+}
+
 #[tokio::test]
 async fn a_verdict_ends_with_its_signature_whatever_is_kept() {
     let key = Key::new("acme");
