@@ -543,10 +543,14 @@ impl Refusal {
             }
             Self::NoPolicy { namespace: None } => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
             Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
-            Self::NotPinned { digest, .. } => match Reference::for_image(image) {
-                Ok(image) => format!("Create the pod again: the gate pins it; or write {}", image.pinned(*digest)),
-                Err(_) => format!("Create the pod again: the gate pins it; or name it with its digest, {digest}."),
-            },
+            Self::NotPinned { digest, .. } => {
+                let pinned = Reference::for_image(image).map(|image| image.pinned(*digest).to_string());
+                let pinned = pinned.unwrap_or_else(|_| digest.to_string());
+                format!(
+                    "Create the pod again: the mutating webhook pins it. If that does not help, it is not registered, or \
+                     something takes the pin away; write {pinned}"
+                )
+            }
             Self::Unsigned(wanted) | Self::UntrustedKey { wanted, .. } | Self::WrongDigest { wanted, .. } => {
                 format!("Sign it with: {}", wanted.sign(image, &[]))
             }

@@ -113,7 +113,8 @@ async fn what_runs_as_written_must_name_the_verified_digest() {
         denial(&decision),
         format!(
             "it is not pinned to the digest that rule test/{ACME} verified. \
-             Create the pod again: the gate pins it; or write {WEB}@{digest}"
+             Create the pod again: the mutating webhook pins it. If that does not help, it is not registered, or \
+             something takes the pin away; write {WEB}@{digest}"
         )
     );
     assert_eq!(said(&scene.decide_run(&format!("{WEB}@{digest}")).await), "verified");
@@ -219,7 +220,7 @@ async fn an_exemption_for_a_digest_holds_for_that_digest_alone() {
     assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "or the node might pull another");
     let unpinned = denial(&scene.decide_run(WEB).await);
     assert!(unpinned.starts_with("it is not pinned to the digest that exemption test/legacy is for. "), "{unpinned}");
-    assert!(unpinned.ends_with(&format!("or write {WEB}@{digest}")), "{unpinned}");
+    assert!(unpinned.ends_with(&format!("; write {WEB}@{digest}")), "{unpinned}");
     assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "exempted(unsigned)");
     scene.world.image(WEB, "two");
     assert_eq!(said(&scene.decide(WEB).await), "unsigned");
