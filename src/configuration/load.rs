@@ -19,7 +19,7 @@ use super::{
     },
 };
 use crate::diagnostic::{Diagnostic, Place};
-use crate::image::{Scope, ScopeMap};
+use crate::image::{Repository, Scope, ScopeMap};
 use crate::policy::{API_VERSION, Mode, SourceFile};
 use crate::yaml::{self, Lenient, Located, Source};
 
@@ -344,10 +344,10 @@ impl Check<'_> {
                 None => None,
                 Some(RawSource::Extension(extension)) => match extension.url {
                     None => Some(SignatureSource::RegistryExtension),
-                    Some(url) => self.url(&url, &["https", "http"]).map(SignatureSource::Extension),
+                    Some(url) => self.server(&url, &["https", "http"]).map(SignatureSource::Extension),
                 },
                 Some(RawSource::Lookaside(lookaside)) => {
-                    self.url(&lookaside.url, &["https", "http", "file"]).map(SignatureSource::Lookaside)
+                    self.server(&lookaside.url, &["https", "http", "file"]).map(SignatureSource::Lookaside)
                 }
             };
             let Some(source) = source else { continue };
@@ -358,6 +358,19 @@ impl Check<'_> {
             }
         }
         sources
+    }
+
+    /// A URL whose server, if it has one, a registries entry can be about: that says how it is asked, and with what credentials.
+    fn server(&mut self, text: &Located<Box<str>>, schemes: &[&str]) -> Option<Url> {
+        let url = self.url(text, schemes)?;
+        if url.scheme() != "file" && Repository::at(&url, "name").is_none() {
+            let message = "no image can be at this URL's host and port, and so no registries entry can be about it";
+            let help = "write a DNS name without '_' and without a dot at its end, or an IP address; \
+                        no host of Docker Hub's, and not port 443 for plain HTTP";
+            self.mistake_with_help(text.place, message, help);
+            return None;
+        }
+        Some(url)
     }
 
     /// A URL of one of these schemes, with a host (but for `file`), and without user, query and fragment.

@@ -51,6 +51,9 @@ pub trait ResolveDigest: Send + Sync {
     async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError>;
 }
 
+/// Is told what some sources found while others are late.
+pub type Early<'a> = &'a (dyn Fn(Arc<FoundSignatures>) + Send + Sync);
+
 /// Finds the signatures of an image.
 #[async_trait]
 pub trait FindSignatures: Send + Sync {
@@ -58,12 +61,25 @@ pub trait FindSignatures: Send + Sync {
     /// was found.
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures>;
 
-    /// Told when what was found did not lead to "allowed", so that a cache asks again soon.
-    fn did_not_suffice(&self, _repository: &Repository, _digest: Digest) {}
+    /// Like [`FindSignatures::find`]. Where some sources have signatures and others are late, `early` is told what is there by
+    /// then, with those that are late among the failures: if that is proof, nobody has to wait for the rest.
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        _early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
+        self.find(repository, digest, deadline).await
+    }
 
-    /// Until when a conclusion from `found`, which [`FindSignatures::find`] gave for this digest, may be kept. Nothing:
+    /// Told when `found`, which this gave for this digest, did not lead to "allowed", so that a cache asks
+    /// again soon.
+    fn did_not_suffice(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) {}
+
+    /// Until when a conclusion from `found`, which this gave for this digest, may be kept. Nothing:
     /// not at all, as where there is no cache.
-    fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &FoundSignatures) -> Option<Instant> {
+    fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) -> Option<Instant> {
         None
     }
 }
@@ -94,6 +110,11 @@ impl CurrentPolicy {
     /// The policy in force.
     pub fn get(&self) -> Arc<LoadedPolicy> {
         self.current.load_full()
+    }
+
+    /// The generation of the policy in force.
+    pub fn generation(&self) -> u64 {
+        self.current.load().generation
     }
 
     /// Puts another in force, and gives back its generation.
@@ -203,7 +224,7 @@ impl Gate {
             let policy = self.policy.get();
             let decisions = self.decide_different(&policy, admission, &different).await;
             // A policy that came into force meanwhile takes effect at once: a key may have been removed.
-            if self.policy.get().generation == policy.generation {
+            if self.policy.generation() == policy.generation {
                 break decisions;
             }
         };
@@ -258,9 +279,11 @@ impl Gate {
             None => text.chars().take(LONGEST_LOGGED).collect::<String>().escape_debug().to_string(),
         };
         match &decision.verdict {
-            Err(_) => tracing::warn!(%image, namespace, code, rule, mode, reason = %refusal, "image refused"),
+            Err(_) => {
+                tracing::warn!(%image, namespace, code, rule, mode, reason = %refusal, facts = %refusal.facts(), "image refused");
+            }
             Ok(verdict) => {
-                tracing::info!(%image, namespace, code, rule, mode, reason = %refusal, verdict = verdict.label(), "image runs all the same");
+                tracing::info!(%image, namespace, code, rule, mode, reason = %refusal, facts = %refusal.facts(), verdict = verdict.label(), "image runs all the same");
             }
         }
     }

@@ -4,7 +4,9 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     digest::{Digest, DigestError},
-    reference::{DOCKER_HUB, Reference, ReferenceError, Repository, Tag, canonical_host, check_path},
+    reference::{
+        DOCKER_HUB, Reference, ReferenceError, Repository, Tag, canonical_host, check_path, domain, looks_like_host,
+    },
 };
 
 /// What a rule covers. The derived order is only for printing; which scope wins is [`ScopeMap::get`]'s business.
@@ -35,7 +37,7 @@ pub enum ScopeError {
     /// The first component can't be a host, so no image would ever match.
     #[error("a scope begins with a registry's host; {suggestion:?} may be meant")]
     NoHost {
-        /// The scope on Docker Hub that the text would name if it were an image.
+        /// The scope that the text would name if it were an image: most often on Docker Hub.
         suggestion: String,
     },
     /// A tag: scopes of policy files have none.
@@ -72,11 +74,12 @@ impl Scope {
         if text == "*" {
             return Ok(Self::Everything);
         }
-        if let Some(domain) = text.strip_prefix("*.") {
-            if domain.contains(['*', '/', ':', '[']) {
+        if let Some(below) = text.strip_prefix("*.") {
+            if below.contains(['*', '/', ':', '[']) {
                 return Err(ScopeError::Star);
             }
-            return Ok(Self::Subdomains(canonical_host(domain)?.into()));
+            // A domain is no host: `*.internal` has no port, and no other name for it.
+            return Ok(Self::Subdomains(domain(below)?.into()));
         }
         if text.contains('*') {
             return Err(ScopeError::Star);
@@ -104,8 +107,13 @@ impl Scope {
 
 /// Checks the host of a scope: one that an image reference could have.
 fn host_of_scope(host: &str, scope: &str) -> Result<String, ScopeError> {
-    if host.contains(['.', ':']) || host.eq_ignore_ascii_case("localhost") {
+    if looks_like_host(host) {
         return Ok(canonical_host(host)?);
+    }
+    // In an image, an upper-case letter makes it a host.
+    let upper = host.bytes().any(|byte| byte.is_ascii_uppercase());
+    if let Some(rest) = scope.strip_prefix(host).filter(|rest| upper && !rest.is_empty()) {
+        return Err(ScopeError::NoHost { suggestion: format!("{}{rest}", canonical_host(host)?) });
     }
     let path = scope.to_ascii_lowercase();
     let library = if path.contains('/') { "" } else { "library/" };
@@ -234,6 +242,11 @@ impl<T> ScopeMap<T> {
         self.digests.contains_key(repository)
     }
 
+    /// The values of the scopes that name one digest of this repository.
+    pub fn digests_of(&self, repository: &Repository) -> impl Iterator<Item = &T> {
+        self.digests.get(repository).into_iter().flatten().map(|(_, value)| value)
+    }
+
     /// Every scope with its value, sorted by scope.
     pub fn iter(&self) -> impl Iterator<Item = (Scope, &T)> {
         let mut all: Vec<(Scope, &T)> = Vec::new();
@@ -321,6 +334,24 @@ mod tests {
     }
 
     #[test]
+    fn a_single_label_with_a_port_is_a_host_for_scopes_as_for_references() {
+        for (scope, image) in [
+            ("registry:443", "registry:443/x/y"),
+            ("registry:443/x", "registry:443/x/y"),
+            ("registry:443/x", "REGISTRY/x/y"),
+            ("REGISTRY:0443/x", "Registry:443/x/y"),
+            ("registry:443/x/y:1", "registry:443/x/y:1"),
+        ] {
+            assert_eq!(winner(&[scope, "docker.io"], image).as_deref(), Some(scope), "{scope} {image}");
+        }
+        let digest = format!("registry:443/x/y@{DIGEST}");
+        assert_eq!(winner(&[&digest], &digest), Some(digest.clone()));
+        assert_eq!(winner(&["registry:443", "docker.io"], "registry/x/y").as_deref(), Some("docker.io"));
+        assert_eq!(winner(&["*.internal"], "r.internal:443/x").as_deref(), Some("*.internal"));
+        assert_eq!(Scope::parse("*.internal").unwrap().to_string(), "*.internal");
+    }
+
+    #[test]
     fn a_tag_scope_covers_no_reference_by_digest() {
         let scopes = ["r.example.com/a:1"];
         assert!(winner(&scopes, "r.example.com/a:1").is_some());
@@ -338,6 +369,7 @@ mod tests {
         assert_eq!(Scope::parse(&format!("r.example.com/a:1@{DIGEST}")), Err(ScopeError::HasTag));
         assert_eq!(Scope::parse("r.example.com/"), Err(ScopeError::TrailingSlash));
         assert_eq!(Scope::parse("nginx"), Err(ScopeError::NoHost { suggestion: "docker.io/library/nginx".into() }));
+        assert_eq!(Scope::parse("Acme/web"), Err(ScopeError::NoHost { suggestion: "acme:443/web".into() }));
         assert_eq!(Scope::parse("acme/web"), Err(ScopeError::NoHost { suggestion: "docker.io/acme/web".into() }));
         assert!(matches!(Scope::parse("r.example.com/A"), Err(ScopeError::Part(ReferenceError::UpperCase))));
         assert!(matches!(Scope::parse("r.example.com/a@sha256:0"), Err(ScopeError::Part(ReferenceError::Digest(_)))));

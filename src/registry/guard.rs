@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::gate::CurrentPolicy;
+pub(crate) use crate::image::reference::host_of;
 use crate::image::{Scope, scope::domains_above};
 use crate::policy::{Layer, Policy};
 
@@ -127,15 +128,6 @@ impl NamesHosts for PolicyHosts {
         drop(of);
         hosts.names(host)
     }
-}
-
-/// `host[:port]` of a URL as references have it: no `:443`. Plain HTTP always has its port.
-pub(crate) fn host_of(url: &Url) -> Option<String> {
-    let host = url.host_str()?.to_ascii_lowercase();
-    Some(match url.port_or_known_default()? {
-        443 if url.scheme() == "https" => host,
-        port => format!("{host}:{port}"),
-    })
 }
 
 /// Whether a URL's host is an address that is not public. A name is only known once it is resolved.

@@ -4,7 +4,7 @@
 //! key that it names; those that name a key of the rule are tried, the ones with a fitting payload first; what a try proves
 //! is then held against each requirement. So nobody can drown a good signature in junk.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{cell::OnceCell, collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use sequoia_openpgp::KeyHandle;
@@ -121,11 +121,12 @@ pub fn verify(question: &Question<'_>, found: &FoundSignatures) -> Examination {
     }
     let trusted = trusted(question.requirements);
     let judged = judge_all(question, &trusted, &found.signatures);
+    let wants = Wants::of(question);
     let result = match prove(question, &judged) {
         Some(proof) => Ok(proof),
-        None => Err(refuse(question, &trusted, &judged, found)),
+        None => Err(refuse(question, &wants, &trusted, &judged, found)),
     };
-    let signatures = judged.into_iter().map(|judged| examined(question, judged)).collect();
+    let signatures = judged.into_iter().map(|judged| examined(question, &wants, judged)).collect();
     Examination { result, signatures, asked }
 }
 
@@ -146,7 +147,7 @@ pub fn verify_each(
     let unsigned = || {
         Refusal::Unsigned(question.requirements.all.first().map_or_else(
             || Wanted { rule: question.rule.clone(), signers: Arc::new([]) },
-            |requirement| wanted(question, requirement),
+            |requirement| wanted(question.rule, requirement),
         ))
     };
     let runnable: Vec<&Descriptor> = entries.iter().filter(|entry| !entry.attestation).collect();
@@ -562,19 +563,25 @@ fn prove(question: &Question<'_>, judged: &[Judged]) -> Option<VerifiedImage> {
 }
 
 /// Why there is no proof.
-fn refuse(question: &Question<'_>, trusted: &Trusted, judged: &[Judged], found: &FoundSignatures) -> Refusal {
-    let unmet = |requirement: &&Requirement| count(question, requirement, judged).len() < requirement.threshold.get();
-    let unmet: Vec<&Requirement> = question.requirements.all.iter().filter(unmet).collect();
-    for requirement in &unmet {
-        if let Some(fault) = unusable(question, trusted, requirement) {
-            return Fault::from(fault).refusal(requirement, wanted(question, requirement));
+fn refuse(
+    question: &Question<'_>,
+    wants: &Wants<'_>,
+    trusted: &Trusted,
+    judged: &[Judged],
+    found: &FoundSignatures,
+) -> Refusal {
+    let unmet = |want: &&Want<'_>| count(question, want.requirement, judged).len() < want.requirement.threshold.get();
+    let unmet: Vec<&Want<'_>> = wants.0.iter().filter(unmet).collect();
+    for want in &unmet {
+        if let Some(fault) = unusable(question, trusted, want.requirement) {
+            return Fault::from(fault).refusal(want.requirement, want.wanted());
         }
     }
     if let Some(failure) = found.failure() {
         return failure.clone().into();
     }
     match unmet.first() {
-        Some(requirement) => closest(question, requirement, judged),
+        Some(want) => closest(question, want, judged),
         // Not reached, for then there is proof; if it is, the answer is no all the same.
         None => Refusal::DeniedByPolicy { rule: question.rule.clone(), reason: "its requirements contradict".into() },
     }
@@ -601,9 +608,9 @@ fn unusable(question: &Question<'_>, trusted: &Trusted, requirement: &Requiremen
 }
 
 /// The refusal that tells most about what is missing.
-fn closest(question: &Question<'_>, requirement: &Requirement, judged: &[Judged]) -> Refusal {
+fn closest(question: &Question<'_>, want: &Want<'_>, judged: &[Judged]) -> Refusal {
     const MOST_NAMED: usize = 8;
-    let wanted = wanted(question, requirement);
+    let (requirement, wanted) = (want.requirement, want.wanted());
     let good: Vec<Box<str>> = count(question, requirement, judged).into_iter().map(|(key, _)| key.signer).collect();
     if !good.is_empty() {
         return Refusal::ThresholdNotMet { good, threshold: requirement.threshold, wanted };
@@ -633,25 +640,47 @@ fn closest(question: &Question<'_>, requirement: &Requirement, judged: &[Judged]
     }
 }
 
-fn wanted(question: &Question<'_>, requirement: &Requirement) -> Wanted {
+/// The requirements, with what each wants in words: made once, if at all, and shared by all that is said of signatures.
+struct Wants<'a>(Vec<Want<'a>>);
+
+struct Want<'a> {
+    rule: &'a RuleId,
+    requirement: &'a Requirement,
+    words: OnceCell<Wanted>,
+}
+
+impl<'a> Wants<'a> {
+    fn of(question: &Question<'a>) -> Self {
+        let want = |requirement| Want { rule: question.rule, requirement, words: OnceCell::new() };
+        Self(question.requirements.all.iter().map(want).collect())
+    }
+}
+
+impl Want<'_> {
+    fn wanted(&self) -> Wanted {
+        self.words.get_or_init(|| wanted(self.rule, self.requirement)).clone()
+    }
+}
+
+fn wanted(rule: &RuleId, requirement: &Requirement) -> Wanted {
     let signers = requirement.signed_by.iter().map(|signer| {
         (signer.name.clone(), signer.certificates.iter().map(|certificate| certificate.fingerprint()).collect())
     });
-    Wanted { rule: question.rule.clone(), signers: signers.collect() }
+    Wanted { rule: rule.clone(), signers: signers.collect() }
 }
 
 /// What people are told of a signature: it counts if it does for any requirement.
-fn examined(question: &Question<'_>, judged: Judged) -> ExaminedSignature {
-    let mut outcome: Result<(), (&Requirement, Fault)> = Ok(());
-    for requirement in &question.requirements.all {
-        match weigh(question, requirement, &judged) {
+fn examined(question: &Question<'_>, wants: &Wants<'_>, judged: Judged) -> ExaminedSignature {
+    let mut outcome: Result<(), (&Want<'_>, Fault)> = Ok(());
+    for want in &wants.0 {
+        match weigh(question, want.requirement, &judged) {
             Ok(_) => {
                 outcome = Ok(());
                 break;
             }
             Err(fault) => match &outcome {
                 Err((_, known)) if known.closeness() >= fault.closeness() => {}
-                _ => outcome = Err((requirement, fault)),
+                _ => outcome = Err((want, fault)),
             },
         }
     }
@@ -670,7 +699,7 @@ fn examined(question: &Question<'_>, judged: Judged) -> ExaminedSignature {
         signed_at: judged.signed_at,
         identity,
         digest,
-        outcome: outcome.map_err(|(requirement, fault)| fault.refusal(requirement, wanted(question, requirement))),
+        outcome: outcome.map_err(|(want, fault)| fault.refusal(want.requirement, want.wanted())),
     }
 }
 

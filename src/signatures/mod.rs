@@ -7,16 +7,16 @@ mod extension;
 mod lookaside;
 pub mod registries_d;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
-use tokio::time::Instant;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, timeout_at};
 
 use crate::configuration::SignatureSource;
-use crate::gate::FindSignatures;
+use crate::gate::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
-use crate::registry::{Blocking, Budget, Client};
+use crate::registry::{Blocking, Budget, Client, shown};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
 
@@ -49,6 +49,8 @@ pub struct Finder {
 
 /// Folders that are read at once; one on a network may hang.
 const FOLDERS_AT_ONCE: usize = 16;
+/// How long sources are waited for once another has signatures, before what is there may suffice.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What one source has.
 #[derive(Default)]
@@ -89,16 +91,77 @@ impl Finder {
 #[async_trait]
 impl FindSignatures for Finder {
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
-        let budget = Budget::until(deadline);
+        self.find_early(repository, digest, deadline, &|_| {}).await
+    }
+
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
+        let (began, budget) = (Instant::now(), Budget::until(deadline));
         let sources = self.sources.sources(repository);
-        let all = join_all(sources.iter().map(|source| self.ask(source, repository, &digest, budget))).await;
+        let mut all: Vec<Option<Found>> = sources.iter().map(|_| None).collect();
+        let mut asking: FuturesUnordered<_> = sources
+            .iter()
+            .enumerate()
+            .map(|(place, source)| {
+                let digest = &digest;
+                async move { (place, self.ask(source, repository, digest, budget).await) }
+            })
+            .collect();
+        // Once one has signatures, the others are late after a while; that is told once.
+        let (mut late, mut told) = (None, false);
+        loop {
+            let next = match late {
+                Some(late) if !told => timeout_at(late, asking.next()).await,
+                _ => Ok(asking.next().await),
+            };
+            match next {
+                Ok(Some((place, found))) => {
+                    if late.is_none() && !found.signatures.is_empty() {
+                        late = Some(Instant::now() + PATIENCE);
+                    }
+                    all[place] = Some(found);
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    told = true;
+                    let after = began.elapsed();
+                    let mut so_far = FoundSignatures::default();
+                    for (source, found) in sources.iter().zip(&all) {
+                        match found {
+                            Some(Found { signatures, asked }) => {
+                                so_far.signatures.extend_from_slice(signatures);
+                                so_far.asked.extend_from_slice(asked);
+                            }
+                            None => so_far.asked.push(is_late(source, repository, after)),
+                        }
+                    }
+                    early(Arc::new(so_far));
+                }
+            }
+        }
         let mut found = FoundSignatures::default();
-        for Found { signatures, asked } in all {
+        for Found { signatures, asked } in all.into_iter().flatten() {
             found.signatures.extend(signatures);
             found.asked.extend(asked);
         }
         Arc::new(found)
     }
+}
+
+/// A source that has not answered yet.
+fn is_late(source: &SignatureSource, repository: &Repository, after: Duration) -> AskedSource {
+    let (registry, url): (Box<str>, Box<str>) = match source {
+        SignatureSource::RegistryExtension => (repository.host().into(), repository.as_str().into()),
+        SignatureSource::Extension(url) | SignatureSource::Lookaside(url) => {
+            (url.host_str().unwrap_or("the folder").into(), shown(url))
+        }
+    };
+    AskedSource { url: Arc::from(&*url), outcome: Err(LookupError::TimedOut { registry, url, after }) }
 }
 
 /// The URL of a failed request.

@@ -32,11 +32,13 @@ pub enum Refusal {
         /// Its reason.
         reason: Arc<str>,
     },
-    /// A pod must name the verified digest.
-    #[error("it is not pinned to the digest that rule {rule} verified")]
+    /// A pod must name the digest that was decided about.
+    #[error("{why}")]
     NotPinned {
-        /// The rule that requires signatures.
-        rule: RuleId,
+        /// Why.
+        why: Unpinned,
+        /// The digest that its tag names now, and that it may be pinned to.
+        digest: Digest,
     },
     /// There is no signature.
     #[error("no signature ({0})")]
@@ -244,6 +246,39 @@ pub enum LookupError {
     },
 }
 
+/// Why an image must name its digest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unpinned {
+    /// Signatures are of a digest.
+    #[error("it is not pinned to the digest that rule {rule} verified")]
+    Verified {
+        /// The rule that requires them.
+        rule: RuleId,
+    },
+    /// A rule allows it, and for another digest another rule might hold.
+    #[error("it is not pinned to the digest for which rule {rule} allows it")]
+    Allowed {
+        /// The rule.
+        rule: RuleId,
+    },
+    /// What holds for the digest that its tag names now lets it run, but something stricter may hold for the next.
+    #[error("it is not pinned, and {} the next digest that its tag names", may_fall_under(rule.as_ref()))]
+    MayFallUnder {
+        /// The rule; nothing: no rule might cover it.
+        rule: Option<RuleId>,
+    },
+    /// An exemption is for one digest.
+    #[error("it is not pinned to the digest that exemption {exemption} is for")]
+    Exempted {
+        /// The exemption.
+        exemption: RuleId,
+    },
+}
+
+fn may_fall_under(rule: Option<&RuleId>) -> String {
+    rule.map_or_else(|| "no rule may cover".to_owned(), |rule| format!("rule {rule} may refuse"))
+}
+
 /// What a rule wants, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -436,7 +471,15 @@ impl Refusal {
         let mut facts = match self {
             Self::NoPolicy { namespace } => json!({ "namespace": namespace }),
             Self::DeniedByPolicy { rule, reason } => json!({ "rule": rule.as_str(), "reason": reason }),
-            Self::NotPinned { rule } => json!({ "rule": rule.as_str() }),
+            Self::NotPinned { why, digest } => {
+                let mut facts = json!({ "why": why.to_string(), "digest": digest.to_string() });
+                match why {
+                    Unpinned::Verified { rule } | Unpinned::Allowed { rule } => facts["rule"] = rule.as_str().into(),
+                    Unpinned::MayFallUnder { rule } => facts["rule"] = rule.as_ref().map(RuleId::as_str).into(),
+                    Unpinned::Exempted { exemption } => facts["exemption"] = exemption.as_str().into(),
+                }
+                facts
+            }
             Self::UntrustedKey { signed_by, .. } => {
                 json!({ "signedBy": signed_by.iter().map(ToString::to_string).collect::<Vec<_>>() })
             }
@@ -500,9 +543,13 @@ impl Refusal {
             }
             Self::NoPolicy { namespace: None } => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
             Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
-            Self::NotPinned { .. } => {
-                "Name it with its digest (name@sha256:...), or create the pod again: the gate pins what it can verify."
-                    .to_owned()
+            Self::NotPinned { digest, .. } => {
+                let pinned = Reference::for_image(image).map(|image| image.pinned(*digest).to_string());
+                let pinned = pinned.unwrap_or_else(|_| digest.to_string());
+                format!(
+                    "Create the pod again: the mutating webhook pins it. If that does not help, it is not registered, or \
+                     something takes the pin away; write {pinned}"
+                )
             }
             Self::Unsigned(wanted) | Self::UntrustedKey { wanted, .. } | Self::WrongDigest { wanted, .. } => {
                 format!("Sign it with: {}", wanted.sign(image, &[]))

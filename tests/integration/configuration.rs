@@ -195,6 +195,21 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
             "file:///path",
         ),
         (
+            "registries: [{scope: a.example.com, signatures: [{extension: {url: \"https://store_1.example.com\"}}]}]\n",
+            "3:68: no image can be at this URL's host and port",
+            "without '_'",
+        ),
+        (
+            "registries: [{scope: a.example.com, signatures: [{extension: {url: \"https://store.example.com.\"}}]}]\n",
+            "3:68: no image can be at this URL's host and port",
+            "without a dot at its end",
+        ),
+        (
+            "registries: [{scope: a.example.com, signatures: [{lookaside: {url: \"https://index.docker.io/x\"}}]}]\n",
+            "3:68: no image can be at this URL's host and port",
+            "no host of Docker Hub's",
+        ),
+        (
             "registries: [{scope: a.example.com, tokenRealms: [\"http://a.example.com\"]}]\n",
             "3:51: a URL with the scheme \"http\"",
             "https://host",

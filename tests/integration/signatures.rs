@@ -226,6 +226,32 @@ async fn a_source_that_fails_does_not_hide_what_another_has() {
     };
 }
 
+#[tokio::test]
+async fn what_one_source_has_is_told_while_another_hangs() {
+    let folder = Scratch::new();
+    folder.write(&format!("acme/web@sha256={}/signature-1", digest().hex()), MESSAGE);
+    let hanging = Liar::start(|_| Reply::Drip(Vec::from("HTTP/1.1 200 OK\r\nx: ")));
+    let url = format!("http://{}/", hanging.host());
+    let sources = vec![
+        SignatureSource::Extension(Url::parse(&url).unwrap()),
+        SignatureSource::Lookaside(Url::from_directory_path(folder.path()).unwrap()),
+    ];
+    let finder = Finder::new(Arc::new(client(vec![from("r.example.com", sources)])));
+    let repository = Repository::parse("r.example.com/acme/web").unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let early = |found| tell.send(found).unwrap();
+    let deadline = (Instant::now() + LONG).into();
+    let found = tokio::select! {
+        found = finder.find_early(&repository, digest(), deadline, &early) => panic!("it waits for both: {found:?}"),
+        found = told.recv() => found.unwrap(),
+    };
+    assert_eq!(found.signatures.len(), 1);
+    let [hanging, folder] = &found.asked[..] else { panic!("{found:?}") };
+    assert_eq!(&*hanging.url, url);
+    assert!(matches!(hanging.outcome, Err(LookupError::TimedOut { .. })), "{hanging:?}");
+    assert!(matches!(folder.outcome, Ok(1)), "{folder:?}");
+}
+
 /// A web server with a lookaside tree; what is asked for is found by its number.
 fn tree(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Liar {
     Liar::start(move |asked| {

@@ -109,8 +109,15 @@ async fn what_runs_as_written_must_name_the_verified_digest() {
     scene.world.sign(&key, digest, WEB);
     let decision = scene.decide_run(WEB).await;
     assert_eq!(said(&decision), "not-pinned");
-    assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "what to write is known");
-    assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "verified");
+    assert_eq!(
+        denial(&decision),
+        format!(
+            "it is not pinned to the digest that rule test/{ACME} verified. \
+             Create the pod again: the mutating webhook pins it. If that does not help, it is not registered, or \
+             something takes the pin away; write {WEB}@{digest}"
+        )
+    );
+    assert_eq!(said(&scene.decide_run(&format!("{WEB}@{digest}")).await), "verified");
 
     let scene = Scene::with(rules(), |choices| choices.settings.pin_required = false);
     let digest = scene.world.image(WEB, "one");
@@ -211,7 +218,9 @@ async fn an_exemption_for_a_digest_holds_for_that_digest_alone() {
     let decision = scene.decide(WEB).await;
     assert_eq!(said(&decision), "exempted(unsigned)");
     assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "or the node might pull another");
-    assert_eq!(said(&scene.decide_run(WEB).await), "not-pinned");
+    let unpinned = denial(&scene.decide_run(WEB).await);
+    assert!(unpinned.starts_with("it is not pinned to the digest that exemption test/legacy is for. "), "{unpinned}");
+    assert!(unpinned.ends_with(&format!("; write {WEB}@{digest}")), "{unpinned}");
     assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "exempted(unsigned)");
     scene.world.image(WEB, "two");
     assert_eq!(said(&scene.decide(WEB).await), "unsigned");
@@ -236,7 +245,9 @@ async fn a_tag_falls_under_the_rule_for_the_digest_that_it_names() {
     let decision = scene.decide(WEB).await;
     assert_eq!(said(&decision), "allowed_by_rule");
     assert_eq!(pinned(&decision), format!("{WEB}@{good}"), "allowed because of its digest");
-    assert_eq!(said(&scene.decide_run(WEB).await), "not-pinned");
+    let unpinned = denial(&scene.decide_run(WEB).await);
+    let expected = format!("it is not pinned to the digest for which rule test/{ACME} allows it. ");
+    assert!(unpinned.starts_with(&expected), "{unpinned}");
     scene.world.image(WEB, "bad");
     assert_eq!(said(&scene.decide(WEB).await), "denied-by-policy");
     // policy.json's scopes match what was asked for.
@@ -299,6 +310,41 @@ async fn each_failure_of_a_registry_refuses_with_its_code() {
     ] {
         scene.world.registry_fails(Some(error));
         assert_eq!(said(&scene.decide(WEB).await), expected);
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_the_facts_of_a_refusal() {
+    let (log, key) = (Log::default(), Key::new("acme"));
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    for mode in [Mode::Enforce, Mode::Warn] {
+        let rules = cluster(layer(vec![(ACME, None, signed_by(&key))]));
+        let scene = Scene::with(rules, |choices| choices.settings.mode = mode);
+        let (registry, url) = ("registry.example.com".into(), "https://registry.example.com/v2/asked".into());
+        scene.world.registry_fails(Some(LookupError::Misbehaved { registry, url, what: "endless body".into() }));
+        scene.decide(WEB).await;
+        let line = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+        for part in
+            [WEB, "registry-misbehaved", r#""url":"https://registry.example.com/v2/asked""#, r#""why":"endless body""#]
+        {
+            assert!(line.contains(part), "{part} is missing in {line}");
+        }
     }
 }
 

@@ -259,7 +259,11 @@ impl Scene {
 
     /// Decides about an image that will run as it is written.
     pub(super) async fn decide_run(&self, text: &str) -> Decision {
-        self.decide_at(None, text, true, at(NOW)).await
+        self.decide_run_in(None, text).await
+    }
+
+    pub(super) async fn decide_run_in(&self, namespace: Option<&str>, text: &str) -> Decision {
+        self.decide_at(namespace, text, true, at(NOW)).await
     }
 
     pub(super) async fn decide_at(&self, namespace: Option<&str>, text: &str, runs: bool, now: Timestamp) -> Decision {
@@ -294,6 +298,14 @@ pub(super) fn said(decision: &Decision) -> String {
 
 pub(super) fn pinned(decision: &Decision) -> String {
     decision.pinned.as_ref().map_or_else(String::new, ToString::to_string)
+}
+
+/// What a denial of [`WEB`] says, from its reason on.
+pub(super) fn denial(decision: &Decision) -> String {
+    match &decision.verdict {
+        Ok(verdict) => panic!("it runs: {verdict:?}"),
+        Err(refusal) => format!("{refusal}. {}", refusal.next_step(WEB)),
+    }
 }
 
 /// A policy with one layer.

@@ -537,6 +537,17 @@ fn while_a_source_fails_the_absence_of_a_signature_proves_nothing() {
 }
 
 #[test]
+fn what_a_rule_wants_is_there_once_however_many_signatures_there_are() {
+    let (key, other) = (Key::new("acme"), Key::new("other"));
+    let content = |reference: &str| other.sign(&payload(reference, DIGEST), at(SIGNED));
+    let examination = by(&key).with(&[content(IMAGE), content("registry.example.com/acme/web:2")]);
+    let refusals = examination.signatures.iter().filter_map(|one| one.outcome.as_ref().err());
+    let all: Vec<_> = refusals.chain(examination.result.as_ref().err()).filter_map(Refusal::wanted).collect();
+    assert_eq!(all.len(), 3);
+    assert!(all.iter().all(|wanted| Arc::ptr_eq(&wanted.signers, &all[0].signers)));
+}
+
+#[test]
 fn a_thousand_bad_signatures_beside_a_good_one_do_no_harm() {
     let (key, other) = (Key::new("acme"), Key::new("other"));
     let mut signatures: Vec<Vec<u8>> = Vec::new();
