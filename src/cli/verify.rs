@@ -110,7 +110,7 @@ async fn decide(
         now: Timestamp::now(),
         deadline: Instant::now() + DEADLINE,
     };
-    let decision = gate.decide(&admission).await.into_iter().next();
+    let decision = gate.decide(&admission).await.map_err(Failure::undecided)?.into_iter().next();
     decision.ok_or_else(|| Failure::undecided("the gate gave no answer"))
 }
 

@@ -112,7 +112,7 @@ pub struct Settings {
     pub mode: Mode,
     /// Whether a pod must name the digest of an image that must be signed.
     pub pin_required: bool,
-    /// The most images of one review.
+    /// The most images of one review, identical ones too.
     pub images_per_review: usize,
     /// The most signatures tried for one image.
     pub signatures_per_image: usize,
@@ -190,15 +190,22 @@ impl Gate {
     /// then is refused as `deadline-exceeded`, and the answers that were ready are kept.
     ///
     /// Dropping the future is safe: what it waits for goes on for the others who wait for it.
-    pub async fn decide(&self, admission: &Admission<'_>) -> Vec<Decision> {
-        let (different, places) = different(admission.images);
-        if different.len() > self.settings.images_per_review {
-            let refusal = Refusal::TooManyImages { found: different.len(), limit: self.settings.images_per_review };
-            let policy = self.policy.get();
-            let decision = decide::without_reference(self, &policy, admission, refusal);
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyImages`], of all of them together.
+    pub async fn decide(&self, admission: &Admission<'_>) -> Result<Vec<Decision>, Refusal> {
+        // Counted before anything is kept of them: many reviews may wait at once, each with all of its images.
+        let (found, limit) = (admission.images.len(), self.settings.images_per_review);
+        if found > limit {
+            let refusal = Refusal::TooManyImages { found, limit };
+            let decision = decide::without_reference(self, &self.policy.get(), admission, refusal);
             self.tell(admission, "(all)", &decision);
-            return vec![decision; places.len()];
+            return match decision.verdict {
+                Err(refusal) => Err(refusal),
+                Ok(_) => Ok(vec![decision; found]),
+            };
         }
+        let (different, places) = different(admission.images);
         let decisions = loop {
             let policy = self.policy.get();
             let decisions = self.decide_different(&policy, admission, &different).await;
@@ -211,9 +218,9 @@ impl Gate {
             self.tell(admission, image.text, decision);
         }
         if different.len() == places.len() {
-            return decisions;
+            return Ok(decisions);
         }
-        places.into_iter().map(|place| decisions[place].clone()).collect()
+        Ok(places.into_iter().map(|place| decisions[place].clone()).collect())
     }
 
     async fn decide_different(

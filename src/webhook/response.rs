@@ -453,8 +453,8 @@ mod tests {
     fn an_answer_is_bounded_however_many_images_and_whatever_their_names() {
         let name = format!("\u{1b}[2J\n{}", "n".repeat(200));
         let image = "Ünicode\n".repeat(100);
-        let images: Vec<_> = (0..10_000).map(|_| (name.as_str(), image.as_str())).collect();
-        let refusals = (0..10_000)
+        let images: Vec<_> = (0..1000).map(|_| (name.as_str(), image.as_str())).collect();
+        let refusals = (0..1000)
             .map(|_| {
                 Err(Refusal::InvalidReference(
                     Reference::for_image("UPPER/x").err().unwrap_or(crate::image::ReferenceError::Empty),
@@ -464,13 +464,13 @@ mod tests {
         let response = validated(&images, refusals);
         let message = response["status"]["message"].as_str().unwrap();
         assert!(message.len() < 40_000, "{}", message.len());
-        assert!(message.ends_with("... and 9984 more"), "{message}");
+        assert!(message.ends_with("... and 984 more"), "{message}");
         assert_eq!(message.lines().count(), 17);
         assert!(message.chars().all(|character| character == '\n' || !character.is_control()));
         assert!(response["auditAnnotations"]["images"].as_str().unwrap().len() < 5000);
 
         let refusal = || Box::new(no_policy());
-        let warned = (0..10_000)
+        let warned = (0..1000)
             .map(|_| Ok(Verdict::NotEnforced { mode: Mode::Warn, refusal: refusal(), digest: None }))
             .collect();
         let response = validated(&images, warned);
@@ -479,7 +479,7 @@ mod tests {
             response["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
         assert!(warnings.iter().all(|warning| warning.len() <= 256));
         assert!(warnings.iter().map(|warning| warning.len()).sum::<usize>() <= 4096);
-        assert_eq!(*warnings.last().unwrap(), "... and 9985 more images with warnings");
+        assert_eq!(*warnings.last().unwrap(), "... and 985 more images with warnings");
     }
 
     #[test]

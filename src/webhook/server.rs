@@ -68,7 +68,7 @@ fn server<D: Decide>(
     metrics: Arc<Metrics>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<actix_web::dev::Server> {
-    let Settings { connections_per_worker, client_timeout, stop_within, workers, .. } = settings;
+    let Settings { connections_per_worker, handshake_within, head_within, stop_within, workers, .. } = settings;
     let state =
         web::Data::new(State { gate, settings, metrics, running: Bounded::default(), bytes: Bounded::default() });
     let server = HttpServer::new(move || {
@@ -80,10 +80,13 @@ fn server<D: Decide>(
     })
     .workers(workers)
     .max_connections(connections_per_worker)
+    // actix's name for TLS handshakes at once, of one worker. Its default, 256, lets a few hundred connections that say
+    // nothing keep everybody else from being accepted.
+    .max_connection_rate(connections_per_worker)
     .tcp_nodelay(true)
     .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(client_timeout)
-    .tls_handshake_timeout(client_timeout)
+    .client_request_timeout(head_within)
+    .tls_handshake_timeout(handshake_within)
     .shutdown_signal(stop)
     .shutdown_timeout(stop_within.as_secs().max(1))
     .listen_rustls_0_23(listener, tls)?
@@ -139,7 +142,10 @@ async fn answer<D: Decide>(
     if !is_json(&request) {
         return malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a review has the Content-Type application/json");
     }
-    let body = match timeout_at(deadline, receive(&request, payload, settings, &mut held)).await {
+    // An API server sends a review at once. Whoever does not must not hold the room of others for as long as a review may
+    // take.
+    let arrived = Instant::now() + settings.receive_within.min(time / 2);
+    let body = match timeout_at(arrived, receive(&request, payload, settings, &mut held)).await {
         Ok(Ok(body)) => body,
         Ok(Err(problem)) => {
             let (status, why) = problem.answer(settings);
@@ -242,7 +248,7 @@ async fn admit<D: Decide>(
     };
     timeout_at(deadline + GRACE, state.gate.decide(&admission))
         .await
-        .map_err(|_| Refusal::DeadlineExceeded { after: time })
+        .unwrap_or(Err(Refusal::DeadlineExceeded { after: time }))
 }
 
 /// The time for a review: the configuration's, or less where the caller (`?timeout=10s`) waits less.
@@ -280,6 +286,9 @@ impl NoBody {
     }
 }
 
+/// Reviews up to here are the usual ones; a part of the room for all is theirs alone.
+const USUAL_BYTES: usize = 256 << 10;
+
 /// Receives a body within the bounds of one review and of all.
 async fn receive(
     request: &HttpRequest,
@@ -301,7 +310,8 @@ async fn receive(
         if length > settings.review_bytes {
             return Err(NoBody::TooLarge);
         }
-        if !held.take(chunk.len(), settings.bytes_at_once) {
+        let room = if length > USUAL_BYTES { settings.bytes_at_once / 4 * 3 } else { settings.bytes_at_once };
+        if !held.take(chunk.len(), room) {
             return Err(NoBody::Overloaded);
         }
         if first.is_empty() {
