@@ -131,6 +131,9 @@ pub struct Admission<'a> {
     pub now: Timestamp,
     /// When an answer must be there.
     pub deadline: Instant,
+    /// Whether this decides: it is logged and counted then. A mutation asks about the same images before, maybe several
+    /// times, and about placeholders that never run.
+    pub is_final: bool,
 }
 
 /// One image in an object under review.
@@ -244,7 +247,7 @@ impl Gate {
         decisions.into_iter().map(|(_, decision)| decision).collect()
     }
 
-    /// Counts a decision, and logs it where the image would not run by itself.
+    /// Counts a final decision, and logs it where the image would not run by itself.
     fn tell(&self, admission: &Admission<'_>, text: &str, decision: &Decision) {
         let rule = decision.rule.as_ref().map_or("", RuleId::as_str);
         let (label, refusal) = match &decision.verdict {
@@ -252,9 +255,11 @@ impl Gate {
             Err(refusal) => ("refused", Some(refusal)),
         };
         let code = refusal.map_or("", |refusal| refusal.code().as_str());
-        self.metrics.image(label, code, rule, decision.mode.as_str());
-        if let Ok(Verdict::Exempted { exemption, .. }) = &decision.verdict {
-            self.metrics.exemption_used(exemption.id.as_str());
+        if admission.is_final {
+            self.metrics.image(label, code, rule, decision.mode.as_str());
+            if let Ok(Verdict::Exempted { exemption, .. }) = &decision.verdict {
+                self.metrics.exemption_used(exemption.id.as_str());
+            }
         }
         let Some(refusal) = refusal else { return };
         let namespace = admission.namespace.unwrap_or("");
@@ -265,6 +270,9 @@ impl Gate {
             None => text.chars().take(LONGEST_LOGGED).collect::<String>().escape_debug().to_string(),
         };
         match &decision.verdict {
+            _ if !admission.is_final => {
+                tracing::debug!(%image, namespace, code, rule, mode, reason = %refusal, "image would not run by itself");
+            }
             Err(_) => tracing::warn!(%image, namespace, code, rule, mode, reason = %refusal, "image refused"),
             Ok(verdict) => {
                 tracing::info!(%image, namespace, code, rule, mode, reason = %refusal, verdict = verdict.label(), "image runs all the same");

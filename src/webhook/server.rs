@@ -209,7 +209,6 @@ async fn decide<D: Decide>(
     let decisions = match admit(pass, state, review, &images, deadline, time).await {
         Ok(decisions) => decisions,
         Err(refusal) => {
-            tracing::warn!(uid = %Outside(&review.uid, 128), code = refusal.code().as_str(), "review not decided");
             return match pass {
                 Pass::Mutate => response::mutation(review, &[]),
                 Pass::Validate => response::refused(review, &refusal),
@@ -234,9 +233,13 @@ async fn admit<D: Decide>(
     if images.to_decide.is_empty() {
         return Ok(Vec::new());
     }
+    let undecided = |refusal: Refusal| {
+        tracing::warn!(uid = %Outside(&review.uid, 128), code = refusal.code().as_str(), ?pass, "review not decided");
+        Err(refusal)
+    };
     let mut running = Held { of: &state.running, taken: 0 };
     if !running.take(1, state.settings.reviews_at_once) {
-        return Err(Refusal::Overloaded);
+        return undecided(Refusal::Overloaded);
     }
     let runs_as_written = pass == Pass::Validate && images.carrier.is_pod;
     let uses: Vec<_> = images.to_decide.iter().map(|place| ImageUse { text: &place.image, runs_as_written }).collect();
@@ -245,10 +248,11 @@ async fn admit<D: Decide>(
         images: &uses,
         now: Timestamp::now(),
         deadline,
+        is_final: pass == Pass::Validate,
     };
     timeout_at(deadline + GRACE, state.gate.decide(&admission))
         .await
-        .unwrap_or(Err(Refusal::DeadlineExceeded { after: time }))
+        .unwrap_or_else(|_| undecided(Refusal::DeadlineExceeded { after: time }))
 }
 
 /// The time for a review: the configuration's, or less where the caller (`?timeout=10s`) waits less.

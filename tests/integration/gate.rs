@@ -56,7 +56,7 @@ impl Scene {
     async fn decide(&self, text: &str) -> Decision {
         let images = [ImageUse { text, runs_as_written: false }];
         let (now, deadline) = (Timestamp::now(), Instant::now() + Duration::from_mins(1));
-        let admission = Admission { namespace: None, images: &images, now, deadline };
+        let admission = Admission { namespace: None, images: &images, now, deadline, is_final: true };
         self.gate.decide(&admission).await.expect("one image is not too many").remove(0)
     }
 

@@ -343,7 +343,10 @@ async fn a_registry_that_ignores_the_deadline_does_not_hold_up_the_answer() {
     let by_digest = format!("{WEB}@{}", Digest::sha256(b"one"));
     let images = [WEB, &by_digest].map(|text| ImageUse { text, runs_as_written: false });
     let deadline = Instant::now() + Duration::from_secs(8);
-    let decisions = gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await.unwrap();
+    let decisions = gate
+        .decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true })
+        .await
+        .unwrap();
     assert_eq!(Instant::now(), deadline);
     assert!(decisions.iter().all(|decision| said(decision) == "deadline-exceeded"));
 }

@@ -94,7 +94,7 @@ impl Server {
     }
 
     pub(super) fn start_with(settings: Settings, client_ca: Option<&str>) -> Self {
-        Self::start_before(None, settings, client_ca)
+        Self::start_before(None, Arc::default(), settings, client_ca)
     }
 
     /// With the real gate, of this configuration and with this policy.
@@ -106,11 +106,12 @@ impl Server {
         let policy = file(&format!("{head}ClusterSealPolicy\nmetadata: {{name: test}}\nspec:\n{policy}"));
         let policy = policy::load(&[policy], &mut |_| panic!("no key is needed")).unwrap();
         let current = Arc::new(CurrentPolicy::new(policy));
-        let gate = startup::engine(&configuration, current, None, Arc::default()).unwrap();
-        Self::start_before(Some(gate), Settings { workers: 2, ..Settings::new(&configuration) }, None)
+        let metrics = Arc::new(Metrics::new());
+        let gate = startup::engine(&configuration, current, None, Arc::clone(&metrics)).unwrap();
+        Self::start_before(Some(gate), metrics, Settings { workers: 2, ..Settings::new(&configuration) }, None)
     }
 
-    fn start_before(real: Option<Gate>, settings: Settings, client_ca: Option<&str>) -> Self {
+    fn start_before(real: Option<Gate>, metrics: Arc<Metrics>, settings: Settings, client_ca: Option<&str>) -> Self {
         let folder = TempDir::new().unwrap();
         let client_ca = client_ca.map(|pem| {
             let path = folder.path().join("client-ca.crt");
@@ -125,7 +126,6 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let gate = Arc::new(FakeGate { real, begun: Notify::new(), open: Semaphore::new(0), asked: Mutex::default() });
-        let metrics = Arc::new(Metrics::new());
         let (stop, stopped) = oneshot::channel();
         let server = {
             let (gate, metrics, config) = (Arc::clone(&gate), Arc::clone(&metrics), tls.server_config());
