@@ -384,8 +384,8 @@ impl Code {
         }
     }
 
-    /// Whether the same question may have another answer soon. Then a denial tells controllers to try again.
-    pub fn is_transient(self) -> bool {
+    /// Whether it says nothing of the image, because somebody who knows could not be asked.
+    pub fn is_undecided(self) -> bool {
         matches!(
             self,
             Self::RegistryUnauthorized
@@ -394,6 +394,17 @@ impl Code {
                 | Self::DeadlineExceeded
                 | Self::Overloaded
         )
+    }
+
+    /// Whether the same question may have another answer soon. Then a denial tells clients to try again.
+    pub fn is_transient(self) -> bool {
+        match self {
+            // Docker Hub answers so to every misspelt name, and nobody gets credentials within seconds.
+            Self::RegistryUnauthorized => false,
+            // What kept the mutation from pinning is over in a moment, as a rule.
+            Self::NotPinned => true,
+            code => code.is_undecided(),
+        }
     }
 }
 
@@ -501,7 +512,9 @@ impl Refusal {
             Self::NoPolicy { namespace: None } => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
             Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
             Self::NotPinned { .. } => {
-                "Name it with its digest (name@sha256:...), or create the pod again: the gate pins what it can verify."
+                "Create the pod again: the mutating webhook pins what verifies. If that does not \
+                help, it is not registered, or something takes the pin away; name the image with its digest \
+                (name@sha256:...)."
                     .to_owned()
             }
             Self::Unsigned(wanted) | Self::UntrustedKey { wanted, .. } | Self::WrongDigest { wanted, .. } => {
@@ -647,7 +660,8 @@ impl LookupError {
             Self::ManifestUnknown { .. } => "Push the image, or correct its name.",
             Self::UnsupportedManifest { .. } => "Push it again with a current tool.",
             Self::Unauthorized { .. } => {
-                "Give the gate credentials that may pull it (registries, credentials in its configuration)."
+                "Correct its name, or give the gate credentials that may pull it (registries, credentials in its \
+                 configuration)."
             }
             Self::Unavailable { .. } | Self::TimedOut { .. } => {
                 "Try again; if it lasts, see whether the gate can reach the registry."

@@ -32,9 +32,10 @@ const LONGEST_NAME: usize = 80;
 const LONGEST_IMAGE: usize = 300;
 /// When to ask again. client-go asks ten times, so that the longest wait of its user is ten times that.
 const AFTER_OVERLOAD: Duration = Duration::from_secs(1);
+const AFTER_NOT_PINNED: Duration = Duration::from_secs(1);
 const AFTER_TROUBLE: Duration = Duration::from_secs(3);
-/// No registry makes controllers wait longer.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// No registry makes clients wait longer.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -199,7 +200,7 @@ fn answer(verdict: &'static str, response: Response<'_>) -> Answer {
 enum Severity {
     /// Another gate, or the same a little later, may answer.
     Overloaded,
-    /// A registry is in trouble; asking again makes sense then.
+    /// A registry is in trouble, or the mutation was; asking again makes sense then.
     Trouble(Duration),
     /// Asking again makes no sense.
     Permanent,
@@ -209,6 +210,7 @@ impl Severity {
     fn of<'a>(refusals: impl Iterator<Item = &'a Refusal>) -> Self {
         let of = |refusal: &Refusal| match (refusal.code(), refusal) {
             (Code::Overloaded, _) => Self::Overloaded,
+            (Code::NotPinned, _) => Self::Trouble(AFTER_NOT_PINNED),
             (_, Refusal::Lookup(LookupError::Unavailable { retry_after: Some(after), .. })) => {
                 Self::Trouble((*after).clamp(AFTER_TROUBLE, LONGEST_WAIT))
             }
@@ -367,6 +369,14 @@ mod tests {
         LookupError::Unavailable { registry: "r".into(), url: "u".into(), cause: "down".into(), retry_after }.into()
     }
 
+    fn not_pinned() -> Refusal {
+        Refusal::NotPinned { rule: RuleId::new("production", "acme") }
+    }
+
+    fn unauthorized() -> Refusal {
+        LookupError::Unauthorized { registry: "r".into(), url: "u".into(), status: 401, with_credentials: false }.into()
+    }
+
     fn allow() -> Verdict {
         Verdict::AllowedByRule { rule: RuleId::new("production", "acme"), reason: "trusted".into() }
     }
@@ -415,10 +425,15 @@ mod tests {
         };
         assert_eq!(status(vec![Refusal::Overloaded]), (429, Some(1)));
         assert_eq!(status(vec![unavailable(None), Refusal::Overloaded]), (503, Some(3)));
-        assert_eq!(status(vec![unavailable(Some(20)), unavailable(None)]), (503, Some(20)));
-        assert_eq!(status(vec![unavailable(Some(86_400))]), (503, Some(60)));
+        assert_eq!(status(vec![unavailable(Some(8)), unavailable(None)]), (503, Some(8)));
+        assert_eq!(status(vec![unavailable(Some(86_400))]), (503, Some(10)));
         assert_eq!(status(vec![Refusal::DeadlineExceeded { after: Duration::from_secs(8) }]), (503, Some(3)));
         assert_eq!(status(vec![unavailable(None), no_policy(), Refusal::Overloaded]), (403, None));
+        // Whatever kept the mutation from pinning may be over; credentials don't come by waiting.
+        assert_eq!(status(vec![not_pinned()]), (503, Some(1)));
+        assert_eq!(status(vec![not_pinned(), Refusal::Overloaded, unavailable(None)]), (503, Some(3)));
+        assert_eq!(status(vec![not_pinned(), no_policy()]), (403, None));
+        assert_eq!(status(vec![unauthorized()]), (403, None));
     }
 
     #[test]

@@ -189,8 +189,13 @@ impl World {
     /// The API server's own answer to a pod with this image: status, `Retry-After`, body. kubectl would try again ten times
     /// where that is asked for.
     pub(super) fn post_pod(&self, name: &str, image: &str) -> (u16, Option<String>, Value) {
+        self.post(&self.pod(name, image))
+    }
+
+    /// The same to this pod.
+    pub(super) fn post(&self, pod: &Value) -> (u16, Option<String>, Value) {
         let path = format!("/api/v1/namespaces/{}/pods", self.namespace);
-        let pod = self.pod(name, image).to_string();
+        let pod = pod.to_string();
         self.runtime.block_on(async {
             let answer = self.cluster.post(&path, pod).await;
             let status = answer.status().as_u16();
