@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::image::{Digest, Reference, Scope};
 use crate::policy::{Action, Dialect, Layer, Mode, Rule};
-use crate::verdict::Refusal;
+use crate::verdict::{Refusal, Verdict};
 
 use super::layer::{Lift, Pass, Ruling, join};
 use super::verdicts::{Asked, Until, unexamined};
@@ -23,10 +23,25 @@ pub(super) async fn decide(
         Ok(reference) => {
             let until = Until::new(admission.now, admission.deadline);
             let unpinned = image.runs_as_written && gate.settings.pin_required && reference.digest().is_none();
-            Case { gate, policy, admission, image: reference, unpinned, until }.decide().await
+            let decision = Case { gate, policy, admission, image: reference, unpinned, until }.decide().await;
+            if image.runs_as_written && gate.settings.pin_required && !Reference::names_registry(image.text) {
+                without_registry_refused(decision)
+            } else {
+                decision
+            }
         }
         Err(error) => without_reference(gate, policy, admission, Refusal::InvalidReference(error)),
     }
+}
+
+/// Refuses an image that is written without its registry, if nothing but the rule for that registry lets it run. Where a
+/// node is set up to look through several, it is the first that has the name which counts. A digest that signatures prove is
+/// the same everywhere.
+fn without_registry_refused(mut decision: Decision) -> Decision {
+    if let (Ok(Verdict::AllowedByRule { rule, .. }), Mode::Enforce) = (&decision.verdict, decision.mode) {
+        decision.verdict = Err(Refusal::NotPinned { rule: rule.clone(), short_name: true });
+    }
+    decision
 }
 
 /// Refuses what no rule can be looked up for. It could fall under any rule, so the strictest mode of all holds.
@@ -45,9 +60,7 @@ pub(super) fn without_reference(
     }
     let verdict = match mode {
         Mode::Enforce => Err(refusal),
-        Mode::Warn | Mode::Audit => {
-            Ok(crate::verdict::Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: None })
-        }
+        Mode::Warn | Mode::Audit => Ok(Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: None }),
     };
     Decision { verdict, image: None, rule: None, mode, pinned: None, examinations: Vec::new() }
 }
@@ -189,7 +202,7 @@ impl Case<'_> {
         };
         // What was proven of a digest, or allowed because of it, holds only for a reference that names it.
         if self.unpinned && ruling.result.is_ok() && (ruling.proof.is_some() || chosen_by.is_some()) {
-            ruling.result = Err(Refusal::NotPinned { rule: rule.id.clone() });
+            ruling.result = Err(Refusal::NotPinned { rule: rule.id.clone(), short_name: false });
         }
         ruling.chosen_by = chosen_by;
         Some(ruling)
@@ -249,7 +262,7 @@ impl Case<'_> {
         // An exemption for one digest is none for whatever the tag names when the node pulls it.
         if self.unpinned {
             if let Some(rule) = &ruling.rule {
-                ruling.result = Err(Refusal::NotPinned { rule: rule.clone() });
+                ruling.result = Err(Refusal::NotPinned { rule: rule.clone(), short_name: false });
             }
             return (ruling, None);
         }

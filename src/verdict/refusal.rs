@@ -32,11 +32,13 @@ pub enum Refusal {
         /// Its reason.
         reason: Arc<str>,
     },
-    /// A pod must name the verified digest.
-    #[error("it is not pinned to the digest that rule {rule} verified")]
+    /// A pod must name the verified digest; or, where its rule lets it run unsigned, at least its registry.
+    #[error("{}", not_pinned_words(rule, *short_name))]
     NotPinned {
-        /// The rule that requires signatures.
+        /// The rule that lets it run, were it pinned.
         rule: RuleId,
+        /// Whether what is missing is the registry.
+        short_name: bool,
     },
     /// There is no signature.
     #[error("no signature ({0})")]
@@ -447,7 +449,7 @@ impl Refusal {
         let mut facts = match self {
             Self::NoPolicy { namespace } => json!({ "namespace": namespace }),
             Self::DeniedByPolicy { rule, reason } => json!({ "rule": rule.as_str(), "reason": reason }),
-            Self::NotPinned { rule } => json!({ "rule": rule.as_str() }),
+            Self::NotPinned { rule, short_name } => json!({ "rule": rule.as_str(), "shortName": short_name }),
             Self::UntrustedKey { signed_by, .. } => {
                 json!({ "signedBy": signed_by.iter().map(ToString::to_string).collect::<Vec<_>>() })
             }
@@ -511,7 +513,11 @@ impl Refusal {
             }
             Self::NoPolicy { namespace: None } => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
             Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
-            Self::NotPinned { .. } => {
+            Self::NotPinned { short_name: true, .. } => format!(
+                "Write it as {image}, or create the pod again: the mutating webhook writes it so. If that does not help, \
+                 it is not registered, or something changes the name back."
+            ),
+            Self::NotPinned { short_name: false, .. } => {
                 "Create the pod again: the mutating webhook pins what verifies. If that does not \
                 help, it is not registered, or something takes the pin away; name the image with its digest \
                 (name@sha256:...)."
@@ -611,6 +617,16 @@ fn age(age: Duration) -> String {
         format!("{}d", seconds / DAY)
     } else {
         humantime::format_duration(age).to_string()
+    }
+}
+
+fn not_pinned_words(rule: &RuleId, short_name: bool) -> String {
+    if short_name {
+        format!(
+            "its registry is not written, and a node may look for it in another than the one that rule {rule} allows"
+        )
+    } else {
+        format!("it is not pinned to the digest that rule {rule} verified")
     }
 }
 

@@ -370,7 +370,7 @@ mod tests {
     }
 
     fn not_pinned() -> Refusal {
-        Refusal::NotPinned { rule: RuleId::new("production", "acme") }
+        Refusal::NotPinned { rule: RuleId::new("production", "acme"), short_name: false }
     }
 
     fn unauthorized() -> Refusal {

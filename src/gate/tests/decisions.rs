@@ -90,7 +90,7 @@ async fn where_no_rule_covers_an_image_the_configured_mode_holds() {
 #[tokio::test]
 async fn what_a_rule_allows_or_denies_needs_no_registry() {
     let scene = Scene::new(cluster(layer(vec![("docker.io/library", None, allow()), ("docker.io", None, deny())])));
-    let allowed = scene.decide_run("nginx").await;
+    let allowed = scene.decide("nginx").await;
     assert_eq!(said(&allowed), "allowed_by_rule");
     assert_eq!(pinned(&allowed), "docker.io/library/nginx:latest", "under its canonical name");
     let digest = Digest::sha256(b"x");
@@ -123,6 +123,47 @@ async fn what_runs_as_written_must_name_the_verified_digest() {
     let decision = scene.decide_run(WEB).await;
     assert_eq!(said(&decision), "not_enforced(not-pinned)");
     assert!(matches!(decision.verdict, Ok(Verdict::NotEnforced { digest: Some(proven), .. }) if proven == digest));
+}
+
+#[tokio::test]
+async fn what_is_allowed_for_its_registry_must_name_it_to_run() {
+    let key = Key::new("acme");
+    let rules = || vec![("docker.io", None, allow()), ("docker.io/acme", None, signed_by(&key))];
+    let scene = Scene::new(cluster(layer(rules())));
+    let digest = scene.world.image("acme/web:1", "one");
+    scene.world.sign(&key, digest, "docker.io/acme/web:1");
+    for short in ["nginx", "nginx:1.2", "library/nginx", &format!("nginx@{digest}")] {
+        assert_eq!(said(&scene.decide(short).await), "allowed_by_rule", "{short}: it is written anew, or a template");
+        let decision = scene.decide_run(short).await;
+        assert_eq!(said(&decision), "not-pinned", "{short}");
+        let message = decision.verdict.unwrap_err().next_step(&decision.image.unwrap().to_string());
+        assert!(message.starts_with("Write it as docker.io/library/nginx"), "{message}");
+    }
+    for whole in ["docker.io/nginx", "docker.io/library/nginx:latest", "Index.Docker.io/library/nginx"] {
+        assert_eq!(said(&scene.decide_run(whole).await), "allowed_by_rule", "{whole}");
+    }
+    // A digest that is proven is the same image wherever it comes from.
+    assert_eq!(said(&scene.decide_run(&format!("acme/web:1@{digest}")).await), "verified");
+
+    for mode in [Mode::Warn, Mode::Audit] {
+        let scene = Scene::with(cluster(layer(rules())), |choices| choices.settings.mode = mode);
+        assert_eq!(said(&scene.decide_run("nginx").await), "allowed_by_rule", "{mode}");
+    }
+    let scene = Scene::with(cluster(layer(rules())), |choices| choices.settings.pin_required = false);
+    assert_eq!(said(&scene.decide_run("nginx").await), "allowed_by_rule");
+}
+
+#[tokio::test]
+async fn what_another_layer_refuses_is_refused_for_that_and_not_for_a_missing_registry() {
+    let policy = with_namespace(
+        layer(vec![("docker.io", None, allow())]),
+        "billing",
+        layer(vec![("docker.io/acme", None, signed_by(&Key::new("acme")))]),
+    );
+    let scene = Scene::new(policy);
+    scene.world.image("acme/web:1", "one");
+    let decision = scene.decide_at(Some("billing"), "acme/web:1", true, at(NOW)).await;
+    assert_eq!(said(&decision), "unsigned", "the mutation left it as it is for that");
 }
 
 #[tokio::test]

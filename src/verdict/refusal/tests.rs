@@ -26,7 +26,7 @@ fn examples() -> Vec<Refusal> {
     vec![
         Refusal::NoPolicy { namespace: None },
         Refusal::DeniedByPolicy { rule: RuleId::new("production", "no-hub"), reason: "use mirror.internal".into() },
-        Refusal::NotPinned { rule },
+        Refusal::NotPinned { rule, short_name: false },
         Refusal::Unsigned(wanted()),
         Refusal::UntrustedKey { signed_by: vec![key.clone()], wanted: wanted() },
         Refusal::WrongIdentity {
