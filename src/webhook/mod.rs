@@ -29,6 +29,10 @@ impl Decide for Gate {
     }
 }
 
+/// With the time in which a replica still serves after SIGTERM (five seconds, `startup::signals`), below the manifests'
+/// `terminationGracePeriodSeconds` of 30. A review with a longer deadline is cut off by it.
+const LONGEST_STOP: Duration = Duration::from_secs(20);
+
 /// Bounds of the server.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -61,7 +65,7 @@ impl Settings {
         let Webhook { deadline, .. } = configuration.webhook;
         let default = Self::default();
         let bytes_at_once = default.bytes_at_once.max(review_bytes.saturating_mul(2));
-        Self { review_bytes, bytes_at_once, deadline, stop_within: deadline, ..default }
+        Self { review_bytes, bytes_at_once, deadline, stop_within: deadline.min(LONGEST_STOP), ..default }
     }
 }
 
@@ -82,6 +86,26 @@ impl Default for Settings {
             head_within: Duration::from_secs(5),
             stop_within: deadline,
             workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{configuration, policy::SourceFile};
+
+    #[test]
+    fn a_stop_ends_within_the_grace_period_whatever_the_deadline() {
+        for (deadline, stop_within) in [("8s", 8), ("20s", 20), ("29s", 20)] {
+            let text = format!(
+                "apiVersion: sealgate.dev/v1\nkind: Configuration\nwebhook: {{deadline: {deadline}}}\n\
+                 limits: {{reviewBytes: 100MiB}}\n"
+            );
+            let file = SourceFile { name: "test.yaml".into(), folder: ".".into(), bytes: text.into() };
+            let settings = Settings::new(&configuration::load(&file).unwrap());
+            assert_eq!(settings.stop_within, Duration::from_secs(stop_within));
+            assert_eq!(settings.bytes_at_once, 200 << 20, "room for more than one of the largest reviews");
         }
     }
 }

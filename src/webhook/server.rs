@@ -16,7 +16,7 @@ use std::{
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
-    http::{Method, StatusCode, header},
+    http::{ConnectionType, Method, StatusCode, header},
     web::{self, Bytes, BytesMut},
 };
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
-use crate::operations::Metrics;
+use crate::operations::{Metrics, Readiness};
 use crate::verdict::Refusal;
 
 /// Longer than the 90 s after which Go's clients give up an idle connection: whoever closes first must be the API server.
@@ -43,7 +43,9 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// The gate ends by its deadline; this much later, it is ended.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`, then lets running reviews end for at most [`Settings::stop_within`].
+/// Serves until `stop`, then lets running reviews end for at most [`Settings::stop_within`]. While `readiness` says no,
+/// each answer closes its connection: what will be cut off soon must not be used again, or a review that is just being sent
+/// is lost, which Go's clients don't repeat.
 ///
 /// # Errors
 /// The listener can't be used.
@@ -53,9 +55,10 @@ pub async fn run<D: Decide>(
     gate: Arc<D>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let server = server(listener, tls, gate, settings, metrics, stop)?;
+    let server = server(listener, tls, gate, settings, metrics, readiness, stop)?;
     server.await
 }
 
@@ -66,11 +69,18 @@ fn server<D: Decide>(
     gate: Arc<D>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<actix_web::dev::Server> {
     let Settings { connections_per_worker, handshake_within, head_within, stop_within, workers, .. } = settings;
-    let state =
-        web::Data::new(State { gate, settings, metrics, running: Bounded::default(), bytes: Bounded::default() });
+    let state = web::Data::new(State {
+        gate,
+        settings,
+        metrics,
+        readiness,
+        running: Bounded::default(),
+        bytes: Bounded::default(),
+    });
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
@@ -106,15 +116,23 @@ struct State<D> {
     gate: Arc<D>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
     running: Bounded,
     bytes: Bounded,
 }
 
 fn endpoint<D: Decide>(path: &str, pass: Pass) -> actix_web::Resource {
     web::resource(path)
-        .route(web::post().to(move |state: web::Data<State<D>>, request: HttpRequest, payload: web::Payload| {
-            answer(pass, state, request, payload)
-        }))
+        .route(web::post().to(
+            move |state: web::Data<State<D>>, request: HttpRequest, payload: web::Payload| async move {
+                let readiness = Arc::clone(&state.readiness);
+                let mut response = answer(pass, state, request, payload).await;
+                if !readiness.get() {
+                    response.head_mut().set_connection_type(ConnectionType::Close);
+                }
+                response
+            },
+        ))
         .default_service(web::to(|request: HttpRequest| async move {
             let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "a review is sent with POST");
             response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST"));
@@ -135,7 +153,7 @@ async fn answer<D: Decide>(
     // Held until the answer is there.
     let mut held = Held { of: bytes, taken: 0 };
     let malformed = |status: StatusCode, why: &str| {
-        metrics.review("none", "malformed", Duration::ZERO);
+        metrics.malformed_review();
         tracing::warn!(peer = ?request.peer_addr(), status = status.as_u16(), why, "not a review");
         refuse(status, why)
     };

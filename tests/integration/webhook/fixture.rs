@@ -15,7 +15,7 @@ use sealgate::{
     configuration::{self, Certificate},
     gate::{Admission, CurrentPolicy, Decision, Gate},
     image::{Digest, Reference},
-    operations::Metrics,
+    operations::{Metrics, Readiness},
     policy::{self, Mode, RuleId, SourceFile},
     startup,
     tls::ServerTls,
@@ -83,6 +83,7 @@ pub(super) struct Server {
     pub(super) gate: Arc<FakeGate>,
     pub(super) tls: Arc<ServerTls>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) readiness: Arc<Readiness>,
     pub(super) folder: TempDir,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -126,20 +127,23 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let gate = Arc::new(FakeGate { real, begun: Notify::new(), open: Semaphore::new(0), asked: Mutex::default() });
+        let readiness = Arc::new(Readiness::default());
+        readiness.set(true);
         let (stop, stopped) = oneshot::channel();
         let server = {
             let (gate, metrics, config) = (Arc::clone(&gate), Arc::clone(&metrics), tls.server_config());
+            let readiness = Arc::clone(&readiness);
             async move {
                 let stop = async move {
                     let _ = stopped.await;
                 };
-                webhook::run(listener, config, gate, settings, metrics, stop).await.unwrap();
+                webhook::run(listener, config, gate, settings, metrics, readiness, stop).await.unwrap();
             }
         };
         let thread = std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(server);
         });
-        Self { address, gate, tls, metrics, folder, stop: Some(stop), thread: Some(thread) }
+        Self { address, gate, tls, metrics, readiness, folder, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(super) fn url(&self, path: &str) -> String {
