@@ -227,6 +227,23 @@ impl World {
         self.pinned(repository, tag, &pushed.digest)
     }
 
+    /// Pushes images that the policy does not let run; gives each with the code of its refusal.
+    pub(super) fn push_untrusted(&self) -> [(&'static str, &'static str); 5] {
+        self.push("acme/unsigned", "1", "nobody signed this");
+        self.push_signed_by(&self.stranger, "acme/stranger", "1", None);
+        self.push_signed_by(&self.release, "acme/repository", "1", Some(&self.image("acme/other:1")));
+        self.push_signed_by(&self.release, "acme/tag", "1", Some(&self.image("acme/tag:2")));
+        self.push_signed("acme/moved", "1");
+        self.push("acme/moved", "1", "what the tag was moved to");
+        [
+            ("acme/unsigned:1", "unsigned"),
+            ("acme/stranger:1", "untrusted-key"),
+            ("acme/repository:1", "wrong-identity"),
+            ("acme/tag:1", "wrong-identity"),
+            ("acme/moved:1", "unsigned"),
+        ]
+    }
+
     pub(super) fn sign(&self, key: &str, repository: &str, tag: &str, identity: Option<&str>) {
         let policy = accept_anything(&self.folder).display().to_string();
         let source = format!("docker://{}/{repository}:{tag}", self.registry.host());
