@@ -96,6 +96,11 @@ impl CurrentPolicy {
         self.current.load_full()
     }
 
+    /// Whether this is still the generation in force.
+    fn is_current(&self, generation: u64) -> bool {
+        self.current.load().generation == generation
+    }
+
     /// Puts another in force, and gives back its generation.
     pub fn replace(&self, policy: Policy) -> u64 {
         let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -213,7 +218,7 @@ impl Gate {
             let policy = self.policy.get();
             let decisions = self.decide_different(&policy, admission, &different).await;
             // A policy that came into force meanwhile takes effect at once: a key may have been removed.
-            if self.policy.get().generation == policy.generation {
+            if self.policy.is_current(policy.generation) {
                 break decisions;
             }
         };

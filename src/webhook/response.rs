@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     patch::Replace,
     review::{Images, Place, Review, Unreadable},
-    text::{Outside, one_line},
+    text::{Outside, is_plain, one_line},
 };
 use crate::gate::Decision;
 use crate::policy::Mode;
@@ -27,6 +27,8 @@ const LONGEST_WARNING: usize = 256;
 const MOST_WARNINGS: usize = 15;
 /// The most bytes of the audit annotation `images`; the audit log has a record a line.
 const LONGEST_ANNOTATION: usize = 4096;
+/// Bytes of an answer about one image that may run; longer ones grow.
+const USUAL_ANSWER: usize = 768;
 /// Characters of a name or image under review that are repeated.
 const LONGEST_NAME: usize = 80;
 const LONGEST_IMAGE: usize = 300;
@@ -192,7 +194,9 @@ fn denied(review: &Review<'_>, status: Status) -> Answer {
 
 fn answer(verdict: &'static str, response: Response<'_>) -> Answer {
     let envelope = Envelope { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
-    Answer { body: serde_json::to_vec(&envelope).expect("an answer is plain strings and numbers"), verdict }
+    let mut body = Vec::with_capacity(USUAL_ANSWER);
+    serde_json::to_writer(&mut body, &envelope).expect("an answer is plain strings and numbers");
+    Answer { body, verdict }
 }
 
 /// What a denial's status says, the most severe of its refusals deciding.
@@ -231,18 +235,22 @@ fn status(severity: Severity, message: String) -> Status {
     Status { status: "Failure", code, reason, message, details }
 }
 
-/// `container "web": registry.example.com/acme/web:1.2`
-fn subject(place: &Place<'_>, decision: &Decision) -> (String, String) {
-    let image = match &decision.image {
-        Some(image) => image.to_string(),
-        None if place.image.is_empty() => "(no image)".to_owned(),
-        None => Outside(&place.image, LONGEST_IMAGE).to_string(),
+/// `container "web": registry.example.com/acme/web:1.2`; gives where the image begins.
+fn write_subject(text: &mut String, place: &Place<'_>, decision: &Decision) -> usize {
+    let _ = write!(text, "{} \"{}\": ", place.list.noun(), Outside(&place.name, LONGEST_NAME));
+    let image = text.len();
+    let _ = match &decision.image {
+        Some(image) => write!(text, "{image}"),
+        None if place.image.is_empty() => text.write_str("(no image)"),
+        None => write!(text, "{}", Outside(&place.image, LONGEST_IMAGE)),
     };
-    (format!("{} \"{}\": {image}", place.list.noun(), Outside(&place.name, LONGEST_NAME)), image)
+    image
 }
 
 fn denial_line(place: &Place<'_>, decision: &Decision, refusal: &Refusal) -> String {
-    let (mut line, image) = subject(place, decision);
+    let mut line = String::new();
+    let image = write_subject(&mut line, place, decision);
+    let image = line[image..].to_owned();
     finish_denial(&mut line, refusal, &image);
     one_line(line, LONGEST_LINE)
 }
@@ -280,7 +288,10 @@ fn warnings<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) ->
         if warnings.len() == MOST_WARNINGS {
             more += 1;
         } else {
-            warnings.push(one_line(format!("{} {what}", subject(place, decision).0), LONGEST_WARNING));
+            let mut warning = String::new();
+            write_subject(&mut warning, place, decision);
+            let _ = write!(warning, " {what}");
+            warnings.push(one_line(warning, LONGEST_WARNING));
         }
     }
     if more > 0 {
@@ -289,16 +300,23 @@ fn warnings<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) ->
     warnings
 }
 
-/// For the audit log: each image, its digest, and why it may run or not.
+/// For the audit log: each image, its digest, and why it may run or not. Nearly every review that is allowed has one: all of
+/// it is written into one buffer.
 fn annotation<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(USUAL_ANSWER / 2);
     let mut more = 0;
     for (place, decision) in decided {
         if more > 0 {
             more += 1;
             continue;
         }
-        let mut entry = subject(place, decision).0;
+        let before = text.len();
+        if before > 0 {
+            text.push_str("; ");
+        }
+        let begin = text.len();
+        let entry = &mut text;
+        write_subject(entry, place, decision);
         let _ = match &decision.verdict {
             Ok(Verdict::Verified(verified)) => {
                 let _ = write!(entry, " verified {}", verified.digest());
@@ -316,15 +334,15 @@ fn annotation<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) 
         if let Some(rule) = &decision.rule {
             let _ = write!(entry, " (rule {rule})");
         }
-        let entry = one_line(entry, LONGEST_LINE);
-        if text.len() + entry.len() > LONGEST_ANNOTATION {
+        let written = &text[begin..];
+        if written.len() > LONGEST_LINE || !is_plain(written) {
+            let entry = one_line(text.split_off(begin), LONGEST_LINE);
+            text.push_str(&entry);
+        }
+        if text.len() > LONGEST_ANNOTATION {
+            text.truncate(before);
             more = 1;
-            continue;
         }
-        if !text.is_empty() {
-            text.push_str("; ");
-        }
-        text.push_str(&entry);
     }
     if more > 0 {
         let _ = write!(text, "; and {more} more");

@@ -104,6 +104,7 @@ fn server<D: Decide>(
     Ok(server)
 }
 
+const JSON: &str = "application/json";
 const NOT_HERE: &str = "reviews are taken at /mutate and /validate";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +197,7 @@ async fn answer<D: Decide>(
             "object refused"
         );
     }
-    HttpResponse::Ok().content_type("application/json").body(body)
+    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, header::HeaderValue::from_static(JSON))).body(body)
 }
 
 /// Whatever keeps `/mutate` from deciding, it leaves the object as it is: `/validate` decides.
@@ -285,7 +286,7 @@ fn time_for(deadline: Duration, query: &str) -> Duration {
 fn is_json(request: &HttpRequest) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
+    essence.trim().eq_ignore_ascii_case(JSON)
 }
 
 /// Why a body did not arrive.
