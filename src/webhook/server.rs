@@ -126,9 +126,8 @@ fn endpoint<D: Decide>(path: &str, pass: Pass) -> actix_web::Resource {
     web::resource(path)
         .route(web::post().to(
             move |state: web::Data<State<D>>, request: HttpRequest, payload: web::Payload| async move {
-                let readiness = Arc::clone(&state.readiness);
-                let mut response = answer(pass, state, request, payload).await;
-                if !readiness.get() {
+                let mut response = answer(pass, &state, request, payload).await;
+                if !state.readiness.get() {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
                 response
@@ -142,13 +141,8 @@ fn endpoint<D: Decide>(path: &str, pass: Pass) -> actix_web::Resource {
 }
 
 /// Reads a review and answers it.
-async fn answer<D: Decide>(
-    pass: Pass,
-    state: web::Data<State<D>>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> HttpResponse {
-    let State { settings, metrics, bytes, .. } = &**state;
+async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    let State { settings, metrics, bytes, .. } = state;
     let time = time_for(settings.deadline, request.query_string());
     let deadline = Instant::now() + time;
     // Held until the answer is there.
@@ -178,7 +172,7 @@ async fn answer<D: Decide>(
         Err(error) => return malformed(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     // A panic is a bug; it must not take the other reviews of this connection with it, nor allow anything.
-    let decided = AssertUnwindSafe(decide(pass, &state, &review, deadline, time)).catch_unwind().await;
+    let decided = AssertUnwindSafe(decide(pass, state, &review, deadline, time)).catch_unwind().await;
     let Answer { body, verdict } = decided.unwrap_or_else(|_| {
         tracing::error!(uid = %Outside(&review.uid, 128), "the gate panicked; the review is refused");
         match pass {
