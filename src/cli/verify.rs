@@ -109,8 +109,9 @@ async fn decide(
         images: &[ImageUse { text: &text, runs_as_written: false }],
         now: Timestamp::now(),
         deadline: Instant::now() + DEADLINE,
+        is_final: true,
     };
-    let decision = gate.decide(&admission).await.into_iter().next();
+    let decision = gate.decide(&admission).await.map_err(Failure::undecided)?.into_iter().next();
     decision.ok_or_else(|| Failure::undecided("the gate gave no answer"))
 }
 

@@ -250,7 +250,7 @@ pub(super) struct RawLimits {
     /// Signatures tried for one image. Default: 64.
     #[schemars(range(min = 1))]
     pub(super) signatures_per_image: Option<Located<i64>>,
-    /// Different images of one review. Default: 128.
+    /// Images of one review. Default: 128.
     #[schemars(range(min = 1))]
     pub(super) images_per_review: Option<Located<i64>>,
 }

@@ -175,7 +175,7 @@ pub struct Limits {
     pub signature_list_bytes: usize,
     /// Signatures tried for one image. Default 64.
     pub signatures_per_image: usize,
-    /// Different images of one review. Default 128.
+    /// Images of one review. Default 128.
     pub images_per_review: usize,
 }
 

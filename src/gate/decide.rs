@@ -6,8 +6,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::image::{Digest, Reference};
 use crate::policy::{Action, Dialect, Layer, Mode, Rule, RuleId};
-use crate::verdict::Refusal;
 use crate::verdict::refusal::Unpinned;
+use crate::verdict::{Refusal, Verdict};
 
 use super::layer::{Lift, Pass, Ruling, join};
 use super::verdicts::{Asked, Until, unexamined};
@@ -24,10 +24,25 @@ pub(super) async fn decide(
         Ok(reference) => {
             let until = Until::new(admission.now, admission.deadline);
             let unpinned = image.runs_as_written && gate.settings.pin_required && reference.digest().is_none();
-            Case { gate, policy, admission, image: reference, unpinned, until }.decide().await
+            let decision = Case { gate, policy, admission, image: reference, unpinned, until }.decide().await;
+            if image.runs_as_written && gate.settings.pin_required && !Reference::names_registry(image.text) {
+                without_registry_refused(decision)
+            } else {
+                decision
+            }
         }
         Err(error) => without_reference(gate, policy, admission, Refusal::InvalidReference(error)),
     }
+}
+
+/// Refuses an image that is written without its registry, if nothing but the rule for that registry lets it run. Where a
+/// node is set up to look through several, it is the first that has the name which counts. A digest that signatures prove is
+/// the same everywhere.
+fn without_registry_refused(mut decision: Decision) -> Decision {
+    if let (Ok(Verdict::AllowedByRule { rule, .. }), Mode::Enforce) = (&decision.verdict, decision.mode) {
+        decision.verdict = Err(Refusal::NotPinned { why: Unpinned::ShortName { rule: rule.clone() }, digest: None });
+    }
+    decision
 }
 
 /// Refuses what no rule can be looked up for. It could fall under any rule, so the strictest mode of all holds.
@@ -46,9 +61,7 @@ pub(super) fn without_reference(
     }
     let verdict = match mode {
         Mode::Enforce => Err(refusal),
-        Mode::Warn | Mode::Audit => {
-            Ok(crate::verdict::Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: None })
-        }
+        Mode::Warn | Mode::Audit => Ok(Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: None }),
     };
     Decision { verdict, image: None, rule: None, mode, pinned: None, examinations: Vec::new() }
 }
@@ -220,7 +233,7 @@ impl Case<'_> {
             && let (Ok(_), Some(proof), Some(rule)) = (&ruling.result, &ruling.proof, &ruling.rule)
         {
             let why = Unpinned::Verified { rule: rule.clone() };
-            ruling.result = Err(Refusal::NotPinned { why, digest: proof.digest() });
+            ruling.result = Err(Refusal::NotPinned { why, digest: Some(proof.digest()) });
         }
         ruling
     }
@@ -237,7 +250,7 @@ impl Case<'_> {
         if !self.unpinned {
             return ruling;
         }
-        let not_pinned = |why| Err(Refusal::NotPinned { why, digest });
+        let not_pinned = |why| Err(Refusal::NotPinned { why, digest: Some(digest) });
         match (guard, &ruling.rule) {
             (Some((rule, mode)), _)
                 if abstained
@@ -331,7 +344,7 @@ impl Case<'_> {
         if self.unpinned {
             if !matches!(ruling.result, Err(Refusal::NotPinned { .. })) {
                 let why = Unpinned::Exempted { exemption: exemption.id.clone() };
-                ruling.result = Err(Refusal::NotPinned { why, digest });
+                ruling.result = Err(Refusal::NotPinned { why, digest: Some(digest) });
             }
             return (ruling, None);
         }

@@ -131,7 +131,7 @@ fn join_entries(
 pub(super) fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {
     fn rank(refusal: &Refusal) -> u8 {
         match refusal {
-            Refusal::Lookup(error) if error.code().is_transient() => 0,
+            Refusal::Lookup(error) if error.code().is_undecided() => 0,
             Refusal::Unsigned(_) | Refusal::Lookup(_) => 2,
             _ => 1,
         }

@@ -92,7 +92,7 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     tokio::spawn(certificates::renew(tls, move |at| expiry.certificate_expiry(at.as_second())));
 
     let settings = webhook::Settings::new(configuration);
-    let server = webhook::run(listener, config, gate, settings, metrics, stop.stopped().wait());
+    let server = webhook::run(listener, config, gate, settings, metrics, Arc::clone(&readiness), stop.stopped().wait());
     tracing::info!(%address, role = "gate", "listening");
     readiness.set(true);
     let leaving = Arc::clone(&readiness);

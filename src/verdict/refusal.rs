@@ -32,13 +32,13 @@ pub enum Refusal {
         /// Its reason.
         reason: Arc<str>,
     },
-    /// A pod must name the digest that was decided about.
+    /// A pod must name the digest that was decided about; or, where its rule lets it run unsigned, at least its registry.
     #[error("{why}")]
     NotPinned {
         /// Why.
         why: Unpinned,
-        /// The digest that its tag names now, and that it may be pinned to.
-        digest: Digest,
+        /// The digest that its tag names now, and that it may be pinned to; nothing where the registry is missing.
+        digest: Option<Digest>,
     },
     /// There is no signature.
     #[error("no signature ({0})")]
@@ -267,6 +267,12 @@ pub enum Unpinned {
         /// The rule; nothing: no rule might cover it.
         rule: Option<RuleId>,
     },
+    /// A rule allows it for its registry, and the pod does not name that.
+    #[error("its registry is not written, and a node may look for it in another than the one that rule {rule} allows")]
+    ShortName {
+        /// The rule.
+        rule: RuleId,
+    },
     /// An exemption is for one digest.
     #[error("it is not pinned to the digest that exemption {exemption} is for")]
     Exempted {
@@ -419,8 +425,8 @@ impl Code {
         }
     }
 
-    /// Whether the same question may have another answer soon. Then a denial tells controllers to try again.
-    pub fn is_transient(self) -> bool {
+    /// Whether it says nothing of the image, because somebody who knows could not be asked.
+    pub fn is_undecided(self) -> bool {
         matches!(
             self,
             Self::RegistryUnauthorized
@@ -429,6 +435,17 @@ impl Code {
                 | Self::DeadlineExceeded
                 | Self::Overloaded
         )
+    }
+
+    /// Whether the same question may have another answer soon. Then a denial tells clients to try again.
+    pub fn is_transient(self) -> bool {
+        match self {
+            // Docker Hub answers so to every misspelt name, and nobody gets credentials within seconds.
+            Self::RegistryUnauthorized => false,
+            // What kept the mutation from pinning is over in a moment, as a rule.
+            Self::NotPinned => true,
+            code => code.is_undecided(),
+        }
     }
 }
 
@@ -472,9 +489,11 @@ impl Refusal {
             Self::NoPolicy { namespace } => json!({ "namespace": namespace }),
             Self::DeniedByPolicy { rule, reason } => json!({ "rule": rule.as_str(), "reason": reason }),
             Self::NotPinned { why, digest } => {
-                let mut facts = json!({ "why": why.to_string(), "digest": digest.to_string() });
+                let mut facts = json!({ "why": why.to_string(), "digest": digest.map(|digest| digest.to_string()) });
                 match why {
-                    Unpinned::Verified { rule } | Unpinned::Allowed { rule } => facts["rule"] = rule.as_str().into(),
+                    Unpinned::Verified { rule } | Unpinned::Allowed { rule } | Unpinned::ShortName { rule } => {
+                        facts["rule"] = rule.as_str().into()
+                    }
                     Unpinned::MayFallUnder { rule } => facts["rule"] = rule.as_ref().map(RuleId::as_str).into(),
                     Unpinned::Exempted { exemption } => facts["exemption"] = exemption.as_str().into(),
                 }
@@ -544,11 +563,14 @@ impl Refusal {
             Self::NoPolicy { namespace: None } => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
             Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
             Self::NotPinned { digest, .. } => {
-                let pinned = Reference::for_image(image).map(|image| image.pinned(*digest).to_string());
-                let pinned = pinned.unwrap_or_else(|_| digest.to_string());
+                let written = match (digest, Reference::for_image(image)) {
+                    (Some(digest), Ok(image)) => image.pinned(*digest).to_string(),
+                    (Some(digest), Err(_)) => digest.to_string(),
+                    (None, _) => image.to_owned(),
+                };
                 format!(
-                    "Create the pod again: the mutating webhook pins it. If that does not help, it is not registered, or \
-                     something takes the pin away; write {pinned}"
+                    "Create the pod again: the mutating webhook writes it so. If that does not help, it is not registered, or \
+                     something takes away what it wrote; write {written}"
                 )
             }
             Self::Unsigned(wanted) | Self::UntrustedKey { wanted, .. } | Self::WrongDigest { wanted, .. } => {
@@ -694,7 +716,8 @@ impl LookupError {
             Self::ManifestUnknown { .. } => "Push the image, or correct its name.",
             Self::UnsupportedManifest { .. } => "Push it again with a current tool.",
             Self::Unauthorized { .. } => {
-                "Give the gate credentials that may pull it (registries, credentials in its configuration)."
+                "Correct its name, or give the gate credentials that may pull it (registries, credentials in its \
+                 configuration)."
             }
             Self::Unavailable { .. } | Self::TimedOut { .. } => {
                 "Try again; if it lasts, see whether the gate can reach the registry."

@@ -248,7 +248,10 @@ async fn a_source_that_hangs_does_not_take_the_proof_from_another() {
             let gate = Gate::new(settings, scene.policy.clone(), world, signatures, scene.metrics.clone());
             let images = [ImageUse { text: WEB, runs_as_written: false }];
             let deadline = Instant::now() + Duration::from_secs(seconds);
-            let decisions = gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await;
+            let decisions = gate
+                .decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true })
+                .await
+                .unwrap();
             assert_eq!(said(&decisions[0]), "verified", "{seconds} s, cached: {caching}");
             assert!(Instant::now() <= deadline);
         }
@@ -441,8 +444,11 @@ async fn one_whose_time_is_over_takes_nothing_from_the_others() {
             let text = format!("{WEB}@{digest}");
             let images = [ImageUse { text: &text, runs_as_written: true }];
             let deadline = Instant::now() + Duration::from_millis(100);
-            let decisions =
-                scene.gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await;
+            let decisions = scene
+                .gate
+                .decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true })
+                .await
+                .unwrap();
             said(&decisions[0])
         }
     });

@@ -49,6 +49,20 @@ async fn both_layers_must_let_it_run() {
 }
 
 #[tokio::test]
+async fn what_is_not_pinned_in_one_layer_and_not_signed_in_the_other_is_refused_for_the_latter() {
+    let (a, b) = (Key::new("a"), Key::new("b"));
+    for (cluster, namespace) in [(&a, &b), (&b, &a)] {
+        let layers = [cluster, namespace].map(|key| layer(vec![(ACME, None, signed_by(key))]));
+        let [cluster, namespace] = layers;
+        let scene = Scene::new(with_namespace(cluster, "billing", namespace));
+        let digest = scene.world.image(WEB, "one");
+        scene.world.sign(&a, digest, WEB);
+        let decision = scene.decide_at(HERE, WEB, true, at(NOW)).await;
+        assert_eq!(said(&decision), "untrusted-key", "trying again would not help");
+    }
+}
+
+#[tokio::test]
 async fn a_namespace_layer_holds_for_its_namespace_and_its_scopes() {
     let key = Key::new("a");
     let policy =

@@ -269,15 +269,20 @@ impl Scene {
     pub(super) async fn decide_at(&self, namespace: Option<&str>, text: &str, runs: bool, now: Timestamp) -> Decision {
         let images = [ImageUse { text, runs_as_written: runs }];
         let deadline = Instant::now() + Duration::from_secs(8);
-        let mut decisions = self.gate.decide(&Admission { namespace, images: &images, now, deadline }).await;
+        let mut decisions =
+            self.gate.decide(&Admission { namespace, images: &images, now, deadline, is_final: true }).await.unwrap();
         assert_eq!(decisions.len(), 1);
         decisions.remove(0)
     }
 
     pub(super) async fn decide_all(&self, texts: &[&str]) -> Vec<Decision> {
+        self.try_decide_all(texts).await.unwrap()
+    }
+
+    pub(super) async fn try_decide_all(&self, texts: &[&str]) -> Result<Vec<Decision>, Refusal> {
         let images: Vec<_> = texts.iter().map(|text| ImageUse { text, runs_as_written: false }).collect();
         let deadline = Instant::now() + Duration::from_secs(8);
-        self.gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await
+        self.gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true }).await
     }
 
     pub(super) fn metrics(&self) -> String {

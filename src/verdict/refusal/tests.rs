@@ -26,7 +26,7 @@ fn examples() -> Vec<Refusal> {
     vec![
         Refusal::NoPolicy { namespace: None },
         Refusal::DeniedByPolicy { rule: RuleId::new("production", "no-hub"), reason: "use mirror.internal".into() },
-        Refusal::NotPinned { why: Unpinned::Verified { rule }, digest: Digest::sha256(b"this image") },
+        Refusal::NotPinned { why: Unpinned::Verified { rule }, digest: Some(Digest::sha256(b"this image")) },
         Refusal::Unsigned(wanted()),
         Refusal::UntrustedKey { signed_by: vec![key.clone()], wanted: wanted() },
         Refusal::WrongIdentity {
@@ -161,4 +161,12 @@ fn a_key_that_can_t_be_used_is_not_proposed() {
     let only = wanted().without(&second).unwrap();
     let step = Refusal::RevokedKey { key: first, wanted: only }.next_step(IMAGE);
     assert_eq!(step, "Put a valid key into rule production/acme, and sign it with that.");
+}
+
+#[test]
+fn waiting_helps_where_somebody_could_not_be_asked_or_pinned_and_not_against_missing_credentials() {
+    let undecided = [Code::RegistryUnavailable, Code::RegistryMisbehaved, Code::DeadlineExceeded, Code::Overloaded];
+    let of = |which: fn(Code) -> bool| Code::ALL.into_iter().filter(|&code| which(code)).collect::<Vec<_>>();
+    assert_eq!(of(Code::is_transient), [&[Code::NotPinned], &undecided[..]].concat());
+    assert_eq!(of(Code::is_undecided), [&[Code::RegistryUnauthorized], &undecided[..]].concat());
 }

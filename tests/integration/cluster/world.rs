@@ -191,8 +191,13 @@ impl World {
     /// The API server's own answer to a pod with this image: status, `Retry-After`, body. kubectl would try again ten times
     /// where that is asked for.
     pub(super) fn post_pod(&self, name: &str, image: &str) -> (u16, Option<String>, Value) {
+        self.post(&self.pod(name, image))
+    }
+
+    /// The same to this pod.
+    pub(super) fn post(&self, pod: &Value) -> (u16, Option<String>, Value) {
         let path = format!("/api/v1/namespaces/{}/pods", self.namespace);
-        let pod = self.pod(name, image).to_string();
+        let pod = pod.to_string();
         self.runtime.block_on(async {
             let answer = self.cluster.post(&path, pod).await;
             let status = answer.status().as_u16();
@@ -222,6 +227,23 @@ impl World {
         let pushed = self.push(repository, tag, &format!("{repository}:{tag}"));
         self.sign(key, repository, tag, identity);
         self.pinned(repository, tag, &pushed.digest)
+    }
+
+    /// Pushes images that the policy does not let run; gives each with the code of its refusal.
+    pub(super) fn push_untrusted(&self) -> [(&'static str, &'static str); 5] {
+        self.push("acme/unsigned", "1", "nobody signed this");
+        self.push_signed_by(&self.stranger, "acme/stranger", "1", None);
+        self.push_signed_by(&self.release, "acme/repository", "1", Some(&self.image("acme/other:1")));
+        self.push_signed_by(&self.release, "acme/tag", "1", Some(&self.image("acme/tag:2")));
+        self.push_signed("acme/moved", "1");
+        self.push("acme/moved", "1", "what the tag was moved to");
+        [
+            ("acme/unsigned:1", "unsigned"),
+            ("acme/stranger:1", "untrusted-key"),
+            ("acme/repository:1", "wrong-identity"),
+            ("acme/tag:1", "wrong-identity"),
+            ("acme/moved:1", "unsigned"),
+        ]
     }
 
     pub(super) fn sign(&self, key: &str, repository: &str, tag: &str, identity: Option<&str>) {

@@ -29,6 +29,27 @@ async fn mutate_pins_what_may_run_and_never_refuses() {
 }
 
 #[tokio::test]
+async fn an_image_is_counted_once_however_often_mutate_sees_it_and_a_placeholder_never() {
+    let policy = "  rules: [{name: all, images: [example.com], allow: {reason: tests}}]\n  exemptions:\n  \
+         - {name: legacy, images: [example.org], until: 2999-01-01T00:00:00Z, approvedBy: jane, reason: tests}\n";
+    let server = Server::start_real("", policy);
+    let client = server.client();
+    let images = ["example.com/good:1", "example.org/exempt:1", "example.net/bad:1"].map(|image| ("web", image));
+    let with_placeholder = review(&[&images[..], &[("sidecar", "auto")]].concat());
+    for _ in 0..2 {
+        assert_eq!(server.ask(&client, "/mutate", &with_placeholder).await["allowed"], true);
+    }
+    assert_eq!(server.ask(&client, "/validate", &review(&images)).await["allowed"], false);
+    let metrics = server.metrics();
+    let counted = |name: &str| -> Vec<_> { metrics.lines().filter(|line| line.starts_with(name)).collect() };
+    let counts = counted("sealgate_images_total{");
+    assert!(counts.len() == 3 && counts.iter().all(|line| line.ends_with("} 1")), "{counts:?}");
+    assert_eq!(counted("sealgate_exemptions_used"), ["sealgate_exemptions_used_total{exemption=\"test/legacy\"} 1"]);
+    let reviews = counted("sealgate_reviews_total{");
+    assert!(reviews.iter().any(|line| line.ends_with("verdict=\"patched\"} 2") || line.ends_with("\"untouched\"} 2")));
+}
+
+#[tokio::test]
 async fn mutate_run_again_changes_nothing() {
     let server = Server::start();
     let pinned = format!("example.com/good:1@{DIGEST}");
