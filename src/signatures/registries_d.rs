@@ -15,9 +15,15 @@ const MEMBERS: [&str; 5] =
     ["lookaside", "lookaside-staging", "sigstore", "sigstore-staging", "use-sigstore-attachments"];
 
 /// Where signatures lie, by scope.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Lookasides {
     by_scope: ScopeMap<Url>,
+}
+
+impl Default for Lookasides {
+    fn default() -> Self {
+        Self { by_scope: ScopeMap::literal() }
+    }
 }
 
 impl Lookasides {
