@@ -1,18 +1,22 @@
 //! The one place that says yes: whether signatures prove what a rule requires.
 //!
-//! Signatures are looked at in three steps, from cheap to dear. Each is opened (bounded, no cryptography), which tells the
-//! key that it names; those that name a key of the rule are tried, the ones with a fitting payload first; what a try proves
-//! is then held against each requirement. So nobody can drown a good signature in junk.
+//! Signatures are looked at in three steps, from cheap to dear. Each is opened (at a cost in proportion to its size, without
+//! cryptography), which tells the key that it names; those that name a key of the rule are tried, the ones with a fitting
+//! payload first; what a try proves is then held against each requirement.
+//!
+//! So nobody can drown a good signature in junk that names no key of the rule, or in bombs, however much of it there is. Who
+//! goes to the length of forgeries, which name the key and the image and are whole but for the signature itself, can use up
+//! the tries with them: then an image is refused that could run. None runs that could not.
 
 use std::{cell::OnceCell, collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use sequoia_openpgp::KeyHandle;
+use sequoia_openpgp::{KeyHandle, crypto::hash::Hash as _};
 
 use super::{
     AskedSource, Certificate, ExaminedSignature, Fingerprint, FoundSignatures, UntrustedSignature,
     certificate::{KeyFault, is_understood, timestamp, weak_hash},
-    envelope::{self, Message},
+    envelope::{self, Glance, Message},
     identity,
     payload::Payload,
 };
@@ -120,7 +124,7 @@ pub fn verify(question: &Question<'_>, found: &FoundSignatures) -> Examination {
         return Examination { result: Err(refusal), signatures: Vec::new(), asked };
     }
     let trusted = trusted(question.requirements);
-    let judged = judge_all(question, &trusted, &found.signatures);
+    let judged = judge_all(question, &trusted, &found.signatures, &mut Effort::new(question.tries));
     let wants = Wants::of(question);
     let result = match prove(question, &judged) {
         Some(proof) => Ok(proof),
@@ -322,31 +326,60 @@ impl Sight {
     }
 }
 
+/// What may be spent on a question, and what was.
+struct Effort {
+    /// How many tries are left.
+    tries: usize,
+    /// Whether the next try is paid for: opening the signature was.
+    is_paid: bool,
+    /// Bytes that came out of compressed messages.
+    inflated: usize,
+}
+
+impl Effort {
+    fn new(tries: usize) -> Self {
+        Self { tries, is_paid: false, inflated: 0 }
+    }
+
+    /// Takes a try. Nothing, if there is none left.
+    fn take_try(&mut self) -> Option<()> {
+        if !std::mem::take(&mut self.is_paid) {
+            self.tries = self.tries.checked_sub(1)?;
+        }
+        Some(())
+    }
+}
+
 /// Looks at signatures until the requirements are fulfilled.
-fn judge_all(question: &Question<'_>, trusted: &Trusted, signatures: &[UntrustedSignature]) -> Vec<Judged> {
+fn judge_all(
+    question: &Question<'_>,
+    trusted: &Trusted,
+    signatures: &[UntrustedSignature],
+    effort: &mut Effort,
+) -> Vec<Judged> {
     let mut seen = HashSet::new();
     let mut candidates: Vec<(&UntrustedSignature, Sight)> = signatures
         .iter()
         .filter(|signature| seen.insert(&*signature.content))
-        .map(|signature| (signature, look(question, trusted, signature)))
+        .map(|signature| (signature, look(question, trusted, signature, effort)))
         .collect();
     candidates.sort_by_key(|(_, sight)| sight.order());
 
-    let (mut judged, mut tries, mut hopeless) = (Vec::new(), question.tries, 0);
+    let (mut judged, mut hopeless) = (Vec::new(), 0);
     for (signature, sight) in candidates {
         let one = match sight {
             Sight::Hopeless(one) => {
                 hopeless += 1;
                 (hopeless <= MOST_LISTED).then_some(*one)
             }
-            Sight::Promising | Sight::Wanted => attempt(question, trusted, signature, &mut tries),
-            Sight::Slow => match tries.checked_sub(1) {
-                Some(rest) => {
-                    tries = rest;
-                    attempt(question, trusted, signature, &mut tries)
-                }
-                None => None,
-            },
+            Sight::Promising | Sight::Wanted => attempt(question, trusted, signature, effort),
+            // Opening it is half of the try.
+            Sight::Slow => effort.take_try().and_then(|()| {
+                effort.is_paid = true;
+                let one = attempt(question, trusted, signature, effort);
+                effort.is_paid = false;
+                one
+            }),
         };
         let Some(one) = one else { continue };
         let good = one.outcome.is_ok();
@@ -358,16 +391,20 @@ fn judge_all(question: &Question<'_>, trusted: &Trusted, signatures: &[Untrusted
     judged
 }
 
-/// Opens a signature, without cryptography.
-fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignature) -> Sight {
-    if envelope::is_slow(&signature.content) {
-        return Sight::Slow;
-    }
-    let message = match envelope::open(&signature.content) {
-        Ok(message) => message,
+/// Opens a signature, without cryptography, if that costs little.
+fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignature, effort: &mut Effort) -> Sight {
+    let knows = |issuers: &[KeyHandle]| trusted.iter().any(|(_, one)| one.keys_of(issuers).next().is_some());
+    let message = match envelope::glance(&signature.content, &mut effort.inflated) {
+        Ok(Glance::Message(message)) => message,
+        Ok(Glance::Slow(Some(issuer))) if !knows(std::slice::from_ref(&issuer)) => {
+            let key = Fingerprint::of(&issuer);
+            let one = Judged { key: Some(key.clone()), ..hopeless(signature, None, Fault::Untrusted(Some(key))) };
+            return Sight::Hopeless(Box::new(one));
+        }
+        Ok(Glance::Slow(_)) => return Sight::Slow,
         Err(why) => return Sight::Hopeless(Box::new(hopeless(signature, None, Fault::Malformed(why)))),
     };
-    if !trusted.iter().any(|(_, certificate)| certificate.keys_of(&message.issuers).next().is_some()) {
+    if !knows(&message.issuers) {
         let named = named_key(&message);
         return Sight::Hopeless(Box::new(hopeless(signature, Some(&message), Fault::Untrusted(named))));
     }
@@ -398,9 +435,9 @@ fn attempt(
     question: &Question<'_>,
     trusted: &Trusted,
     signature: &UntrustedSignature,
-    tries: &mut usize,
+    effort: &mut Effort,
 ) -> Option<Judged> {
-    let message = match envelope::open(&signature.content) {
+    let message = match envelope::open(&signature.content, &mut effort.inflated) {
         Ok(message) => message,
         Err(why) => return Some(hopeless(signature, None, Fault::Malformed(why))),
     };
@@ -408,7 +445,7 @@ fn attempt(
     for (fingerprint, certificate) in trusted {
         for key in certificate.keys_of(&message.issuers) {
             let handle = key.key().key_handle();
-            let outcome = try_key(question, certificate, &key, &message, tries)?;
+            let outcome = try_key(question, certificate, &key, &message, effort)?;
             let closer = match (&outcome, &best.outcome) {
                 (Ok(_), _) => true,
                 (Err(fault), Err(known)) => fault.closeness() > known.closeness(),
@@ -436,7 +473,7 @@ fn try_key(
     certificate: &Certificate,
     key: &KeyOf<'_>,
     message: &Message,
-    tries: &mut usize,
+    effort: &mut Effort,
 ) -> Option<Result<Proven, Fault>> {
     let signature = &message.signature;
     let name = Fingerprint::of(&KeyHandle::from(key.key().fingerprint()));
@@ -457,7 +494,11 @@ fn try_key(
         Ok(expiry) => expiry,
         Err(fault) => return Some(Err(fault.into())),
     };
-    *tries = tries.checked_sub(1)?;
+    // The first bits of the hash stand in the signature: of one that was damaged on its way, that much is seen for nothing.
+    if !has_its_hash(message) {
+        return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
+    }
+    effort.take_try()?;
     if signature.verify_message(key.key(), &message.body).is_err() {
         return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
     }
@@ -479,6 +520,21 @@ fn try_key(
         signed_at,
         valid_until: first_of([key_ends, signature_ends]),
     }))
+}
+
+/// Whether the left 16 bits of the hash are those that the signature gives (RFC 9580, section 5.2.3). GnuPG wants that too.
+fn has_its_hash(message: &Message) -> bool {
+    let Message { signature, body, .. } = message;
+    let hash = || {
+        let mut hash = signature.hash_algo().context()?.for_signature(signature.version());
+        if let Some(salt) = signature.salt() {
+            hash.update(salt);
+        }
+        hash.update(body);
+        signature.hash(&mut hash)?;
+        hash.into_digest()
+    };
+    hash().is_ok_and(|digest| digest.starts_with(signature.digest_prefix()))
 }
 
 /// Whether a good signature is good for this requirement, and until when. Which signer it is of is another question.
