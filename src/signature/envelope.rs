@@ -36,7 +36,7 @@ pub(super) struct Message {
 /// What a first look tells, which costs no more than in proportion to what was received.
 pub(super) enum Glance {
     /// All of it.
-    Message(Message),
+    Message(Box<Message>),
     /// Opening it takes longer. Where that much could be seen, with the key that it begins with: a message that is of
     /// another key is of no use.
     Slow(Option<KeyHandle>),
@@ -45,7 +45,7 @@ pub(super) enum Glance {
 /// Opens a message, if that costs little. `inflated` counts the bytes that came out of compressed ones.
 pub(super) fn glance(content: &[u8], inflated: &mut usize) -> Result<Glance, Malformed> {
     let (algorithm, compressed) = match unpack(content)? {
-        Packed::Not => return open_packets(content).map(Glance::Message),
+        Packed::Not => return open_packets(content).map(Box::new).map(Glance::Message),
         Packed::Compressed(algorithm, compressed) => (algorithm, compressed),
     };
     // One block of bzip2 is a megabyte, however small its packet.
@@ -55,7 +55,7 @@ pub(super) fn glance(content: &[u8], inflated: &mut usize) -> Result<Glance, Mal
     let limit = USUAL_RATIO.saturating_mul(content.len()).min(LARGEST_MESSAGE);
     let bytes = inflate(algorithm, content, &compressed, limit, inflated)?;
     if bytes.len() <= limit {
-        return open_packets(&bytes).map(Glance::Message);
+        return open_packets(&bytes).map(Box::new).map(Glance::Message);
     }
     if limit == LARGEST_MESSAGE {
         return Err(Malformed::TooLarge { limit });

@@ -200,6 +200,14 @@ pub enum LookupError {
         /// What is wrong.
         error: ManifestError,
     },
+    /// It is an index with more in it than is looked at.
+    #[error("its index has {}", beyond.words())]
+    IndexTooLarge {
+        /// What was asked.
+        url: Box<str>,
+        /// What there is too much of.
+        beyond: Beyond,
+    },
     /// The registry wants other credentials, or any.
     #[error("{registry} answers {status}: the gate's credentials do not suffice")]
     Unauthorized {
@@ -277,6 +285,32 @@ pub enum Unpinned {
 
 fn may_fall_under(rule: Option<&RuleId>) -> String {
     rule.map_or_else(|| "no rule may cover".to_owned(), |rule| format!("rule {rule} may refuse"))
+}
+
+/// What of an index is beyond its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// Manifests, those in nested indexes counted.
+    Manifests {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Indexes in indexes.
+    Depth {
+        /// How many indexes there may be, one in the other.
+        limit: usize,
+    },
+}
+
+impl Beyond {
+    fn words(self) -> String {
+        match self {
+            Self::Manifests { limit } => {
+                format!("more manifests than the limit of {limit}, those of nested indexes counted")
+            }
+            Self::Depth { limit } => format!("indexes in it, deeper than the limit of {limit}"),
+        }
+    }
 }
 
 /// What a rule wants, for messages.
@@ -670,6 +704,9 @@ impl LookupError {
         match self {
             Self::ManifestUnknown { registry, url } => json!({ "registry": registry, "url": url }),
             Self::UnsupportedManifest { url, error } => json!({ "url": url, "why": error.to_string() }),
+            Self::IndexTooLarge { url, beyond } => {
+                json!({ "url": url, "why": format!("its index has {}", beyond.words()) })
+            }
             Self::Unauthorized { registry, url, status, with_credentials } => {
                 json!({ "registry": registry, "url": url, "status": status, "withCredentials": with_credentials })
             }
@@ -688,6 +725,10 @@ impl LookupError {
     fn next_step(&self) -> &'static str {
         match self {
             Self::ManifestUnknown { .. } => "Push the image, or correct its name.",
+            Self::UnsupportedManifest { error: ManifestError::TooManyEntries { .. }, .. }
+            | Self::IndexTooLarge { .. } => {
+                "Push an index with fewer manifests and no indexes in it, or sign the index itself."
+            }
             Self::UnsupportedManifest { .. } => "Push it again with a current tool.",
             Self::Unauthorized { .. } => {
                 "Give the gate credentials that may pull it (registries, credentials in its configuration)."
@@ -703,7 +744,7 @@ impl LookupError {
     pub fn code(&self) -> Code {
         match self {
             Self::ManifestUnknown { .. } => Code::ManifestUnknown,
-            Self::UnsupportedManifest { .. } => Code::UnsupportedManifest,
+            Self::UnsupportedManifest { .. } | Self::IndexTooLarge { .. } => Code::UnsupportedManifest,
             Self::Unauthorized { .. } => Code::RegistryUnauthorized,
             Self::Unavailable { .. } => Code::RegistryUnavailable,
             Self::Misbehaved { .. } => Code::RegistryMisbehaved,
