@@ -84,9 +84,9 @@ impl PolicyFiles {
         const ATTEMPTS: usize = 5;
         let mut result = None;
         for _ in 0..ATTEMPTS {
-            let before = fs::read_link(self.path.join(CONFIG_MAP_DATA)).ok();
+            let before = self.mounted();
             result = Some(self.load_once(folders));
-            if fs::read_link(self.path.join(CONFIG_MAP_DATA)).ok() == before {
+            if self.mounted() == before {
                 break;
             }
         }
@@ -94,6 +94,12 @@ impl PolicyFiles {
             Some(result) => result,
             None => self.load_once(folders),
         }
+    }
+
+    /// What a mounted ConfigMap shows now, in the folder or around the file.
+    fn mounted(&self) -> [Option<PathBuf>; 2] {
+        let data = |folder: &Path| fs::read_link(folder.join(CONFIG_MAP_DATA)).ok();
+        [data(&self.path), parent(&self.path).and_then(|folder| data(&folder))]
     }
 
     fn load_once(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError> {
@@ -172,6 +178,24 @@ mod tests {
         }
         for name in ["..data", ".a.yaml", "a.yaml~", "a.asc", "yaml", "a.yaml.swp", "#a.yaml#"] {
             assert!(!is_policy_file(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_swap_of_a_mounted_config_map_is_seen_around_a_folder_and_around_a_file() {
+        let mount = tempfile::tempdir().unwrap();
+        for path in [mount.path().to_owned(), mount.path().join("policy.json")] {
+            let files = PolicyFiles { path, accept_anything_by_default: false };
+            let shown: Vec<_> = ["..one", "..two"]
+                .map(|version| {
+                    let link = mount.path().join("..new");
+                    std::os::unix::fs::symlink(version, &link).unwrap();
+                    fs::rename(link, mount.path().join(CONFIG_MAP_DATA)).unwrap();
+                    files.mounted()
+                })
+                .into();
+            assert_ne!(shown[0], shown[1]);
+            assert_eq!(shown[1], files.mounted());
         }
     }
 

@@ -123,7 +123,10 @@ fn host_of_scope(host: &str, scope: &str) -> Result<String, ScopeError> {
     }
     let path = scope.to_ascii_lowercase();
     let library = if path.contains('/') { "" } else { "library/" };
-    Err(ScopeError::NoHost { suggestion: format!("{DOCKER_HUB}/{library}{path}") })
+    let suggestion = format!("{DOCKER_HUB}/{library}{path}");
+    // What is no image in any way gets no suggestion.
+    Reference::parse(&suggestion)?;
+    Err(ScopeError::NoHost { suggestion })
 }
 
 /// What `alpine:3` and `nginx@sha256:...` are short for: without a slash they could be a host with a port, and would cover
@@ -137,7 +140,8 @@ fn short_name(text: &str) -> Option<String> {
     if port.is_some_and(|port| matches!(port, 80 | 443) || port >= 1024) {
         return None;
     }
-    Some(format!("{DOCKER_HUB}/library/{}{rest}", name.to_ascii_lowercase()))
+    let image = format!("{DOCKER_HUB}/library/{}{rest}", name.to_ascii_lowercase());
+    Reference::parse(&image).is_ok().then_some(image)
 }
 
 /// A suggested scope without its tag, if it has one.
@@ -231,6 +235,11 @@ impl<T> ScopeMap<T> {
             Scope::Tag(repository, tag) => add(self.tags.entry(repository).or_default(), tag, value),
             Scope::Digest(repository, digest) => add(self.digests.entry(repository).or_default(), digest, value),
         }
+    }
+
+    /// Whether there is no scope.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
     }
 
     /// The value of exactly this scope.

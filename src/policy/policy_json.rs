@@ -11,8 +11,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use self::strict_json::{Member, Problem, Value, quoted};
 use super::{
     Action, Dialect, Identity, Layer, Platforms, ReadKey, Requirement, Requirements, Rule, RuleId, Signer, SourceFile,
+    load::MOST_DIAGNOSTICS,
 };
-use crate::diagnostic::{Diagnostic, Place, did_you_mean};
+use crate::diagnostic::{self, Diagnostic, Place, did_you_mean};
 use crate::image::{Reference, Scope, ScopeMap};
 use crate::signature::{Certificate, CertificateError, Fingerprint};
 
@@ -38,7 +39,12 @@ pub fn load(file: &SourceFile, read_key: &mut ReadKey<'_>) -> Result<Layer, Vec<
         Ok(_) => loader.problems,
         Err(problem) => vec![problem],
     };
-    Err(problems.into_iter().map(|problem| diagnostic(&file.name, text, problem)).collect())
+    // Finding a place takes a look at the whole file, so only those get one that will be shown.
+    let mut problems = problems.into_iter();
+    let mut diagnostics: Vec<Diagnostic> =
+        problems.by_ref().take(MOST_DIAGNOSTICS).map(|problem| diagnostic(&file.name, text, problem)).collect();
+    diagnostics.extend(problems.map(|problem| Diagnostic::of_file(&file.name, problem.message)));
+    Err(diagnostics)
 }
 
 /// Whether an image that no scope names runs unsigned. `serve` takes such a policy only where the configuration says
@@ -197,8 +203,10 @@ impl Loader<'_, '_> {
             }
             KeySource::Paths(paths) => {
                 for path in paths {
-                    let bytes = (self.read_key)(&self.folder.join(path)).map_err(|why| format!("{path}: {why}"))?;
-                    keyring.add(path, &bytes)?;
+                    // A key that was put in the place of its path must not be shown.
+                    let name = if diagnostic::is_short(path) || !path.contains('\n') { path } else { "this text" };
+                    let bytes = (self.read_key)(&self.folder.join(path)).map_err(|why| format!("{name}: {why}"))?;
+                    keyring.add(name, &bytes)?;
                 }
                 paths.join(", ")
             }
