@@ -8,7 +8,8 @@ use std::{
 
 use super::{ReadError, read_bounded};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::policy::{self, Dialect, KeyFileError, Policy, SourceFile, policy_json};
+use crate::image::{Repository, Scope};
+use crate::policy::{self, Action, Dialect, KeyFileError, Policy, SourceFile, policy_json};
 use crate::signature::certificate::LARGEST_KEYRING;
 
 /// The most bytes of a policy file; keys may stand in it.
@@ -26,6 +27,8 @@ pub struct PolicyFiles {
     pub path: PathBuf,
     /// Whether a policy.json whose default accepts anything is taken.
     pub accept_anything_by_default: bool,
+    /// Whether pods have to name digests.
+    pub pin_required: bool,
 }
 
 /// Why there is no policy.
@@ -68,6 +71,21 @@ pub enum PolicyLoadError {
     AcceptsAnything {
         /// The folder or file.
         path: PathBuf,
+    },
+    /// A policy.json that requires signatures of a tag, where pods have to name digests.
+    #[error(
+        "policies {}: the scope {scope} of this policy.json can let no pod run: it covers images by tag alone, and a pod \
+         has to name the digest of an image that must be signed\n  \
+         help: write the scope {repository}; or webhook.pin: off in the configuration",
+        path.display()
+    )]
+    TagRequiresSignatures {
+        /// The folder or file.
+        path: PathBuf,
+        /// The scope.
+        scope: Box<Scope>,
+        /// What to write in its place.
+        repository: Repository,
     },
 }
 
@@ -114,6 +132,14 @@ impl PolicyFiles {
             policy.cluster.dialect == Dialect::PolicyJson && policy_json::accepts_anything_by_default(&policy.cluster);
         if accepts_anything && !self.accept_anything_by_default {
             return Err(PolicyLoadError::AcceptsAnything { path: self.path.clone() });
+        }
+        if self.pin_required {
+            for (scope, rule) in policy.cluster.rules.iter() {
+                if let (Scope::Tag(repository, _), Action::Require(_)) = (&scope, &rule.action) {
+                    let (path, repository) = (self.path.clone(), repository.clone());
+                    return Err(PolicyLoadError::TagRequiresSignatures { path, scope: Box::new(scope), repository });
+                }
+            }
         }
         Ok(policy)
     }
@@ -185,7 +211,7 @@ mod tests {
     fn a_swap_of_a_mounted_config_map_is_seen_around_a_folder_and_around_a_file() {
         let mount = tempfile::tempdir().unwrap();
         for path in [mount.path().to_owned(), mount.path().join("policy.json")] {
-            let files = PolicyFiles { path, accept_anything_by_default: false };
+            let files = PolicyFiles { path, accept_anything_by_default: false, pin_required: true };
             let shown: Vec<_> = ["..one", "..two"]
                 .map(|version| {
                     let link = mount.path().join("..new");
