@@ -171,7 +171,7 @@ pub struct Limits {
     pub manifest_bytes: usize,
     /// Bytes of a list of signatures. Default 4 MiB.
     pub signature_list_bytes: usize,
-    /// Signatures tried for one manifest. Default 256, which is as many as a store keeps of one: 50 ms at the most.
+    /// Signatures tried for one manifest. Default 256, which is as many as a store keeps of one. A try takes about 0.2 ms.
     pub signatures_per_image: usize,
     /// Different images of one review. Default 128.
     pub images_per_review: usize,

@@ -125,7 +125,7 @@ pub fn verify(question: &Question<'_>, found: &FoundSignatures) -> Examination {
     }
     let trusted = trusted(question.requirements);
     let judged = judge_all(question, &trusted, &found.signatures, &mut Effort::new(question.tries));
-    let wants = Wants::of(question);
+    let wants = Wants::of(question, &trusted);
     let result = match prove(question, &judged) {
         Some(proof) => Ok(proof),
         None => Err(refuse(question, &wants, &trusted, &judged, found)),
@@ -148,11 +148,10 @@ pub fn verify_each(
     proofs: &[Result<VerifiedImage, Refusal>],
 ) -> Result<VerifiedImage, Refusal> {
     can_be_met(question)?;
-    let unsigned = || {
-        Refusal::Unsigned(question.requirements.all.first().map_or_else(
-            || Wanted { rule: question.rule.clone(), signers: Arc::new([]) },
-            |requirement| wanted(question.rule, requirement),
-        ))
+    // `can_be_met` has seen to it that there is one.
+    let unsigned = || match question.requirements.all.first() {
+        Some(requirement) => Refusal::Unsigned(wanted(question, &trusted(question.requirements), requirement)),
+        None => Refusal::DeniedByPolicy { rule: question.rule.clone(), reason: "it requires nothing".into() },
     };
     let runnable: Vec<&Descriptor> = entries.iter().filter(|entry| !entry.attestation).collect();
     if runnable.is_empty() || runnable.len() != proofs.len() {
@@ -238,7 +237,7 @@ impl Fault {
         }
     }
 
-    fn refusal(self, requirement: &Requirement, wanted: Wanted) -> Refusal {
+    fn refusal(self, wanted: Wanted) -> Refusal {
         match self {
             Self::Untrusted(key) => Refusal::UntrustedKey { signed_by: key.into_iter().collect(), wanted },
             Self::Malformed(why) => Refusal::MalformedSignature { why, wanted },
@@ -248,11 +247,7 @@ impl Fault {
             Self::ExpiredKey(key, at) => Refusal::ExpiredKey { key, at, wanted },
             Self::ExpiredSignature(key, at) => Refusal::ExpiredSignature { key, at, wanted },
             Self::WrongDigest(signed) => Refusal::WrongDigest { signed, wanted },
-            Self::WrongIdentity(signed) => Refusal::WrongIdentity {
-                signed: Box::new(signed),
-                identity: Box::new(requirement.identity.clone()),
-                wanted,
-            },
+            Self::WrongIdentity(signed) => Refusal::WrongIdentity { signed: Box::new(signed), wanted },
             Self::TooOld(signed_at, max_age) => Refusal::TooOld { signed_at, max_age, wanted },
         }
     }
@@ -630,7 +625,7 @@ fn refuse(
     let unmet: Vec<&Want<'_>> = wants.0.iter().filter(unmet).collect();
     for want in &unmet {
         if let Some(fault) = unusable(question, trusted, want.requirement) {
-            return Fault::from(fault).refusal(want.requirement, want.wanted());
+            return Fault::from(fault).refusal(want.wanted());
         }
     }
     if let Some(failure) = found.failure() {
@@ -692,7 +687,7 @@ fn closest(question: &Question<'_>, want: &Want<'_>, judged: &[Judged]) -> Refus
             }
             Refusal::UntrustedKey { signed_by, wanted }
         }
-        Some(fault) => fault.clone().refusal(requirement, wanted),
+        Some(fault) => fault.clone().refusal(wanted),
     }
 }
 
@@ -700,29 +695,40 @@ fn closest(question: &Question<'_>, want: &Want<'_>, judged: &[Judged]) -> Refus
 struct Wants<'a>(Vec<Want<'a>>);
 
 struct Want<'a> {
-    rule: &'a RuleId,
+    question: &'a Question<'a>,
+    trusted: &'a Trusted,
     requirement: &'a Requirement,
     words: OnceCell<Wanted>,
 }
 
 impl<'a> Wants<'a> {
-    fn of(question: &Question<'a>) -> Self {
-        let want = |requirement| Want { rule: question.rule, requirement, words: OnceCell::new() };
+    fn of(question: &'a Question<'a>, trusted: &'a Trusted) -> Self {
+        let want = |requirement| Want { question, trusted, requirement, words: OnceCell::new() };
         Self(question.requirements.all.iter().map(want).collect())
     }
 }
 
 impl Want<'_> {
     fn wanted(&self) -> Wanted {
-        self.words.get_or_init(|| wanted(self.rule, self.requirement)).clone()
+        self.words.get_or_init(|| wanted(self.question, self.trusted, self.requirement)).clone()
     }
 }
 
-fn wanted(rule: &RuleId, requirement: &Requirement) -> Wanted {
+fn wanted(question: &Question<'_>, trusted: &Trusted, requirement: &Requirement) -> Wanted {
+    let mut unusable = Vec::new();
     let signers = requirement.signed_by.iter().map(|signer| {
-        (signer.name.clone(), signer.certificates.iter().map(|certificate| certificate.fingerprint()).collect())
+        let keys: Vec<Fingerprint> = signer.certificates.iter().map(|certificate| certificate.fingerprint()).collect();
+        let known = trusted.iter().filter(|(fingerprint, _)| keys.contains(fingerprint));
+        let faulty = known.filter(|(_, certificate)| certificate.usable(question.now).is_err());
+        unusable.extend(faulty.map(|(fingerprint, _)| fingerprint.clone()));
+        (signer.name.clone(), keys)
     });
-    Wanted { rule: rule.clone(), signers: signers.collect() }
+    Wanted {
+        rule: question.rule.clone(),
+        signers: signers.collect(),
+        unusable: unusable.into(),
+        identity: Arc::new(requirement.identity.clone()),
+    }
 }
 
 /// What people are told of a signature: it counts if it does for any requirement.
@@ -755,7 +761,7 @@ fn examined(question: &Question<'_>, wants: &Wants<'_>, judged: Judged) -> Exami
         signed_at: judged.signed_at,
         identity,
         digest,
-        outcome: outcome.map_err(|(want, fault)| fault.refusal(want.requirement, want.wanted())),
+        outcome: outcome.map_err(|(want, fault)| fault.refusal(want.wanted())),
     }
 }
 

@@ -702,6 +702,25 @@ fn tries_are_bounded_and_copies_count_once() {
 }
 
 #[test]
+fn the_next_step_proposes_a_key_that_can_sign_and_the_name_that_is_wanted() {
+    let other = Key::new("other");
+    let subkey = Key::with("acme", testing::Choice::signing_subkey);
+    let revoked = signer("acme-release", &[subkey.subkey_revoked(at(NOW))]);
+    let weak = testing::rsa_1024();
+    let identity = Identity::ExactReference(Reference::parse("origin.example.com/web:1").unwrap());
+    for (signers, by) in [(revoked, &subkey), (weak.signer("acme-release"), &weak)] {
+        let both = Requirement { identity: identity.clone(), ..requirement(&[signers.clone(), other.signer("other")]) };
+        let refusal = ask(vec![both]).with(&[good(by)]).result.unwrap_err();
+        assert!(matches!(refusal.code(), Code::RevokedKey | Code::WeakAlgorithm), "{refusal}");
+        let step = refusal.next_step(IMAGE);
+        let expected = format!("--sign-by {} --sign-identity origin.example.com/web:1", other.fingerprint());
+        assert!(step.ends_with(&expected), "{step}");
+        let step = ask(vec![requirement(&[signers])]).with(&[good(by)]).result.unwrap_err().next_step(IMAGE);
+        assert_eq!(step, "Put a valid key into rule production/acme, and sign it with that.");
+    }
+}
+
+#[test]
 fn what_was_proven_once_does_not_help_what_is_not() {
     // Sequoia remembers, for the whole process, which signatures were good.
     let key = Key::with("acme", |choice| choice.expires(at("2026-07-01T00:00:00Z")));
