@@ -142,6 +142,24 @@ fn the_command_asks_a_signer_who_has_not_signed_yet() {
 }
 
 #[test]
+fn an_index_that_is_too_large_says_what_there_is_too_much_of_and_what_helps() {
+    let said = |beyond| {
+        let refusal = Refusal::from(LookupError::IndexTooLarge { url: "registry.example.com/acme/web".into(), beyond });
+        assert_eq!(refusal.code(), Code::UnsupportedManifest);
+        format!("{refusal}. {}", refusal.next_step(IMAGE))
+    };
+    let step = "Push an index with fewer manifests and no indexes in it, or sign the index itself.";
+    assert_eq!(
+        said(Beyond::Manifests { limit: 128 }),
+        format!("its index has more manifests than the limit of 128, those of nested indexes counted. {step}")
+    );
+    assert_eq!(
+        said(Beyond::Depth { limit: 3 }),
+        format!("its index has indexes in it, deeper than the limit of 3. {step}")
+    );
+}
+
+#[test]
 fn what_is_no_reference_does_not_get_into_a_command() {
     let step = Refusal::Unsigned(wanted()).next_step("x; rm -rf ~");
     assert!(step.contains("sealgate sign IMAGE --sign-by"), "{step}");
