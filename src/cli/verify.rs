@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let path = arguments.policy.as_ref().or(configuration.policies.as_ref());
     let path = path.ok_or_else(|| Failure::usage("name a policy with --policy; the configuration has none"))?;
     // Whoever asks wants to know what this policy says, whatever it is.
-    let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true };
+    let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true, pin_required: false };
     let policy = files.load().map_err(Failure::usage)?;
     let mut entry = entry_for(&configuration.registries, image.repository());
     arguments.registry.apply(&mut entry)?;

@@ -41,7 +41,7 @@ pub fn load(file: &SourceFile) -> Result<Configuration, Vec<Diagnostic>> {
         vec![hide_secrets(Diagnostic::at(&file.name, &good, place, "the file is not UTF-8 here"))]
     })?;
     load_text(Source { name: &file.name, text }, &file.folder)
-        .map_err(|mistakes| mistakes.into_iter().map(hide_secrets).collect())
+        .map_err(|mistakes| mistakes.into_iter().map(|mistake| hide_secrets(mistake.showing(text))).collect())
 }
 
 fn load_text(source: Source<'_>, folder: &Path) -> Result<Configuration, Vec<Diagnostic>> {
@@ -77,19 +77,42 @@ fn load_text(source: Source<'_>, folder: &Path) -> Result<Configuration, Vec<Dia
 
 /// Passwords stand in files; where one was written into the configuration by mistake, it must not get into a log.
 fn hide_secrets(mut diagnostic: Diagnostic) -> Diagnostic {
-    let Some(snippet) = &diagnostic.snippet else { return diagnostic };
-    let line = snippet.line.to_lowercase();
+    let line = diagnostic.snippet.as_ref().map_or("", |snippet| &*snippet.line);
+    let line = format!("{line} {} {}", diagnostic.message, diagnostic.suggestion.as_deref().unwrap_or_default());
+    let line = line.to_lowercase();
     let named = ["pass", "pwd", "secret", "credential", "auth"].iter().any(|word| line.contains(word));
     // `user:password@host`, but not `repository@sha256:...`.
     let user = line.split('@').skip(1).any(|rest| !rest.starts_with("sha"));
     if named || user {
         diagnostic.snippet = None;
-        if let Some(found) = diagnostic.message.find(", found the text") {
-            diagnostic.message.truncate(found);
-            diagnostic.message.push_str(", found a text");
-        }
+        diagnostic.message = without_values(&diagnostic.message);
+        // A suggestion that repeats what was found would show it too.
+        diagnostic.suggestion = diagnostic.suggestion.filter(|text| !text.contains(['@', '[']));
     }
     diagnostic
+}
+
+/// A message without the values that it repeats, which stand in quotes. Fields, which do too, are left.
+fn without_values(message: &str) -> String {
+    let mut shown = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some((before, from)) = rest.split_once('"') {
+        let mut escaped = false;
+        let end = from.find(|character| {
+            let ends = character == '"' && !escaped;
+            escaped = character == '\\' && !escaped;
+            ends
+        });
+        let (value, after) = from.split_at(end.unwrap_or(from.len()));
+        let after = after.strip_prefix('"').unwrap_or(after);
+        shown.push_str(before);
+        let is_field = [" should be ", " is missing", " stands twice"].iter().any(|words| after.starts_with(words))
+            || before.ends_with("unknown field ") && !value.contains('@');
+        shown.extend(["\"", if is_field { value } else { "..." }, "\""]);
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
 }
 
 struct Check<'a> {

@@ -79,12 +79,6 @@ pub enum ManifestError {
         /// Entries allowed.
         limit: usize,
     },
-    /// Indexes in indexes in indexes ...
-    #[error("indexes stand in indexes, deeper than the limit of {limit}")]
-    TooDeep {
-        /// Indexes allowed, one in the other.
-        limit: usize,
-    },
 }
 
 /// What a media type says of a body.

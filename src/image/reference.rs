@@ -263,7 +263,10 @@ pub(crate) fn canonical_host(text: &str) -> Result<String, ReferenceError> {
                 None if after.is_empty() => None,
                 None => return Err(ReferenceError::Host),
             };
-            (format!("[{address}]"), port)
+            // Not as `::ffff:1.2.3.4`, which is no host for Docker.
+            let [.., high, low] = address.segments();
+            let text = address.to_ipv4_mapped().map(|_| format!("[::ffff:{high:x}:{low:x}]"));
+            (text.unwrap_or_else(|| format!("[{address}]")), port)
         }
         None => match text.split_once(':') {
             Some((host, port)) => (domain(host)?, Some(port)),
@@ -384,6 +387,7 @@ mod tests {
             ("LOCALHOST/x", "localhost/x:latest"),
             ("[2001:DB8:0::1]:5000/x", "[2001:db8::1]:5000/x:latest"),
             ("[::1]:443/x", "[::1]/x:latest"),
+            ("[::FFFF:10.0.0.1]/x", "[::ffff:a00:1]/x:latest"),
             ("10.0.0.1/x", "10.0.0.1/x:latest"),
             ("localhost:443/x", "localhost/x:latest"),
             // Without its port, a single label would be read again as a namespace on Docker Hub.

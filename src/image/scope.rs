@@ -60,9 +60,12 @@ impl From<DigestError> for ScopeError {
 impl Scope {
     /// Parses a scope as policy files and the configuration have it, and makes it canonical.
     pub fn parse(text: &str) -> Result<Self, ScopeError> {
-        match Self::parse_with_tag(text)? {
-            Self::Tag(..) => Err(ScopeError::HasTag),
-            scope => Ok(scope),
+        match Self::parse_with_tag(text) {
+            Ok(Self::Tag(..)) => Err(ScopeError::HasTag),
+            Err(ScopeError::NoHost { suggestion }) => {
+                Err(ScopeError::NoHost { suggestion: without_tag(&suggestion).unwrap_or(suggestion) })
+            }
+            result => result,
         }
     }
 
@@ -88,6 +91,9 @@ impl Scope {
             return Err(ScopeError::TrailingSlash);
         }
         let Some((host, rest)) = text.split_once('/') else {
+            if let Some(image) = short_name(text) {
+                return Err(ScopeError::NoHost { suggestion: image });
+            }
             return Ok(Self::Prefix(host_of_scope(text, text)?.into()));
         };
         let host = host_of_scope(host, text)?;
@@ -117,7 +123,33 @@ fn host_of_scope(host: &str, scope: &str) -> Result<String, ScopeError> {
     }
     let path = scope.to_ascii_lowercase();
     let library = if path.contains('/') { "" } else { "library/" };
-    Err(ScopeError::NoHost { suggestion: format!("{DOCKER_HUB}/{library}{path}") })
+    let suggestion = format!("{DOCKER_HUB}/{library}{path}");
+    // What is no image in any way gets no suggestion.
+    Reference::parse(&suggestion)?;
+    Err(ScopeError::NoHost { suggestion })
+}
+
+/// What `alpine:3` and `nginx@sha256:...` are short for: without a slash they could be a host with a port, and would cover
+/// nothing then. A host without a dot has a port that a registry can have.
+fn short_name(text: &str) -> Option<String> {
+    let (name, rest) = text.split_at(text.find([':', '@'])?);
+    if name.contains(['.', '[']) || name.eq_ignore_ascii_case("localhost") {
+        return None;
+    }
+    let port = rest.strip_prefix(':').and_then(|port| port.parse::<u16>().ok());
+    if port.is_some_and(|port| matches!(port, 80 | 443) || port >= 1024) {
+        return None;
+    }
+    let image = format!("{DOCKER_HUB}/library/{}{rest}", name.to_ascii_lowercase());
+    Reference::parse(&image).is_ok().then_some(image)
+}
+
+/// A suggested scope without its tag, if it has one.
+fn without_tag(scope: &str) -> Option<String> {
+    let (name, digest) = scope.split_at(scope.find('@').unwrap_or(scope.len()));
+    let path = name.find('/')?;
+    let (name, _) = name.split_at(path + name[path..].find(':')?);
+    Some(format!("{name}{digest}"))
 }
 
 impl fmt::Display for Scope {
@@ -140,9 +172,14 @@ impl fmt::Debug for Scope {
 
 /// One value a scope, found by the most specific scope that covers an image.
 ///
-/// A look-up compares slices of the canonical reference and allocates nothing.
+/// A look-up compares slices of the canonical reference and allocates nothing (but for Docker Hub's short names).
+///
+/// `docker.io/nginx` is a namespace of Docker Hub, and what people call the image `docker.io/library/nginx`. As a scope it
+/// covers both; otherwise a rule for it would silently never decide about that image. [`ScopeMap::literal`] makes a map
+/// where it is the namespace alone.
 #[derive(Clone, Debug)]
 pub struct ScopeMap<T> {
+    literal: bool,
     everything: Option<T>,
     subdomains: HashMap<Box<str>, T>,
     prefixes: HashMap<Box<str>, T>,
@@ -153,6 +190,7 @@ pub struct ScopeMap<T> {
 impl<T> Default for ScopeMap<T> {
     fn default() -> Self {
         Self {
+            literal: false,
             everything: None,
             subdomains: HashMap::new(),
             prefixes: HashMap::new(),
@@ -163,6 +201,11 @@ impl<T> Default for ScopeMap<T> {
 }
 
 impl<T> ScopeMap<T> {
+    /// A map that matches as containers/image does: Docker Hub's short names are not known.
+    pub fn literal() -> Self {
+        Self { literal: true, ..Self::default() }
+    }
+
     /// Adds a scope's value.
     ///
     /// # Errors
@@ -192,6 +235,11 @@ impl<T> ScopeMap<T> {
             Scope::Tag(repository, tag) => add(self.tags.entry(repository).or_default(), tag, value),
             Scope::Digest(repository, digest) => add(self.digests.entry(repository).or_default(), digest, value),
         }
+    }
+
+    /// Whether there is no scope.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
     }
 
     /// The value of exactly this scope.
@@ -225,7 +273,7 @@ impl<T> ScopeMap<T> {
     pub fn get_repository(&self, repository: &Repository) -> Option<&T> {
         let mut prefix = repository.as_str();
         loop {
-            if let Some(value) = self.prefixes.get(prefix) {
+            if let Some(value) = self.prefixes.get(prefix).or_else(|| self.get_short_name(prefix)) {
                 return Some(value);
             }
             match prefix.rfind('/') {
@@ -235,6 +283,15 @@ impl<T> ScopeMap<T> {
         }
         let domain = domains_above(repository.host()).find_map(|domain| self.subdomains.get(domain));
         domain.or(self.everything.as_ref())
+    }
+
+    /// The value of `docker.io/nginx`, for `docker.io/library/nginx`.
+    fn get_short_name(&self, prefix: &str) -> Option<&T> {
+        let name = prefix.strip_prefix(DOCKER_HUB)?.strip_prefix("/library/")?;
+        if self.literal || name.contains('/') {
+            return None;
+        }
+        self.prefixes.get(format!("{DOCKER_HUB}/{name}").as_str())
     }
 
     /// Whether some scope names one digest of this repository. Then it matters to know the digest before the rule.
@@ -373,6 +430,43 @@ mod tests {
         assert_eq!(Scope::parse("acme/web"), Err(ScopeError::NoHost { suggestion: "docker.io/acme/web".into() }));
         assert!(matches!(Scope::parse("r.example.com/A"), Err(ScopeError::Part(ReferenceError::UpperCase))));
         assert!(matches!(Scope::parse("r.example.com/a@sha256:0"), Err(ScopeError::Part(ReferenceError::Digest(_)))));
+    }
+
+    #[test]
+    fn a_short_name_of_docker_hub_covers_its_image_and_the_namespace() {
+        let nginx = "docker.io/nginx";
+        assert_eq!(winner(&["docker.io", nginx], "nginx").as_deref(), Some(nginx));
+        assert_eq!(winner(&["docker.io/library", nginx], "nginx:1.27").as_deref(), Some(nginx));
+        assert_eq!(winner(&["docker.io/library/nginx", nginx], "nginx").as_deref(), Some("docker.io/library/nginx"));
+        assert_eq!(winner(&["docker.io/library/nginx", nginx], "nginx/unit").as_deref(), Some(nginx));
+        assert_eq!(winner(&["docker.io", nginx], "nginxinc/nginx").as_deref(), Some("docker.io"));
+        assert_eq!(winner(&["docker.io", nginx], "registry.example.com/library/nginx"), None);
+        assert_eq!(winner(&["docker.io", "Index.Docker.IO/nginx"], "nginx").as_deref(), Some("Index.Docker.IO/nginx"));
+
+        let mut literal = ScopeMap::literal();
+        literal.insert(Scope::parse(nginx).unwrap(), ()).unwrap();
+        assert!(literal.get(&Reference::for_image("nginx").unwrap()).is_none());
+        assert!(literal.get(&Reference::for_image("nginx/unit").unwrap()).is_some());
+    }
+
+    #[test]
+    fn an_image_s_short_name_is_no_host_with_a_port() {
+        let no_host = |text: &str| Err(ScopeError::NoHost { suggestion: text.into() });
+        let with_digest = format!("docker.io/library/nginx@{DIGEST}");
+        for (text, suggestion) in [
+            ("alpine:3", "docker.io/library/alpine"),
+            ("postgres:16", "docker.io/library/postgres"),
+            ("nginx:1.27", "docker.io/library/nginx"),
+            ("nginx:latest", "docker.io/library/nginx"),
+            (&format!("nginx@{DIGEST}"), &with_digest),
+            (&format!("nginx:1@{DIGEST}"), &with_digest),
+        ] {
+            assert_eq!(Scope::parse(text), no_host(suggestion), "{text}");
+        }
+        assert_eq!(Scope::parse_with_tag("Alpine:3"), no_host("docker.io/library/alpine:3"));
+        for host in ["registry:5000", "registry:80", "localhost:5", "r.example.com:5", "[::1]:5"] {
+            assert_eq!(Scope::parse(host).map(|scope| scope.to_string()).as_deref(), Ok(host));
+        }
     }
 
     #[test]

@@ -169,6 +169,7 @@ fn url_of(error: &LookupError) -> Arc<str> {
     match error {
         LookupError::ManifestUnknown { url, .. }
         | LookupError::UnsupportedManifest { url, .. }
+        | LookupError::IndexTooLarge { url, .. }
         | LookupError::Unauthorized { url, .. }
         | LookupError::Unavailable { url, .. }
         | LookupError::Misbehaved { url, .. }

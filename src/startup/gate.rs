@@ -116,7 +116,11 @@ fn warn_of_insecure(configuration: &Configuration) {
 
 fn policies(configuration: &Configuration) -> Result<PolicyFiles, StartupError> {
     let path = configuration.policies.clone().ok_or(StartupError::NoPolicies)?;
-    Ok(PolicyFiles { path, accept_anything_by_default: configuration.accept_anything_by_default })
+    Ok(PolicyFiles {
+        path,
+        accept_anything_by_default: configuration.accept_anything_by_default,
+        pin_required: configuration.webhook.pin_required,
+    })
 }
 
 fn tls(configuration: &Configuration) -> Result<ServerTls, StartupError> {

@@ -328,7 +328,7 @@ fn annotation<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) 
             Ok(Verdict::NotEnforced { mode, refusal, .. }) => {
                 write!(entry, " not enforced ({mode}) [{}]: {refusal}", refusal.code())
             }
-            Ok(verdict @ (Verdict::AllowedByRule { .. } | Verdict::Unchanged)) => write!(entry, " {}", verdict.label()),
+            Ok(verdict @ Verdict::AllowedByRule { .. }) => write!(entry, " {}", verdict.label()),
             Err(refusal) => write!(entry, " refused [{}]: {refusal}", refusal.code()),
         };
         if let Some(rule) = &decision.rule {
@@ -461,7 +461,7 @@ mod tests {
     fn one_refused_image_of_many_refuses_and_only_it_is_named() {
         let response = validated(
             &[("a", "acme/a"), ("b", "acme/b"), ("c", "acme/c")],
-            vec![Ok(allow()), Err(no_policy()), Ok(Verdict::Unchanged)],
+            vec![Ok(allow()), Err(no_policy()), Ok(allow())],
         );
         assert_eq!(response["allowed"], false);
         let message = response["status"]["message"].as_str().unwrap();

@@ -107,7 +107,7 @@ fn what_is_left_out_is_what_the_documentation_calls_the_default() {
         (default.limits.review_bytes, default.limits.manifest_bytes, default.limits.signature_list_bytes),
         (8 << 20, 4 << 20, 4 << 20)
     );
-    assert_eq!((default.limits.signatures_per_image, default.limits.images_per_review), (64, 128));
+    assert_eq!((default.limits.signatures_per_image, default.limits.images_per_review), (256, 128));
     let gateway = loaded(&format!("{SMALLEST}gateway: {{registry: {{url: \"http://127.0.0.1:5001\"}}}}\n"));
     let gateway = gateway.gateway.expect("a gateway");
     assert_eq!(gateway.listen, SocketAddr::from(([127, 0, 0, 1], 5000)));
@@ -230,6 +230,8 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
             "",
         ),
         ("caches: {tag: -1s}\n", "3:15: ", ""),
+        ("caches: {tag: 500000000000y}\n", "3:15: a duration is at most a year (1y)", ""),
+        ("caches: {lastKnownGood: 367d}\n", "3:25: a duration is at most a year (1y)", ""),
         ("limits: {reviewBytes: 0}\n", "3:23: a size is more than 0", ""),
         ("limits: {reviewBytes: 2GiB}\n", "3:23: a size is more than 0 and at most 1GiB", ""),
         ("limits: {reviewBytes: much}\n", "3:23: \"much\" is not a size like 8MiB", ""),
@@ -296,6 +298,12 @@ fn a_secret_that_was_written_into_the_file_is_not_shown() {
         "registries:\n- scope: a.example.com\n  tokenRealms: [\"http://u:hunter2@r.example.com\"]\n",
         "registries:\n- scope: a.example.com\n  mirrors: [\"https://u:hunter2@r.example.com\"]\n",
         "registries:\n- scope: \"u:hunter2@r.example.com\"\n",
+        "registries: [{scope: a.example.com, signatures: [\"https://u:hunter2@r.example.com\"]}]\n",
+        "registries:\n- scope: a.example.com\n  signatures:\n  - https://u:hunter2@r.example.com\n",
+        "registries:\n- scope: a.example.com\n  signatures: \"u:hunter2@r.example.com\"\n",
+        "registries:\n- scope: a.example.com\n  signatures: \"hunter2@r.example.com\"\n",
+        "webhook: {listen: \"u:hunter2@r.example.com:1\"}\n",
+        "caches: {tag: \"hunter2@x\"}\n",
     ] {
         let error = refused(rest);
         assert!(!error.contains("hunter2"), "{rest}{error}");

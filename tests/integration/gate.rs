@@ -74,7 +74,7 @@ fn policy(host: &str, key: &str) -> String {
 
 fn load(folder: &Scratch) -> sealgate::policy::Policy {
     let path = folder.path().join("policies");
-    PolicyFiles { path, accept_anything_by_default: false }.load().expect("the policy is good")
+    PolicyFiles { path, accept_anything_by_default: false, pin_required: true }.load().expect("the policy is good")
 }
 
 fn said(decision: &Decision) -> String {

@@ -58,6 +58,8 @@ pub(super) enum Key {
     Rsa1024,
     Expired,
     Revoked,
+    /// The same certificate as it was before; only in keyrings.
+    BeforeRevocation,
     /// A certificate with a subkey that signs, signing with it.
     Subkey,
     /// The same certificate, signing with its primary key.
@@ -369,6 +371,17 @@ fn one_by_one() -> Vec<Case> {
         let mut case = good(Image::Web1);
         case.signatures[0].key = *key;
         case.scopes[0].1 = vec![Requirement::SignedBy(KEYRINGS[KEYRINGS.len() - 1].clone(), Identity::LeftOut)];
+        cases.push(case);
+    }
+    for keyring in [
+        Keyring::Paths(&[Key::BeforeRevocation, Key::Revoked]),
+        Keyring::Paths(&[Key::Revoked, Key::BeforeRevocation]),
+        Keyring::Path(&[Key::BeforeRevocation, Key::Revoked]),
+        Keyring::Paths(&[Key::BeforeRevocation]),
+    ] {
+        let mut case = good(Image::Web1);
+        case.signatures[0].key = Key::Revoked;
+        case.scopes[0].1 = vec![Requirement::SignedBy(keyring, Identity::LeftOut)];
         cases.push(case);
     }
     for identity in IDENTITIES {

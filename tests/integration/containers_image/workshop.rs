@@ -413,7 +413,9 @@ fn certificates(gpg: &Gpg, keys: &HashMap<Key, String>) -> HashMap<Key, Vec<u8>>
     let revocation = revocation.expect("gpg made a revocation").replace(":-----BEGIN", "-----BEGIN");
     // The trust database, which the other tests do without, is where gpg notes a revocation.
     elsewhere.run(&["--trust-model", "pgp", "--import"], revocation.as_bytes());
-    certificates.insert(Key::Revoked, elsewhere.run(&["--export", fingerprint], b""));
+    let revoked = elsewhere.run(&["--export", fingerprint], b"");
+    let before = certificates.insert(Key::Revoked, revoked).expect("it was there");
+    certificates.insert(Key::BeforeRevocation, before);
     certificates.insert(Key::SubkeyPrimary, certificates[&Key::Subkey].clone());
     certificates
 }
