@@ -71,7 +71,7 @@ async fn add(
     let body = bounded(request, payload).await?;
     let signature = submission::parse(&body, &image.digest)?;
     drop(body);
-    match registry.may_pull(image, &authorization(request)).await {
+    match registry.may_pull_now(image, &authorization(request)).await {
         Pull::Yes => {}
         Pull::Unknown => return Err(Refused::manifest_unknown().into()),
         pull => return Err(not_pulled(pull)),

@@ -18,8 +18,6 @@ pub(super) enum Route {
     Registry {
         /// `/v2/` itself, where clients learn what the registry can do.
         ping: bool,
-        /// The repository, if a manifest is asked for.
-        manifest_of: Option<RepositoryName>,
     },
     /// An image's signatures.
     Signatures(ImageId),
@@ -42,10 +40,7 @@ pub(super) fn route(path: &str) -> Result<Route, Refused> {
                     "the path has a segment that is . or .., or an encoded slash, backslash or control character";
                 return Err(Refused::bad_request(message));
             }
-            let manifest_of = rest
-                .rsplit_once("/manifests/")
-                .and_then(|(name, _)| RepositoryName::parse(name.strip_prefix('/')?).ok());
-            Ok(Route::Registry { ping: matches!(rest, "" | "/"), manifest_of })
+            Ok(Route::Registry { ping: matches!(rest, "" | "/") })
         }
         _ => Err(Refused::no_such_path()),
     }
@@ -76,19 +71,14 @@ mod tests {
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-    fn registry(manifest_of: Option<&str>) -> Route {
-        Route::Registry { ping: false, manifest_of: manifest_of.map(|name| RepositoryName::parse(name).unwrap()) }
-    }
-
     #[test]
     fn the_registry_has_what_is_below_v2() {
         for path in ["/v2/", "/v2"] {
-            assert_eq!(route(path), Ok(Route::Registry { ping: true, manifest_of: None }));
+            assert_eq!(route(path), Ok(Route::Registry { ping: true }));
         }
-        assert_eq!(route("/v2/_catalog"), Ok(registry(None)));
-        assert_eq!(route("/v2/a/b/manifests/1.0"), Ok(registry(Some("a/b"))));
-        assert_eq!(route("/v2/manifests/manifests/latest"), Ok(registry(Some("manifests"))));
-        assert_eq!(route(&format!("/v2/a/blobs/{}", DIGEST.replace(':', "%3A"))), Ok(registry(None)));
+        for path in ["/v2/_catalog", "/v2/a/b/manifests/1.0", &format!("/v2/a/blobs/{}", DIGEST.replace(':', "%3A"))] {
+            assert_eq!(route(path), Ok(Route::Registry { ping: false }), "{path}");
+        }
         for path in ["/", "", "*", "/v1/", "/v2x", "/v3/", "//v2/", "/sealgate/v1/x", "/extensions/v1/", "/V2/"] {
             assert_eq!(route(path).unwrap_err().status(), 404, "{path}");
         }
@@ -110,7 +100,7 @@ mod tests {
         ] {
             assert_eq!(route(path).unwrap_err().status(), 400, "{path}");
         }
-        assert_eq!(route("/v2/a/..b/..."), Ok(registry(None)));
+        assert_eq!(route("/v2/a/..b/..."), Ok(Route::Registry { ping: false }));
     }
 
     #[test]

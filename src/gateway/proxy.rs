@@ -21,10 +21,8 @@ use tokio::{
 use super::{
     answer::Refused,
     headers::{External, HopByHop, Rewrite},
-    store::{ImageId, RepositoryName},
     upstream::{Registry, failure},
 };
-use crate::image::Digest;
 
 /// Tells clients (containers/image among them) that signatures are found here.
 const ANNOUNCEMENT: &str = "x-registry-supports-signatures";
@@ -37,21 +35,8 @@ const SLOWEST_CHANGE: Duration = Duration::from_mins(15);
 /// Chunks on the way between two connections. With at most some hundred KiB each, this bounds a transfer's memory.
 const CHUNKS: usize = 4;
 
-/// What of the route the proxy has to know.
-pub(super) struct Passage {
-    /// `/v2/` itself.
-    pub(super) ping: bool,
-    /// The repository, if a manifest is asked for.
-    pub(super) manifest_of: Option<RepositoryName>,
-}
-
-/// Passes a request to the registry, and its answer back.
-pub(super) async fn pass(
-    registry: &Registry,
-    request: &HttpRequest,
-    payload: Payload,
-    passage: Passage,
-) -> HttpResponse {
+/// Passes a request to the registry, and its answer back. `ping`: it is for `/v2/` itself.
+pub(super) async fn pass(registry: &Registry, request: &HttpRequest, payload: Payload, ping: bool) -> HttpResponse {
     let method = request.method();
     let read_only = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if !read_only && !matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
@@ -83,12 +68,8 @@ pub(super) async fn pass(
         }
         None => return Refused::timed_out().into(),
     };
-    let anonymous = !request.headers().contains_key(header::AUTHORIZATION);
-    if let Some(image) = pulled(&answer, passage.manifest_of.filter(|_| read_only && anonymous)) {
-        registry.is_public(image).await;
-    }
     let rewrite = Rewrite { registry: registry.url(), external: &external };
-    from_registry(answer, method == Method::HEAD, passage.ping, &rewrite)
+    from_registry(answer, method == Method::HEAD, ping, &rewrite)
 }
 
 /// Only WebSocket: other upgrades are offers that may be ignored.
@@ -181,13 +162,6 @@ async fn until_silent<T>(answer: impl Future<Output = T>, moved: &Cell<Instant>,
             }
         }
     }
-}
-
-/// The image that this answer hands out.
-fn pulled(answer: &reqwest::Response, repository: Option<RepositoryName>) -> Option<ImageId> {
-    let repository = repository.filter(|_| answer.status() == reqwest::StatusCode::OK)?;
-    let digest = Digest::parse(answer.headers().get("docker-content-digest")?.to_str().ok()?).ok()?;
-    Some(ImageId { repository, digest })
 }
 
 /// The answer that the client gets.

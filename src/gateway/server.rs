@@ -17,7 +17,7 @@ use actix_web::{
 use super::{
     extension,
     path::{Route, route},
-    proxy::{self, Passage},
+    proxy,
     store::{ImageLimits, SignatureStore, StoreError, redb::RedbStore},
     upstream::{self, Registry, UpstreamError},
 };
@@ -111,9 +111,7 @@ async fn answer(
     store: web::Data<dyn SignatureStore>,
 ) -> HttpResponse {
     match route(request.uri().path()) {
-        Ok(Route::Registry { ping, manifest_of }) => {
-            proxy::pass(&registry, &request, payload, Passage { ping, manifest_of }).await
-        }
+        Ok(Route::Registry { ping }) => proxy::pass(&registry, &request, payload, ping).await,
         Ok(Route::Signatures(image)) => extension::answer(&**store, &registry, &request, payload, &image).await,
         Ok(Route::Health) => match store.health() {
             Ok(()) => HttpResponse::Ok().body("ok\n"),

@@ -156,17 +156,21 @@ impl Registry {
         same.then_some(url)
     }
 
-    /// Someone pulled this image without credentials.
-    pub(super) async fn is_public(&self, image: ImageId) {
-        self.public.insert(image, ()).await;
-    }
-
-    /// Asks whether a caller with these `Authorization` fields may pull the image. What the registry says to credentials
-    /// is not kept: they may be withdrawn.
+    /// Whether a caller with these `Authorization` fields may pull the image; that everyone may is remembered.
     pub(super) async fn may_pull(&self, image: &ImageId, authorization: &[HeaderValue]) -> Pull {
         if self.public.get(image).await.is_some() {
             return Pull::Yes;
         }
+        self.may_pull_now(image, authorization).await
+    }
+
+    /// The same, asked of the registry in any case: the image may be gone.
+    ///
+    /// That everyone may pull an image is learned here alone, from an answer to a request that this program made, without
+    /// anything of the caller's. In what passes through there are paths that the registry reads in another way, and
+    /// credentials of kinds that nobody knows here (cookies, header fields, queries). What the registry says to credentials
+    /// is not kept: they may be withdrawn.
+    pub(super) async fn may_pull_now(&self, image: &ImageId, authorization: &[HeaderValue]) -> Pull {
         let path = format!("/v2/{}/manifests/{}", image.repository.as_str(), image.digest);
         let Some(url) = self.url_of(&path) else { return Pull::Unknown };
         let mut request = self.client.request(Method::HEAD, url).header(header::ACCEPT, MANIFEST_TYPES).timeout(LOOK);
@@ -187,7 +191,7 @@ impl Registry {
         match StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY) {
             StatusCode::OK => {
                 if authorization.is_empty() {
-                    self.is_public(image.clone()).await;
+                    self.public.insert(image.clone(), ()).await;
                 }
                 Pull::Yes
             }

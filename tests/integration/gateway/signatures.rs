@@ -304,3 +304,49 @@ async fn a_registry_in_trouble_is_passed_on_with_the_time_to_wait() {
         assert_eq!(code_of(answer).await, refused(status, code));
     }
 }
+
+/// A registry for two names, one of whose images are for `Bearer good` and for a cookie alone.
+fn private(digest: Digest) -> Fake {
+    use std::io::Write;
+    Fake::start(move |head, stream| {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let manifest = path == format!("/v2/{REPOSITORY}/manifests/{digest}");
+        // What a registry makes of it: a blob of the repository acme/team/web/manifests/x.
+        let blob = path == format!("/v2/{REPOSITORY}/manifests/x/blobs/{digest}");
+        let known = head.contains("authorization: Bearer good\r\n") || head.contains("cookie: session=good\r\n");
+        let status = if blob || (manifest && known) { "200 OK" } else { "401 Unauthorized" };
+        write!(stream, "HTTP/1.1 {status}\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\n\r\n")
+    })
+}
+
+#[tokio::test]
+async fn nothing_that_passes_through_makes_a_private_image_public() {
+    let digest = Digest::sha256(b"private");
+    let registry = private(digest);
+    let store = Store::start(&registry.url());
+    let get = |path: String| Client::new().get(format!("{}{path}", store.url()));
+    for pulled in [
+        get(format!("/v2/{REPOSITORY}/manifests/x/blobs/{digest}")),
+        get(format!("/v2/{REPOSITORY}/manifests/{digest}")).header("cookie", "session=good"),
+        get(format!("/v2/{REPOSITORY}/manifests/{digest}")).bearer_auth("good"),
+    ] {
+        assert_eq!(pulled.send().await.unwrap().status(), 200);
+        let url = store.signatures_url(REPOSITORY, digest);
+        assert_eq!(answer(Client::new().get(&url)).await, refused(401, "UNAUTHORIZED"));
+        let with_cookie = Client::new().get(&url).header("cookie", "session=good");
+        assert_eq!(answer(with_cookie).await, refused(401, "UNAUTHORIZED"), "only Authorization is the caller's");
+        assert_eq!(Client::new().get(&url).bearer_auth("good").send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_was_deleted_gets_no_signature_even_if_it_was_public_just_now() {
+    let scene = Scene::new().await;
+    let digest = scene.image.digest;
+    assert_eq!(scene.put(&document(&digest, 1, &scene.sign(&digest))).await, created());
+    assert_eq!(scene.list().await.len(), 1);
+    let manifest = format!("{}/v2/{REPOSITORY}/manifests/{digest}", scene.registry.url());
+    assert_eq!(Client::new().delete(manifest).send().await.unwrap().status(), 202);
+    let [_, second] = scene.sign_often(&digest, 2).try_into().unwrap();
+    assert_eq!(scene.put(&document(&digest, 2, &second)).await, refused(404, "MANIFEST_UNKNOWN"));
+}
