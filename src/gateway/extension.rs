@@ -13,7 +13,10 @@ use actix_web::{
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use futures_util::StreamExt;
 use serde::Serialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     answer::Refused,
@@ -61,6 +64,7 @@ async fn read(
     Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list(image, &signatures)))
 }
 
+/// Who may not pull an image is told nothing else: neither what is wrong with a signature, nor is any OpenPGP read for him.
 async fn add(
     store: &dyn SignatureStore,
     registry: &Registry,
@@ -69,13 +73,15 @@ async fn add(
     image: &ImageId,
 ) -> Result<HttpResponse, HttpResponse> {
     let body = bounded(request, payload).await?;
-    let signature = submission::parse(&body, &image.digest)?;
-    drop(body);
     match registry.may_pull_now(image, &authorization(request)).await {
         Pull::Yes => {}
         Pull::Unknown => return Err(Refused::manifest_unknown().into()),
         pull => return Err(not_pulled(pull)),
     }
+    let digest = image.digest;
+    // Off this thread: what is compressed takes its time.
+    let parsed = spawn_blocking(move || submission::parse(&body, &digest)).await;
+    let signature = parsed.unwrap_or_else(|_| Err(Refused::signature("content is not a signature")))?;
     let name = signature.name.clone();
     let refused = match store.put(image, signature).await.map_err(|error| store_failed(&error))? {
         Put::Created => {
@@ -141,7 +147,10 @@ fn not_pulled(pull: Pull) -> HttpResponse {
 }
 
 fn store_failed(error: &StoreError) -> HttpResponse {
-    tracing::error!(%error, "the store failed");
+    // What put it out of use was said then, once.
+    if !matches!(error, StoreError::Stopped { .. }) {
+        tracing::error!(%error, "the store failed");
+    }
     Refused::store().into()
 }
 

@@ -285,6 +285,10 @@ async fn who_may_not_pull_an_image_neither_reads_nor_adds_its_signatures() {
         assert_eq!(code_of(answer).await, refused(401, "UNAUTHORIZED"));
     }
     assert_eq!(answer(put().bearer_auth("other")).await, refused(403, "DENIED"));
+    // Nor do they learn what is wrong with what they send.
+    let nonsense = || Client::new().put(&url).body("nonsense");
+    assert_eq!(answer(nonsense()).await, refused(401, "UNAUTHORIZED"));
+    assert_eq!(answer(nonsense().bearer_auth("good")).await, refused(400, "SIGNATURE_INVALID"));
     assert_eq!(answer(put().bearer_auth("good")).await, created());
     assert_eq!(get().bearer_auth("good").send().await.unwrap().status(), 200);
     // That one may is nothing that another one could use.
