@@ -53,7 +53,7 @@ pub(super) async fn pass(registry: &Registry, request: &HttpRequest, payload: Pa
         return Refused::method("this method is not passed to the registry").into();
     };
     let external = External::of(request.headers(), request.app_config().secure());
-    let mut outgoing = registry.client().request(upstream_method, url).headers(to_registry(request, &external));
+    let mut outgoing = registry.client().request(upstream_method, url.clone()).headers(to_registry(request, &external));
     let moved = Rc::new(Cell::new(Instant::now()));
     if has_body(request.headers()) {
         let body = stream::poll_fn(pump_up(payload, &moved));
@@ -68,7 +68,7 @@ pub(super) async fn pass(registry: &Registry, request: &HttpRequest, payload: Pa
         }
         None => return Refused::timed_out().into(),
     };
-    let rewrite = Rewrite { registry: registry.url(), external: &external };
+    let rewrite = Rewrite { requested: &url, external: &external };
     from_registry(answer, method == Method::HEAD, ping, &rewrite)
 }
 
