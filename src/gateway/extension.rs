@@ -56,7 +56,7 @@ async fn read(
     request: &HttpRequest,
     image: &ImageId,
 ) -> Result<HttpResponse, HttpResponse> {
-    let signatures = match registry.may_pull(image, &authorization(request)).await {
+    let signatures = match registry.may_pull(image, authorization(request)).await {
         Pull::Yes => store.list(image).await.map_err(|error| store_failed(&error))?,
         Pull::Unknown => Vec::new(),
         pull => return Err(not_pulled(pull)),
@@ -73,7 +73,7 @@ async fn add(
     image: &ImageId,
 ) -> Result<HttpResponse, HttpResponse> {
     let body = bounded(request, payload).await?;
-    match registry.may_pull_now(image, &authorization(request)).await {
+    match registry.may_pull_now(image, authorization(request)).await {
         Pull::Yes => {}
         Pull::Unknown => return Err(Refused::manifest_unknown().into()),
         pull => return Err(not_pulled(pull)),
@@ -101,8 +101,8 @@ async fn add(
     Err(refused.into())
 }
 
-fn authorization(request: &HttpRequest) -> Vec<HeaderValue> {
-    request.headers().get_all(header::AUTHORIZATION).cloned().collect()
+fn authorization(request: &HttpRequest) -> Option<&HeaderValue> {
+    request.headers().get(header::AUTHORIZATION)
 }
 
 /// Reads a body of at most [`submission::LARGEST_BODY`] bytes.

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use moka::{Expiry, future::Cache};
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{
+    Method,
+    header::{ACCEPT, HeaderMap, HeaderValue, WWW_AUTHENTICATE},
+};
 use tokio::time::timeout_at;
 use url::Url;
 
@@ -268,7 +271,8 @@ impl Client {
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
         }
         let (kind, limit) = (what.kind, what.limit);
-        let ask = Ask { peer: &target.peer, url, kind, headers, authorization, form: None, limit, budget };
+        let method = Method::GET;
+        let ask = Ask { peer: &target.peer, url, method, kind, headers, authorization, form: None, limit, budget };
         self.transport.ask(&ask).await.map_err(|failure| ask.failed(failure))
     }
 

@@ -17,9 +17,10 @@ mod transport;
 
 pub use client::Client;
 pub use guard::{HostSet, NamesHosts, PolicyHosts};
-pub use settings::SetupError;
+pub use settings::{CaError, SetupError};
 
 pub(crate) use client::{Fetched, What, join};
 pub(crate) use failure::{Failure, shown};
+pub(crate) use settings::Upstream;
 pub(crate) use target::Target;
-pub(crate) use transport::Budget;
+pub(crate) use transport::{Ask, Budget, Peer, Transport};

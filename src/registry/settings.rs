@@ -35,24 +35,13 @@ const OTHER: &str = "other";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
-    /// A CA file can't be read.
-    #[error("the CA file {path} of registries entry {scope} can't be read", path = path.display())]
-    CaFile {
-        /// The entry.
-        scope: Box<str>,
-        /// The file.
-        path: PathBuf,
+    /// A CA file can't be used.
+    #[error("{of}: {source}")]
+    Ca {
+        /// Whose it is: an entry, or the field.
+        of: Box<str>,
         /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A CA file has no certificate, or one that is none.
-    #[error("the CA file {path} of registries entry {scope} must have PEM certificates, and only good ones", path = path.display())]
-    CaFileContent {
-        /// The entry.
-        scope: Box<str>,
-        /// The file.
-        path: PathBuf,
+        source: CaError,
     },
     /// A mirror is not `host[:port][/path]`.
     #[error("the mirror {mirror} of registries entry {scope} must be host[:port][/path]")]
@@ -66,11 +55,33 @@ pub enum SetupError {
         source: Option<Box<ScopeError>>,
     },
     /// TLS can't be set up.
-    #[error("TLS can't be set up")]
+    #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
     /// The HTTP client can't be made.
-    #[error("the HTTP client can't be set up")]
+    #[error("the HTTP client can't be set up: {0}")]
     Http(#[from] reqwest::Error),
+}
+
+/// Why the CAs of a file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CaError {
+    /// It can't be read.
+    #[error("the CA file {path} can't be read: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It has no certificate, or one that is none.
+    #[error("the CA file {path} must have PEM certificates, and only good ones: {problem}", path = path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: Box<str>,
+    },
 }
 
 /// The two HTTP clients of one TLS configuration: they differ in which addresses they dial.
@@ -95,6 +106,23 @@ pub(crate) struct Settings {
     pub(crate) token_realms: Vec<Url>,
     pub(crate) signatures: Option<Vec<SignatureSource>>,
     pub(crate) mirrors: Vec<Box<str>>,
+}
+
+impl Settings {
+    /// Where no entry holds.
+    fn without_entry(clients: Clients) -> Self {
+        Self {
+            number: 0,
+            label: OTHER.into(),
+            scope: Scope::Everything,
+            clients,
+            insecure: false,
+            credentials: None,
+            token_realms: Vec::new(),
+            signatures: None,
+            mirrors: Vec::new(),
+        }
+    }
 }
 
 /// All settings.
@@ -157,17 +185,7 @@ impl AllSettings {
             // Scopes of a map are different from each other.
             let _ = entries.insert(scope, Arc::new(settings));
         }
-        let default = Settings {
-            number: 0,
-            label: OTHER.into(),
-            scope: Scope::Everything,
-            clients: maker.clients(&Scope::Everything, None, false)?,
-            insecure: false,
-            credentials: None,
-            token_realms: Vec::new(),
-            signatures: None,
-            mirrors: Vec::new(),
-        };
+        let default = Settings::without_entry(maker.clients(&Scope::Everything, None, false)?);
         Ok(Self { entries, default: Arc::new(default), named })
     }
 
@@ -210,30 +228,32 @@ impl Maker {
         if let Some(made) = self.made.get(&key) {
             return Ok(made.clone());
         }
-        let tls = self.tls(scope, ca_file, insecure)?;
+        let of = || format!("registries entry {scope}").into();
+        let roots = self.roots(ca_file).map_err(|source| SetupError::Ca { of: of(), source })?;
+        let tls = self.tls(roots, insecure)?;
         let clients = Clients { open: client(tls.clone(), &self.open)?, guarded: client(tls, &self.guarded)? };
         self.made.insert(key, clients.clone());
         Ok(clients)
     }
 
-    fn tls(&self, scope: &Scope, ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, SetupError> {
+    /// The system's CAs, and those of a file.
+    fn roots(&self, ca_file: Option<&Path>) -> Result<RootCertStore, CaError> {
         let mut roots = self.system.clone();
-        if let Some(path) = ca_file {
-            let pem = read_cas(path).map_err(|source| SetupError::CaFile {
-                scope: scope.to_string().into(),
-                path: path.to_owned(),
-                source,
-            })?;
-            let bad = || SetupError::CaFileContent { scope: scope.to_string().into(), path: path.to_owned() };
-            let certificates: Vec<CertificateDer<'static>> =
-                CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| bad())?;
-            if certificates.is_empty() {
-                return Err(bad());
-            }
-            for certificate in certificates {
-                roots.add(certificate).map_err(|_| bad())?;
-            }
+        let Some(path) = ca_file else { return Ok(roots) };
+        let pem = read_cas(path).map_err(|source| CaError::Unreadable { path: path.to_owned(), source })?;
+        let bad = |problem: String| CaError::Content { path: path.to_owned(), problem: problem.into() };
+        let certificates: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| bad(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(bad("there is none".to_owned()));
         }
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+        }
+        Ok(roots)
+    }
+
+    fn tls(&self, roots: RootCertStore, insecure: bool) -> Result<ClientConfig, rustls::Error> {
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&self.provider)).with_safe_default_protocol_versions()?;
         let builder = if insecure || roots.is_empty() {
@@ -250,6 +270,34 @@ impl Maker {
         let mut tls = builder.with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(tls)
+    }
+}
+
+/// The one registry that the store stands in front of. It is none of the `registries` entries.
+pub(crate) struct Upstream {
+    tls: ClientConfig,
+    open: Arc<Resolver>,
+    guarded: Arc<Resolver>,
+}
+
+impl Upstream {
+    /// `field` is the CA file's, for messages.
+    pub(crate) fn new(field: &str, ca_file: Option<&Path>) -> Result<Self, SetupError> {
+        let maker = Maker::new();
+        let roots = maker.roots(ca_file).map_err(|source| SetupError::Ca { of: field.into(), source })?;
+        let tls = maker.tls(roots, false)?;
+        Ok(Self { tls, open: maker.open, guarded: maker.guarded })
+    }
+
+    /// How TLS is spoken with it.
+    pub(crate) fn tls(&self) -> ClientConfig {
+        self.tls.clone()
+    }
+
+    /// How it is talked to, with clients of their own each time.
+    pub(crate) fn settings(&self) -> Result<Settings, SetupError> {
+        let clients = Clients { open: client(self.tls(), &self.open)?, guarded: client(self.tls(), &self.guarded)? };
+        Ok(Settings::without_entry(clients))
     }
 }
 

@@ -60,6 +60,22 @@ impl RedbStore {
         Ok(store)
     }
 
+    /// Looks at the file without changing it: whether it is a store, or there is none yet. One that is in use is good, and
+    /// one that was not closed well is checked when it is opened.
+    pub fn check(path: &Path) -> Result<(), StoreError> {
+        if look(path)?.is_none() {
+            return Ok(());
+        }
+        let checked = catch_unwind(AssertUnwindSafe(|| match builder().open_read_only(path) {
+            Ok(database) => check_format(path, &database),
+            Err(
+                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch | DatabaseError::RepairAborted,
+            ) => Ok(()),
+            Err(error) => Err(database_error(path, error)),
+        }));
+        checked.unwrap_or_else(|_| Err(damaged(path, "its content can't be right")))
+    }
+
     fn start(
         path: &Path,
         limits: ImageLimits,
@@ -169,7 +185,7 @@ fn builder() -> Builder {
 }
 
 /// Whether this is a store, of a format that is known here.
-fn check_format(path: &Path, database: &Database) -> Result<(), StoreError> {
+fn check_format(path: &Path, database: &impl ReadableDatabase) -> Result<(), StoreError> {
     let failed = |error: redb::Error| storage_error(path, "opened", error);
     let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
     let foreign = |what: &str| StoreError::NotAStore { path: path.into(), what: what.into() };
@@ -362,6 +378,20 @@ mod tests {
         assert_eq!(store.list(&image("acme/we", "1")).await.unwrap(), []);
         let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, [path], "nothing is left beside the store");
+    }
+
+    #[test]
+    fn a_store_that_runs_was_killed_or_is_not_there_yet_passes_the_check() {
+        let (_folder, path, store) = store();
+        RedbStore::check(&path).unwrap();
+        let killed = path.with_extension("killed");
+        fs::copy(&path, &killed).unwrap();
+        RedbStore::check(&killed).unwrap();
+        drop(store);
+        RedbStore::check(&path).unwrap();
+        let none = path.with_extension("none");
+        RedbStore::check(&none).unwrap();
+        assert!(!none.exists());
     }
 
     #[tokio::test]
@@ -560,6 +590,7 @@ mod tests {
             fs::write(&path, content).unwrap();
             let error = RedbStore::open(&path, ImageLimits::default()).err().unwrap();
             assert!(error.to_string().contains(name), "{error}");
+            assert_eq!(RedbStore::check(&path).unwrap_err().to_string(), error.to_string());
             assert_eq!(fs::read(&path).unwrap(), content);
             error
         };

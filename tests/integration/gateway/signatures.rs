@@ -354,3 +354,32 @@ async fn an_image_that_was_deleted_gets_no_signature_even_if_it_was_public_just_
     let [_, second] = scene.sign_often(&digest, 2).try_into().unwrap();
     assert_eq!(scene.put(&document(&digest, 2, &second)).await, refused(404, "MANIFEST_UNKNOWN"));
 }
+
+#[tokio::test]
+async fn a_registry_that_redirects_the_question_for_a_manifest_is_followed_but_not_into_the_inside() {
+    use std::io::Write;
+    let inside = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let elsewhere = inside.url();
+    let registry = Fake::start(move |head, stream| {
+        let location = match head.split(' ').nth(1).unwrap_or_default() {
+            path if path.contains("/moved/") => path.replace("/moved/", "/here/"),
+            path if path.contains("/away/") => format!("{elsewhere}{path}"),
+            path if path.contains("/round/") => path.to_owned(),
+            _ => {
+                let good = head.contains("authorization: Bearer good\r\n");
+                let status = if good { "200 OK" } else { "401 Unauthorized" };
+                return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            }
+        };
+        write!(stream, "HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
+    });
+    let store = Store::start(&registry.url());
+    let get = |repository| {
+        let url = store.signatures_url(repository, Digest::sha256(b""));
+        Client::new().get(url).bearer_auth("good")
+    };
+    assert_eq!(get("acme/moved/web").send().await.unwrap().status(), 200);
+    assert_eq!(answer(get("acme/away/web")).await, refused(502, "UNAVAILABLE"));
+    assert_eq!(answer(get("acme/round/web")).await, refused(502, "UNAVAILABLE"));
+    assert_eq!(inside.heads(), [] as [String; 0]);
+}

@@ -4,7 +4,7 @@ use std::{io, net::TcpListener, path::PathBuf, thread};
 
 use sealgate::{
     configuration::{Gateway, Limits, Upstream},
-    gateway,
+    gateway::Prepared,
 };
 use tokio::sync::oneshot;
 
@@ -45,7 +45,10 @@ impl Store {
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async move {
-                    gateway::serve(listener, None, &settings, &limits, shutdown).expect("the store starts").await
+                    Prepared::new(&settings, &limits)
+                        .and_then(|prepared| prepared.serve(listener, None, shutdown))
+                        .expect("the store starts")
+                        .await
                 })
             })
         };
