@@ -145,11 +145,8 @@ fn open(path: &Path, database: impl FnOnce(&Path) -> Result<Database, DatabaseEr
 /// like a store that lost everything.
 fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |source| io_error(path, "made", source);
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).map_err(failed)?;
+    let folder = above(path);
+    create_folder(folder).map_err(failed)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = folder.join(name);
@@ -157,7 +154,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
         // Unlike a rename, this does not replace what another process may have made meanwhile.
         match fs::hard_link(&new, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
-            _ => fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed),
+            _ => sync_folder(folder).map_err(failed),
         }
     });
     // It is only a second name by now, or of no use; what is left of it does no harm.
@@ -165,6 +162,32 @@ fn create(path: &Path) -> Result<(), StoreError> {
     made?;
     tracing::warn!(store = %path.display(), "there was no store; a new one without any signature is made");
     Ok(())
+}
+
+/// Makes a folder and those above it, each on the disk before there is something in it.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(_) if folder.is_dir() => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_folder(above(folder))?;
+            fs::create_dir(folder)?;
+        }
+        Err(error) => return Err(error),
+    }
+    sync_folder(above(folder))
+}
+
+fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What was made in a folder stays so through a loss of power.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
 }
 
 fn initialize(path: &Path) -> Result<(), redb::Error> {
@@ -358,7 +381,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, PathBuf, RedbStore) {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("data/signatures.redb");
+        let path = folder.path().join("a/new/folder/signatures.redb");
         let store = RedbStore::open(&path, ImageLimits::default()).unwrap();
         (folder, path, store)
     }
