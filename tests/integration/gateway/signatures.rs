@@ -115,10 +115,16 @@ async fn what_was_put_is_what_everyone_reads() {
     assert_eq!(scene.list().await, expected);
     let elsewhere = list(&scene.store, &Digest::of(Algorithm::Sha512, b"other")).await;
     assert_eq!(elsewhere, [] as [Value; 0]);
-    // Once it is known that everyone may pull the image, a GET is answered without the registry.
-    let asked = scene.registry.requests("HEAD", "/manifests/");
-    scene.list().await;
-    assert_eq!(scene.registry.requests("HEAD", "/manifests/"), asked);
+}
+
+#[tokio::test]
+async fn once_it_is_known_that_everyone_may_pull_an_image_the_registry_is_not_asked_for_each_get() {
+    let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let store = Store::start(&fake.url());
+    for _ in 0..3 {
+        assert_eq!(list(&store, &Digest::sha256(b"public")).await, [] as [Value; 0]);
+    }
+    assert_eq!(fake.heads().len(), 1);
 }
 
 #[tokio::test]

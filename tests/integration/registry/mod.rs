@@ -4,6 +4,8 @@ mod lies;
 mod login;
 mod real;
 
+pub(crate) use real::logged;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
