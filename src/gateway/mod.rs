@@ -12,5 +12,4 @@ pub mod store;
 mod submission;
 mod upstream;
 
-pub use server::{GatewayError, serve};
-pub use upstream::UpstreamError;
+pub use server::{GatewayError, Prepared};

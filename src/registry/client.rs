@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use moka::{Expiry, future::Cache};
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{
+    Method,
+    header::{ACCEPT, HeaderMap, HeaderValue, WWW_AUTHENTICATE},
+};
 use tokio::time::timeout_at;
 use url::Url;
 
@@ -338,8 +341,8 @@ impl Client {
         let (kind, limit) = (what.kind, what.limit);
         // A ping is a flight of its own, with more time than those who wait for it.
         let longest_wait = if kind == RequestKind::Ping { LONGEST_WAIT_OF_A_FLIGHT } else { Duration::MAX };
-        let ask =
-            Ask { peer: &target.peer, url, kind, headers, authorization, form: None, limit, longest_wait, budget };
+        let (peer, method) = (&target.peer, Method::GET);
+        let ask = Ask { peer, url, method, kind, headers, authorization, form: None, limit, longest_wait, budget };
         self.transport.ask(&ask).await.map_err(|failure| ask.failed(failure))
     }
 

@@ -5,6 +5,7 @@
 //! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
 
 mod blocking;
+mod cas;
 mod challenge;
 mod client;
 mod credentials;
@@ -17,6 +18,7 @@ mod target;
 mod token;
 mod transport;
 
+pub use cas::CaError;
 pub use client::Client;
 pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
@@ -24,5 +26,6 @@ pub use settings::SetupError;
 pub(crate) use blocking::Blocking;
 pub(crate) use client::{Extension, Fetched, What, join};
 pub(crate) use failure::{Failure, shown};
+pub(crate) use settings::Upstream;
 pub(crate) use target::Target;
-pub(crate) use transport::Budget;
+pub(crate) use transport::{Ask, Budget, Peer, Transport};

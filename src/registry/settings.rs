@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,20 +16,18 @@ use rustls::{
     },
     crypto::CryptoProvider,
 };
-use rustls_pki_types::{
-    CertificateDer, ServerName, UnixTime,
-    pem::{PemObject, SectionKind},
-};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use url::Url;
 
-use super::guard::{HostSet, Resolver};
+use super::{
+    cas::{self, CaError},
+    guard::{HostSet, Resolver},
+};
 use crate::configuration::{Credentials, Registries, SignatureSource};
 use crate::image::{Repository, Scope, ScopeError, ScopeMap};
 
 /// The longest that a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The largest CA file that is read.
-const LARGEST_CA_FILE: u64 = 4 << 20;
 /// The metrics' label where no entry holds.
 const OTHER: &str = "other";
 
@@ -38,24 +35,13 @@ const OTHER: &str = "other";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
-    /// A CA file can't be read.
-    #[error("the CA file {path} of registries entry {scope} can't be read", path = path.display())]
-    CaFile {
-        /// The entry.
-        scope: Box<str>,
-        /// The file.
-        path: PathBuf,
+    /// A CA file can't be used.
+    #[error("{of}: {source}")]
+    Ca {
+        /// Whose it is: an entry, or the field.
+        of: Box<str>,
         /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A CA file has no certificate, one that is none, or a key.
-    #[error("the CA file {path} of registries entry {scope} must have PEM certificates, only good ones, and no keys or lists beside them", path = path.display())]
-    CaFileContent {
-        /// The entry.
-        scope: Box<str>,
-        /// The file.
-        path: PathBuf,
+        source: CaError,
     },
     /// A mirror is not `host[:port][/path]`.
     #[error("the mirror {mirror} of registries entry {scope} must be host[:port][/path]")]
@@ -69,10 +55,10 @@ pub enum SetupError {
         source: Option<Box<ScopeError>>,
     },
     /// TLS can't be set up.
-    #[error("TLS can't be set up")]
+    #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
     /// The HTTP client can't be made.
-    #[error("the HTTP client can't be set up")]
+    #[error("the HTTP client can't be set up: {0}")]
     Http(#[from] reqwest::Error),
 }
 
@@ -98,6 +84,23 @@ pub(crate) struct Settings {
     pub(crate) token_realms: Vec<Url>,
     pub(crate) signatures: Option<Vec<SignatureSource>>,
     pub(crate) mirrors: Vec<Box<str>>,
+}
+
+impl Settings {
+    /// Where no entry holds.
+    fn without_entry(clients: Clients) -> Self {
+        Self {
+            number: 0,
+            label: OTHER.into(),
+            scope: Scope::Everything,
+            clients,
+            insecure: false,
+            credentials: None,
+            token_realms: Vec::new(),
+            signatures: None,
+            mirrors: Vec::new(),
+        }
+    }
 }
 
 /// All settings.
@@ -160,17 +163,7 @@ impl AllSettings {
             // Scopes of a map are different from each other.
             let _ = entries.insert(scope, Arc::new(settings));
         }
-        let default = Settings {
-            number: 0,
-            label: OTHER.into(),
-            scope: Scope::Everything,
-            clients: maker.clients(&Scope::Everything, None, false)?,
-            insecure: false,
-            credentials: None,
-            token_realms: Vec::new(),
-            signatures: None,
-            mirrors: Vec::new(),
-        };
+        let default = Settings::without_entry(maker.clients(&Scope::Everything, None, false)?);
         Ok(Self { entries, default: Arc::new(default), named })
     }
 
@@ -213,32 +206,24 @@ impl Maker {
         if let Some(made) = self.made.get(&key) {
             return Ok(made.clone());
         }
-        let tls = self.tls(scope, ca_file, insecure)?;
+        let of = || format!("registries entry {scope}").into();
+        let roots = self.roots(ca_file).map_err(|source| SetupError::Ca { of: of(), source })?;
+        let tls = self.tls(roots, insecure)?;
         let clients = Clients { open: client(tls.clone(), &self.open)?, guarded: client(tls, &self.guarded)? };
         self.made.insert(key, clients.clone());
         Ok(clients)
     }
 
-    fn tls(&self, scope: &Scope, ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, SetupError> {
+    /// The system's CAs, and those of a file.
+    fn roots(&self, ca_file: Option<&Path>) -> Result<RootCertStore, CaError> {
         let mut roots = self.system.clone();
         if let Some(path) = ca_file {
-            let pem = read_cas(path).map_err(|source| SetupError::CaFile {
-                scope: scope.to_string().into(),
-                path: path.to_owned(),
-                source,
-            })?;
-            let bad = || SetupError::CaFileContent { scope: scope.to_string().into(), path: path.to_owned() };
-            let mut certificates = 0;
-            for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&pem) {
-                // Text around them is usual. A private key is not, and should not lie there.
-                let Ok((SectionKind::Certificate, certificate)) = section else { return Err(bad()) };
-                roots.add(certificate.into()).map_err(|_| bad())?;
-                certificates += 1;
-            }
-            if certificates == 0 {
-                return Err(bad());
-            }
+            cas::trust(&mut roots, path)?;
         }
+        Ok(roots)
+    }
+
+    fn tls(&self, roots: RootCertStore, insecure: bool) -> Result<ClientConfig, rustls::Error> {
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&self.provider)).with_safe_default_protocol_versions()?;
         let builder = if insecure || roots.is_empty() {
@@ -255,6 +240,34 @@ impl Maker {
         let mut tls = builder.with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(tls)
+    }
+}
+
+/// The one registry that the store stands in front of. It is none of the `registries` entries.
+pub(crate) struct Upstream {
+    tls: ClientConfig,
+    open: Arc<Resolver>,
+    guarded: Arc<Resolver>,
+}
+
+impl Upstream {
+    /// `field` is the CA file's, for messages.
+    pub(crate) fn new(field: &str, ca_file: Option<&Path>) -> Result<Self, SetupError> {
+        let maker = Maker::new();
+        let roots = maker.roots(ca_file).map_err(|source| SetupError::Ca { of: field.into(), source })?;
+        let tls = maker.tls(roots, false)?;
+        Ok(Self { tls, open: maker.open, guarded: maker.guarded })
+    }
+
+    /// How TLS is spoken with it.
+    pub(crate) fn tls(&self) -> ClientConfig {
+        self.tls.clone()
+    }
+
+    /// How it is talked to, with clients of their own each time.
+    pub(crate) fn settings(&self) -> Result<Settings, SetupError> {
+        let clients = Clients { open: client(self.tls(), &self.open)?, guarded: client(self.tls(), &self.guarded)? };
+        Ok(Settings::without_entry(clients))
     }
 }
 
@@ -278,32 +291,6 @@ fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client
         .http2_initial_connection_window_size(1 << 20)
         .build()?;
     Ok(client)
-}
-
-/// The PEM text of a file, or of the `*.crt` files of a folder.
-fn read_cas(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_dir() {
-        return read_bounded(path);
-    }
-    let mut pem = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "crt") {
-            pem.extend(read_bounded(&path)?);
-            pem.push(b'\n');
-        }
-    }
-    Ok(pem)
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use io::Read;
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LARGEST_CA_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_CA_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB"));
-    }
-    Ok(bytes)
 }
 
 /// `insecure: true`: whatever certificate comes.

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use moka::{Expiry, future::Cache};
-use reqwest::header::HeaderValue;
+use reqwest::{Method, header::HeaderValue};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -207,6 +207,7 @@ impl Tokens {
         let ask = Ask {
             peer: &peer,
             url: &url,
+            method: if form.is_some() { Method::POST } else { Method::GET },
             kind: RequestKind::Token,
             headers: reqwest::header::HeaderMap::new(),
             authorization,

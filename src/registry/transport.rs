@@ -75,6 +75,7 @@ pub(crate) struct Peer {
 pub(crate) struct Ask<'a> {
     pub(crate) peer: &'a Peer,
     pub(crate) url: &'a Url,
+    pub(crate) method: Method,
     pub(crate) kind: RequestKind,
     pub(crate) headers: HeaderMap,
     /// Sent to the origin of `url` alone.
@@ -179,7 +180,7 @@ impl Transport {
     }
 
     /// Asks, and follows redirects.
-    async fn ask_once(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
+    pub(crate) async fn ask_once(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
         let mut url = ask.url.clone();
         let mut elsewhere = false;
         for _ in 0..=REDIRECTS {
@@ -218,8 +219,7 @@ impl Transport {
             return Err(Failure::NotPublic);
         }
         let client = if named { &settings.clients.open } else { &settings.clients.guarded };
-        let method = if ask.form.is_some() { Method::POST } else { Method::GET };
-        let mut request = client.request(method, url.clone()).headers(ask.headers.clone());
+        let mut request = client.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
         if let Some(form) = &ask.form {
             request = request.header("content-type", "application/x-www-form-urlencoded").body(form.clone());
         }

@@ -5,6 +5,8 @@ mod login;
 mod real;
 mod start;
 
+pub(crate) use real::logged;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
