@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::arguments::{Format, RegistryArguments};
 use super::report::Report;
 use super::status::{Failure, Status};
-use super::terminal::Colours;
+use super::terminal::{self, Colours};
 use crate::configuration::{self, Configuration, Registries, Registry, SignatureSource};
 use crate::diagnostic::Diagnostics;
 use crate::files::{self, PolicyFiles};
@@ -75,10 +75,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let decide = decide(&configuration, policy, &image, arguments.namespace.as_deref());
     let decision = super::runtime()?.block_on(decide)?;
     let report = Report::new(&image.to_string(), &decision);
-    match arguments.output {
-        Format::Text => print!("{}", report.text(Colours::of(&io::stdout()))),
-        Format::Json => println!("{}", report.json().map_err(Failure::undecided)?),
-    }
+    terminal::print(&match arguments.output {
+        Format::Text => report.text(Colours::of(&io::stdout())),
+        Format::Json => report.json().map_err(Failure::undecided)? + "\n",
+    })?;
     Ok(report.status())
 }
 

@@ -277,6 +277,51 @@ async fn policy_json_wants_every_manifest_of_an_index_signed() {
     assert_eq!((status, &report["rule"]), (0, &"policy.json/default".into()), "{report:#}");
 }
 
+#[tokio::test]
+async fn a_reader_that_has_gone_changes_no_status() {
+    let setting = Setting::new();
+    setting.signed("acme/web").await;
+    setting.registry.push("acme/cron", "1", "cron").await;
+    let policy = setting.requiring().display().to_string();
+    let registries = setting.folder.path().join("registries.d").display().to_string();
+    let status = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        command.args(["verify", "--tls-verify=false", "--policy", &policy, "--registries-d", &registries]);
+        let closed = || {
+            let (reader, writer) = std::io::pipe().expect("a pipe can be made");
+            drop(reader);
+            writer
+        };
+        command.args(arguments).stdin(Stdio::null()).stdout(closed()).stderr(closed());
+        // The log goes to standard error too.
+        command.env("SEALGATE_LOG", "debug").status().expect("sealgate can be started").code()
+    };
+    for output in ["text", "json"] {
+        assert_eq!(status(&["--output", output, &setting.image("acme/web:1")]), Some(0), "{output}");
+        assert_eq!(status(&["--output", output, &setting.image("acme/cron:1")]), Some(1), "{output}");
+    }
+    assert_eq!(status(&["registry.example.com/UPPER"]), Some(2));
+}
+
+#[tokio::test]
+async fn an_answer_that_can_not_be_written_is_none() {
+    let setting = Setting::new();
+    setting.signed("acme/web").await;
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        .args(["verify", "--tls-verify=false", "--policy", &setting.requiring().display().to_string()])
+        .args(["--registries-d", &setting.folder.path().join("registries.d").display().to_string()])
+        .arg(setting.image("acme/web:1"))
+        .stdin(Stdio::null())
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("sealgate can be started");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("can't be written to standard output: No space left"), "{stderr}");
+}
+
 #[test]
 fn the_version_is_printed_and_help_is_no_error() {
     let run = |argument: &str| {
