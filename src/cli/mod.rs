@@ -74,7 +74,7 @@ enum Server {
 fn server(arguments: &ServerArguments, server: Server) -> Result<Status, Failure> {
     let ServerArguments { config, validate, log_format } = arguments;
     logging::start(*log_format, "info")?;
-    let configuration = files::load_configuration(config).map_err(Failure::usage)?;
+    let configuration = files::load_configuration(config).map_err(Failure::usage_of)?;
     let work = async {
         match server {
             Server::Gate if *validate => startup::validate_gate(&configuration),
@@ -83,7 +83,7 @@ fn server(arguments: &ServerArguments, server: Server) -> Result<Status, Failure
             Server::Store => startup::gateway(&configuration).await,
         }
     };
-    runtime()?.block_on(work).map_err(Failure::usage)?;
+    runtime()?.block_on(work).map_err(Failure::usage_of)?;
     Ok(Status::Done)
 }
 

@@ -204,6 +204,32 @@ async fn what_the_user_has_to_mend_ends_with_2_and_says_where() {
     usage(verify(&[&image]), "--policy");
     usage(setting.verify(&setting.requiring(), &image, &["--config", "/not/there.yaml"]), "/not/there.yaml");
     usage(setting.verify(&setting.requiring(), &image, &["--cert-dir", "/not/there"]), "--cert-dir");
+    setting.folder.write("certs/a.crt", "no certificate");
+    let certificates = setting.folder.path().join("certs").display().to_string();
+    usage(
+        setting.verify(&setting.requiring(), &image, &["--cert-dir", &certificates]),
+        &format!("error: --cert-dir {certificates}: {certificates}/a.crt must have PEM certificates"),
+    );
+    for (name, content, said) in [
+        ("auth.json", "password", "is not a Docker configuration file"),
+        ("auth.json", r#"{"auths": {"HOST": {"auth": "!"}}}"#, "the entry for this registry is not base64"),
+    ] {
+        let file = setting.folder.write(name, content.replace("HOST", setting.registry.host())).display().to_string();
+        let answer = setting.verify(&setting.requiring(), &image, &["--authfile", &file]);
+        assert!(answer.stderr.contains(&format!("--authfile {file}: ")), "{}", answer.stderr);
+        usage(answer, said);
+    }
+    usage(
+        setting.verify(&setting.requiring(), &image, &["--authfile", "gone.json"]),
+        "error: --authfile gone.json: gone.json can't be read: No such file or directory",
+    );
+    let registries = format!("registries: [{{scope: '{}', caFile: gone.crt}}]", setting.registry.host());
+    let head = "apiVersion: sealgate.dev/v1\nkind: Configuration\n";
+    let broken = setting.folder.write("ca.yaml", format!("{head}{registries}\n")).display().to_string();
+    usage(
+        setting.verify(&setting.requiring(), &image, &["--config", &broken]),
+        "gone.crt can't be read: No such file or directory",
+    );
     let broken = setting.folder.write("broken.d/a.yaml", "docker: {'r.example.com/a:1': {lookaside: 'file:///x'}}");
     let broken = broken.parent().unwrap().display().to_string();
     let policy = setting.requiring().display().to_string();
