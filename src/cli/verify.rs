@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     }
     put(&mut configuration.registries, entry);
     let decide = decide(&configuration, policy, &image, arguments.namespace.as_deref());
-    let decision = super::runtime()?.block_on(decide)?;
+    let decision = super::block_on(decide)??;
     let report = Report::new(&image.to_string(), &decision);
     terminal::print(&match arguments.output {
         Format::Text => report.text(Colours::of(&io::stdout())),
