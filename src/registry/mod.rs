@@ -9,6 +9,9 @@ mod challenge;
 mod client;
 mod credentials;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod manifest;
 mod settings;
