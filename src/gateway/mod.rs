@@ -4,6 +4,9 @@
 
 mod answer;
 mod extension;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod path;
 mod proxy;

@@ -65,6 +65,11 @@ pub(super) fn trust(roots: &mut RootCertStore, path: &Path) -> Result<(), CaErro
     if empty { Err(CaError::Empty { path: path.to_owned() }) } else { Ok(()) }
 }
 
+/// Whether [`trust`] would take it.
+pub(crate) fn check_cas(path: &Path) -> Result<(), CaError> {
+    trust(&mut RootCertStore::empty(), path)
+}
+
 fn trust_file(roots: &mut RootCertStore, path: &Path, pem: &[u8]) -> Result<(), CaError> {
     let bad = |problem: &str| CaError::Content { path: path.to_owned(), problem: problem.into() };
     let mut certificates = 0;

@@ -76,6 +76,12 @@ pub(crate) fn read(credentials: &Credentials, repository: &Repository) -> Result
     }
 }
 
+/// Whether a Docker configuration file can be used for a repository; it may well have no credentials for it.
+pub(crate) fn check_docker_config(path: &Path, repository: &Repository) -> Result<(), CredentialsError> {
+    let text = read_file(path, LARGEST_DOCKER_CONFIG)?;
+    from_docker_config(path, text.expose_secret(), repository).map(drop)
+}
+
 fn read_file(path: &Path, limit: u64) -> Result<SecretString, CredentialsError> {
     let bytes = read_bounded(path, limit).map_err(|source| CredentialsError::Read { path: path.to_owned(), source })?;
     String::from_utf8(bytes).map(SecretString::from).map_err(|_| CredentialsError::NotText { path: path.to_owned() })

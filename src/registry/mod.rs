@@ -10,6 +10,9 @@ mod challenge;
 mod client;
 mod credentials;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod manifest;
 mod room;
@@ -24,7 +27,9 @@ pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
 
 pub(crate) use blocking::Blocking;
+pub(crate) use cas::check_cas;
 pub(crate) use client::{Extension, Fetched, What, join};
+pub(crate) use credentials::check_docker_config;
 pub(crate) use failure::{Failure, shown};
 pub(crate) use settings::Upstream;
 pub(crate) use target::Target;

@@ -119,8 +119,8 @@ async fn list(client: &Client, target: &Target, digest: &Digest, budget: Budget)
 
 /// A list that was read.
 #[derive(Default)]
-struct List {
-    signatures: Vec<UntrustedSignature>,
+pub(super) struct List {
+    pub(super) signatures: Vec<UntrustedSignature>,
     /// Entries of another version or type: of a later time, and no business of ours.
     skipped: usize,
     /// Entries that should be signatures and are not.
@@ -194,7 +194,7 @@ fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// Reads a list; nothing if it is none. Entries stand for themselves: what is wrong with one takes nothing from the others.
-fn parse(body: &[u8], url: &str) -> Option<List> {
+pub(super) fn parse(body: &[u8], url: &str) -> Option<List> {
     // serde would take an array for a structure, too.
     let text = std::str::from_utf8(body).ok().filter(|text| text.trim_ascii_start().starts_with('{'))?;
     let raw: RawList<'_> = serde_json::from_str(text).ok()?;

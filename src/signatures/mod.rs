@@ -4,6 +4,9 @@
 //! nonsense, and none of that takes away what was found beside it.
 
 mod extension;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lookaside;
 pub mod registries_d;
 
