@@ -239,7 +239,8 @@ impl Transport {
                 let limit = bytesize::ByteSize::b(limit as u64);
                 Failure::Misbehaved(format!("it sends more than {limit}"))
             };
-            let announced = response.content_length();
+            // To HEAD no bytes come, whatever is announced (RFC 9110, section 9.3.2).
+            let announced = response.content_length().filter(|_| ask.method != Method::HEAD);
             if good && announced.is_some_and(|bytes| bytes > limit as u64) {
                 return Err(too_long());
             }

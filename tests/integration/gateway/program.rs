@@ -75,7 +75,7 @@ fn what_keeps_it_from_serving_is_said_in_one_line_before_it_serves() {
         ("127.0.0.1:0", &pair, None, "one.crt", true),
         ("127.0.0.1:0", &registry, Some(b"apiVersion: v1\n".as_slice()), "signatures.redb: this is not a store", true),
         ("127.0.0.1:0", &registry, Some(b"".as_slice()), "signatures.redb: this store's file is empty", true),
-        ("127.0.0.1:0", &ca("none.crt"), None, "gateway.registry.caFile: the CA file", true),
+        ("127.0.0.1:0", &ca("none.crt"), None, "gateway.registry.caFile: ", true),
         ("127.0.0.1:0", &ca("one.key"), None, "one.key must have PEM certificates", true),
         ("127.0.0.1:0", &ca("long.crt"), None, "long.crt can't be read: it has more than 4 MiB", true),
     ] {

@@ -385,7 +385,8 @@ async fn a_registry_that_redirects_the_question_for_a_manifest_is_followed_but_n
         Client::new().get(url).bearer_auth("good")
     };
     assert_eq!(get("acme/moved/web").send().await.unwrap().status(), 200);
-    assert_eq!(answer(get("acme/away/web")).await, refused(502, "UNAVAILABLE"));
+    // As if that host did not exist: whoever asks must not learn which do.
+    assert_eq!(answer(get("acme/away/web")).await, refused(503, "UNAVAILABLE"));
     assert_eq!(answer(get("acme/round/web")).await, refused(502, "UNAVAILABLE"));
     assert_eq!(inside.heads(), [] as [String; 0]);
 }
