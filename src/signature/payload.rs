@@ -120,6 +120,26 @@ impl Payload {
         }
         Ok(payload)
     }
+
+    /// The payload as its signer writes it (containers-signature(5)). [`Payload::parse`] reads it again.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut optional = serde_json::Map::new();
+        if let Some(creator) = &self.creator {
+            optional.insert("creator".to_owned(), creator.as_str().into());
+        }
+        if let Some(timestamp) = self.timestamp {
+            optional.insert("timestamp".to_owned(), timestamp.into());
+        }
+        let payload = serde_json::json!({
+            "critical": {
+                "type": TYPE,
+                "image": { "docker-manifest-digest": self.digest.to_string() },
+                "identity": { "docker-reference": self.identity.to_string() },
+            },
+            "optional": optional,
+        });
+        payload.to_string().into_bytes()
+    }
 }
 
 /// JSON, with members as they stand there.
@@ -255,6 +275,15 @@ mod tests {
         assert_eq!(payload.identity.to_string(), "registry.example.com/acme/web:1.2");
         assert_eq!(payload.creator.as_deref(), Some("atomic 5.0"));
         assert_eq!(payload.timestamp, Some(1_764_000_000));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for (creator, timestamp) in [(None, None), (Some("sealgate \"1\"\n".to_owned()), Some(-5))] {
+            let identity = Reference::parse("registry.example.com/acme/web:1.2").unwrap();
+            let payload = Payload { digest: Digest::sha256(b""), identity, creator, timestamp };
+            assert_eq!(Payload::parse(&payload.to_json()).unwrap(), payload);
+        }
     }
 
     #[test]
