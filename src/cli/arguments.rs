@@ -7,6 +7,8 @@ use clap::{ArgAction, Args, ValueEnum};
 use secrecy::SecretString;
 
 use crate::configuration::{Credentials, Registry};
+use crate::image::Repository;
+use crate::registry::{check_cas, check_docker_config};
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -44,21 +46,26 @@ pub(crate) struct RegistryArguments {
 }
 
 impl RegistryArguments {
-    /// Writes what was given over an entry of the configuration.
-    pub(crate) fn apply(&self, entry: &mut Registry) -> anyhow::Result<()> {
+    /// Writes what was given over an entry of the configuration. Files are looked at here, so that an error names the flag,
+    /// and comes whether or not this registry would ask for what is in them.
+    pub(crate) fn apply(&self, entry: &mut Registry, repository: &Repository) -> anyhow::Result<()> {
         let Self { creds, authfile, cert_dir, tls_verify } = self;
         if let Some((username, password)) = creds {
             entry.credentials =
                 Some(Credentials::Given { username: username.as_str().into(), password: password.clone() });
         }
         if let Some(file) = authfile {
-            let file = std::path::absolute(file).with_context(|| format!("--authfile {}", file.display()))?;
+            let flag = || format!("--authfile {}", file.display());
+            check_docker_config(file, repository).with_context(flag)?;
+            let file = std::path::absolute(file).with_context(flag)?;
             entry.credentials = Some(Credentials::DockerConfig(file));
         }
         if let Some(folder) = cert_dir {
+            let flag = || format!("--cert-dir {}", folder.display());
             if !folder.is_dir() {
-                bail!("--cert-dir {}: there is no such folder", folder.display());
+                bail!("{}: there is no such folder", flag());
             }
+            check_cas(folder).with_context(flag)?;
             entry.ca_file = Some(folder.clone());
         }
         if let Some(verify) = tls_verify {

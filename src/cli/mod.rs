@@ -74,7 +74,7 @@ enum Server {
 fn server(arguments: &ServerArguments, server: Server) -> Result<Status, Failure> {
     let ServerArguments { config, validate, log_format } = arguments;
     logging::start(*log_format, "info")?;
-    let configuration = files::load_configuration(config).map_err(Failure::usage)?;
+    let configuration = files::load_configuration(config).map_err(Failure::usage_of)?;
     let work = async {
         match server {
             Server::Gate if *validate => startup::validate_gate(&configuration),
@@ -83,13 +83,18 @@ fn server(arguments: &ServerArguments, server: Server) -> Result<Status, Failure
             Server::Store => startup::gateway(&configuration).await,
         }
     };
-    runtime()?.block_on(work).map_err(Failure::usage)?;
+    block_on(work)?.map_err(Failure::usage_of)?;
     Ok(Status::Done)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+/// Runs a command's work to its end, and no further: what it left behind on a blocking thread (a name that no DNS server
+/// answers for, say) is not waited for. Nothing that was promised is among it: what is durable was synced before.
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|error| Failure::undecided(format_args!("threads can't be started: {error}")))
+    let runtime = runtime.map_err(|error| Failure::undecided(format_args!("threads can't be started: {error}")))?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    Ok(result)
 }
 
 /// The version, and where the build says it, what it was built from.
@@ -104,6 +109,15 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+            mpsc,
+        },
+        time::Duration,
+    };
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -111,6 +125,30 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn what_hangs_on_a_blocking_thread_does_not_keep_the_command_from_ending() {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (release, released) = mpsc::channel::<()>();
+        let (started, starts) = mpsc::channel();
+        let hangs = {
+            let ended = Arc::clone(&ended);
+            move || {
+                started.send(()).unwrap();
+                // As long as a resolver may hang; where nobody waits for it, the test is over long before.
+                let _ = released.recv_timeout(Duration::from_secs(10));
+                ended.store(true, Ordering::SeqCst);
+            }
+        };
+        let answer = block_on(async {
+            tokio::task::spawn_blocking(hangs);
+            starts.recv().unwrap();
+            "answer"
+        });
+        assert!(!ended.load(Ordering::SeqCst), "it was waited for");
+        assert_eq!(answer.unwrap(), "answer");
+        drop(release);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Exit statuses, and failures that end a command with one.
 
-use std::{fmt, process::ExitCode};
+use std::{error::Error, fmt, process::ExitCode};
 
 /// What the process's exit status says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +34,14 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// The user's to mend: arguments, policy, configuration. The error's text says all of it, its source included.
-    pub(crate) fn usage(error: impl fmt::Display) -> Self {
-        Self { status: Status::Usage, message: error.to_string() }
+    /// The user's to mend: arguments, policy, configuration. The text says all of it.
+    pub(crate) fn usage(text: impl fmt::Display) -> Self {
+        Self { status: Status::Usage, message: text.to_string() }
+    }
+
+    /// The user's to mend, with what it comes from.
+    pub(crate) fn usage_of(error: impl Error) -> Self {
+        Self::usage(with_causes(&error))
     }
 
     /// The surroundings don't let it work.
@@ -48,12 +53,52 @@ impl Failure {
 /// From `anyhow`, whose causes are printed behind the error. What a command is given is nearly always what it fails of.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::usage(format_args!("{error:#}"))
+        Self::usage(with_causes(error.as_ref()))
     }
+}
+
+/// An error and its causes, the nearest first. Some errors name their cause themselves; it is not said twice.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Caused {
+        text: &'static str,
+        #[source]
+        source: io::Error,
+    }
+
+    #[test]
+    fn a_failure_says_what_it_comes_from_once() {
+        let caused = |text| Caused { text, source: io::Error::other("permission denied") };
+        let said = |text| Failure::usage_of(caused(text)).to_string();
+        assert_eq!(said("ca.crt can't be read"), "ca.crt can't be read: permission denied");
+        assert_eq!(said("ca.crt: permission denied; mend it"), "ca.crt: permission denied; mend it");
+        let error = anyhow::Error::new(caused("ca.crt can't be read")).context("--cert-dir certs");
+        assert_eq!(Failure::from(error).to_string(), "--cert-dir certs: ca.crt can't be read: permission denied");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
 };
 
 use super::status::Failure;
@@ -53,9 +53,25 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|character| if strange(character) { char::REPLACEMENT_CHARACTER } else { character }).collect()
 }
 
-/// Prints why a command failed.
+/// Prints a result to standard output. A reader that has gone (`| head -1`) has read what it wanted, and the result's status
+/// stands; any other failure must not look like a result that was delivered.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    print_to(&mut io::stdout().lock(), text)
+}
+
+fn print_to(stream: &mut impl Write, text: &str) -> Result<(), Failure> {
+    match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::undecided(format_args!("the result can't be written to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints why a command failed. Where nobody hears it, the exit status still says it.
 pub(crate) fn complain(failure: &Failure) {
-    eprintln!("{} {failure}", Colours::of(&io::stderr()).paint(Tone::Bad, "error:"));
+    let error = Colours::of(&io::stderr()).paint(Tone::Bad, "error:");
+    let _ = writeln!(io::stderr(), "{error} {failure}");
 }
 
 #[cfg(test)]

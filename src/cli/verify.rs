@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::arguments::{Format, RegistryArguments};
 use super::report::Report;
 use super::status::{Failure, Status};
-use super::terminal::Colours;
+use super::terminal::{self, Colours};
 use crate::configuration::{self, Configuration, Registries, Registry, SignatureSource};
 use crate::diagnostic::Diagnostics;
 use crate::files::{self, PolicyFiles};
@@ -61,9 +61,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let path = path.ok_or_else(|| Failure::usage("name a policy with --policy; the configuration has none"))?;
     // Whoever asks wants to know what this policy says, whatever it is.
     let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true };
-    let policy = files.load().map_err(Failure::usage)?;
+    let policy = files.load().map_err(Failure::usage_of)?;
     let mut entry = entry_for(&configuration.registries, image.repository());
-    arguments.registry.apply(&mut entry)?;
+    arguments.registry.apply(&mut entry, image.repository())?;
     if let Some(folder) = &arguments.registries_d {
         let lookasides = Lookasides::read(folder).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))?;
         if let Some(url) = lookasides.of(image.repository()) {
@@ -73,19 +73,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     }
     put(&mut configuration.registries, entry);
     let decide = decide(&configuration, policy, &image, arguments.namespace.as_deref());
-    let decision = super::runtime()?.block_on(decide)?;
+    let decision = super::block_on(decide)??;
     let report = Report::new(&image.to_string(), &decision);
-    match arguments.output {
-        Format::Text => print!("{}", report.text(Colours::of(&io::stdout()))),
-        Format::Json => println!("{}", report.json().map_err(Failure::undecided)?),
-    }
+    terminal::print(&match arguments.output {
+        Format::Text => report.text(Colours::of(&io::stdout())),
+        Format::Json => report.json().map_err(Failure::undecided)? + "\n",
+    })?;
     Ok(report.status())
 }
 
 /// The configuration, or what it is where there is none.
 fn configuration(file: Option<&Path>) -> Result<Configuration, Failure> {
     if let Some(file) = file {
-        return files::load_configuration(file).map_err(Failure::usage);
+        return files::load_configuration(file).map_err(Failure::usage_of);
     }
     let defaults = SourceFile {
         name: "(defaults)".into(),
@@ -102,7 +102,7 @@ async fn decide(
     namespace: Option<&str>,
 ) -> Result<Decision, Failure> {
     let policy = Arc::new(CurrentPolicy::new(policy));
-    let gate = startup::engine(configuration, policy, None, Arc::new(Metrics::new())).map_err(Failure::usage)?;
+    let gate = startup::engine(configuration, policy, None, Arc::new(Metrics::new())).map_err(Failure::usage_of)?;
     let text = image.to_string();
     let admission = Admission {
         namespace,

@@ -29,7 +29,8 @@ pub fn start(format: Format, default_level: &str) -> anyhow::Result<()> {
         _ => EnvFilter::try_new(default_level)?,
     };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    // A line that can't be written would be told of on the same standard error, with a panic where that is closed.
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).log_internal_errors(false);
     let layer = match format {
         Format::Text => lines.with_ansi(colours).boxed(),
         Format::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),

@@ -80,18 +80,26 @@ pub(crate) async fn read(
     }
 }
 
+/// Whether a Docker configuration file can be used for a repository; it may well have no credentials for it.
+pub(crate) fn check_docker_config(path: &Path, repository: &Repository) -> Result<(), CredentialsError> {
+    let text = read_file_blocking(path.to_owned(), LARGEST_DOCKER_CONFIG)?;
+    from_docker_config(path, text.expose_secret(), repository).map(drop)
+}
+
 async fn read_file(path: PathBuf, limit: u64) -> Result<SecretString, CredentialsError> {
     let at = path.clone();
-    let reading = tokio::task::spawn_blocking(move || {
-        let failed = |source| CredentialsError::Read { path: path.clone(), source };
-        let mut bytes = Vec::new();
-        fs::File::open(&path).map_err(failed)?.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > limit {
-            return Err(CredentialsError::TooLarge { path, limit });
-        }
-        String::from_utf8(bytes).map(SecretString::from).map_err(|_| CredentialsError::NotText { path })
-    });
+    let reading = tokio::task::spawn_blocking(move || read_file_blocking(path, limit));
     reading.await.unwrap_or_else(|error| Err(CredentialsError::Read { path: at, source: io::Error::other(error) }))
+}
+
+fn read_file_blocking(path: PathBuf, limit: u64) -> Result<SecretString, CredentialsError> {
+    let failed = |source| CredentialsError::Read { path: path.clone(), source };
+    let mut bytes = Vec::new();
+    fs::File::open(&path).map_err(failed)?.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(CredentialsError::TooLarge { path, limit });
+    }
+    String::from_utf8(bytes).map(SecretString::from).map_err(|_| CredentialsError::NotText { path })
 }
 
 /// Docker's config.json, as far as containers-auth.json(5) has it. Other members are not ours to judge.

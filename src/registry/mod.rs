@@ -4,6 +4,7 @@
 //! over the bytes that were received; credentials go to the registry they are for and to its token realm, nowhere else; and
 //! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
 
+mod cas;
 mod challenge;
 mod client;
 mod credentials;
@@ -15,11 +16,14 @@ mod target;
 mod token;
 mod transport;
 
+pub use cas::CaError;
 pub use client::Client;
 pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
 
+pub(crate) use cas::check_cas;
 pub(crate) use client::{Fetched, What, join};
+pub(crate) use credentials::check_docker_config;
 pub(crate) use failure::{Failure, shown};
 pub(crate) use target::Target;
 pub(crate) use transport::Budget;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,17 +16,18 @@ use rustls::{
     },
     crypto::CryptoProvider,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use url::Url;
 
-use super::guard::{HostSet, Resolver};
+use super::{
+    cas::{self, CaError},
+    guard::{HostSet, Resolver},
+};
 use crate::configuration::{Credentials, Registries, SignatureSource};
 use crate::image::{Repository, Scope, ScopeError, ScopeMap};
 
 /// The longest that a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The largest CA file that is read.
-const LARGEST_CA_FILE: u64 = 4 << 20;
 /// The metrics' label where no entry holds.
 const OTHER: &str = "other";
 
@@ -35,24 +35,14 @@ const OTHER: &str = "other";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
-    /// A CA file can't be read.
-    #[error("the CA file {path} of registries entry {scope} can't be read", path = path.display())]
+    /// A CA file can't be used.
+    #[error("registries entry {scope}: caFile")]
     CaFile {
         /// The entry.
         scope: Box<str>,
-        /// The file.
-        path: PathBuf,
         /// Why.
         #[source]
-        source: io::Error,
-    },
-    /// A CA file has no certificate, or one that is none.
-    #[error("the CA file {path} of registries entry {scope} must have PEM certificates, and only good ones", path = path.display())]
-    CaFileContent {
-        /// The entry.
-        scope: Box<str>,
-        /// The file.
-        path: PathBuf,
+        source: CaError,
     },
     /// A mirror is not `host[:port][/path]`.
     #[error("the mirror {mirror} of registries entry {scope} must be host[:port][/path]")]
@@ -219,20 +209,8 @@ impl Maker {
     fn tls(&self, scope: &Scope, ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, SetupError> {
         let mut roots = self.system.clone();
         if let Some(path) = ca_file {
-            let pem = read_cas(path).map_err(|source| SetupError::CaFile {
-                scope: scope.to_string().into(),
-                path: path.to_owned(),
-                source,
-            })?;
-            let bad = || SetupError::CaFileContent { scope: scope.to_string().into(), path: path.to_owned() };
-            let certificates: Vec<CertificateDer<'static>> =
-                CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| bad())?;
-            if certificates.is_empty() {
-                return Err(bad());
-            }
-            for certificate in certificates {
-                roots.add(certificate).map_err(|_| bad())?;
-            }
+            cas::trust(&mut roots, path)
+                .map_err(|source| SetupError::CaFile { scope: scope.to_string().into(), source })?;
         }
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&self.provider)).with_safe_default_protocol_versions()?;
@@ -270,32 +248,6 @@ fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client
         .http2_max_header_list_size(64 << 10)
         .build()?;
     Ok(client)
-}
-
-/// The PEM text of a file, or of the `*.crt` files of a folder.
-fn read_cas(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_dir() {
-        return read_bounded(path);
-    }
-    let mut pem = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "crt") {
-            pem.extend(read_bounded(&path)?);
-            pem.push(b'\n');
-        }
-    }
-    Ok(pem)
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    use io::Read;
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LARGEST_CA_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_CA_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB"));
-    }
-    Ok(bytes)
 }
 
 /// `insecure: true`: whatever certificate comes.

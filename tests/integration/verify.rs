@@ -204,6 +204,32 @@ async fn what_the_user_has_to_mend_ends_with_2_and_says_where() {
     usage(verify(&[&image]), "--policy");
     usage(setting.verify(&setting.requiring(), &image, &["--config", "/not/there.yaml"]), "/not/there.yaml");
     usage(setting.verify(&setting.requiring(), &image, &["--cert-dir", "/not/there"]), "--cert-dir");
+    setting.folder.write("certs/a.crt", "no certificate");
+    let certificates = setting.folder.path().join("certs").display().to_string();
+    usage(
+        setting.verify(&setting.requiring(), &image, &["--cert-dir", &certificates]),
+        &format!("error: --cert-dir {certificates}: {certificates}/a.crt must have PEM certificates"),
+    );
+    for (name, content, said) in [
+        ("auth.json", "password", "is not a Docker configuration file"),
+        ("auth.json", r#"{"auths": {"HOST": {"auth": "!"}}}"#, "the entry for this registry is not base64"),
+    ] {
+        let file = setting.folder.write(name, content.replace("HOST", setting.registry.host())).display().to_string();
+        let answer = setting.verify(&setting.requiring(), &image, &["--authfile", &file]);
+        assert!(answer.stderr.contains(&format!("--authfile {file}: ")), "{}", answer.stderr);
+        usage(answer, said);
+    }
+    usage(
+        setting.verify(&setting.requiring(), &image, &["--authfile", "gone.json"]),
+        "error: --authfile gone.json: gone.json can't be read: No such file or directory",
+    );
+    let registries = format!("registries: [{{scope: '{}', caFile: gone.crt}}]", setting.registry.host());
+    let head = "apiVersion: sealgate.dev/v1\nkind: Configuration\n";
+    let broken = setting.folder.write("ca.yaml", format!("{head}{registries}\n")).display().to_string();
+    usage(
+        setting.verify(&setting.requiring(), &image, &["--config", &broken]),
+        "gone.crt can't be read: No such file or directory",
+    );
     let broken = setting.folder.write("broken.d/a.yaml", "docker: {'r.example.com/a:1': {lookaside: 'file:///x'}}");
     let broken = broken.parent().unwrap().display().to_string();
     let policy = setting.requiring().display().to_string();
@@ -275,6 +301,51 @@ async fn policy_json_wants_every_manifest_of_an_index_signed() {
     setting.sign(&setting.key, "acme/index", &two.digest, "acme/index:1");
     let (status, report) = setting.json(&policy, &image, &[]);
     assert_eq!((status, &report["rule"]), (0, &"policy.json/default".into()), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_reader_that_has_gone_changes_no_status() {
+    let setting = Setting::new();
+    setting.signed("acme/web").await;
+    setting.registry.push("acme/cron", "1", "cron").await;
+    let policy = setting.requiring().display().to_string();
+    let registries = setting.folder.path().join("registries.d").display().to_string();
+    let status = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        command.args(["verify", "--tls-verify=false", "--policy", &policy, "--registries-d", &registries]);
+        let closed = || {
+            let (reader, writer) = std::io::pipe().expect("a pipe can be made");
+            drop(reader);
+            writer
+        };
+        command.args(arguments).stdin(Stdio::null()).stdout(closed()).stderr(closed());
+        // The log goes to standard error too.
+        command.env("SEALGATE_LOG", "debug").status().expect("sealgate can be started").code()
+    };
+    for output in ["text", "json"] {
+        assert_eq!(status(&["--output", output, &setting.image("acme/web:1")]), Some(0), "{output}");
+        assert_eq!(status(&["--output", output, &setting.image("acme/cron:1")]), Some(1), "{output}");
+    }
+    assert_eq!(status(&["registry.example.com/UPPER"]), Some(2));
+}
+
+#[tokio::test]
+async fn an_answer_that_can_not_be_written_is_none() {
+    let setting = Setting::new();
+    setting.signed("acme/web").await;
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        .args(["verify", "--tls-verify=false", "--policy", &setting.requiring().display().to_string()])
+        .args(["--registries-d", &setting.folder.path().join("registries.d").display().to_string()])
+        .arg(setting.image("acme/web:1"))
+        .stdin(Stdio::null())
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("sealgate can be started");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("can't be written to standard output: No space left"), "{stderr}");
 }
 
 #[test]
