@@ -22,8 +22,9 @@ pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
 
 pub(crate) use cas::check_cas;
-pub(crate) use client::{Fetched, What, join};
+pub(crate) use client::{Fetched, Request, What, join};
 pub(crate) use credentials::check_docker_config;
 pub(crate) use failure::{Failure, shown};
 pub(crate) use target::Target;
-pub(crate) use transport::Budget;
+pub(crate) use token::Access;
+pub(crate) use transport::{Budget, Content};

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use moka::{Expiry, future::Cache};
-use reqwest::header::HeaderValue;
+use reqwest::{Method, header::HeaderValue};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
@@ -16,7 +16,7 @@ use super::{
     failure::{Failure, shown},
     guard::host_of,
     target::Target,
-    transport::{Ask, Budget, Peer, Transport},
+    transport::{Ask, Budget, Content, Peer, Transport},
 };
 use crate::operations::RequestKind;
 use crate::verdict::LookupError;
@@ -37,6 +37,33 @@ const FOREIGN: &str = "credentials are not sent there: it is not of the registry
 const PLAIN: &str =
     "credentials are not sent over plain HTTP (but where the registries entry of this host says insecure: true)";
 
+/// What is to be done in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    /// To read.
+    Pull,
+    /// To read and write.
+    Push,
+}
+
+impl Access {
+    /// As a token's scope has it (distribution specification, "Token Scope Documentation").
+    fn actions(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+        }
+    }
+}
+
+/// What a server asks for, and what it is needed for.
+pub(crate) struct Need<'a> {
+    pub(crate) challenge: &'a Challenge,
+    pub(crate) access: Access,
+    /// What it did not take.
+    pub(crate) refused: Option<&'a HeaderValue>,
+}
+
 /// Which token: settings say which credentials, the scope says for what.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -45,6 +72,7 @@ struct Key {
     realm: Url,
     service: Option<Box<str>>,
     repository: Box<str>,
+    access: Access,
 }
 
 /// A token, or whatever else goes into `Authorization`.
@@ -87,10 +115,10 @@ impl Tokens {
         transport: &Transport,
         target: &Target,
         base: &Url,
-        challenge: &Challenge,
-        refused: Option<&HeaderValue>,
+        need: &Need<'_>,
         budget: Budget,
     ) -> Result<Grant, LookupError> {
+        let Need { challenge, access, refused } = *need;
         match challenge {
             Challenge::Basic => basic(target, base, budget).await,
             Challenge::Bearer { realm, service } => {
@@ -100,13 +128,14 @@ impl Tokens {
                     realm: realm.clone(),
                     service: service.clone(),
                     repository: target.path.clone(),
+                    access,
                 };
                 if let Some(refused) = refused
                     && self.kept.get(&key).await.is_some_and(|grant| grant.header.as_ref() == Some(refused))
                 {
                     self.kept.invalidate(&key).await;
                 }
-                let flight = request(transport, target, base, realm, service.as_deref());
+                let flight = request(transport, target, base, realm, service.as_deref(), access);
                 match timeout_at(budget.deadline, self.kept.try_get_with(key, flight)).await {
                     Ok(Ok(grant)) => Ok(grant),
                     Ok(Err(error)) => Err((*error).clone()),
@@ -145,6 +174,7 @@ async fn request(
     base: &Url,
     realm: &Url,
     service: Option<&str>,
+    access: Access,
 ) -> Result<Grant, LookupError> {
     let budget = Budget::until(Instant::now() + FLIGHT);
     let settings = &target.peer.settings;
@@ -164,10 +194,10 @@ async fn request(
     }
 
     // The scope is ours, not what the challenge says: reading this repository is all that is ever needed.
-    let scope = format!("repository:{}:pull", target.path);
+    let scope = format!("repository:{}:{}", target.path, access.actions());
     let mut url = realm.clone();
     let mut authorization = None;
-    let mut form = None;
+    let (mut method, mut content) = (Method::GET, None);
     if let Some(Login::IdentityToken(token)) = &login {
         let mut fields = url::form_urlencoded::Serializer::new(String::new());
         fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sealgate");
@@ -175,7 +205,9 @@ async fn request(
         if let Some(service) = service {
             fields.append_pair("service", service);
         }
-        form = Some(fields.finish());
+        method = Method::POST;
+        content =
+            Some(Content { kind: "application/x-www-form-urlencoded", bytes: fields.finish().into_bytes().into() });
     } else {
         let mut query = url.query_pairs_mut();
         if let Some(service) = service {
@@ -193,7 +225,8 @@ async fn request(
         kind: RequestKind::Token,
         headers: reqwest::header::HeaderMap::new(),
         authorization,
-        form,
+        method,
+        content,
         limit: LARGEST_ANSWER,
         budget,
     };

@@ -6,6 +6,7 @@
 mod extension;
 mod lookaside;
 pub mod registries_d;
+mod write;
 
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ use crate::image::{Digest, Repository};
 use crate::registry::{Budget, Client};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
+
+pub use write::{Destination, WriteError, Written, write};
 
 /// Says where the signatures of a repository are.
 pub trait SignatureSources: Send + Sync {

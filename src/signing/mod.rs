@@ -4,6 +4,7 @@
 //! its signatures at all, and who holds its secret part.
 
 mod gnupg;
+pub mod image;
 mod key_file;
 mod query;
 
@@ -32,7 +33,10 @@ pub struct SigningKey {
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("certificate", &self.certificate).field("key", &self.key).finish()
+        f.debug_struct("SigningKey")
+            .field("certificate", &self.certificate)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
     }
 }
 
