@@ -13,7 +13,10 @@ use actix_web::{
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use futures_util::StreamExt;
 use serde::Serialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     answer::Refused,
@@ -36,11 +39,7 @@ pub(super) async fn answer(
     let answer = match *request.method() {
         Method::GET | Method::HEAD => read(store, registry, request, image).await,
         Method::PUT => add(store, registry, request, payload, image).await,
-        _ => {
-            let mut response = Refused::method("signatures are read with GET and added with PUT").response();
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, PUT"));
-            return response;
-        }
+        _ => Err(Refused::method("signatures are read with GET and added with PUT", "GET, HEAD, PUT").into()),
     };
     answer.unwrap_or_else(|refusal| refusal)
 }
@@ -53,7 +52,7 @@ async fn read(
     request: &HttpRequest,
     image: &ImageId,
 ) -> Result<HttpResponse, HttpResponse> {
-    let signatures = match registry.may_pull(image, &authorization(request)).await {
+    let signatures = match registry.may_pull(image, authorization(request)).await {
         Pull::Yes => store.list(image).await.map_err(|error| store_failed(&error))?,
         Pull::Unknown => Vec::new(),
         pull => return Err(not_pulled(pull)),
@@ -61,6 +60,7 @@ async fn read(
     Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list(image, &signatures)))
 }
 
+/// Who may not pull an image is told nothing else: neither what is wrong with a signature, nor is any OpenPGP read for him.
 async fn add(
     store: &dyn SignatureStore,
     registry: &Registry,
@@ -69,13 +69,15 @@ async fn add(
     image: &ImageId,
 ) -> Result<HttpResponse, HttpResponse> {
     let body = bounded(request, payload).await?;
-    let signature = submission::parse(&body, &image.digest)?;
-    drop(body);
-    match registry.may_pull(image, &authorization(request)).await {
+    match registry.may_pull_now(image, authorization(request)).await {
         Pull::Yes => {}
         Pull::Unknown => return Err(Refused::manifest_unknown().into()),
         pull => return Err(not_pulled(pull)),
     }
+    let digest = image.digest;
+    // Off this thread: what is compressed takes its time.
+    let parsed = spawn_blocking(move || submission::parse(&body, &digest)).await;
+    let signature = parsed.unwrap_or_else(|_| Err(Refused::signature("content is not a signature")))?;
     let name = signature.name.clone();
     let refused = match store.put(image, signature).await.map_err(|error| store_failed(&error))? {
         Put::Created => {
@@ -95,8 +97,8 @@ async fn add(
     Err(refused.into())
 }
 
-fn authorization(request: &HttpRequest) -> Vec<HeaderValue> {
-    request.headers().get_all(header::AUTHORIZATION).cloned().collect()
+fn authorization(request: &HttpRequest) -> Option<&HeaderValue> {
+    request.headers().get(header::AUTHORIZATION)
 }
 
 /// Reads a body of at most [`submission::LARGEST_BODY`] bytes.
@@ -141,7 +143,10 @@ fn not_pulled(pull: Pull) -> HttpResponse {
 }
 
 fn store_failed(error: &StoreError) -> HttpResponse {
-    tracing::error!(%error, "the store failed");
+    // What put it out of use was said then, once.
+    if !matches!(error, StoreError::Stopped { .. }) {
+        tracing::error!(%error, "the store failed");
+    }
     Refused::store().into()
 }
 

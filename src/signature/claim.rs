@@ -12,7 +12,7 @@ use crate::verdict::refusal::Malformed;
 /// It is not one OpenPGP message with one signature; it inflates to more than a message ever has; its payload is not
 /// strict.
 pub fn claimed_payload(message: &[u8]) -> Result<Payload, Malformed> {
-    Ok(Payload::parse(&envelope::open(message)?.body)?)
+    Ok(Payload::parse(&envelope::open(message, &mut 0)?.body)?)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 pub mod certificate;
 mod claim;
-mod compose;
+pub mod compose;
 mod envelope;
 pub(crate) mod identity;
 pub mod payload;

@@ -16,7 +16,7 @@ use super::lookaside::{self, MOST_ENTRIES};
 use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
-use crate::registry::{Access, Budget, Client, Content, Fetched, Request, Target, What, shown};
+use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, Target, What, shown};
 use crate::verdict::LookupError;
 
 /// The longest message of a server's that is repeated.
@@ -127,7 +127,7 @@ pub async fn write(
     let target = match destination {
         Destination::RegistryExtension => {
             let target = client.target(repository)?;
-            if !client.origin(&target, budget).await?.has_signatures {
+            if client.origin(&target, budget).await?.extension != Extension::Announced {
                 return Err(WriteError::NoExtension { registry: (&*target.peer.registry).into() });
             }
             target

@@ -1,5 +1,6 @@
 //! Where signatures are kept. The trait knows of no engine; [`redb`] is the one that needs nothing beside a file.
 
+mod keeper;
 pub mod redb;
 mod writer;
 
@@ -138,7 +139,7 @@ pub trait SignatureStore: Send + Sync + 'static {
 }
 
 /// Why a store can't be used. What a file holds is never guessed: what can't be read is an error, not an empty store.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process has the file.
@@ -193,13 +194,15 @@ pub enum StoreError {
         /// `opened`, `read`, `written`.
         doing: &'static str,
         /// What it says.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
-    /// Writing failed before; what the file holds now is only known after it was opened anew.
-    #[error("{}: the store takes no more signatures since an error when it was written; start the program again", path.display())]
+    /// It is closed for now; it opens again by itself.
+    #[error("{}: the store is out of use after an error, and comes back by itself once the cause is gone: {cause}", path.display())]
     Stopped {
         /// The file.
         path: PathBuf,
+        /// The error.
+        cause: Box<str>,
     },
 }
 

@@ -9,17 +9,21 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
-    TableHandle,
+    TableHandle, WriteTransaction,
 };
 use tokio::task::spawn_blocking;
 
-use super::{ImageId, ImageLimits, Put, SignatureName, SignatureStore, StoreError, StoredSignature, writer::Writer};
+use super::{
+    ImageId, ImageLimits, Put, SignatureName, SignatureStore, StoreError, StoredSignature,
+    keeper::{FIRST_WAIT, Keeper},
+    writer::Writer,
+};
 
 /// See the module.
 const SIGNATURES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("signatures");
@@ -32,8 +36,9 @@ const CACHE_BYTES: usize = 64 << 20;
 
 /// The redb engine.
 pub struct RedbStore {
-    database: Arc<Database>,
+    // First, since it uses the other.
     writer: Writer,
+    keeper: Arc<Keeper>,
     path: PathBuf,
 }
 
@@ -44,41 +49,59 @@ impl RedbStore {
     /// they are needed. Blocks while it does.
     pub fn open(path: &Path, limits: ImageLimits) -> Result<Self, StoreError> {
         let started = Instant::now();
-        match fs::metadata(path) {
-            Ok(about) if !about.is_file() => {
-                return Err(StoreError::NotAStore { path: path.into(), what: "it is not a regular file".into() });
-            }
-            // redb would make an empty database of it.
-            Ok(about) if about.len() == 0 => return Err(StoreError::NoBytes { path: path.into() }),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
-            Err(source) => return Err(StoreError::Io { path: path.into(), doing: "opened", source }),
+        if look(path)?.is_none() {
+            create(path)?;
         }
-        // redb promises errors for a damaged file when it checks; where it breaks the promise, that is damage as well.
-        let database = catch_unwind(AssertUnwindSafe(|| {
-            let database = builder().open(path).map_err(|error| database_error(path, error))?;
-            check_format(path, &database)?;
-            Ok(database)
-        }))
-        .unwrap_or_else(|_| Err(damaged(path, "its checksums do not match")))?;
-        let database = Arc::new(database);
-        tracing::info!(store = %path.display(), took = ?started.elapsed(), "the store is open");
-        let writer = {
-            let database = Arc::clone(&database);
-            Writer::start(path, move |batch| write(&database, &limits, batch))?
+        let store = {
+            let path = path.to_owned();
+            Self::start(&path.clone(), limits, FIRST_WAIT, move || open(&path, |path| builder().open(path)))?
         };
-        Ok(Self { database, writer, path: path.into() })
+        tracing::info!(store = %path.display(), took = ?started.elapsed(), "the store is open");
+        Ok(store)
+    }
+
+    /// Looks at the file without changing it: whether it is a store, or there is none yet. One that is in use is good, and
+    /// one that was not closed well is checked when it is opened.
+    pub fn check(path: &Path) -> Result<(), StoreError> {
+        if look(path)?.is_none() {
+            return Ok(());
+        }
+        let checked = catch_unwind(AssertUnwindSafe(|| match builder().open_read_only(path) {
+            Ok(database) => check_format(path, &database),
+            Err(
+                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch | DatabaseError::RepairAborted,
+            ) => Ok(()),
+            Err(error) => Err(database_error(path, error)),
+        }));
+        checked.unwrap_or_else(|_| Err(damaged(path, "its content can't be right")))
+    }
+
+    fn start(
+        path: &Path,
+        limits: ImageLimits,
+        first_wait: Duration,
+        open: impl Fn() -> Result<Database, StoreError> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let keeper = Arc::new(Keeper::start(path, first_wait, open)?);
+        let writer = {
+            let keeper = Arc::clone(&keeper);
+            Writer::start(path, move |batch| keeper.write(|database| write(database, &limits, batch)))?
+        };
+        Ok(Self { writer, keeper, path: path.into() })
     }
 }
 
 #[async_trait]
 impl SignatureStore for RedbStore {
     async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError> {
-        let (database, image) = (Arc::clone(&self.database), image.clone());
-        spawn_blocking(move || read(&database, &image))
-            .await
-            .map_err(|_| damaged(&self.path, "reading it failed"))?
-            .map_err(|error| storage_error(&self.path, "read", error))
+        let (keeper, image) = (Arc::clone(&self.keeper), image.clone());
+        let found = spawn_blocking(move || keeper.read(|database| read(database, &image)));
+        let found = found.await.map_err(|_| damaged(&self.path, "reading it failed"))??;
+        let malformed = || damaged(&self.path, "a signature's name is malformed");
+        let signature = |(name, content): NameAndContent| {
+            Ok(StoredSignature { name: SignatureName::parse(&name).ok_or_else(malformed)?, content })
+        };
+        found.into_iter().map(signature).collect()
     }
 
     async fn put(&self, image: &ImageId, signature: StoredSignature) -> Result<Put, StoreError> {
@@ -86,19 +109,44 @@ impl SignatureStore for RedbStore {
     }
 
     fn health(&self) -> Result<(), StoreError> {
-        self.writer.health()
+        self.keeper.health()
     }
+}
+
+/// Looks at the file without opening it. Nothing: there is none.
+fn look(path: &Path) -> Result<Option<()>, StoreError> {
+    match fs::metadata(path) {
+        Ok(about) if !about.is_file() => {
+            Err(StoreError::NotAStore { path: path.into(), what: "it is not a regular file".into() })
+        }
+        // redb would make an empty database of it.
+        Ok(about) if about.len() == 0 => Err(StoreError::NoBytes { path: path.into() }),
+        Ok(_) => Ok(Some(())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error(path, "opened", source)),
+    }
+}
+
+/// Opens a store that is there, and checks all of it.
+fn open(path: &Path, database: impl FnOnce(&Path) -> Result<Database, DatabaseError>) -> Result<Database, StoreError> {
+    if look(path)?.is_none() {
+        return Err(io_error(path, "opened", io::ErrorKind::NotFound.into()));
+    }
+    // redb promises errors for a damaged file when it checks; where it breaks the promise, that is damage as well.
+    catch_unwind(AssertUnwindSafe(|| {
+        let database = database(path).map_err(|error| database_error(path, error))?;
+        check_format(path, &database)?;
+        Ok(database)
+    }))
+    .unwrap_or_else(|_| Err(damaged(path, "its checksums do not match")))
 }
 
 /// Makes a store beside its final place and moves it there when it is whole: a crash must not leave a file that looks
 /// like a store that lost everything.
 fn create(path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Io { path: path.into(), doing: "made", source };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).map_err(failed)?;
+    let failed = |source| io_error(path, "made", source);
+    let folder = above(path);
+    create_folder(folder).map_err(failed)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = folder.join(name);
@@ -106,7 +154,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
         // Unlike a rename, this does not replace what another process may have made meanwhile.
         match fs::hard_link(&new, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
-            _ => fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed),
+            _ => sync_folder(folder).map_err(failed),
         }
     });
     // It is only a second name by now, or of no use; what is left of it does no harm.
@@ -116,10 +164,36 @@ fn create(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Makes a folder and those above it, each on the disk before there is something in it.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(_) if folder.is_dir() => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_folder(above(folder))?;
+            fs::create_dir(folder)?;
+        }
+        Err(error) => return Err(error),
+    }
+    sync_folder(above(folder))
+}
+
+fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What was made in a folder stays so through a loss of power.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
 fn initialize(path: &Path) -> Result<(), redb::Error> {
     let _ = fs::remove_file(path);
     let database = builder().create(path)?;
-    let transaction = database.begin_write()?;
+    let transaction = begin_write(&database)?;
     transaction.open_table(SIGNATURES)?;
     transaction.open_table(ABOUT)?.insert(FORMAT_KEY, FORMAT)?;
     transaction.commit()?;
@@ -134,7 +208,7 @@ fn builder() -> Builder {
 }
 
 /// Whether this is a store, of a format that is known here.
-fn check_format(path: &Path, database: &Database) -> Result<(), StoreError> {
+fn check_format(path: &Path, database: &impl ReadableDatabase) -> Result<(), StoreError> {
     let failed = |error: redb::Error| storage_error(path, "opened", error);
     let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
     let foreign = |what: &str| StoreError::NotAStore { path: path.into(), what: what.into() };
@@ -166,26 +240,36 @@ fn end(prefix: &str) -> String {
     format!("{}\u{1}", &prefix[..prefix.len() - 1])
 }
 
-fn read(database: &Database, image: &ImageId) -> Result<Vec<StoredSignature>, redb::Error> {
+/// A signature as it stands in the file.
+type NameAndContent = (Box<str>, Arc<[u8]>);
+
+/// All signatures of an image.
+fn read(database: &Database, image: &ImageId) -> Result<Vec<NameAndContent>, redb::Error> {
     let table = database.begin_read()?.open_table(SIGNATURES)?;
     let prefix = prefix(image);
     let mut signatures = Vec::new();
     for entry in table.range::<&str>(prefix.as_str()..end(&prefix).as_str())? {
         let (key, content) = entry?;
-        let name = SignatureName::parse(&key.value()[prefix.len()..])
-            .ok_or_else(|| redb::Error::Corrupted("a signature's name is malformed".into()))?;
-        signatures.push(StoredSignature { name, content: content.value().into() });
+        signatures.push((key.value()[prefix.len()..].into(), content.value().into()));
     }
     Ok(signatures)
 }
 
-/// Writes a batch in one transaction, which ends with a sync.
+/// A transaction whose commit is durable once it returns, and never taken back: with the default, of one phase, redb takes
+/// a last commit whose pages can't be right for one that a crash cut off, and goes back to the one before without a word.
+fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
+}
+
+/// Writes a batch in one transaction.
 fn write(
     database: &Database,
     limits: &ImageLimits,
     batch: &[(ImageId, StoredSignature)],
 ) -> Result<Vec<Put>, redb::Error> {
-    let transaction = database.begin_write()?;
+    let transaction = begin_write(database)?;
     let mut outcomes = Vec::with_capacity(batch.len());
     {
         let mut table = transaction.open_table(SIGNATURES)?;
@@ -237,6 +321,10 @@ fn check(
     })
 }
 
+fn io_error(path: &Path, doing: &'static str, source: io::Error) -> StoreError {
+    StoreError::Io { path: path.into(), doing, source: Arc::new(source) }
+}
+
 fn damaged(path: &Path, what: &str) -> StoreError {
     StoreError::Damaged { path: path.into(), what: what.into() }
 }
@@ -254,22 +342,29 @@ fn database_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-fn storage_error(path: &Path, doing: &'static str, error: redb::Error) -> StoreError {
+/// What an error of redb's means for the file.
+pub(super) fn storage_error(path: &Path, doing: &'static str, error: redb::Error) -> StoreError {
     match error {
         // What redb says of a file that does not begin as its own do.
         redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
             StoreError::NotAStore { path: path.into(), what: source.to_string().into() }
         }
         redb::Error::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => damaged(path, "its end is missing"),
-        redb::Error::Io(source) => StoreError::Io { path: path.into(), doing, source },
+        redb::Error::Io(source) => io_error(path, doing, source),
         redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path: path.into() },
-        redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Stopped { path: path.into() },
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
+            StoreError::Stopped { path: path.into(), cause: "there was an error before".into() }
+        }
         error => damaged(path, &error.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use redb::{StorageBackend, backends::FileBackend};
+
     use super::*;
     use crate::{gateway::store::RepositoryName, image::Digest};
 
@@ -286,7 +381,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, PathBuf, RedbStore) {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("data/signatures.redb");
+        let path = folder.path().join("a/new/folder/signatures.redb");
         let store = RedbStore::open(&path, ImageLimits::default()).unwrap();
         (folder, path, store)
     }
@@ -306,6 +401,20 @@ mod tests {
         assert_eq!(store.list(&image("acme/we", "1")).await.unwrap(), []);
         let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(left, [path], "nothing is left beside the store");
+    }
+
+    #[test]
+    fn a_store_that_runs_was_killed_or_is_not_there_yet_passes_the_check() {
+        let (_folder, path, store) = store();
+        RedbStore::check(&path).unwrap();
+        let killed = path.with_extension("killed");
+        fs::copy(&path, &killed).unwrap();
+        RedbStore::check(&killed).unwrap();
+        drop(store);
+        RedbStore::check(&path).unwrap();
+        let none = path.with_extension("none");
+        RedbStore::check(&none).unwrap();
+        assert!(!none.exists());
     }
 
     #[tokio::test]
@@ -351,6 +460,143 @@ mod tests {
         assert_eq!(store.list(&web).await.unwrap().len(), 1);
     }
 
+    /// A file whose disk does what a test tells it to.
+    #[derive(Debug)]
+    struct Disk {
+        file: FileBackend,
+        fault: Arc<Mutex<Option<Fault>>>,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Fault {
+        Read,
+        Write,
+        Sync,
+    }
+
+    impl Disk {
+        fn check(&self, kind: Fault) -> io::Result<()> {
+            match *self.fault.lock().unwrap() {
+                Some(fault) if fault == kind => Err(io::Error::other(format!("{fault:?} fails"))),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.file.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.check(Fault::Read)?;
+            self.file.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check(Fault::Write)?;
+            self.file.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check(Fault::Sync)?;
+            self.file.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check(Fault::Write)?;
+            self.file.write(offset, data)
+        }
+
+        fn close(&self) -> io::Result<()> {
+            self.file.close()
+        }
+    }
+
+    /// A store on a disk that fails when told to.
+    fn failing_store(path: &Path) -> (RedbStore, Arc<Mutex<Option<Fault>>>) {
+        create(path).unwrap();
+        let fault = Arc::new(Mutex::new(None));
+        let (disk, own) = (Arc::clone(&fault), path.to_owned());
+        let store = RedbStore::start(path, ImageLimits::default(), Duration::from_millis(1), move || {
+            open(&own, |path| {
+                let file = FileBackend::new(fs::File::options().read(true).write(true).open(path)?)?;
+                // Without a cache each request comes to the disk.
+                let mut builder = builder();
+                builder.set_cache_size(0).create_with_backend(Disk { file, fault: Arc::clone(&disk) })
+            })
+        });
+        (store.unwrap(), fault)
+    }
+
+    async fn until_healthy(store: &RedbStore) {
+        while store.health().is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn after_an_error_of_the_disk_the_store_says_so_and_comes_back_with_all_that_was_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, fault) = failing_store(&folder.path().join("signatures.redb"));
+        let web = image("acme/web", "1");
+        let mut acknowledged = Vec::new();
+        for (number, kind) in [Fault::Read, Fault::Write, Fault::Sync, Fault::Read, Fault::Sync].into_iter().enumerate()
+        {
+            let good = signature(2 * number);
+            assert_eq!(store.put(&web, good.clone()).await.unwrap(), Put::Created);
+            acknowledged.push(good);
+            *fault.lock().unwrap() = Some(kind);
+            let error = if kind == Fault::Read {
+                store.list(&web).await.unwrap_err()
+            } else {
+                store.put(&web, signature(2 * number + 1)).await.unwrap_err()
+            };
+            assert!(error.to_string().contains("signatures.redb") && error.to_string().contains("fails"), "{error}");
+            assert!(store.health().is_err(), "{kind:?}");
+            *fault.lock().unwrap() = None;
+            until_healthy(&store).await;
+            let found = store.list(&web).await.unwrap();
+            assert!(acknowledged.iter().all(|signature| found.contains(signature)), "{kind:?}: {found:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_opened_again_stays_out_of_use_and_says_why_until_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signatures.redb");
+        let (store, fault) = failing_store(&path);
+        let web = image("acme/web", "1");
+        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::Created);
+        let away = path.with_extension("away");
+        fs::rename(&path, &away).unwrap();
+        *fault.lock().unwrap() = Some(Fault::Read);
+        store.list(&web).await.unwrap_err();
+        while !store.health().unwrap_err().to_string().contains("can't be opened") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        *fault.lock().unwrap() = None;
+        assert!(matches!(store.list(&web).await.unwrap_err(), StoreError::Stopped { .. }));
+        assert!(matches!(store.put(&web, signature(2)).await.unwrap_err(), StoreError::Stopped { .. }));
+        assert!(!path.exists(), "no new store is made in its place");
+        fs::rename(&away, &path).unwrap();
+        until_healthy(&store).await;
+        assert_eq!(store.list(&web).await.unwrap(), [signature(1)]);
+        assert_eq!(store.put(&web, signature(2)).await.unwrap(), Put::Created);
+    }
+
+    #[tokio::test]
+    async fn a_store_can_end_while_it_is_out_of_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signatures.redb");
+        let (store, fault) = failing_store(&path);
+        fs::rename(&path, path.with_extension("away")).unwrap();
+        *fault.lock().unwrap() = Some(Fault::Read);
+        store.list(&image("acme/web", "1")).await.unwrap_err();
+        drop(store);
+        RedbStore::open(&path.with_extension("away"), ImageLimits::default()).unwrap();
+    }
+
     #[test]
     fn a_store_that_is_open_already_says_so() {
         let (_folder, path, _store) = store();
@@ -367,6 +613,7 @@ mod tests {
             fs::write(&path, content).unwrap();
             let error = RedbStore::open(&path, ImageLimits::default()).err().unwrap();
             assert!(error.to_string().contains(name), "{error}");
+            assert_eq!(RedbStore::check(&path).unwrap_err().to_string(), error.to_string());
             assert_eq!(fs::read(&path).unwrap(), content);
             error
         };
@@ -394,6 +641,30 @@ mod tests {
         drop(database);
         let error = RedbStore::open(&path, ImageLimits::default()).err().unwrap();
         assert!(matches!(error, StoreError::Format { found: 2, known: 1, .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_last_is_damaged_or_there_but_never_rolled_back() {
+        let (_folder, path, store) = store();
+        let web = image("acme/web", "1");
+        for number in 0..4 {
+            let content = vec![u8::try_from(number).unwrap(); 4000].into();
+            assert_eq!(store.put(&web, StoredSignature { content, ..signature(number) }).await.unwrap(), Put::Created);
+        }
+        // As `kill -9` leaves it: nothing is closed.
+        let mut killed = fs::read(&path).unwrap();
+        std::mem::forget(store);
+        let path = path.with_extension("killed");
+        fs::write(&path, &killed).unwrap();
+        let whole = RedbStore::open(&path, ImageLimits::default()).unwrap();
+        assert_eq!(whole.list(&web).await.unwrap().len(), 4);
+        drop(whole);
+        // One byte of the last commit's pages rots.
+        let place = killed.windows(4000).position(|bytes| bytes == [3; 4000]).unwrap();
+        killed[place + 2000] ^= 1;
+        fs::write(&path, &killed).unwrap();
+        let error = RedbStore::open(&path, ImageLimits::default()).err().unwrap();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     }
 
     #[tokio::test]

@@ -5,5 +5,6 @@
 mod fake;
 mod layers;
 mod passage;
+mod program;
 mod signatures;
 mod skopeo;
