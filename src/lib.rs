@@ -13,6 +13,7 @@ pub mod policy;
 pub mod registry;
 pub mod signature;
 pub mod signatures;
+pub mod signing;
 pub mod startup;
 pub mod tls;
 pub mod verdict;

@@ -2,7 +2,9 @@
 
 mod arguments;
 mod report;
+mod sign;
 mod status;
+mod subject;
 mod terminal;
 mod verify;
 
@@ -30,6 +32,8 @@ enum Command {
     Gateway(ServerArguments),
     /// Check an image's signatures against a policy, as the gate would
     Verify(Box<verify::Arguments>),
+    /// Sign an image that is in a registry
+    Sign(Box<sign::Arguments>),
 }
 
 /// What the servers have in common.
@@ -54,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => server(&arguments, Server::Gate),
         Command::Gateway(arguments) => server(&arguments, Server::Store),
         Command::Verify(arguments) => verify::run(&arguments),
+        Command::Sign(arguments) => sign::run(*arguments),
     };
     match status {
         Ok(status) => status.into(),

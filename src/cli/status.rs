@@ -2,6 +2,10 @@
 
 use std::{error::Error, fmt, process::ExitCode};
 
+use crate::signatures::WriteError;
+use crate::signing::KeyError;
+use crate::verdict::LookupError;
+
 /// What the process's exit status says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
@@ -44,9 +48,59 @@ impl Failure {
         Self::usage(with_causes(&error))
     }
 
+    /// Someone says no, or what is asked for is not there.
+    pub(crate) fn refused(text: impl fmt::Display) -> Self {
+        Self { status: Status::Refused, message: text.to_string() }
+    }
+
+    /// The same, with what it is about in front.
+    pub(crate) fn about(self, subject: impl fmt::Display) -> Self {
+        Self { message: format!("{subject}: {}", self.message), ..self }
+    }
+
+    /// The same, with what was done before it.
+    pub(crate) fn after(self, done: impl fmt::Display) -> Self {
+        Self { message: format!("{} ({done})", self.message), ..self }
+    }
+
     /// The surroundings don't let it work.
     pub(crate) fn undecided(error: impl fmt::Display) -> Self {
         Self { status: Status::Undecided, message: error.to_string() }
+    }
+}
+
+/// What could not be looked up: that it is not there is an answer, anything else is none.
+impl From<LookupError> for Failure {
+    fn from(error: LookupError) -> Self {
+        let status = match error {
+            LookupError::ManifestUnknown { .. } => Status::Refused,
+            _ => Status::Undecided,
+        };
+        Self { status, message: with_causes(&error) }
+    }
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Lookup(error) => error.into(),
+            WriteError::File { .. } => Self::undecided(error),
+            error => Self::refused(error),
+        }
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        let status = match error {
+            KeyError::NotFound { .. }
+            | KeyError::Unusable { .. }
+            | KeyError::NoSecret(_)
+            | KeyError::WrongPassphrase { .. } => Status::Refused,
+            KeyError::Agent { .. } => Status::Undecided,
+            _ => Status::Usage,
+        };
+        Self { status, message: error.to_string() }
     }
 }
 

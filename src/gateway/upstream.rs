@@ -159,7 +159,7 @@ impl Registry {
             kind: RequestKind::Manifest,
             headers: HeaderMap::from_iter([(header::ACCEPT, header::HeaderValue::from_static(MANIFEST_TYPES))]),
             authorization,
-            form: None,
+            content: None,
             limit: 0,
             longest_wait: Duration::ZERO,
             budget: Budget::of(LOOK),

@@ -17,8 +17,8 @@ use super::{
     guard::NamesHosts,
     settings::{AllSettings, SetupError},
     target::Target,
-    token::{Grant, Tokens},
-    transport::{Answer, Ask, Body, Budget, LONGEST_WAIT_OF_A_FLIGHT, Transport},
+    token::{Access, Grant, Need, Tokens},
+    transport::{Answer, Ask, Body, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Transport},
 };
 use crate::configuration::{Limits, Registries, SignatureSource};
 use crate::image::Repository;
@@ -117,7 +117,20 @@ pub(crate) struct What<'a> {
     pub(crate) limit: usize,
 }
 
-/// An answer with the status 200 or 404; anything else is an error.
+/// How a server is asked.
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) content: Option<Content>,
+    /// What a token has to allow.
+    pub(crate) access: Access,
+}
+
+impl Request {
+    const GET: Self = Self { method: Method::GET, content: None, access: Access::Pull };
+}
+
+/// An answer. Of [`Client::fetch`] its status is 200 or 404; anything else is an error.
 pub(crate) struct Fetched {
     pub(crate) url: Url,
     pub(crate) answer: Answer,
@@ -227,7 +240,7 @@ impl Client {
 
     async fn ping_at(&self, target: &Target, base: &Url, budget: Budget) -> Result<Answer, LookupError> {
         let what = What { path: PING_PATH, accept: None, kind: RequestKind::Ping, limit: 64 << 10 };
-        self.ask(target, &join(base, what.path), &what, None, budget).await
+        self.ask(target, &join(base, what.path), &what, &Request::GET, None, budget).await
     }
 
     /// What the answer to a ping says.
@@ -249,6 +262,39 @@ impl Client {
 
     /// Fetches something of a server, with whatever it takes to be let in.
     pub(crate) async fn fetch(&self, target: &Target, what: &What<'_>, budget: Budget) -> Result<Fetched, LookupError> {
+        let (fetched, grant) = self.exchange(target, what, Request::GET, budget).await?;
+        match fetched.answer.status {
+            200 | 404 => Ok(fetched),
+            _ => Err(self.status(target, &fetched.url, &fetched.answer, &grant, budget)),
+        }
+    }
+
+    /// Sends something to a server, with whatever it takes to be let in. What any status but those of trouble (429, 5xx)
+    /// means is the caller's to say.
+    pub(crate) async fn send(
+        &self,
+        target: &Target,
+        what: &What<'_>,
+        request: Request,
+        budget: Budget,
+    ) -> Result<Fetched, LookupError> {
+        let (fetched, grant) = self.exchange(target, what, request, budget).await?;
+        match fetched.answer.status {
+            429 | 500.. => Err(self.status(target, &fetched.url, &fetched.answer, &grant, budget)),
+            401 | 403 if grant.withheld.is_some() => {
+                Err(self.status(target, &fetched.url, &fetched.answer, &grant, budget))
+            }
+            _ => Ok(fetched),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        target: &Target,
+        what: &What<'_>,
+        request: Request,
+        budget: Budget,
+    ) -> Result<(Fetched, Grant), LookupError> {
         let origin = self.origin(target, budget).await?;
         let url = join(&origin.base, what.path);
         let key = (OriginKey { settings: target.peer.settings.number, base: origin.base.clone() }, target.path.clone());
@@ -257,10 +303,13 @@ impl Client {
             None => origin.challenge.clone(),
         };
         let mut grant = match &known {
-            Some(challenge) => self.grant(target, &origin, challenge, None, budget).await?,
+            Some(challenge) => {
+                let need = Need { challenge, access: request.access, refused: None };
+                self.grant(target, &origin, need, budget).await?
+            }
             None => Grant::NONE,
         };
-        let first = self.ask(target, &url, what, grant.header.clone(), budget).await;
+        let first = self.ask(target, &url, what, &request, grant.header.clone(), budget).await;
         if let (Err(LookupError::Unavailable { .. }), false) = (&first, target.fixed) {
             // Perhaps it came back elsewhere: without TLS, or with it.
             let base = target.base.clone();
@@ -270,10 +319,12 @@ impl Client {
         if answer.status == 401 && !answer.elsewhere {
             let asked_for = challenge(&answer)
                 .map_err(|error| self.misbehaved(target, &url, format!("it answers 401, but {error}"), budget))?;
-            let fresh = self.grant(target, &origin, &asked_for, grant.header.as_ref(), budget).await?;
+            let refused = grant.header.as_ref();
+            let need = Need { challenge: &asked_for, access: request.access, refused };
+            let fresh = self.grant(target, &origin, need, budget).await?;
             if fresh.header.is_some() && (fresh.header != grant.header) {
                 grant = fresh;
-                answer = self.ask(target, &url, what, grant.header.clone(), budget).await?;
+                answer = self.ask(target, &url, what, &request, grant.header.clone(), budget).await?;
                 if answer.status != 401 && known.as_ref() != Some(&asked_for) {
                     self.challenges.insert(key, asked_for).await;
                 }
@@ -281,21 +332,17 @@ impl Client {
                 grant.withheld = grant.withheld.or(fresh.withheld);
             }
         }
-        match answer.status {
-            200 | 404 => Ok(Fetched { url, answer }),
-            _ => Err(self.status(target, &url, &answer, &grant, budget)),
-        }
+        Ok((Fetched { url, answer }, grant))
     }
 
     async fn grant(
         &self,
         target: &Target,
         origin: &Origin,
-        challenge: &Challenge,
-        refused: Option<&HeaderValue>,
+        need: Need<'_>,
         budget: Budget,
     ) -> Result<Grant, LookupError> {
-        self.tokens.answer(&self.transport, target, &origin.base, challenge, refused, budget).await
+        self.tokens.answer(&self.transport, target, &origin.base, &need, budget).await
     }
 
     /// Fetches without any credentials and without asking first: for web servers that are no registries.
@@ -306,7 +353,7 @@ impl Client {
         budget: Budget,
     ) -> Result<Fetched, LookupError> {
         let url = join(&target.base, what.path);
-        let answer = self.ask(target, &url, what, None, budget).await?;
+        let answer = self.ask(target, &url, what, &Request::GET, None, budget).await?;
         match answer.status {
             200 | 404 => Ok(Fetched { url, answer }),
             _ => Err(self.status(target, &url, &answer, &Grant::NONE, budget)),
@@ -331,6 +378,7 @@ impl Client {
         target: &Target,
         url: &Url,
         what: &What<'_>,
+        request: &Request,
         authorization: Option<HeaderValue>,
         budget: Budget,
     ) -> Result<Answer, LookupError> {
@@ -341,8 +389,8 @@ impl Client {
         let (kind, limit) = (what.kind, what.limit);
         // A ping is a flight of its own, with more time than those who wait for it.
         let longest_wait = if kind == RequestKind::Ping { LONGEST_WAIT_OF_A_FLIGHT } else { Duration::MAX };
-        let (peer, method) = (&target.peer, Method::GET);
-        let ask = Ask { peer, url, method, kind, headers, authorization, form: None, limit, longest_wait, budget };
+        let (peer, method, content) = (&target.peer, request.method.clone(), request.content.clone());
+        let ask = Ask { peer, url, method, kind, headers, authorization, content, limit, longest_wait, budget };
         self.transport.ask(&ask).await.map_err(|failure| ask.failed(failure))
     }
 

@@ -17,7 +17,7 @@ use super::{
     failure::{Failure, shown},
     guard::host_of,
     target::Target,
-    transport::{Ask, Budget, LONGEST_WAIT_OF_A_FLIGHT, Peer, Transport},
+    transport::{Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Peer, Transport},
 };
 use crate::operations::RequestKind;
 use crate::verdict::LookupError;
@@ -42,6 +42,33 @@ const FOREIGN: &str = "credentials are not sent there: it is not of the registry
 const PLAIN: &str =
     "credentials are not sent over plain HTTP (but where the registries entry of this host says insecure: true)";
 
+/// What is to be done in a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Access {
+    /// To read.
+    Pull,
+    /// To read and write.
+    Push,
+}
+
+impl Access {
+    /// As a token's scope has it (distribution specification, "Token Scope Documentation").
+    fn actions(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "pull,push",
+        }
+    }
+}
+
+/// What a server asks for, and what it is needed for.
+pub(crate) struct Need<'a> {
+    pub(crate) challenge: &'a Challenge,
+    pub(crate) access: Access,
+    /// What it did not take.
+    pub(crate) refused: Option<&'a HeaderValue>,
+}
+
 /// Which token: settings say which credentials, the scope says for what.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -50,6 +77,7 @@ struct Key {
     realm: Url,
     service: Option<Box<str>>,
     repository: Box<str>,
+    access: Access,
 }
 
 /// A token, or whatever else goes into `Authorization`.
@@ -102,10 +130,10 @@ impl Tokens {
         transport: &Transport,
         target: &Target,
         base: &Url,
-        challenge: &Challenge,
-        refused: Option<&HeaderValue>,
+        need: &Need<'_>,
         budget: Budget,
     ) -> Result<Grant, LookupError> {
+        let Need { challenge, access, refused } = *need;
         match challenge {
             Challenge::Basic => self.basic(target, base, budget).await,
             Challenge::Bearer { realm, service } => {
@@ -115,13 +143,14 @@ impl Tokens {
                     realm: realm.clone(),
                     service: service.clone(),
                     repository: target.path.clone(),
+                    access,
                 };
                 if let Some(refused) = refused
                     && self.kept.get(&key).await.is_some_and(|grant| grant.header.as_ref() == Some(refused))
                 {
                     self.kept.invalidate(&key).await;
                 }
-                let flight = self.request(transport, target, base, realm, service.as_deref());
+                let flight = self.request(transport, target, base, (realm, service.as_deref()), access);
                 match timeout_at(budget.deadline, self.kept.try_get_with(key, flight)).await {
                     Ok(Ok(grant)) => Ok(grant),
                     Ok(Err(error)) => Err((*error).clone()),
@@ -160,8 +189,8 @@ impl Tokens {
         transport: &Transport,
         target: &Target,
         base: &Url,
-        realm: &Url,
-        service: Option<&str>,
+        (realm, service): (&Url, Option<&str>),
+        access: Access,
     ) -> Result<Grant, LookupError> {
         let budget = Budget::until(Instant::now() + FLIGHT);
         let settings = &target.peer.settings;
@@ -180,11 +209,11 @@ impl Tokens {
             );
         }
 
-        // The scope is ours, not what the challenge says: reading this repository is all that is ever needed.
-        let scope = format!("repository:{}:pull", target.path);
+        // The scope is ours, not what the challenge says: this repository is all that is ever needed.
+        let scope = format!("repository:{}:{}", target.path, access.actions());
         let mut url = realm.clone();
         let mut authorization = None;
-        let mut form = None;
+        let (mut method, mut content) = (Method::GET, None);
         if let Some(Login::IdentityToken(token)) = &login {
             let mut fields = url::form_urlencoded::Serializer::new(String::new());
             fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sealgate");
@@ -192,7 +221,9 @@ impl Tokens {
             if let Some(service) = service {
                 fields.append_pair("service", service);
             }
-            form = Some(fields.finish());
+            method = Method::POST;
+            content =
+                Some(Content { kind: "application/x-www-form-urlencoded", bytes: fields.finish().into_bytes().into() });
         } else {
             let mut query = url.query_pairs_mut();
             if let Some(service) = service {
@@ -207,11 +238,11 @@ impl Tokens {
         let ask = Ask {
             peer: &peer,
             url: &url,
-            method: if form.is_some() { Method::POST } else { Method::GET },
+            method,
             kind: RequestKind::Token,
             headers: reqwest::header::HeaderMap::new(),
             authorization,
-            form,
+            content,
             limit: LARGEST_ANSWER,
             longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
             budget,
@@ -419,6 +450,7 @@ mod tests {
                 realm: Url::parse("https://registry.example.com/token").unwrap(),
                 service: None,
                 repository: format!("acme/{number}").into(),
+                access: Access::Pull,
             };
             tokens.kept.insert(key, grant.clone()).await;
         }

@@ -2,9 +2,10 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use reqwest::{
     Method,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
@@ -80,13 +81,21 @@ pub(crate) struct Ask<'a> {
     pub(crate) headers: HeaderMap,
     /// Sent to the origin of `url` alone.
     pub(crate) authorization: Option<HeaderValue>,
-    /// A form to post. Then redirects are not followed.
-    pub(crate) form: Option<String>,
+    /// What is sent along. Then redirects are not followed.
+    pub(crate) content: Option<Content>,
     /// Bytes that a good answer may have.
     pub(crate) limit: usize,
     /// Who asks for more patience than this is not asked again.
     pub(crate) longest_wait: Duration,
     pub(crate) budget: Budget,
+}
+
+/// What a request carries.
+#[derive(Clone)]
+pub(crate) struct Content {
+    /// `Content-Type`.
+    pub(crate) kind: &'static str,
+    pub(crate) bytes: Bytes,
 }
 
 /// What was answered.
@@ -195,8 +204,8 @@ impl Transport {
                 answer.elsewhere = elsewhere;
                 return Ok(answer);
             }
-            if ask.form.is_some() {
-                return Err(Failure::Misbehaved("it redirects what is posted to it".to_owned()));
+            if ask.content.is_some() {
+                return Err(Failure::Misbehaved("it redirects what is sent to it".to_owned()));
             }
             let next = target(&url, &answer.headers)?;
             if url.scheme() == "https" && next.scheme() != "https" && !ask.peer.settings.insecure {
@@ -220,8 +229,8 @@ impl Transport {
         }
         let client = if named { &settings.clients.open } else { &settings.clients.guarded };
         let mut request = client.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
-        if let Some(form) = &ask.form {
-            request = request.header("content-type", "application/x-www-form-urlencoded").body(form.clone());
+        if let Some(Content { kind, bytes }) = &ask.content {
+            request = request.header(CONTENT_TYPE, *kind).body(bytes.clone());
         }
         if let Some(authorization) = &ask.authorization
             && !elsewhere

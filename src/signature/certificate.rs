@@ -188,6 +188,24 @@ impl Certificate {
         Some(last.unwrap_or(now))
     }
 
+    /// From a certificate that was read elsewhere: a keyring of GnuPG's, a key file. Secret parts don't get in.
+    pub(crate) fn of(certificate: Cert) -> Self {
+        Self { inner: certificate.strip_secret_key_material() }
+    }
+
+    /// All that it is.
+    pub(crate) fn cert(&self) -> &Cert {
+        &self.inner
+    }
+
+    /// Its keys that may sign at `now`, as a verifier sees it, in the order in which GnuPG prefers them: the newest subkey
+    /// first, the primary key last. None: [`Certificate::usable`] says why.
+    pub(crate) fn signing_keys(&self, now: Timestamp) -> Vec<Key<PublicParts, UnspecifiedRole>> {
+        let mut keys: Vec<_> = self.inner.keys().filter(|key| self.check(key, now, now).is_ok()).collect();
+        keys.sort_by_key(|key| (key.primary(), std::cmp::Reverse(key.key().creation_time())));
+        keys.into_iter().map(|key| key.key().clone()).collect()
+    }
+
     /// Its keys that a signature with these issuers may be of.
     pub(super) fn keys_of<'a>(
         &'a self,
@@ -345,7 +363,7 @@ fn weak_key(key: &Key<PublicParts, UnspecifiedRole>) -> Option<Box<str>> {
 }
 
 /// The time as sequoia takes it. Where there is none, one at which no key was valid.
-fn system_time(time: Timestamp) -> SystemTime {
+pub(super) fn system_time(time: Timestamp) -> SystemTime {
     SystemTime::try_from(time).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
@@ -385,7 +403,7 @@ fn malformed(error: &anyhow::Error) -> CertificateError {
 }
 
 impl Fingerprint {
-    pub(super) fn of(handle: &KeyHandle) -> Self {
+    pub(crate) fn of(handle: &KeyHandle) -> Self {
         Self(handle.to_hex().into())
     }
 

@@ -2,6 +2,7 @@
 
 pub mod certificate;
 mod claim;
+pub mod compose;
 mod envelope;
 pub(crate) mod identity;
 pub mod payload;
@@ -18,6 +19,7 @@ use crate::verdict::{LookupError, Refusal};
 
 pub use certificate::{Certificate, CertificateError, Fingerprint, KeyFault};
 pub use claim::claimed_payload;
+pub use compose::{ComposeError, compose};
 pub use payload::{Payload, PayloadError};
 pub use verify::{VerifiedImage, verify, verify_each};
 

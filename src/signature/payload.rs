@@ -116,6 +116,20 @@ impl Payload {
         }
         Ok(Self { digest, identity })
     }
+
+    /// The payload as its signer writes it (containers-signature(5)). [`Payload::parse`] reads it again. Nothing is decided on
+    /// `creator` and `timestamp` (seconds since 1970): the OpenPGP signature has a time of its own.
+    pub fn to_json(&self, creator: &str, timestamp: i64) -> Vec<u8> {
+        let payload = serde_json::json!({
+            "critical": {
+                "type": TYPE,
+                "image": { "docker-manifest-digest": self.digest.to_string() },
+                "identity": { "docker-reference": self.identity.to_string() },
+            },
+            "optional": { "creator": creator, "timestamp": timestamp },
+        });
+        payload.to_string().into_bytes()
+    }
 }
 
 /// JSON, with members as they stand there.
@@ -248,6 +262,15 @@ mod tests {
         let payload = Payload::parse(good().as_bytes()).unwrap();
         assert_eq!(payload.digest.to_string(), DIGEST);
         assert_eq!(payload.identity.to_string(), "registry.example.com/acme/web:1.2");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let identity = Reference::parse("registry.example.com/acme/web:1.2").unwrap();
+        let payload = Payload { digest: Digest::sha256(b""), identity };
+        for creator in ["", "sealgate \"1\"\n"] {
+            assert_eq!(Payload::parse(&payload.to_json(creator, -5)).unwrap(), payload);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::signature::{AskedSource, UntrustedSignature};
 use crate::verdict::LookupError;
 
 /// Entries that are looked at (containers/image since 5.24: fewer than 128).
-const MOST_ENTRIES: usize = 128;
+pub(super) const MOST_ENTRIES: usize = 128;
 /// Entries that may fail before the source is given up.
 const MOST_FAILURES: usize = 3;
 /// Entries fetched at once. Most images have one signature: then the second request learns that there is no other.
@@ -90,7 +90,7 @@ impl Collector {
     }
 }
 
-fn folder_name(path: &str, digest: &Digest) -> String {
+pub(super) fn folder_name(path: &str, digest: &Digest) -> String {
     format!("{path}@{}={}", digest.algorithm(), digest.hex())
 }
 

@@ -9,6 +9,7 @@ mod extension;
 pub mod fuzzing;
 mod lookaside;
 pub mod registries_d;
+mod write;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +23,8 @@ use crate::image::{Digest, Repository};
 use crate::registry::{Blocking, Budget, Client, shown};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
+
+pub use write::{Destination, WriteError, Written, write};
 
 /// Says where the signatures of a repository are.
 pub trait SignatureSources: Send + Sync {

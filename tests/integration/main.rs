@@ -8,6 +8,7 @@ mod gateway;
 mod policy;
 mod registry;
 mod serve;
+mod sign;
 mod signatures;
 mod support;
 mod verify;

@@ -1,0 +1,384 @@
+//! `sealgate sign`: signs an image that is in a registry.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::arguments::Format;
+use super::status::{Failure, Status};
+use super::subject::{self, ImageArguments, Subject};
+use super::terminal::{self, Colours, Tone, plain};
+use crate::configuration::SignatureSource;
+use crate::gate::ResolveDigest as _;
+use crate::image::Reference;
+use crate::operations::logging;
+use crate::registry::Client;
+use crate::signature::{Payload, compose::text};
+use crate::signatures::{self, Destination, Written};
+use crate::signing::{
+    self, Gnupg, KeyQuery, SigningKey,
+    image::{self, Plan, PlanError, Planned},
+};
+
+/// How long one step may take: finding out what is to be signed, or writing one signature. Typing a passphrase is no step.
+const STEP: Duration = Duration::from_mins(1);
+
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    image: ImageArguments,
+    #[command(flatten)]
+    key: KeyArguments,
+    #[command(flatten)]
+    signature: SignatureArguments,
+    /// Of an image index, sign the index alone. Nodes verify the manifest of their platform, and then find no signature
+    #[arg(long)]
+    index_only: bool,
+    /// Sign again where a good signature of this key is there already, for rules with `maxAge`
+    #[arg(long)]
+    renew: bool,
+    /// Show what would be signed, and sign nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+/// Which key signs.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Key")]
+pub(super) struct KeyArguments {
+    /// The key, in GnuPG's keyring ($GNUPGHOME, or ~/.gnupg): fingerprint, key ID (16 digits) or e-mail address. gpg-agent
+    /// signs with it, and asks for its passphrase or card
+    #[arg(long, value_name = "KEY", required_unless_present = "key_file")]
+    sign_by: Option<String>,
+    /// A file with the secret key, in place of GnuPG's keyring and agent
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// A file with the passphrase of the key in --key-file
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    passphrase_file: Option<PathBuf>,
+}
+
+/// What is signed, and where it goes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Signature")]
+pub(super) struct SignatureArguments {
+    /// The name that is signed (the identity), where it is another one than the image's
+    #[arg(long, value_name = "REFERENCE")]
+    sign_identity: Option<String>,
+    /// Where the signature goes: `extension` (the registry's own), the URL of a store, or a lookaside folder. Left out:
+    /// where the configuration looks for this image's signatures first
+    #[arg(long, value_name = "extension|URL|FOLDER")]
+    to: Option<String>,
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
+    let Arguments { image, key, signature, index_only, renew, dry_run, output } = arguments;
+    logging::start(logging::Format::Text, "sealgate=warn")?;
+    let subject = image.read()?;
+    let signature = signature.read(&subject)?;
+    let query = key.query()?;
+    super::block_on(async {
+        let client = subject.client()?;
+        let report = if dry_run {
+            let plan = plan(&client, &subject.image, index_only).await?;
+            return print_payloads(&plan, &signature.identity, output);
+        } else {
+            let key = key.open(query.as_ref()).await?;
+            sign(&client, &subject.image, index_only, renew, &signature, key).await?
+        };
+        terminal::print(&match output {
+            Format::Text => report.text(Colours::of(&io::stdout())),
+            Format::Json => serde_json::to_string_pretty(&report).map_err(Failure::undecided)? + "\n",
+        })?;
+        Ok(Status::Done)
+    })?
+}
+
+/// The name to sign and the place to write, checked.
+pub(super) struct Signature {
+    pub(super) identity: Reference,
+    pub(super) destination: Destination,
+}
+
+impl SignatureArguments {
+    pub(super) fn read(&self, subject: &Subject) -> Result<Signature, Failure> {
+        let identity = match &self.sign_identity {
+            Some(text) => {
+                subject::reference(text).map_err(|failure| Failure::usage(format_args!("--sign-identity {failure}")))?
+            }
+            None => subject.image.clone(),
+        };
+        let identity = image::identity_of(&identity);
+        let destination = match &self.to {
+            Some(text) => destination(text)?,
+            None => configured(subject)?,
+        };
+        Ok(Signature { identity, destination })
+    }
+}
+
+fn destination(text: &str) -> Result<Destination, Failure> {
+    let bad = |why: &str| Failure::usage(format_args!("--to {text}: {why}"));
+    if text == "extension" {
+        return Ok(Destination::RegistryExtension);
+    }
+    if !text.contains("://") {
+        let folder = std::path::absolute(text).map_err(|error| bad(&error.to_string()))?;
+        return Ok(Destination::Folder(folder));
+    }
+    let url: url::Url = text.parse().map_err(|error: url::ParseError| bad(&error.to_string()))?;
+    match url.scheme() {
+        "file" => url.to_file_path().map(Destination::Folder).map_err(|()| bad("expected file:///FOLDER")),
+        "http" | "https" if url.has_host() && url.username().is_empty() && url.password().is_none() => {
+            Ok(Destination::Extension(url))
+        }
+        "http" | "https" => {
+            Err(bad("expected https://HOST[:PORT] without a user name; credentials are given with --creds"))
+        }
+        _ => Err(bad("expected `extension`, an https:// URL, or a folder")),
+    }
+}
+
+/// Where the image's signatures are looked for first, if signatures can be written there.
+fn configured(subject: &Subject) -> Result<Destination, Failure> {
+    let entry = subject.configuration.registries.entries.get_repository(subject.image.repository());
+    let Some(sources) = entry.and_then(|entry| entry.signatures.as_ref()) else {
+        return Ok(Destination::RegistryExtension);
+    };
+    let writable = sources.iter().find_map(|source| match source {
+        SignatureSource::RegistryExtension => Some(Destination::RegistryExtension),
+        SignatureSource::Extension(url) => Some(Destination::Extension(url.clone())),
+        SignatureSource::Lookaside(url) if url.scheme() == "file" => url.to_file_path().ok().map(Destination::Folder),
+        SignatureSource::Lookaside(_) => None,
+    });
+    writable.ok_or_else(|| {
+        Failure::usage("signatures of this image are looked for on web servers alone, which take none: say where they go with --to")
+    })
+}
+
+impl KeyArguments {
+    pub(super) fn query(&self) -> Result<Option<KeyQuery>, Failure> {
+        Ok(self.sign_by.as_deref().map(str::parse).transpose()?)
+    }
+
+    pub(super) async fn open(&self, query: Option<&KeyQuery>) -> Result<SigningKey, Failure> {
+        let now = Timestamp::now();
+        match (&self.key_file, query) {
+            (Some(file), query) => Ok(signing::key_file(file, self.passphrase_file.as_deref(), query, now)?),
+            (None, Some(query)) => {
+                let home = signing::home().ok_or_else(|| Failure::usage("there is no home folder: set GNUPGHOME"))?;
+                Ok(Gnupg::at(home)?.signing_key(query, now).await?)
+            }
+            // The arguments' own rules leave no other case.
+            (None, None) => Err(Failure::usage("say which key with --sign-by or --key-file")),
+        }
+    }
+}
+
+async fn plan(client: &Client, image: &Reference, index_only: bool) -> Result<Plan, Failure> {
+    image::plan(client, image, index_only, Instant::now() + STEP).await.map_err(|error| match error {
+        PlanError::Lookup(error) => Failure::from(error).about(image),
+        error => Failure::refused(error).about(image),
+    })
+}
+
+/// Signs what has to be signed, and writes it: nothing before everything is signed, and nothing if the tag names another
+/// image by then.
+pub(super) async fn sign(
+    client: &Arc<Client>,
+    image: &Reference,
+    index_only: bool,
+    renew: bool,
+    signature: &Signature,
+    mut key: SigningKey,
+) -> Result<Report, Failure> {
+    let Signature { identity, destination } = signature;
+    let plan = plan(client, image, index_only).await?;
+    let source = destination.source().ok_or_else(|| Failure::usage("--to: the folder has no absolute path"))?;
+    let mut signed = Vec::new();
+    for Planned { digest, platform } in &plan.manifests {
+        let there = image::stored(client, &source, image, *digest, Instant::now() + STEP).await?;
+        let message = if !renew && image::is_signed(&there, &key, identity, *digest, Timestamp::now()) {
+            None
+        } else {
+            let message = image::sign(&mut key, identity, *digest, Timestamp::now());
+            Some(message.map_err(|error| not_signed(&key, &error))?)
+        };
+        signed.push((*digest, platform.clone(), message));
+    }
+    if image.digest().is_none() {
+        let now = client.resolve(image, Instant::now() + STEP).await?;
+        if now.digest != plan.digest {
+            return Err(Failure::refused(format_args!(
+                "{image} named {} when it was to be signed and names {} now: nothing is written. Sign it again, or sign {}",
+                plan.digest,
+                now.digest,
+                image.pinned(plan.digest),
+            )));
+        }
+    }
+    let mut report = Report::new(image, identity, &plan, &key);
+    for (digest, platform, message) in signed {
+        let place = match message {
+            None => None,
+            Some(message) => {
+                let deadline = Instant::now() + STEP;
+                let written = signatures::write(client, destination, image.repository(), &digest, &message, deadline);
+                let Written { place, existed: _ } = written.await.map_err(|error| {
+                    let failure = Failure::from(error).about(image);
+                    match report.written() {
+                        0 => failure,
+                        // What is written stays: each signature stands for itself.
+                        some => {
+                            failure.after(format_args!("{some} of {} signatures are written", plan.manifests.len()))
+                        }
+                    }
+                })?;
+                Some(place)
+            }
+        };
+        report.signatures.push(Signed {
+            digest: digest.to_string(),
+            platform,
+            outcome: if place.is_some() { Outcome::Signed } else { Outcome::Present },
+            place,
+        });
+    }
+    if index_only && plan.is_index {
+        let _ = writeln!(
+            io::stderr(),
+            "{} only the index is signed: nodes (CRI-O, podman) verify the manifest of their platform, and will find no signature",
+            Colours::of(&io::stderr()).paint(Tone::Unsure, "warning:")
+        );
+    }
+    Ok(report)
+}
+
+fn not_signed(key: &SigningKey, error: &crate::signature::ComposeError) -> Failure {
+    let text = format!("{} did not sign: {error}", key.certificate.fingerprint());
+    // pinentry-curses, in a terminal, has to be told which one.
+    let hint = if io::stdin().is_terminal() && std::env::var_os("GPG_TTY").is_none() {
+        "; if the passphrase is asked for in a terminal, set it: export GPG_TTY=$(tty)"
+    } else {
+        "; nothing is written"
+    };
+    Failure::undecided(format_args!("{text}{hint}"))
+}
+
+fn print_payloads(plan: &Plan, identity: &Reference, output: Format) -> Result<Status, Failure> {
+    let now = Timestamp::now();
+    let payloads =
+        plan.manifests.iter().map(|planned| text(&Payload { digest: planned.digest, identity: identity.clone() }, now));
+    let lines: Vec<String> = payloads.map(|payload| String::from_utf8_lossy(&payload).into_owned()).collect();
+    terminal::print(&match output {
+        Format::Text => lines.iter().fold(String::new(), |text, line| text + line + "\n"),
+        Format::Json => format!("[{}]\n", lines.join(",\n ")),
+    })?;
+    Ok(Status::Done)
+}
+
+/// What was signed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    image: String,
+    identity: String,
+    digest: String,
+    /// The certificate's fingerprint.
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    signatures: Vec<Signed>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Signed {
+    digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<String>,
+    outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    /// A signature was made and stored.
+    Signed,
+    /// A good one of this key, under this name, was there.
+    Present,
+}
+
+impl Report {
+    fn new(image: &Reference, identity: &Reference, plan: &Plan, key: &SigningKey) -> Self {
+        Self {
+            image: image.to_string(),
+            identity: identity.to_string(),
+            digest: plan.digest.to_string(),
+            key: key.certificate.fingerprint().0.to_string(),
+            user_id: key.user_id.clone(),
+            signatures: Vec::new(),
+        }
+    }
+
+    fn written(&self) -> usize {
+        self.signatures.iter().filter(|signed| signed.outcome == Outcome::Signed).count()
+    }
+
+    pub(super) fn text(&self, colours: Colours) -> String {
+        let mut text = String::new();
+        let answer = if self.written() > 0 { "signed" } else { "signed already" };
+        let _ = writeln!(text, "{} {}", colours.paint(Tone::Good, answer), self.image);
+        let mut line = |label: &str, value: &str| {
+            let _ = writeln!(text, "  {} {value}", colours.paint(Tone::Quiet, format_args!("{label:<10}")));
+        };
+        line("identity", &self.identity);
+        line("digest", &self.digest);
+        match &self.user_id {
+            Some(user_id) => line("key", &format!("0x{} {}", self.key, plain(user_id))),
+            None => line("key", &format!("0x{}", self.key)),
+        }
+        for Signed { digest, platform, outcome: _, place } in &self.signatures {
+            let platform = platform.as_deref().map(|platform| format!(" ({})", plain(platform))).unwrap_or_default();
+            match place {
+                Some(place) => line("signature", &format!("{digest}{platform}: {}", plain(place))),
+                None => line("signature", &format!("{digest}{platform}: is there already (--renew makes another)")),
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_is_the_extension_a_store_or_a_folder() {
+        assert_eq!(destination("extension").unwrap(), Destination::RegistryExtension);
+        assert_eq!(
+            destination("https://store.example.com").unwrap(),
+            Destination::Extension("https://store.example.com/".parse().unwrap())
+        );
+        assert_eq!(destination("file:///var/lib/x").unwrap(), Destination::Folder("/var/lib/x".into()));
+        assert_eq!(destination("/var/lib/x").unwrap(), Destination::Folder("/var/lib/x".into()));
+        for bad in ["ftp://x", "https://user:password@x", "https://", "file://host/x"] {
+            let failure = destination(bad).unwrap_err();
+            assert_eq!(failure.status, Status::Usage, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The image that a command is about, and how its registry is talked to.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+
+use super::arguments::RegistryArguments;
+use super::status::Failure;
+use crate::configuration::{self, Configuration, Registries, Registry, SignatureSource};
+use crate::diagnostic::Diagnostics;
+use crate::files;
+use crate::image::{Reference, Repository, Scope, ScopeMap};
+use crate::operations::Metrics;
+use crate::policy::SourceFile;
+use crate::registry::{Client, HostSet};
+use crate::signatures::registries_d::Lookasides;
+
+/// What is said of the image on the command line.
+#[derive(Args, Debug)]
+pub(super) struct ImageArguments {
+    /// The image; docker:// in front is allowed
+    image: String,
+    /// The configuration file: registries, credentials, signature sources, limits
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// A folder of containers-registries.d(5): where signatures lie, beside the registry's own extension
+    #[arg(long, value_name = "FOLDER")]
+    registries_d: Option<PathBuf>,
+    #[command(flatten)]
+    registry: RegistryArguments,
+}
+
+/// The image, and the configuration with all that the command line says of its registry.
+pub(super) struct Subject {
+    pub(super) image: Reference,
+    pub(super) configuration: Configuration,
+}
+
+impl ImageArguments {
+    pub(super) fn read(&self) -> Result<Subject, Failure> {
+        let Self { image, config, registries_d, registry } = self;
+        let image = reference(image)?;
+        let mut configuration = configuration(config.as_deref())?;
+        let mut entry = entry_for(&configuration.registries, image.repository());
+        registry.apply(&mut entry, image.repository())?;
+        if let Some(folder) = registries_d {
+            let lookasides = Lookasides::read(folder).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))?;
+            if let Some(url) = lookasides.of(image.repository()) {
+                let sources = entry.signatures.get_or_insert_with(|| vec![SignatureSource::RegistryExtension]);
+                sources.push(SignatureSource::Lookaside(url.clone()));
+            }
+        }
+        put(&mut configuration.registries, entry);
+        Ok(Subject { image, configuration })
+    }
+}
+
+impl Subject {
+    /// A client for the image's registry, and whatever the configuration names beside it.
+    pub(super) fn client(&self) -> Result<Arc<Client>, Failure> {
+        let Configuration { registries, limits, .. } = &self.configuration;
+        // The image's own host is named by its registries entry.
+        let client = Client::new(registries, limits, Arc::new(HostSet::default()), Arc::new(Metrics::new()));
+        Ok(Arc::new(client.map_err(Failure::usage_of)?))
+    }
+}
+
+/// An image as people name it.
+pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
+    let text = text.strip_prefix("docker://").unwrap_or(text);
+    Reference::for_image(text).map_err(|error| Failure::usage(format_args!("{text:?}: {error}")))
+}
+
+/// The configuration, or what it is where there is none.
+fn configuration(file: Option<&Path>) -> Result<Configuration, Failure> {
+    if let Some(file) = file {
+        return files::load_configuration(file).map_err(Failure::usage_of);
+    }
+    let defaults = SourceFile {
+        name: "(defaults)".into(),
+        folder: PathBuf::new(),
+        bytes: b"apiVersion: sealgate.dev/v1\nkind: Configuration\n".to_vec(),
+    };
+    configuration::load(&defaults).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))
+}
+
+/// The registries entry that covers a repository, narrowed to it, so that what the command line says holds for nothing else.
+fn entry_for(registries: &Registries, repository: &Repository) -> Registry {
+    let narrow = Scope::Prefix(repository.as_str().into());
+    let Some(entry) = registries.entries.get_repository(repository) else {
+        return Registry {
+            scope: narrow,
+            ca_file: None,
+            insecure: false,
+            credentials: None,
+            token_realms: Vec::new(),
+            signatures: None,
+            mirrors: Vec::new(),
+        };
+    };
+    let mut entry = Registry::clone(entry);
+    // A mirror has what lies below the entry's scope, and the scope becomes narrower.
+    let rest = match &entry.scope {
+        Scope::Prefix(prefix) => repository.as_str().strip_prefix(&**prefix).unwrap_or_default(),
+        // Others have no mirrors: `configuration` refuses them.
+        _ => "",
+    };
+    entry.mirrors = entry.mirrors.iter().map(|mirror| format!("{mirror}{rest}").into()).collect();
+    entry.scope = narrow;
+    entry
+}
+
+/// Puts an entry in the place of the one with its scope.
+fn put(registries: &mut Registries, entry: Registry) {
+    let mut entries = ScopeMap::default();
+    for (scope, other) in registries.entries.iter().filter(|(scope, _)| *scope != entry.scope) {
+        // Scopes of a map are different from each other.
+        let _ = entries.insert(scope, Arc::clone(other));
+    }
+    let _ = entries.insert(entry.scope.clone(), Arc::new(entry));
+    registries.entries = entries;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registries(scope: &str, mirrors: &[&str]) -> Registries {
+        let mut registries = Registries::default();
+        let mut entry = entry_for(&registries, &Repository::parse("nginx").unwrap());
+        entry.scope = Scope::parse(scope).unwrap();
+        entry.insecure = true;
+        entry.mirrors = mirrors.iter().map(|&mirror| mirror.into()).collect();
+        put(&mut registries, entry);
+        registries
+    }
+
+    #[test]
+    fn what_the_command_line_says_holds_for_the_images_repository_alone() {
+        let mut registries = registries("r.example.com/acme", &["mirror.example.com/copies"]);
+        let repository = Repository::parse("r.example.com/acme/web").unwrap();
+        let mut entry = entry_for(&registries, &repository);
+        assert!(entry.insecure);
+        assert_eq!(&*entry.mirrors, &[Box::from("mirror.example.com/copies/web")]);
+        entry.insecure = false;
+        put(&mut registries, entry);
+        let insecure = |name: &str| {
+            let repository = Repository::parse(name).unwrap();
+            registries.entries.get_repository(&repository).map(|entry| entry.insecure)
+        };
+        assert_eq!(insecure("r.example.com/acme/web"), Some(false));
+        assert_eq!(insecure("r.example.com/acme/db"), Some(true));
+        assert_eq!(insecure("r.example.com/web"), None);
+    }
+
+    #[test]
+    fn an_entry_takes_the_place_of_the_one_with_its_scope() {
+        let mut registries = registries("r.example.com/acme/web", &[]);
+        let mut entry = entry_for(&registries, &Repository::parse("r.example.com/acme/web").unwrap());
+        entry.insecure = false;
+        put(&mut registries, entry);
+        assert_eq!(registries.entries.iter().count(), 1);
+        assert!(registries.entries.iter().all(|(_, entry)| !entry.insecure));
+    }
+}

@@ -1,0 +1,297 @@
+//! Putting signatures where they are found: an extension endpoint, or a lookaside folder.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::rand;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use url::Url;
+
+use super::lookaside::{self, MOST_ENTRIES};
+use crate::configuration::SignatureSource;
+use crate::image::{Digest, Repository};
+use crate::operations::RequestKind;
+use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, Target, What, shown};
+use crate::verdict::LookupError;
+
+/// The longest message of a server's that is repeated.
+const LONGEST_MESSAGE: usize = 300;
+/// The characters behind the `@` of a signature's name.
+const NAME_CHARACTERS: usize = 32;
+
+/// Where signatures are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The registry's own extension endpoint.
+    RegistryExtension,
+    /// The extension endpoint of a store.
+    Extension(Url),
+    /// A lookaside tree on this machine.
+    Folder(PathBuf),
+}
+
+impl Destination {
+    /// Where what was written there is read. Nothing: the folder has no absolute path.
+    pub fn source(&self) -> Option<SignatureSource> {
+        Some(match self {
+            Self::RegistryExtension => SignatureSource::RegistryExtension,
+            Self::Extension(url) => SignatureSource::Extension(url.clone()),
+            Self::Folder(folder) => SignatureSource::Lookaside(Url::from_directory_path(folder).ok()?),
+        })
+    }
+}
+
+/// Why a signature was not stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The server can't be asked.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The registry has no signature extension.
+    #[error(
+        "{registry} does not announce a signature extension (X-Registry-Supports-Signatures on /v2/): write into a store \
+         (--to https://...), a lookaside folder (--to FOLDER), or put `sealgate gateway` in front of the registry"
+    )]
+    NoExtension {
+        /// The registry.
+        registry: Box<str>,
+    },
+    /// Whoever asks may not.
+    #[error("{url} answers {status}: {}{message}", if *with_credentials { "these credentials may not store signatures there: " } else { "credentials are needed (--creds, --authfile): " })]
+    Denied {
+        /// What was asked.
+        url: Box<str>,
+        /// 401 or 403.
+        status: u16,
+        /// Whether credentials were sent.
+        with_credentials: bool,
+        /// The server's own words.
+        message: String,
+    },
+    /// The registry has no such image.
+    #[error("{url} answers 404: {message}")]
+    NoImage {
+        /// What was asked.
+        url: Box<str>,
+        /// The server's own words.
+        message: String,
+    },
+    /// Any other answer.
+    #[error("{url} answers {status}: {message}")]
+    Refused {
+        /// What was asked.
+        url: Box<str>,
+        /// The status.
+        status: u16,
+        /// The server's own words.
+        message: String,
+    },
+    /// A file can't be written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Readers look no further.
+    #[error("{}: there are {MOST_ENTRIES} signatures already, more than readers look at", .0.display())]
+    Full(PathBuf),
+}
+
+/// What became of a signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its place: a URL with its name, or a file.
+    pub place: String,
+    /// Whether it was there already, to the letter.
+    pub existed: bool,
+}
+
+/// Stores a signature. It is whole and durable there when this returns, or not there at all.
+pub async fn write(
+    client: &Client,
+    destination: &Destination,
+    repository: &Repository,
+    digest: &Digest,
+    signature: &[u8],
+    deadline: Instant,
+) -> Result<Written, WriteError> {
+    let budget = Budget::until(deadline);
+    let target = match destination {
+        Destination::RegistryExtension => {
+            let target = client.target(repository)?;
+            if client.origin(&target, budget).await?.extension != Extension::Announced {
+                return Err(WriteError::NoExtension { registry: (&*target.peer.registry).into() });
+            }
+            target
+        }
+        Destination::Extension(url) => client.target_at(url, repository)?,
+        Destination::Folder(folder) => {
+            let folder = folder.join(lookaside::folder_name(repository.path(), digest));
+            return write_file(&folder, signature);
+        }
+    };
+    put(client, &target, digest, signature, budget).await
+}
+
+/// As both generations of clients read it: skopeo `schemaVersion`, what was documented first `version`.
+#[derive(Serialize)]
+struct Entry<'a> {
+    #[serde(rename = "schemaVersion")]
+    schema_version: u8,
+    version: u8,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    name: &'a str,
+    content: String,
+}
+
+async fn put(
+    client: &Client,
+    target: &Target,
+    digest: &Digest,
+    signature: &[u8],
+    budget: Budget,
+) -> Result<Written, WriteError> {
+    let name = format!("{digest}@{}", name());
+    let entry =
+        Entry { schema_version: 2, version: 2, kind: "atomic", name: &name, content: STANDARD.encode(signature) };
+    // Numbers and strings can't fail to be JSON.
+    let bytes = serde_json::to_vec(&entry).expect("strings are JSON").into();
+    let path = format!("extensions/v2/{}/signatures/{digest}", target.path);
+    let what = What { path: &path, accept: Some("application/json"), kind: RequestKind::Signatures, limit: 64 << 10 };
+    let content = Some(Content { kind: "application/json", bytes });
+    let request = Request { method: Method::PUT, content, access: Access::Push };
+    let Fetched { url, answer } = client.send(target, &what, request, budget).await?;
+    let at = || shown(&url);
+    let place = format!("{}#{name}", at());
+    let message = || message(&answer.body);
+    match answer.status {
+        200..=299 => Ok(Written { place, existed: false }),
+        409 if code(&answer.body).as_deref() == Some("SIGNATURE_EXISTS") => {
+            Ok(Written { place: at().into(), existed: true })
+        }
+        status @ (401 | 403) => {
+            let with_credentials = target.peer.settings.credentials.is_some();
+            Err(WriteError::Denied { url: at(), status, with_credentials, message: message() })
+        }
+        404 => Err(WriteError::NoImage { url: at(), message: message() }),
+        status => Err(WriteError::Refused { url: at(), status, message: message() }),
+    }
+}
+
+/// 32 random hexadecimal digits, as skopeo makes them.
+fn name() -> String {
+    let mut bytes = [0; NAME_CHARACTERS / 2];
+    rand::fill(&mut bytes).expect("the system has random bytes");
+    bytes.iter().fold(String::with_capacity(NAME_CHARACTERS), |mut name, byte| {
+        use std::fmt::Write as _;
+        let _ = write!(name, "{byte:02x}");
+        name
+    })
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    errors: Vec<Error>,
+}
+
+#[derive(Deserialize)]
+struct Error {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The first error of a body as the distribution specification has it.
+fn first_error(body: &[u8]) -> Option<Error> {
+    serde_json::from_slice::<Errors>(body).ok()?.errors.into_iter().next()
+}
+
+fn code(body: &[u8]) -> Option<String> {
+    first_error(body).map(|error| error.code)
+}
+
+/// A server's own words, for whoever called it: on one line, and not many.
+fn message(body: &[u8]) -> String {
+    let text = match first_error(body) {
+        Some(Error { code, message }) if message.is_empty() => code,
+        Some(Error { code, message }) => format!("{message} ({code})"),
+        None => "it does not say why".to_owned(),
+    };
+    text.chars().take(LONGEST_MESSAGE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Writes `signature-N` with the first N that is free. Readers stop at the first that is missing, so there must be no gap.
+fn write_file(folder: &Path, signature: &[u8]) -> Result<Written, WriteError> {
+    use io::Write as _;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| WriteError::File { path, source }
+    };
+    fs::create_dir_all(folder).map_err(failed(folder))?;
+    let new = folder.join(format!(".{}.new", name()));
+    let written = fs::File::create_new(&new).and_then(|mut file| {
+        file.write_all(signature)?;
+        file.sync_all()
+    });
+    let linked = written.map_err(failed(&new)).and_then(|()| {
+        for number in 1..=MOST_ENTRIES {
+            let path = folder.join(format!("signature-{number}"));
+            // Unlike a rename, this does not replace what another signer writes at the same time.
+            match fs::hard_link(&new, &path) {
+                Ok(()) => return Ok(Written { place: path.display().to_string(), existed: false }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if fs::read(&path).is_ok_and(|there| there == signature) {
+                        return Ok(Written { place: path.display().to_string(), existed: true });
+                    }
+                }
+                Err(source) => return Err(WriteError::File { path, source }),
+            }
+        }
+        Err(WriteError::Full(folder.to_owned()))
+    });
+    let _ = fs::remove_file(&new);
+    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder));
+    linked.and_then(|written| synced.map(|()| written))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_numbered_without_a_gap_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("acme/web@sha256=00");
+        for (content, number, existed) in [("a", 1, false), ("b", 2, false), ("a", 1, true), ("c", 3, false)] {
+            let written = write_file(&folder, content.as_bytes()).unwrap();
+            let path = folder.join(format!("signature-{number}"));
+            assert_eq!(written, Written { place: path.display().to_string(), existed });
+            assert_eq!(fs::read_to_string(path).unwrap(), content);
+        }
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3, "nothing is left beside them");
+    }
+
+    #[test]
+    fn names_are_32_characters_and_each_is_another() {
+        assert_eq!(name().len(), NAME_CHARACTERS);
+        assert_ne!(name(), name());
+    }
+
+    #[test]
+    fn a_servers_words_stay_on_one_line() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"no\nway"}]}"#;
+        assert_eq!(message(body), "no way (DENIED)");
+        assert_eq!(message(b"<html>"), "it does not say why");
+        assert_eq!(message(br#"{"errors":[]}"#), "it does not say why");
+    }
+}

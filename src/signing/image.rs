@@ -1,0 +1,187 @@
+//! Signing an image: what of it has to be signed, what is signed already, and the signatures themselves.
+
+use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
+
+use jiff::Timestamp;
+use sequoia_openpgp::{
+    crypto,
+    packet::{
+        Key,
+        key::{PublicParts, UnspecifiedRole},
+    },
+    types::HashAlgorithm,
+};
+use tokio::time::Instant;
+
+use super::SigningKey;
+use crate::configuration::SignatureSource;
+use crate::gate::{FindSignatures as _, ResolveDigest as _};
+use crate::image::{Digest, Manifest, Reference};
+use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
+use crate::registry::Client;
+use crate::signature::{ComposeError, FoundSignatures, Payload, compose, verify, verify::Question};
+use crate::signatures::Finder;
+use crate::verdict::LookupError;
+
+/// Indexes in indexes that are followed, as when they are verified.
+const DEEPEST: usize = 3;
+/// Manifests of one image that are signed, as many as are verified.
+pub const MOST_MANIFESTS: usize = 128;
+/// Signatures of one's own key that are looked at to find out whether one of them suffices.
+const TRIES: usize = 256;
+
+/// What of an image is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What the reference names now.
+    pub digest: Digest,
+    /// Whether that is an index.
+    pub is_index: bool,
+    /// All that is signed: the digest itself, and of an index each manifest in it that nodes may run.
+    pub manifests: Vec<Planned>,
+}
+
+/// One manifest that is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Its digest.
+    pub digest: Digest,
+    /// `os/architecture[/variant]`, where the index says it.
+    pub platform: Option<String>,
+}
+
+/// Why an image can't be signed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The registry can't be asked, or has no such image.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// More than anyone verifies.
+    #[error(
+        "the index has more than {MOST_MANIFESTS} manifests, or indexes in it more than {DEEPEST} deep: no verifier follows that"
+    )]
+    TooLarge,
+}
+
+/// Finds out what of an image has to be signed: for an index, the index and each manifest in it, attestations left out, since
+/// nodes verify the manifest of their own platform. With `index_only`, the index alone.
+///
+/// # Errors
+/// The registry can't be asked; the image has more manifests than anyone verifies.
+pub async fn plan(client: &Client, image: &Reference, index_only: bool, deadline: Instant) -> Result<Plan, PlanError> {
+    let resolved = client.resolve(image, deadline).await?;
+    let digest = resolved.digest;
+    let mut manifests = vec![Planned { digest, platform: None }];
+    let is_index = matches!(resolved.manifest, Manifest::Index(_));
+    let mut seen = HashSet::from([digest]);
+    let mut level = if index_only { Vec::new() } else { vec![resolved] };
+    for depth in 0.. {
+        let mut nested = Vec::new();
+        for entry in level.iter().flat_map(|resolved| match &resolved.manifest {
+            Manifest::Index(entries) => entries.as_slice(),
+            Manifest::Image => &[],
+        }) {
+            if entry.attestation || !seen.insert(entry.digest) {
+                continue;
+            }
+            if manifests.len() > MOST_MANIFESTS {
+                return Err(PlanError::TooLarge);
+            }
+            manifests.push(Planned { digest: entry.digest, platform: entry.platform.clone() });
+            let reference = Reference::from_parts(image.repository().clone(), None, Some(entry.digest));
+            let resolved = client.resolve(&reference, deadline).await?;
+            if matches!(resolved.manifest, Manifest::Index(_)) {
+                nested.push(resolved);
+            }
+        }
+        if nested.is_empty() {
+            break;
+        }
+        if depth + 1 >= DEEPEST {
+            return Err(PlanError::TooLarge);
+        }
+        level = nested;
+    }
+    Ok(Plan { digest, is_index, manifests })
+}
+
+/// The signatures that `source` has of a digest.
+///
+/// # Errors
+/// It can't be asked: then it is not known what is there.
+pub async fn stored(
+    client: &Arc<Client>,
+    source: &SignatureSource,
+    image: &Reference,
+    digest: Digest,
+    deadline: Instant,
+) -> Result<Arc<FoundSignatures>, LookupError> {
+    let source = source.clone();
+    let sources: Arc<dyn crate::signatures::SignatureSources> =
+        Arc::new(move |_: &crate::image::Repository| vec![source.clone()]);
+    let found = Finder::with_sources(Arc::clone(client), sources).find(image.repository(), digest, deadline).await;
+    match found.failure() {
+        Some(error) if found.signatures.is_empty() => Err(error.clone()),
+        _ => Ok(found),
+    }
+}
+
+/// Whether one of these signatures is good, by this key's certificate, under this very identity: then another one would add
+/// nothing.
+pub fn is_signed(
+    found: &FoundSignatures,
+    key: &SigningKey,
+    identity: &Reference,
+    digest: Digest,
+    now: Timestamp,
+) -> bool {
+    let signer = Signer { name: "signer".into(), certificates: vec![Arc::new(key.certificate.clone())] };
+    let requirement = Requirement {
+        signed_by: vec![Arc::new(signer)],
+        threshold: NonZeroUsize::MIN,
+        identity: Identity::ExactReference(identity.clone()),
+        max_age: None,
+    };
+    let requirements = Requirements { all: vec![requirement], platforms: Platforms::default() };
+    let rule = RuleId::new("sealgate", "sign");
+    let question = Question { image: identity, digest, rule: &rule, requirements: &requirements, now, tries: TRIES };
+    verify(&question, found).result.is_ok()
+}
+
+/// Signs one digest under an identity.
+///
+/// # Errors
+/// The key does not sign: no passphrase, a card that is not there.
+pub fn sign(
+    key: &mut SigningKey,
+    identity: &Reference,
+    digest: Digest,
+    now: Timestamp,
+) -> Result<Vec<u8>, ComposeError> {
+    compose(&Payload { digest, identity: identity.clone() }, Borrowed(key.signer.as_mut()), now)
+}
+
+/// The name that an image is signed under, unless another one is wanted: what it is asked for as. Of `repo:tag@digest` the
+/// digest is left out, for the payload has it, and no other tool knows such a name.
+pub fn identity_of(image: &Reference) -> Reference {
+    let digest = if image.tag().is_some() { None } else { image.digest().copied() };
+    Reference::from_parts(image.repository().clone(), image.tag().cloned(), digest)
+}
+
+/// A key that is used again afterwards.
+struct Borrowed<'a>(&'a mut (dyn crypto::Signer + Send + Sync));
+
+impl crypto::Signer for Borrowed<'_> {
+    fn public(&self) -> &Key<PublicParts, UnspecifiedRole> {
+        self.0.public()
+    }
+
+    fn acceptable_hashes(&self) -> &[HashAlgorithm] {
+        self.0.acceptable_hashes()
+    }
+
+    fn sign(&mut self, hash: HashAlgorithm, digest: &[u8]) -> sequoia_openpgp::Result<crypto::mpi::Signature> {
+        self.0.sign(hash, digest)
+    }
+}
