@@ -39,11 +39,7 @@ pub(super) async fn answer(
     let answer = match *request.method() {
         Method::GET | Method::HEAD => read(store, registry, request, image).await,
         Method::PUT => add(store, registry, request, payload, image).await,
-        _ => {
-            let mut response = Refused::method("signatures are read with GET and added with PUT").response();
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, PUT"));
-            return response;
-        }
+        _ => Err(Refused::method("signatures are read with GET and added with PUT", "GET, HEAD, PUT").into()),
     };
     answer.unwrap_or_else(|refusal| refusal)
 }

@@ -20,6 +20,8 @@ use crate::registry::SetupError;
 
 /// How long a client may take over a request's head.
 const SLOWEST_HEAD: Duration = Duration::from_secs(10);
+/// How many clients a worker (a processor's thread) has at once; further ones wait to be taken.
+const CONNECTIONS_OF_A_WORKER: usize = 1024;
 /// How long transfers may go on after the end has begun, in seconds: together with the time that
 /// requests are still taken (5 s) below a pod's terminationGracePeriod of 30 s.
 const LAST_TRANSFERS_SECONDS: u64 = 20;
@@ -83,6 +85,7 @@ impl Prepared {
                 .app_data(web::Data::from(Arc::clone(&store)))
                 .default_service(web::to(answer))
         })
+        .max_connections(CONNECTIONS_OF_A_WORKER)
         .client_request_timeout(SLOWEST_HEAD)
         .tcp_nodelay(true)
         // A client that has closed its side is gone; nothing is fetched for it any more.
@@ -90,6 +93,10 @@ impl Prepared {
         .shutdown_timeout(LAST_TRANSFERS_SECONDS)
         .disable_signals()
         .shutdown_signal(shutdown);
+        // Whoever stops reading is not waited for: the system ends a connection on which nothing could be sent for so long.
+        // Connections inherit it from their listener.
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&listener).set_tcp_user_timeout(Some(proxy::STANDSTILL))?;
         let server = match tls {
             Some(tls) => server.listen_rustls_0_23(listener, tls)?,
             None => server.listen(listener)?,

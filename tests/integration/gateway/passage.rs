@@ -135,6 +135,8 @@ async fn nothing_but_v2_reaches_the_registry() {
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer[..10], b"HTTP/1.1 4", "{request}");
     }
+    let answer = send(store.host(), "PROPFIND /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!((status(&answer), header(&answer, "allow").len()), ("405", 1), "{answer}");
     assert_eq!(fake.heads(), Vec::<String>::new());
     assert_eq!(status(&get(store.host(), "/healthz")), "200");
 }
@@ -228,6 +230,7 @@ async fn a_registry_that_is_down_or_talks_nonsense_is_said_to_be_so() {
     let store = Store::start(&fake.url());
     let answer = get(store.host(), "/v2/");
     assert_eq!((status(&answer), code(&answer).as_str()), ("502", "UNAVAILABLE"));
+    assert!(!header(&answer, "retry-after").is_empty());
 }
 
 #[tokio::test]
