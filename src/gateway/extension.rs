@@ -12,6 +12,7 @@ use actix_web::{
 };
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{
     task::spawn_blocking,
@@ -20,8 +21,8 @@ use tokio::{
 
 use super::{
     answer::Refused,
-    store::{ImageId, Put, SignatureStore, StoreError, StoredSignature},
-    submission,
+    store::{Change, Changed, ImageId, Origin, Put, Record, SignatureStore, StoreError, StoredSignature},
+    submission::{self, Submission},
     upstream::{Pull, Registry},
 };
 
@@ -77,19 +78,30 @@ async fn add(
     let digest = image.digest;
     // Off this thread: what is compressed takes its time.
     let parsed = spawn_blocking(move || submission::parse(&body, &digest)).await;
-    let signature = parsed.unwrap_or_else(|_| Err(Refused::signature("content is not a signature")))?;
+    let Submission { signature, issuers } =
+        parsed.unwrap_or_else(|_| Err(Refused::signature("content is not a signature")))?;
     let name = signature.name.clone();
-    let refused = match store.put(image, signature).await.map_err(|error| store_failed(&error))? {
+    let origin = Some(Origin { added_by: None, added_at: Timestamp::now(), issuers });
+    let put = Change::Put(image.clone(), Record { signature, origin, status: None });
+    let put = match store.change(put).await.map_err(|error| store_failed(&error))? {
+        Changed::Put(put) => put,
+        // Only other changes have other outcomes; that it is stored is not known.
+        Changed::Signatures(_) => return Err(Refused::store().into()),
+    };
+    let refused = match put {
         Put::Created => {
             let (repository, digest) = (image.repository.as_str(), &image.digest);
             tracing::info!(repository, %digest, name = name.as_str(), "a signature is stored");
             return Ok(HttpResponse::Created().finish());
         }
-        Put::NameExists => Refused::exists("the image has a signature of this name"),
+        Put::Present | Put::NameExists => Refused::exists("the image has a signature of this name"),
         Put::ContentExists => Refused::exists("the image has this signature already, under another name"),
         Put::TooMany { limit } => {
             Refused::too_large(format!("the image has {limit} signatures, as many as one may have"))
         }
+        Put::TooManyOfSigner { limit } => Refused::too_large(format!(
+            "the image has {limit} signatures of this signer, as many as one signer may have"
+        )),
         Put::TooLong { limit } => {
             Refused::too_large(format!("the list of the image's signatures would have more than {limit} bytes"))
         }

@@ -114,7 +114,7 @@ async fn answer(
     match route(request.uri().path()) {
         Ok(Route::Registry { ping }) => proxy::pass(&registry, &request, payload, ping).await,
         Ok(Route::Signatures(image)) => extension::answer(&**store, &registry, &request, payload, &image).await,
-        Ok(Route::Health) => match store.health() {
+        Ok(Route::Health) => match store.health().await {
             Ok(()) => HttpResponse::Ok().body("ok\n"),
             Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
         },

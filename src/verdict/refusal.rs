@@ -528,7 +528,7 @@ impl Refusal {
                 let mut facts = json!({ "why": why.to_string(), "digest": digest.map(|digest| digest.to_string()) });
                 match why {
                     Unpinned::Verified { rule } | Unpinned::Allowed { rule } | Unpinned::ShortName { rule } => {
-                        facts["rule"] = rule.as_str().into()
+                        facts["rule"] = rule.as_str().into();
                     }
                     Unpinned::MayFallUnder { rule } => facts["rule"] = rule.as_ref().map(RuleId::as_str).into(),
                     Unpinned::Exempted { exemption } => facts["exemption"] = exemption.as_str().into(),

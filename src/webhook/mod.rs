@@ -68,7 +68,7 @@ impl Settings {
         let default = Self::default();
         let bytes_at_once = default.bytes_at_once.max(review_bytes.saturating_mul(2));
         let (stop_within, placeholders) = (deadline.min(LONGEST_STOP), placeholders.clone());
-        Self { review_bytes, bytes_at_once, deadline, stop_within, placeholders, ..default }
+        Self { review_bytes, deadline, bytes_at_once, stop_within, placeholders, ..default }
     }
 }
 

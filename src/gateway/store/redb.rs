@@ -1,11 +1,13 @@
 //! The store in one file, with redb: B-trees, copy on write, checksums.
 //!
 //! Table `signatures`: from `repository NUL digest NUL name` to the OpenPGP message. A list is thus one range read, and
-//! no repository name or digest can reach into another's range, since neither has a NUL in it. Table `about` holds the
-//! format's number.
+//! no repository name or digest can reach into another's range, since neither has a NUL in it. Tables `origins` and
+//! `statuses` have what is known of a signature, in JSON, below the same key; who reads signatures needs neither. Table
+//! `about` holds the format's number.
 
 use std::{
     fs, io,
+    ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,13 +22,18 @@ use redb::{
 use tokio::task::spawn_blocking;
 
 use super::{
-    ImageId, ImageLimits, Put, SignatureName, SignatureStore, StoreError, StoredSignature,
+    Change, Changed, ImageId, ImageLimits, Origin, Position, Put, Record, RepositoryName, SignatureName,
+    SignatureStore, StoreError, StoredSignature,
     keeper::{FIRST_WAIT, Keeper},
+    limits::Admission,
     writer::Writer,
 };
+use crate::image::Digest;
 
 /// See the module.
 const SIGNATURES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("signatures");
+const ORIGINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("origins");
+const STATUSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("statuses");
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 const FORMAT_KEY: &str = "format";
 /// The format that this program writes, and the only one that it reads.
@@ -104,12 +111,50 @@ impl SignatureStore for RedbStore {
         found.into_iter().map(signature).collect()
     }
 
-    async fn put(&self, image: &ImageId, signature: StoredSignature) -> Result<Put, StoreError> {
-        self.writer.put(image.clone(), signature).await
+    async fn inspect(&self, image: &ImageId) -> Result<Vec<Record>, StoreError> {
+        let prefix = prefix(image);
+        let range = (Bound::Included(prefix.clone()), Bound::Excluded(end(&prefix)));
+        let found = self.records(range, usize::MAX).await?;
+        Ok(found.into_iter().map(|(_, record)| record).collect())
     }
 
-    fn health(&self) -> Result<(), StoreError> {
+    async fn change(&self, change: Change) -> Result<Changed, StoreError> {
+        self.writer.make(change).await
+    }
+
+    async fn scan(&self, after: Option<&Position>, limit: usize) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, |position| Bound::Excluded(key_of(position)));
+        self.records((from, Bound::Unbounded), limit).await
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
         self.keeper.health()
+    }
+}
+
+impl RedbStore {
+    /// Records of a range of keys, `limit` at the most.
+    async fn records(
+        &self,
+        range: (Bound<String>, Bound<String>),
+        limit: usize,
+    ) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        let keeper = Arc::clone(&self.keeper);
+        let found = spawn_blocking(move || keeper.read(|database| read_records(database, &range, limit)));
+        let found = found.await.map_err(|_| damaged(&self.path, "reading it failed"))??;
+        let malformed = |what: &str| damaged(&self.path, what);
+        let record = |raw: RawRecord| {
+            let (image, name) = parse_key(&raw.key).ok_or_else(|| malformed("a signature's key is malformed"))?;
+            let origin = raw.origin.map(|json| serde_json::from_slice(&json)).transpose();
+            let status = raw.status.map(|json| serde_json::from_slice(&json)).transpose();
+            let record = Record {
+                signature: StoredSignature { name, content: raw.content },
+                origin: origin.map_err(|_| malformed("a signature's origin is malformed"))?,
+                status: status.map_err(|_| malformed("a signature's status is malformed"))?,
+            };
+            Ok((image, record))
+        };
+        found.into_iter().map(record).collect()
     }
 }
 
@@ -240,6 +285,61 @@ fn end(prefix: &str) -> String {
     format!("{}\u{1}", &prefix[..prefix.len() - 1])
 }
 
+fn key(image: &ImageId, name: &SignatureName) -> String {
+    format!("{}{}", prefix(image), name.as_str())
+}
+
+fn parse_key(key: &str) -> Option<(ImageId, SignatureName)> {
+    let (repository, rest) = key.split_once('\0')?;
+    let (digest, name) = rest.split_once('\0')?;
+    let image = ImageId { repository: RepositoryName::parse(repository).ok()?, digest: Digest::parse(digest).ok()? };
+    Some((image, SignatureName::parse(name)?))
+}
+
+/// The key that a position is behind: no name has `@` or `/` in a place where they could be confused.
+fn key_of(position: &Position) -> String {
+    let (image, name) = position.as_str().rsplit_once('/').unwrap_or((position.as_str(), ""));
+    let (repository, digest) = image.split_once('@').unwrap_or((image, ""));
+    format!("{repository}\0{digest}\0{name}")
+}
+
+/// All of a signature as it stands in the file.
+struct RawRecord {
+    key: Box<str>,
+    content: Arc<[u8]>,
+    origin: Option<Box<[u8]>>,
+    status: Option<Box<[u8]>>,
+}
+
+fn read_records(
+    database: &Database,
+    range: &(Bound<String>, Bound<String>),
+    limit: usize,
+) -> Result<Vec<RawRecord>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let signatures = transaction.open_table(SIGNATURES)?;
+    // A file that an earlier version made has them only once something is in them.
+    let [origins, statuses] = [ORIGINS, STATUSES].map(|table| match transaction.open_table(table) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error),
+    });
+    let (origins, statuses) = (origins?, statuses?);
+    let range = (range.0.as_ref().map(String::as_str), range.1.as_ref().map(String::as_str));
+    let mut records = Vec::new();
+    for entry in signatures.range::<&str>(range)?.take(limit) {
+        let (key, content) = entry?;
+        let key = key.value();
+        let known = |table: &Option<redb::ReadOnlyTable<&'static str, &'static [u8]>>| match table {
+            Some(table) => Ok::<_, redb::Error>(table.get(key)?.map(|json| Box::from(json.value()))),
+            None => Ok(None),
+        };
+        let (origin, status) = (known(&origins)?, known(&statuses)?);
+        records.push(RawRecord { key: key.into(), content: content.value().into(), origin, status });
+    }
+    Ok(records)
+}
+
 /// A signature as it stands in the file.
 type NameAndContent = (Box<str>, Arc<[u8]>);
 
@@ -264,26 +364,20 @@ fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
 }
 
 /// Writes a batch in one transaction.
-fn write(
-    database: &Database,
-    limits: &ImageLimits,
-    batch: &[(ImageId, StoredSignature)],
-) -> Result<Vec<Put>, redb::Error> {
+fn write(database: &Database, limits: &ImageLimits, batch: &[Change]) -> Result<Vec<Changed>, redb::Error> {
     let transaction = begin_write(database)?;
-    let mut outcomes = Vec::with_capacity(batch.len());
-    {
-        let mut table = transaction.open_table(SIGNATURES)?;
-        for (image, signature) in batch {
-            let prefix = prefix(image);
-            let outcome = check(&table, limits, &prefix, signature)?;
-            if outcome == Put::Created {
-                let key = format!("{prefix}{}", signature.name.as_str());
-                table.insert(key.as_str(), &*signature.content)?;
-            }
-            outcomes.push(outcome);
-        }
-    }
-    if outcomes.contains(&Put::Created) {
+    let (outcomes, changed) = {
+        let mut tables = Tables {
+            signatures: transaction.open_table(SIGNATURES)?,
+            origins: transaction.open_table(ORIGINS)?,
+            statuses: transaction.open_table(STATUSES)?,
+            changed: false,
+        };
+        let outcomes: Vec<Changed> =
+            batch.iter().map(|change| tables.make(change, limits)).collect::<Result<_, StorageError>>()?;
+        (outcomes, tables.changed)
+    };
+    if changed {
         transaction.commit()?;
     } else {
         transaction.abort()?;
@@ -291,34 +385,117 @@ fn write(
     Ok(outcomes)
 }
 
-/// Whether the image may have this signature too. One range read, bounded by the limits themselves.
-fn check(
-    table: &impl ReadableTable<&'static str, &'static [u8]>,
-    limits: &ImageLimits,
-    prefix: &str,
-    signature: &StoredSignature,
-) -> Result<Put, StorageError> {
-    let mut count = 0;
-    let mut bytes = ImageLimits::listed_bytes(signature.content.len());
-    let mut content_exists = false;
-    for entry in table.range::<&str>(prefix..end(prefix).as_str())? {
-        let (key, content) = entry?;
-        if key.value()[prefix.len()..] == *signature.name.as_str() {
-            return Ok(Put::NameExists);
-        }
-        content_exists |= *content.value() == *signature.content;
-        count += 1;
-        bytes += ImageLimits::listed_bytes(content.value().len());
+type WriteTable<'a> = redb::Table<'a, &'static str, &'static [u8]>;
+
+/// What a batch is written to.
+struct Tables<'a> {
+    signatures: WriteTable<'a>,
+    origins: WriteTable<'a>,
+    statuses: WriteTable<'a>,
+    changed: bool,
+}
+
+impl Tables<'_> {
+    fn make(&mut self, change: &Change, limits: &ImageLimits) -> Result<Changed, StorageError> {
+        Ok(match change {
+            Change::Put(image, record) => Changed::Put(self.put(image, record, limits)?),
+            Change::Import(image, record) => Changed::Put(match self.put(image, record, limits)? {
+                exists @ (Put::NameExists | Put::ContentExists) => self.complete(image, record)?.unwrap_or(exists),
+                put => put,
+            }),
+            Change::Remove(image, name) => {
+                let key = key(image, name);
+                let removed = self.signatures.remove(key.as_str())?.is_some();
+                self.origins.remove(key.as_str())?;
+                self.statuses.remove(key.as_str())?;
+                self.signatures(usize::from(removed))
+            }
+            Change::SetStatus(image, name, status) => {
+                let key = key(image, name);
+                if self.signatures.get(key.as_str())?.is_none() {
+                    return Ok(Changed::Signatures(0));
+                }
+                match status {
+                    Some(status) => drop(self.statuses.insert(key.as_str(), &*json(status))?),
+                    None => drop(self.statuses.remove(key.as_str())?),
+                }
+                self.signatures(1)
+            }
+            Change::ClearStatuses(image) => {
+                let prefix = prefix(image);
+                let mut cleared = 0;
+                self.statuses.retain_in::<&str, _>(prefix.as_str()..end(&prefix).as_str(), |_, _| {
+                    cleared += 1;
+                    false
+                })?;
+                self.signatures(cleared)
+            }
+        })
     }
-    Ok(if content_exists {
-        Put::ContentExists
-    } else if count >= limits.signatures {
-        Put::TooMany { limit: limits.signatures }
-    } else if bytes > limits.list_bytes {
-        Put::TooLong { limit: limits.list_bytes }
-    } else {
-        Put::Created
-    })
+
+    fn signatures(&mut self, number: usize) -> Changed {
+        self.changed |= number > 0;
+        Changed::Signatures(number)
+    }
+
+    fn put(&mut self, image: &ImageId, record: &Record, limits: &ImageLimits) -> Result<Put, StorageError> {
+        let put = self.admit(image, record, limits)?;
+        if put == Put::Created {
+            let key = key(image, &record.signature.name);
+            self.signatures.insert(key.as_str(), &*record.signature.content)?;
+            self.know(&key, record)?;
+            self.changed = true;
+        }
+        Ok(put)
+    }
+
+    /// Whether the image may have this signature too. One range read, bounded by the limits themselves.
+    fn admit(&self, image: &ImageId, record: &Record, limits: &ImageLimits) -> Result<Put, StorageError> {
+        let prefix = prefix(image);
+        let mut admission = Admission::new(limits, record);
+        for entry in self.signatures.range::<&str>(prefix.as_str()..end(&prefix).as_str())? {
+            let (key, content) = entry?;
+            let key = key.value();
+            let origin: Option<Origin> =
+                self.origins.get(key)?.and_then(|json| serde_json::from_slice(json.value()).ok());
+            let signer = origin.as_ref().and_then(Origin::signer);
+            admission.count(&key[prefix.len()..], content.value(), signer);
+        }
+        Ok(admission.decide())
+    }
+
+    /// Adds what is not known yet of a signature that is there, to the byte. Nothing: it is another one.
+    fn complete(&mut self, image: &ImageId, record: &Record) -> Result<Option<Put>, StorageError> {
+        let key = key(image, &record.signature.name);
+        match self.signatures.get(key.as_str())? {
+            Some(content) if *content.value() == *record.signature.content => {}
+            _ => return Ok(None),
+        }
+        let missing = |table: &WriteTable<'_>| Ok::<_, StorageError>(table.get(key.as_str())?.is_none());
+        let record = Record {
+            signature: record.signature.clone(),
+            origin: if missing(&self.origins)? { record.origin.clone() } else { None },
+            status: if missing(&self.statuses)? { record.status.clone() } else { None },
+        };
+        self.know(&key, &record)?;
+        self.changed |= record.origin.is_some() || record.status.is_some();
+        Ok(Some(Put::Present))
+    }
+
+    fn know(&mut self, key: &str, record: &Record) -> Result<(), StorageError> {
+        if let Some(origin) = &record.origin {
+            self.origins.insert(key, &*json(origin))?;
+        }
+        if let Some(status) = &record.status {
+            self.statuses.insert(key, &*json(status))?;
+        }
+        Ok(())
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    // Strings and times can't fail to be JSON.
+    serde_json::to_vec(value).expect("strings are JSON")
 }
 
 fn io_error(path: &Path, doing: &'static str, source: io::Error) -> StoreError {
@@ -366,7 +543,6 @@ mod tests {
     use redb::{StorageBackend, backends::FileBackend};
 
     use super::*;
-    use crate::{gateway::store::RepositoryName, image::Digest};
 
     fn image(repository: &str, content: &str) -> ImageId {
         ImageId { repository: RepositoryName::parse(repository).unwrap(), digest: Digest::sha256(content.as_bytes()) }
@@ -377,6 +553,21 @@ mod tests {
             name: SignatureName::parse(&format!("{number:032}")).unwrap(),
             content: format!("content {number}").into_bytes().into(),
         }
+    }
+
+    fn record(signature: StoredSignature) -> Record {
+        Record { signature, origin: None, status: None }
+    }
+
+    async fn try_put(store: &RedbStore, image: &ImageId, signature: StoredSignature) -> Result<Put, StoreError> {
+        match store.change(Change::Put(image.clone(), record(signature))).await? {
+            Changed::Put(put) => Ok(put),
+            changed @ Changed::Signatures(_) => panic!("{changed:?}"),
+        }
+    }
+
+    async fn put(store: &RedbStore, image: &ImageId, signature: StoredSignature) -> Put {
+        try_put(store, image, signature).await.unwrap()
     }
 
     fn store() -> (tempfile::TempDir, PathBuf, RedbStore) {
@@ -390,9 +581,9 @@ mod tests {
     async fn signatures_belong_to_repository_and_digest_and_survive_reopening() {
         let (_folder, path, store) = store();
         let (web, other) = (image("acme/web", "1"), image("acme/web2", "1"));
-        assert_eq!(store.put(&web, signature(2)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&other, signature(3)).await.unwrap(), Put::Created);
+        assert_eq!(put(&store, &web, signature(2)).await, Put::Created);
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        assert_eq!(put(&store, &other, signature(3)).await, Put::Created);
         drop(store);
         let store = RedbStore::open(&path, ImageLimits::default()).unwrap();
         assert_eq!(store.list(&web).await.unwrap(), [signature(1), signature(2)]);
@@ -421,28 +612,28 @@ mod tests {
     async fn a_name_and_a_content_exist_once_an_image() {
         let (_folder, _path, store) = store();
         let web = image("acme/web", "1");
-        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::NameExists);
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        assert_eq!(put(&store, &web, signature(1)).await, Put::NameExists);
         let renamed = StoredSignature { name: signature(2).name, ..signature(1) };
-        assert_eq!(store.put(&web, renamed).await.unwrap(), Put::ContentExists);
+        assert_eq!(put(&store, &web, renamed).await, Put::ContentExists);
         let same_name = StoredSignature { content: signature(2).content, ..signature(1) };
-        assert_eq!(store.put(&web, same_name).await.unwrap(), Put::NameExists);
-        assert_eq!(store.put(&image("acme/web", "2"), signature(1)).await.unwrap(), Put::Created);
+        assert_eq!(put(&store, &web, same_name).await, Put::NameExists);
+        assert_eq!(put(&store, &image("acme/web", "2"), signature(1)).await, Put::Created);
         assert_eq!(store.list(&web).await.unwrap(), [signature(1)]);
     }
 
     #[tokio::test]
     async fn an_image_has_no_more_than_its_limits() {
         let folder = tempfile::tempdir().unwrap();
-        let limits = ImageLimits { signatures: 2, list_bytes: 4096 };
+        let limits = ImageLimits { signatures: 2, list_bytes: 4096, ..ImageLimits::default() };
         let store = RedbStore::open(&folder.path().join("s.redb"), limits).unwrap();
         let web = image("acme/web", "1");
         let long = StoredSignature { content: vec![1; 4096].into(), ..signature(9) };
-        assert_eq!(store.put(&web, long).await.unwrap(), Put::TooLong { limit: 4096 });
-        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&web, signature(2)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&web, signature(3)).await.unwrap(), Put::TooMany { limit: 2 });
-        assert_eq!(store.put(&image("acme/web", "2"), signature(3)).await.unwrap(), Put::Created);
+        assert_eq!(put(&store, &web, long).await, Put::TooLong { limit: 4096 });
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        assert_eq!(put(&store, &web, signature(2)).await, Put::Created);
+        assert_eq!(put(&store, &web, signature(3)).await, Put::TooMany { limit: 2 });
+        assert_eq!(put(&store, &image("acme/web", "2"), signature(3)).await, Put::Created);
     }
 
     #[tokio::test]
@@ -452,7 +643,7 @@ mod tests {
         let puts = (0..32).map(|number| {
             let (store, web) = (&store, &web);
             let signature = StoredSignature { name: signature(1).name, ..signature(number) };
-            async move { store.put(web, signature).await.unwrap() }
+            async move { put(store, web, signature).await }
         });
         let outcomes = futures_util::future::join_all(puts).await;
         assert_eq!(outcomes.iter().filter(|&&outcome| outcome == Put::Created).count(), 1);
@@ -530,7 +721,7 @@ mod tests {
     }
 
     async fn until_healthy(store: &RedbStore) {
-        while store.health().is_err() {
+        while store.health().await.is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -544,16 +735,16 @@ mod tests {
         for (number, kind) in [Fault::Read, Fault::Write, Fault::Sync, Fault::Read, Fault::Sync].into_iter().enumerate()
         {
             let good = signature(2 * number);
-            assert_eq!(store.put(&web, good.clone()).await.unwrap(), Put::Created);
+            assert_eq!(put(&store, &web, good.clone()).await, Put::Created);
             acknowledged.push(good);
             *fault.lock().unwrap() = Some(kind);
             let error = if kind == Fault::Read {
                 store.list(&web).await.unwrap_err()
             } else {
-                store.put(&web, signature(2 * number + 1)).await.unwrap_err()
+                try_put(&store, &web, signature(2 * number + 1)).await.unwrap_err()
             };
             assert!(error.to_string().contains("signatures.redb") && error.to_string().contains("fails"), "{error}");
-            assert!(store.health().is_err(), "{kind:?}");
+            assert!(store.health().await.is_err(), "{kind:?}");
             *fault.lock().unwrap() = None;
             until_healthy(&store).await;
             let found = store.list(&web).await.unwrap();
@@ -567,22 +758,22 @@ mod tests {
         let path = folder.path().join("signatures.redb");
         let (store, fault) = failing_store(&path);
         let web = image("acme/web", "1");
-        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::Created);
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
         let away = path.with_extension("away");
         fs::rename(&path, &away).unwrap();
         *fault.lock().unwrap() = Some(Fault::Read);
         store.list(&web).await.unwrap_err();
-        while !store.health().unwrap_err().to_string().contains("can't be opened") {
+        while !store.health().await.unwrap_err().to_string().contains("can't be opened") {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         *fault.lock().unwrap() = None;
         assert!(matches!(store.list(&web).await.unwrap_err(), StoreError::Stopped { .. }));
-        assert!(matches!(store.put(&web, signature(2)).await.unwrap_err(), StoreError::Stopped { .. }));
+        assert!(matches!(try_put(&store, &web, signature(2)).await.unwrap_err(), StoreError::Stopped { .. }));
         assert!(!path.exists(), "no new store is made in its place");
         fs::rename(&away, &path).unwrap();
         until_healthy(&store).await;
         assert_eq!(store.list(&web).await.unwrap(), [signature(1)]);
-        assert_eq!(store.put(&web, signature(2)).await.unwrap(), Put::Created);
+        assert_eq!(put(&store, &web, signature(2)).await, Put::Created);
     }
 
     #[tokio::test]
@@ -649,7 +840,7 @@ mod tests {
         let web = image("acme/web", "1");
         for number in 0..4 {
             let content = vec![u8::try_from(number).unwrap(); 4000].into();
-            assert_eq!(store.put(&web, StoredSignature { content, ..signature(number) }).await.unwrap(), Put::Created);
+            assert_eq!(put(&store, &web, StoredSignature { content, ..signature(number) }).await, Put::Created);
         }
         // As `kill -9` leaves it: nothing is closed.
         let mut killed = fs::read(&path).unwrap();
@@ -672,8 +863,8 @@ mod tests {
         let (_folder, path, store) = store();
         for number in 0..64 {
             let content = vec![u8::try_from(number).unwrap(); 4000].into();
-            let put = StoredSignature { content, ..signature(number) };
-            assert_eq!(store.put(&image("acme/web", "1"), put).await.unwrap(), Put::Created);
+            let long = StoredSignature { content, ..signature(number) };
+            assert_eq!(put(&store, &image("acme/web", "1"), long).await, Put::Created);
         }
         drop(store);
         let whole = fs::read(&path).unwrap();

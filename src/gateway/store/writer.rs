@@ -9,12 +9,12 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{ImageId, Put, StoreError, StoredSignature};
+use super::{Change, Changed, StoreError};
 
 /// How many may share a sync.
 const LARGEST_BATCH: usize = 256;
 
-type Outcome = Result<Put, StoreError>;
+type Outcome = Result<Changed, StoreError>;
 
 /// The thread that writes, and the way to it.
 pub(super) struct Writer {
@@ -24,23 +24,23 @@ pub(super) struct Writer {
 }
 
 struct Submission {
-    entry: (ImageId, StoredSignature),
+    change: Change,
     reply: oneshot::Sender<Outcome>,
 }
 
 impl Writer {
     /// Starts the thread. `write` writes a batch, all or nothing, and returns once it is durable, with an outcome for
-    /// each entry; it does not panic.
+    /// each change; it does not panic.
     pub(super) fn start(
         path: &Path,
-        write: impl Fn(&[(ImageId, StoredSignature)]) -> Result<Vec<Put>, StoreError> + Send + 'static,
+        write: impl Fn(&[Change]) -> Result<Vec<Changed>, StoreError> + Send + 'static,
     ) -> Result<Self, StoreError> {
         let (queue, mut submissions) = mpsc::channel(LARGEST_BATCH);
         let run = move || {
             while let Some(batch) = next_batch(&mut submissions) {
-                let (entries, replies): (Vec<_>, Vec<_>) =
-                    batch.into_iter().map(|Submission { entry, reply }| (entry, reply)).unzip();
-                let outcomes: Vec<Outcome> = match write(&entries) {
+                let (changes, replies): (Vec<_>, Vec<_>) =
+                    batch.into_iter().map(|Submission { change, reply }| (change, reply)).unzip();
+                let outcomes: Vec<Outcome> = match write(&changes) {
                     Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
                     Err(error) => vec![Err(error); replies.len()],
                 };
@@ -56,12 +56,12 @@ impl Writer {
         Ok(Self { queue: Some(queue), thread: Some(thread), path: path.into() })
     }
 
-    /// Waits until the signature is durable, or why it is not stored.
-    pub(super) async fn put(&self, image: ImageId, signature: StoredSignature) -> Outcome {
+    /// Waits until the change is durable, or why it is not made.
+    pub(super) async fn make(&self, change: Change) -> Outcome {
         let stopped = || StoreError::Stopped { path: self.path.clone(), cause: "it is not written any more".into() };
         let (reply, answer) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(stopped)?;
-        queue.send(Submission { entry: (image, signature), reply }).await.map_err(|_| stopped())?;
+        queue.send(Submission { change, reply }).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 }
@@ -92,13 +92,17 @@ fn next_batch(submissions: &mut mpsc::Receiver<Submission>) -> Option<Vec<Submis
 mod tests {
     use super::*;
     use crate::{
-        gateway::store::{RepositoryName, SignatureName},
+        gateway::store::{ImageId, Put, RepositoryName},
         image::Digest,
     };
 
-    fn entry() -> (ImageId, StoredSignature) {
-        let image = ImageId { repository: RepositoryName::parse("web").unwrap(), digest: Digest::sha256(b"") };
-        (image, StoredSignature { name: SignatureName::parse(&"a".repeat(32)).unwrap(), content: [1].into() })
+    const CREATED: Changed = Changed::Put(Put::Created);
+
+    fn change() -> Change {
+        Change::ClearStatuses(ImageId {
+            repository: RepositoryName::parse("web").unwrap(),
+            digest: Digest::sha256(b""),
+        })
     }
 
     #[tokio::test]
@@ -108,13 +112,10 @@ mod tests {
         let writer = Writer::start(Path::new("f"), move |batch: &[_]| {
             begun.send(batch.len()).unwrap();
             wait_go.recv().unwrap();
-            Ok(vec![Put::Created; batch.len()])
+            Ok(vec![CREATED; batch.len()])
         })
         .unwrap();
-        let put = || {
-            let (image, signature) = entry();
-            writer.put(image, signature)
-        };
+        let put = || writer.make(change());
         let mut first = Box::pin(put());
         let mut others = Box::pin(futures_util::future::join_all((0..40).map(|_| put())));
         // The first is being written; then the others queue up, which polling them once does.
@@ -123,8 +124,8 @@ mod tests {
         assert!(futures_util::poll!(&mut others).is_pending());
         go.send(()).unwrap();
         go.send(()).unwrap();
-        assert_eq!(first.await.unwrap(), Put::Created);
-        assert!(others.await.into_iter().all(|outcome| outcome.unwrap() == Put::Created));
+        assert_eq!(first.await.unwrap(), CREATED);
+        assert!(others.await.into_iter().all(|outcome| outcome.unwrap() == CREATED));
         assert_eq!(wait_begun.recv().unwrap(), 40);
     }
 
@@ -136,15 +137,13 @@ mod tests {
             if calls.fetch_add(batch.len(), std::sync::atomic::Ordering::Relaxed) < 10 {
                 return Err(StoreError::Stopped { path: "signatures.redb".into(), cause: "no space".into() });
             }
-            Ok(vec![Put::Created; batch.len()])
+            Ok(vec![CREATED; batch.len()])
         })
         .unwrap();
         while tried.load(std::sync::atomic::Ordering::Relaxed) < 10 {
-            let (image, signature) = entry();
-            let error = writer.put(image, signature).await.unwrap_err();
+            let error = writer.make(change()).await.unwrap_err();
             assert!(error.to_string().contains("no space"), "{error}");
         }
-        let (image, signature) = entry();
-        assert_eq!(writer.put(image, signature).await.unwrap(), Put::Created);
+        assert_eq!(writer.make(change()).await.unwrap(), CREATED);
     }
 }
