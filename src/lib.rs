@@ -14,6 +14,7 @@ pub mod registry;
 pub mod signature;
 pub mod signatures;
 pub mod signing;
+pub mod source;
 pub mod startup;
 pub mod tls;
 pub mod verdict;

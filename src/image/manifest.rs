@@ -229,20 +229,20 @@ fn platform(value: &RawValue) -> Result<Option<String>, ManifestError> {
 }
 
 /// `null` is absence to Go.
-fn present(value: Option<&RawValue>) -> Option<&RawValue> {
+pub(super) fn present(value: Option<&RawValue>) -> Option<&RawValue> {
     value.filter(|value| value.get() != "null")
 }
 
-fn string(value: &RawValue, otherwise: &str) -> Result<String, ManifestError> {
+pub(super) fn string(value: &RawValue, otherwise: &str) -> Result<String, ManifestError> {
     serde_json::from_str(value.get()).map_err(|_| malformed(otherwise))
 }
 
-fn malformed(what: &str) -> ManifestError {
+pub(super) fn malformed(what: &str) -> ManifestError {
     ManifestError::Malformed(what.to_owned())
 }
 
 /// The parser's messages may quote the body; ours say where, and of what kind the error is.
-fn json(error: &serde_json::Error) -> ManifestError {
+pub(super) fn json(error: &serde_json::Error) -> ManifestError {
     use serde_json::error::Category;
     match error.classify() {
         Category::Eof | Category::Io => malformed("the JSON ends too early"),
@@ -254,14 +254,14 @@ fn json(error: &serde_json::Error) -> ManifestError {
 }
 
 /// A JSON object no two members of which are the same to Go; values unread.
-struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Object<'a> {
     /// The member of this name.
     ///
     /// # Errors
     /// It is there in another spelling, which Go would take for it, and others would not.
-    fn get(&self, name: &str) -> Result<Option<&'a RawValue>, ManifestError> {
+    pub(super) fn get(&self, name: &str) -> Result<Option<&'a RawValue>, ManifestError> {
         let folded = fold(name);
         match self.0.iter().find(|(key, _)| fold(key) == folded) {
             Some((key, value)) if key == name => Ok(Some(value)),
@@ -307,7 +307,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A JSON array, values unread.
-struct Array<'a>(Vec<&'a RawValue>);
+pub(super) struct Array<'a>(pub(super) Vec<&'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Array<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
