@@ -10,6 +10,7 @@ pub mod image;
 pub mod kubernetes;
 pub mod operations;
 pub mod policy;
+pub mod push;
 pub mod registry;
 pub mod signature;
 pub mod signatures;

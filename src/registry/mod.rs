@@ -11,15 +11,18 @@ mod credentials;
 mod failure;
 mod guard;
 mod manifest;
+pub(crate) mod said;
 mod settings;
 mod target;
 mod token;
 mod transport;
+mod upload;
 
 pub use cas::CaError;
 pub use client::Client;
 pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
+pub use upload::{BlobOutcome, UploadError};
 
 pub(crate) use cas::check_cas;
 pub(crate) use client::{Fetched, Request, What, join};

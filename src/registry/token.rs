@@ -38,20 +38,25 @@ const PLAIN: &str =
     "credentials are not sent over plain HTTP (but where the registries entry of this host says insecure: true)";
 
 /// What is to be done in a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// To read.
     Pull,
     /// To read and write.
     Push,
+    /// To read and write, and to read in another repository of the registry, from which blobs are mounted.
+    Mount(Arc<str>),
 }
 
 impl Access {
-    /// As a token's scope has it (distribution specification, "Token Scope Documentation").
-    fn actions(self) -> &'static str {
+    /// As a token's scopes have it (distribution specification, "Token Scope Documentation").
+    fn scopes(&self, repository: &str) -> Vec<String> {
         match self {
-            Self::Pull => "pull",
-            Self::Push => "pull,push",
+            Self::Pull => vec![format!("repository:{repository}:pull")],
+            Self::Push => vec![format!("repository:{repository}:pull,push")],
+            Self::Mount(from) => {
+                vec![format!("repository:{repository}:pull,push"), format!("repository:{from}:pull")]
+            }
         }
     }
 }
@@ -59,7 +64,7 @@ impl Access {
 /// What a server asks for, and what it is needed for.
 pub(crate) struct Need<'a> {
     pub(crate) challenge: &'a Challenge,
-    pub(crate) access: Access,
+    pub(crate) access: &'a Access,
     /// What it did not take.
     pub(crate) refused: Option<&'a HeaderValue>,
 }
@@ -128,7 +133,7 @@ impl Tokens {
                     realm: realm.clone(),
                     service: service.clone(),
                     repository: target.path.clone(),
-                    access,
+                    access: access.clone(),
                 };
                 if let Some(refused) = refused
                     && self.kept.get(&key).await.is_some_and(|grant| grant.header.as_ref() == Some(refused))
@@ -174,7 +179,7 @@ async fn request(
     base: &Url,
     realm: &Url,
     service: Option<&str>,
-    access: Access,
+    access: &Access,
 ) -> Result<Grant, LookupError> {
     let budget = Budget::until(Instant::now() + FLIGHT);
     let settings = &target.peer.settings;
@@ -193,27 +198,29 @@ async fn request(
         );
     }
 
-    // The scope is ours, not what the challenge says: reading this repository is all that is ever needed.
-    let scope = format!("repository:{}:{}", target.path, access.actions());
+    // The scopes are ours, not what the challenge says: we know best what is needed.
+    let scopes = access.scopes(&target.path);
     let mut url = realm.clone();
     let mut authorization = None;
     let (mut method, mut content) = (Method::GET, None);
     if let Some(Login::IdentityToken(token)) = &login {
         let mut fields = url::form_urlencoded::Serializer::new(String::new());
         fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sealgate");
-        fields.append_pair("scope", &scope).append_pair("refresh_token", token.expose_secret());
+        fields.append_pair("scope", &scopes.join(" ")).append_pair("refresh_token", token.expose_secret());
         if let Some(service) = service {
             fields.append_pair("service", service);
         }
         method = Method::POST;
-        content =
-            Some(Content { kind: "application/x-www-form-urlencoded", bytes: fields.finish().into_bytes().into() });
+        let bytes = fields.finish().into_bytes().into();
+        content = Some(Content { kind: "application/x-www-form-urlencoded".into(), bytes, may_move: false });
     } else {
         let mut query = url.query_pairs_mut();
         if let Some(service) = service {
             query.append_pair("service", service);
         }
-        query.append_pair("scope", &scope);
+        for scope in &scopes {
+            query.append_pair("scope", scope);
+        }
         drop(query);
         authorization = login.as_ref().and_then(Login::basic);
     }
@@ -227,6 +234,7 @@ async fn request(
         authorization,
         method,
         content,
+        repeat: true,
         limit: LARGEST_ANSWER,
         budget,
     };

@@ -21,7 +21,7 @@ use crate::registry::{Budget, Client};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
 
-pub use write::{Destination, WriteError, Written, write};
+pub use write::{Destination, WriteError, Written, check, write};
 
 /// Says where the signatures of a repository are.
 pub trait SignatureSources: Send + Sync {
