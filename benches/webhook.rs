@@ -33,7 +33,7 @@ use sealgate::{
         cache::{CachedResolve, CachedSignatures, Times},
     },
     image::{Digest, Manifest, Reference, Repository},
-    operations::Metrics,
+    operations::{Metrics, Readiness},
     policy::{self, Mode, SourceFile},
     signature::{AskedSource, FoundSignatures, UntrustedSignature},
     tls::ServerTls,
@@ -83,7 +83,9 @@ fn main() {
             let (gate, metrics) = warm_gate(digest);
             let settings = webhook::Settings { workers, ..webhook::Settings::default() };
             let stop = async move { stopped.await.unwrap_or(()) };
-            webhook::run(listener, config, Arc::new(gate), settings, metrics, stop).await.unwrap();
+            let readiness = Arc::new(Readiness::default());
+            readiness.set(true);
+            webhook::run(listener, config, Arc::new(gate), settings, metrics, readiness, stop).await.unwrap();
         }
     });
     let bare = Server::start(|listener, stopped| {

@@ -92,8 +92,22 @@ impl Diagnostic {
 
     /// About a place in a file whose text is `text`.
     pub fn at(file: &str, text: &str, place: Place, message: impl Into<String>) -> Self {
-        let snippet = text.lines().nth(place.line.saturating_sub(1)).map(|line| Snippet::new(line, place));
-        Self { place: Some(place), snippet, ..Self::of_file(file, message) }
+        Self::at_place(file, place, message).showing(text)
+    }
+
+    /// About a place in a file, without the line: finding it takes a look at the whole file, and of many mistakes only the
+    /// first are shown. See [`Diagnostic::showing`].
+    pub fn at_place(file: &str, place: Place, message: impl Into<String>) -> Self {
+        Self { place: Some(place), ..Self::of_file(file, message) }
+    }
+
+    /// With the line of the file, whose text is `text`.
+    #[must_use]
+    pub fn showing(mut self, text: &str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let line = |place: Place| text.lines().nth(place.line.saturating_sub(1)).map(|line| Snippet::new(line, place));
+        self.snippet = self.place.and_then(line);
+        self
     }
 
     /// Says what to do.
@@ -125,6 +139,7 @@ impl Snippet {
         let width = place.width.clamp(1, (length - before).max(1));
         // Of a long line (JSON often is one), the part around the mark.
         let skipped = if length <= WIDEST_SNIPPET { 0 } else { before.saturating_sub(WIDEST_SNIPPET / 3) };
+        let line = without_key_material(line);
         let shown = line.chars().skip(skipped).take(WIDEST_SNIPPET);
         let shown = shown.map(|character| match character {
             '\t' => ' ',
@@ -133,6 +148,40 @@ impl Snippet {
         });
         Self { line: shown.collect(), before: before - skipped, width: width.min(WIDEST_SNIPPET - (before - skipped)) }
     }
+}
+
+/// How long a run of base64 is that could be a part of a key.
+const KEY_MATERIAL: usize = 32;
+
+/// The line, as long as it is, without what may be a part of a key: where a private one stands by mistake, it must not get
+/// into a log. Digests and fingerprints, which are hexadecimal, stay.
+fn without_key_material(line: &str) -> String {
+    let is_base64 = |character: char| character.is_ascii_alphanumeric() || matches!(character, '+' | '/' | '=');
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    while !rest.is_empty() {
+        let (run, after) = rest.split_at(rest.find(|character| !is_base64(character)).unwrap_or(rest.len()));
+        if run.len() >= KEY_MATERIAL && !run.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            shown.extend(std::iter::repeat_n('*', run.len()));
+        } else {
+            shown.push_str(run);
+        }
+        let (other, after) = after.split_at(after.find(is_base64).unwrap_or(after.len()));
+        shown.push_str(other);
+        rest = after;
+    }
+    shown
+}
+
+/// A text that somebody wrote, in quotes, for a message; what is long or has lines could be anything, a key too, and is only
+/// called "this text".
+pub fn quoted(text: &str) -> String {
+    if is_short(text) { format!("{text:?}") } else { "this text".to_owned() }
+}
+
+/// Whether a text may be repeated in a message.
+pub fn is_short(text: &str) -> bool {
+    text.chars().count() <= 60 && !text.contains(char::is_control)
 }
 
 /// `file:line:column: message`, the line with a mark, notes, help.
@@ -177,6 +226,9 @@ impl fmt::Display for Diagnostics<'_> {
 
 /// The word among `known` that may be meant by `found`: the nearest, if it is near enough.
 pub fn did_you_mean<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if !is_short(found) {
+        return None;
+    }
     let folded = found.to_lowercase().replace(['-', '_'], "");
     known
         .into_iter()
@@ -218,12 +270,26 @@ mod tests {
 
     #[test]
     fn of_a_long_line_only_the_part_around_the_mark_is_shown() {
-        let text = format!("{}here{}", "x".repeat(5_000), "y".repeat(5_000));
+        let text = format!("{}here{}", "-".repeat(5_000), "_".repeat(5_000));
         let diagnostic = Diagnostic::at("p.json", &text, Place::of_bytes(&text, 5_000..5_004), "bad");
         let snippet = diagnostic.snippet.unwrap();
         assert_eq!(snippet.line.chars().count(), WIDEST_SNIPPET);
         let marked: String = snippet.line.chars().skip(snippet.before).take(snippet.width).collect();
         assert_eq!(marked, "here");
+    }
+
+    #[test]
+    fn a_part_of_a_key_is_not_shown_and_the_mark_stays_where_it_is() {
+        let digest = "sha256:4028782c08eae4a8c9a28bf661c0a8d1c2fc8e19dbaae2b018b21011197e1484";
+        let key = "lQWGBGX8eJ4BDADNOTtoBeShownAnywhereAtAllxyz";
+        let text = format!("{{\"image\":\"{digest}\",\"keyData\":\"{key}\",\"x\":1}}");
+        let start = text.find("\"x\"").unwrap();
+        let shown = Diagnostic::at("p.json", &text, Place::of_bytes(&text, start..start + 3), "unknown").to_string();
+        assert!(!shown.contains("NOTtoBeShown"), "{shown}");
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[2].find("\"x\""), lines[3].find("^^^"), "{shown}");
+        let shown = Diagnostic::at("p.json", &text, Place::of_bytes(&text, 0..1), "unknown").to_string();
+        assert!(shown.contains(digest), "{shown}");
     }
 
     #[test]

@@ -282,7 +282,7 @@ impl Source {
 }
 
 fn of_refusal(refusal: &Refusal) -> Status {
-    if refusal.code().is_transient() { Status::Undecided } else { Status::Refused }
+    if refusal.code().is_undecided() { Status::Undecided } else { Status::Refused }
 }
 
 impl From<&RuleId> for RuleName {

@@ -22,6 +22,7 @@ use crate::gate::ResolveDigest as _;
 use crate::image::Reference;
 use crate::operations::logging;
 use crate::registry::Client;
+use crate::signature::{Payload, compose::text};
 use crate::signatures::{self, Destination, Written};
 use crate::signing::{
     self, Gnupg, KeyQuery, SigningKey,
@@ -278,7 +279,8 @@ fn not_signed(key: &SigningKey, error: &crate::signature::ComposeError) -> Failu
 
 fn print_payloads(plan: &Plan, identity: &Reference, output: Format) -> Result<Status, Failure> {
     let now = Timestamp::now();
-    let payloads = plan.manifests.iter().map(|planned| image::payload(identity, planned.digest, now).to_json());
+    let payloads =
+        plan.manifests.iter().map(|planned| text(&Payload { digest: planned.digest, identity: identity.clone() }, now));
     let lines: Vec<String> = payloads.map(|payload| String::from_utf8_lossy(&payload).into_owned()).collect();
     terminal::print(&match output {
         Format::Text => lines.iter().fold(String::new(), |text, line| text + line + "\n"),

@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let path = policy.as_ref().or(configuration.policies.as_ref());
     let path = path.ok_or_else(|| Failure::usage("name a policy with --policy; the configuration has none"))?;
     // Whoever asks wants to know what this policy says, whatever it is.
-    let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true };
+    let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true, pin_required: false };
     let policy = files.load().map_err(Failure::usage_of)?;
     let decide = decide(&configuration, policy, &image, namespace.as_deref());
     let decision = super::block_on(decide)??;
@@ -71,7 +71,8 @@ async fn decide(
         images: &[ImageUse { text: &text, runs_as_written: false }],
         now: Timestamp::now(),
         deadline: Instant::now() + DEADLINE,
+        is_final: true,
     };
-    let decision = gate.decide(&admission).await.into_iter().next();
+    let decision = gate.decide(&admission).await.map_err(Failure::undecided)?.into_iter().next();
     decision.ok_or_else(|| Failure::undecided("the gate gave no answer"))
 }

@@ -11,6 +11,7 @@ use serde::{
     de::{Error, Visitor},
 };
 
+use crate::diagnostic::quoted;
 use crate::policy::RawMode;
 use crate::yaml::{Lenient, Located};
 
@@ -74,6 +75,10 @@ pub(super) struct RawWebhook {
     pub(super) mode: Option<RawMode>,
     /// Whether a pod must name the digest of an image that must be signed. Default: `required`.
     pub(super) pin: Option<RawPin>,
+    /// Texts that stand in templates (Deployments and the like) where another webhook writes the image into the pod, like
+    /// Istio's `auto`. Templates may have exactly these texts; a pod that has one is judged like any other.
+    #[serde(default)]
+    pub(super) placeholders: Vec<Located<Box<str>>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
@@ -243,13 +248,16 @@ pub(super) struct RawLimits {
     pub(super) manifest_bytes: Option<Located<RawSize>>,
     /// Bytes of a list of signatures. Default: `4MiB`.
     pub(super) signature_list_bytes: Option<Located<RawSize>>,
-    /// Signatures tried for one image. Default: 64.
+    /// Signatures that are tried for one manifest. Default: 256.
     #[schemars(range(min = 1))]
     pub(super) signatures_per_image: Option<Located<i64>>,
-    /// Different images of one review. Default: 128.
+    /// Images of one review. Default: 128.
     #[schemars(range(min = 1))]
     pub(super) images_per_review: Option<Located<i64>>,
 }
+
+/// The longest duration: clocks can't tell times that are too far away, and nothing should be kept for longer.
+const LONGEST_DURATION: std::time::Duration = std::time::Duration::from_hours(8_766);
 
 /// A duration: `30s`, `10m`, `1h 30m`.
 #[derive(Clone, Copy, Debug)]
@@ -281,10 +289,13 @@ impl<'de> Deserialize<'de> for RawDuration {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<RawDuration, E> {
-                let duration = humantime::parse_duration(text);
-                duration
-                    .map(RawDuration)
-                    .map_err(|error| E::custom(format!("{text:?} is not a duration like 30s or 10m: {error}")))
+                let duration = humantime::parse_duration(text).map_err(|error| {
+                    E::custom(format!("{} is not a duration like 30s or 10m: {error}", quoted(text)))
+                })?;
+                if duration > LONGEST_DURATION {
+                    return Err(E::custom("a duration is at most a year (1y)"));
+                }
+                Ok(RawDuration(duration))
             }
         }
 
@@ -310,7 +321,7 @@ impl<'de> Deserialize<'de> for RawSize {
             fn visit_str<E: Error>(self, text: &str) -> Result<RawSize, E> {
                 let size = text.parse::<bytesize::ByteSize>();
                 size.map(|size| RawSize(size.as_u64()))
-                    .map_err(|_| E::custom(format!("{text:?} is not a size like 8MiB")))
+                    .map_err(|_| E::custom(format!("{} is not a size like 8MiB", quoted(text))))
             }
         }
 

@@ -19,7 +19,7 @@ use super::{
     },
 };
 use crate::diagnostic::{Diagnostic, Place};
-use crate::image::{Scope, ScopeMap};
+use crate::image::{Repository, Scope, ScopeMap};
 use crate::policy::{API_VERSION, Mode, SourceFile};
 use crate::yaml::{self, Lenient, Located, Source};
 
@@ -41,7 +41,7 @@ pub fn load(file: &SourceFile) -> Result<Configuration, Vec<Diagnostic>> {
         vec![hide_secrets(Diagnostic::at(&file.name, &good, place, "the file is not UTF-8 here"))]
     })?;
     load_text(Source { name: &file.name, text }, &file.folder)
-        .map_err(|mistakes| mistakes.into_iter().map(hide_secrets).collect())
+        .map_err(|mistakes| mistakes.into_iter().map(|mistake| hide_secrets(mistake.showing(text))).collect())
 }
 
 fn load_text(source: Source<'_>, folder: &Path) -> Result<Configuration, Vec<Diagnostic>> {
@@ -77,19 +77,42 @@ fn load_text(source: Source<'_>, folder: &Path) -> Result<Configuration, Vec<Dia
 
 /// Passwords stand in files; where one was written into the configuration by mistake, it must not get into a log.
 fn hide_secrets(mut diagnostic: Diagnostic) -> Diagnostic {
-    let Some(snippet) = &diagnostic.snippet else { return diagnostic };
-    let line = snippet.line.to_lowercase();
+    let line = diagnostic.snippet.as_ref().map_or("", |snippet| &*snippet.line);
+    let line = format!("{line} {} {}", diagnostic.message, diagnostic.suggestion.as_deref().unwrap_or_default());
+    let line = line.to_lowercase();
     let named = ["pass", "pwd", "secret", "credential", "auth"].iter().any(|word| line.contains(word));
     // `user:password@host`, but not `repository@sha256:...`.
     let user = line.split('@').skip(1).any(|rest| !rest.starts_with("sha"));
     if named || user {
         diagnostic.snippet = None;
-        if let Some(found) = diagnostic.message.find(", found the text") {
-            diagnostic.message.truncate(found);
-            diagnostic.message.push_str(", found a text");
-        }
+        diagnostic.message = without_values(&diagnostic.message);
+        // A suggestion that repeats what was found would show it too.
+        diagnostic.suggestion = diagnostic.suggestion.filter(|text| !text.contains(['@', '[']));
     }
     diagnostic
+}
+
+/// A message without the values that it repeats, which stand in quotes. Fields, which do too, are left.
+fn without_values(message: &str) -> String {
+    let mut shown = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some((before, from)) = rest.split_once('"') {
+        let mut escaped = false;
+        let end = from.find(|character| {
+            let ends = character == '"' && !escaped;
+            escaped = character == '\\' && !escaped;
+            ends
+        });
+        let (value, after) = from.split_at(end.unwrap_or(from.len()));
+        let after = after.strip_prefix('"').unwrap_or(after);
+        shown.push_str(before);
+        let is_field = [" should be ", " is missing", " stands twice"].iter().any(|words| after.starts_with(words))
+            || before.ends_with("unknown field ") && !value.contains('@');
+        shown.extend(["\"", if is_field { value } else { "..." }, "\""]);
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
 }
 
 struct Check<'a> {
@@ -194,7 +217,7 @@ impl Check<'_> {
     }
 
     fn webhook(&mut self, raw: RawWebhook) -> Option<Webhook> {
-        let RawWebhook { listen, certificate, client_ca, deadline, mode, pin } = raw;
+        let RawWebhook { listen, certificate, client_ca, deadline, mode, pin, placeholders } = raw;
         let listen = self.listen(listen.as_ref(), 8443);
         let certificate = match certificate {
             Some(certificate) => self.certificate(&certificate),
@@ -211,6 +234,10 @@ impl Check<'_> {
                 self.mistake_with_help(place, message, "8s goes with timeoutSeconds: 10");
             }
         }
+        for placeholder in placeholders.iter().filter(|placeholder| placeholder.is_empty()) {
+            let message = "a placeholder is a text that stands in place of an image, found nothing";
+            self.mistake_with_help(placeholder.place, message, "Istio's is auto");
+        }
         Some(Webhook {
             listen: listen?,
             certificate: certificate?,
@@ -218,6 +245,7 @@ impl Check<'_> {
             deadline,
             mode: mode.map_or(Mode::Enforce, Into::into),
             pin_required: pin != Some(RawPin::Off),
+            placeholders: placeholders.into_iter().map(|placeholder| placeholder.value).collect(),
         })
     }
 
@@ -339,10 +367,10 @@ impl Check<'_> {
                 None => None,
                 Some(RawSource::Extension(extension)) => match extension.url {
                     None => Some(SignatureSource::RegistryExtension),
-                    Some(url) => self.url(&url, &["https", "http"]).map(SignatureSource::Extension),
+                    Some(url) => self.server(&url, &["https", "http"]).map(SignatureSource::Extension),
                 },
                 Some(RawSource::Lookaside(lookaside)) => {
-                    self.url(&lookaside.url, &["https", "http", "file"]).map(SignatureSource::Lookaside)
+                    self.server(&lookaside.url, &["https", "http", "file"]).map(SignatureSource::Lookaside)
                 }
             };
             let Some(source) = source else { continue };
@@ -353,6 +381,19 @@ impl Check<'_> {
             }
         }
         sources
+    }
+
+    /// A URL whose server, if it has one, a registries entry can be about: that says how it is asked, and with what credentials.
+    fn server(&mut self, text: &Located<Box<str>>, schemes: &[&str]) -> Option<Url> {
+        let url = self.url(text, schemes)?;
+        if url.scheme() != "file" && Repository::at(&url, "name").is_none() {
+            let message = "no image can be at this URL's host and port, and so no registries entry can be about it";
+            let help = "write a DNS name without '_' and without a dot at its end, or an IP address; \
+                        no host of Docker Hub's, and not port 443 for plain HTTP";
+            self.mistake_with_help(text.place, message, help);
+            return None;
+        }
+        Some(url)
     }
 
     /// A URL of one of these schemes, with a host (but for `file`), and without user, query and fragment.

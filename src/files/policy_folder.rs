@@ -8,7 +8,8 @@ use std::{
 
 use super::{ReadError, read_bounded};
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::policy::{self, Dialect, KeyFileError, Policy, SourceFile, policy_json};
+use crate::image::{Repository, Scope};
+use crate::policy::{self, Action, Dialect, KeyFileError, Policy, SourceFile, policy_json};
 use crate::signature::certificate::LARGEST_KEYRING;
 
 /// The most bytes of a policy file; keys may stand in it.
@@ -26,6 +27,8 @@ pub struct PolicyFiles {
     pub path: PathBuf,
     /// Whether a policy.json whose default accepts anything is taken.
     pub accept_anything_by_default: bool,
+    /// Whether pods have to name digests.
+    pub pin_required: bool,
 }
 
 /// Why there is no policy.
@@ -69,6 +72,21 @@ pub enum PolicyLoadError {
         /// The folder or file.
         path: PathBuf,
     },
+    /// A policy.json that requires signatures of a tag, where pods have to name digests.
+    #[error(
+        "policies {}: the scope {scope} of this policy.json can let no pod run: it covers images by tag alone, and a pod \
+         has to name the digest of an image that must be signed\n  \
+         help: write the scope {repository}; or webhook.pin: off in the configuration",
+        path.display()
+    )]
+    TagRequiresSignatures {
+        /// The folder or file.
+        path: PathBuf,
+        /// The scope.
+        scope: Box<Scope>,
+        /// What to write in its place.
+        repository: Repository,
+    },
 }
 
 impl PolicyFiles {
@@ -84,9 +102,9 @@ impl PolicyFiles {
         const ATTEMPTS: usize = 5;
         let mut result = None;
         for _ in 0..ATTEMPTS {
-            let before = fs::read_link(self.path.join(CONFIG_MAP_DATA)).ok();
+            let before = self.mounted();
             result = Some(self.load_once(folders));
-            if fs::read_link(self.path.join(CONFIG_MAP_DATA)).ok() == before {
+            if self.mounted() == before {
                 break;
             }
         }
@@ -94,6 +112,12 @@ impl PolicyFiles {
             Some(result) => result,
             None => self.load_once(folders),
         }
+    }
+
+    /// What a mounted ConfigMap shows now, in the folder or around the file.
+    fn mounted(&self) -> [Option<PathBuf>; 2] {
+        let data = |folder: &Path| fs::read_link(folder.join(CONFIG_MAP_DATA)).ok();
+        [data(&self.path), parent(&self.path).and_then(|folder| data(&folder))]
     }
 
     fn load_once(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError> {
@@ -108,6 +132,14 @@ impl PolicyFiles {
             policy.cluster.dialect == Dialect::PolicyJson && policy_json::accepts_anything_by_default(&policy.cluster);
         if accepts_anything && !self.accept_anything_by_default {
             return Err(PolicyLoadError::AcceptsAnything { path: self.path.clone() });
+        }
+        if self.pin_required {
+            for (scope, rule) in policy.cluster.rules.iter() {
+                if let (Scope::Tag(repository, _), Action::Require(_)) = (&scope, &rule.action) {
+                    let (path, repository) = (self.path.clone(), repository.clone());
+                    return Err(PolicyLoadError::TagRequiresSignatures { path, scope: Box::new(scope), repository });
+                }
+            }
         }
         Ok(policy)
     }
@@ -172,6 +204,24 @@ mod tests {
         }
         for name in ["..data", ".a.yaml", "a.yaml~", "a.asc", "yaml", "a.yaml.swp", "#a.yaml#"] {
             assert!(!is_policy_file(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_swap_of_a_mounted_config_map_is_seen_around_a_folder_and_around_a_file() {
+        let mount = tempfile::tempdir().unwrap();
+        for path in [mount.path().to_owned(), mount.path().join("policy.json")] {
+            let files = PolicyFiles { path, accept_anything_by_default: false, pin_required: true };
+            let shown: Vec<_> = ["..one", "..two"]
+                .map(|version| {
+                    let link = mount.path().join("..new");
+                    std::os::unix::fs::symlink(version, &link).unwrap();
+                    fs::rename(link, mount.path().join(CONFIG_MAP_DATA)).unwrap();
+                    files.mounted()
+                })
+                .into();
+            assert_ne!(shown[0], shown[1]);
+            assert_eq!(shown[1], files.mounted());
         }
     }
 

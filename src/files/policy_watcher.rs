@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{ChangeWatcher, PolicyFiles};
+use super::{ChangeWatcher, PolicyFiles, PolicyLoadError};
 use crate::gate::CurrentPolicy;
 use crate::image::Digest;
 use crate::operations::Metrics;
@@ -43,35 +44,47 @@ impl PolicyWatcher {
     ) -> std::io::Result<Self> {
         let loaded = current.get();
         announce(&metrics, loaded.generation, &loaded.policy);
-        let mut reload = Reload { files, current, metrics, refused: None };
+        let load = move |folders: &mut BTreeSet<PathBuf>| files.load_noting_folders(folders);
+        let mut reload = Reload { load, current, metrics, folders: BTreeSet::new(), refused: None };
         let watcher = ChangeWatcher::start("policy-watcher", poll, move || reload.check())?;
         Ok(Self { _watcher: watcher })
     }
 }
 
-struct Reload {
-    files: PolicyFiles,
+struct Reload<L> {
+    /// [`PolicyFiles::load_noting_folders`].
+    load: L,
     current: Arc<CurrentPolicy>,
     metrics: Arc<Metrics>,
+    /// The folders of the last look.
+    folders: BTreeSet<PathBuf>,
     /// Why the files as they are were refused, so that it is told once and not at every look.
     refused: Option<String>,
 }
 
-impl Reload {
+impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Reload<L> {
     fn check(&mut self) -> BTreeSet<PathBuf> {
         let mut folders = BTreeSet::new();
-        match self.files.load_noting_folders(&mut folders) {
+        // A panic would end the thread, and nobody would hear of a changed policy ever again.
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| match (self.load)(&mut folders) {
             Ok(policy) => self.loaded(policy),
-            Err(error) => {
-                let error = error.to_string();
-                if self.refused.as_ref() != Some(&error) {
-                    self.metrics.policy_refused();
-                    tracing::error!("the policy files are refused, the last good policy stays in force:\n{error}");
-                    self.refused = Some(error);
-                }
-            }
+            Err(error) => self.refuse(error.to_string()),
+        }));
+        if outcome.is_err() {
+            self.refuse("reading them ended in a panic, which is a bug of Sealgate's; please report it".to_owned());
+            // How far it came, nobody knows.
+            folders.extend(std::mem::take(&mut self.folders));
         }
+        self.folders.clone_from(&folders);
         folders
+    }
+
+    fn refuse(&mut self, error: String) {
+        if self.refused.as_ref() != Some(&error) {
+            self.metrics.policy_refused();
+            tracing::error!("the policy files are refused, the last good policy stays in force:\n{error}");
+            self.refused = Some(error);
+        }
     }
 
     fn loaded(&mut self, policy: Policy) {
@@ -111,4 +124,41 @@ fn announce(metrics: &Metrics, generation: u64, policy: &Policy) {
         }
     }
     metrics.key_expiries(keys.into_iter().map(|((name, fingerprint), expiry)| (name, fingerprint, expiry)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_refused_policy_and_the_next_one_is_loaded() {
+        let current = Arc::new(CurrentPolicy::new(Policy::default()));
+        let metrics = Arc::new(Metrics::new());
+        let mut looks = 0;
+        let load = |folders: &mut BTreeSet<PathBuf>| {
+            looks += 1;
+            match looks {
+                1 => folders.extend([PathBuf::from("policies"), PathBuf::from("keys")]),
+                2 | 3 => {
+                    folders.insert(PathBuf::from("policies"));
+                    panic!("of the test");
+                }
+                _ => return Ok(Policy { digest: Some(Digest::sha256(b"next")), ..Policy::default() }),
+            }
+            Ok(Policy::default())
+        };
+        let (kept, counted) = (Arc::clone(&current), Arc::clone(&metrics));
+        let mut reload = Reload { load, current, metrics, folders: BTreeSet::new(), refused: None };
+        let both = BTreeSet::from([PathBuf::from("policies"), PathBuf::from("keys")]);
+        for _ in 0..3 {
+            assert_eq!(reload.check(), both, "all that was watched still is");
+        }
+        assert_eq!(kept.get().generation, 1);
+        let text = |metrics: &Metrics| String::from_utf8(metrics.text().unwrap()).unwrap();
+        assert!(text(&counted).contains("sealgate_policy_reloads_total{result=\"failure\"} 1"), "{}", text(&counted));
+        assert!(text(&counted).contains("sealgate_policy_last_reload_successful 0"));
+        reload.check();
+        assert_eq!(kept.get().generation, 2);
+        assert!(text(&counted).contains("sealgate_policy_last_reload_successful 1"));
+    }
 }

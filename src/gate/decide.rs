@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::image::{Digest, Reference, Scope};
-use crate::policy::{Action, Dialect, Layer, Mode, Rule};
-use crate::verdict::Refusal;
+use crate::image::{Digest, Reference};
+use crate::policy::{Action, Dialect, Layer, Mode, Rule, RuleId};
+use crate::verdict::refusal::Unpinned;
+use crate::verdict::{Refusal, Verdict};
 
 use super::layer::{Lift, Pass, Ruling, join};
 use super::verdicts::{Asked, Until, unexamined};
@@ -23,10 +24,25 @@ pub(super) async fn decide(
         Ok(reference) => {
             let until = Until::new(admission.now, admission.deadline);
             let unpinned = image.runs_as_written && gate.settings.pin_required && reference.digest().is_none();
-            Case { gate, policy, admission, image: reference, unpinned, until }.decide().await
+            let decision = Case { gate, policy, admission, image: reference, unpinned, until }.decide().await;
+            if image.runs_as_written && gate.settings.pin_required && !Reference::names_registry(image.text) {
+                without_registry_refused(decision)
+            } else {
+                decision
+            }
         }
         Err(error) => without_reference(gate, policy, admission, Refusal::InvalidReference(error)),
     }
+}
+
+/// Refuses an image that is written without its registry, if nothing but the rule for that registry lets it run. Where a
+/// node is set up to look through several, it is the first that has the name which counts. A digest that signatures prove is
+/// the same everywhere.
+fn without_registry_refused(mut decision: Decision) -> Decision {
+    if let (Ok(Verdict::AllowedByRule { rule, .. }), Mode::Enforce) = (&decision.verdict, decision.mode) {
+        decision.verdict = Err(Refusal::NotPinned { why: Unpinned::ShortName { rule: rule.clone() }, digest: None });
+    }
+    decision
 }
 
 /// Refuses what no rule can be looked up for. It could fall under any rule, so the strictest mode of all holds.
@@ -45,9 +61,7 @@ pub(super) fn without_reference(
     }
     let verdict = match mode {
         Mode::Enforce => Err(refusal),
-        Mode::Warn | Mode::Audit => {
-            Ok(crate::verdict::Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: None })
-        }
+        Mode::Warn | Mode::Audit => Ok(Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: None }),
     };
     Decision { verdict, image: None, rule: None, mode, pinned: None, examinations: Vec::new() }
 }
@@ -63,6 +77,22 @@ fn stricter(one: Mode, other: Mode) -> Mode {
 /// What a reference names: its digest, and the manifest where that had to be fetched to learn the digest.
 type Resolved = Result<(Digest, Option<Arc<ResolvedImage>>), Refusal>;
 
+/// A layer, and its rule for the image.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    layer: &'a Layer,
+    rule: InLayer<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum InLayer<'a> {
+    Rule(&'a Arc<Rule>),
+    /// It has none.
+    None,
+    /// Its rules name single digests of the repository, and the reference names none.
+    ByDigest,
+}
+
 struct Case<'a> {
     gate: &'a Gate,
     policy: &'a LoadedPolicy,
@@ -75,19 +105,18 @@ struct Case<'a> {
 
 impl Case<'_> {
     async fn decide(self) -> Decision {
-        let cluster = &self.policy.policy.cluster;
-        let namespace = self
-            .admission
-            .namespace
-            .and_then(|name| self.policy.policy.namespaces.get(name))
-            .filter(|layer| self.is_by_digest(layer) || layer.rules.get(&self.image).is_some());
+        let cluster = self.found(&self.policy.policy.cluster);
+        let namespace = self.admission.namespace.and_then(|name| self.policy.policy.namespaces.get(name));
+        let namespace = namespace.map(|layer| self.found(layer)).filter(|found| !matches!(found.rule, InLayer::None));
 
         // What the policy alone decides costs no request, and none of another layer.
         let early = self.without_registry(cluster);
-        let early_namespace = namespace.and_then(|layer| self.without_registry(layer));
-        for (layer, ruling) in [(Some(cluster), &early), (namespace, &early_namespace)] {
-            if let (Some(layer), Some(ruling)) = (layer, ruling) {
-                let (ruling, lift) = self.lifted(layer, ruling.clone(), None);
+        let early_namespace = namespace.and_then(|found| self.without_registry(found));
+        for (found, ruling) in [(Some(cluster), &early), (namespace, &early_namespace)] {
+            if let (Some(found), Some(ruling)) = (found, ruling)
+                && ruling.is_final(None)
+            {
+                let (ruling, lift) = self.lifted(found.layer, ruling.clone(), None);
                 if ruling.is_final(lift.as_ref()) {
                     return join(self.image, (ruling, lift), None);
                 }
@@ -98,24 +127,26 @@ impl Case<'_> {
         let resolved = if pending { Some(self.resolve().await) } else { None };
         let digest = resolved.as_ref().and_then(|resolved| resolved.as_ref().ok()).map(|(digest, _)| *digest);
         let cluster_ruling = self.ruling(cluster, early, resolved.as_ref());
-        let namespace_ruling = async {
-            match namespace {
-                Some(layer) => {
-                    self.ruling(layer, early_namespace, resolved.as_ref()).await.map(|ruling| (layer, ruling))
-                }
-                None => None,
+        let (cluster_ruling, namespace_ruling) = match namespace {
+            Some(found) => {
+                let ruling = self.ruling(found, early_namespace, resolved.as_ref());
+                let (cluster_ruling, ruling) = futures_util::future::join(cluster_ruling, ruling).await;
+                (cluster_ruling, Some(self.lifted(found.layer, ruling, digest)))
             }
+            None => (cluster_ruling.await, None),
         };
-        let (cluster_ruling, namespace_ruling) = if namespace.is_some() {
-            futures_util::future::join(cluster_ruling, namespace_ruling).await
+        let cluster_ruling = self.lifted(cluster.layer, cluster_ruling, digest);
+        join(self.image, cluster_ruling, namespace_ruling)
+    }
+
+    /// The layer, with its rule for the image as far as that is known without a registry.
+    fn found<'a>(&self, layer: &'a Layer) -> Found<'a> {
+        let rule = if self.is_by_digest(layer) {
+            InLayer::ByDigest
         } else {
-            (cluster_ruling.await, None)
+            layer.rules.get(&self.image).map_or(InLayer::None, InLayer::Rule)
         };
-        // The cluster's layer always applies: where it has no rule, that is the refusal.
-        let cluster_ruling = cluster_ruling.unwrap_or_else(|| self.no_rule());
-        let cluster_ruling = self.lifted(cluster, cluster_ruling, digest);
-        let namespace_ruling = namespace_ruling.map(|(layer, ruling)| self.lifted(layer, ruling, digest));
-        join(self.image.clone(), cluster_ruling, namespace_ruling)
+        Found { layer, rule }
     }
 
     fn no_rule(&self) -> Ruling {
@@ -134,13 +165,11 @@ impl Case<'_> {
     }
 
     /// The ruling, where no registry has to be asked for it.
-    fn without_registry(&self, layer: &Layer) -> Option<Ruling> {
-        if self.is_by_digest(layer) {
-            return None;
-        }
-        match layer.rules.get(&self.image) {
-            None => Some(self.no_rule()),
-            Some(rule) => self.unsigned_action(rule),
+    fn without_registry(&self, found: Found<'_>) -> Option<Ruling> {
+        match found.rule {
+            InLayer::ByDigest => None,
+            InLayer::None => Some(self.no_rule()),
+            InLayer::Rule(rule) => self.unsigned_action(rule),
         }
     }
 
@@ -169,39 +198,104 @@ impl Case<'_> {
         }
     }
 
-    /// What the layer's rule says. Nothing: the layer has no rule for this image.
-    async fn ruling(&self, layer: &Layer, early: Option<Ruling>, resolved: Option<&Resolved>) -> Option<Ruling> {
-        if early.is_some() {
-            return early;
+    /// What the layer's rule says.
+    async fn ruling(&self, found: Found<'_>, early: Option<Ruling>, resolved: Option<&Resolved>) -> Ruling {
+        let (None, Some(resolved)) = (&early, resolved) else { return early.unwrap_or_else(|| self.no_rule()) };
+        let layer = found.layer;
+        match found.rule {
+            InLayer::ByDigest => {}
+            InLayer::None => return self.no_rule(),
+            InLayer::Rule(rule) => return self.pinned_if_proven(self.by_rule(layer, rule, resolved).await),
         }
-        let resolved = resolved?;
-        let (rule, chosen_by) = if self.is_by_digest(layer) {
-            match resolved {
-                Ok((digest, _)) => (layer.rules.get(&self.image.pinned(*digest))?, Some(*digest)),
-                Err(refusal) => return Some(self.rule_unknown(layer, refusal)),
-            }
-        } else {
-            (layer.rules.get(&self.image)?, None)
+        let digest = match resolved {
+            Ok((digest, _)) => *digest,
+            Err(refusal) => return self.rule_unknown(layer, refusal),
         };
-        let mut ruling = match self.unsigned_action(rule) {
+        let ruling = match layer.rules.get(&self.image.pinned(digest)) {
+            Some(rule) => self.by_rule(layer, rule, resolved).await,
+            // The cluster's layer always applies: where it has no rule, that is the refusal.
+            None if self.is_cluster(layer) => self.no_rule(),
+            None => Ruling::new(None, Mode::Enforce, Ok(Pass::Abstained)),
+        };
+        self.chosen_by(digest, layer, ruling)
+    }
+
+    async fn by_rule(&self, layer: &Layer, rule: &Arc<Rule>, resolved: &Resolved) -> Ruling {
+        match self.unsigned_action(rule) {
             Some(ruling) => ruling,
             None => self.require(layer, rule, resolved).await,
-        };
-        // What was proven of a digest, or allowed because of it, holds only for a reference that names it.
-        if self.unpinned && ruling.result.is_ok() && (ruling.proof.is_some() || chosen_by.is_some()) {
-            ruling.result = Err(Refusal::NotPinned { rule: rule.id.clone() });
         }
-        ruling.chosen_by = chosen_by;
-        Some(ruling)
+    }
+
+    /// What was proven of a digest holds only for a reference that names it.
+    fn pinned_if_proven(&self, mut ruling: Ruling) -> Ruling {
+        if self.unpinned
+            && let (Ok(_), Some(proof), Some(rule)) = (&ruling.result, &ruling.proof, &ruling.rule)
+        {
+            let why = Unpinned::Verified { rule: rule.clone() };
+            ruling.result = Err(Refusal::NotPinned { why, digest: Some(proof.digest()) });
+        }
+        ruling
+    }
+
+    /// What was said of the tag because of the digest that it names now, too: for another digest another rule may hold.
+    fn chosen_by(&self, digest: Digest, layer: &Layer, mut ruling: Ruling) -> Ruling {
+        let guard = self.guard(layer);
+        ruling.guarded = guard.as_ref().is_some_and(|(_, mode)| *mode == Mode::Enforce);
+        // Where nothing could refuse it, an abstention says nothing.
+        let abstained = matches!(ruling.result, Ok(Pass::Abstained));
+        if guard.is_some() || !abstained {
+            ruling.chosen_by = Some(digest);
+        }
+        if !self.unpinned {
+            return ruling;
+        }
+        let not_pinned = |why| Err(Refusal::NotPinned { why, digest: Some(digest) });
+        match (guard, &ruling.rule) {
+            (Some((rule, mode)), _)
+                if abstained
+                    || (mode != ruling.mode && stricter(mode, ruling.mode) == mode && ruling.result.is_ok())
+                    || (mode == Mode::Enforce && ruling.mode != Mode::Enforce) =>
+            {
+                ruling.result = not_pinned(Unpinned::MayFallUnder { rule: rule.clone() });
+                (ruling.rule, ruling.mode) = (rule, mode);
+                ruling
+            }
+            (_, Some(rule)) if ruling.result.is_ok() && ruling.proof.is_none() => {
+                ruling.result = not_pinned(Unpinned::Allowed { rule: rule.clone() });
+                ruling
+            }
+            _ => self.pinned_if_proven(ruling),
+        }
+    }
+
+    fn is_cluster(&self, layer: &Layer) -> bool {
+        std::ptr::eq(layer, &raw const self.policy.policy.cluster)
+    }
+
+    /// The rules of a layer that is by digest under which the image may fall, whatever its tag names.
+    fn may_apply<'a>(&'a self, layer: &'a Layer) -> impl Iterator<Item = &'a Arc<Rule>> {
+        layer.rules.digests_of(self.image.repository()).chain(layer.rules.get(&self.image))
+    }
+
+    /// The mode of what the cluster's layer says where none of its rules covers the image: it may be without one for
+    /// another digest.
+    fn may_have_no_rule(&self, layer: &Layer) -> Option<Mode> {
+        (self.is_cluster(layer) && layer.rules.get(&self.image).is_none()).then_some(self.gate.settings.mode)
+    }
+
+    /// Of all that could refuse the image if its tag named another digest, what has the strictest mode: a rule, or that there
+    /// is none.
+    fn guard(&self, layer: &Layer) -> Option<(Option<RuleId>, Mode)> {
+        let refusing = self.may_apply(layer).filter(|rule| !matches!(rule.action, Action::Allow { .. }));
+        let refusing = refusing.map(|rule| (Some(rule.id.clone()), self.mode(rule)));
+        let all = refusing.chain(self.may_have_no_rule(layer).map(|mode| (None, mode)));
+        all.reduce(|one, other| if stricter(one.1, other.1) == one.1 { one } else { other })
     }
 
     /// The digest could not be learned, and so neither which rule applies. The strictest mode of those that may apply holds.
     fn rule_unknown(&self, layer: &Layer, refusal: &Refusal) -> Ruling {
-        let for_digests = layer.rules.iter().filter_map(|(scope, rule)| match scope {
-            Scope::Digest(repository, _) if repository == *self.image.repository() => Some(rule),
-            _ => None,
-        });
-        let modes = for_digests.chain(layer.rules.get(&self.image)).map(|rule| self.mode(rule));
+        let modes = self.may_apply(layer).map(|rule| self.mode(rule)).chain(self.may_have_no_rule(layer));
         let mode = modes.reduce(stricter).unwrap_or(Mode::Enforce);
         Ruling::new(None, mode, Err(refusal.clone()))
     }
@@ -214,7 +308,7 @@ impl Case<'_> {
         };
         let verdicts = &self.gate.verdicts;
         let examination = match resolved {
-            Ok((digest, manifest)) => verdicts.examine(&asked, *digest, manifest.as_ref(), self.until).await,
+            Ok((digest, manifest)) => verdicts.examine(asked, *digest, manifest.as_ref(), self.until).await,
             Err(refusal) => verdicts
                 .last_known_good(&asked, None, refusal, self.until.now)
                 .unwrap_or_else(|| Arc::new(unexamined(refusal.clone()))),
@@ -248,8 +342,9 @@ impl Case<'_> {
         };
         // An exemption for one digest is none for whatever the tag names when the node pulls it.
         if self.unpinned {
-            if let Some(rule) = &ruling.rule {
-                ruling.result = Err(Refusal::NotPinned { rule: rule.clone() });
+            if !matches!(ruling.result, Err(Refusal::NotPinned { .. })) {
+                let why = Unpinned::Exempted { exemption: exemption.id.clone() };
+                ruling.result = Err(Refusal::NotPinned { why, digest: Some(digest) });
             }
             return (ruling, None);
         }

@@ -10,11 +10,11 @@ use futures_util::{
     future::{BoxFuture, join_all},
 };
 
-use crate::image::{Descriptor, Digest, ManifestError};
+use crate::image::{Descriptor, Digest};
 use crate::policy::Requirements;
 use crate::signature::verify::{Examination, Question};
 use crate::signature::{VerifiedImage, verify_each};
-use crate::verdict::{LookupError, Refusal};
+use crate::verdict::{LookupError, Refusal, refusal::Beyond};
 
 use super::prove::{Inquiry, Seen};
 
@@ -43,7 +43,7 @@ impl Inquiry<'_> {
                     different.push(entry.digest);
                 }
             }
-            if let Err(error) = self.take(different.len(), entries.len(), depth) {
+            if let Err(error) = self.take(different.len(), depth) {
                 return Seen::refused(error.into());
             }
             let mut seen = Vec::with_capacity(different.len());
@@ -88,16 +88,16 @@ impl Inquiry<'_> {
     }
 
     /// Takes so many manifests from what may be looked at.
-    fn take(&self, count: usize, entries: usize, depth: usize) -> Result<(), LookupError> {
+    fn take(&self, count: usize, depth: usize) -> Result<(), LookupError> {
         let repository = self.asked.image.repository();
-        let unsupported = |error| LookupError::UnsupportedManifest { url: repository.as_str().into(), error };
+        let too_large = |beyond| LookupError::IndexTooLarge { url: repository.as_str().into(), beyond };
         if depth >= DEEPEST {
-            return Err(unsupported(ManifestError::TooDeep { limit: DEEPEST }));
+            return Err(too_large(Beyond::Depth { limit: DEEPEST }));
         }
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count));
         match taken {
             Ok(_) => Ok(()),
-            Err(_) => Err(unsupported(ManifestError::TooManyEntries { found: entries, limit: MOST_MANIFESTS })),
+            Err(_) => Err(too_large(Beyond::Manifests { limit: MOST_MANIFESTS })),
         }
     }
 }
@@ -131,7 +131,7 @@ fn join_entries(
 pub(super) fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {
     fn rank(refusal: &Refusal) -> u8 {
         match refusal {
-            Refusal::Lookup(error) if error.code().is_transient() => 0,
+            Refusal::Lookup(error) if error.code().is_undecided() => 0,
             Refusal::Unsigned(_) | Refusal::Lookup(_) => 2,
             _ => 1,
         }

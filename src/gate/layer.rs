@@ -21,8 +21,11 @@ pub(super) struct Ruling {
     pub(super) result: Result<Pass, Refusal>,
     /// What this layer's signatures prove, even where the image is refused for something else (not pinned).
     pub(super) proof: Option<VerifiedImage>,
-    /// The digest that the choice of the rule rests on, where the reference itself names none.
+    /// The digest that the choice of the rule, or of none, rests on, where the reference itself names none.
     pub(super) chosen_by: Option<Digest>,
+    /// Whether for another digest an enforced rule could refuse it: then it runs by that digest alone, even where what is
+    /// said of it is not enforced.
+    pub(super) guarded: bool,
     /// What was seen of the signatures.
     pub(super) examination: Option<Arc<Examination>>,
 }
@@ -37,6 +40,8 @@ pub(super) enum Pass {
         /// Its reason.
         reason: Arc<str>,
     },
+    /// None of a namespace's rules is about it, though one is about another digest of its repository.
+    Abstained,
 }
 
 /// An exemption that lifts a layer's refusal.
@@ -63,6 +68,7 @@ struct Settled {
 enum Said {
     Proven(VerifiedImage),
     Allowed { reason: Arc<str> },
+    Abstained,
     Exempted { exemption: Arc<Exemption>, refusal: Refusal },
     NotEnforced { refusal: Refusal },
     Refused(Refusal),
@@ -71,7 +77,7 @@ enum Said {
 impl Ruling {
     /// A ruling that needed nothing but the policy.
     pub(super) fn new(rule: Option<RuleId>, mode: Mode, result: Result<Pass, Refusal>) -> Self {
-        Self { rule, mode, result, proof: None, chosen_by: None, examination: None }
+        Self { rule, mode, result, proof: None, chosen_by: None, guarded: false, examination: None }
     }
 
     /// Whether it refuses, and nothing lifts that. Then no other layer can change the outcome.
@@ -80,11 +86,12 @@ impl Ruling {
     }
 
     fn settle(self, lift: Option<Lift>) -> Settled {
-        let Self { rule, mode, result, proof, chosen_by, examination } = self;
+        let Self { rule, mode, result, proof, chosen_by, guarded, examination } = self;
         let mut digest = proof.as_ref().map(VerifiedImage::digest).or(chosen_by);
         let said = match (result, lift) {
             (Ok(Pass::Proven(proof)), _) => Said::Proven(proof),
             (Ok(Pass::Allowed { reason }), _) => Said::Allowed { reason },
+            (Ok(Pass::Abstained), _) => Said::Abstained,
             (Err(refusal), Some(Lift { exemption, by_digest })) => {
                 digest = digest.or(by_digest);
                 Said::Exempted { exemption, refusal }
@@ -92,8 +99,8 @@ impl Ruling {
             (Err(refusal), None) if mode == Mode::Enforce => Said::Refused(refusal),
             (Err(refusal), None) => Said::NotEnforced { refusal },
         };
-        // What merely is not enforced gives no reason to write anything.
-        if matches!(said, Said::NotEnforced { .. } | Said::Refused(_)) && proof.is_none() {
+        // What merely is not enforced gives no reason to write anything, unless what is enforced could come in its place.
+        if matches!(said, Said::NotEnforced { .. } | Said::Refused(_)) && proof.is_none() && !guarded {
             digest = None;
         }
         Settled { rule, mode, said, digest, proven: proof.is_some(), examination }
@@ -113,6 +120,7 @@ impl Settled {
             Said::Exempted { .. } => 4,
             Said::Proven(_) => 5,
             Said::Allowed { .. } => 6,
+            Said::Abstained => 7,
         }
     }
 }
@@ -125,23 +133,27 @@ impl Settled {
 /// - Else every layer lets it run by itself. `Verified` means that every layer that requires signatures has proof, and that
 ///   there is one such layer; a layer that asks for none takes nothing away from that. Without one, it is `AllowedByRule`.
 ///
+/// A namespace's layer that abstains says nothing, but its digest is pinned: for another one it might refuse.
+///
 /// Between two that say as much, the cluster's layer is named.
 pub(super) fn join(
     image: Reference,
     cluster: (Ruling, Option<Lift>),
     namespace: Option<(Ruling, Option<Lift>)>,
 ) -> Decision {
-    let (ruling, lift) = cluster;
-    let mut layers = vec![ruling.settle(lift)];
-    layers.extend(namespace.map(|(ruling, lift)| ruling.settle(lift)));
-    let proven = layers.iter().filter(|layer| layer.proven).find_map(|layer| layer.digest);
+    let settle = |(ruling, lift): (Ruling, Option<Lift>)| ruling.settle(lift);
+    let (mut cluster, mut namespace) = (settle(cluster), namespace.map(settle));
+    let layers = || std::iter::once(&cluster).chain(&namespace);
+    let proven = layers().filter(|layer| layer.proven).find_map(|layer| layer.digest);
     // All layers speak of one digest: a tag is resolved once a decision.
-    let digest = proven.or_else(|| layers.iter().find_map(|layer| layer.digest));
-    let examinations = layers.iter_mut().filter_map(|layer| layer.examination.take()).collect();
-    let unenforced = layers.iter().any(|layer| matches!(layer.said, Said::NotEnforced { .. }));
-    let deciding =
-        (1..layers.len()).fold(0, |best, other| if layers[other].rank() < layers[best].rank() { other } else { best });
-    let Settled { rule, mode, said, .. } = layers.swap_remove(deciding);
+    let digest = proven.or_else(|| layers().find_map(|layer| layer.digest));
+    let unenforced = layers().any(|layer| matches!(layer.said, Said::NotEnforced { .. }));
+    let all = std::iter::once(&mut cluster).chain(&mut namespace);
+    let examinations = all.filter_map(|layer| layer.examination.take()).collect();
+    let Settled { rule, mode, said, .. } = match namespace {
+        Some(namespace) if namespace.rank() < cluster.rank() => namespace,
+        _ => cluster,
+    };
     let verdict = match said {
         Said::Refused(refusal) => Err(refusal),
         Said::NotEnforced { refusal } => Ok(Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: proven }),
@@ -152,10 +164,11 @@ pub(super) fn join(
             // Cannot be: only a rule allows. If it were, it would be no reason to let the image run.
             None => Err(Refusal::NoPolicy { namespace: None }),
         },
+        // Cannot be: the cluster's layer never abstains.
+        Said::Abstained => Err(Refusal::NoPolicy { namespace: None }),
     };
     let pinned = match (&verdict, digest) {
-        // A denial names the digest that may be written, too.
-        (Ok(_) | Err(Refusal::NotPinned { .. }), Some(digest)) => Some(image.pinned(digest)),
+        (Ok(_), Some(digest)) => Some(image.pinned(digest)),
         (Ok(_), None) if !unenforced => Some(image.clone()),
         _ => None,
     };

@@ -51,6 +51,9 @@ pub trait ResolveDigest: Send + Sync {
     async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError>;
 }
 
+/// Is told what some sources found while others are late.
+pub type Early<'a> = &'a (dyn Fn(Arc<FoundSignatures>) + Send + Sync);
+
 /// Finds the signatures of an image.
 #[async_trait]
 pub trait FindSignatures: Send + Sync {
@@ -58,12 +61,25 @@ pub trait FindSignatures: Send + Sync {
     /// was found.
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures>;
 
-    /// Told when what was found did not lead to "allowed", so that a cache asks again soon.
-    fn did_not_suffice(&self, _repository: &Repository, _digest: Digest) {}
+    /// Like [`FindSignatures::find`]. Where some sources have signatures and others are late, `early` is told what is there by
+    /// then, with those that are late among the failures: if that is proof, nobody has to wait for the rest.
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        _early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
+        self.find(repository, digest, deadline).await
+    }
 
-    /// Until when a conclusion from `found`, which [`FindSignatures::find`] gave for this digest, may be kept. Nothing:
+    /// Told when `found`, which this gave for this digest, did not lead to "allowed", so that a cache asks
+    /// again soon.
+    fn did_not_suffice(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) {}
+
+    /// Until when a conclusion from `found`, which this gave for this digest, may be kept. Nothing:
     /// not at all, as where there is no cache.
-    fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &FoundSignatures) -> Option<Instant> {
+    fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) -> Option<Instant> {
         None
     }
 }
@@ -96,6 +112,11 @@ impl CurrentPolicy {
         self.current.load_full()
     }
 
+    /// The generation of the policy in force.
+    pub fn generation(&self) -> u64 {
+        self.current.load().generation
+    }
+
     /// Puts another in force, and gives back its generation.
     pub fn replace(&self, policy: Policy) -> u64 {
         let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +133,7 @@ pub struct Settings {
     pub mode: Mode,
     /// Whether a pod must name the digest of an image that must be signed.
     pub pin_required: bool,
-    /// The most images of one review.
+    /// The most images of one review, identical ones too.
     pub images_per_review: usize,
     /// The most signatures tried for one image.
     pub signatures_per_image: usize,
@@ -131,6 +152,9 @@ pub struct Admission<'a> {
     pub now: Timestamp,
     /// When an answer must be there.
     pub deadline: Instant,
+    /// Whether this decides: it is logged and counted then. A mutation asks about the same images before, maybe several
+    /// times, and about placeholders that never run.
+    pub is_final: bool,
 }
 
 /// One image in an object under review.
@@ -190,20 +214,27 @@ impl Gate {
     /// then is refused as `deadline-exceeded`, and the answers that were ready are kept.
     ///
     /// Dropping the future is safe: what it waits for goes on for the others who wait for it.
-    pub async fn decide(&self, admission: &Admission<'_>) -> Vec<Decision> {
-        let (different, places) = different(admission.images);
-        if different.len() > self.settings.images_per_review {
-            let refusal = Refusal::TooManyImages { found: different.len(), limit: self.settings.images_per_review };
-            let policy = self.policy.get();
-            let decision = decide::without_reference(self, &policy, admission, refusal);
+    ///
+    /// # Errors
+    /// [`Refusal::TooManyImages`], of all of them together.
+    pub async fn decide(&self, admission: &Admission<'_>) -> Result<Vec<Decision>, Refusal> {
+        // Counted before anything is kept of them: many reviews may wait at once, each with all of its images.
+        let (found, limit) = (admission.images.len(), self.settings.images_per_review);
+        if found > limit {
+            let refusal = Refusal::TooManyImages { found, limit };
+            let decision = decide::without_reference(self, &self.policy.get(), admission, refusal);
             self.tell(admission, "(all)", &decision);
-            return vec![decision; places.len()];
+            return match decision.verdict {
+                Err(refusal) => Err(refusal),
+                Ok(_) => Ok(vec![decision; found]),
+            };
         }
+        let (different, places) = different(admission.images);
         let decisions = loop {
             let policy = self.policy.get();
             let decisions = self.decide_different(&policy, admission, &different).await;
             // A policy that came into force meanwhile takes effect at once: a key may have been removed.
-            if self.policy.get().generation == policy.generation {
+            if self.policy.generation() == policy.generation {
                 break decisions;
             }
         };
@@ -211,9 +242,9 @@ impl Gate {
             self.tell(admission, image.text, decision);
         }
         if different.len() == places.len() {
-            return decisions;
+            return Ok(decisions);
         }
-        places.into_iter().map(|place| decisions[place].clone()).collect()
+        Ok(places.into_iter().map(|place| decisions[place].clone()).collect())
     }
 
     async fn decide_different(
@@ -237,7 +268,7 @@ impl Gate {
         decisions.into_iter().map(|(_, decision)| decision).collect()
     }
 
-    /// Counts a decision, and logs it where the image would not run by itself.
+    /// Counts a final decision, and logs it where the image would not run by itself.
     fn tell(&self, admission: &Admission<'_>, text: &str, decision: &Decision) {
         let rule = decision.rule.as_ref().map_or("", RuleId::as_str);
         let (label, refusal) = match &decision.verdict {
@@ -245,9 +276,11 @@ impl Gate {
             Err(refusal) => ("refused", Some(refusal)),
         };
         let code = refusal.map_or("", |refusal| refusal.code().as_str());
-        self.metrics.image(label, code, rule, decision.mode.as_str());
-        if let Ok(Verdict::Exempted { exemption, .. }) = &decision.verdict {
-            self.metrics.exemption_used(exemption.id.as_str());
+        if admission.is_final {
+            self.metrics.image(label, code, rule, decision.mode.as_str());
+            if let Ok(Verdict::Exempted { exemption, .. }) = &decision.verdict {
+                self.metrics.exemption_used(exemption.id.as_str());
+            }
         }
         let Some(refusal) = refusal else { return };
         let namespace = admission.namespace.unwrap_or("");
@@ -258,9 +291,14 @@ impl Gate {
             None => text.chars().take(LONGEST_LOGGED).collect::<String>().escape_debug().to_string(),
         };
         match &decision.verdict {
-            Err(_) => tracing::warn!(%image, namespace, code, rule, mode, reason = %refusal, "image refused"),
+            _ if !admission.is_final => {
+                tracing::debug!(%image, namespace, code, rule, mode, reason = %refusal, facts = %refusal.facts(), "image would not run by itself");
+            }
+            Err(_) => {
+                tracing::warn!(%image, namespace, code, rule, mode, reason = %refusal, facts = %refusal.facts(), "image refused");
+            }
             Ok(verdict) => {
-                tracing::info!(%image, namespace, code, rule, mode, reason = %refusal, verdict = verdict.label(), "image runs all the same");
+                tracing::info!(%image, namespace, code, rule, mode, reason = %refusal, facts = %refusal.facts(), verdict = verdict.label(), "image runs all the same");
             }
         }
     }

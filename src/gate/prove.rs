@@ -7,7 +7,10 @@ use std::{
 
 use futures_util::{FutureExt, future::join};
 use jiff::Timestamp;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
 use crate::image::{Digest, Manifest, Reference, Repository};
 use crate::policy::Platforms;
@@ -56,6 +59,12 @@ pub(super) struct Seen {
     pub(super) rests_on: Vec<(Digest, Arc<FoundSignatures>)>,
 }
 
+/// The signatures of a digest, with the proof where that was there before the last source answered.
+struct Found {
+    found: Arc<FoundSignatures>,
+    proof: Option<Seen>,
+}
+
 impl Prover {
     /// Examines the image `digest`.
     pub(super) async fn examine(
@@ -80,8 +89,8 @@ impl Prover {
             Err(Refusal::Lookup(_)) => None,
             Ok(_) => self.keep_until(repository, &rests_on),
             Err(_) => {
-                for (digest, _) in &rests_on {
-                    self.signatures.did_not_suffice(repository, *digest);
+                for (digest, found) in &rests_on {
+                    self.signatures.did_not_suffice(repository, *digest, found);
                 }
                 self.keep_until(repository, &rests_on)
             }
@@ -122,20 +131,20 @@ impl Inquiry<'_> {
             Ok(resolved) => resolved,
             Err(error) => {
                 let mut seen = Seen::refused(error.into());
-                seen.examination.asked = found.map(|found| found.asked.clone()).unwrap_or_default();
+                seen.examination.asked = found.map(|Found { found, .. }| found.asked.clone()).unwrap_or_default();
                 return seen;
             }
         };
         let Manifest::Index(entries) = &resolved.manifest else {
             return match found {
-                Some(found) => self.own(digest, found).await,
+                Some(found) => self.judge(digest, found).await,
                 None => Seen::refused(self.lost().into()),
             };
         };
         match (platforms, found) {
-            (Platforms::Index, Some(found)) => self.own(digest, found).await,
+            (Platforms::Index, Some(found)) => self.judge(digest, found).await,
             (Platforms::IndexOrEach, Some(found)) => {
-                let own = self.own(digest, found).await;
+                let own = self.judge(digest, found).await;
                 if own.examination.result.is_ok() {
                     return own;
                 }
@@ -165,8 +174,32 @@ impl Inquiry<'_> {
         Err(LookupError::Misbehaved { registry, url, what: "it answers with another digest".into() })
     }
 
-    async fn find(&self, digest: Digest) -> Arc<FoundSignatures> {
-        self.prover.signatures.find(self.asked.image.repository(), digest, self.deadline).await
+    /// Finds the signatures of a digest. Where a source is late and those of others are proof, it is not waited for: a source
+    /// that hangs should not hold up every review. Where they are not, what the late one has may be what is missing.
+    async fn find(&self, digest: Digest) -> Found {
+        let (tell, mut early) = watch::channel(None);
+        let told = |found| drop(tell.send_replace(Some(found)));
+        let repository = self.asked.image.repository();
+        let mut finding = pin!(self.prover.signatures.find_early(repository, digest, self.deadline, &told));
+        loop {
+            tokio::select! {
+                found = &mut finding => return Found { found, proof: None },
+                Ok(()) = early.changed() => {
+                    let Some(found) = early.borrow_and_update().clone() else { continue };
+                    let seen = self.own(digest, Arc::clone(&found)).await;
+                    if seen.examination.result.is_ok() {
+                        return Found { found, proof: Some(seen) };
+                    }
+                }
+            }
+        }
+    }
+
+    async fn judge(&self, digest: Digest, Found { found, proof }: Found) -> Seen {
+        match proof {
+            Some(proof) => proof,
+            None => self.own(digest, found).await,
+        }
     }
 
     /// What a digest's own signatures say. Off the threads that serve: it is arithmetic, a fraction of a millisecond a

@@ -163,7 +163,7 @@ impl Verdicts {
     ) -> Self {
         let kept = Cache::builder()
             .max_capacity(CAPACITY)
-            .weigher(|_: &Key, kept: &Kept| weight(&kept.examination))
+            .weigher(|key: &Key, kept: &Kept| weight(&key.asked, &kept.examination))
             .expire_after(until_stale())
             .build();
         let known_good = (!settings.last_known_good.is_zero()).then(|| {
@@ -177,12 +177,12 @@ impl Verdicts {
     /// What the requirements say of the image `digest`. `manifest` is what it is, where that is known already.
     pub(super) async fn examine(
         &self,
-        asked: &Asked,
+        asked: Asked,
         digest: Digest,
         manifest: Option<&Arc<ResolvedImage>>,
         until: Until,
     ) -> Arc<Examination> {
-        let key = Key { asked: asked.clone(), digest };
+        let key = Key { asked, digest };
         if let Some(examination) = self.shared.look_up(&key, until.now) {
             self.shared.metrics.cache_request(CACHE, CacheResult::Hit);
             return examination;
@@ -199,9 +199,10 @@ impl Verdicts {
                 break until.exceeded();
             };
             let Some(examination) = answer else {
+                let repository = key.asked.image.repository();
                 break Refusal::Lookup(LookupError::Unavailable {
-                    registry: asked.image.repository().host().into(),
-                    url: asked.image.repository().as_str().into(),
+                    registry: repository.host().into(),
+                    url: repository.as_str().into(),
                     cause: "the examination ended without an answer".into(),
                     retry_after: None,
                 });
@@ -212,7 +213,7 @@ impl Verdicts {
             }
             match &examination.result {
                 Err(refusal) if is_down(refusal) => {
-                    return self.last_known_good(asked, Some(digest), refusal, until.now).unwrap_or(examination);
+                    return self.last_known_good(&key.asked, Some(digest), refusal, until.now).unwrap_or(examination);
                 }
                 _ => return examination,
             }
@@ -292,8 +293,11 @@ pub(super) fn unexamined(refusal: Refusal) -> Examination {
     Examination { result: Err(refusal), signatures: Vec::new(), asked: Vec::new() }
 }
 
-/// Bytes that an examination takes, roughly.
-fn weight(examination: &Examination) -> u32 {
-    let bytes = 1024 + 512 * examination.signatures.len() + 256 * examination.asked.len();
+/// Bytes that an examination takes, roughly. What is said of one list of signatures shares the names and keys of the signers;
+/// an index has a list for each of its manifests.
+fn weight(asked: &Asked, examination: &Examination) -> u32 {
+    let signers = asked.requirements().into_iter().flat_map(|requirements| &requirements.all);
+    let keys: usize = signers.flat_map(|one| &one.signed_by).map(|signer| 64 + 64 * signer.certificates.len()).sum();
+    let bytes = 1024 + 512 * examination.signatures.len() + (256 + keys) * examination.asked.len();
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -15,6 +15,8 @@ pub(super) struct Refused {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// The methods, where it is for the method that it is refused.
+    allowed: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -31,7 +33,7 @@ struct Entry<'a> {
 
 impl Refused {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), allowed: None }
     }
 
     /// The path is not one of ours.
@@ -46,8 +48,8 @@ impl Refused {
     }
 
     /// The path is there, but not for this method.
-    pub(super) fn method(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message)
+    pub(super) fn method(message: impl Into<String>, allowed: &'static str) -> Self {
+        Self { allowed: Some(allowed), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message) }
     }
 
     /// The repository's name is malformed.
@@ -65,7 +67,7 @@ impl Refused {
         Self::new(StatusCode::BAD_REQUEST, "SIGNATURE_INVALID", message)
     }
 
-    /// The client took too long over its request.
+    /// The client took too long over its request, or left in the middle of it.
     pub(super) fn slow_client() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "UNSUPPORTED", "the request's body stopped coming")
     }
@@ -140,8 +142,17 @@ impl Refused {
     pub(super) fn response(&self) -> HttpResponse {
         let entry = Entry { code: self.code, message: &self.message, detail: () };
         let mut response = HttpResponse::build(self.status);
-        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT) {
+        let later = [
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::BAD_GATEWAY,
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::GATEWAY_TIMEOUT,
+        ];
+        if later.contains(&self.status) {
             response.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
+        }
+        if let Some(allowed) = self.allowed {
+            response.insert_header((header::ALLOW, allowed));
         }
         response.json(Body { errors: [entry] })
     }

@@ -12,13 +12,17 @@ use actix_web::{
 };
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use serde::Serialize;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     answer::Refused,
-    store::{ImageId, Put, SignatureStore, StoreError, StoredSignature},
-    submission,
+    store::{Change, Changed, ImageId, Origin, Put, Record, SignatureStore, StoreError, StoredSignature},
+    submission::{self, Submission},
     upstream::{Pull, Registry},
 };
 
@@ -36,11 +40,7 @@ pub(super) async fn answer(
     let answer = match *request.method() {
         Method::GET | Method::HEAD => read(store, registry, request, image).await,
         Method::PUT => add(store, registry, request, payload, image).await,
-        _ => {
-            let mut response = Refused::method("signatures are read with GET and added with PUT").response();
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, PUT"));
-            return response;
-        }
+        _ => Err(Refused::method("signatures are read with GET and added with PUT", "GET, HEAD, PUT").into()),
     };
     answer.unwrap_or_else(|refusal| refusal)
 }
@@ -53,7 +53,7 @@ async fn read(
     request: &HttpRequest,
     image: &ImageId,
 ) -> Result<HttpResponse, HttpResponse> {
-    let signatures = match registry.may_pull(image, &authorization(request)).await {
+    let signatures = match registry.may_pull(image, authorization(request)).await {
         Pull::Yes => store.list(image).await.map_err(|error| store_failed(&error))?,
         Pull::Unknown => Vec::new(),
         pull => return Err(not_pulled(pull)),
@@ -61,6 +61,7 @@ async fn read(
     Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list(image, &signatures)))
 }
 
+/// Who may not pull an image is told nothing else: neither what is wrong with a signature, nor is any OpenPGP read for him.
 async fn add(
     store: &dyn SignatureStore,
     registry: &Registry,
@@ -69,25 +70,38 @@ async fn add(
     image: &ImageId,
 ) -> Result<HttpResponse, HttpResponse> {
     let body = bounded(request, payload).await?;
-    let signature = submission::parse(&body, &image.digest)?;
-    drop(body);
-    match registry.may_pull(image, &authorization(request)).await {
+    match registry.may_pull_now(image, authorization(request)).await {
         Pull::Yes => {}
         Pull::Unknown => return Err(Refused::manifest_unknown().into()),
         pull => return Err(not_pulled(pull)),
     }
+    let digest = image.digest;
+    // Off this thread: what is compressed takes its time.
+    let parsed = spawn_blocking(move || submission::parse(&body, &digest)).await;
+    let Submission { signature, issuers } =
+        parsed.unwrap_or_else(|_| Err(Refused::signature("content is not a signature")))?;
     let name = signature.name.clone();
-    let refused = match store.put(image, signature).await.map_err(|error| store_failed(&error))? {
+    let origin = Some(Origin { added_by: None, added_at: Timestamp::now(), issuers });
+    let put = Change::Put(image.clone(), Record { signature, origin, status: None });
+    let put = match store.change(put).await.map_err(|error| store_failed(&error))? {
+        Changed::Put(put) => put,
+        // Only other changes have other outcomes; that it is stored is not known.
+        Changed::Signatures(_) => return Err(Refused::store().into()),
+    };
+    let refused = match put {
         Put::Created => {
             let (repository, digest) = (image.repository.as_str(), &image.digest);
             tracing::info!(repository, %digest, name = name.as_str(), "a signature is stored");
             return Ok(HttpResponse::Created().finish());
         }
-        Put::NameExists => Refused::exists("the image has a signature of this name"),
+        Put::Present | Put::NameExists => Refused::exists("the image has a signature of this name"),
         Put::ContentExists => Refused::exists("the image has this signature already, under another name"),
         Put::TooMany { limit } => {
             Refused::too_large(format!("the image has {limit} signatures, as many as one may have"))
         }
+        Put::TooManyOfSigner { limit } => Refused::too_large(format!(
+            "the image has {limit} signatures of this signer, as many as one signer may have"
+        )),
         Put::TooLong { limit } => {
             Refused::too_large(format!("the list of the image's signatures would have more than {limit} bytes"))
         }
@@ -95,8 +109,8 @@ async fn add(
     Err(refused.into())
 }
 
-fn authorization(request: &HttpRequest) -> Vec<HeaderValue> {
-    request.headers().get_all(header::AUTHORIZATION).cloned().collect()
+fn authorization(request: &HttpRequest) -> Option<&HeaderValue> {
+    request.headers().get(header::AUTHORIZATION)
 }
 
 /// Reads a body of at most [`submission::LARGEST_BODY`] bytes.
@@ -141,7 +155,10 @@ fn not_pulled(pull: Pull) -> HttpResponse {
 }
 
 fn store_failed(error: &StoreError) -> HttpResponse {
-    tracing::error!(%error, "the store failed");
+    // What put it out of use was said then, once.
+    if !matches!(error, StoreError::Stopped { .. }) {
+        tracing::error!(%error, "the store failed");
+    }
     Refused::store().into()
 }
 

@@ -72,41 +72,39 @@ impl External {
 
 /// Turns the registry's own addresses, in what it answers, into the gateway's.
 pub(super) struct Rewrite<'a> {
-    /// The registry.
-    pub(super) registry: &'a Url,
+    /// What was asked for, at the registry.
+    pub(super) requested: &'a Url,
     /// The gateway.
     pub(super) external: &'a External,
 }
 
 impl Rewrite<'_> {
-    /// A `Location`. Nothing: it stays as it is, since it is relative or leads elsewhere.
+    /// A `Location`. Nothing: it stays as it is.
+    ///
+    /// What the gateway does not serve, since it is not below `/v2/`, is fetched from the registry itself: where it stores
+    /// blobs, say.
     pub(super) fn location(&self, value: &str) -> Option<String> {
-        let prefix = self.registry.path().trim_end_matches('/');
-        if value.starts_with('/') && !value.starts_with("//") {
-            return if prefix.is_empty() { None } else { below(value, prefix).map(str::to_owned) };
-        }
-        let absolute = match value.strip_prefix("//") {
-            Some(_) => format!("{}:{value}", self.registry.scheme()),
-            None => value.to_owned(),
-        };
-        let url = Url::parse(&absolute).ok()?;
+        let url = self.requested.join(value).ok()?;
         // Registries behind a TLS proxy often write http for https: the host and port say that it is the same one.
         let same = matches!(url.scheme(), "http" | "https")
-            && url.host() == self.registry.host()
-            && (url.port_or_known_default() == self.registry.port_or_known_default()
-                || (url.port().is_none() && self.registry.port().is_none()));
-        if !same {
-            return None;
+            && url.host() == self.requested.host()
+            && (url.port_or_known_default() == self.requested.port_or_known_default()
+                || (url.port().is_none() && self.requested.port().is_none()));
+        let served = url.path().strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let relative = !value.starts_with("//") && Url::parse(value).is_err();
+        match (same && served, relative) {
+            (true, true) | (false, false) => None,
+            (false, true) => Some(url.into()),
+            // The text itself, rather than what Url makes of it: upload addresses carry state.
+            (true, false) => {
+                let (_, after) = value.split_once("//")?;
+                let rest = &after[after.find('/')?..];
+                Some(match &self.external.host {
+                    Some(host) => format!("{}://{host}{rest}", self.external.scheme),
+                    None => rest.to_owned(),
+                })
+            }
         }
-        // The text itself, rather than what Url makes of it: upload addresses carry state.
-        let (_, after) = absolute.split_once("://")?;
-        let rest = &after[after.find(['/', '?', '#']).unwrap_or(after.len())..];
-        let rest = if prefix.is_empty() { rest } else { below(rest, prefix)? };
-        let slash = if rest.starts_with('/') { "" } else { "/" };
-        Some(match &self.external.host {
-            Some(host) => format!("{}://{host}{slash}{rest}", self.external.scheme),
-            None => format!("{slash}{rest}"),
-        })
     }
 
     /// A `Link` (RFC 8288): every target between `<` and `>`.
@@ -133,19 +131,14 @@ impl Rewrite<'_> {
     }
 }
 
-/// What follows a path prefix, if the path is below it.
-fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
-    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn location(registry: &str, value: &str) -> Option<String> {
-        let registry = Url::parse(registry).unwrap();
+        let requested = Url::parse(registry).unwrap().join("/v2/a/blobs/x").unwrap();
         let external = External { scheme: "https", host: Some("store.example.com:8443".into()) };
-        Rewrite { registry: &registry, external: &external }.location(value)
+        Rewrite { requested: &requested, external: &external }.location(value)
     }
 
     #[test]
@@ -157,9 +150,19 @@ mod tests {
             assert_eq!(location(registry, &format!("{value}{upload}")), ours(upload), "{value}");
         }
         assert_eq!(location("https://registry.internal", "http://registry.internal/v2/x"), ours("/v2/x"));
-        assert_eq!(location(registry, "http://registry.internal:5000?x=1"), ours("/?x=1"));
-        assert_eq!(location("https://host/prefix", "https://host/prefix/v2/a"), ours("/v2/a"));
-        assert_eq!(location("https://host/prefix/", "/prefix/v2/a"), Some("/v2/a".into()));
+        assert_eq!(location(registry, "http://registry.internal:5000/v2?x=1"), ours("/v2?x=1"));
+    }
+
+    #[test]
+    fn what_the_registry_has_outside_of_v2_is_fetched_from_it() {
+        let registry = "https://registry.internal";
+        for value in ["https://registry.internal/_storage/x?sig=%2F", "https://registry.internal:443?x=1"] {
+            assert_eq!(location(registry, value), None, "{value}");
+        }
+        let absolute = |path: &str| Some(format!("{registry}{path}"));
+        assert_eq!(location(registry, "/_storage/x?sig=%2F"), absolute("/_storage/x?sig=%2F"));
+        assert_eq!(location(registry, "/v2x"), absolute("/v2x"));
+        assert_eq!(location(registry, "../../../_storage/x"), absolute("/_storage/x"));
     }
 
     #[test]
@@ -169,22 +172,23 @@ mod tests {
             "/v2/a/blobs/uploads/1?_state=x",
             "uploads/1",
             "https://storage.example.com/blob?signature=x",
+            "https://storage.example.com/v2/blob",
+            "//storage.example.com/v2/blob",
             "http://registry.internal:5001/v2/",
-            "http://registry.internal:5000.example.com/",
-            "http://registry.internal:5000@example.com/",
-            "ftp://registry.internal:5000/",
+            "http://registry.internal:5000.example.com/v2/",
+            "http://registry.internal:5000@example.com/v2/",
+            "ftp://registry.internal:5000/v2/",
             "",
         ] {
             assert_eq!(location(registry, value), None, "{value}");
         }
-        assert_eq!(location("https://host/prefix", "https://host/prefixed/v2/"), None);
     }
 
     #[test]
     fn each_target_of_a_link_is_looked_at() {
-        let registry = Url::parse("http://r:5000").unwrap();
+        let requested = Url::parse("http://r:5000/v2/_catalog").unwrap();
         let external = External { scheme: "http", host: None };
-        let rewrite = Rewrite { registry: &registry, external: &external };
+        let rewrite = Rewrite { requested: &requested, external: &external };
         assert_eq!(
             rewrite.link(r#"<http://r:5000/v2/_catalog?last=a&n=1>; rel="next", <https://x/>; rel="help""#).unwrap(),
             r#"</v2/_catalog?last=a&n=1>; rel="next", <https://x/>; rel="help""#

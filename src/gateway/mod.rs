@@ -4,6 +4,9 @@
 
 mod answer;
 mod extension;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod path;
 mod proxy;
@@ -12,5 +15,4 @@ pub mod store;
 mod submission;
 mod upstream;
 
-pub use server::{GatewayError, serve};
-pub use upstream::UpstreamError;
+pub use server::{GatewayError, Prepared};

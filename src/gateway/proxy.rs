@@ -1,10 +1,16 @@
 //! What is the registry's goes through to the registry: streamed both ways, in bounded memory.
 
-use std::{cell::Cell, io, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    rc::Rc,
+    time::Duration,
+};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
     body::{self, BodyStream, SizedStream},
+    error::PayloadError,
     http::{
         Method, StatusCode,
         header::{self, HeaderMap, HeaderName, HeaderValue},
@@ -21,41 +27,28 @@ use tokio::{
 use super::{
     answer::Refused,
     headers::{External, HopByHop, Rewrite},
-    store::{ImageId, RepositoryName},
     upstream::{Registry, failure},
 };
-use crate::image::Digest;
 
 /// Tells clients (containers/image among them) that signatures are found here.
 const ANNOUNCEMENT: &str = "x-registry-supports-signatures";
 
+/// The methods that are passed to the registry.
+const PASSED: &str = "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE";
 /// How long a transfer may stand still. There is no limit on one that moves.
-const STANDSTILL: Duration = Duration::from_mins(1);
+pub(super) const STANDSTILL: Duration = Duration::from_mins(1);
 /// How long a registry may be silent over a request that changes something, once it has all of it: assembling a large
 /// upload on an object store takes minutes.
 const SLOWEST_CHANGE: Duration = Duration::from_mins(15);
 /// Chunks on the way between two connections. With at most some hundred KiB each, this bounds a transfer's memory.
 const CHUNKS: usize = 4;
 
-/// What of the route the proxy has to know.
-pub(super) struct Passage {
-    /// `/v2/` itself.
-    pub(super) ping: bool,
-    /// The repository, if a manifest is asked for.
-    pub(super) manifest_of: Option<RepositoryName>,
-}
-
-/// Passes a request to the registry, and its answer back.
-pub(super) async fn pass(
-    registry: &Registry,
-    request: &HttpRequest,
-    payload: Payload,
-    passage: Passage,
-) -> HttpResponse {
+/// Passes a request to the registry, and its answer back. `ping`: it is for `/v2/` itself.
+pub(super) async fn pass(registry: &Registry, request: &HttpRequest, payload: Payload, ping: bool) -> HttpResponse {
     let method = request.method();
     let read_only = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if !read_only && !matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
-        return Refused::method("this method is not passed to the registry").into();
+        return Refused::method("this method is not passed to the registry", PASSED).into();
     }
     if wants_another_protocol(request.headers()) {
         return Refused::bad_request("WebSocket is not passed to the registry").into();
@@ -65,30 +58,31 @@ pub(super) async fn pass(
         return Refused::bad_request("the path has characters in it that must be percent-encoded").into();
     };
     let Ok(upstream_method) = reqwest::Method::from_bytes(method.as_str().as_bytes()) else {
-        return Refused::method("this method is not passed to the registry").into();
+        return Refused::method("this method is not passed to the registry", PASSED).into();
     };
     let external = External::of(request.headers(), request.app_config().secure());
-    let mut outgoing = registry.client().request(upstream_method, url).headers(to_registry(request, &external));
-    let moved = Rc::new(Cell::new(Instant::now()));
+    let mut outgoing = registry.client().request(upstream_method, url.clone()).headers(to_registry(request, &external));
+    let upload = Rc::new(Upload::new(has_body(request.headers())));
     if has_body(request.headers()) {
-        let body = stream::poll_fn(pump_up(payload, &moved));
+        let body = stream::poll_fn(pump_up(payload, &upload));
         outgoing = outgoing.body(reqwest::Body::wrap_stream(body));
     }
-    let silence = if read_only { STANDSTILL } else { SLOWEST_CHANGE };
-    let answer = match until_silent(outgoing.send(), &moved, silence).await {
+    let change = if read_only { STANDSTILL } else { SLOWEST_CHANGE };
+    let answer = match until_silent(outgoing.send(), &upload, change).await {
         Some(Ok(answer)) => answer,
+        // The registry's connection ended because the client's did.
+        _ if upload.at.get() == At::Lost => {
+            tracing::debug!(%method, "a client stopped sending, or left");
+            return Refused::slow_client().into();
+        }
         Some(Err(error)) => {
             tracing::warn!(error = &error as &dyn std::error::Error, %method, "the registry can't be asked");
             return failure(&error).into();
         }
         None => return Refused::timed_out().into(),
     };
-    let anonymous = !request.headers().contains_key(header::AUTHORIZATION);
-    if let Some(image) = pulled(&answer, passage.manifest_of.filter(|_| read_only && anonymous)) {
-        registry.is_public(image).await;
-    }
-    let rewrite = Rewrite { registry: registry.url(), external: &external };
-    from_registry(answer, method == Method::HEAD, passage.ping, &rewrite)
+    let rewrite = Rewrite { requested: &url, external: &external };
+    from_registry(answer, method == Method::HEAD, ping, &rewrite)
 }
 
 /// Only WebSocket: other upgrades are offers that may be ignored.
@@ -136,15 +130,56 @@ fn append(headers: &mut reqwest::header::HeaderMap, name: &str, value: &[u8]) {
     }
 }
 
+/// How far a request's body has come.
+struct Upload {
+    at: Cell<At>,
+    since: Cell<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// The client is to send more.
+    Client,
+    /// The registry is to take more.
+    Registry,
+    /// The registry has all of it (or there is none).
+    End,
+    /// The client stopped sending, or left.
+    Lost,
+}
+
+impl Upload {
+    fn new(body: bool) -> Self {
+        Self { at: Cell::new(if body { At::Client } else { At::End }), since: Cell::new(Instant::now()) }
+    }
+
+    fn is_at(&self, at: At) {
+        self.at.set(at);
+        self.since.set(Instant::now());
+    }
+
+    /// When the registry has been silent for too long. `change`: how long it may be once it has all.
+    fn ends(&self, change: Duration) -> Instant {
+        let silence = match self.at.get() {
+            At::Registry => STANDSTILL,
+            At::End => change,
+            // The clock that runs is that of `pump_up`, after which the registry's connection ends.
+            At::Client | At::Lost => 2 * STANDSTILL,
+        };
+        self.since.get() + silence
+    }
+}
+
 /// Carries a request's body from the client's connection (tied to this thread) to the registry's.
 fn pump_up(
-    mut payload: Payload,
-    moved: &Rc<Cell<Instant>>,
+    mut payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin + 'static,
+    upload: &Rc<Upload>,
 ) -> impl FnMut(&mut std::task::Context<'_>) -> std::task::Poll<Option<io::Result<Bytes>>> + Send + 'static {
     let (sender, mut receiver) = mpsc::channel(CHUNKS);
-    let moved = Rc::clone(moved);
+    let upload = Rc::clone(upload);
     rt::spawn(async move {
         loop {
+            upload.is_at(At::Client);
             let chunk = tokio::select! {
                 chunk = timeout(STANDSTILL, payload.next()) => chunk,
                 // The registry has answered already, or is gone.
@@ -152,42 +187,36 @@ fn pump_up(
             };
             let chunk = match chunk {
                 Ok(Some(Ok(chunk))) => Ok(chunk),
-                Ok(None) => return,
+                Ok(None) => return upload.is_at(At::End),
                 Ok(Some(Err(error))) => Err(io::Error::other(error.to_string())),
                 Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the request's body stopped coming")),
             };
             let last = chunk.is_err();
+            upload.is_at(if last { At::Lost } else { At::Registry });
             // With an error the connection to the registry ends, so that no half of a body passes for a whole one.
             if sender.send(chunk).await.is_err() || last {
                 return;
             }
-            moved.set(Instant::now());
         }
     });
     move |context| receiver.poll_recv(context)
 }
 
-/// Waits for the answer as long as the body moves, and then for `silence`.
-async fn until_silent<T>(answer: impl Future<Output = T>, moved: &Cell<Instant>, silence: Duration) -> Option<T> {
+/// Waits for the answer; nothing: the registry takes no more of the body, or has all of it and does not answer.
+async fn until_silent<T>(answer: impl Future<Output = T>, upload: &Upload, change: Duration) -> Option<T> {
     let mut answer = std::pin::pin!(answer);
     loop {
-        let end = moved.get() + silence;
+        // The body may get to where less time is left.
+        let look = upload.ends(change).min(Instant::now() + STANDSTILL / 4);
         tokio::select! {
             answer = &mut answer => return Some(answer),
-            () = sleep_until(end) => {
-                if moved.get() + silence <= end {
+            () = sleep_until(look) => {
+                if Instant::now() >= upload.ends(change) {
                     return None;
                 }
             }
         }
     }
-}
-
-/// The image that this answer hands out.
-fn pulled(answer: &reqwest::Response, repository: Option<RepositoryName>) -> Option<ImageId> {
-    let repository = repository.filter(|_| answer.status() == reqwest::StatusCode::OK)?;
-    let digest = Digest::parse(answer.headers().get("docker-content-digest")?.to_str().ok()?).ok()?;
-    Some(ImageId { repository, digest })
 }
 
 /// The answer that the client gets.
@@ -226,24 +255,39 @@ fn from_registry(answer: reqwest::Response, head: bool, ping: bool, rewrite: &Re
     }
 }
 
-/// Carries an answer's body to the client's connection. A client that stops reading does not keep the registry's
-/// connection for ever; a registry that stops, or breaks off, ends the client's connection without a proper end.
-fn pump_down(mut answer: reqwest::Response) -> impl Stream<Item = io::Result<Bytes>> + 'static {
-    let (sender, mut receiver) = mpsc::channel(CHUNKS);
+/// Carries an answer's body to the client's connection. A registry that stops, or breaks off, ends the client's connection
+/// without a proper end.
+fn pump_down(answer: reqwest::Response) -> impl Stream<Item = io::Result<Bytes>> + 'static {
+    pump(Box::pin(stream::unfold(answer, async |mut answer| match answer.chunk().await {
+        Ok(Some(chunk)) => Some((Ok(chunk), answer)),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the registry broke off an answer");
+            Some((Err(io::Error::other("the registry broke off")), answer))
+        }
+    })))
+}
+
+/// A client that stops reading keeps nothing: neither the registry's connection nor what is on the way. (Its own connection
+/// is ended by the system, see `server`.)
+fn pump(
+    mut answer: impl Stream<Item = io::Result<Bytes>> + Unpin + 'static,
+) -> impl Stream<Item = io::Result<Bytes>> + 'static {
+    let (sender, receiver) = mpsc::channel(CHUNKS);
+    let receiver = Rc::new(RefCell::new(receiver));
+    let stalled = Rc::new(Cell::new(false));
+    // Weak: it is the client's connection that keeps the queue open.
+    let (queue, tell) = (Rc::downgrade(&receiver), Rc::clone(&stalled));
     rt::spawn(async move {
         loop {
             let chunk = tokio::select! {
-                chunk = timeout(STANDSTILL, answer.chunk()) => chunk,
+                chunk = timeout(STANDSTILL, answer.next()) => chunk,
                 // The client is gone; with the answer the registry's connection is dropped.
                 () = sender.closed() => return,
             };
             let chunk = match chunk {
-                Ok(Ok(Some(chunk))) => Ok(chunk),
-                Ok(Ok(None)) => return,
-                Ok(Err(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the registry broke off an answer");
-                    Err(io::Error::other("the registry broke off"))
-                }
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return,
                 Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the registry stopped sending")),
             };
             let last = chunk.is_err();
@@ -252,14 +296,130 @@ fn pump_down(mut answer: reqwest::Response) -> impl Stream<Item = io::Result<Byt
                 Ok(_) => return,
                 Err(_) => {
                     tracing::debug!("a client stopped reading");
-                    // The sender must not just go: that would look like the proper end.
-                    let late = Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading"));
-                    drop(answer);
-                    let _ = sender.send(late).await;
+                    // An end like any other would pass for the proper one.
+                    tell.set(true);
+                    if let Some(queue) = queue.upgrade() {
+                        while queue.borrow_mut().try_recv().is_ok() {}
+                    }
                     return;
                 }
             }
         }
     });
-    stream::poll_fn(move |context| receiver.poll_recv(context))
+    stream::poll_fn(move |context| {
+        let next = receiver.borrow_mut().poll_recv(context);
+        match next {
+            std::task::Poll::Ready(_) if stalled.get() => {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the client stopped reading");
+                std::task::Poll::Ready(Some(Err(error)))
+            }
+            next => next,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    /// Runs on a clock that jumps to the next event.
+    fn on_a_clock_of_its_own<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        LocalSet::new().block_on(&runtime, work)
+    }
+
+    fn endless() -> impl Stream<Item = io::Result<Bytes>> + Unpin {
+        stream::repeat_with(|| Ok(Bytes::from_static(b"chunk")))
+    }
+
+    #[test]
+    fn a_client_that_stops_reading_keeps_neither_the_registrys_connection_nor_chunks() {
+        on_a_clock_of_its_own(async {
+            let connection = Rc::new(());
+            let held = Rc::clone(&connection);
+            let mut body = Box::pin(pump(Box::pin(endless().inspect(move |_| {
+                let _ = &held;
+            }))));
+            assert_eq!(body.next().await.unwrap().unwrap(), "chunk");
+            tokio::time::sleep(3 * STANDSTILL).await;
+            assert_eq!(Rc::strong_count(&connection), 1);
+            assert_eq!(body.next().await.unwrap().unwrap_err().to_string(), "the client stopped reading");
+        });
+    }
+
+    #[test]
+    fn a_client_that_goes_away_ends_the_registrys_connection() {
+        on_a_clock_of_its_own(async {
+            let connection = Rc::new(());
+            let held = Rc::clone(&connection);
+            drop(pump(Box::pin(stream::pending().inspect(move |_: &io::Result<Bytes>| {
+                let _ = &held;
+            }))));
+            let started = Instant::now();
+            while Rc::strong_count(&connection) > 1 {
+                tokio::task::yield_now().await;
+            }
+            assert!(started.elapsed() < STANDSTILL);
+        });
+    }
+
+    #[test]
+    fn a_client_that_reads_slowly_gets_all_of_it() {
+        on_a_clock_of_its_own(async {
+            let mut body = Box::pin(pump(Box::pin(endless().take(20))));
+            let mut count = 0;
+            while let Some(chunk) = body.next().await {
+                chunk.unwrap();
+                count += 1;
+                tokio::time::sleep(STANDSTILL / 2).await;
+            }
+            assert_eq!(count, 20);
+        });
+    }
+
+    #[test]
+    fn a_registry_that_takes_no_more_of_an_upload_is_waited_for_as_long_as_a_standstill_and_not_as_a_change() {
+        on_a_clock_of_its_own(async {
+            let started = Instant::now();
+            let upload = Rc::new(Upload::new(true));
+            // Nobody reads it.
+            let _body = pump_up(endless().map(|chunk| Ok(chunk.unwrap())), &upload);
+            assert!(until_silent(std::future::pending::<()>(), &upload, SLOWEST_CHANGE).await.is_none());
+            assert!(started.elapsed() < 2 * STANDSTILL && upload.at.get() == At::Registry);
+        });
+    }
+
+    #[test]
+    fn a_registry_that_has_all_of_an_upload_has_its_time() {
+        on_a_clock_of_its_own(async {
+            let upload = Rc::new(Upload::new(true));
+            let mut body = pump_up(stream::iter([Ok(Bytes::from_static(b"all"))]), &upload);
+            let answer = async {
+                while std::future::poll_fn(&mut body).await.is_some() {}
+                tokio::time::sleep(SLOWEST_CHANGE / 2).await;
+                "assembled"
+            };
+            assert_eq!(until_silent(answer, &upload, SLOWEST_CHANGE).await, Some("assembled"));
+        });
+    }
+
+    #[test]
+    fn a_client_that_stops_sending_or_leaves_is_told_apart_from_a_registry_that_is_silent() {
+        for rest in [None, Some(Err(PayloadError::Incomplete(None)))] {
+            on_a_clock_of_its_own(async {
+                let upload = Rc::new(Upload::new(true));
+                let first = stream::iter([Ok(Bytes::from_static(b"first"))]);
+                let rest = stream::iter(rest).chain(stream::pending());
+                let mut body = pump_up(first.chain(rest), &upload);
+                let answer = async {
+                    while !matches!(std::future::poll_fn(&mut body).await, Some(Err(_)) | None) {}
+                    "the connection ended"
+                };
+                assert_eq!(until_silent(answer, &upload, SLOWEST_CHANGE).await, Some("the connection ended"));
+                assert_eq!(upload.at.get(), At::Lost);
+            });
+        }
+    }
 }

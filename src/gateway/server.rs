@@ -1,12 +1,6 @@
 //! The gateway's listener: HTTP/1.1, one route after the other.
 
-use std::{
-    future::Future,
-    io,
-    net::{SocketAddr, TcpListener},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, io, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
@@ -17,35 +11,28 @@ use actix_web::{
 use super::{
     extension,
     path::{Route, route},
-    proxy::{self, Passage},
+    proxy,
     store::{ImageLimits, SignatureStore, StoreError, redb::RedbStore},
-    upstream::{self, Registry, UpstreamError},
+    upstream::{self, Registry},
 };
 use crate::configuration::{Gateway, Limits};
+use crate::registry::SetupError;
 
 /// How long a client may take over a request's head.
 const SLOWEST_HEAD: Duration = Duration::from_secs(10);
-/// How long transfers may go on after the end has begun, in seconds: below a pod's terminationGracePeriod of 30 s.
-const LAST_TRANSFERS_SECONDS: u64 = 25;
+/// How many clients a worker (a processor's thread) has at once; further ones wait to be taken.
+const CONNECTIONS_OF_A_WORKER: usize = 1024;
+/// How long transfers may go on after the end has begun, in seconds: together with the time that
+/// requests are still taken (5 s) below a pod's terminationGracePeriod of 30 s.
+const LAST_TRANSFERS_SECONDS: u64 = 20;
 
 /// Why the gateway does not begin to serve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayError {
-    /// Everyone who reaches the listener may add signatures, and that may be too many.
-    #[error(
-        "gateway.listen {0}: whoever reaches the store may add signatures to images, so it listens on a loopback address; \
-         if everyone on that network may, say so: anyoneMaySign: true"
-    )]
-    NotLoopback(SocketAddr),
-    /// Credentials would go over the network in the open.
-    #[error(
-        "gateway.listen {0}: without gateway.certificate the store speaks plain HTTP, and only on a loopback address"
-    )]
-    PlainHttp(SocketAddr),
-    /// The registry's address.
+    /// The registry can't be asked as configured.
     #[error(transparent)]
-    Upstream(#[from] UpstreamError),
+    Registry(#[from] SetupError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -54,54 +41,68 @@ pub enum GatewayError {
     Listener(#[from] io::Error),
 }
 
-/// Opens the store and gives a server that, once awaited, serves until `shutdown` is ready; transfers under way then have
-/// [some seconds](LAST_TRANSFERS_SECONDS) to end.
-///
-/// Blocks while the store's file is read and checked. The server keeps the store open until it has ended.
-pub fn serve(
-    listener: TcpListener,
-    tls: Option<rustls::ServerConfig>,
-    settings: &Gateway,
-    limits: &Limits,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<Server, GatewayError> {
-    let address = listener.local_addr()?;
-    if !address.ip().is_loopback() {
-        if !settings.anyone_may_sign {
-            return Err(GatewayError::NotLoopback(address));
-        }
-        if tls.is_none() {
-            return Err(GatewayError::PlainHttp(address));
-        }
-        tracing::warn!(%address, "everyone who reaches this address may add signatures to images");
+/// All that serving takes, read and checked.
+pub struct Prepared {
+    upstream: upstream::Settings,
+    registry: Registry,
+    store: PathBuf,
+    limits: ImageLimits,
+}
+
+impl Prepared {
+    /// Reads the CA file and looks at the store's file, and changes nothing: the file may be in use.
+    pub fn new(settings: &Gateway, limits: &Limits) -> Result<Self, GatewayError> {
+        let upstream = upstream::Settings::new(&settings.registry)?;
+        let registry = upstream.registry(upstream::public_images())?;
+        RedbStore::check(&settings.store)?;
+        let limits = ImageLimits { list_bytes: limits.signature_list_bytes, ..ImageLimits::default() };
+        Ok(Self { upstream, registry, store: settings.store.clone(), limits })
     }
-    let image_limits = ImageLimits { list_bytes: limits.signature_list_bytes, ..ImageLimits::default() };
-    let upstream = upstream::Settings::new(&settings.registry)?;
-    // Made here so that what is wrong with it is said now; a worker that can't make its own uses this one.
-    let shared = upstream.client()?;
-    let store: Arc<dyn SignatureStore> = Arc::new(RedbStore::open(&settings.store, image_limits)?);
-    let public = upstream::public_images();
-    let server = HttpServer::new(move || {
-        let client = upstream.client().unwrap_or_else(|_| shared.clone());
-        let registry = Registry::new(&upstream, client, public.clone());
-        App::new()
-            .app_data(web::Data::new(registry))
-            .app_data(web::Data::from(Arc::clone(&store)))
-            .default_service(web::to(answer))
-    })
-    .client_request_timeout(SLOWEST_HEAD)
-    .tcp_nodelay(true)
-    // A client that has closed its side is gone; nothing is fetched for it any more.
-    .h1_allow_half_closed(false)
-    .shutdown_timeout(LAST_TRANSFERS_SECONDS)
-    .disable_signals()
-    .shutdown_signal(shutdown);
-    let server = match tls {
-        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
-        None => server.listen(listener)?,
-    };
-    tracing::info!(%address, registry = %settings.registry.url, "the store serves");
-    Ok(server.run())
+
+    /// Opens the store and gives a server that, once awaited, serves until `shutdown` is ready; transfers under way then
+    /// have [some seconds](LAST_TRANSFERS_SECONDS) to end.
+    ///
+    /// Blocks while the store's file is read and checked. The server keeps the store open until it has ended.
+    pub fn serve(
+        self,
+        listener: TcpListener,
+        tls: Option<rustls::ServerConfig>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Server, GatewayError> {
+        let Self { upstream, registry, store, limits } = self;
+        let upstream = Arc::new(upstream);
+        let address = listener.local_addr()?;
+        // That this is meant was asked when the configuration was read.
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "everyone who reaches this address may add signatures to images");
+        }
+        let store: Arc<dyn SignatureStore> = Arc::new(RedbStore::open(&store, limits)?);
+        let server = HttpServer::new(move || {
+            // A worker that can't make clients of its own uses the ones that were made first.
+            let registry = upstream.registry(registry.public().clone()).unwrap_or_else(|_| registry.clone());
+            App::new()
+                .app_data(web::Data::new(registry))
+                .app_data(web::Data::from(Arc::clone(&store)))
+                .default_service(web::to(answer))
+        })
+        .max_connections(CONNECTIONS_OF_A_WORKER)
+        .client_request_timeout(SLOWEST_HEAD)
+        .tcp_nodelay(true)
+        // A client that has closed its side is gone; nothing is fetched for it any more.
+        .h1_allow_half_closed(false)
+        .shutdown_timeout(LAST_TRANSFERS_SECONDS)
+        .disable_signals()
+        .shutdown_signal(shutdown);
+        // Whoever stops reading is not waited for: the system ends a connection on which nothing could be sent for so long.
+        // Connections inherit it from their listener.
+        #[cfg(target_os = "linux")]
+        socket2::SockRef::from(&listener).set_tcp_user_timeout(Some(proxy::STANDSTILL))?;
+        let server = match tls {
+            Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+            None => server.listen(listener)?,
+        };
+        Ok(server.run())
+    }
 }
 
 async fn answer(
@@ -111,11 +112,9 @@ async fn answer(
     store: web::Data<dyn SignatureStore>,
 ) -> HttpResponse {
     match route(request.uri().path()) {
-        Ok(Route::Registry { ping, manifest_of }) => {
-            proxy::pass(&registry, &request, payload, Passage { ping, manifest_of }).await
-        }
+        Ok(Route::Registry { ping }) => proxy::pass(&registry, &request, payload, ping).await,
         Ok(Route::Signatures(image)) => extension::answer(&**store, &registry, &request, payload, &image).await,
-        Ok(Route::Health) => match store.health() {
+        Ok(Route::Health) => match store.health().await {
             Ok(()) => HttpResponse::Ok().body("ok\n"),
             Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
         },

@@ -9,7 +9,10 @@ use super::{
     answer::Refused,
     store::{SignatureName, StoredSignature},
 };
-use crate::{image::Digest, signature};
+use crate::{
+    image::Digest,
+    signature::{self, Claim},
+};
 
 /// The longest message that is taken. Real ones have less than 4 KiB, whatever the key.
 const LARGEST_CONTENT: usize = 64 << 10;
@@ -31,9 +34,17 @@ struct Document {
     content: String,
 }
 
+/// What someone wants stored, checked.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) signature: StoredSignature,
+    /// The keys that it names.
+    pub(super) issuers: Vec<Box<str>>,
+}
+
 /// Checks a PUT's body: all that can be said without asking anyone. That its keys are trusted is not among it, for the
 /// store has no policy; who reads signatures verifies them.
-pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<StoredSignature, Refused> {
+pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, Refused> {
     let document: Document = serde_json::from_slice(body)
         .map_err(|error| Refused::signature(format!("the body is not the JSON of a signature: {error}")))?;
     let versions = [document.schema_version, document.version];
@@ -57,10 +68,11 @@ pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<StoredSignature, Ref
     if content.len() > LARGEST_CONTENT {
         return Err(Refused::too_large(format!("a signature has at most {LARGEST_CONTENT} bytes")));
     }
-    let payload = signature::claimed_payload(&content)
+    let Claim { payload, issuers } = signature::claim(&content)
         .map_err(|error| Refused::signature(format!("content is not a signature: {error}")))?;
     if payload.digest != *digest {
         return Err(Refused::signature("the signed payload names another digest"));
     }
-    Ok(StoredSignature { name, content: Arc::from(content) })
+    let issuers = issuers.into_iter().map(|issuer| issuer.0).collect();
+    Ok(Submission { signature: StoredSignature { name, content: Arc::from(content) }, issuers })
 }

@@ -1,14 +1,20 @@
 //! The registry behind the gateway.
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix_web::http::{StatusCode, header::HeaderValue};
 use moka::future::Cache;
-use reqwest::{Client, Method, header, redirect};
+use reqwest::{
+    Client, Method,
+    header::{self, HeaderMap},
+    redirect,
+};
 use url::Url;
 
 use super::{answer::Refused, store::ImageId};
 use crate::configuration::Upstream;
+use crate::operations::RequestKind;
+use crate::registry::{self, Ask, Budget, Failure, HostSet, Peer, SetupError, Transport};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -19,72 +25,31 @@ const LOOK: Duration = Duration::from_secs(20);
 const PUBLIC_FOR: Duration = Duration::from_mins(1);
 /// How many images that everyone may pull are remembered.
 const PUBLIC_IMAGES: u64 = 100_000;
-/// CA files are longer than this only by mistake.
-const LARGEST_CA_FILE: u64 = 4 << 20;
 
 /// All that a signature can belong to; without these in `Accept`, old registries convert what they have.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v1+prettyjws";
 
-/// Why the registry's address or CA can't be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum UpstreamError {
-    /// Not a URL of a registry.
-    #[error(
-        "gateway.registry.url must be http://host[:port] or https://host[:port], without credentials, query and fragment: {0}"
-    )]
-    Url(String),
-    /// The CA file can't be read.
-    #[error("gateway.registry.caFile {}: {source}", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The CA file has no certificate in it, or TLS can't be set up with it.
-    #[error("gateway.registry.caFile: a PEM file with CA certificates is expected: {0}")]
-    Ca(reqwest::Error),
-    /// TLS can't be set up.
-    #[error("the connection to the registry can't be set up: {0}")]
-    Client(reqwest::Error),
-}
-
 /// The registry's address, and what its certificate is verified with; checked.
-#[derive(Clone)]
 pub(super) struct Settings {
     url: Url,
-    ca: Vec<reqwest::Certificate>,
+    upstream: registry::Upstream,
 }
 
 impl Settings {
-    pub(super) fn new(upstream: &Upstream) -> Result<Self, UpstreamError> {
-        let url = upstream.url.clone();
-        let good = matches!(url.scheme(), "http" | "https")
-            && url.has_host()
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none();
-        if !good {
-            // Not the whole: credentials may stand in it.
-            return Err(UpstreamError::Url(format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default())));
-        }
-        let ca = match &upstream.ca_file {
-            Some(path) => {
-                let pem = read_bounded(path).map_err(|source| UpstreamError::CaFile { path: path.clone(), source })?;
-                reqwest::Certificate::from_pem_bundle(&pem).map_err(UpstreamError::Ca)?
-            }
-            None => Vec::new(),
-        };
-        Ok(Self { url, ca })
+    pub(super) fn new(settings: &Upstream) -> Result<Self, SetupError> {
+        let Upstream { url, ca_file } = settings;
+        let upstream = registry::Upstream::new("gateway.registry.caFile", ca_file.as_deref())?;
+        Ok(Self { url: url.clone(), upstream })
     }
 
-    /// A client. One drives its connections on the runtime that uses it first, so each worker has its own.
-    pub(super) fn client(&self) -> Result<Client, UpstreamError> {
-        let builder = Client::builder()
+    /// The registry for one worker: connections are driven on the runtime that uses them first.
+    pub(super) fn registry(&self, public: PublicImages) -> Result<Registry, SetupError> {
+        let mut tls = self.upstream.tls();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
             // What redirects lead to is the client's to fetch, with or without its credentials.
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
@@ -93,21 +58,26 @@ impl Settings {
             .http1_only()
             .tcp_nodelay(true)
             .connect_timeout(CONNECT)
-            .pool_idle_timeout(Duration::from_secs(30));
-        let builder = if self.url.scheme() == "http" {
-            // Nothing to verify: a system without CA certificates is no obstacle.
-            builder.tls_certs_only([])
-        } else {
-            builder.tls_certs_merge(self.ca.iter().cloned())
-        };
-        builder.build().map_err(UpstreamError::Client)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build()?;
+        let mut named = HostSet::default();
+        named.add_url(&self.url);
+        let name = self.url.host_str().unwrap_or_default().into();
+        let peer = Peer { registry: name, settings: Arc::new(self.upstream.settings()?), named: true };
+        let transport = Transport::new(named, Arc::new(|_: &str| false), 0, Arc::default());
+        Ok(Registry { url: self.url.clone(), client, peer, transport: Arc::new(transport), public })
     }
 }
 
 /// The registry, as one worker sees it.
+#[derive(Clone)]
 pub(super) struct Registry {
     url: Url,
+    /// For what passes through.
     client: Client,
+    /// For this program's own questions.
+    peer: Peer,
+    transport: Arc<Transport>,
     public: PublicImages,
 }
 
@@ -133,66 +103,101 @@ pub(super) enum Pull {
 }
 
 impl Registry {
-    pub(super) fn new(settings: &Settings, client: Client, public: PublicImages) -> Self {
-        Self { url: settings.url.clone(), client, public }
-    }
-
-    /// Its address.
-    pub(super) fn url(&self) -> &Url {
-        &self.url
-    }
-
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
+    /// Images that everyone may pull.
+    pub(super) fn public(&self) -> &PublicImages {
+        &self.public
+    }
+
     /// The registry's URL of a raw path and query, neither touched. Nothing: they mean something else in a URL.
     pub(super) fn url_of(&self, path_and_query: &str) -> Option<Url> {
-        let base = self.url.as_str().trim_end_matches('/');
-        let raw = format!("{base}{path_and_query}");
-        let url = Url::parse(&raw).ok()?;
+        // A registry's address has no path of its own; the configuration takes none.
+        let url = Url::parse(&format!("{}{path_and_query}", self.url.origin().ascii_serialization())).ok()?;
         let path = path_and_query.split(['?', '#']).next()?;
-        let same = url.path() == format!("{}{path}", self.url.path().trim_end_matches('/')) && url.fragment().is_none();
-        same.then_some(url)
+        (url.path() == path && url.fragment().is_none()).then_some(url)
     }
 
-    /// Someone pulled this image without credentials.
-    pub(super) async fn is_public(&self, image: ImageId) {
-        self.public.insert(image, ()).await;
-    }
-
-    /// Asks whether a caller with these `Authorization` fields may pull the image. What the registry says to credentials
-    /// is not kept: they may be withdrawn.
-    pub(super) async fn may_pull(&self, image: &ImageId, authorization: &[HeaderValue]) -> Pull {
+    /// Whether a caller with this `Authorization` may pull the image; that everyone may is remembered.
+    pub(super) async fn may_pull(&self, image: &ImageId, authorization: Option<&HeaderValue>) -> Pull {
         if self.public.get(image).await.is_some() {
             return Pull::Yes;
         }
+        self.may_pull_now(image, authorization).await
+    }
+
+    /// The same, asked of the registry in any case: the image may be gone.
+    ///
+    /// That everyone may pull an image is learned here alone, from an answer to a request that this program made, without
+    /// anything of the caller's. In what passes through there are paths that the registry reads in another way, and
+    /// credentials of kinds that nobody knows here (cookies, header fields, queries). What the registry says to credentials
+    /// is not kept: they may be withdrawn.
+    ///
+    /// Some registries redirect such a question, too. That is followed, to another host without the caller's credentials, and
+    /// only at a public address.
+    pub(super) async fn may_pull_now(&self, image: &ImageId, authorization: Option<&HeaderValue>) -> Pull {
         let path = format!("/v2/{}/manifests/{}", image.repository.as_str(), image.digest);
         let Some(url) = self.url_of(&path) else { return Pull::Unknown };
-        let mut request = self.client.request(Method::HEAD, url).header(header::ACCEPT, MANIFEST_TYPES).timeout(LOOK);
-        for value in authorization {
-            request = request.header(header::AUTHORIZATION, value.as_bytes());
-        }
-        let answer = match request.send().await {
+        let authorization = match authorization.map(|value| header::HeaderValue::from_bytes(value.as_bytes())) {
+            None => None,
+            Some(Ok(mut value)) => {
+                value.set_sensitive(true);
+                Some(value)
+            }
+            Some(Err(_)) => {
+                let refused = Refused::bad_request("the field Authorization has characters in it that it can't have");
+                return Pull::No(refused, Vec::new());
+            }
+        };
+        let anonymous = authorization.is_none();
+        let ask = Ask {
+            peer: &self.peer,
+            url: &url,
+            method: Method::HEAD,
+            kind: RequestKind::Manifest,
+            headers: HeaderMap::from_iter([(header::ACCEPT, header::HeaderValue::from_static(MANIFEST_TYPES))]),
+            authorization,
+            content: None,
+            repeat: false,
+            limit: 0,
+            longest_wait: Duration::ZERO,
+            budget: Budget::of(LOOK),
+        };
+        let answer = match self.transport.ask_once(&ask).await {
+            // The registry had closed a connection that was kept; or it will be so again.
+            Err(Failure::Lost) => self.transport.ask_once(&ask).await,
+            answer => answer,
+        };
+        let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the registry can't be asked for a manifest");
-                return Pull::Undecided(failure(&error), None);
+            Err(failure) => {
+                let refused = match failure {
+                    Failure::Unavailable(_) | Failure::Unresolved => Refused::unavailable(),
+                    Failure::TimedOut => Refused::timed_out(),
+                    Failure::Lost | Failure::NotPublic | Failure::Misbehaved(_) => Refused::bad_gateway(),
+                };
+                tracing::warn!(error = %ask.failed(failure), "the registry can't be asked for a manifest");
+                return Pull::Undecided(refused, None);
             }
         };
         let copied = |name| -> Vec<HeaderValue> {
-            let values = answer.headers().get_all(name).iter();
+            let values = answer.headers.get_all(name).iter();
             values.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()).collect()
         };
-        match StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY) {
+        match StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY) {
             StatusCode::OK => {
-                if authorization.is_empty() {
-                    self.is_public(image.clone()).await;
+                if anonymous {
+                    self.public.insert(image.clone(), ()).await;
                 }
                 Pull::Yes
             }
             StatusCode::NOT_FOUND => Pull::Unknown,
-            StatusCode::UNAUTHORIZED => Pull::No(Refused::unauthorized(), copied(header::WWW_AUTHENTICATE)),
+            // Where it redirects to, nobody is to log in.
+            StatusCode::UNAUTHORIZED if !answer.elsewhere => {
+                Pull::No(Refused::unauthorized(), copied(header::WWW_AUTHENTICATE))
+            }
             StatusCode::FORBIDDEN => Pull::No(Refused::denied(), Vec::new()),
             StatusCode::TOO_MANY_REQUESTS => {
                 Pull::Undecided(Refused::too_many_requests(), copied(header::RETRY_AFTER).pop())
@@ -220,43 +225,21 @@ pub(super) fn failure(error: &reqwest::Error) -> Refused {
     }
 }
 
-fn read_bounded(path: &std::path::Path) -> io::Result<Vec<u8>> {
-    use io::Read;
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LARGEST_CA_FILE).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn registry(url: &str) -> Result<Registry, UpstreamError> {
-        let settings = Settings::new(&Upstream { url: url.parse().unwrap(), ca_file: None })?;
-        Ok(Registry::new(&settings, settings.client()?, public_images()))
-    }
-
     #[test]
     fn paths_and_queries_stay_as_they_were_sent() {
-        for (base, expected) in [("http://r:5000", "http://r:5000"), ("http://r/prefix/", "http://r/prefix")] {
-            let registry = registry(base).unwrap();
-            for path in
-                ["/v2/", "/v2/a/blobs/sha256%3A00?x=%2F%20&y=a+b&_state=A%3D", "/v2/a//b", "/v2/?", "/v2/a~b?n=1&n=2"]
-            {
-                assert_eq!(registry.url_of(path).unwrap().as_str(), format!("{expected}{path}"));
-            }
-            for path in ["/v2/../x", "/v2/%2e%2e/x", "/v2/a\\..\\x", "/v2/#/x"] {
-                assert!(registry.url_of(path).is_none(), "{path}");
-            }
+        let settings = Settings::new(&Upstream { url: "http://r:5000".parse().unwrap(), ca_file: None }).unwrap();
+        let registry = settings.registry(public_images()).unwrap();
+        for path in
+            ["/v2/", "/v2/a/blobs/sha256%3A00?x=%2F%20&y=a+b&_state=A%3D", "/v2/a//b", "/v2/?", "/v2/a~b?n=1&n=2"]
+        {
+            assert_eq!(registry.url_of(path).unwrap().as_str(), format!("http://r:5000{path}"));
         }
-    }
-
-    #[test]
-    fn a_registrys_address_has_no_secrets_in_it() {
-        let error = registry("https://robot:secret@r.example.com/").err().unwrap().to_string();
-        assert!(error.ends_with("https://r.example.com") && !error.contains("secret"), "{error}");
-        for url in ["ftp://r/", "http://r/?x", "http://r/#x"] {
-            assert!(registry(url).is_err(), "{url}");
+        for path in ["/v2/../x", "/v2/%2e%2e/x", "/v2/a\\..\\x", "/v2/#/x"] {
+            assert!(registry.url_of(path).is_none(), "{path}");
         }
     }
 }

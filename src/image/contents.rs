@@ -3,10 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::digest::Digest;
-use super::manifest::{Array, Manifest, ManifestError, Object, json, malformed, present, string};
-
-/// The most layers of one image. Docker's own limit is 127.
-const MOST_LAYERS: usize = 1024;
+use super::manifest::{Array, MOST_ENTRIES, Manifest, ManifestError, Object, json, malformed, present, string};
 
 /// Something that a manifest names (OCI image specification, "Content Descriptors").
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,11 +34,12 @@ impl Contents {
         let top: Object<'_> = serde_json::from_slice(body).map_err(|error| json(&error))?;
         let list = |name: &str| {
             let value = top.get(name)?.ok_or_else(|| malformed("a list is missing"))?;
-            let Array(entries) = serde_json::from_str(value.get()).map_err(|_| malformed("a list is expected"))?;
-            if entries.len() > MOST_LAYERS {
-                return Err(malformed("there are more than 1,024 layers"));
+            let Array { first, found } =
+                serde_json::from_str(value.get()).map_err(|_| malformed("a list is expected"))?;
+            if found > first.len() {
+                return Err(ManifestError::Malformed(format!("it has {found} layers, more than {MOST_ENTRIES}")));
             }
-            entries.into_iter().map(part).collect::<Result<Vec<_>, _>>()
+            first.into_iter().map(part).collect::<Result<Vec<_>, _>>()
         };
         match manifest {
             Manifest::Index(_) => list("manifests").map(Self::Index),
@@ -114,7 +112,7 @@ mod tests {
         ] {
             assert!(Contents::parse(Some(OCI), image(&bad).as_bytes()).is_err(), "{bad}");
         }
-        let many = vec![format!(r#"{{"digest":"{layer}","size":1}}"#); MOST_LAYERS + 1].join(",");
+        let many = vec![format!(r#"{{"digest":"{layer}","size":1}}"#); MOST_ENTRIES + 1].join(",");
         assert!(Contents::parse(Some(OCI), image(&many).as_bytes()).is_err());
     }
 }

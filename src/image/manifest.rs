@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, MapAccess, SeqAccess, Visitor},
+    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -18,6 +18,12 @@ use super::digest::Digest;
 /// The most entries of an index. The largest of Docker's official images have about 30, attestations included; each may
 /// have to be asked for.
 pub const MOST_ENTRIES: usize = 256;
+
+/// The most members of an object that is looked into. OCI's image specification knows seven for a manifest and eight for an
+/// index's entry; what tools add are annotations, which stand in an object of their own.
+const MOST_MEMBERS: usize = 128;
+/// The longest name of a member, in bytes.
+const LONGEST_NAME: usize = 256;
 
 /// Images that an index of another kind never has: what `os` and `architecture` of an attestation say.
 const UNKNOWN: &str = "unknown/unknown";
@@ -71,12 +77,6 @@ pub enum ManifestError {
         /// Entries there.
         found: usize,
         /// Entries allowed.
-        limit: usize,
-    },
-    /// Indexes in indexes in indexes ...
-    #[error("indexes stand in indexes, deeper than the limit of {limit}")]
-    TooDeep {
-        /// Indexes allowed, one in the other.
         limit: usize,
     },
 }
@@ -178,11 +178,17 @@ impl Manifest {
 
 /// Reads the entries of an index.
 fn index(entries: &RawValue) -> Result<Manifest, ManifestError> {
-    let Array(entries) = serde_json::from_str(entries.get()).map_err(|_| malformed("manifests is not an array"))?;
-    if entries.len() > MOST_ENTRIES {
-        return Err(ManifestError::TooManyEntries { found: entries.len(), limit: MOST_ENTRIES });
+    let Array { first: entries, found } =
+        serde_json::from_str(entries.get()).map_err(|_| malformed("manifests is not an array"))?;
+    if found > MOST_ENTRIES {
+        return Err(ManifestError::TooManyEntries { found, limit: MOST_ENTRIES });
     }
-    entries.into_iter().map(descriptor).collect::<Result<_, _>>().map(Manifest::Index)
+    // As large as it has to be: it may be kept for long.
+    let mut descriptors = Vec::with_capacity(entries.len());
+    for entry in entries {
+        descriptors.push(descriptor(entry)?);
+    }
+    Ok(Manifest::Index(descriptors))
 }
 
 fn descriptor(entry: &RawValue) -> Result<Descriptor, ManifestError> {
@@ -225,6 +231,7 @@ fn platform(value: &RawValue) -> Result<Option<String>, ManifestError> {
             text.push_str(&part);
         }
     }
+    text.shrink_to_fit();
     Ok((text != "/").then_some(text))
 }
 
@@ -249,12 +256,21 @@ pub(super) fn json(error: &serde_json::Error) -> ManifestError {
         Category::Syntax => {
             ManifestError::Malformed(format!("not JSON (line {}, column {})", error.line(), error.column()))
         }
-        Category::Data => malformed("not the JSON object that is expected, or one with a member twice"),
+        Category::Data => {
+            malformed("not the JSON object that is expected, or one with a member twice or too many members")
+        }
     }
 }
 
 /// A JSON object no two members of which are the same to Go; values unread.
-pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(super) struct Object<'a>(Vec<Member<'a>>);
+
+struct Member<'a> {
+    name: Cow<'a, str>,
+    /// The name as Go compares it.
+    folded: String,
+    value: &'a RawValue,
+}
 
 impl<'a> Object<'a> {
     /// The member of this name.
@@ -263,8 +279,8 @@ impl<'a> Object<'a> {
     /// It is there in another spelling, which Go would take for it, and others would not.
     pub(super) fn get(&self, name: &str) -> Result<Option<&'a RawValue>, ManifestError> {
         let folded = fold(name);
-        match self.0.iter().find(|(key, _)| fold(key) == folded) {
-            Some((key, value)) if key == name => Ok(Some(value)),
+        match self.0.iter().find(|member| member.folded == folded) {
+            Some(member) if member.name == name => Ok(Some(member.value)),
             Some(_) => Err(ManifestError::Malformed(format!("the member {name} is there in another spelling"))),
             None => Ok(None),
         }
@@ -287,13 +303,17 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut seen = std::collections::HashSet::new();
-                let mut members = Vec::new();
-                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    if !seen.insert(fold(&key)) {
+                let mut members = Vec::<Member<'de>>::new();
+                while let Some(Text(name)) = map.next_key()? {
+                    // A body may have hundreds of thousands of members; what they are is decided before all are read.
+                    if members.len() == MOST_MEMBERS || name.len() > LONGEST_NAME {
+                        return Err(A::Error::custom("too many members"));
+                    }
+                    let folded = fold(&name);
+                    if members.iter().any(|member| member.folded == folded) {
                         return Err(A::Error::custom("a member twice"));
                     }
-                    members.push((key, value));
+                    members.push(Member { name, folded, value: map.next_value()? });
                 }
                 Ok(Object(members))
             }
@@ -307,7 +327,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A JSON array, values unread.
-pub(super) struct Array<'a>(pub(super) Vec<&'a RawValue>);
+pub(super) struct Array<'a> {
+    /// As many as an index may have.
+    pub(super) first: Vec<&'a RawValue>,
+    /// How many there are.
+    pub(super) found: usize,
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Array<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -320,18 +345,24 @@ impl<'de: 'a, 'a> Deserialize<'de> for Array<'a> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = seq.next_element()? {
-                    elements.push(element);
+                let mut first = Vec::new();
+                while first.len() < MOST_ENTRIES {
+                    let Some(element) = seq.next_element()? else { break };
+                    first.push(element);
                 }
-                Ok(Array(elements))
+                let mut found = first.len();
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    found += 1;
+                }
+                Ok(Array { first, found })
             }
         }
         deserializer.deserialize_seq(Elements)
     }
 }
 
-/// The one annotation that matters. Annotations are a map, so their names are told apart by case.
+/// The one annotation that matters. Annotations are a map, so their names are told apart by case. There may be any number:
+/// none but this one is kept.
 struct Annotations(Option<String>);
 
 impl<'de> Deserialize<'de> for Annotations {
@@ -505,6 +536,22 @@ mod tests {
         let error = parse(None, &index_of(&many.join(","))).unwrap_err();
         assert_eq!(error, ManifestError::TooManyEntries { found: MOST_ENTRIES + 1, limit: MOST_ENTRIES });
         assert!(parse(None, &index_of(&many[1..].join(","))).is_ok());
+    }
+
+    #[test]
+    fn an_object_has_few_members_with_short_names_but_any_number_of_annotations() {
+        let members = |count: usize| (0..count).map(|number| format!(r#""x{number}":0,"#)).collect::<Vec<_>>().concat();
+        let image = |extra: &str| parse(None, &image(None).replace("\"config\"", &format!("{extra}\"config\"")));
+        // schemaVersion, config and layers are there anyway.
+        assert_eq!(image(&members(MOST_MEMBERS - 3)), Ok(Manifest::Image));
+        assert!(matches!(image(&members(MOST_MEMBERS - 2)), Err(ManifestError::Malformed(_))));
+        assert_eq!(image(&format!("\"{}\":0,", "x".repeat(LONGEST_NAME))), Ok(Manifest::Image));
+        assert!(image(&format!("\"{}\":0,", "x".repeat(LONGEST_NAME + 1))).is_err());
+        // What follows is not even read.
+        let cut = format!("{{{}", members(MOST_MEMBERS + 1));
+        assert!(parse(None, &cut).unwrap_err().to_string().contains("too many members"));
+        let annotations = (0..1000).map(|number| format!(r#""x{number}":"y""#)).collect::<Vec<_>>().join(",");
+        assert!(entry(&format!(r#","annotations":{{{annotations}}}"#)).is_ok());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 use std::{fmt, net::Ipv6Addr, sync::Arc};
 
+use url::Url;
+
 use super::digest::{Digest, DigestError};
 
 /// Docker Hub's canonical host.
@@ -109,12 +111,20 @@ impl Repository {
         Ok(Self { name: name.into(), host_length })
     }
 
+    /// The repository `path` on a URL's server. Nothing where no reference can name that server: its host is none that a
+    /// reference can have, or would become another one (Docker Hub's aliases).
+    pub(crate) fn at(server: &Url, path: &str) -> Option<Self> {
+        let host = host_of(server)?;
+        let repository = Self::parse(&format!("{host}/{path}")).ok()?;
+        (repository.host() == host).then_some(repository)
+    }
+
     /// `host[:port]/path`.
     pub fn as_str(&self) -> &str {
         &self.name
     }
 
-    /// `host[:port]`, lower case, without `:443`.
+    /// `host[:port]`, lower case, without `:443`, but for a single label: `registry/x` would be on Docker Hub.
     pub fn host(&self) -> &str {
         &self.name[..self.host_length]
     }
@@ -180,6 +190,12 @@ impl Reference {
         Self { repository, tag, digest }
     }
 
+    /// Whether the text says itself which registry it means, so that every reader takes it for the same. Else CRI-O and
+    /// podman look through `unqualified-search-registries` (containers-registries.conf(5)); this is how they tell.
+    pub fn names_registry(text: &str) -> bool {
+        text.split_once('/').is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost")
+    }
+
     /// The repository.
     pub fn repository(&self) -> &Repository {
         &self.repository
@@ -202,22 +218,41 @@ impl Reference {
     }
 }
 
-/// Splits a name as Docker does: the part before the first slash is a host if it has a dot or colon, is `localhost`, or
-/// has an upper-case letter (which no path may have).
+/// Splits a name as Docker does: the part before the first slash is a host if it looks like one, or has an upper-case letter
+/// (which no path may have).
 fn split_host(name: &str) -> (Option<&str>, &str) {
     match name.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first.eq_ignore_ascii_case("localhost")
-                || first.bytes().any(|byte| byte.is_ascii_uppercase()) =>
-        {
+        Some((first, rest)) if looks_like_host(first) || first.bytes().any(|byte| byte.is_ascii_uppercase()) => {
             (Some(first), rest)
         }
         _ => (None, name),
     }
 }
 
-/// Checks `host[:port]` and makes it canonical: lower case, no `:443`, Docker Hub's one name, IPv6 in its shortest form.
+/// Whether what stands before the first slash of a name is a host and not a namespace on Docker Hub, whatever its case: it
+/// has a dot or a colon, or is `localhost`.
+pub(super) fn looks_like_host(text: &str) -> bool {
+    text.contains(['.', ':']) || text.eq_ignore_ascii_case("localhost")
+}
+
+/// The host without a port that says nothing, if it is still one when it is read again: `registry/x` would be on Docker Hub.
+fn on_https_port(host: String) -> String {
+    if looks_like_host(&host) { host } else { format!("{host}:443") }
+}
+
+/// `host[:port]` of a URL as references have it. Nothing for plain HTTP on HTTPS's port, which no reference can tell from
+/// HTTPS.
+pub(crate) fn host_of(url: &Url) -> Option<String> {
+    let host = url.host_str()?.to_ascii_lowercase();
+    match (url.scheme(), url.port_or_known_default()?) {
+        ("https", 443) => Some(on_https_port(host)),
+        (_, 443) => None,
+        (_, port) => Some(format!("{host}:{port}")),
+    }
+}
+
+/// Checks `host[:port]` and makes it canonical: lower case, `:443` only behind a single label, Docker Hub's one name, IPv6
+/// in its shortest form.
 pub(crate) fn canonical_host(text: &str) -> Result<String, ReferenceError> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -228,7 +263,10 @@ pub(crate) fn canonical_host(text: &str) -> Result<String, ReferenceError> {
                 None if after.is_empty() => None,
                 None => return Err(ReferenceError::Host),
             };
-            (format!("[{address}]"), port)
+            // Not as `::ffff:1.2.3.4`, which is no host for Docker.
+            let [.., high, low] = address.segments();
+            let text = address.to_ipv4_mapped().map(|_| format!("[::ffff:{high:x}:{low:x}]"));
+            (text.unwrap_or_else(|| format!("[{address}]")), port)
         }
         None => match text.split_once(':') {
             Some((host, port)) => (domain(host)?, Some(port)),
@@ -244,13 +282,13 @@ pub(crate) fn canonical_host(text: &str) -> Result<String, ReferenceError> {
     };
     Ok(match port {
         None | Some(443) if DOCKER_HUB_ALIASES.contains(&host.as_str()) => DOCKER_HUB.to_owned(),
-        None | Some(443) => host,
+        None | Some(443) => on_https_port(host),
         Some(port) => format!("{host}:{port}"),
     })
 }
 
 /// Checks a DNS name or IPv4 address, and makes it lower case.
-fn domain(text: &str) -> Result<String, ReferenceError> {
+pub(super) fn domain(text: &str) -> Result<String, ReferenceError> {
     let label = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -349,9 +387,18 @@ mod tests {
             ("LOCALHOST/x", "localhost/x:latest"),
             ("[2001:DB8:0::1]:5000/x", "[2001:db8::1]:5000/x:latest"),
             ("[::1]:443/x", "[::1]/x:latest"),
+            ("[::FFFF:10.0.0.1]/x", "[::ffff:a00:1]/x:latest"),
             ("10.0.0.1/x", "10.0.0.1/x:latest"),
+            ("localhost:443/x", "localhost/x:latest"),
+            // Without its port, a single label would be read again as a namespace on Docker Hub.
+            ("registry:443/team/app:1", "registry:443/team/app:1"),
+            ("registry:0443/team/app:1", "registry:443/team/app:1"),
+            ("REGISTRY/team/app:1", "registry:443/team/app:1"),
+            ("Registry:443/app", "registry:443/app:latest"),
+            ("registry:5000/app", "registry:5000/app:latest"),
         ] {
             assert_eq!(canonical(text), expected);
+            assert_eq!(canonical(expected), expected);
         }
         assert_eq!(canonical(&format!("nginx@{DIGEST}")), format!("docker.io/library/nginx@{DIGEST}"));
         assert_eq!(canonical(&format!("nginx:1@{DIGEST}")), format!("docker.io/library/nginx:1@{DIGEST}"));
@@ -390,9 +437,42 @@ mod tests {
         assert_eq!(canonical("example.com/a---b__c.d_e"), "example.com/a---b__c.d_e:latest");
     }
 
+    #[test]
+    fn a_server_is_the_one_that_references_name() {
+        let at = |url: &str| Repository::at(&Url::parse(url).unwrap(), "acme/web").map(|found| found.to_string());
+        for (url, expected) in [
+            ("https://R.example.com/x", "r.example.com/acme/web"),
+            ("https://r.example.com:443", "r.example.com/acme/web"),
+            ("https://r.example.com:5000", "r.example.com:5000/acme/web"),
+            ("http://r.example.com", "r.example.com:80/acme/web"),
+            ("https://signatures", "signatures:443/acme/web"),
+            ("https://signatures:5000", "signatures:5000/acme/web"),
+            ("http://signatures", "signatures:80/acme/web"),
+            ("https://[::1]", "[::1]/acme/web"),
+            ("https://localhost", "localhost/acme/web"),
+        ] {
+            assert_eq!(at(url).as_deref(), Some(expected), "{url}");
+            assert_eq!(Repository::parse(expected).unwrap().as_str(), expected);
+        }
+        let long = format!("https://{}.example.com/", "a".repeat(250));
+        for url in [
+            "https://r_1.example.com/",
+            "https://r.example.com./",
+            "https://registry-1.docker.io/",
+            "http://r.example.com:443/",
+            "http://signatures:443/",
+            "file:///x",
+            &long,
+        ] {
+            assert_eq!(at(url), None, "{url}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn parsing_never_panics_and_canonical_text_stays_as_it_is(text in "\\PC{0,80}|[a-zA-Z0-9./:@_-]{0,80}") {
+        fn parsing_never_panics_and_canonical_text_stays_as_it_is(
+            text in "\\PC{0,80}|[a-zA-Z0-9./:@_-]{0,80}|[a-zA-Z]{1,3}(\\.[a-zA-Z])?(:0?443|:80)?/[a-z]{1,3}(/[a-z])?(:1)?",
+        ) {
             if let Ok(reference) = Reference::parse(&text) {
                 let canonical = reference.to_string();
                 prop_assert_eq!(&Reference::parse(&canonical).unwrap(), &reference);

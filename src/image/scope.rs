@@ -4,7 +4,9 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     digest::{Digest, DigestError},
-    reference::{DOCKER_HUB, Reference, ReferenceError, Repository, Tag, canonical_host, check_path},
+    reference::{
+        DOCKER_HUB, Reference, ReferenceError, Repository, Tag, canonical_host, check_path, domain, looks_like_host,
+    },
 };
 
 /// What a rule covers. The derived order is only for printing; which scope wins is [`ScopeMap::get`]'s business.
@@ -35,7 +37,7 @@ pub enum ScopeError {
     /// The first component can't be a host, so no image would ever match.
     #[error("a scope begins with a registry's host; {suggestion:?} may be meant")]
     NoHost {
-        /// The scope on Docker Hub that the text would name if it were an image.
+        /// The scope that the text would name if it were an image: most often on Docker Hub.
         suggestion: String,
     },
     /// A tag: scopes of policy files have none.
@@ -58,9 +60,12 @@ impl From<DigestError> for ScopeError {
 impl Scope {
     /// Parses a scope as policy files and the configuration have it, and makes it canonical.
     pub fn parse(text: &str) -> Result<Self, ScopeError> {
-        match Self::parse_with_tag(text)? {
-            Self::Tag(..) => Err(ScopeError::HasTag),
-            scope => Ok(scope),
+        match Self::parse_with_tag(text) {
+            Ok(Self::Tag(..)) => Err(ScopeError::HasTag),
+            Err(ScopeError::NoHost { suggestion }) => {
+                Err(ScopeError::NoHost { suggestion: without_tag(&suggestion).unwrap_or(suggestion) })
+            }
+            result => result,
         }
     }
 
@@ -72,11 +77,12 @@ impl Scope {
         if text == "*" {
             return Ok(Self::Everything);
         }
-        if let Some(domain) = text.strip_prefix("*.") {
-            if domain.contains(['*', '/', ':', '[']) {
+        if let Some(below) = text.strip_prefix("*.") {
+            if below.contains(['*', '/', ':', '[']) {
                 return Err(ScopeError::Star);
             }
-            return Ok(Self::Subdomains(canonical_host(domain)?.into()));
+            // A domain is no host: `*.internal` has no port, and no other name for it.
+            return Ok(Self::Subdomains(domain(below)?.into()));
         }
         if text.contains('*') {
             return Err(ScopeError::Star);
@@ -85,6 +91,9 @@ impl Scope {
             return Err(ScopeError::TrailingSlash);
         }
         let Some((host, rest)) = text.split_once('/') else {
+            if let Some(image) = short_name(text) {
+                return Err(ScopeError::NoHost { suggestion: image });
+            }
             return Ok(Self::Prefix(host_of_scope(text, text)?.into()));
         };
         let host = host_of_scope(host, text)?;
@@ -104,12 +113,43 @@ impl Scope {
 
 /// Checks the host of a scope: one that an image reference could have.
 fn host_of_scope(host: &str, scope: &str) -> Result<String, ScopeError> {
-    if host.contains(['.', ':']) || host.eq_ignore_ascii_case("localhost") {
+    if looks_like_host(host) {
         return Ok(canonical_host(host)?);
+    }
+    // In an image, an upper-case letter makes it a host.
+    let upper = host.bytes().any(|byte| byte.is_ascii_uppercase());
+    if let Some(rest) = scope.strip_prefix(host).filter(|rest| upper && !rest.is_empty()) {
+        return Err(ScopeError::NoHost { suggestion: format!("{}{rest}", canonical_host(host)?) });
     }
     let path = scope.to_ascii_lowercase();
     let library = if path.contains('/') { "" } else { "library/" };
-    Err(ScopeError::NoHost { suggestion: format!("{DOCKER_HUB}/{library}{path}") })
+    let suggestion = format!("{DOCKER_HUB}/{library}{path}");
+    // What is no image in any way gets no suggestion.
+    Reference::parse(&suggestion)?;
+    Err(ScopeError::NoHost { suggestion })
+}
+
+/// What `alpine:3` and `nginx@sha256:...` are short for: without a slash they could be a host with a port, and would cover
+/// nothing then. A host without a dot has a port that a registry can have.
+fn short_name(text: &str) -> Option<String> {
+    let (name, rest) = text.split_at(text.find([':', '@'])?);
+    if name.contains(['.', '[']) || name.eq_ignore_ascii_case("localhost") {
+        return None;
+    }
+    let port = rest.strip_prefix(':').and_then(|port| port.parse::<u16>().ok());
+    if port.is_some_and(|port| matches!(port, 80 | 443) || port >= 1024) {
+        return None;
+    }
+    let image = format!("{DOCKER_HUB}/library/{}{rest}", name.to_ascii_lowercase());
+    Reference::parse(&image).is_ok().then_some(image)
+}
+
+/// A suggested scope without its tag, if it has one.
+fn without_tag(scope: &str) -> Option<String> {
+    let (name, digest) = scope.split_at(scope.find('@').unwrap_or(scope.len()));
+    let path = name.find('/')?;
+    let (name, _) = name.split_at(path + name[path..].find(':')?);
+    Some(format!("{name}{digest}"))
 }
 
 impl fmt::Display for Scope {
@@ -132,9 +172,14 @@ impl fmt::Debug for Scope {
 
 /// One value a scope, found by the most specific scope that covers an image.
 ///
-/// A look-up compares slices of the canonical reference and allocates nothing.
+/// A look-up compares slices of the canonical reference and allocates nothing (but for Docker Hub's short names).
+///
+/// `docker.io/nginx` is a namespace of Docker Hub, and what people call the image `docker.io/library/nginx`. As a scope it
+/// covers both; otherwise a rule for it would silently never decide about that image. [`ScopeMap::literal`] makes a map
+/// where it is the namespace alone.
 #[derive(Clone, Debug)]
 pub struct ScopeMap<T> {
+    literal: bool,
     everything: Option<T>,
     subdomains: HashMap<Box<str>, T>,
     prefixes: HashMap<Box<str>, T>,
@@ -145,6 +190,7 @@ pub struct ScopeMap<T> {
 impl<T> Default for ScopeMap<T> {
     fn default() -> Self {
         Self {
+            literal: false,
             everything: None,
             subdomains: HashMap::new(),
             prefixes: HashMap::new(),
@@ -155,6 +201,11 @@ impl<T> Default for ScopeMap<T> {
 }
 
 impl<T> ScopeMap<T> {
+    /// A map that matches as containers/image does: Docker Hub's short names are not known.
+    pub fn literal() -> Self {
+        Self { literal: true, ..Self::default() }
+    }
+
     /// Adds a scope's value.
     ///
     /// # Errors
@@ -184,6 +235,11 @@ impl<T> ScopeMap<T> {
             Scope::Tag(repository, tag) => add(self.tags.entry(repository).or_default(), tag, value),
             Scope::Digest(repository, digest) => add(self.digests.entry(repository).or_default(), digest, value),
         }
+    }
+
+    /// Whether there is no scope.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
     }
 
     /// The value of exactly this scope.
@@ -217,7 +273,7 @@ impl<T> ScopeMap<T> {
     pub fn get_repository(&self, repository: &Repository) -> Option<&T> {
         let mut prefix = repository.as_str();
         loop {
-            if let Some(value) = self.prefixes.get(prefix) {
+            if let Some(value) = self.prefixes.get(prefix).or_else(|| self.get_short_name(prefix)) {
                 return Some(value);
             }
             match prefix.rfind('/') {
@@ -225,43 +281,27 @@ impl<T> ScopeMap<T> {
                 None => break,
             }
         }
-        self.get_domain(repository.host())
+        let domain = domains_above(repository.host()).find_map(|domain| self.subdomains.get(domain));
+        domain.or(self.everything.as_ref())
     }
 
-    /// Like [`ScopeMap::get`], for a host: only scopes that cover all of it.
-    pub fn get_host(&self, host: &str) -> Option<&T> {
-        self.prefixes.get(host).or_else(|| self.get_domain(host))
-    }
-
-    /// Whether some scope other than `*` names this host, alone, with something below it, or by a domain above it.
-    pub fn names_host(&self, host: &str) -> bool {
-        let below = |name: &str| name.strip_prefix(host).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        self.prefixes.keys().any(|prefix| below(prefix))
-            || self.tags.keys().chain(self.digests.keys()).any(|repository| repository.host() == host)
-            || self.get_subdomain(host).is_some()
-    }
-
-    fn get_domain(&self, host: &str) -> Option<&T> {
-        self.get_subdomain(host).or(self.everything.as_ref())
-    }
-
-    fn get_subdomain(&self, host: &str) -> Option<&T> {
-        if !self.subdomains.is_empty() && !host.starts_with('[') {
-            // As containers/image has it, `*.example.com` covers every port of a host below it.
-            let mut domain = host.split_once(':').map_or(host, |(name, _)| name);
-            while let Some((_, parent)) = domain.split_once('.') {
-                if let Some(value) = self.subdomains.get(parent) {
-                    return Some(value);
-                }
-                domain = parent;
-            }
+    /// The value of `docker.io/nginx`, for `docker.io/library/nginx`.
+    fn get_short_name(&self, prefix: &str) -> Option<&T> {
+        let name = prefix.strip_prefix(DOCKER_HUB)?.strip_prefix("/library/")?;
+        if self.literal || name.contains('/') {
+            return None;
         }
-        None
+        self.prefixes.get(format!("{DOCKER_HUB}/{name}").as_str())
     }
 
     /// Whether some scope names one digest of this repository. Then it matters to know the digest before the rule.
     pub fn has_digests_of(&self, repository: &Repository) -> bool {
         self.digests.contains_key(repository)
+    }
+
+    /// The values of the scopes that name one digest of this repository.
+    pub fn digests_of(&self, repository: &Repository) -> impl Iterator<Item = &T> {
+        self.digests.get(repository).into_iter().flatten().map(|(_, value)| value)
     }
 
     /// Every scope with its value, sorted by scope.
@@ -279,6 +319,17 @@ impl<T> ScopeMap<T> {
         all.sort_by(|(left, _), (right, _)| left.cmp(right));
         all.into_iter()
     }
+}
+
+/// The domains above `host[:port]`, the nearest first: those whose subdomains it is one of. As containers/image has it,
+/// `*.example.com` covers every port of a host below it.
+pub(crate) fn domains_above(host: &str) -> impl Iterator<Item = &str> {
+    let name = if host.starts_with('[') { "" } else { host.split_once(':').map_or(host, |(name, _)| name) };
+    std::iter::successors(parent(name), |domain| parent(domain))
+}
+
+fn parent(domain: &str) -> Option<&str> {
+    domain.split_once('.').map(|(_, parent)| parent)
 }
 
 fn add<K: PartialEq, T>(list: &mut Vec<(K, T)>, key: K, value: T) -> Result<(), T> {
@@ -340,6 +391,24 @@ mod tests {
     }
 
     #[test]
+    fn a_single_label_with_a_port_is_a_host_for_scopes_as_for_references() {
+        for (scope, image) in [
+            ("registry:443", "registry:443/x/y"),
+            ("registry:443/x", "registry:443/x/y"),
+            ("registry:443/x", "REGISTRY/x/y"),
+            ("REGISTRY:0443/x", "Registry:443/x/y"),
+            ("registry:443/x/y:1", "registry:443/x/y:1"),
+        ] {
+            assert_eq!(winner(&[scope, "docker.io"], image).as_deref(), Some(scope), "{scope} {image}");
+        }
+        let digest = format!("registry:443/x/y@{DIGEST}");
+        assert_eq!(winner(&[&digest], &digest), Some(digest.clone()));
+        assert_eq!(winner(&["registry:443", "docker.io"], "registry/x/y").as_deref(), Some("docker.io"));
+        assert_eq!(winner(&["*.internal"], "r.internal:443/x").as_deref(), Some("*.internal"));
+        assert_eq!(Scope::parse("*.internal").unwrap().to_string(), "*.internal");
+    }
+
+    #[test]
     fn a_tag_scope_covers_no_reference_by_digest() {
         let scopes = ["r.example.com/a:1"];
         assert!(winner(&scopes, "r.example.com/a:1").is_some());
@@ -357,28 +426,46 @@ mod tests {
         assert_eq!(Scope::parse(&format!("r.example.com/a:1@{DIGEST}")), Err(ScopeError::HasTag));
         assert_eq!(Scope::parse("r.example.com/"), Err(ScopeError::TrailingSlash));
         assert_eq!(Scope::parse("nginx"), Err(ScopeError::NoHost { suggestion: "docker.io/library/nginx".into() }));
+        assert_eq!(Scope::parse("Acme/web"), Err(ScopeError::NoHost { suggestion: "acme:443/web".into() }));
         assert_eq!(Scope::parse("acme/web"), Err(ScopeError::NoHost { suggestion: "docker.io/acme/web".into() }));
         assert!(matches!(Scope::parse("r.example.com/A"), Err(ScopeError::Part(ReferenceError::UpperCase))));
         assert!(matches!(Scope::parse("r.example.com/a@sha256:0"), Err(ScopeError::Part(ReferenceError::Digest(_)))));
     }
 
     #[test]
-    fn a_host_is_named_by_scopes_on_it_below_it_and_above_it_but_not_by_the_star() {
-        let digest = format!("t.example.org/a@{DIGEST}");
-        let map =
-            map(&["*", "*.example.com", "r.example.net/acme", "s.example.org:5000", "u.example.org/a:1", &digest]);
-        for named in [
-            "r.example.com",
-            "r.example.com:5000",
-            "r.example.net",
-            "s.example.org:5000",
-            "t.example.org",
-            "u.example.org",
+    fn a_short_name_of_docker_hub_covers_its_image_and_the_namespace() {
+        let nginx = "docker.io/nginx";
+        assert_eq!(winner(&["docker.io", nginx], "nginx").as_deref(), Some(nginx));
+        assert_eq!(winner(&["docker.io/library", nginx], "nginx:1.27").as_deref(), Some(nginx));
+        assert_eq!(winner(&["docker.io/library/nginx", nginx], "nginx").as_deref(), Some("docker.io/library/nginx"));
+        assert_eq!(winner(&["docker.io/library/nginx", nginx], "nginx/unit").as_deref(), Some(nginx));
+        assert_eq!(winner(&["docker.io", nginx], "nginxinc/nginx").as_deref(), Some("docker.io"));
+        assert_eq!(winner(&["docker.io", nginx], "registry.example.com/library/nginx"), None);
+        assert_eq!(winner(&["docker.io", "Index.Docker.IO/nginx"], "nginx").as_deref(), Some("Index.Docker.IO/nginx"));
+
+        let mut literal = ScopeMap::literal();
+        literal.insert(Scope::parse(nginx).unwrap(), ()).unwrap();
+        assert!(literal.get(&Reference::for_image("nginx").unwrap()).is_none());
+        assert!(literal.get(&Reference::for_image("nginx/unit").unwrap()).is_some());
+    }
+
+    #[test]
+    fn an_image_s_short_name_is_no_host_with_a_port() {
+        let no_host = |text: &str| Err(ScopeError::NoHost { suggestion: text.into() });
+        let with_digest = format!("docker.io/library/nginx@{DIGEST}");
+        for (text, suggestion) in [
+            ("alpine:3", "docker.io/library/alpine"),
+            ("postgres:16", "docker.io/library/postgres"),
+            ("nginx:1.27", "docker.io/library/nginx"),
+            ("nginx:latest", "docker.io/library/nginx"),
+            (&format!("nginx@{DIGEST}"), &with_digest),
+            (&format!("nginx:1@{DIGEST}"), &with_digest),
         ] {
-            assert!(map.names_host(named), "{named}");
+            assert_eq!(Scope::parse(text), no_host(suggestion), "{text}");
         }
-        for unnamed in ["example.com", "127.0.0.1", "r.example.net:5000", "s.example.org", "r.example.ne", "[::1]"] {
-            assert!(!map.names_host(unnamed), "{unnamed}");
+        assert_eq!(Scope::parse_with_tag("Alpine:3"), no_host("docker.io/library/alpine:3"));
+        for host in ["registry:5000", "registry:80", "localhost:5", "r.example.com:5", "[::1]:5"] {
+            assert_eq!(Scope::parse(host).map(|scope| scope.to_string()).as_deref(), Ok(host));
         }
     }
 

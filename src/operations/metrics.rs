@@ -3,22 +3,22 @@
 //! No label takes a value from a request that an attacker can multiply: `registry` is a configured scope or `other`, and
 //! image names are in logs and audit annotations only.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, process_collector::ProcessCollector,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 
 /// All metrics of the process, with a registry of their own.
 pub struct Metrics {
     registry: Registry,
-    reviews: IntCounterVec,
+    reviews: FixedCounters<5, 5>,
     review_duration: Histogram,
     images: IntCounterVec,
     registry_requests: IntCounterVec,
     registry_request_duration: HistogramVec,
-    cache_requests: IntCounterVec,
+    cache_requests: FixedCounters<4, 2>,
     cache_entries: IntGaugeVec,
     key_expiry: GaugeVec,
     certificate_expiry: Gauge,
@@ -52,6 +52,35 @@ pub enum CacheResult {
     Miss,
 }
 
+/// The labels of reviews: operations, `none` for what is no review, and verdicts.
+const REVIEWS: ([&str; 5], [&str; 5]) =
+    (["create", "update", "delete", "connect", "none"], ["allowed", "refused", "patched", "untouched", "malformed"]);
+/// The labels of look-ups in caches.
+const CACHE_REQUESTS: ([&str; 4], [&str; 2]) = (["tag", "manifest", "signatures", "verdict"], ["hit", "miss"]);
+
+/// A counter with two labels of known values. The child of two values is looked up once (it costs a hash and a lock), when it
+/// is first needed: what never happened is not there.
+struct FixedCounters<const N: usize, const M: usize> {
+    all: IntCounterVec,
+    labels: ([&'static str; N], [&'static str; M]),
+    children: [[OnceLock<IntCounter>; M]; N],
+}
+
+impl<const N: usize, const M: usize> FixedCounters<N, M> {
+    fn new(all: IntCounterVec, labels: ([&'static str; N], [&'static str; M])) -> Self {
+        Self { all, labels, children: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())) }
+    }
+
+    fn inc(&self, first: &'static str, second: &'static str) {
+        let child = || self.all.with_label_values(&[first, second]);
+        let place = |all: &[&str], one: &str| all.iter().position(|label| *label == one);
+        match (place(&self.labels.0, first), place(&self.labels.1, second)) {
+            (Some(row), Some(column)) => self.children[row][column].get_or_init(child).inc(),
+            _ => child().inc(),
+        }
+    }
+}
+
 impl RequestKind {
     fn label(self) -> &'static str {
         match self {
@@ -69,12 +98,15 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let metrics = Self {
-            reviews: register(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new("sealgate_reviews_total", "Admission reviews answered."),
-                    &["operation", "verdict"],
+            reviews: FixedCounters::new(
+                register(
+                    &registry,
+                    IntCounterVec::new(
+                        Opts::new("sealgate_reviews_total", "Admission reviews answered."),
+                        &["operation", "verdict"],
+                    ),
                 ),
+                REVIEWS,
             ),
             review_duration: register(
                 &registry,
@@ -116,12 +148,15 @@ impl Metrics {
                     &["registry", "kind"],
                 ),
             ),
-            cache_requests: register(
-                &registry,
-                IntCounterVec::new(
-                    Opts::new("sealgate_cache_requests_total", "Look-ups in caches."),
-                    &["cache", "result"],
+            cache_requests: FixedCounters::new(
+                register(
+                    &registry,
+                    IntCounterVec::new(
+                        Opts::new("sealgate_cache_requests_total", "Look-ups in caches."),
+                        &["cache", "result"],
+                    ),
                 ),
+                CACHE_REQUESTS,
             ),
             cache_entries: register(
                 &registry,
@@ -186,8 +221,13 @@ impl Metrics {
 
     /// A review was answered.
     pub fn review(&self, operation: &'static str, verdict: &'static str, took: Duration) {
-        self.reviews.with_label_values(&[operation, verdict]).inc();
+        self.reviews.inc(operation, verdict);
         self.review_duration.observe(took.as_secs_f64());
+    }
+
+    /// Something came that is no review. It took no time that says anything.
+    pub fn malformed_review(&self) {
+        self.reviews.inc("none", "malformed");
     }
 
     /// An image was decided about. `rule` is a rule of the policy, or empty.
@@ -198,8 +238,9 @@ impl Metrics {
     /// A request went to a registry or signature source. `registry` is a configured scope or `other`; without a status, the
     /// request failed before there was one.
     pub fn registry_request(&self, registry: &str, kind: RequestKind, status: Option<u16>, took: Duration) {
-        let status = status.map_or_else(|| "error".to_owned(), |status| status.to_string());
-        self.registry_requests.with_label_values(&[registry, kind.label(), &status]).inc();
+        let mut digits = String::new();
+        let status = status_label(status, &mut digits);
+        self.registry_requests.with_label_values(&[registry, kind.label(), status]).inc();
         self.registry_request_duration.with_label_values(&[registry, kind.label()]).observe(took.as_secs_f64());
     }
 
@@ -209,7 +250,7 @@ impl Metrics {
             CacheResult::Hit => "hit",
             CacheResult::Miss => "miss",
         };
-        self.cache_requests.with_label_values(&[cache, result]).inc();
+        self.cache_requests.inc(cache, result);
     }
 
     /// A cache has this many entries.
@@ -266,6 +307,37 @@ impl Default for Metrics {
     }
 }
 
+/// The label of a status: itself if it is one that registries give; else its class, for a registry may send any number.
+fn status_label(status: Option<u16>, digits: &mut String) -> &str {
+    match status {
+        None => "error",
+        Some(
+            status @ (200..=206
+            | 300..=304
+            | 307
+            | 308
+            | 400..=406
+            | 408..=417
+            | 422
+            | 426
+            | 429
+            | 431
+            | 451
+            | 500..=505
+            | 507
+            | 520..=526),
+        ) => {
+            *digits = status.to_string();
+            digits
+        }
+        Some(200..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(400..=499) => "4xx",
+        Some(500..=599) => "5xx",
+        Some(_) => "other",
+    }
+}
+
 /// Names and labels are constants of this file, and the test below makes them all: a failure here is no run-time state.
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     let metric = metric.expect("a metric's name and labels are well-formed");
@@ -276,6 +348,45 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_registry_that_makes_up_statuses_makes_no_more_than_a_few_labels() {
+        let metrics = Metrics::new();
+        for status in 100..=999 {
+            metrics.registry_request("other", RequestKind::Manifest, Some(status), Duration::ZERO);
+        }
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        let labels = text.lines().filter(|line| line.starts_with("sealgate_registry_requests_total{")).count();
+        assert!(labels < 64, "{labels}");
+        for (status, count) in [("200", 1), ("429", 1), ("503", 1), ("4xx", 78), ("other", 500)] {
+            let line = format!("kind=\"manifest\",registry=\"other\",status=\"{status}\"}} {count}");
+            assert!(text.contains(&line), "{line} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_review_says_nothing_of_how_long_reviews_take() {
+        let metrics = Metrics::new();
+        metrics.malformed_review();
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        assert!(text.contains("sealgate_reviews_total{operation=\"none\",verdict=\"malformed\"} 1"), "{text}");
+        assert!(text.contains("sealgate_review_duration_seconds_count 0"), "{text}");
+    }
+
+    #[test]
+    fn counters_of_fixed_labels_count_what_has_other_labels_too() {
+        let metrics = Metrics::new();
+        for _ in 0..2 {
+            metrics.review("create", "allowed", Duration::ZERO);
+            metrics.review("new", "allowed", Duration::ZERO);
+        }
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        for operation in ["create", "new"] {
+            let line = format!("sealgate_reviews_total{{operation=\"{operation}\",verdict=\"allowed\"}} 2");
+            assert!(text.contains(&line), "{text}");
+        }
+        assert_eq!(text.matches("sealgate_reviews_total{").count(), 2, "{text}");
+    }
 
     #[test]
     fn every_metric_of_the_design_is_there_once_it_was_used() {

@@ -17,13 +17,16 @@ use super::{
         RawRequirement, RawRule,
     },
 };
-use crate::diagnostic::{Diagnostic, Place, did_you_mean};
+use crate::diagnostic::{Diagnostic, Place, did_you_mean, is_short, quoted};
 use crate::image::{Reference, Repository, Scope, ScopeError, ScopeMap};
 use crate::signature::{Certificate, CertificateError, Fingerprint};
 use crate::yaml::{Entries, Lenient, Located, Source};
 
 /// The longest name of a document, rule, key or exemption.
 const LONGEST_NAME: usize = 63;
+
+/// The longest that a signature may be said to hold, which is to say: for ever.
+const LONGEST_AGE: Duration = Duration::from_hours(876_600);
 
 /// A rule with its scopes and where they stand.
 type CheckedRule = (Arc<Rule>, Vec<(Scope, Place)>);
@@ -56,7 +59,7 @@ pub(super) fn document(
     };
     check.keys(spec.keys, folder, read_key);
     if spec.rules.is_empty() && spec.exemptions.is_empty() {
-        let message = format!("policy {:?} has neither rules nor exemptions", metadata.name.value);
+        let message = format!("policy {} has neither rules nor exemptions", quoted(&metadata.name.value));
         check.mistakes.push(source.mistake(metadata.name.place, message).suggest("add rules, or delete it"));
     }
     let mut names = HashMap::new();
@@ -105,8 +108,9 @@ impl Check<'_> {
         self.name(name, if what == "rules" { "a rule" } else { "an exemption" });
         match names.get(&name.value) {
             Some(&first) => {
-                let mistake =
-                    self.source.mistake(name.place, format!("two {what} of this policy are called {:?}", name.value));
+                let mistake = self
+                    .source
+                    .mistake(name.place, format!("two {what} of this policy are called {}", quoted(&name.value)));
                 self.mistakes.push(mistake.related(self.source.name, first, "the other one"));
             }
             None => drop(names.insert(name.value.clone(), name.place)),
@@ -157,8 +161,9 @@ impl Check<'_> {
                 match owners.get(&fingerprint) {
                     Some((owner, first)) if *owner != name.value => {
                         let message = format!(
-                            "one certificate stands under two names: {fingerprint} is {owner:?} and {:?}",
-                            name.value
+                            "one certificate stands under two names: {fingerprint} is {} and {}",
+                            quoted(owner),
+                            quoted(&name.value)
                         );
                         let mistake = self.source.mistake(name.place, message);
                         let mistake = mistake.related(self.source.name, *first, "it stands here first");
@@ -188,10 +193,17 @@ impl Check<'_> {
                     self.mistake(file.place, "a key file's path is expected, found nothing");
                     return None;
                 }
+                if file.contains(['\n', '\r']) || file.contains("-----BEGIN") {
+                    let message = format!("{} has a key in the place of a file's path", quoted(&name.value));
+                    self.mistake_with_help(file.place, message, "write inline: in the place of file:");
+                    return None;
+                }
+                let what =
+                    if is_short(&file) { format!("key file {:?}", file.value) } else { "the key file".to_owned() };
                 match read_key(&folder.join(&*file.value)) {
-                    Ok(bytes) => (bytes, format!("key file {:?}", file.value), file.place),
+                    Ok(bytes) => (bytes, what, file.place),
                     Err(error) => {
-                        let message = format!("key file {:?} of {:?}: {error}", file.value, name.value);
+                        let message = format!("{what} of {}: {error}", quoted(&name.value));
                         let suggestion = match error {
                             KeyFileError::Missing => "paths are relative to the folder of this file",
                             KeyFileError::NotAFile => "name the file with the certificates",
@@ -209,13 +221,7 @@ impl Check<'_> {
             Ok(_) => return self.no_certificate(place, &what, name, &CertificateError::Empty),
             Err(error) => return self.no_certificate(place, &what, name, &error),
         };
-        let mut all: Vec<Arc<Certificate>> = Vec::new();
-        for certificate in certificates {
-            if all.iter().all(|known| known.fingerprint() != certificate.fingerprint()) {
-                all.push(Arc::new(certificate));
-            }
-        }
-        Some(Signer { name: name.value.clone(), certificates: all })
+        Some(Signer { name: name.value.clone(), certificates: certificates.into_iter().map(Arc::new).collect() })
     }
 
     fn no_certificate(
@@ -229,7 +235,7 @@ impl Check<'_> {
             CertificateError::Private(_) => "a policy needs public keys only; take the private one away from here",
             _ => "export the signer's public key with: gpg --armor --export FINGERPRINT",
         };
-        self.mistake_with_help(place, format!("{what} of {:?}: {error}", name.value), suggestion);
+        self.mistake_with_help(place, format!("{what} of {}: {error}", quoted(&name.value)), suggestion);
         None
     }
 
@@ -258,7 +264,8 @@ impl Check<'_> {
                         }
                         _ => None,
                     };
-                    let message = format!("{:?} is not a scope: {error}", text.value);
+                    let message = format!("{} is not a scope: {error}", quoted(&text.value));
+                    let suggestion = suggestion.filter(|_| is_short(text));
                     self.mistakes.push(self.source.mistake(text.place, message).suggest_maybe(suggestion));
                 }
             }
@@ -268,7 +275,7 @@ impl Check<'_> {
 
     fn rule(&mut self, raw: RawRule, mode: Option<super::Mode>) -> Option<CheckedRule> {
         let RawRule { name, images, mode: own_mode, require, platforms, allow, deny } = raw;
-        let scopes = self.scopes(&images, &format!("rule {:?}", name.value));
+        let scopes = self.scopes(&images, &format!("rule {}", quoted(&name.value)));
         let said: Vec<(&str, Place)> = [
             require.as_ref().map(|require| ("require", require.key)),
             allow.as_ref().map(|allow| ("allow", allow.key)),
@@ -280,11 +287,11 @@ impl Check<'_> {
         match said.as_slice() {
             [_] => {}
             [] => {
-                let message = format!("rule {:?} does not say what it does", name.value);
+                let message = format!("rule {} does not say what it does", quoted(&name.value));
                 self.mistake_with_help(name.place, message, "add one of require, allow and deny");
             }
             [(first_word, first), .., (word, second)] => {
-                let message = format!("rule {:?} has both {first_word} and {word}", name.value);
+                let message = format!("rule {} has both {first_word} and {word}", quoted(&name.value));
                 let mistake = self.source.mistake(*second, message);
                 let mistake = mistake.related(self.source.name, *first, "the other one");
                 self.mistakes.push(mistake.suggest("a rule has exactly one of require, allow and deny"));
@@ -335,7 +342,7 @@ impl Check<'_> {
         rule: &Located<Box<str>>,
     ) -> Option<Vec<Requirement>> {
         if raw.is_empty() {
-            let message = format!("rule {:?} requires nothing", rule.value);
+            let message = format!("rule {} requires nothing", quoted(&rule.value));
             self.mistake_with_help(raw.key, message, "add - signedBy: [...], or write allow: {reason: ...}");
             return None;
         }
@@ -355,7 +362,8 @@ impl Check<'_> {
         let mut signers = Vec::new();
         for name in &signed_by.value {
             if let Some(&first) = seen.get(&*name.value) {
-                let mistake = self.source.mistake(name.place, format!("{:?} stands twice in signedBy", name.value));
+                let mistake =
+                    self.source.mistake(name.place, format!("{} stands twice in signedBy", quoted(&name.value)));
                 self.mistakes.push(mistake.related(self.source.name, first, "it stands here first"));
                 continue;
             }
@@ -389,11 +397,12 @@ impl Check<'_> {
     }
 
     fn unknown_key(&mut self, name: &Located<Box<str>>) {
-        let message = format!("this policy has no key called {:?}", name.value);
-        let mut known: Vec<&str> = self.signers.keys().map(|key| &**key).collect();
+        let message = format!("this policy has no key called {}", quoted(&name.value));
+        let mut known: Vec<&str> = self.signers.keys().map(|key| &**key).filter(|key| is_short(key)).collect();
         known.sort_unstable();
         let suggestion = match did_you_mean(&name.value, known.iter().copied()) {
             Some(key) => format!("did you mean {key}?"),
+            None if !is_short(name) => "name keys of this document's keys; the keys themselves stand there".to_owned(),
             None if known.is_empty() => format!("add it: keys: {{{}: {{file: ...}}}}", name.value),
             None if known.len() > 10 => "keys are declared in the same document".to_owned(),
             None => format!("its keys: {}", known.join(", ")),
@@ -417,15 +426,16 @@ impl Check<'_> {
     fn max_age(&mut self, text: &Located<Box<str>>) -> Option<Duration> {
         let duration = humantime::parse_duration(text);
         match duration {
-            Ok(duration) if duration.is_zero() => {
-                self.mistake(text.place, "maxAge must be longer than nothing");
+            // Signatures know whole seconds; and where a signature is a hundred years old, its age is not what is wrong.
+            Ok(duration) if duration < Duration::from_secs(1) || duration > LONGEST_AGE => {
+                self.mistake(text.place, "maxAge is at least 1s, and at most 100y");
                 None
             }
             Ok(duration) => Some(duration),
             Err(error) => {
                 self.mistake_with_help(
                     text.place,
-                    format!("{:?} is not a duration: {error}", text.value),
+                    format!("{} is not a duration: {error}", quoted(text)),
                     "write it like 90d or 12h",
                 );
                 None
@@ -448,14 +458,14 @@ impl Check<'_> {
                 }
                 Ok(reference) => Identity::ExactReference(reference),
                 Err(error) => {
-                    self.mistake(text.place, format!("{:?} is not an image reference: {error}", text.value));
+                    self.mistake(text.place, format!("{} is not an image reference: {error}", quoted(&text)));
                     return None;
                 }
             },
             RawIdentity::ExactRepository(text) => match Repository::parse(&text) {
                 Ok(repository) => Identity::ExactRepository(repository),
                 Err(error) => {
-                    self.mistake(text.place, format!("{:?} is not a repository: {error}", text.value));
+                    self.mistake(text.place, format!("{} is not a repository: {error}", quoted(&text)));
                     return None;
                 }
             },
@@ -470,10 +480,10 @@ impl Check<'_> {
         match Scope::parse(text) {
             Ok(Scope::Prefix(prefix)) => return Some(prefix),
             Ok(_) => {
-                let message = format!("{:?} is not a prefix: it is a host, or a host and a path", text.value);
+                let message = format!("{} is not a prefix: it is a host, or a host and a path", quoted(text));
                 self.mistake(text.place, message);
             }
-            Err(error) => self.mistake(text.place, format!("{:?} is not a prefix: {error}", text.value)),
+            Err(error) => self.mistake(text.place, format!("{} is not a prefix: {error}", quoted(text))),
         }
         None
     }
@@ -482,10 +492,10 @@ impl Check<'_> {
         let RawExemption { name, images, namespaces, until, approved_by, reason } = raw;
         let before = self.mistakes.len();
         let mut scopes: ScopeMap<()> = ScopeMap::default();
-        for (scope, place) in self.scopes(&images, &format!("exemption {:?}", name.value)) {
+        for (scope, place) in self.scopes(&images, &format!("exemption {}", quoted(&name.value))) {
             let text = scope.to_string();
             if scopes.insert(scope, ()).is_err() {
-                self.mistake(place, format!("the scope {text} stands twice in exemption {:?}", name.value));
+                self.mistake(place, format!("the scope {text} stands twice in exemption {}", quoted(&name.value)));
             }
         }
         if let Some(namespaces) = &namespaces {
@@ -499,7 +509,8 @@ impl Check<'_> {
             for name in &namespaces.value {
                 self.namespace_name(name);
                 if let Some(own) = namespace.filter(|own| **own != *name.value) {
-                    let message = format!("a policy of namespace {own} exempts nothing in namespace {}", name.value);
+                    let message =
+                        format!("a policy of namespace {own} exempts nothing in another one, {}", quoted(&name.value));
                     self.mistake_with_help(name.place, message, "leave namespaces out");
                 }
             }
@@ -530,7 +541,7 @@ impl Check<'_> {
             Ok(date) => format!("write {date}T00:00:00Z"),
             Err(_) => "write a time with its zone, like 2027-01-31T00:00:00Z".to_owned(),
         };
-        self.mistake_with_help(text.place, format!("{:?} is not a point in time", text.value), suggestion);
+        self.mistake_with_help(text.place, format!("{} is not a point in time", quoted(text)), suggestion);
         None
     }
 }

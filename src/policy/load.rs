@@ -12,14 +12,14 @@ use super::{
     document::{API_VERSION, KINDS, Kind, RawDocument},
     policy_json,
 };
-use crate::diagnostic::{Diagnostic, Place, did_you_mean};
+use crate::diagnostic::{Diagnostic, Place, did_you_mean, quoted};
 use crate::image::{Digest, Scope};
 use crate::yaml::{self, Node, Source, Value};
 
 /// The most rules of a policy.
 const MOST_RULES: usize = 10_000;
 /// The most diagnostics that are worth reading at once.
-const MOST_DIAGNOSTICS: usize = 50;
+pub(super) const MOST_DIAGNOSTICS: usize = 50;
 
 /// Reads and checks all files of a policy.
 ///
@@ -39,9 +39,11 @@ pub fn load(files: &[SourceFile], read_key: &mut ReadKey<'_>) -> Result<Policy, 
     if mistakes.is_empty() && merge.cluster.is_none() {
         mistakes.push(nothing_for_the_cluster(&sorted, &merge));
     }
+    if mistakes.is_empty() {
+        mistakes.extend(merge.exemptions_without_a_rule());
+    }
     if !mistakes.is_empty() {
-        mistakes.truncate(MOST_DIAGNOSTICS);
-        return Err(mistakes);
+        return Err(to_read(mistakes, &sorted));
     }
     let Merge { layers, .. } = merge;
     let mut policy = Policy { digest: Some(digest(&sorted, &keys.read)), ..Policy::default() };
@@ -52,6 +54,25 @@ pub fn load(files: &[SourceFile], read_key: &mut ReadKey<'_>) -> Result<Policy, 
         }
     }
     Ok(policy)
+}
+
+/// The first mistakes, each with its line, and how many more there are.
+fn to_read(mut mistakes: Vec<Diagnostic>, files: &[&SourceFile]) -> Vec<Diagnostic> {
+    let more = mistakes.len().saturating_sub(MOST_DIAGNOSTICS);
+    mistakes.truncate(MOST_DIAGNOSTICS);
+    let show = |mistake: Diagnostic| {
+        let file = files.iter().find(|file| file.name == mistake.file).filter(|_| mistake.snippet.is_none());
+        match file.and_then(|file| std::str::from_utf8(&file.bytes).ok()) {
+            Some(text) => mistake.showing(text),
+            None => mistake,
+        }
+    };
+    let mut shown: Vec<Diagnostic> = mistakes.into_iter().map(show).collect();
+    if let Some(last) = shown.last().filter(|_| more > 0) {
+        let message = format!("... and {more} more");
+        shown.push(Diagnostic::of_file(&last.file.clone(), message));
+    }
+    shown
 }
 
 fn nothing_for_the_cluster(files: &[&SourceFile], merge: &Merge) -> Diagnostic {
@@ -184,7 +205,7 @@ fn is_policy(source: Source<'_>, node: &Node) -> Result<bool, Box<Diagnostic>> {
             });
             match misspelt {
                 Some((place, found)) => {
-                    mistake(place, format!("unknown field {found:?}"), format!("did you mean {name}?"))
+                    mistake(place, format!("unknown field {}", quoted(found)), format!("did you mean {name}?"))
                 }
                 None => mistake(
                     node.place,
@@ -232,7 +253,7 @@ impl Merge {
         if let Some(first) = self.documents.get(&(namespace.clone(), name.clone())) {
             mistakes.push(
                 source
-                    .mistake(name_place, format!("two policies are called {name:?}"))
+                    .mistake(name_place, format!("two policies are called {}", quoted(&name)))
                     .related(&first.file, first.place, "the other one")
                     .suggest("give each its own name: messages, metrics and logs call rules by it"),
             );
@@ -276,6 +297,23 @@ impl Merge {
         // Can't be there already: `scopes` says so.
         let _ = layer.rules.insert(scope, Arc::clone(rule));
         None
+    }
+
+    /// An exemption of a namespace lifts what that namespace's rules refuse. Without a rule it does nothing, and whoever wrote
+    /// it believes that it does.
+    fn exemptions_without_a_rule(&self) -> Vec<Diagnostic> {
+        let idle = self.layers.iter().filter(|(_, layer)| !layer.exemptions.is_empty() && layer.rules.is_empty());
+        let mistake = |namespace: &str| {
+            let key = Some(Box::from(namespace));
+            let documents = self.documents.iter().filter(|((of, _), _)| *of == key).map(|(_, stands)| stands);
+            let first = documents.min_by_key(|stands| (&stands.file, stands.place))?;
+            let message = format!(
+                "namespace {namespace} has exemptions and no rule: they lift only what rules of the same namespace refuse"
+            );
+            let suggestion = format!("put them into a ClusterSealPolicy, with namespaces: [{namespace}]");
+            Some(Diagnostic::at_place(&first.file, first.place, message).suggest(suggestion))
+        };
+        idle.filter_map(|(namespace, _)| namespace.as_deref().and_then(mistake)).collect()
     }
 
     fn only_one_dialect(&mut self, source: Source<'_>, dialect: Dialect, here: &Stands) -> Result<(), Vec<Diagnostic>> {

@@ -219,14 +219,6 @@ pub struct Exemption {
     pub reason: Box<str>,
 }
 
-impl Policy {
-    /// Whether some rule names this host (`host[:port]`, canonical) otherwise than by `*`. Only such a host may be asked at a
-    /// private address.
-    pub fn names_host(&self, host: &str) -> bool {
-        std::iter::once(&self.cluster).chain(self.namespaces.values()).any(|layer| layer.rules.names_host(host))
-    }
-}
-
 impl Exemption {
     /// Whether it covers this image in this namespace at this time.
     pub fn covers(&self, image: &Reference, namespace: Option<&str>, now: Timestamp) -> bool {

@@ -11,10 +11,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use self::strict_json::{Member, Problem, Value, quoted};
 use super::{
     Action, Dialect, Identity, Layer, Platforms, ReadKey, Requirement, Requirements, Rule, RuleId, Signer, SourceFile,
+    load::MOST_DIAGNOSTICS,
 };
-use crate::diagnostic::{Diagnostic, Place, did_you_mean};
-use crate::image::{Reference, Scope};
-use crate::signature::{Certificate, CertificateError};
+use crate::diagnostic::{self, Diagnostic, Place, did_you_mean};
+use crate::image::{Reference, Scope, ScopeMap};
+use crate::signature::{Certificate, CertificateError, Fingerprint};
 
 /// The name in front of each rule's scope.
 const DOCUMENT: &str = "policy.json";
@@ -38,7 +39,12 @@ pub fn load(file: &SourceFile, read_key: &mut ReadKey<'_>) -> Result<Layer, Vec<
         Ok(_) => loader.problems,
         Err(problem) => vec![problem],
     };
-    Err(problems.into_iter().map(|problem| diagnostic(&file.name, text, problem)).collect())
+    // Finding a place takes a look at the whole file, so only those get one that will be shown.
+    let mut problems = problems.into_iter();
+    let mut diagnostics: Vec<Diagnostic> =
+        problems.by_ref().take(MOST_DIAGNOSTICS).map(|problem| diagnostic(&file.name, text, problem)).collect();
+    diagnostics.extend(problems.map(|problem| Diagnostic::of_file(&file.name, problem.message)));
+    Err(diagnostics)
 }
 
 /// Whether an image that no scope names runs unsigned. `serve` takes such a policy only where the configuration says
@@ -79,7 +85,7 @@ enum KeySource {
 
 impl Loader<'_, '_> {
     fn policy(&mut self, document: &Value<'_>) -> Layer {
-        let mut layer = Layer { dialect: Dialect::PolicyJson, ..Layer::default() };
+        let mut layer = Layer { dialect: Dialect::PolicyJson, rules: ScopeMap::literal(), ..Layer::default() };
         let Some(members) = self.noted(document.object("the policy")) else { return layer };
         let mut default = None;
         let mut docker = Vec::new();
@@ -189,37 +195,57 @@ impl Loader<'_, '_> {
     }
 
     fn read_keyring(&mut self, source: &KeySource) -> Result<Signer, String> {
-        let mut certificates: Vec<Arc<Certificate>> = Vec::new();
-        let mut add = |name: &str, bytes: &[u8]| {
-            let found = Certificate::parse_keyring(bytes).map_err(|error| format!("{name}: {error}"))?;
-            if found.is_empty() {
-                return Err(format!("{name}: {}", CertificateError::Empty));
-            }
-            for certificate in found {
-                if certificates.iter().all(|known| known.fingerprint() != certificate.fingerprint()) {
-                    certificates.push(Arc::new(certificate));
-                }
-            }
-            Ok(())
-        };
+        let mut keyring = Keyring::default();
         let name = match source {
             KeySource::Data(bytes) => {
-                add("keyData", bytes)?;
+                keyring.add("keyData", bytes)?;
                 "keyData".to_owned()
             }
             KeySource::Paths(paths) => {
                 for path in paths {
-                    let bytes = (self.read_key)(&self.folder.join(path)).map_err(|why| format!("{path}: {why}"))?;
-                    add(path, &bytes)?;
+                    // A key that was put in the place of its path must not be shown.
+                    let name = if diagnostic::is_short(path) || !path.contains('\n') { path } else { "this text" };
+                    let bytes = (self.read_key)(&self.folder.join(path)).map_err(|why| format!("{name}: {why}"))?;
+                    keyring.add(name, &bytes)?;
                 }
                 paths.join(", ")
             }
         };
-        Ok(Signer { name: name.into(), certificates })
+        Ok(Signer { name: name.into(), certificates: keyring.certificates.into_iter().map(Arc::new).collect() })
     }
 
     fn noted<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
+    }
+}
+
+/// The certificates of several files, as if they had been imported into one keyring, one after the other.
+#[derive(Default)]
+struct Keyring {
+    certificates: Vec<Certificate>,
+    places: HashMap<Fingerprint, usize>,
+}
+
+impl Keyring {
+    /// Where a certificate is there already, all that both versions say holds: one of them may revoke it, or let it live
+    /// longer.
+    fn add(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
+        let found = Certificate::parse_keyring(bytes).map_err(|error| format!("{name}: {error}"))?;
+        if found.is_empty() {
+            return Err(format!("{name}: {}", CertificateError::Empty));
+        }
+        for certificate in found {
+            let fingerprint = certificate.fingerprint();
+            let Some(&place) = self.places.get(&fingerprint) else {
+                self.places.insert(fingerprint, self.certificates.len());
+                self.certificates.push(certificate);
+                continue;
+            };
+            let merged = self.certificates[place].merged(&certificate);
+            self.certificates[place] = merged
+                .ok_or_else(|| format!("{name}: {fingerprint} can't be put together with what was read before"))?;
+        }
+        Ok(())
     }
 }
 

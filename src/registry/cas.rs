@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls_pki_types::pem::{PemObject, SectionKind};
 
 /// The largest CA file that is read.
 const LARGEST_CA_FILE: u64 = 4 << 20;
@@ -31,11 +31,17 @@ pub enum CaError {
         /// The folder.
         path: PathBuf,
     },
-    /// A file has no certificate, or one that is none.
-    #[error("{} must have PEM certificates (-----BEGIN CERTIFICATE-----), and only good ones", path.display())]
+    /// A file has no certificate, one that is none, or a key.
+    #[error(
+        "{} must have PEM certificates (-----BEGIN CERTIFICATE-----), only good ones, and no keys or lists beside them: \
+         {problem}",
+        path.display()
+    )]
     Content {
         /// The file.
         path: PathBuf,
+        /// What is wrong.
+        problem: Box<str>,
     },
 }
 
@@ -65,13 +71,20 @@ pub(crate) fn check_cas(path: &Path) -> Result<(), CaError> {
 }
 
 fn trust_file(roots: &mut RootCertStore, path: &Path, pem: &[u8]) -> Result<(), CaError> {
-    let bad = || CaError::Content { path: path.to_owned() };
-    let certificates: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| bad())?;
-    if certificates.is_empty() {
-        return Err(bad());
+    let bad = |problem: &str| CaError::Content { path: path.to_owned(), problem: problem.into() };
+    let mut certificates = 0;
+    for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
+        match section {
+            // Text around them is usual. A private key is not, and should not lie there.
+            Ok((SectionKind::Certificate, certificate)) => {
+                roots.add(certificate.into()).map_err(|error| bad(&error.to_string()))?;
+                certificates += 1;
+            }
+            Ok(_) => return Err(bad("something else than a certificate is in it")),
+            Err(error) => return Err(bad(&error.to_string())),
+        }
     }
-    certificates.into_iter().try_for_each(|certificate| roots.add(certificate).map_err(|_| bad()))
+    if certificates == 0 { Err(bad("there is none")) } else { Ok(()) }
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {

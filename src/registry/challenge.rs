@@ -37,6 +37,16 @@ pub(crate) enum ChallengeError {
 }
 
 impl Challenge {
+    /// Bytes that it takes, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Basic => 0,
+            Self::Bearer { realm, service } => {
+                realm.as_str().len() + service.as_ref().map_or(0, |service| service.len())
+            }
+        }
+    }
+
     /// Reads all such headers of an answer. A token is preferred where there is a choice: it is worth less than a password.
     pub(crate) fn parse<'a>(headers: impl Iterator<Item = &'a [u8]>) -> Result<Self, ChallengeError> {
         let mut found = Vec::new();

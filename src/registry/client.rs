@@ -11,13 +11,14 @@ use tokio::time::timeout_at;
 use url::Url;
 
 use super::{
+    blocking::Blocking,
     challenge::{Challenge, ChallengeError},
     failure::{Failure, shown},
     guard::NamesHosts,
     settings::{AllSettings, SetupError},
     target::Target,
     token::{Access, Grant, Need, Tokens},
-    transport::{Answer, Ask, Budget, Content, Transport},
+    transport::{Answer, Ask, Body, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Transport},
 };
 use crate::configuration::{Limits, Registries, SignatureSource};
 use crate::image::Repository;
@@ -28,12 +29,20 @@ use crate::verdict::LookupError;
 const REMEMBERED: Duration = Duration::from_mins(5);
 /// The same where a registry has no signature extension: somebody may be about to give it one.
 const REMEMBERED_WITHOUT_EXTENSION: Duration = Duration::from_secs(30);
+/// The same where its answer said nothing: a registry, or what stands before it, is perhaps just being exchanged.
+const REMEMBERED_IN_DOUBT: Duration = Duration::from_secs(2);
 /// The time that one ping has, whoever waits for it.
 const PING: Duration = Duration::from_secs(15);
 /// The part of it for TLS where plain HTTP is tried, too: a server that knows no TLS may keep silent.
 const TLS_BEFORE_PLAIN: Duration = Duration::from_secs(2);
-/// Registries, and challenges of repositories, that are remembered.
-const MOST_REMEMBERED: u64 = 10_000;
+/// Bytes that what is remembered of registries takes, roughly, and again of repositories: some ten thousand of them.
+const REMEMBERED_BYTES: u64 = 8 << 20;
+/// Bodies up to this size are read where they come; larger ones would keep the others of a worker waiting.
+const READ_IN_PLACE: usize = 64 << 10;
+/// Larger ones that are read at once.
+const READERS: usize = 2;
+/// Where a registry says what it is, below its base.
+const PING_PATH: &str = "v2/";
 /// Says that a registry has the signature extension.
 const EXTENSION: &str = "x-registry-supports-signatures";
 
@@ -43,6 +52,7 @@ pub struct Client {
     pub(super) settings: AllSettings,
     pub(super) manifest_bytes: usize,
     signature_list_bytes: usize,
+    readers: Blocking,
     tokens: Tokens,
     origins: Cache<OriginKey, Arc<Origin>>,
     challenges: Cache<(OriginKey, Box<str>), Challenge>,
@@ -59,16 +69,41 @@ struct OriginKey {
 pub(crate) struct Origin {
     /// Where it is: https, or http where that is allowed and all there is. A slash is at the end.
     pub(crate) base: Url,
-    /// Whether it announces the signature extension.
-    pub(crate) has_signatures: bool,
+    pub(crate) extension: Extension,
     challenge: Option<Challenge>,
+}
+
+/// Bytes of an entry beside its texts, roughly.
+const ENTRY: usize = 512;
+
+fn origin_weight(key: &OriginKey, origin: &Origin) -> u32 {
+    let challenge = origin.challenge.as_ref().map_or(0, Challenge::weight);
+    let texts = key.base.as_str().len() + origin.base.as_str().len() + challenge;
+    u32::try_from(ENTRY + texts).unwrap_or(u32::MAX)
+}
+
+fn challenge_weight((key, path): &(OriginKey, Box<str>), challenge: &Challenge) -> u32 {
+    u32::try_from(ENTRY + key.base.as_str().len() + path.len() + challenge.weight()).unwrap_or(u32::MAX)
+}
+
+/// Whether a registry has the signature extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extension {
+    Announced,
+    NotAnnounced,
+    /// It answered with this status, which says neither.
+    Unknown(u16),
 }
 
 struct Remembered;
 
 impl Expiry<OriginKey, Arc<Origin>> for Remembered {
     fn expire_after_create(&self, _: &OriginKey, origin: &Arc<Origin>, _: std::time::Instant) -> Option<Duration> {
-        Some(if origin.has_signatures { REMEMBERED } else { REMEMBERED_WITHOUT_EXTENSION })
+        Some(match origin.extension {
+            Extension::Announced => REMEMBERED,
+            Extension::NotAnnounced => REMEMBERED_WITHOUT_EXTENSION,
+            Extension::Unknown(_) => REMEMBERED_IN_DOUBT,
+        })
     }
 }
 
@@ -126,14 +161,24 @@ impl Client {
         metrics: Arc<Metrics>,
     ) -> Result<Self, SetupError> {
         let settings = AllSettings::new(registries)?;
+        let largest = limits.manifest_bytes.max(limits.signature_list_bytes);
         Ok(Self {
-            transport: Transport::new(settings.named.clone(), named, metrics),
+            transport: Transport::new(settings.named.clone(), named, largest, metrics),
             settings,
             manifest_bytes: limits.manifest_bytes,
             signature_list_bytes: limits.signature_list_bytes,
+            readers: Blocking::new(READERS),
             tokens: Tokens::new(),
-            origins: Cache::builder().max_capacity(MOST_REMEMBERED).expire_after(Remembered).build(),
-            challenges: Cache::builder().max_capacity(MOST_REMEMBERED).time_to_live(REMEMBERED).build(),
+            origins: Cache::builder()
+                .max_capacity(REMEMBERED_BYTES)
+                .weigher(|key, origin: &Arc<_>| origin_weight(key, origin))
+                .expire_after(Remembered)
+                .build(),
+            challenges: Cache::builder()
+                .max_capacity(REMEMBERED_BYTES)
+                .weigher(challenge_weight)
+                .time_to_live(REMEMBERED)
+                .build(),
         })
     }
 
@@ -171,7 +216,8 @@ impl Client {
     /// How a server wants to be asked: remembered, or learned by one ping for all who wait.
     pub(crate) async fn origin(&self, target: &Target, budget: Budget) -> Result<Arc<Origin>, LookupError> {
         if target.fixed {
-            return Ok(Arc::new(Origin { base: target.base.clone(), has_signatures: true, challenge: None }));
+            let base = target.base.clone();
+            return Ok(Arc::new(Origin { base, extension: Extension::Announced, challenge: None }));
         }
         let key = OriginKey { settings: target.peer.settings.number, base: target.base.clone() };
         match timeout_at(budget.deadline, self.origins.try_get_with(key, self.ping(target))).await {
@@ -183,37 +229,46 @@ impl Client {
 
     async fn ping(&self, target: &Target) -> Result<Arc<Origin>, LookupError> {
         let budget = Budget::of(PING);
+        let told = |base, answer: Result<Answer, LookupError>| self.told(target, base, &answer?, budget);
+        let secure = target.base.clone();
         if !target.peer.settings.insecure {
-            return self.ping_at(target, target.base.clone(), budget).await;
+            let answer = self.ping_at(target, &secure, budget).await;
+            return told(secure, answer);
         }
-        let first = self.ping_at(target, target.base.clone(), Budget::of(TLS_BEFORE_PLAIN)).await;
-        let Err(LookupError::Unavailable { .. } | LookupError::Misbehaved { .. } | LookupError::TimedOut { .. }) =
-            first
-        else {
-            return first;
+        let first = self.ping_at(target, &secure, Budget::of(TLS_BEFORE_PLAIN)).await;
+        let mut plain = secure.clone();
+        let failed = |answer: &Result<Answer, LookupError>| {
+            matches!(answer, Err(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }))
         };
-        let mut plain = target.base.clone();
-        if plain.set_scheme("http").is_err() {
-            return first;
+        // Whoever answers over TLS, be it that it is busy, is not asked without.
+        if !(failed(&first) || matches!(first, Err(LookupError::Misbehaved { .. })))
+            || plain.set_scheme("http").is_err()
+        {
+            return told(secure, first);
         }
-        match self.ping_at(target, plain, budget).await {
-            Ok(origin) => Ok(origin),
-            Err(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }) => first,
-            Err(error) => Err(error),
-        }
+        let second = self.ping_at(target, &plain, budget).await;
+        if failed(&second) { told(secure, first) } else { told(plain, second) }
     }
 
-    async fn ping_at(&self, target: &Target, base: Url, budget: Budget) -> Result<Arc<Origin>, LookupError> {
-        let what = What { path: "v2/", accept: None, kind: RequestKind::Ping, limit: 64 << 10 };
-        let url = join(&base, what.path);
-        let answer = self.ask(target, &url, &what, &Request::GET, None, budget).await?;
-        let has_signatures = !answer.elsewhere && answer.headers.get(EXTENSION).is_some_and(|value| value == "1");
+    async fn ping_at(&self, target: &Target, base: &Url, budget: Budget) -> Result<Answer, LookupError> {
+        let what = What { path: PING_PATH, accept: None, kind: RequestKind::Ping, limit: 64 << 10 };
+        self.ask(target, &join(base, what.path), &what, &Request::GET, None, budget).await
+    }
+
+    /// What the answer to a ping says.
+    fn told(&self, target: &Target, base: Url, answer: &Answer, budget: Budget) -> Result<Arc<Origin>, LookupError> {
+        let announced = !answer.elsewhere && answer.headers.get(EXTENSION).is_some_and(|value| value == "1");
+        let extension = if announced { Extension::Announced } else { Extension::NotAnnounced };
         match answer.status {
-            200 => Ok(Arc::new(Origin { base, has_signatures, challenge: None })),
+            200 => Ok(Arc::new(Origin { base, extension, challenge: None })),
             // A challenge that can't be read is an error when it is needed: what is asked for may be open to all.
-            401 => Ok(Arc::new(Origin { base, has_signatures, challenge: challenge(&answer).ok() })),
-            429 | 500.. => Err(self.status(target, &url, &answer, &Grant::NONE, budget)),
-            _ => Ok(Arc::new(Origin { base, has_signatures: false, challenge: None })),
+            401 => Ok(Arc::new(Origin { base, extension, challenge: challenge(answer).ok() })),
+            429 | 500.. => {
+                let url = join(&base, PING_PATH);
+                Err(self.status(target, &url, answer, &Grant::NONE, budget))
+            }
+            // Some registries have nothing there, and manifests all the same.
+            status => Ok(Arc::new(Origin { base, extension: Extension::Unknown(status), challenge: None })),
         }
     }
 
@@ -324,6 +379,19 @@ impl Client {
         }
     }
 
+    /// Makes something of an answer's bytes, away from the runtime's workers where they are many.
+    pub(crate) async fn read_body<T: Send + 'static>(
+        &self,
+        body: Body,
+        budget: Budget,
+        read: impl FnOnce(&[u8]) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        if body.len() <= READ_IN_PLACE {
+            return Ok(read(&body));
+        }
+        self.readers.run(budget.deadline, move || read(&body)).await
+    }
+
     async fn ask(
         &self,
         target: &Target,
@@ -341,8 +409,10 @@ impl Client {
             headers.insert(CONTENT_RANGE, range.clone());
         }
         let (kind, limit, repeat) = (what.kind, what.limit, request.repeat);
-        let (method, content) = (request.method.clone(), request.content.clone());
-        let ask = Ask { peer: &target.peer, url, kind, headers, authorization, method, content, repeat, limit, budget };
+        // A ping is a flight of its own, with more time than those who wait for it.
+        let longest_wait = if kind == RequestKind::Ping { LONGEST_WAIT_OF_A_FLIGHT } else { Duration::MAX };
+        let (peer, method, content) = (&target.peer, request.method.clone(), request.content.clone());
+        let ask = Ask { peer, url, method, kind, headers, authorization, content, repeat, limit, longest_wait, budget };
         self.transport.ask(&ask).await.map_err(|failure| ask.failed(failure))
     }
 
@@ -385,4 +455,30 @@ pub(crate) fn join(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}{path}", base.path()));
     url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_registries_say_of_themselves_is_bounded_in_bytes() {
+        let named: Arc<dyn NamesHosts> = Arc::new(|_: &str| false);
+        let client = Client::new(&Registries::default(), &Limits::default(), named, Arc::default()).unwrap();
+        let long = "x".repeat(2000);
+        let realm = Url::parse(&format!("https://r.example.com/{long}")).unwrap();
+        let challenge = Challenge::Bearer { realm, service: Some(long.as_str().into()) };
+        for number in 0..4000 {
+            let base = Url::parse(&format!("https://{number}.example.com/")).unwrap();
+            let key = OriginKey { settings: 0, base: base.clone() };
+            let origin = Origin { base, extension: Extension::Announced, challenge: Some(challenge.clone()) };
+            client.origins.insert(key.clone(), Arc::new(origin)).await;
+            client.challenges.insert((key, "acme/web".into()), challenge.clone()).await;
+        }
+        client.origins.run_pending_tasks().await;
+        client.challenges.run_pending_tasks().await;
+        for kept in [client.origins.entry_count(), client.challenges.entry_count()] {
+            assert!(kept > 0 && kept * challenge.weight() as u64 <= REMEMBERED_BYTES, "{kept}");
+        }
+    }
 }

@@ -2,8 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Read},
     path::{Path, PathBuf},
     sync::Once,
 };
@@ -14,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::configuration::Credentials;
+use crate::files::{ReadError, read_bounded};
 use crate::image::{Repository, reference::canonical_host};
 
 /// The largest password file.
@@ -36,9 +35,7 @@ pub(crate) enum Login {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialsError {
     #[error("{path} can't be read", path = path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{path} has more than {limit} bytes", path = path.display())]
-    TooLarge { path: PathBuf, limit: u64 },
+    Read { path: PathBuf, source: ReadError },
     #[error("{path} must hold text", path = path.display())]
     NotText { path: PathBuf },
     #[error("{path} is not a Docker configuration file", path = path.display())]
@@ -59,22 +56,21 @@ impl Login {
 }
 
 /// Reads what is configured for a repository. Nothing: no credentials are there for it.
-pub(crate) async fn read(
-    credentials: &Credentials,
-    repository: &Repository,
-) -> Result<Option<Login>, CredentialsError> {
+///
+/// It may hang with the file's disk: not for the runtime's workers.
+pub(crate) fn read(credentials: &Credentials, repository: &Repository) -> Result<Option<Login>, CredentialsError> {
     match credentials {
         Credentials::Given { username, password } => {
             Ok(Some(Login::Password { username: username.clone(), password: password.clone() }))
         }
         Credentials::Password { username, password_file } => {
-            let password = read_file(password_file.clone(), LARGEST_PASSWORD_FILE).await?;
+            let password = read_file(password_file, LARGEST_PASSWORD_FILE)?;
             let line = password.expose_secret();
             let line = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
             Ok(Some(Login::Password { username: username.clone(), password: line.into() }))
         }
         Credentials::DockerConfig(path) => {
-            let text = read_file(path.clone(), LARGEST_DOCKER_CONFIG).await?;
+            let text = read_file(path, LARGEST_DOCKER_CONFIG)?;
             from_docker_config(path, text.expose_secret(), repository)
         }
     }
@@ -82,24 +78,13 @@ pub(crate) async fn read(
 
 /// Whether a Docker configuration file can be used for a repository; it may well have no credentials for it.
 pub(crate) fn check_docker_config(path: &Path, repository: &Repository) -> Result<(), CredentialsError> {
-    let text = read_file_blocking(path.to_owned(), LARGEST_DOCKER_CONFIG)?;
+    let text = read_file(path, LARGEST_DOCKER_CONFIG)?;
     from_docker_config(path, text.expose_secret(), repository).map(drop)
 }
 
-async fn read_file(path: PathBuf, limit: u64) -> Result<SecretString, CredentialsError> {
-    let at = path.clone();
-    let reading = tokio::task::spawn_blocking(move || read_file_blocking(path, limit));
-    reading.await.unwrap_or_else(|error| Err(CredentialsError::Read { path: at, source: io::Error::other(error) }))
-}
-
-fn read_file_blocking(path: PathBuf, limit: u64) -> Result<SecretString, CredentialsError> {
-    let failed = |source| CredentialsError::Read { path: path.clone(), source };
-    let mut bytes = Vec::new();
-    fs::File::open(&path).map_err(failed)?.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > limit {
-        return Err(CredentialsError::TooLarge { path, limit });
-    }
-    String::from_utf8(bytes).map(SecretString::from).map_err(|_| CredentialsError::NotText { path })
+fn read_file(path: &Path, limit: u64) -> Result<SecretString, CredentialsError> {
+    let bytes = read_bounded(path, limit).map_err(|source| CredentialsError::Read { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map(SecretString::from).map_err(|_| CredentialsError::NotText { path: path.to_owned() })
 }
 
 /// Docker's config.json, as far as containers-auth.json(5) has it. Other members are not ours to judge.
@@ -188,6 +173,8 @@ fn bare_host(key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn login(config: &str, repository: &str) -> Result<Option<Login>, CredentialsError> {
@@ -253,22 +240,25 @@ mod tests {
         ));
     }
 
-    #[tokio::test]
-    async fn a_password_file_is_read_again_each_time() {
+    #[test]
+    fn a_password_file_is_read_again_each_time() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("password");
         let repository = Repository::parse("r.example.com/x").unwrap();
         let credentials = Credentials::Password { username: "robot".into(), password_file: file.clone() };
-        assert!(matches!(read(&credentials, &repository).await, Err(CredentialsError::Read { .. })));
+        assert!(matches!(read(&credentials, &repository), Err(CredentialsError::Read { .. })));
         for (content, expected) in [("one\n", "one"), ("two \r\n", "two "), ("three", "three")] {
             fs::write(&file, content).unwrap();
-            let Some(Login::Password { password, .. }) = read(&credentials, &repository).await.unwrap() else {
+            let Some(Login::Password { password, .. }) = read(&credentials, &repository).unwrap() else {
                 panic!("no password")
             };
             assert_eq!(password.expose_secret(), expected);
         }
         fs::write(&file, "x".repeat(1 << 20)).unwrap();
-        assert!(matches!(read(&credentials, &repository).await, Err(CredentialsError::TooLarge { .. })));
+        assert!(matches!(
+            read(&credentials, &repository),
+            Err(CredentialsError::Read { source: ReadError::TooLarge { .. }, .. })
+        ));
     }
 
     #[test]

@@ -7,6 +7,11 @@ use url::Url;
 use super::guard::{LookupFailed, NotPublic};
 use crate::verdict::LookupError;
 
+/// Said of names that lead inside and of names that lead nowhere: the difference would tell whoever may create pods which
+/// names there are inside.
+const NOT_PUBLIC: &str =
+    "no public address of it can be found, and neither a rule (but *) nor a registries entry names it";
+
 /// Why an exchange gave no answer.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
@@ -14,7 +19,9 @@ pub(crate) enum Failure {
     Unavailable(String),
     /// The connection ended under way: worth a second try at once.
     Lost,
-    /// The host has no public address, and nobody named it.
+    /// The host's name leads nowhere.
+    Unresolved,
+    /// The host has no public address that can be found, and nobody named it.
     NotPublic,
     /// What came is not what may come.
     Misbehaved(String),
@@ -33,7 +40,7 @@ impl Failure {
                 return Self::NotPublic;
             }
             if cause.is::<LookupFailed>() {
-                return Self::Unavailable("its name can't be resolved".to_owned());
+                return Self::Unresolved;
             }
             if let Some(tls) = tls_error(cause) {
                 return Self::Unavailable(tls_words(tls).to_owned());
@@ -48,7 +55,7 @@ impl Failure {
             return Self::Misbehaved("its answer is not HTTP, or has too many or too long headers".to_owned());
         }
         if error.is_dns() {
-            return Self::Unavailable("its name can't be resolved".to_owned());
+            return Self::Unresolved;
         }
         if error.is_connect() {
             let words = match kind {
@@ -75,12 +82,13 @@ impl Failure {
                 cause: "the connection ended in the middle of its answer".into(),
                 retry_after: None,
             },
-            Self::NotPublic => LookupError::Unavailable {
+            Self::Unresolved => LookupError::Unavailable {
                 registry,
                 url,
-                cause: "it has no public address, and neither a rule (but *) nor a registries entry names it".into(),
+                cause: "its name can't be resolved".into(),
                 retry_after: None,
             },
+            Self::NotPublic => LookupError::Unavailable { registry, url, cause: NOT_PUBLIC.into(), retry_after: None },
             Self::Misbehaved(what) => LookupError::Misbehaved { registry, url, what: what.into() },
             Self::TimedOut => LookupError::TimedOut { registry, url, after },
         }

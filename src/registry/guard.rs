@@ -17,7 +17,8 @@ use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::gate::CurrentPolicy;
-use crate::image::Scope;
+pub(crate) use crate::image::reference::host_of;
+use crate::image::{Scope, scope::domains_above};
 use crate::policy::{Layer, Policy};
 
 /// The longest that a name's resolution may take.
@@ -93,20 +94,8 @@ impl HostSet {
 
 impl NamesHosts for HostSet {
     fn names(&self, host: &str) -> bool {
-        if self.hosts.contains(host) {
-            return true;
-        }
-        if self.domains.is_empty() || host.starts_with('[') {
-            return false;
-        }
-        let mut domain = host.split_once(':').map_or(host, |(name, _)| name);
-        while let Some((_, parent)) = domain.split_once('.') {
-            if self.domains.contains(parent) {
-                return true;
-            }
-            domain = parent;
-        }
-        false
+        self.hosts.contains(host)
+            || !self.domains.is_empty() && domains_above(host).any(|domain| self.domains.contains(domain))
     }
 }
 
@@ -141,15 +130,6 @@ impl NamesHosts for PolicyHosts {
     }
 }
 
-/// `host[:port]` of a URL as references have it: no `:443`. Plain HTTP always has its port.
-pub(crate) fn host_of(url: &Url) -> Option<String> {
-    let host = url.host_str()?.to_ascii_lowercase();
-    Some(match url.port_or_known_default()? {
-        443 if url.scheme() == "https" => host,
-        port => format!("{host}:{port}"),
-    })
-}
-
 /// Whether a URL's host is an address that is not public. A name is only known once it is resolved.
 pub(crate) fn is_inner_literal(url: &Url) -> bool {
     match url.host() {
@@ -170,10 +150,13 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [a, b, c, _] = address.octets();
-    !matches!(
-        (a, b, c),
-        (0 | 10 | 127 | 224.., _, _)        // This network, private, loopback; multicast and reserved.
+    let [a, b, c, d] = address.octets();
+    // A public address where Azure's machines find their platform: host agent, DNS, health probes.
+    let azure = [a, b, c, d] == [168, 63, 129, 16];
+    !azure
+        && !matches!(
+            (a, b, c),
+            (0 | 10 | 127 | 224.., _, _)        // This network, private, loopback; multicast and reserved.
             | (100, 64..=127, _)            // Carrier-grade NAT.
             | (169, 254, _)                 // Link-local, with clouds' metadata services.
             | (172, 16..=31, _)             // Private.
@@ -183,7 +166,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
             | (198, 18..=19, _)             // Benchmarks.
             | (198, 51, 100)                // Documentation.
             | (203, 0, 113) // Documentation.
-    )
+        )
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
@@ -289,6 +272,7 @@ mod tests {
             "172.31.255.255",
             "192.0.0.1",
             "192.168.1.1",
+            "168.63.129.16",
             "198.18.0.1",
             "224.0.0.1",
             "240.0.0.1",
@@ -312,7 +296,15 @@ mod tests {
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }
-        for address in ["1.1.1.1", "100.63.0.1", "100.128.0.1", "172.32.0.1", "2606:4700::1111", "2a00:1450:4001::1"] {
+        for address in [
+            "1.1.1.1",
+            "168.63.129.15",
+            "100.63.0.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "2606:4700::1111",
+            "2a00:1450:4001::1",
+        ] {
             assert!(is_public(address.parse().unwrap()), "{address}");
         }
     }
@@ -336,14 +328,23 @@ mod tests {
 
     #[test]
     fn a_rule_names_its_host_and_port_but_a_star_names_nothing() {
-        let set = set(&["*", "registry.example.com/acme", "inner.example.com:5000", "*.corp.example.com"]);
-        for host in
-            ["registry.example.com", "inner.example.com:5000", "a.corp.example.com", "a.b.corp.example.com:5000"]
-        {
+        let digest = format!("digest.example.com/a@sha256:{}", "0".repeat(64));
+        let scopes = ["*", "registry.example.com/acme", "inner.example.com:5000", "*.corp.example.com", &digest];
+        let mut set = set(&scopes);
+        set.add_scope(&Scope::parse_with_tag("tag.example.com/a:1").unwrap());
+        for host in [
+            "registry.example.com",
+            "inner.example.com:5000",
+            "a.corp.example.com",
+            "a.b.corp.example.com:5000",
+            "digest.example.com",
+            "tag.example.com",
+        ] {
             assert!(set.names(host), "{host}");
         }
         for host in [
             "registry.example.com:5000",
+            "registry.example.co",
             "inner.example.com",
             "corp.example.com",
             "evilcorp.example.com",

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::BoxFuture};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use tokio::time::Instant;
 
 use super::{
     client::{Client, Fetched, What},
     failure::shown,
     target::Target,
-    transport::{Answer, Budget},
+    transport::Budget,
 };
 use crate::gate::{ResolveDigest, ResolvedImage};
 use crate::image::{
-    Digest, Manifest, Reference,
+    Digest, Manifest, ManifestError, Reference,
     digest::{Algorithm, DigestError},
 };
 use crate::operations::RequestKind;
@@ -29,6 +29,9 @@ pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1, \
     application/vnd.docker.distribution.manifest.v1+json;q=0.1";
+
+/// Headers that claim a digest.
+const MOST_CLAIMS: usize = 4;
 
 #[async_trait]
 impl ResolveDigest for Client {
@@ -88,38 +91,54 @@ impl Client {
             let registry = (&*target.peer.registry).into();
             return Err(LookupError::ManifestUnknown { registry, url: shown(&url) });
         }
-        let misbehaved = |what: &str| self.misbehaved(&target, &url, what.to_owned(), budget);
-        let Answer { headers, body, .. } = &answer;
-        let digest = match image.digest() {
-            Some(asked) if asked.matches(body) => *asked,
-            Some(_) => return Err(misbehaved("what it sends does not have the digest that was asked for")),
-            None => Digest::of(Algorithm::Sha256, body),
-        };
-        for claimed in headers.get_all("docker-content-digest") {
-            let claimed = claimed.to_str().map(Digest::parse);
-            match claimed {
-                Ok(Ok(claimed)) if claimed.matches(body) => {}
-                // Of an algorithm that isn't known here nothing can be said.
-                Ok(Err(DigestError::UnknownAlgorithm)) => {}
-                Ok(Ok(_)) => {
-                    return Err(misbehaved("its Docker-Content-Digest header is not the digest of what it sends"));
-                }
-                Ok(Err(_)) | Err(_) => return Err(misbehaved("its Docker-Content-Digest header is no digest")),
-            }
-        }
-        let mut types = headers.get_all(CONTENT_TYPE).iter();
-        let content_type = types.next();
-        if types.next().is_some() {
-            return Err(misbehaved("it sends several Content-Type headers"));
-        }
-        let content_type = match content_type.map(|value| value.to_str()) {
-            None => None,
-            Some(Ok(text)) => Some(text),
-            Some(Err(_)) => return Err(misbehaved("its Content-Type header is not text")),
-        };
-        match Manifest::parse(content_type, body) {
-            Ok(manifest) => Ok(Arc::new(ResolvedImage { digest, manifest })),
-            Err(error) => Err(LookupError::UnsupportedManifest { url: shown(&url), error }),
+        let (asked, headers) = (image.digest().copied(), answer.headers);
+        let outcome = self.read_body(answer.body, budget, move |body| read(asked, &headers, body)).await;
+        match outcome.map_err(|failure| failure.at(&target.peer.registry, &url, budget.total()))? {
+            Ok(resolved) => Ok(Arc::new(resolved)),
+            Err(Wrong::Answer(what)) => Err(self.misbehaved(&target, &url, what.to_owned(), budget)),
+            Err(Wrong::Manifest(error)) => Err(LookupError::UnsupportedManifest { url: shown(&url), error }),
         }
     }
+}
+
+/// Why no decision can stand on an answer.
+enum Wrong {
+    Answer(&'static str),
+    Manifest(ManifestError),
+}
+
+/// Reads a manifest, and holds what is claimed of it against its bytes.
+fn read(asked: Option<Digest>, headers: &HeaderMap, body: &[u8]) -> Result<ResolvedImage, Wrong> {
+    let digest = match asked {
+        Some(asked) if asked.matches(body) => asked,
+        Some(_) => return Err(Wrong::Answer("what it sends does not have the digest that was asked for")),
+        None => Digest::of(Algorithm::Sha256, body),
+    };
+    for (number, claimed) in headers.get_all("docker-content-digest").iter().enumerate() {
+        // Each may cost another hash of the body.
+        if number == MOST_CLAIMS {
+            return Err(Wrong::Answer("it sends many Docker-Content-Digest headers"));
+        }
+        match claimed.to_str().map(Digest::parse) {
+            Ok(Ok(claimed)) if claimed == digest || claimed.matches(body) => {}
+            // Of an algorithm that isn't known here nothing can be said.
+            Ok(Err(DigestError::UnknownAlgorithm)) => {}
+            Ok(Ok(_)) => {
+                return Err(Wrong::Answer("its Docker-Content-Digest header is not the digest of what it sends"));
+            }
+            Ok(Err(_)) | Err(_) => return Err(Wrong::Answer("its Docker-Content-Digest header is no digest")),
+        }
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let content_type = types.next();
+    if types.next().is_some() {
+        return Err(Wrong::Answer("it sends several Content-Type headers"));
+    }
+    let content_type = match content_type.map(|value| value.to_str()) {
+        None => None,
+        Some(Ok(text)) => Some(text),
+        Some(Err(_)) => return Err(Wrong::Answer("its Content-Type header is not text")),
+    };
+    let manifest = Manifest::parse(content_type, body).map_err(Wrong::Manifest)?;
+    Ok(ResolvedImage { digest, manifest })
 }

@@ -4,13 +4,18 @@
 //! over the bytes that were received; credentials go to the registry they are for and to its token realm, nowhere else; and
 //! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
 
+mod blocking;
 mod cas;
 mod challenge;
 mod client;
 mod credentials;
 mod failure;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod manifest;
+mod room;
 pub(crate) mod said;
 mod settings;
 mod target;
@@ -24,10 +29,12 @@ pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
 pub use upload::{BlobOutcome, UploadError};
 
+pub(crate) use blocking::Blocking;
 pub(crate) use cas::check_cas;
-pub(crate) use client::{Fetched, Request, What, join};
+pub(crate) use client::{Extension, Fetched, Request, What, join};
 pub(crate) use credentials::check_docker_config;
 pub(crate) use failure::{Failure, shown};
+pub(crate) use settings::Upstream;
 pub(crate) use target::Target;
 pub(crate) use token::Access;
-pub(crate) use transport::{Budget, Content};
+pub(crate) use transport::{Ask, Budget, Content, Peer, Transport};

@@ -36,12 +36,11 @@ const OTHER: &str = "other";
 #[non_exhaustive]
 pub enum SetupError {
     /// A CA file can't be used.
-    #[error("registries entry {scope}: caFile")]
-    CaFile {
-        /// The entry.
-        scope: Box<str>,
+    #[error("{of}: {source}")]
+    Ca {
+        /// Whose it is: an entry, or the field.
+        of: Box<str>,
         /// Why.
-        #[source]
         source: CaError,
     },
     /// A mirror is not `host[:port][/path]`.
@@ -56,10 +55,10 @@ pub enum SetupError {
         source: Option<Box<ScopeError>>,
     },
     /// TLS can't be set up.
-    #[error("TLS can't be set up")]
+    #[error("TLS can't be set up: {0}")]
     Tls(#[from] rustls::Error),
     /// The HTTP client can't be made.
-    #[error("the HTTP client can't be set up")]
+    #[error("the HTTP client can't be set up: {0}")]
     Http(#[from] reqwest::Error),
 }
 
@@ -85,6 +84,23 @@ pub(crate) struct Settings {
     pub(crate) token_realms: Vec<Url>,
     pub(crate) signatures: Option<Vec<SignatureSource>>,
     pub(crate) mirrors: Vec<Box<str>>,
+}
+
+impl Settings {
+    /// Where no entry holds.
+    fn without_entry(clients: Clients) -> Self {
+        Self {
+            number: 0,
+            label: OTHER.into(),
+            scope: Scope::Everything,
+            clients,
+            insecure: false,
+            credentials: None,
+            token_realms: Vec::new(),
+            signatures: None,
+            mirrors: Vec::new(),
+        }
+    }
 }
 
 /// All settings.
@@ -147,17 +163,7 @@ impl AllSettings {
             // Scopes of a map are different from each other.
             let _ = entries.insert(scope, Arc::new(settings));
         }
-        let default = Settings {
-            number: 0,
-            label: OTHER.into(),
-            scope: Scope::Everything,
-            clients: maker.clients(&Scope::Everything, None, false)?,
-            insecure: false,
-            credentials: None,
-            token_realms: Vec::new(),
-            signatures: None,
-            mirrors: Vec::new(),
-        };
+        let default = Settings::without_entry(maker.clients(&Scope::Everything, None, false)?);
         Ok(Self { entries, default: Arc::new(default), named })
     }
 
@@ -200,18 +206,24 @@ impl Maker {
         if let Some(made) = self.made.get(&key) {
             return Ok(made.clone());
         }
-        let tls = self.tls(scope, ca_file, insecure)?;
+        let of = || format!("registries entry {scope}").into();
+        let roots = self.roots(ca_file).map_err(|source| SetupError::Ca { of: of(), source })?;
+        let tls = self.tls(roots, insecure)?;
         let clients = Clients { open: client(tls.clone(), &self.open)?, guarded: client(tls, &self.guarded)? };
         self.made.insert(key, clients.clone());
         Ok(clients)
     }
 
-    fn tls(&self, scope: &Scope, ca_file: Option<&Path>, insecure: bool) -> Result<ClientConfig, SetupError> {
+    /// The system's CAs, and those of a file.
+    fn roots(&self, ca_file: Option<&Path>) -> Result<RootCertStore, CaError> {
         let mut roots = self.system.clone();
         if let Some(path) = ca_file {
-            cas::trust(&mut roots, path)
-                .map_err(|source| SetupError::CaFile { scope: scope.to_string().into(), source })?;
+            cas::trust(&mut roots, path)?;
         }
+        Ok(roots)
+    }
+
+    fn tls(&self, roots: RootCertStore, insecure: bool) -> Result<ClientConfig, rustls::Error> {
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&self.provider)).with_safe_default_protocol_versions()?;
         let builder = if insecure || roots.is_empty() {
@@ -231,6 +243,34 @@ impl Maker {
     }
 }
 
+/// The one registry that the store stands in front of. It is none of the `registries` entries.
+pub(crate) struct Upstream {
+    tls: ClientConfig,
+    open: Arc<Resolver>,
+    guarded: Arc<Resolver>,
+}
+
+impl Upstream {
+    /// `field` is the CA file's, for messages.
+    pub(crate) fn new(field: &str, ca_file: Option<&Path>) -> Result<Self, SetupError> {
+        let maker = Maker::new();
+        let roots = maker.roots(ca_file).map_err(|source| SetupError::Ca { of: field.into(), source })?;
+        let tls = maker.tls(roots, false)?;
+        Ok(Self { tls, open: maker.open, guarded: maker.guarded })
+    }
+
+    /// How TLS is spoken with it.
+    pub(crate) fn tls(&self) -> ClientConfig {
+        self.tls.clone()
+    }
+
+    /// How it is talked to, with clients of their own each time.
+    pub(crate) fn settings(&self) -> Result<Settings, SetupError> {
+        let clients = Clients { open: client(self.tls(), &self.open)?, guarded: client(self.tls(), &self.guarded)? };
+        Ok(Settings::without_entry(clients))
+    }
+}
+
 fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client, SetupError> {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
@@ -246,6 +286,9 @@ fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client
         .pool_max_idle_per_host(16)
         .tcp_nodelay(true)
         .http2_max_header_list_size(64 << 10)
+        // What a server may send before anybody reads it is nobody's room (`room`).
+        .http2_initial_stream_window_size(128 << 10)
+        .http2_initial_connection_window_size(1 << 20)
         .build()?;
     Ok(client)
 }

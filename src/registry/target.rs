@@ -5,7 +5,6 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{
-    guard::host_of,
     settings::{AllSettings, Settings},
     transport::{Peer, Transport},
 };
@@ -49,19 +48,19 @@ impl Target {
     }
 
     /// The same repository on a server whose URL the configuration gives. That names it; its TLS and credentials are those
-    /// of the registries entry that covers it, not those of the registry.
+    /// of the registries entry that covers it, not those of the registry. Nothing: no entry could cover it, and so nothing
+    /// says whose credentials are its.
     pub(crate) fn at_url(url: &Url, repository: &Repository, settings: &AllSettings) -> Option<Self> {
-        let host = host_of(url)?;
+        let here = Repository::at(url, repository.path())?;
         let mut base = url.clone();
         base.set_query(None);
         base.set_fragment(None);
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let here = Repository::parse(&format!("{host}/{}", repository.path())).ok()?;
         let found = settings.of(&here);
         Some(Self {
-            peer: Peer { registry: host.into(), settings: Arc::clone(found), named: true },
+            peer: Peer { registry: here.host().into(), settings: Arc::clone(found), named: true },
             path: repository.path().into(),
             repository: here,
             base,
@@ -72,11 +71,9 @@ impl Target {
     /// The mirrors of the repository, in order.
     pub(crate) fn mirrors(&self, settings: &AllSettings) -> Vec<Self> {
         let Settings { scope, mirrors, .. } = &*self.peer.settings;
-        let name = self.repository.as_str();
-        let rest = match scope {
-            Scope::Prefix(prefix) => name.strip_prefix(&**prefix).unwrap_or_default(),
-            _ => &name[self.repository.host().len()..],
-        };
+        // Scopes of another kind have no mirrors: `configuration` refuses them.
+        let Scope::Prefix(prefix) = scope else { return Vec::new() };
+        let Some(rest) = self.repository.as_str().strip_prefix(&**prefix) else { return Vec::new() };
         let mirrors = mirrors.iter().filter_map(|mirror| {
             let repository = Repository::parse(&format!("{mirror}{rest}")).ok()?;
             // Named by the entry that has it as a mirror.
@@ -107,7 +104,7 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::configuration::{Registries, Registry};
+    use crate::configuration::{Credentials, Registries, Registry};
 
     fn mirrors_of(scope: &str, mirrors: &[&str], repository: &str) -> Vec<String> {
         let scope = Scope::parse(scope).unwrap();
@@ -128,6 +125,46 @@ mod tests {
         target.mirrors(&settings).iter().map(|target| target.repository.to_string()).collect()
     }
 
+    /// Settings whose entry for `scope` has credentials.
+    fn with_credentials(scope: &str) -> AllSettings {
+        let scope = Scope::parse(scope).unwrap();
+        let mut registries = Registries::default();
+        let entry = Registry {
+            scope: scope.clone(),
+            ca_file: None,
+            insecure: false,
+            credentials: Some(Credentials::DockerConfig("config.json".into())),
+            token_realms: Vec::new(),
+            signatures: None,
+            mirrors: Vec::new(),
+        };
+        registries.entries.insert(scope, Arc::new(entry)).unwrap();
+        AllSettings::new(&registries).unwrap()
+    }
+
+    #[test]
+    fn a_store_with_a_one_label_host_gets_no_credentials_of_docker_hub() {
+        let repository = Repository::parse("r.example.com/acme/web").unwrap();
+        let at = |url: &str, scope: &str| {
+            Target::at_url(&Url::parse(url).unwrap(), &repository, &with_credentials(scope))
+                .map(|target| (target.repository.to_string(), target.peer.settings.credentials.is_some()))
+        };
+        let here = "signatures:443/acme/web".to_owned();
+        assert_eq!(at("https://signatures", "docker.io"), Some((here.clone(), false)));
+        assert_eq!(at("https://signatures", "docker.io/signatures"), Some((here.clone(), false)));
+        assert_eq!(at("https://signatures", "signatures:443"), Some((here, true)));
+        // Whose they would be, nothing can say.
+        for url in ["https://index.docker.io", "https://store_1.example.com", "https://store.example.com."] {
+            assert_eq!(at(url, "*"), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_with_a_one_label_host_is_not_on_docker_hub() {
+        assert_eq!(mirrors_of("r.example.com", &["mirror:443/acme"], "r.example.com/web"), ["mirror:443/acme/web"]);
+        assert_eq!(mirrors_of("registry:443", &["mirror:443"], "REGISTRY/web"), ["mirror:443/web"]);
+    }
+
     #[test]
     fn docker_hub_is_asked_where_its_api_is() {
         let target = Target::for_tests(&Repository::parse("nginx").unwrap(), &[]);
@@ -142,10 +179,6 @@ mod tests {
         assert_eq!(
             mirrors_of("r.example.com/team", &mirrors, "r.example.com/team/web"),
             ["mirror.example.com/acme/web", "other.example.com:5000/web"]
-        );
-        assert_eq!(
-            mirrors_of("*.example.org", &mirrors, "a.example.org/team/web"),
-            ["mirror.example.com/acme/team/web", "other.example.com:5000/team/web"]
         );
         assert!(mirrors_of("r.example.com", &mirrors, "s.example.com/team/web").is_empty());
     }

@@ -11,12 +11,13 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::{
+    blocking::Blocking,
     challenge::Challenge,
     credentials::{self, Login},
     failure::{Failure, shown},
     guard::host_of,
     target::Target,
-    transport::{Ask, Budget, Content, Peer, Transport},
+    transport::{Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Peer, Transport},
 };
 use crate::operations::RequestKind;
 use crate::verdict::LookupError;
@@ -29,8 +30,12 @@ const DEFAULT_LIFE: u64 = 60;
 const LONGEST_LIFE: u64 = 24 * 60 * 60;
 /// The time that one request for a token has, whoever waits for it.
 const FLIGHT: Duration = Duration::from_secs(15);
-/// Tokens that are kept.
-const MOST_TOKENS: u64 = 10_000;
+/// Credentials that are read at once; a file on a network may hang.
+const FILES_AT_ONCE: usize = 16;
+/// The longest token: no server takes headers that are much longer.
+const LONGEST_TOKEN: usize = 16 << 10;
+/// Bytes that kept tokens take, roughly: some thousands of usual ones.
+const TOKEN_BYTES: u64 = 8 << 20;
 
 /// Why credentials stay here.
 const FOREIGN: &str = "credentials are not sent there: it is not of the registry's own host or domain; if it is right, name it in the entry's tokenRealms";
@@ -104,14 +109,24 @@ impl Expiry<Key, Grant> for Life {
     }
 }
 
+/// Bytes that a token takes with its key, roughly.
+fn weight(key: &Key, grant: &Grant) -> u32 {
+    let key = key.realm.as_str().len() + key.service.as_ref().map_or(0, |service| service.len()) + key.repository.len();
+    let token = grant.header.as_ref().map_or(0, HeaderValue::len);
+    u32::try_from(512 + key + token).unwrap_or(u32::MAX)
+}
+
 /// Tokens, kept until they expire; one flight each.
 pub(crate) struct Tokens {
     kept: Cache<Key, Grant>,
+    /// Reads credentials.
+    files: Blocking,
 }
 
 impl Tokens {
     pub(crate) fn new() -> Self {
-        Self { kept: Cache::builder().max_capacity(MOST_TOKENS).expire_after(Life).build() }
+        let kept = Cache::builder().max_capacity(TOKEN_BYTES).weigher(weight).expire_after(Life).build();
+        Self { kept, files: Blocking::new(FILES_AT_ONCE) }
     }
 
     /// What answers a challenge. `refused` is what did not: it is not given again.
@@ -125,7 +140,7 @@ impl Tokens {
     ) -> Result<Grant, LookupError> {
         let Need { challenge, access, refused } = *need;
         match challenge {
-            Challenge::Basic => basic(target, base, budget).await,
+            Challenge::Basic => self.basic(target, base, budget).await,
             Challenge::Bearer { realm, service } => {
                 let key = Key {
                     settings: target.peer.settings.number,
@@ -140,7 +155,7 @@ impl Tokens {
                 {
                     self.kept.invalidate(&key).await;
                 }
-                let flight = request(transport, target, base, realm, service.as_deref(), access);
+                let flight = self.request(transport, target, base, (realm, service.as_deref()), access);
                 match timeout_at(budget.deadline, self.kept.try_get_with(key, flight)).await {
                     Ok(Ok(grant)) => Ok(grant),
                     Ok(Err(error)) => Err((*error).clone()),
@@ -149,134 +164,138 @@ impl Tokens {
             }
         }
     }
-}
 
-async fn basic(target: &Target, base: &Url, budget: Budget) -> Result<Grant, LookupError> {
-    if base.scheme() != "https" && !target.peer.settings.insecure {
-        let withheld = target.peer.settings.credentials.as_ref().map(|_| PLAIN);
-        return Ok(Grant { withheld, ..Grant::NONE });
-    }
-    let login = login(target, base, budget).await?;
-    let header = login.as_ref().and_then(Login::basic);
-    Ok(Grant { with_credentials: header.is_some(), header, ..Grant::NONE })
-}
-
-async fn login(target: &Target, base: &Url, budget: Budget) -> Result<Option<Login>, LookupError> {
-    let Some(credentials) = &target.peer.settings.credentials else { return Ok(None) };
-    let reading = timeout_at(budget.deadline, credentials::read(credentials, &target.repository));
-    reading.await.map_err(|_| Failure::TimedOut.at(&target.peer.registry, base, budget.total()))?.map_err(|error| {
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::error!(registry = %target.peer.registry, %error, source, "credentials can't be used");
-        let cause = "the gate can't use its credentials for it (its log says why)".to_owned();
-        Failure::Unavailable(cause).at(&target.peer.registry, base, budget.total())
-    })
-}
-
-/// Asks a realm for a token.
-async fn request(
-    transport: &Transport,
-    target: &Target,
-    base: &Url,
-    realm: &Url,
-    service: Option<&str>,
-    access: &Access,
-) -> Result<Grant, LookupError> {
-    let budget = Budget::until(Instant::now() + FLIGHT);
-    let settings = &target.peer.settings;
-    let at_base = |failure: Failure| failure.at(&target.peer.registry, base, budget.total());
-    if realm.scheme() != "https" && !settings.insecure {
-        return Err(at_base(Failure::Misbehaved("its token realm is not https".to_owned())));
-    }
-    let trusted = is_trusted(realm, base, target);
-    let login = if trusted { login(target, base, budget).await? } else { None };
-    let withheld = settings.credentials.as_ref().filter(|_| !trusted).map(|_| FOREIGN);
-    if withheld.is_some() {
-        tracing::warn!(
-            registry = %target.peer.registry,
-            realm = %shown(realm),
-            "credentials are not sent to this token realm: it is not of the registry's own host or domain; if it is right, add it to the entry's tokenRealms"
-        );
-    }
-
-    // The scopes are ours, not what the challenge says: we know best what is needed.
-    let scopes = access.scopes(&target.path);
-    let mut url = realm.clone();
-    let mut authorization = None;
-    let (mut method, mut content) = (Method::GET, None);
-    if let Some(Login::IdentityToken(token)) = &login {
-        let mut fields = url::form_urlencoded::Serializer::new(String::new());
-        fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sealgate");
-        fields.append_pair("scope", &scopes.join(" ")).append_pair("refresh_token", token.expose_secret());
-        if let Some(service) = service {
-            fields.append_pair("service", service);
+    async fn basic(&self, target: &Target, base: &Url, budget: Budget) -> Result<Grant, LookupError> {
+        if base.scheme() != "https" && !target.peer.settings.insecure {
+            let withheld = target.peer.settings.credentials.as_ref().map(|_| PLAIN);
+            return Ok(Grant { withheld, ..Grant::NONE });
         }
-        method = Method::POST;
-        let bytes = fields.finish().into_bytes().into();
-        content = Some(Content { kind: "application/x-www-form-urlencoded".into(), bytes, may_move: false });
-    } else {
-        let mut query = url.query_pairs_mut();
-        if let Some(service) = service {
-            query.append_pair("service", service);
-        }
-        for scope in &scopes {
-            query.append_pair("scope", scope);
-        }
-        drop(query);
-        authorization = login.as_ref().and_then(Login::basic);
+        let login = self.login(target, base, budget).await?;
+        let header = login.as_ref().and_then(Login::basic);
+        Ok(Grant { with_credentials: header.is_some(), header, ..Grant::NONE })
     }
-    let own = host_of(realm).is_some() && host_of(realm) == host_of(base);
-    let peer = Peer { named: target.peer.named && own, ..target.peer.clone() };
-    let ask = Ask {
-        peer: &peer,
-        url: &url,
-        kind: RequestKind::Token,
-        headers: reqwest::header::HeaderMap::new(),
-        authorization,
-        method,
-        content,
-        repeat: true,
-        limit: LARGEST_ANSWER,
-        budget,
-    };
-    // A realm's URL is the registry's text; only one that is trusted is shown.
-    let failed = |failure| failure_at(failure, &target.peer.registry, if trusted { &url } else { base }, budget);
-    let answer = transport.ask(&ask).await.map_err(|failure| {
-        failed(match failure {
-            Failure::NotPublic => Failure::Misbehaved(
-                "its token realm has no public address, and neither a rule (but *) nor a registries entry names it"
-                    .to_owned(),
-            ),
-            Failure::Unavailable(cause) => Failure::Unavailable(format!("its token realm can't be asked: {cause}")),
-            Failure::Misbehaved(what) => Failure::Misbehaved(format!("of its token realm: {what}")),
-            failure => failure,
+
+    async fn login(&self, target: &Target, base: &Url, budget: Budget) -> Result<Option<Login>, LookupError> {
+        let Some(credentials) = &target.peer.settings.credentials else { return Ok(None) };
+        let (credentials, repository) = (credentials.clone(), target.repository.clone());
+        let reading = self.files.run(budget.deadline, move || credentials::read(&credentials, &repository)).await;
+        let failed = |failure: Failure| failure.at(&target.peer.registry, base, budget.total());
+        reading.map_err(failed)?.map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(registry = %target.peer.registry, %error, source, "credentials can't be used");
+            let cause = "the gate can't use its credentials for it (its log says why)".to_owned();
+            failed(Failure::Unavailable(cause))
         })
-    })?;
-    match answer.status {
-        200 => {}
-        status @ (401 | 403) if withheld.is_some() => {
-            return Err(failed(Failure::Misbehaved(format!("its token realm answers {status}, and {FOREIGN}"))));
-        }
-        status @ (401 | 403) => {
-            return Err(LookupError::Unauthorized {
-                registry: (&*target.peer.registry).into(),
-                url: shown(if trusted { &url } else { base }),
-                status,
-                with_credentials: login.is_some(),
-            });
-        }
-        status @ (429 | 500..) => {
-            return Err(LookupError::Unavailable {
-                registry: (&*target.peer.registry).into(),
-                url: shown(if trusted { &url } else { base }),
-                cause: format!("its token realm answers {status}").into(),
-                retry_after: answer.retry_after(),
-            });
-        }
-        status => return Err(failed(Failure::Misbehaved(format!("its token realm answers {status}")))),
     }
-    let (token, life) = parse(&answer.body)
-        .ok_or_else(|| failed(Failure::Misbehaved("what its token realm sends is no token".to_owned())))?;
-    Ok(Grant { header: Some(token), with_credentials: login.is_some(), withheld, life })
+
+    /// Asks a realm for a token.
+    async fn request(
+        &self,
+        transport: &Transport,
+        target: &Target,
+        base: &Url,
+        (realm, service): (&Url, Option<&str>),
+        access: &Access,
+    ) -> Result<Grant, LookupError> {
+        let budget = Budget::until(Instant::now() + FLIGHT);
+        let settings = &target.peer.settings;
+        let at_base = |failure: Failure| failure.at(&target.peer.registry, base, budget.total());
+        if realm.scheme() != "https" && !settings.insecure {
+            return Err(at_base(Failure::Misbehaved("its token realm is not https".to_owned())));
+        }
+        let trusted = is_trusted(realm, base, target);
+        let login = if trusted { self.login(target, base, budget).await? } else { None };
+        let withheld = settings.credentials.as_ref().filter(|_| !trusted).map(|_| FOREIGN);
+        if withheld.is_some() {
+            tracing::warn!(
+                registry = %target.peer.registry,
+                realm = %shown(realm),
+                "credentials are not sent to this token realm: it is not of the registry's own host or domain; if it is right, add it to the entry's tokenRealms"
+            );
+        }
+
+        // The scopes are ours, not what the challenge says: we know best what is needed.
+        let scopes = access.scopes(&target.path);
+        let mut url = realm.clone();
+        let mut authorization = None;
+        let (mut method, mut content) = (Method::GET, None);
+        if let Some(Login::IdentityToken(token)) = &login {
+            let mut fields = url::form_urlencoded::Serializer::new(String::new());
+            fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sealgate");
+            fields.append_pair("scope", &scopes.join(" ")).append_pair("refresh_token", token.expose_secret());
+            if let Some(service) = service {
+                fields.append_pair("service", service);
+            }
+            method = Method::POST;
+            let bytes = fields.finish().into_bytes().into();
+            content = Some(Content { kind: "application/x-www-form-urlencoded".into(), bytes, may_move: false });
+        } else {
+            let mut query = url.query_pairs_mut();
+            if let Some(service) = service {
+                query.append_pair("service", service);
+            }
+            for scope in &scopes {
+                query.append_pair("scope", scope);
+            }
+            drop(query);
+            authorization = login.as_ref().and_then(Login::basic);
+        }
+        let own = host_of(realm).is_some() && host_of(realm) == host_of(base);
+        let peer = Peer { named: target.peer.named && own, ..target.peer.clone() };
+        let ask = Ask {
+            peer: &peer,
+            url: &url,
+            method,
+            kind: RequestKind::Token,
+            headers: reqwest::header::HeaderMap::new(),
+            authorization,
+            content,
+            repeat: true,
+            limit: LARGEST_ANSWER,
+            longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
+            budget,
+        };
+        // A realm's URL is the registry's text; only one that is trusted is shown.
+        let failed = |failure| failure_at(failure, &target.peer.registry, if trusted { &url } else { base }, budget);
+        let answer = transport.ask(&ask).await.map_err(|failure| {
+            failed(match failure {
+                Failure::NotPublic => Failure::Unavailable(
+                    "no public address of its token realm can be found, and neither a rule (but *) nor a registries entry names it"
+                        .to_owned(),
+                ),
+                Failure::Unresolved => Failure::Unavailable("its token realm's name can't be resolved".to_owned()),
+                Failure::Unavailable(cause) => Failure::Unavailable(format!("its token realm can't be asked: {cause}")),
+                Failure::Misbehaved(what) => Failure::Misbehaved(format!("of its token realm: {what}")),
+                failure => failure,
+            })
+        })?;
+        match answer.status {
+            200 => {}
+            status @ (401 | 403) if withheld.is_some() => {
+                return Err(failed(Failure::Misbehaved(format!("its token realm answers {status}, and {FOREIGN}"))));
+            }
+            status @ (401 | 403) => {
+                return Err(LookupError::Unauthorized {
+                    registry: (&*target.peer.registry).into(),
+                    url: shown(if trusted { &url } else { base }),
+                    status,
+                    with_credentials: login.is_some(),
+                });
+            }
+            status @ (429 | 500..) => {
+                return Err(LookupError::Unavailable {
+                    registry: (&*target.peer.registry).into(),
+                    url: shown(if trusted { &url } else { base }),
+                    cause: format!("its token realm answers {status}").into(),
+                    retry_after: answer.retry_after(),
+                });
+            }
+            status => return Err(failed(Failure::Misbehaved(format!("its token realm answers {status}")))),
+        }
+        let (token, life) = parse(&answer.body)
+            .ok_or_else(|| failed(Failure::Misbehaved("what its token realm sends is no token".to_owned())))?;
+        Ok(Grant { header: Some(token), with_credentials: login.is_some(), withheld, life })
+    }
 }
 
 fn failure_at(failure: Failure, registry: &str, url: &Url, budget: Budget) -> LookupError {
@@ -292,7 +311,7 @@ fn parse(body: &[u8]) -> Option<(HeaderValue, Duration)> {
     }
     let Body { token, access_token, expires_in } = serde_json::from_slice(body).ok()?;
     let token = token.filter(|token| !token.is_empty()).or(access_token).filter(|token| !token.is_empty())?;
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if token.len() > LONGEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
     let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
@@ -417,5 +436,34 @@ mod tests {
         {
             assert_eq!(life(body), None, "{body}");
         }
+    }
+
+    #[test]
+    fn a_token_has_a_longest_length() {
+        let of = |length| parse(format!(r#"{{"token": "{}"}}"#, "t".repeat(length)).as_bytes());
+        assert!(of(LONGEST_TOKEN).is_some());
+        assert!(of(LONGEST_TOKEN + 1).is_none());
+    }
+
+    #[tokio::test]
+    async fn kept_tokens_are_bounded_in_bytes() {
+        let tokens = Tokens::new();
+        let mut header = HeaderValue::from_str(&"t".repeat(LONGEST_TOKEN)).unwrap();
+        header.set_sensitive(true);
+        let grant = Grant { header: Some(header), life: Duration::from_hours(24), ..Grant::NONE };
+        for number in 0..2000 {
+            let key = Key {
+                settings: 0,
+                registry: "registry.example.com".into(),
+                realm: Url::parse("https://registry.example.com/token").unwrap(),
+                service: None,
+                repository: format!("acme/{number}").into(),
+                access: Access::Pull,
+            };
+            tokens.kept.insert(key, grant.clone()).await;
+        }
+        tokens.kept.run_pending_tasks().await;
+        let tokens = tokens.kept.entry_count();
+        assert!(tokens > 0 && tokens * LONGEST_TOKEN as u64 <= TOKEN_BYTES, "{tokens}");
     }
 }

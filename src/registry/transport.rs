@@ -1,6 +1,6 @@
 //! One exchange over HTTP, bounded in time and bytes, with redirects followed by hand.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, ops::Deref, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
@@ -13,6 +13,7 @@ use url::Url;
 use super::{
     failure::Failure,
     guard::{HostSet, NamesHosts, host_of, is_inner_literal},
+    room::{FREE, Reserved, Room},
     settings::Settings,
 };
 use crate::operations::{Metrics, RequestKind};
@@ -28,8 +29,10 @@ const RETRIES: u32 = 2;
 const BACKOFF: Duration = Duration::from_millis(100);
 /// The time that must be left for a try, so that its answer can still be heard.
 const LEFT_FOR_A_TRY: Duration = Duration::from_millis(100);
+/// The longest wait between tries of what many wait for: they should hear of it while they have time for another way.
+pub(crate) const LONGEST_WAIT_OF_A_FLIGHT: Duration = Duration::from_secs(1);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
-const ERROR_BODY: usize = 64 << 10;
+const ERROR_BODY: usize = FREE;
 
 /// The time that a look-up has.
 #[derive(Clone, Copy, Debug)]
@@ -73,16 +76,18 @@ pub(crate) struct Peer {
 pub(crate) struct Ask<'a> {
     pub(crate) peer: &'a Peer,
     pub(crate) url: &'a Url,
+    pub(crate) method: Method,
     pub(crate) kind: RequestKind,
     pub(crate) headers: HeaderMap,
     /// Sent to the origin of `url` alone.
     pub(crate) authorization: Option<HeaderValue>,
-    pub(crate) method: Method,
     pub(crate) content: Option<Content>,
     /// Whether it may be sent again as it is, where nothing says what became of the first time.
     pub(crate) repeat: bool,
     /// Bytes that a good answer may have.
     pub(crate) limit: usize,
+    /// Who asks for more patience than this is not asked again.
+    pub(crate) longest_wait: Duration,
     pub(crate) budget: Budget,
 }
 
@@ -97,14 +102,29 @@ pub(crate) struct Content {
 }
 
 /// What was answered.
-#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     /// Of a 200 everything, of anything else perhaps not.
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: Body,
     /// Whether another origin than the one asked gave it.
     pub(crate) elsewhere: bool,
+}
+
+/// The bytes of an answer.
+#[derive(Default)]
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    /// What they take of the room that there is for all.
+    _room: Option<Reserved>,
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Sends requests where they may go.
@@ -113,6 +133,7 @@ pub(crate) struct Transport {
     entries: HostSet,
     /// Named by the policy.
     named: Arc<dyn NamesHosts>,
+    room: Arc<Room>,
     metrics: Arc<Metrics>,
 }
 
@@ -141,8 +162,9 @@ impl Ask<'_> {
 }
 
 impl Transport {
-    pub(crate) fn new(entries: HostSet, named: Arc<dyn NamesHosts>, metrics: Arc<Metrics>) -> Self {
-        Self { entries, named, metrics }
+    /// `largest` is the most bytes that a single answer may have.
+    pub(crate) fn new(entries: HostSet, named: Arc<dyn NamesHosts>, largest: usize, metrics: Arc<Metrics>) -> Self {
+        Self { entries, named, room: Room::new(largest), metrics }
     }
 
     /// Whether `host[:port]` may have a private address.
@@ -162,7 +184,8 @@ impl Transport {
             };
             tries += 1;
             let next = Instant::now().checked_add(wait + LEFT_FOR_A_TRY);
-            if !ask.repeat || tries > RETRIES || next.is_none_or(|next| next > ask.budget.deadline) {
+            let too_long = wait > ask.longest_wait || next.is_none_or(|next| next > ask.budget.deadline);
+            if !ask.repeat || tries > RETRIES || too_long {
                 return outcome;
             }
             sleep(wait).await;
@@ -170,13 +193,13 @@ impl Transport {
     }
 
     /// Asks, and follows redirects.
-    async fn ask_once(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
+    pub(crate) async fn ask_once(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
         let mut url = ask.url.clone();
         let mut elsewhere = false;
         for _ in 0..=REDIRECTS {
             let mut answer = self.exchange(ask, &url, elsewhere).await.map_err(|failure| match failure {
-                Failure::NotPublic if elsewhere => Failure::Misbehaved(
-                    "it redirects to a host without a public address that neither a rule (but *) nor a registries entry names"
+                Failure::NotPublic if elsewhere => Failure::Unavailable(
+                    "it redirects to a host of which no public address can be found, and that neither a rule (but *) nor a registries entry names"
                         .to_owned(),
                 ),
                 failure => failure,
@@ -202,7 +225,8 @@ impl Transport {
     async fn exchange(&self, ask: &Ask<'_>, url: &Url, elsewhere: bool) -> Result<Answer, Failure> {
         let Peer { registry: _, settings, named } = ask.peer;
         let own = url.origin() == ask.url.origin();
-        let named = (own && *named) || host_of(url).is_some_and(|host| self.is_named(&host));
+        let host = host_of(url).unwrap_or_default();
+        let named = (own && *named) || self.is_named(&host);
         if !named && is_inner_literal(url) {
             return Err(Failure::NotPublic);
         }
@@ -223,22 +247,49 @@ impl Transport {
             status = Some(response.status().as_u16());
             let good = response.status().as_u16() == 200;
             let limit = if good { ask.limit } else { ERROR_BODY };
-            let mut body = Vec::new();
+            let too_long = || {
+                let limit = bytesize::ByteSize::b(limit as u64);
+                Failure::Misbehaved(format!("it sends more than {limit}"))
+            };
+            // To HEAD no bytes come, whatever is announced (RFC 9110, section 9.3.2).
+            let announced = response.content_length().filter(|_| ask.method != Method::HEAD);
+            if good && announced.is_some_and(|bytes| bytes > limit as u64) {
+                return Err(too_long());
+            }
+            let (mut bytes, mut room) = (Vec::new(), None);
             loop {
                 match response.chunk().await {
-                    Ok(Some(chunk)) if chunk.len() <= limit - body.len() => body.extend_from_slice(&chunk),
-                    Ok(Some(_)) if good => {
-                        let limit = bytesize::ByteSize::b(limit as u64);
-                        return Err(Failure::Misbehaved(format!("it sends more than {limit}")));
+                    Ok(Some(chunk)) if chunk.len() <= limit - bytes.len() => {
+                        let length = bytes.len() + chunk.len();
+                        if room.is_none() && length > FREE {
+                            // All that it may become, in one step: who has some and waits for more could wait for ever.
+                            let most = announced.and_then(|bytes| usize::try_from(bytes).ok());
+                            let most = most.filter(|&most| most >= length).unwrap_or(limit);
+                            room = Some(self.room.take(most, &host, named).await);
+                            bytes.reserve_exact(most - bytes.len());
+                        }
+                        bytes.extend_from_slice(&chunk);
                     }
+                    Ok(Some(_)) if good => return Err(too_long()),
                     Err(error) if good => return Err(Failure::of(&error)),
                     Ok(_) | Err(_) => break,
                 }
             }
             let headers = std::mem::take(response.headers_mut());
-            Ok(Answer { status: response.status().as_u16(), headers, body, elsewhere })
+            Ok(Answer { status: response.status().as_u16(), headers, body: Body { bytes, _room: room }, elsewhere })
         });
-        let answer = answer.await.unwrap_or(Err(Failure::TimedOut));
+        let answer = answer.await.unwrap_or(Err(Failure::TimedOut)).map_err(|failure| match failure {
+            Failure::Unresolved | Failure::NotPublic if !named => {
+                let why = if matches!(failure, Failure::Unresolved) {
+                    "its name can't be resolved"
+                } else {
+                    "it leads inside"
+                };
+                tracing::info!(%host, why, "a host that nobody named is not dialled");
+                Failure::NotPublic
+            }
+            failure => failure,
+        });
         let status = status.filter(|_| answer.is_ok());
         self.metrics.registry_request(&settings.label, ask.kind, status, started.elapsed());
         answer
@@ -273,7 +324,7 @@ mod tests {
 
     fn retry_after(value: &str) -> Option<Duration> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
-        Answer { status: 429, headers, body: Vec::new(), elsewhere: false }.retry_after()
+        Answer { status: 429, headers, body: Body::default(), elsewhere: false }.retry_after()
     }
 
     #[test]

@@ -442,7 +442,7 @@ impl Client {
         let request = Request::new(Method::GET, Access::Push);
         let Fetched { url, answer } = self.send(target, &what, request, Budget::of(STEP)).await?;
         match answer.status {
-            200 => Ok(Some(answer.body)),
+            200 => Ok(Some(answer.body.to_vec())),
             404 => Ok(None),
             _ => Err(refused(target, &url, &answer)),
         }

@@ -219,7 +219,7 @@ impl Certificate {
     }
 
     /// This certificate, with all that another version of it says, revocations above all.
-    pub(super) fn merged(&self, other: &Self) -> Option<Self> {
+    pub(crate) fn merged(&self, other: &Self) -> Option<Self> {
         self.inner.clone().merge_public(other.inner.clone()).ok().map(|inner| Self { inner })
     }
 

@@ -1,7 +1,16 @@
 //! What a signature says of itself, for those who trust no key: the store checks that it belongs where it is put.
 
-use super::{Payload, envelope};
+use super::{Fingerprint, Payload, envelope};
 use crate::verdict::refusal::Malformed;
+
+/// What a message claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// What it is about.
+    pub payload: Payload,
+    /// The keys that it names, each once.
+    pub issuers: Vec<Fingerprint>,
+}
 
 /// Reads the payload of a signed OpenPGP message (binary, one signature), as verification does, but without any check of
 /// the signature.
@@ -12,7 +21,23 @@ use crate::verdict::refusal::Malformed;
 /// It is not one OpenPGP message with one signature; it inflates to more than a message ever has; its payload is not
 /// strict.
 pub fn claimed_payload(message: &[u8]) -> Result<Payload, Malformed> {
-    Ok(Payload::parse(&envelope::open(message)?.body)?)
+    Ok(claim(message)?.payload)
+}
+
+/// The same, with the keys that are named as the message's issuers.
+///
+/// # Errors
+/// Those of [`claimed_payload`].
+pub fn claim(message: &[u8]) -> Result<Claim, Malformed> {
+    let opened = envelope::open(message, &mut 0)?;
+    let mut issuers: Vec<Fingerprint> = Vec::new();
+    for issuer in opened.issuers.iter().map(Fingerprint::of) {
+        // The key ID is the end of a fingerprint that is there.
+        if !issuers.iter().any(|known| known.0.ends_with(&*issuer.0)) {
+            issuers.push(issuer);
+        }
+    }
+    Ok(Claim { payload: Payload::parse(&opened.body)?, issuers })
 }
 
 #[cfg(test)]

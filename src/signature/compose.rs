@@ -12,6 +12,9 @@ use sequoia_openpgp::{
 
 use super::{Payload, certificate::system_time, claim::claimed_payload};
 
+/// Says in each payload what made it.
+const CREATOR: &str = concat!("sealgate ", env!("CARGO_PKG_VERSION"));
+
 /// Why no signature was made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -34,13 +37,18 @@ where
     S: crypto::Signer + Send + Sync,
 {
     let mut message = Vec::new();
-    write(&mut message, &payload.to_json(), signer, at).map_err(ComposeError::Signer)?;
+    write(&mut message, &text(payload, at), signer, at).map_err(ComposeError::Signer)?;
     // What nobody could read must not be stored.
     match claimed_payload(&message) {
         Ok(read) if read == *payload => Ok(message),
         Ok(_) => Err(ComposeError::Unreadable(crate::verdict::refusal::Malformed::Envelope)),
         Err(error) => Err(ComposeError::Unreadable(error)),
     }
+}
+
+/// What is signed of a payload at that time.
+pub fn text(payload: &Payload, at: Timestamp) -> Vec<u8> {
+    payload.to_json(CREATOR, at.as_second())
 }
 
 fn write<S>(sink: &mut Vec<u8>, payload: &[u8], signer: S, at: Timestamp) -> anyhow::Result<()>
@@ -70,8 +78,6 @@ mod tests {
         let payload = Payload {
             digest: Digest::sha256(b"manifest"),
             identity: Reference::parse("registry.example.com/acme/web:1").unwrap(),
-            creator: Some("sealgate 0.1.0".to_owned()),
-            timestamp: Some(1_767_225_600),
         };
         let pair = key.cert.primary_key().key().clone().parts_into_secret().unwrap().into_keypair().unwrap();
         let message = compose(&payload, pair, at("2026-01-01T00:00:00Z")).unwrap();

@@ -8,7 +8,7 @@ use crate::image::{Reference, Repository};
 use crate::policy::Identity;
 
 /// Whether `signed` is right for `image`.
-pub(super) fn fits(identity: &Identity, image: &Reference, signed: &Reference) -> bool {
+pub(crate) fn fits(identity: &Identity, image: &Reference, signed: &Reference) -> bool {
     match identity {
         Identity::RepoDigestOrExact => repo_digest_or_exact(image, signed),
         Identity::Exact => {

@@ -24,10 +24,6 @@ pub struct Payload {
     pub digest: Digest,
     /// `critical.identity.docker-reference`, canonical; without tag and digest where the signer gave none.
     pub identity: Reference,
-    /// `optional.creator`.
-    pub creator: Option<String>,
-    /// `optional.timestamp`, seconds since 1970. Nothing is decided on it: the OpenPGP signature's own time counts.
-    pub timestamp: Option<i64>,
 }
 
 /// Why a payload is malformed. None of its text is repeated.
@@ -108,35 +104,29 @@ impl Payload {
         let digest = Digest::parse(digest.string("critical.image.docker-manifest-digest")?)?;
         let identity = Reference::parse(reference.string("critical.identity.docker-reference")?)?;
 
-        let mut payload = Self { digest, identity, creator: None, timestamp: None };
+        // Nothing is decided on these, but what they are: the OpenPGP signature says who and when.
         for (name, value) in optional.members("optional")? {
             match (name.as_str(), value) {
                 // As in Go, null is no value.
                 ("creator" | "timestamp", Value::Null) => {}
-                ("creator", value) => payload.creator = Some(value.string("optional.creator")?.to_owned()),
-                ("timestamp", value) => payload.timestamp = Some(value.integer("optional.timestamp")?),
+                ("creator", value) => drop(value.string("optional.creator")?),
+                ("timestamp", value) => value.integer("optional.timestamp")?,
                 _ => {}
             }
         }
-        Ok(payload)
+        Ok(Self { digest, identity })
     }
 
-    /// The payload as its signer writes it (containers-signature(5)). [`Payload::parse`] reads it again.
-    pub fn to_json(&self) -> Vec<u8> {
-        let mut optional = serde_json::Map::new();
-        if let Some(creator) = &self.creator {
-            optional.insert("creator".to_owned(), creator.as_str().into());
-        }
-        if let Some(timestamp) = self.timestamp {
-            optional.insert("timestamp".to_owned(), timestamp.into());
-        }
+    /// The payload as its signer writes it (containers-signature(5)). [`Payload::parse`] reads it again. Nothing is decided on
+    /// `creator` and `timestamp` (seconds since 1970): the OpenPGP signature has a time of its own.
+    pub fn to_json(&self, creator: &str, timestamp: i64) -> Vec<u8> {
         let payload = serde_json::json!({
             "critical": {
                 "type": TYPE,
                 "image": { "docker-manifest-digest": self.digest.to_string() },
                 "identity": { "docker-reference": self.identity.to_string() },
             },
-            "optional": optional,
+            "optional": { "creator": creator, "timestamp": timestamp },
         });
         payload.to_string().into_bytes()
     }
@@ -146,7 +136,7 @@ impl Payload {
 enum Value {
     Null,
     Text(String),
-    Integer(i64),
+    Integer,
     Fraction(f64),
     Object(Vec<(String, Value)>),
     Other,
@@ -187,11 +177,10 @@ impl Value {
     }
 
     /// An integer, also as `1e9` or `1.0`, as Go has it.
-    fn integer(&self, place: &'static str) -> Result<i64, PayloadError> {
+    fn integer(&self, place: &'static str) -> Result<(), PayloadError> {
         match self {
-            Self::Integer(number) => Ok(*number),
-            #[allow(clippy::cast_possible_truncation)] // It has no fraction, and is in the range.
-            Self::Fraction(number) if number.fract() == 0.0 && number.abs() < 9.2e18 => Ok(*number as i64),
+            Self::Integer => Ok(()),
+            Self::Fraction(number) if number.fract() == 0.0 && number.abs() < 9.2e18 => Ok(()),
             _ => Err(PayloadError::Expected { place, expected: "an integer" }),
         }
     }
@@ -215,12 +204,12 @@ impl<'de> Deserialize<'de> for Value {
                 Ok(Value::Other)
             }
 
-            fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-                Ok(Value::Integer(number))
+            fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
+                Ok(Value::Integer)
             }
 
             fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-                Ok(i64::try_from(number).map_or(Value::Other, Value::Integer))
+                Ok(i64::try_from(number).map_or(Value::Other, |_| Value::Integer))
             }
 
             fn visit_f64<E>(self, number: f64) -> Result<Value, E> {
@@ -273,16 +262,14 @@ mod tests {
         let payload = Payload::parse(good().as_bytes()).unwrap();
         assert_eq!(payload.digest.to_string(), DIGEST);
         assert_eq!(payload.identity.to_string(), "registry.example.com/acme/web:1.2");
-        assert_eq!(payload.creator.as_deref(), Some("atomic 5.0"));
-        assert_eq!(payload.timestamp, Some(1_764_000_000));
     }
 
     #[test]
     fn what_is_written_is_read_again() {
-        for (creator, timestamp) in [(None, None), (Some("sealgate \"1\"\n".to_owned()), Some(-5))] {
-            let identity = Reference::parse("registry.example.com/acme/web:1.2").unwrap();
-            let payload = Payload { digest: Digest::sha256(b""), identity, creator, timestamp };
-            assert_eq!(Payload::parse(&payload.to_json()).unwrap(), payload);
+        let identity = Reference::parse("registry.example.com/acme/web:1.2").unwrap();
+        let payload = Payload { digest: Digest::sha256(b""), identity };
+        for creator in ["", "sealgate \"1\"\n"] {
+            assert_eq!(Payload::parse(&payload.to_json(creator, -5)).unwrap(), payload);
         }
     }
 
@@ -292,10 +279,9 @@ mod tests {
         assert!(with("\"critical\"", "\"crit\\u0069cal\"").is_ok());
         assert!(with("\"creator\"", "\"x\":{\"a\":1,\"a\":[2]},\"creator\"").is_ok(), "as containers/image");
         assert!(with("\"atomic 5.0\"", "null").is_ok(), "as containers/image");
-        let bare = with("{\"creator\":\"atomic 5.0\",\"timestamp\":1764000000}", "{}").unwrap();
-        assert_eq!((bare.creator, bare.timestamp), (None, None));
-        assert_eq!(with("1764000000", "1.764e9").unwrap().timestamp, Some(1_764_000_000));
-        assert_eq!(with("1764000000", "-1").unwrap().timestamp, Some(-1));
+        assert!(with("{\"creator\":\"atomic 5.0\",\"timestamp\":1764000000}", "{}").is_ok());
+        assert!(with("1764000000", "1.764e9").is_ok());
+        assert!(with("1764000000", "-1").is_ok());
     }
 
     #[test]

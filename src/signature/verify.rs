@@ -1,18 +1,22 @@
 //! The one place that says yes: whether signatures prove what a rule requires.
 //!
-//! Signatures are looked at in three steps, from cheap to dear. Each is opened (bounded, no cryptography), which tells the
-//! key that it names; those that name a key of the rule are tried, the ones with a fitting payload first; what a try proves
-//! is then held against each requirement. So nobody can drown a good signature in junk.
+//! Signatures are looked at in three steps, from cheap to dear. Each is opened (at a cost in proportion to its size, without
+//! cryptography), which tells the key that it names; those that name a key of the rule are tried, the ones with a fitting
+//! payload first; what a try proves is then held against each requirement.
+//!
+//! So nobody can drown a good signature in junk that names no key of the rule, or in bombs, however much of it there is. Who
+//! goes to the length of forgeries, which name the key and the image and are whole but for the signature itself, can use up
+//! the tries with them: then an image is refused that could run. None runs that could not.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{cell::OnceCell, collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use sequoia_openpgp::KeyHandle;
+use sequoia_openpgp::{KeyHandle, crypto::hash::Hash as _};
 
 use super::{
     AskedSource, Certificate, ExaminedSignature, Fingerprint, FoundSignatures, UntrustedSignature,
     certificate::{KeyFault, is_understood, timestamp, weak_hash},
-    envelope::{self, Message},
+    envelope::{self, Glance, Message},
     identity,
     payload::Payload,
 };
@@ -120,12 +124,13 @@ pub fn verify(question: &Question<'_>, found: &FoundSignatures) -> Examination {
         return Examination { result: Err(refusal), signatures: Vec::new(), asked };
     }
     let trusted = trusted(question.requirements);
-    let judged = judge_all(question, &trusted, &found.signatures);
+    let judged = judge_all(question, &trusted, &found.signatures, &mut Effort::new(question.tries));
+    let wants = Wants::of(question, &trusted);
     let result = match prove(question, &judged) {
         Some(proof) => Ok(proof),
-        None => Err(refuse(question, &trusted, &judged, found)),
+        None => Err(refuse(question, &wants, &trusted, &judged, found)),
     };
-    let signatures = judged.into_iter().map(|judged| examined(question, judged)).collect();
+    let signatures = judged.into_iter().map(|judged| examined(question, &wants, judged)).collect();
     Examination { result, signatures, asked }
 }
 
@@ -143,11 +148,10 @@ pub fn verify_each(
     proofs: &[Result<VerifiedImage, Refusal>],
 ) -> Result<VerifiedImage, Refusal> {
     can_be_met(question)?;
-    let unsigned = || {
-        Refusal::Unsigned(question.requirements.all.first().map_or_else(
-            || Wanted { rule: question.rule.clone(), signers: Arc::new([]) },
-            |requirement| wanted(question, requirement),
-        ))
+    // `can_be_met` has seen to it that there is one.
+    let unsigned = || match question.requirements.all.first() {
+        Some(requirement) => Refusal::Unsigned(wanted(question, &trusted(question.requirements), requirement)),
+        None => Refusal::DeniedByPolicy { rule: question.rule.clone(), reason: "it requires nothing".into() },
     };
     let runnable: Vec<&Descriptor> = entries.iter().filter(|entry| !entry.attestation).collect();
     if runnable.is_empty() || runnable.len() != proofs.len() {
@@ -233,7 +237,7 @@ impl Fault {
         }
     }
 
-    fn refusal(self, requirement: &Requirement, wanted: Wanted) -> Refusal {
+    fn refusal(self, wanted: Wanted) -> Refusal {
         match self {
             Self::Untrusted(key) => Refusal::UntrustedKey { signed_by: key.into_iter().collect(), wanted },
             Self::Malformed(why) => Refusal::MalformedSignature { why, wanted },
@@ -243,11 +247,7 @@ impl Fault {
             Self::ExpiredKey(key, at) => Refusal::ExpiredKey { key, at, wanted },
             Self::ExpiredSignature(key, at) => Refusal::ExpiredSignature { key, at, wanted },
             Self::WrongDigest(signed) => Refusal::WrongDigest { signed, wanted },
-            Self::WrongIdentity(signed) => Refusal::WrongIdentity {
-                signed: Box::new(signed),
-                identity: Box::new(requirement.identity.clone()),
-                wanted,
-            },
+            Self::WrongIdentity(signed) => Refusal::WrongIdentity { signed: Box::new(signed), wanted },
             Self::TooOld(signed_at, max_age) => Refusal::TooOld { signed_at, max_age, wanted },
         }
     }
@@ -321,31 +321,60 @@ impl Sight {
     }
 }
 
+/// What may be spent on a question, and what was.
+struct Effort {
+    /// How many tries are left.
+    tries: usize,
+    /// Whether the next try is paid for: opening the signature was.
+    is_paid: bool,
+    /// Bytes that came out of compressed messages.
+    inflated: usize,
+}
+
+impl Effort {
+    fn new(tries: usize) -> Self {
+        Self { tries, is_paid: false, inflated: 0 }
+    }
+
+    /// Takes a try. Nothing, if there is none left.
+    fn take_try(&mut self) -> Option<()> {
+        if !std::mem::take(&mut self.is_paid) {
+            self.tries = self.tries.checked_sub(1)?;
+        }
+        Some(())
+    }
+}
+
 /// Looks at signatures until the requirements are fulfilled.
-fn judge_all(question: &Question<'_>, trusted: &Trusted, signatures: &[UntrustedSignature]) -> Vec<Judged> {
+fn judge_all(
+    question: &Question<'_>,
+    trusted: &Trusted,
+    signatures: &[UntrustedSignature],
+    effort: &mut Effort,
+) -> Vec<Judged> {
     let mut seen = HashSet::new();
     let mut candidates: Vec<(&UntrustedSignature, Sight)> = signatures
         .iter()
         .filter(|signature| seen.insert(&*signature.content))
-        .map(|signature| (signature, look(question, trusted, signature)))
+        .map(|signature| (signature, look(question, trusted, signature, effort)))
         .collect();
     candidates.sort_by_key(|(_, sight)| sight.order());
 
-    let (mut judged, mut tries, mut hopeless) = (Vec::new(), question.tries, 0);
+    let (mut judged, mut hopeless) = (Vec::new(), 0);
     for (signature, sight) in candidates {
         let one = match sight {
             Sight::Hopeless(one) => {
                 hopeless += 1;
                 (hopeless <= MOST_LISTED).then_some(*one)
             }
-            Sight::Promising | Sight::Wanted => attempt(question, trusted, signature, &mut tries),
-            Sight::Slow => match tries.checked_sub(1) {
-                Some(rest) => {
-                    tries = rest;
-                    attempt(question, trusted, signature, &mut tries)
-                }
-                None => None,
-            },
+            Sight::Promising | Sight::Wanted => attempt(question, trusted, signature, effort),
+            // Opening it is half of the try.
+            Sight::Slow => effort.take_try().and_then(|()| {
+                effort.is_paid = true;
+                let one = attempt(question, trusted, signature, effort);
+                effort.is_paid = false;
+                one
+            }),
         };
         let Some(one) = one else { continue };
         let good = one.outcome.is_ok();
@@ -357,16 +386,20 @@ fn judge_all(question: &Question<'_>, trusted: &Trusted, signatures: &[Untrusted
     judged
 }
 
-/// Opens a signature, without cryptography.
-fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignature) -> Sight {
-    if envelope::is_slow(&signature.content) {
-        return Sight::Slow;
-    }
-    let message = match envelope::open(&signature.content) {
-        Ok(message) => message,
+/// Opens a signature, without cryptography, if that costs little.
+fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignature, effort: &mut Effort) -> Sight {
+    let knows = |issuers: &[KeyHandle]| trusted.iter().any(|(_, one)| one.keys_of(issuers).next().is_some());
+    let message = match envelope::glance(&signature.content, &mut effort.inflated) {
+        Ok(Glance::Message(message)) => message,
+        Ok(Glance::Slow(Some(issuer))) if !knows(std::slice::from_ref(&issuer)) => {
+            let key = Fingerprint::of(&issuer);
+            let one = Judged { key: Some(key.clone()), ..hopeless(signature, None, Fault::Untrusted(Some(key))) };
+            return Sight::Hopeless(Box::new(one));
+        }
+        Ok(Glance::Slow(_)) => return Sight::Slow,
         Err(why) => return Sight::Hopeless(Box::new(hopeless(signature, None, Fault::Malformed(why)))),
     };
-    if !trusted.iter().any(|(_, certificate)| certificate.keys_of(&message.issuers).next().is_some()) {
+    if !knows(&message.issuers) {
         let named = named_key(&message);
         return Sight::Hopeless(Box::new(hopeless(signature, Some(&message), Fault::Untrusted(named))));
     }
@@ -397,9 +430,9 @@ fn attempt(
     question: &Question<'_>,
     trusted: &Trusted,
     signature: &UntrustedSignature,
-    tries: &mut usize,
+    effort: &mut Effort,
 ) -> Option<Judged> {
-    let message = match envelope::open(&signature.content) {
+    let message = match envelope::open(&signature.content, &mut effort.inflated) {
         Ok(message) => message,
         Err(why) => return Some(hopeless(signature, None, Fault::Malformed(why))),
     };
@@ -407,7 +440,7 @@ fn attempt(
     for (fingerprint, certificate) in trusted {
         for key in certificate.keys_of(&message.issuers) {
             let handle = key.key().key_handle();
-            let outcome = try_key(question, certificate, &key, &message, tries)?;
+            let outcome = try_key(question, certificate, &key, &message, effort)?;
             let closer = match (&outcome, &best.outcome) {
                 (Ok(_), _) => true,
                 (Err(fault), Err(known)) => fault.closeness() > known.closeness(),
@@ -435,7 +468,7 @@ fn try_key(
     certificate: &Certificate,
     key: &KeyOf<'_>,
     message: &Message,
-    tries: &mut usize,
+    effort: &mut Effort,
 ) -> Option<Result<Proven, Fault>> {
     let signature = &message.signature;
     let name = Fingerprint::of(&KeyHandle::from(key.key().fingerprint()));
@@ -456,7 +489,11 @@ fn try_key(
         Ok(expiry) => expiry,
         Err(fault) => return Some(Err(fault.into())),
     };
-    *tries = tries.checked_sub(1)?;
+    // The first bits of the hash stand in the signature: of one that was damaged on its way, that much is seen for nothing.
+    if !has_its_hash(message) {
+        return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
+    }
+    effort.take_try()?;
     if signature.verify_message(key.key(), &message.body).is_err() {
         return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
     }
@@ -478,6 +515,21 @@ fn try_key(
         signed_at,
         valid_until: first_of([key_ends, signature_ends]),
     }))
+}
+
+/// Whether the left 16 bits of the hash are those that the signature gives (RFC 9580, section 5.2.3). GnuPG wants that too.
+fn has_its_hash(message: &Message) -> bool {
+    let Message { signature, body, .. } = message;
+    let hash = || {
+        let mut hash = signature.hash_algo().context()?.for_signature(signature.version());
+        if let Some(salt) = signature.salt() {
+            hash.update(salt);
+        }
+        hash.update(body);
+        signature.hash(&mut hash)?;
+        hash.into_digest()
+    };
+    hash().is_ok_and(|digest| digest.starts_with(signature.digest_prefix()))
 }
 
 /// Whether a good signature is good for this requirement, and until when. Which signer it is of is another question.
@@ -562,19 +614,25 @@ fn prove(question: &Question<'_>, judged: &[Judged]) -> Option<VerifiedImage> {
 }
 
 /// Why there is no proof.
-fn refuse(question: &Question<'_>, trusted: &Trusted, judged: &[Judged], found: &FoundSignatures) -> Refusal {
-    let unmet = |requirement: &&Requirement| count(question, requirement, judged).len() < requirement.threshold.get();
-    let unmet: Vec<&Requirement> = question.requirements.all.iter().filter(unmet).collect();
-    for requirement in &unmet {
-        if let Some(fault) = unusable(question, trusted, requirement) {
-            return Fault::from(fault).refusal(requirement, wanted(question, requirement));
+fn refuse(
+    question: &Question<'_>,
+    wants: &Wants<'_>,
+    trusted: &Trusted,
+    judged: &[Judged],
+    found: &FoundSignatures,
+) -> Refusal {
+    let unmet = |want: &&Want<'_>| count(question, want.requirement, judged).len() < want.requirement.threshold.get();
+    let unmet: Vec<&Want<'_>> = wants.0.iter().filter(unmet).collect();
+    for want in &unmet {
+        if let Some(fault) = unusable(question, trusted, want.requirement) {
+            return Fault::from(fault).refusal(want.wanted());
         }
     }
     if let Some(failure) = found.failure() {
         return failure.clone().into();
     }
     match unmet.first() {
-        Some(requirement) => closest(question, requirement, judged),
+        Some(want) => closest(question, want, judged),
         // Not reached, for then there is proof; if it is, the answer is no all the same.
         None => Refusal::DeniedByPolicy { rule: question.rule.clone(), reason: "its requirements contradict".into() },
     }
@@ -601,9 +659,9 @@ fn unusable(question: &Question<'_>, trusted: &Trusted, requirement: &Requiremen
 }
 
 /// The refusal that tells most about what is missing.
-fn closest(question: &Question<'_>, requirement: &Requirement, judged: &[Judged]) -> Refusal {
+fn closest(question: &Question<'_>, want: &Want<'_>, judged: &[Judged]) -> Refusal {
     const MOST_NAMED: usize = 8;
-    let wanted = wanted(question, requirement);
+    let (requirement, wanted) = (want.requirement, want.wanted());
     let good: Vec<Box<str>> = count(question, requirement, judged).into_iter().map(|(key, _)| key.signer).collect();
     if !good.is_empty() {
         return Refusal::ThresholdNotMet { good, threshold: requirement.threshold, wanted };
@@ -629,29 +687,62 @@ fn closest(question: &Question<'_>, requirement: &Requirement, judged: &[Judged]
             }
             Refusal::UntrustedKey { signed_by, wanted }
         }
-        Some(fault) => fault.clone().refusal(requirement, wanted),
+        Some(fault) => fault.clone().refusal(wanted),
     }
 }
 
-fn wanted(question: &Question<'_>, requirement: &Requirement) -> Wanted {
+/// The requirements, with what each wants in words: made once, if at all, and shared by all that is said of signatures.
+struct Wants<'a>(Vec<Want<'a>>);
+
+struct Want<'a> {
+    question: &'a Question<'a>,
+    trusted: &'a Trusted,
+    requirement: &'a Requirement,
+    words: OnceCell<Wanted>,
+}
+
+impl<'a> Wants<'a> {
+    fn of(question: &'a Question<'a>, trusted: &'a Trusted) -> Self {
+        let want = |requirement| Want { question, trusted, requirement, words: OnceCell::new() };
+        Self(question.requirements.all.iter().map(want).collect())
+    }
+}
+
+impl Want<'_> {
+    fn wanted(&self) -> Wanted {
+        self.words.get_or_init(|| wanted(self.question, self.trusted, self.requirement)).clone()
+    }
+}
+
+fn wanted(question: &Question<'_>, trusted: &Trusted, requirement: &Requirement) -> Wanted {
+    let mut unusable = Vec::new();
     let signers = requirement.signed_by.iter().map(|signer| {
-        (signer.name.clone(), signer.certificates.iter().map(|certificate| certificate.fingerprint()).collect())
+        let keys: Vec<Fingerprint> = signer.certificates.iter().map(|certificate| certificate.fingerprint()).collect();
+        let known = trusted.iter().filter(|(fingerprint, _)| keys.contains(fingerprint));
+        let faulty = known.filter(|(_, certificate)| certificate.usable(question.now).is_err());
+        unusable.extend(faulty.map(|(fingerprint, _)| fingerprint.clone()));
+        (signer.name.clone(), keys)
     });
-    Wanted { rule: question.rule.clone(), signers: signers.collect() }
+    Wanted {
+        rule: question.rule.clone(),
+        signers: signers.collect(),
+        unusable: unusable.into(),
+        identity: Arc::new(requirement.identity.clone()),
+    }
 }
 
 /// What people are told of a signature: it counts if it does for any requirement.
-fn examined(question: &Question<'_>, judged: Judged) -> ExaminedSignature {
-    let mut outcome: Result<(), (&Requirement, Fault)> = Ok(());
-    for requirement in &question.requirements.all {
-        match weigh(question, requirement, &judged) {
+fn examined(question: &Question<'_>, wants: &Wants<'_>, judged: Judged) -> ExaminedSignature {
+    let mut outcome: Result<(), (&Want<'_>, Fault)> = Ok(());
+    for want in &wants.0 {
+        match weigh(question, want.requirement, &judged) {
             Ok(_) => {
                 outcome = Ok(());
                 break;
             }
             Err(fault) => match &outcome {
                 Err((_, known)) if known.closeness() >= fault.closeness() => {}
-                _ => outcome = Err((requirement, fault)),
+                _ => outcome = Err((want, fault)),
             },
         }
     }
@@ -670,7 +761,7 @@ fn examined(question: &Question<'_>, judged: Judged) -> ExaminedSignature {
         signed_at: judged.signed_at,
         identity,
         digest,
-        outcome: outcome.map_err(|(requirement, fault)| fault.refusal(requirement, wanted(question, requirement))),
+        outcome: outcome.map_err(|(want, fault)| fault.refusal(want.wanted())),
     }
 }
 

@@ -1,20 +1,25 @@
 //! The extension endpoint: `GET /extensions/v2/<name>/signatures/<digest>`, a registry's own or a store's.
 
-use std::sync::Arc;
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::FutureExt;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use url::Url;
 
 use super::{Found, Kind, kind};
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
-use crate::registry::{Budget, Client, Fetched, Target, What, join, shown};
+use crate::registry::{Budget, Client, Extension, Fetched, Target, What, join, shown};
 use crate::signature::{AskedSource, UntrustedSignature};
 use crate::verdict::LookupError;
 
+/// Entries of a list that are looked at: more than signatures fit into a list of 4 MiB.
+const MOST_ENTRIES: usize = 10_000;
 /// The longest name of a signature that is repeated to people.
 const LONGEST_NAME: usize = 200;
 
@@ -56,10 +61,20 @@ pub(super) async fn at(
 
 async fn announced(client: &Client, target: &Target, digest: &Digest, budget: Budget) -> Result<Found, LookupError> {
     let origin = client.origin(target, budget).await?;
-    if origin.has_signatures {
-        return list(client, target, digest, budget).await;
+    let ping = join(&origin.base, "v2/");
+    match origin.extension {
+        Extension::Announced => return list(client, target, digest, budget).await,
+        Extension::NotAnnounced => {}
+        // Nobody knows whether there are signatures: an ingress may have answered in the registry's place.
+        Extension::Unknown(status) => {
+            let what = format!(
+                "it answers {status} at /v2/, which does not say whether it has the signature extension (an entry's \
+                 signatures say where else to look)"
+            );
+            return Err(client.misbehaved(target, &ping, what, budget));
+        }
     }
-    let url = Arc::from(shown(&join(&origin.base, "v2/")));
+    let url = Arc::from(shown(&ping));
     Ok(Found { signatures: Vec::new(), asked: vec![AskedSource { url, outcome: Ok(0) }] })
 }
 
@@ -82,13 +97,21 @@ async fn list(client: &Client, target: &Target, digest: &Digest, budget: Budget)
         }
         return Ok(Found { signatures: Vec::new(), asked: vec![AskedSource { url: shown, outcome: Ok(0) }] });
     }
-    let list = parse(&answer.body, &shown).ok_or_else(|| misbehaved("what it sends is no list of signatures"))?;
+    let at = Arc::clone(&shown);
+    let list = client.read_body(answer.body, budget, move |body| parse(body, &at)).await;
+    let list = list
+        .map_err(|failure| failure.at(&target.peer.registry, &url, budget.total()))?
+        .ok_or_else(|| misbehaved("what it sends is no list of signatures"))?;
     let mut asked = vec![AskedSource { url: Arc::clone(&shown), outcome: Ok(list.signatures.len()) }];
     if list.skipped > 0 {
         tracing::debug!(url = %shown, skipped = list.skipped, "entries of other versions or types are left out");
     }
     if list.broken > 0 {
         let what = format!("{} of the entries in its list of signatures can't be read", list.broken);
+        asked.push(AskedSource { url: Arc::clone(&shown), outcome: Err(misbehaved(&what)) });
+    }
+    if list.left > 0 {
+        let what = format!("there are more than {MOST_ENTRIES} entries in its list of signatures");
         asked.push(AskedSource { url: shown, outcome: Err(misbehaved(&what)) });
     }
     Ok(Found { signatures: list.signatures, asked })
@@ -96,55 +119,104 @@ async fn list(client: &Client, target: &Target, digest: &Digest, budget: Budget)
 
 /// A list that was read.
 #[derive(Default)]
-struct List {
-    signatures: Vec<UntrustedSignature>,
+pub(super) struct List {
+    pub(super) signatures: Vec<UntrustedSignature>,
     /// Entries of another version or type: of a later time, and no business of ours.
     skipped: usize,
     /// Entries that should be signatures and are not.
     broken: usize,
+    /// Entries that nobody looked at.
+    left: usize,
 }
 
 #[derive(Deserialize)]
 struct RawList<'a> {
     #[serde(borrow, default)]
-    signatures: Option<Vec<&'a RawValue>>,
+    signatures: Option<Entries<'a>>,
 }
 
-/// One entry. skopeo writes `schemaVersion`, the original registry's documentation `version`.
+/// The entries, unread. All of a list's could take far more memory than the list itself.
+struct Entries<'a> {
+    first: Vec<&'a RawValue>,
+    left: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements;
+        impl<'de> Visitor<'de> for Elements {
+            type Value = Entries<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut first = Vec::new();
+                while first.len() < MOST_ENTRIES {
+                    let Some(element) = seq.next_element()? else { break };
+                    first.push(element);
+                }
+                let mut left = 0;
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    left += 1;
+                }
+                Ok(Entries { first, left })
+            }
+        }
+        deserializer.deserialize_seq(Elements)
+    }
+}
+
+/// One entry. skopeo writes `schemaVersion`, the original registry's documentation `version`. What is of another type than
+/// it should be takes no memory, however large it is.
 #[derive(Deserialize)]
-struct Entry {
-    #[serde(rename = "schemaVersion")]
-    schema_version: Option<serde_json::Value>,
-    version: Option<serde_json::Value>,
-    name: Option<serde_json::Value>,
-    #[serde(rename = "type")]
-    kind: Option<serde_json::Value>,
-    content: Option<String>,
+struct Entry<'a> {
+    #[serde(rename = "schemaVersion", borrow)]
+    schema_version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(rename = "type", borrow)]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+}
+
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A member's text; nothing where it is no string.
+fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str::<Text<'_>>(value.get()).ok().map(|Text(text)| text)
 }
 
 /// Reads a list; nothing if it is none. Entries stand for themselves: what is wrong with one takes nothing from the others.
-fn parse(body: &[u8], url: &str) -> Option<List> {
+pub(super) fn parse(body: &[u8], url: &str) -> Option<List> {
     // serde would take an array for a structure, too.
     let text = std::str::from_utf8(body).ok().filter(|text| text.trim_ascii_start().starts_with('{'))?;
     let raw: RawList<'_> = serde_json::from_str(text).ok()?;
-    let mut list = List::default();
-    for (index, raw) in raw.signatures.unwrap_or_default().into_iter().enumerate() {
+    let Entries { first, left } = raw.signatures.unwrap_or(Entries { first: Vec::new(), left: 0 });
+    let mut list = List { left, ..List::default() };
+    for (index, raw) in first.into_iter().enumerate() {
         let raw = raw.get();
-        let Some(entry) = raw.starts_with('{').then(|| serde_json::from_str::<Entry>(raw).ok()).flatten() else {
+        let Some(entry) = raw.starts_with('{').then(|| serde_json::from_str::<Entry<'_>>(raw).ok()).flatten() else {
             list.broken += 1;
             continue;
         };
         let version = entry.schema_version.or(entry.version);
-        let is_ours = version.is_some_and(|version| version.as_u64() == Some(2))
-            && entry.kind.is_some_and(|kind| kind.as_str() == Some("atomic"));
+        let is_two = |version: &RawValue| serde_json::from_str::<u64>(version.get()).is_ok_and(|version| version == 2);
+        let is_ours = version.is_some_and(is_two) && entry.kind.and_then(text_of).is_some_and(|kind| kind == "atomic");
         if !is_ours {
             list.skipped += 1;
             continue;
         }
-        let content = entry.content.and_then(|content| STANDARD.decode(content).ok());
+        let content = entry.content.and_then(text_of).and_then(|content| STANDARD.decode(&*content).ok());
         match content.as_deref().map(kind) {
             Some(Kind::SimpleSigning(content)) => {
-                let name = entry.name.as_ref().and_then(|name| name.as_str()).filter(|name| is_plain(name));
+                let name = entry.name.and_then(text_of).filter(|name| is_plain(name));
                 let source = match name {
                     Some(name) => format!("{url}#{name}"),
                     None => format!("{url}#{}", index + 1),
@@ -229,10 +301,25 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_entries_are_read() {
+    fn ten_thousand_entries_are_read_and_the_rest_is_counted() {
         let entry = r#"{"schemaVersion":2,"type":"atomic","content":"owE="}"#;
-        let body = format!(r#"{{"signatures":[{}]}}"#, vec![entry; 10_000].join(","));
-        assert_eq!(parse(body.as_bytes(), "u").unwrap().signatures.len(), 10_000);
+        let body = format!(r#"{{"signatures":[{},{{}},0,""]}}"#, vec![entry; MOST_ENTRIES].join(","));
+        let list = parse(body.as_bytes(), "u").unwrap();
+        assert_eq!((list.signatures.len(), list.skipped, list.broken, list.left), (MOST_ENTRIES, 0, 0, 3));
+    }
+
+    #[test]
+    fn what_is_no_string_is_none_however_deep_it_is() {
+        let nested = format!("{}{}", "[".repeat(100), "]".repeat(100));
+        let body = format!(
+            r#"{{"signatures": [
+                {{"schemaVersion": 2, "type": "atomic", "name": {nested}, "content": "owE="}},
+                {{"schemaVersion": {nested}, "version": 2, "type": "atomic", "content": "owE="}},
+                {{"schemaVersion": 2, "type": {nested}, "content": "owE="}},
+                {{"schemaVersion": 2, "type": "at\u006fmic", "content": "ow\u0045="}}
+            ]}}"#
+        );
+        assert_eq!(read(&body), (vec!["u#1".into(), "u#4".into()], 2, 0));
     }
 
     #[test]

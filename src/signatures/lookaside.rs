@@ -10,13 +10,12 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use tokio::time::timeout_at;
 use url::Url;
 
 use super::{Found, Kind, kind, url_of};
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
-use crate::registry::{Budget, Client, Failure, Fetched, What, join, shown};
+use crate::registry::{Blocking, Budget, Client, Failure, Fetched, What, join, shown};
 use crate::signature::{AskedSource, UntrustedSignature};
 use crate::verdict::LookupError;
 
@@ -115,7 +114,7 @@ pub(super) async fn web(
             let at = join(&target.base, &path);
             let entry = match client.fetch_plain(target, &what, budget).await {
                 Ok(Fetched { answer, .. }) if answer.status == 404 => Entry::NotThere,
-                Ok(Fetched { answer, .. }) => Entry::Bytes(answer.body),
+                Ok(Fetched { answer, .. }) => Entry::Bytes(answer.body.to_vec()),
                 Err(error) => Entry::Failed(error),
             };
             (at, entry)
@@ -139,6 +138,7 @@ pub(super) async fn web(
 
 /// Reads a folder.
 pub(super) async fn folder(
+    folders: &Blocking,
     url: &Url,
     repository: &Repository,
     digest: &Digest,
@@ -149,12 +149,7 @@ pub(super) async fn folder(
     let base = url.to_file_path().map_err(|()| failed(Failure::Unavailable("its URL is no path".to_owned())))?;
     let folder = base.join(folder_name(repository.path(), digest));
     let total = budget.total();
-    let reading = tokio::task::spawn_blocking(move || read_folder(&folder, limit, total));
-    match timeout_at(budget.deadline, reading).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(_)) => Err(failed(Failure::Unavailable("it can't be read".to_owned()))),
-        Err(_) => Err(failed(Failure::TimedOut)),
-    }
+    folders.run(budget.deadline, move || read_folder(&folder, limit, total)).await.map_err(failed)
 }
 
 fn read_folder(folder: &Path, limit: usize, total: Duration) -> Found {
@@ -197,4 +192,26 @@ fn read_file(path: &PathBuf, limit: usize) -> io::Result<Vec<u8>> {
 
 fn file_url(path: &Path) -> Url {
     Url::from_file_path(path).unwrap_or_else(|()| Url::parse("file:///").expect("a constant"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_that_hangs_takes_no_more_threads_than_it_may_and_ends_at_the_deadline() {
+        let folders = Blocking::new(1);
+        let (end, wait) = mpsc::channel::<()>();
+        let soon = || Budget::of(Duration::from_millis(50));
+        assert!(folders.run(soon().deadline, move || wait.recv()).await.is_err());
+        let url = Url::parse("file:///no/such/folder").unwrap();
+        let repository = Repository::parse("r.example.com/acme/web").unwrap();
+        let digest = Digest::sha256(b"image");
+        let read = |budget| folder(&folders, &url, &repository, &digest, 1 << 20, budget);
+        assert!(matches!(read(soon()).await, Err(LookupError::TimedOut { .. })));
+        drop(end);
+        assert!(read(Budget::of(Duration::from_secs(30))).await.is_ok());
+    }
 }

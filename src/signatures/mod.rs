@@ -4,20 +4,23 @@
 //! nonsense, and none of that takes away what was found beside it.
 
 mod extension;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lookaside;
 pub mod registries_d;
 mod write;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
-use tokio::time::Instant;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, timeout_at};
 
 use crate::configuration::SignatureSource;
-use crate::gate::FindSignatures;
+use crate::gate::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
-use crate::registry::{Budget, Client};
+use crate::registry::{Blocking, Budget, Client, shown};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
 
@@ -46,7 +49,14 @@ impl SignatureSources for Client {
 pub struct Finder {
     client: Arc<Client>,
     sources: Arc<dyn SignatureSources>,
+    /// Reads folders.
+    folders: Blocking,
 }
+
+/// Folders that are read at once; one on a network may hang.
+const FOLDERS_AT_ONCE: usize = 16;
+/// How long sources are waited for once another has signatures, before what is there may suffice.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What one source has.
 #[derive(Default)]
@@ -59,12 +69,12 @@ impl Finder {
     /// Looks where the configuration says.
     pub fn new(client: Arc<Client>) -> Self {
         let sources: Arc<dyn SignatureSources> = Arc::clone(&client) as _;
-        Self { client, sources }
+        Self::with_sources(client, sources)
     }
 
     /// Looks elsewhere.
     pub fn with_sources(client: Arc<Client>, sources: Arc<dyn SignatureSources>) -> Self {
-        Self { client, sources }
+        Self { client, sources, folders: Blocking::new(FOLDERS_AT_ONCE) }
     }
 
     async fn ask(&self, source: &SignatureSource, repository: &Repository, digest: &Digest, budget: Budget) -> Found {
@@ -72,7 +82,8 @@ impl Finder {
             SignatureSource::RegistryExtension => extension::own(&self.client, repository, digest, budget).await,
             SignatureSource::Extension(url) => extension::at(&self.client, url, repository, digest, budget).await,
             SignatureSource::Lookaside(url) if url.scheme() == "file" => {
-                lookaside::folder(url, repository, digest, self.client.signature_list_bytes(), budget).await
+                let limit = self.client.signature_list_bytes();
+                lookaside::folder(&self.folders, url, repository, digest, limit, budget).await
             }
             SignatureSource::Lookaside(url) => lookaside::web(&self.client, url, repository, digest, budget).await,
         };
@@ -86,11 +97,61 @@ impl Finder {
 #[async_trait]
 impl FindSignatures for Finder {
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
-        let budget = Budget::until(deadline);
+        self.find_early(repository, digest, deadline, &|_| {}).await
+    }
+
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
+        let (began, budget) = (Instant::now(), Budget::until(deadline));
         let sources = self.sources.sources(repository);
-        let all = join_all(sources.iter().map(|source| self.ask(source, repository, &digest, budget))).await;
+        let mut all: Vec<Option<Found>> = sources.iter().map(|_| None).collect();
+        let mut asking: FuturesUnordered<_> = sources
+            .iter()
+            .enumerate()
+            .map(|(place, source)| {
+                let digest = &digest;
+                async move { (place, self.ask(source, repository, digest, budget).await) }
+            })
+            .collect();
+        // Once one has signatures, the others are late after a while; that is told once.
+        let (mut late, mut told) = (None, false);
+        loop {
+            let next = match late {
+                Some(late) if !told => timeout_at(late, asking.next()).await,
+                _ => Ok(asking.next().await),
+            };
+            match next {
+                Ok(Some((place, found))) => {
+                    if late.is_none() && !found.signatures.is_empty() {
+                        late = Some(Instant::now() + PATIENCE);
+                    }
+                    all[place] = Some(found);
+                }
+                Ok(None) => break,
+                Err(_) => {
+                    told = true;
+                    let after = began.elapsed();
+                    let mut so_far = FoundSignatures::default();
+                    for (source, found) in sources.iter().zip(&all) {
+                        match found {
+                            Some(Found { signatures, asked }) => {
+                                so_far.signatures.extend_from_slice(signatures);
+                                so_far.asked.extend_from_slice(asked);
+                            }
+                            None => so_far.asked.push(is_late(source, repository, after)),
+                        }
+                    }
+                    early(Arc::new(so_far));
+                }
+            }
+        }
         let mut found = FoundSignatures::default();
-        for Found { signatures, asked } in all {
+        for Found { signatures, asked } in all.into_iter().flatten() {
             found.signatures.extend(signatures);
             found.asked.extend(asked);
         }
@@ -98,11 +159,23 @@ impl FindSignatures for Finder {
     }
 }
 
+/// A source that has not answered yet.
+fn is_late(source: &SignatureSource, repository: &Repository, after: Duration) -> AskedSource {
+    let (registry, url): (Box<str>, Box<str>) = match source {
+        SignatureSource::RegistryExtension => (repository.host().into(), repository.as_str().into()),
+        SignatureSource::Extension(url) | SignatureSource::Lookaside(url) => {
+            (url.host_str().unwrap_or("the folder").into(), shown(url))
+        }
+    };
+    AskedSource { url: Arc::from(&*url), outcome: Err(LookupError::TimedOut { registry, url, after }) }
+}
+
 /// The URL of a failed request.
 fn url_of(error: &LookupError) -> Arc<str> {
     match error {
         LookupError::ManifestUnknown { url, .. }
         | LookupError::UnsupportedManifest { url, .. }
+        | LookupError::IndexTooLarge { url, .. }
         | LookupError::Unauthorized { url, .. }
         | LookupError::Unavailable { url, .. }
         | LookupError::Misbehaved { url, .. }

@@ -15,9 +15,15 @@ const MEMBERS: [&str; 5] =
     ["lookaside", "lookaside-staging", "sigstore", "sigstore-staging", "use-sigstore-attachments"];
 
 /// Where signatures lie, by scope.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Lookasides {
     by_scope: ScopeMap<Url>,
+}
+
+impl Default for Lookasides {
+    fn default() -> Self {
+        Self { by_scope: ScopeMap::literal() }
+    }
 }
 
 impl Lookasides {
@@ -42,7 +48,12 @@ impl Lookasides {
         for path in paths {
             let name = path.display().to_string();
             match read_file(&path) {
-                Ok(text) => reader.file(Source { name: &name, text: &text }),
+                Ok(text) => {
+                    let known = reader.mistakes.len();
+                    reader.file(Source { name: &name, text: &text });
+                    let found = reader.mistakes.split_off(known);
+                    reader.mistakes.extend(found.into_iter().map(|mistake| mistake.showing(&text)));
+                }
                 Err(error) => reader.mistakes.push(Diagnostic::of_file(&name, format!("it can't be read: {error}"))),
             }
         }

@@ -16,7 +16,7 @@ use super::lookaside::{self, MOST_ENTRIES};
 use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
-use crate::registry::{Access, Budget, Client, Content, Fetched, Request, Target, What, said, shown};
+use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, Target, What, said, shown};
 use crate::verdict::LookupError;
 
 /// The characters behind the `@` of a signature's name.
@@ -148,7 +148,7 @@ pub async fn check(
 
 async fn extension(client: &Client, repository: &Repository, budget: Budget) -> Result<Target, WriteError> {
     let target = client.target(repository)?;
-    if !client.origin(&target, budget).await?.has_signatures {
+    if client.origin(&target, budget).await?.extension != Extension::Announced {
         return Err(WriteError::NoExtension { registry: (&*target.peer.registry).into() });
     }
     Ok(target)

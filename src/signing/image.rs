@@ -159,17 +159,7 @@ pub fn sign(
     digest: Digest,
     now: Timestamp,
 ) -> Result<Vec<u8>, ComposeError> {
-    compose(&payload(identity, digest, now), Borrowed(key.signer.as_mut()), now)
-}
-
-/// What is signed of a digest.
-pub fn payload(identity: &Reference, digest: Digest, now: Timestamp) -> Payload {
-    Payload {
-        digest,
-        identity: identity.clone(),
-        creator: Some(concat!("sealgate ", env!("CARGO_PKG_VERSION")).to_owned()),
-        timestamp: Some(now.as_second()),
-    }
+    compose(&Payload { digest, identity: identity.clone() }, Borrowed(key.signer.as_mut()), now)
 }
 
 /// The name that an image is signed under, unless another one is wanted: what it is asked for as. Of `repo:tag@digest` the

@@ -52,6 +52,7 @@ pub fn engine(
 /// # Errors
 /// What would keep [`serve`] from serving, listeners aside.
 pub fn validate_gate(configuration: &Configuration) -> Result<(), StartupError> {
+    warn_of_insecure(configuration);
     let policy = policies(configuration)?.load()?;
     tls(configuration)?;
     engine(configuration, Arc::new(CurrentPolicy::new(policy)), None, Arc::default())?;
@@ -64,6 +65,7 @@ pub fn validate_gate(configuration: &Configuration) -> Result<(), StartupError> 
 /// Whatever keeps it from serving.
 pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let ended = |what| move |source| StartupError::Ended { what, source };
+    warn_of_insecure(configuration);
     let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(Readiness::default());
     let policies = policies(configuration)?;
@@ -90,7 +92,7 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     tokio::spawn(certificates::renew(tls, move |at| expiry.certificate_expiry(at.as_second())));
 
     let settings = webhook::Settings::new(configuration);
-    let server = webhook::run(listener, config, gate, settings, metrics, stop.stopped().wait());
+    let server = webhook::run(listener, config, gate, settings, metrics, Arc::clone(&readiness), stop.stopped().wait());
     tracing::info!(%address, role = "gate", "listening");
     readiness.set(true);
     let leaving = Arc::clone(&readiness);
@@ -102,9 +104,23 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     Ok(())
 }
 
+/// Not where clients are made: on the command line, `--tls-verify=false` is everybody's own decision.
+fn warn_of_insecure(configuration: &Configuration) {
+    for (scope, _) in configuration.registries.entries.iter().filter(|(_, entry)| entry.insecure) {
+        tracing::warn!(
+            %scope,
+            "a registries entry has insecure: true: whoever is on the way to these registries can answer in their place, and reads the credentials"
+        );
+    }
+}
+
 fn policies(configuration: &Configuration) -> Result<PolicyFiles, StartupError> {
     let path = configuration.policies.clone().ok_or(StartupError::NoPolicies)?;
-    Ok(PolicyFiles { path, accept_anything_by_default: configuration.accept_anything_by_default })
+    Ok(PolicyFiles {
+        path,
+        accept_anything_by_default: configuration.accept_anything_by_default,
+        pin_required: configuration.webhook.pin_required,
+    })
 }
 
 fn tls(configuration: &Configuration) -> Result<ServerTls, StartupError> {

@@ -40,8 +40,8 @@ pub enum StartupError {
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Another program listens there, or may.
-    #[error("{what} {address}: {source}; is another program (or another Sealgate) listening there?")]
+    /// It can't listen there.
+    #[error("{what} {address}: {source}{}", hint(source.kind()))]
     Listen {
         /// The setting.
         what: &'static str,
@@ -63,6 +63,20 @@ pub enum StartupError {
     },
 }
 
+/// What to do where the system refuses an address.
+fn hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::AddrInUse => "; is another program (or another Sealgate) listening there?",
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need a privilege that Sealgate does without: use a higher one"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "; this machine has no such address: 0.0.0.0 (or [::]) stands for all it has"
+        }
+        _ => "",
+    }
+}
+
 fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartupError> {
     TcpListener::bind(address).map_err(|source| StartupError::Listen { what, address, source })
 }
@@ -76,4 +90,25 @@ fn address_of(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
 /// still counts where another hangs.
 fn time_for_lookups(configuration: &Configuration) -> std::time::Duration {
     configuration.webhook.deadline.mul_f64(0.9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(address: SocketAddr) -> String {
+        listen("webhook.listen", address).expect_err("it is refused").to_string()
+    }
+
+    #[test]
+    fn an_address_that_is_refused_says_what_to_do_for_its_own_reason() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = refused(taken.local_addr().unwrap());
+        assert!(text.starts_with("webhook.listen 127.0.0.1:") && text.contains("another program"), "{text}");
+        // Of a block for documentation (RFC 5737).
+        let text = refused("203.0.113.1:0".parse().unwrap());
+        assert!(text.contains("no such address") && !text.contains("another program"), "{text}");
+        assert!(hint(io::ErrorKind::PermissionDenied).contains("1024"));
+        assert_eq!(hint(io::ErrorKind::OutOfMemory), "");
+    }
 }

@@ -4,17 +4,15 @@ use jiff::Timestamp;
 
 use super::{StartupError, address_of, listen, signals::Stop};
 use crate::configuration::{Configuration, Gateway};
-use crate::gateway;
+use crate::gateway::Prepared;
 use crate::tls::ServerTls;
 
 /// Reads and checks everything that the store needs, and does not serve.
 ///
 /// # Errors
-/// What would keep [`gateway`] from serving.
+/// What would keep [`gateway`] from serving, the listener aside.
 pub fn validate_store(configuration: &Configuration) -> Result<(), StartupError> {
-    let settings = settings(configuration)?;
-    tls(settings)?;
-    Ok(())
+    prepare(configuration).map(|_| ())
 }
 
 /// Serves the store until a signal ends it.
@@ -22,14 +20,13 @@ pub fn validate_store(configuration: &Configuration) -> Result<(), StartupError>
 /// # Errors
 /// Whatever keeps it from serving.
 pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> {
-    let settings = settings(configuration)?;
-    let tls = tls(settings)?;
+    let (settings, tls, prepared) = prepare(configuration)?;
     let listener = listen("gateway.listen", settings.listen)?;
     let address = address_of(&listener, settings.listen);
     let ended = |source| StartupError::Ended { what: "the store", source };
     let stop = Stop::new().map_err(ended)?;
     let config = tls.as_ref().map(ServerTls::server_config);
-    let server = gateway::serve(listener, config, settings, &configuration.limits, stop.stopped().wait())?;
+    let server = prepared.serve(listener, config, stop.stopped().wait())?;
     tracing::info!(%address, role = "gateway", tls = tls.is_some(), registry = %settings.registry.url, "listening");
     tokio::spawn(stop.on_signal(|| ()));
     if let Some(tls) = tls {
@@ -38,8 +35,9 @@ pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> 
     server.await.map_err(ended)
 }
 
-fn settings(configuration: &Configuration) -> Result<&Gateway, StartupError> {
-    configuration.gateway.as_ref().ok_or(StartupError::NoGateway)
+fn prepare(configuration: &Configuration) -> Result<(&Gateway, Option<ServerTls>, Prepared), StartupError> {
+    let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
+    Ok((settings, tls(settings)?, Prepared::new(settings, &configuration.limits)?))
 }
 
 fn tls(settings: &Gateway) -> Result<Option<ServerTls>, StartupError> {

@@ -10,7 +10,8 @@ use crate::signature::VerifiedImage;
 
 pub use refusal::{Code, LookupError, Refusal};
 
-/// Why an image may run. Only [`Verdict::Verified`] proves a signature.
+/// Why an image may run. Only [`Verdict::Verified`] proves a signature. An image that an update does not change has no
+/// verdict: the gate is not asked about it.
 #[derive(Clone, Debug)]
 pub enum Verdict {
     /// Its signatures fulfil the rules of every layer.
@@ -38,19 +39,16 @@ pub enum Verdict {
         /// The digest, where the signatures of another layer's rule proved it all the same.
         digest: Option<Digest>,
     },
-    /// It is the same as in the object before the update.
-    Unchanged,
 }
 
 impl Verdict {
-    /// The metric label: `verified`, `allowed_by_rule`, `exempted`, `not_enforced`, `unchanged`.
+    /// The metric label: `verified`, `allowed_by_rule`, `exempted`, `not_enforced`.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Verified(_) => "verified",
             Self::AllowedByRule { .. } => "allowed_by_rule",
             Self::Exempted { .. } => "exempted",
             Self::NotEnforced { .. } => "not_enforced",
-            Self::Unchanged => "unchanged",
         }
     }
 
@@ -58,7 +56,7 @@ impl Verdict {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Exempted { refusal, .. } | Self::NotEnforced { refusal, .. } => Some(refusal),
-            Self::Verified(_) | Self::AllowedByRule { .. } | Self::Unchanged => None,
+            Self::Verified(_) | Self::AllowedByRule { .. } => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::image::{Digest, ManifestError, Reference, ReferenceError};
+use crate::image::{Digest, ManifestError, Reference, ReferenceError, Repository};
 use crate::policy::{Identity, RuleId};
 use crate::signature::{Fingerprint, KeyFault, PayloadError, identity};
 
@@ -32,11 +32,13 @@ pub enum Refusal {
         /// Its reason.
         reason: Arc<str>,
     },
-    /// A pod must name the verified digest.
-    #[error("it is not pinned to the digest that rule {rule} verified")]
+    /// A pod must name the digest that was decided about; or, where its rule lets it run unsigned, at least its registry.
+    #[error("{why}")]
     NotPinned {
-        /// The rule that requires signatures.
-        rule: RuleId,
+        /// Why.
+        why: Unpinned,
+        /// The digest that its tag names now, and that it may be pinned to; nothing where the registry is missing.
+        digest: Option<Digest>,
     },
     /// There is no signature.
     #[error("no signature ({0})")]
@@ -50,12 +52,10 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// Signed for another name or tag.
-    #[error("signed for {signed} instead of {} ({wanted})", identity_words(identity))]
+    #[error("signed for {signed} instead of {} ({wanted})", identity_words(&wanted.identity))]
     WrongIdentity {
         /// The reference in the signature.
         signed: Box<Reference>,
-        /// How it should relate to the image.
-        identity: Box<Identity>,
         /// What the rule wants.
         wanted: Wanted,
     },
@@ -198,6 +198,14 @@ pub enum LookupError {
         /// What is wrong.
         error: ManifestError,
     },
+    /// It is an index with more in it than is looked at.
+    #[error("its index has {}", beyond.words())]
+    IndexTooLarge {
+        /// What was asked.
+        url: Box<str>,
+        /// What there is too much of.
+        beyond: Beyond,
+    },
     /// The registry wants other credentials, or any.
     #[error("{registry} answers {status}: the gate's credentials do not suffice")]
     Unauthorized {
@@ -244,6 +252,71 @@ pub enum LookupError {
     },
 }
 
+/// Why an image must name its digest.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unpinned {
+    /// Signatures are of a digest.
+    #[error("it is not pinned to the digest that rule {rule} verified")]
+    Verified {
+        /// The rule that requires them.
+        rule: RuleId,
+    },
+    /// A rule allows it, and for another digest another rule might hold.
+    #[error("it is not pinned to the digest for which rule {rule} allows it")]
+    Allowed {
+        /// The rule.
+        rule: RuleId,
+    },
+    /// What holds for the digest that its tag names now lets it run, but something stricter may hold for the next.
+    #[error("it is not pinned, and {} the next digest that its tag names", may_fall_under(rule.as_ref()))]
+    MayFallUnder {
+        /// The rule; nothing: no rule might cover it.
+        rule: Option<RuleId>,
+    },
+    /// A rule allows it for its registry, and the pod does not name that.
+    #[error("its registry is not written, and a node may look for it in another than the one that rule {rule} allows")]
+    ShortName {
+        /// The rule.
+        rule: RuleId,
+    },
+    /// An exemption is for one digest.
+    #[error("it is not pinned to the digest that exemption {exemption} is for")]
+    Exempted {
+        /// The exemption.
+        exemption: RuleId,
+    },
+}
+
+fn may_fall_under(rule: Option<&RuleId>) -> String {
+    rule.map_or_else(|| "no rule may cover".to_owned(), |rule| format!("rule {rule} may refuse"))
+}
+
+/// What of an index is beyond its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// Manifests, those in nested indexes counted.
+    Manifests {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Indexes in indexes.
+    Depth {
+        /// How many indexes there may be, one in the other.
+        limit: usize,
+    },
+}
+
+impl Beyond {
+    fn words(self) -> String {
+        match self {
+            Self::Manifests { limit } => {
+                format!("more manifests than the limit of {limit}, those of nested indexes counted")
+            }
+            Self::Depth { limit } => format!("indexes in it, deeper than the limit of {limit}"),
+        }
+    }
+}
+
 /// What a rule wants, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -251,6 +324,10 @@ pub struct Wanted {
     pub rule: RuleId,
     /// The signers that the requirement names, each with the fingerprints of its certificates.
     pub signers: Arc<[(Box<str>, Vec<Fingerprint>)]>,
+    /// Those of the certificates that no signature can be made with now: expired, revoked, weak.
+    pub unusable: Arc<[Fingerprint]>,
+    /// How the name in the signature must relate to the image.
+    pub identity: Arc<Identity>,
 }
 
 /// What makes a signature malformed.
@@ -384,8 +461,8 @@ impl Code {
         }
     }
 
-    /// Whether the same question may have another answer soon. Then a denial tells controllers to try again.
-    pub fn is_transient(self) -> bool {
+    /// Whether it says nothing of the image, because somebody who knows could not be asked.
+    pub fn is_undecided(self) -> bool {
         matches!(
             self,
             Self::RegistryUnauthorized
@@ -394,6 +471,17 @@ impl Code {
                 | Self::DeadlineExceeded
                 | Self::Overloaded
         )
+    }
+
+    /// Whether the same question may have another answer soon. Then a denial tells clients to try again.
+    pub fn is_transient(self) -> bool {
+        match self {
+            // Docker Hub answers so to every misspelt name, and nobody gets credentials within seconds.
+            Self::RegistryUnauthorized => false,
+            // What kept the mutation from pinning is over in a moment, as a rule.
+            Self::NotPinned => true,
+            code => code.is_undecided(),
+        }
     }
 }
 
@@ -436,7 +524,17 @@ impl Refusal {
         let mut facts = match self {
             Self::NoPolicy { namespace } => json!({ "namespace": namespace }),
             Self::DeniedByPolicy { rule, reason } => json!({ "rule": rule.as_str(), "reason": reason }),
-            Self::NotPinned { rule } => json!({ "rule": rule.as_str() }),
+            Self::NotPinned { why, digest } => {
+                let mut facts = json!({ "why": why.to_string(), "digest": digest.map(|digest| digest.to_string()) });
+                match why {
+                    Unpinned::Verified { rule } | Unpinned::Allowed { rule } | Unpinned::ShortName { rule } => {
+                        facts["rule"] = rule.as_str().into();
+                    }
+                    Unpinned::MayFallUnder { rule } => facts["rule"] = rule.as_ref().map(RuleId::as_str).into(),
+                    Unpinned::Exempted { exemption } => facts["exemption"] = exemption.as_str().into(),
+                }
+                facts
+            }
             Self::UntrustedKey { signed_by, .. } => {
                 json!({ "signedBy": signed_by.iter().map(ToString::to_string).collect::<Vec<_>>() })
             }
@@ -500,40 +598,39 @@ impl Refusal {
             }
             Self::NoPolicy { namespace: None } => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
             Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
-            Self::NotPinned { .. } => {
-                "Name it with its digest (name@sha256:...), or create the pod again: the gate pins what it can verify."
-                    .to_owned()
+            Self::NotPinned { digest, .. } => {
+                let written = match (digest, Reference::for_image(image)) {
+                    (Some(digest), Ok(image)) => image.pinned(*digest).to_string(),
+                    (Some(digest), Err(_)) => digest.to_string(),
+                    (None, _) => image.to_owned(),
+                };
+                format!(
+                    "Create the pod again: the mutating webhook writes it so. If that does not help, it is not registered, or \
+                     something takes away what it wrote; write {written}"
+                )
             }
             Self::Unsigned(wanted) | Self::UntrustedKey { wanted, .. } | Self::WrongDigest { wanted, .. } => {
-                format!("Sign it with: {}", wanted.sign(image, &[]))
+                wanted.step("Sign it with", image, &[])
             }
-            Self::ThresholdNotMet { good, wanted, .. } => {
-                format!("Let another signer sign it with: {}", wanted.sign(image, good))
-            }
-            Self::WrongIdentity { identity, wanted, .. } => {
-                let command = wanted.sign(image, &[]);
-                match (&**identity, Reference::parse(image)) {
-                    (Identity::ExactReference(wanted), _) => {
-                        format!("Sign it under that name: {command} --sign-identity {wanted}")
+            Self::ThresholdNotMet { good, wanted, .. } => wanted.step("Let another signer sign it with", image, good),
+            Self::WrongIdentity { wanted, .. } => {
+                let words = match &*wanted.identity {
+                    Identity::ExactReference(_) | Identity::ExactRepository(_) => "Sign it under that name",
+                    Identity::Remap { .. } => "Sign it under its first name",
+                    Identity::RepoDigestOrExact | Identity::Exact | Identity::Repository => {
+                        "Use the name that was signed, or sign it under this one"
                     }
-                    (Identity::Remap { from, to }, Ok(image)) => match identity::remapped(&image, from, to) {
-                        Some(wanted) => format!("Sign it under its first name: {command} --sign-identity {wanted}"),
-                        None => format!("Sign it under its first name: {command}"),
-                    },
-                    _ => format!("Use the name that was signed, or sign it under this one: {command}"),
-                }
+                };
+                wanted.step(words, image, &[])
             }
             Self::MalformedSignature { wanted, .. }
             | Self::InvalidSignature { wanted, .. }
             | Self::ExpiredSignature { wanted, .. }
-            | Self::TooOld { wanted, .. } => format!("Sign it again with: {}", wanted.sign(image, &[])),
-            Self::ExpiredKey { key, wanted, .. } | Self::RevokedKey { key, wanted } => match wanted.without(key) {
-                Some(wanted) => format!("Sign it with another key: {}", wanted.sign(image, &[])),
-                None => format!("Put a valid key into rule {}, and sign it with that.", wanted.rule),
-            },
-            Self::WeakAlgorithm { wanted, .. } => {
-                format!("Sign it with a current key and hash: {}", wanted.sign(image, &[]))
+            | Self::TooOld { wanted, .. } => wanted.step("Sign it again with", image, &[]),
+            Self::ExpiredKey { wanted, .. } | Self::RevokedKey { wanted, .. } => {
+                wanted.step("Sign it with another key", image, &[])
             }
+            Self::WeakAlgorithm { wanted, .. } => wanted.step("Sign it with a current key and hash", image, &[]),
             Self::InvalidReference(_) => "Write it as host/path:tag or host/path@sha256:...".to_owned(),
             Self::UnknownResource { .. } => {
                 "Take the resource out of the webhook's rules, or run a version of Sealgate that knows it.".to_owned()
@@ -549,24 +646,38 @@ impl Refusal {
 }
 
 impl Wanted {
-    /// The command that makes a wanted signature, by a signer that did not sign yet; `KEY` where no certificate is known.
-    /// An image that is no reference does not get into a command that somebody may copy.
-    fn sign(&self, image: &str, done: &[Box<str>]) -> String {
-        let open = self.signers.iter().find(|(name, _)| !done.contains(name));
-        let key = open.and_then(|(_, fingerprints)| fingerprints.first());
-        let key = key.map_or_else(|| "KEY".to_owned(), ToString::to_string);
-        let image = if Reference::parse(image).is_ok() { image } else { "IMAGE" };
-        format!("sealgate sign {image} --sign-by {key}")
+    /// What to do, with the command that makes a wanted signature, by a signer that did not sign yet and with a key that can
+    /// be used; `KEY` where no certificate is known. An image that is no reference does not get into a command that somebody
+    /// may copy.
+    fn step(&self, words: &str, image: &str, done: &[Box<str>]) -> String {
+        let open = self.signers.iter().filter(|(name, _)| !done.contains(name)).flat_map(|(_, keys)| keys);
+        let mut usable = open.filter(|key| !self.unusable.contains(key));
+        let key = match usable.next() {
+            Some(key) => key.to_string(),
+            None if self.signers.is_empty() => "KEY".to_owned(),
+            None => return format!("Put a valid key into rule {}, and sign it with that.", self.rule),
+        };
+        let reference = Reference::for_image(image).ok();
+        let image = if reference.is_some() { image } else { "IMAGE" };
+        let identity = reference.and_then(|reference| self.signed_as(&reference));
+        let identity = identity.map(|identity| format!(" --sign-identity {identity}")).unwrap_or_default();
+        format!("{words}: sealgate sign {image} --sign-by {key}{identity}")
     }
 
-    /// The same without a key that can't be used; nothing, if there is no other.
-    fn without(&self, key: &Fingerprint) -> Option<Self> {
-        let signers = self
-            .signers
-            .iter()
-            .map(|(name, keys)| (name.clone(), keys.iter().filter(|one| *one != key).cloned().collect::<Vec<_>>()));
-        let signers: Arc<[_]> = signers.filter(|(_, keys)| !keys.is_empty()).collect();
-        (!signers.is_empty()).then(|| Self { rule: self.rule.clone(), signers })
+    /// The name that has to be signed, where it is not the image's own.
+    fn signed_as(&self, image: &Reference) -> Option<Reference> {
+        let in_repository = |repository: &Repository| {
+            let digest = image.digest().filter(|_| image.tag().is_none());
+            Reference::from_parts(repository.clone(), image.tag().cloned(), digest.copied())
+        };
+        let signed = match &*self.identity {
+            Identity::RepoDigestOrExact | Identity::Exact | Identity::Repository => return None,
+            Identity::ExactReference(reference) => reference.clone(),
+            Identity::ExactRepository(repository) => in_repository(repository),
+            Identity::Remap { from, to } => in_repository(identity::remapped(image, from, to)?.repository()),
+        };
+        (signed.repository() != image.repository() || matches!(*self.identity, Identity::ExactReference(_)))
+            .then_some(signed)
     }
 
     /// The signers with their keys, the first few.
@@ -627,6 +738,9 @@ impl LookupError {
         match self {
             Self::ManifestUnknown { registry, url } => json!({ "registry": registry, "url": url }),
             Self::UnsupportedManifest { url, error } => json!({ "url": url, "why": error.to_string() }),
+            Self::IndexTooLarge { url, beyond } => {
+                json!({ "url": url, "why": format!("its index has {}", beyond.words()) })
+            }
             Self::Unauthorized { registry, url, status, with_credentials } => {
                 json!({ "registry": registry, "url": url, "status": status, "withCredentials": with_credentials })
             }
@@ -645,9 +759,14 @@ impl LookupError {
     fn next_step(&self) -> &'static str {
         match self {
             Self::ManifestUnknown { .. } => "Push the image, or correct its name.",
+            Self::UnsupportedManifest { error: ManifestError::TooManyEntries { .. }, .. }
+            | Self::IndexTooLarge { .. } => {
+                "Push an index with fewer manifests and no indexes in it, or sign the index itself."
+            }
             Self::UnsupportedManifest { .. } => "Push it again with a current tool.",
             Self::Unauthorized { .. } => {
-                "Give the gate credentials that may pull it (registries, credentials in its configuration)."
+                "Correct its name, or give the gate credentials that may pull it (registries, credentials in its \
+                 configuration)."
             }
             Self::Unavailable { .. } | Self::TimedOut { .. } => {
                 "Try again; if it lasts, see whether the gate can reach the registry."
@@ -660,7 +779,7 @@ impl LookupError {
     pub fn code(&self) -> Code {
         match self {
             Self::ManifestUnknown { .. } => Code::ManifestUnknown,
-            Self::UnsupportedManifest { .. } => Code::UnsupportedManifest,
+            Self::UnsupportedManifest { .. } | Self::IndexTooLarge { .. } => Code::UnsupportedManifest,
             Self::Unauthorized { .. } => Code::RegistryUnauthorized,
             Self::Unavailable { .. } => Code::RegistryUnavailable,
             Self::Misbehaved { .. } => Code::RegistryMisbehaved,

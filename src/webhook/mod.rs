@@ -13,20 +13,25 @@ use std::{future::Future, time::Duration};
 
 use crate::configuration::{Configuration, Limits, Webhook};
 use crate::gate::{Admission, Decision, Gate};
+use crate::verdict::Refusal;
 
 pub use server::run;
 
 /// What the webhook needs of the gate.
 pub trait Decide: Send + Sync + 'static {
-    /// Decides about every image, in the order in which they were given, by the deadline.
-    fn decide<'a>(&'a self, admission: &'a Admission<'a>) -> impl Future<Output = Vec<Decision>> + 'a;
+    /// Decides about every image, in the order in which they were given, by the deadline; or refuses them together.
+    fn decide<'a>(&'a self, admission: &'a Admission<'a>) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + 'a;
 }
 
 impl Decide for Gate {
-    fn decide<'a>(&'a self, admission: &'a Admission<'a>) -> impl Future<Output = Vec<Decision>> + 'a {
+    fn decide<'a>(&'a self, admission: &'a Admission<'a>) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + 'a {
         Gate::decide(self, admission)
     }
 }
+
+/// With the time in which a replica still serves after SIGTERM (five seconds, `startup::signals`), below the manifests'
+/// `terminationGracePeriodSeconds` of 30. A review with a longer deadline is cut off by it.
+const LONGEST_STOP: Duration = Duration::from_secs(20);
 
 /// Bounds of the server.
 #[derive(Clone, Debug)]
@@ -35,16 +40,22 @@ pub struct Settings {
     pub review_bytes: usize,
     /// How long a review may take; less where the caller's `?timeout=` leaves less.
     pub deadline: Duration,
+    /// How long it may take to arrive; at most half of the time that it has in all.
+    pub receive_within: Duration,
     /// The most reviews that are decided about at once; further ones are refused as `overloaded`.
     pub reviews_at_once: usize,
     /// The most bytes of all reviews that are being received or decided about.
     pub bytes_at_once: usize,
     /// The most connections of one worker; further ones wait to be accepted.
     pub connections_per_worker: usize,
-    /// How long a client may take over a TLS handshake, and over the head of a request.
-    pub client_timeout: Duration,
+    /// How long a client may take over a TLS handshake.
+    pub handshake_within: Duration,
+    /// How long a client may take over the head of a request.
+    pub head_within: Duration,
     /// How long running reviews may take after the server was told to stop. In whole seconds.
     pub stop_within: Duration,
+    /// Texts in templates that other webhooks replace in pods; nobody is asked about them.
+    pub placeholders: Vec<Box<str>>,
     /// Threads.
     pub workers: usize,
 }
@@ -53,8 +64,11 @@ impl Settings {
     /// The bounds that a configuration asks for, and defaults where it has no word for them.
     pub fn new(configuration: &Configuration) -> Self {
         let Limits { review_bytes, .. } = configuration.limits;
-        let Webhook { deadline, .. } = configuration.webhook;
-        Self { review_bytes, deadline, stop_within: deadline, ..Self::default() }
+        let Webhook { deadline, ref placeholders, .. } = configuration.webhook;
+        let default = Self::default();
+        let bytes_at_once = default.bytes_at_once.max(review_bytes.saturating_mul(2));
+        let (stop_within, placeholders) = (deadline.min(LONGEST_STOP), placeholders.clone());
+        Self { review_bytes, deadline, bytes_at_once, stop_within, placeholders, ..default }
     }
 }
 
@@ -67,11 +81,35 @@ impl Default for Settings {
             deadline,
             // An API server runs at most 600 mutating and other requests at once by default; there may be several.
             reviews_at_once: 4096,
-            bytes_at_once: 256 << 20,
-            connections_per_worker: 4096,
-            client_timeout: Duration::from_secs(5),
+            // With the caches (128 MiB) and connections, well below the memory that the manifests give.
+            bytes_at_once: 64 << 20,
+            connections_per_worker: 2048,
+            receive_within: Duration::from_secs(2),
+            handshake_within: Duration::from_secs(3),
+            head_within: Duration::from_secs(5),
             stop_within: deadline,
+            placeholders: Vec::new(),
             workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{configuration, policy::SourceFile};
+
+    #[test]
+    fn a_stop_ends_within_the_grace_period_whatever_the_deadline() {
+        for (deadline, stop_within) in [("8s", 8), ("20s", 20), ("29s", 20)] {
+            let text = format!(
+                "apiVersion: sealgate.dev/v1\nkind: Configuration\nwebhook: {{deadline: {deadline}}}\n\
+                 limits: {{reviewBytes: 100MiB}}\n"
+            );
+            let file = SourceFile { name: "test.yaml".into(), folder: ".".into(), bytes: text.into() };
+            let settings = Settings::new(&configuration::load(&file).unwrap());
+            assert_eq!(settings.stop_within, Duration::from_secs(stop_within));
+            assert_eq!(settings.bytes_at_once, 200 << 20, "room for more than one of the largest reviews");
         }
     }
 }

@@ -4,11 +4,11 @@
 //! read only once its kind is known, along the way that the table of carriers gives. A member that stands there twice is an
 //! error wherever an image could hide behind it.
 
-use std::{borrow::Cow, collections::HashSet, fmt};
+use std::{borrow::Cow, collections::HashSet, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -20,6 +20,9 @@ const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 /// No API server gives a request a longer ID than a UUID.
 const LONGEST_UID: usize = 128;
+/// The most entries of one list of a pod specification. An entry takes three bytes of a body and hundreds in memory, so that
+/// the bound on bytes alone is none.
+const MOST_ENTRIES: usize = 1000;
 
 /// A review, as far as anything here depends on it.
 #[derive(Debug)]
@@ -147,6 +150,20 @@ pub struct Images<'a> {
     pub unchanged: usize,
 }
 
+impl Images<'_> {
+    /// Takes these texts out of a template; gives how often they stood there. The pods that are made from it are reviewed
+    /// themselves, with what took a placeholder's place: nothing runs because of a text that is left out here. In a pod
+    /// nothing is a placeholder.
+    pub fn take_placeholders(&mut self, placeholders: &[Box<str>]) -> usize {
+        if self.carrier.is_pod {
+            return 0;
+        }
+        let before = self.to_decide.len();
+        self.to_decide.retain(|place| placeholders.iter().all(|placeholder| **placeholder != *place.image));
+        before - self.to_decide.len()
+    }
+}
+
 /// An image, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place<'a> {
@@ -269,11 +286,11 @@ fn places<'a>(carrier: &Carrier, object: &'a RawValue) -> Result<Vec<Place<'a>>,
         (ImageList::EphemeralContainers, ephemeral_containers),
     ];
     for (list, containers) in lists {
-        for (index, Container { name, image }) in containers.into_iter().flatten().enumerate() {
+        for (index, Container { name, image }) in containers.unwrap_or_default().0.into_iter().enumerate() {
             places.push(Place { list, index, name: text(name), image: text(image) });
         }
     }
-    for (index, Volume { name, image }) in volumes.into_iter().flatten().enumerate() {
+    for (index, Volume { name, image }) in volumes.unwrap_or_default().0.into_iter().enumerate() {
         if let Some(ImageVolume { reference }) = image {
             places.push(Place { list: ImageList::Volumes, index, name: text(name), image: text(reference) });
         }
@@ -289,13 +306,49 @@ fn text(text: Option<Text<'_>>) -> Cow<'_, str> {
 #[serde(rename_all = "camelCase")]
 struct PodSpec<'a> {
     #[serde(borrow)]
-    containers: Option<Vec<Container<'a>>>,
+    containers: Option<Entries<Container<'a>>>,
     #[serde(borrow)]
-    init_containers: Option<Vec<Container<'a>>>,
+    init_containers: Option<Entries<Container<'a>>>,
     #[serde(borrow)]
-    ephemeral_containers: Option<Vec<Container<'a>>>,
+    ephemeral_containers: Option<Entries<Container<'a>>>,
     #[serde(borrow)]
-    volumes: Option<Vec<Volume<'a>>>,
+    volumes: Option<Entries<Volume<'a>>>,
+}
+
+/// A list of at most [`MOST_ENTRIES`].
+struct Entries<T>(Vec<T>);
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(EntriesVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct EntriesVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MOST_ENTRIES} entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element()? {
+            if entries.len() == MOST_ENTRIES {
+                return Err(A::Error::custom(format_args!("a list has more than {MOST_ENTRIES} entries")));
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
 }
 
 #[derive(Deserialize)]
@@ -564,6 +617,24 @@ mod tests {
         let spec = json!({"containers": [{"name": "web"}, {"name": "b", "image": null}], "volumes": [{"name": "v", "image": {}}]});
         let found = asked(&review(pod(), "CREATE", Some(spec), None)).unwrap();
         assert!(found.len() == 3 && found.iter().all(|(.., image)| image.is_empty()), "{found:?}");
+    }
+
+    #[test]
+    fn a_list_without_end_is_given_up_and_one_that_is_merely_long_is_read() {
+        for (member, entry) in [
+            ("containers", json!({})),
+            ("initContainers", json!({"image": "example.com/a"})),
+            ("ephemeralContainers", json!({})),
+            ("volumes", json!({"emptyDir": {}})),
+        ] {
+            let of = |entries: usize| Some(json!({member: vec![entry.clone(); entries]}));
+            assert!(asked(&review(pod(), "CREATE", of(MOST_ENTRIES), None)).is_ok(), "{member}");
+            let error = asked(&review(pod(), "CREATE", of(MOST_ENTRIES + 1), None)).unwrap_err().to_string();
+            assert!(error.contains("/spec can't be read: a list has more than 1000 entries"), "{member}: {error}");
+            // An old object like that makes nothing unchanged.
+            let new = Some(json!({"containers": [{"image": "example.com/a"}]}));
+            assert_eq!(pointers(&review(pod(), "UPDATE", new, of(MOST_ENTRIES + 1))).len(), 1, "{member}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::{
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
-    http::{Method, StatusCode, header},
+    http::{ConnectionType, Method, StatusCode, header},
     web::{self, Bytes, BytesMut},
 };
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -32,7 +32,7 @@ use super::{
 };
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
-use crate::operations::Metrics;
+use crate::operations::{Metrics, Readiness};
 use crate::verdict::Refusal;
 
 /// Longer than the 90 s after which Go's clients give up an idle connection: whoever closes first must be the API server.
@@ -43,7 +43,9 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// The gate ends by its deadline; this much later, it is ended.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`, then lets running reviews end for at most [`Settings::stop_within`].
+/// Serves until `stop`, then lets running reviews end for at most [`Settings::stop_within`]. While `readiness` says no,
+/// each answer closes its connection: what will be cut off soon must not be used again, or a review that is just being sent
+/// is lost, which Go's clients don't repeat.
 ///
 /// # Errors
 /// The listener can't be used.
@@ -53,9 +55,10 @@ pub async fn run<D: Decide>(
     gate: Arc<D>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let server = server(listener, tls, gate, settings, metrics, stop)?;
+    let server = server(listener, tls, gate, settings, metrics, readiness, stop)?;
     server.await
 }
 
@@ -66,11 +69,18 @@ fn server<D: Decide>(
     gate: Arc<D>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<actix_web::dev::Server> {
-    let Settings { connections_per_worker, client_timeout, stop_within, workers, .. } = settings;
-    let state =
-        web::Data::new(State { gate, settings, metrics, running: Bounded::default(), bytes: Bounded::default() });
+    let Settings { connections_per_worker, handshake_within, head_within, stop_within, workers, .. } = settings;
+    let state = web::Data::new(State {
+        gate,
+        settings,
+        metrics,
+        readiness,
+        running: Bounded::default(),
+        bytes: Bounded::default(),
+    });
     let server = HttpServer::new(move || {
         App::new()
             .app_data(state.clone())
@@ -80,10 +90,13 @@ fn server<D: Decide>(
     })
     .workers(workers)
     .max_connections(connections_per_worker)
+    // actix's name for TLS handshakes at once, of one worker. Its default, 256, lets a few hundred connections that say
+    // nothing keep everybody else from being accepted.
+    .max_connection_rate(connections_per_worker)
     .tcp_nodelay(true)
     .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(client_timeout)
-    .tls_handshake_timeout(client_timeout)
+    .client_request_timeout(head_within)
+    .tls_handshake_timeout(handshake_within)
     .shutdown_signal(stop)
     .shutdown_timeout(stop_within.as_secs().max(1))
     .listen_rustls_0_23(listener, tls)?
@@ -91,6 +104,7 @@ fn server<D: Decide>(
     Ok(server)
 }
 
+const JSON: &str = "application/json";
 const NOT_HERE: &str = "reviews are taken at /mutate and /validate";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,15 +117,22 @@ struct State<D> {
     gate: Arc<D>,
     settings: Settings,
     metrics: Arc<Metrics>,
+    readiness: Arc<Readiness>,
     running: Bounded,
     bytes: Bounded,
 }
 
 fn endpoint<D: Decide>(path: &str, pass: Pass) -> actix_web::Resource {
     web::resource(path)
-        .route(web::post().to(move |state: web::Data<State<D>>, request: HttpRequest, payload: web::Payload| {
-            answer(pass, state, request, payload)
-        }))
+        .route(web::post().to(
+            move |state: web::Data<State<D>>, request: HttpRequest, payload: web::Payload| async move {
+                let mut response = answer(pass, &state, request, payload).await;
+                if !state.readiness.get() {
+                    response.head_mut().set_connection_type(ConnectionType::Close);
+                }
+                response
+            },
+        ))
         .default_service(web::to(|request: HttpRequest| async move {
             let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "a review is sent with POST");
             response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("POST"));
@@ -120,26 +141,24 @@ fn endpoint<D: Decide>(path: &str, pass: Pass) -> actix_web::Resource {
 }
 
 /// Reads a review and answers it.
-async fn answer<D: Decide>(
-    pass: Pass,
-    state: web::Data<State<D>>,
-    request: HttpRequest,
-    payload: web::Payload,
-) -> HttpResponse {
-    let State { settings, metrics, bytes, .. } = &**state;
+async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    let State { settings, metrics, bytes, .. } = state;
     let time = time_for(settings.deadline, request.query_string());
     let deadline = Instant::now() + time;
     // Held until the answer is there.
     let mut held = Held { of: bytes, taken: 0 };
     let malformed = |status: StatusCode, why: &str| {
-        metrics.review("none", "malformed", Duration::ZERO);
+        metrics.malformed_review();
         tracing::warn!(peer = ?request.peer_addr(), status = status.as_u16(), why, "not a review");
         refuse(status, why)
     };
     if !is_json(&request) {
         return malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a review has the Content-Type application/json");
     }
-    let body = match timeout_at(deadline, receive(&request, payload, settings, &mut held)).await {
+    // An API server sends a review at once. Whoever does not must not hold the room of others for as long as a review may
+    // take.
+    let arrived = Instant::now() + settings.receive_within.min(time / 2);
+    let body = match timeout_at(arrived, receive(&request, payload, settings, &mut held)).await {
         Ok(Ok(body)) => body,
         Ok(Err(problem)) => {
             let (status, why) = problem.answer(settings);
@@ -153,7 +172,7 @@ async fn answer<D: Decide>(
         Err(error) => return malformed(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     // A panic is a bug; it must not take the other reviews of this connection with it, nor allow anything.
-    let decided = AssertUnwindSafe(decide(pass, &state, &review, deadline, time)).catch_unwind().await;
+    let decided = AssertUnwindSafe(decide(pass, state, &review, deadline, time)).catch_unwind().await;
     let Answer { body, verdict } = decided.unwrap_or_else(|_| {
         tracing::error!(uid = %Outside(&review.uid, 128), "the gate panicked; the review is refused");
         match pass {
@@ -172,7 +191,7 @@ async fn answer<D: Decide>(
             "object refused"
         );
     }
-    HttpResponse::Ok().content_type("application/json").body(body)
+    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, header::HeaderValue::from_static(JSON))).body(body)
 }
 
 /// Whatever keeps `/mutate` from deciding, it leaves the object as it is: `/validate` decides.
@@ -183,7 +202,7 @@ async fn decide<D: Decide>(
     deadline: Instant,
     time: Duration,
 ) -> Answer {
-    let images = match (review.subject(), pass) {
+    let mut images = match (review.subject(), pass) {
         (Ok(Subject::Images(images)), Pass::Mutate) if !images.carrier.is_pod => {
             return response::mutation(review, &[]);
         }
@@ -199,11 +218,13 @@ async fn decide<D: Decide>(
         for _ in 0..images.unchanged {
             state.metrics.image("unchanged", "", "", "");
         }
+        for _ in 0..images.take_placeholders(&state.settings.placeholders) {
+            state.metrics.image("placeholder", "", "", "");
+        }
     }
     let decisions = match admit(pass, state, review, &images, deadline, time).await {
         Ok(decisions) => decisions,
         Err(refusal) => {
-            tracing::warn!(uid = %Outside(&review.uid, 128), code = refusal.code().as_str(), "review not decided");
             return match pass {
                 Pass::Mutate => response::mutation(review, &[]),
                 Pass::Validate => response::refused(review, &refusal),
@@ -228,9 +249,13 @@ async fn admit<D: Decide>(
     if images.to_decide.is_empty() {
         return Ok(Vec::new());
     }
+    let undecided = |refusal: Refusal| {
+        tracing::warn!(uid = %Outside(&review.uid, 128), code = refusal.code().as_str(), ?pass, "review not decided");
+        Err(refusal)
+    };
     let mut running = Held { of: &state.running, taken: 0 };
     if !running.take(1, state.settings.reviews_at_once) {
-        return Err(Refusal::Overloaded);
+        return undecided(Refusal::Overloaded);
     }
     let runs_as_written = pass == Pass::Validate && images.carrier.is_pod;
     let uses: Vec<_> = images.to_decide.iter().map(|place| ImageUse { text: &place.image, runs_as_written }).collect();
@@ -239,10 +264,11 @@ async fn admit<D: Decide>(
         images: &uses,
         now: Timestamp::now(),
         deadline,
+        is_final: pass == Pass::Validate,
     };
     timeout_at(deadline + GRACE, state.gate.decide(&admission))
         .await
-        .map_err(|_| Refusal::DeadlineExceeded { after: time })
+        .unwrap_or_else(|_| undecided(Refusal::DeadlineExceeded { after: time }))
 }
 
 /// The time for a review: the configuration's, or less where the caller (`?timeout=10s`) waits less.
@@ -257,7 +283,7 @@ fn time_for(deadline: Duration, query: &str) -> Duration {
 fn is_json(request: &HttpRequest) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json")
+    essence.trim().eq_ignore_ascii_case(JSON)
 }
 
 /// Why a body did not arrive.
@@ -280,6 +306,9 @@ impl NoBody {
     }
 }
 
+/// Reviews up to here are the usual ones; a part of the room for all is theirs alone.
+const USUAL_BYTES: usize = 256 << 10;
+
 /// Receives a body within the bounds of one review and of all.
 async fn receive(
     request: &HttpRequest,
@@ -301,7 +330,8 @@ async fn receive(
         if length > settings.review_bytes {
             return Err(NoBody::TooLarge);
         }
-        if !held.take(chunk.len(), settings.bytes_at_once) {
+        let room = if length > USUAL_BYTES { settings.bytes_at_once / 4 * 3 } else { settings.bytes_at_once };
+        if !held.take(chunk.len(), room) {
             return Err(NoBody::Overloaded);
         }
         if first.is_empty() {

@@ -8,6 +8,9 @@ pub(super) struct Outside<'a>(pub(super) &'a str, pub(super) usize);
 impl fmt::Display for Outside<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(text, most) = *self;
+        if text.len() <= most && is_plain(text) && !text.contains('"') {
+            return f.write_str(text);
+        }
         for (count, character) in text.chars().enumerate() {
             if count == most {
                 return f.write_char('…');
@@ -22,9 +25,14 @@ impl fmt::Display for Outside<'_> {
     }
 }
 
+/// Whether it is printable ASCII throughout, as nearly everything is.
+pub(super) fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
 /// Puts a text of our own on one line of at most `most` bytes; cut where it is longer.
 pub(super) fn one_line(mut text: String, most: usize) -> String {
-    if text.contains(char::is_control) {
+    if !is_plain(&text) && text.contains(char::is_control) {
         text = text.split(char::is_control).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
     }
     if text.len() > most {

@@ -24,8 +24,8 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// A mistake at this place.
+    /// A mistake at this place, without the line: see [`Diagnostic::showing`].
     pub fn mistake(&self, place: Place, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::at(self.name, self.text, place, message)
+        Diagnostic::at_place(self.name, place, message)
     }
 }

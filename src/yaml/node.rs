@@ -9,7 +9,7 @@ use serde_saphyr::{
 };
 
 use super::Source;
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Place, is_short, quoted};
 
 /// Deeper than this nothing in our files goes.
 const DEEPEST: usize = 24;
@@ -54,9 +54,7 @@ impl Value {
             Self::Bool(value) => format!("the word {value}"),
             Self::Integer(value) => format!("the number {value}"),
             Self::Float(value) => format!("the number {value}"),
-            Self::Text(text) if text.chars().count() <= 60 && !text.contains(char::is_control) => {
-                format!("the text {text:?}")
-            }
+            Self::Text(text) if is_short(text) => format!("the text {text:?}"),
             Self::Text(_) => "a text".to_owned(),
             Self::List(_) => "a list".to_owned(),
             Self::Map(_) => "a map".to_owned(),
@@ -128,7 +126,7 @@ pub fn parse(source: Source<'_>) -> Result<Vec<Node>, Vec<Diagnostic>> {
             for (key, _) in entries {
                 let name = key.as_text().unwrap_or_default();
                 if let Some(&first) = seen.get(name) {
-                    let mistake = source.mistake(key.place, format!("{name:?} stands twice in this map"));
+                    let mistake = source.mistake(key.place, format!("{} stands twice in this map", quoted(name)));
                     mistakes.push(mistake.related(source.name, first, "it stands here first"));
                 } else {
                     seen.insert(name, key.place);
@@ -173,16 +171,7 @@ fn not_yaml(source: Source<'_>, error: &serde_saphyr::Error) -> Diagnostic {
             .mistake(tab, "a tab stands in the indentation; YAML wants spaces")
             .suggest("replace the tab with spaces");
     }
-    let mut mistake = source.mistake(place, message).suggest_maybe(suggestion);
-    // Where an inline key slipped out of its block: it could be a private one.
-    mistake.snippet = mistake.snippet.filter(|snippet| !is_key_material(&snippet.line));
-    mistake
-}
-
-/// Whether a line looks like a part of an armored key.
-fn is_key_material(line: &str) -> bool {
-    let line = line.trim();
-    line.len() >= 32 && line.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'='))
+    source.mistake(place, message).suggest_maybe(suggestion)
 }
 
 /// The library's message without the place, which stands in the diagnostic.
@@ -297,7 +286,7 @@ mod tests {
 
     fn refused(text: &str) -> String {
         let mistakes = parse_text(text).expect_err("this is refused");
-        mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        mistakes.into_iter().map(|mistake| mistake.showing(text).to_string()).collect::<Vec<_>>().join("\n")
     }
 
     #[test]

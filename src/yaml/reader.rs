@@ -12,14 +12,14 @@ use super::{
     Source,
     node::{Node, Value},
 };
-use crate::diagnostic::{Diagnostic, Place, did_you_mean};
+use crate::diagnostic::{Diagnostic, Place, did_you_mean, is_short, quoted};
 
 /// The name by which [`super::Located`] asks for its place.
 pub(super) const LOCATED: &str = "\0sealgate located";
 /// The name by which [`super::Lenient`] asks for its mistakes to be noted.
 pub(super) const LENIENT: &str = "\0sealgate lenient";
 
-/// The most mistakes that are noted: nobody reads more, and each takes a look at the text.
+/// The most mistakes that are noted: nobody reads more.
 const MOST_MISTAKES: usize = 200;
 
 /// Reads a raw type out of a tree.
@@ -88,7 +88,7 @@ impl de::Error for Mistake {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let message = format!("{variant:?} is not known here");
+        let message = format!("{} is not known here", quoted(variant));
         let suggestion = match did_you_mean(variant, expected.iter().copied()) {
             Some(word) => format!("did you mean {word}?"),
             None => format!("write one of: {}", expected.join(", ")),
@@ -102,7 +102,7 @@ impl de::Error for Mistake {
             None if expected.is_empty() => "no field is known here".to_owned(),
             None => format!("the fields that are known here: {}", expected.join(", ")),
         };
-        Self { place: None, message: format!("unknown field {field:?}"), suggestion: Some(suggestion) }
+        Self { place: None, message: format!("unknown field {}", quoted(field)), suggestion: Some(suggestion) }
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -128,8 +128,8 @@ enum Field<'a> {
 impl fmt::Display for Field<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Named(name) => write!(f, "{name:?}"),
-            Self::EntryOf(name) => write!(f, "an entry of {name:?}"),
+            Self::Named(name) => f.write_str(&quoted(name)),
+            Self::EntryOf(name) => write!(f, "an entry of {}", quoted(name)),
         }
     }
 }
@@ -143,7 +143,7 @@ impl Reader<'_> {
             None => format!("{expected} is expected, found {found}"),
         };
         let suggestion = match (expected, &self.node.value) {
-            ("a list", Value::Text(text)) if !text.contains([',', ':']) => {
+            ("a list", Value::Text(text)) if is_short(text) && !text.contains([',', ':']) => {
                 Some(format!("write it as a list: [{text}]"))
             }
             ("a list", Value::Map(_)) => {

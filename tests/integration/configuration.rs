@@ -63,6 +63,7 @@ fn the_complete_example_says_what_it_seems_to_say() {
     assert_eq!(configuration.policies, Some(file("policies")));
     assert_eq!(configuration.webhook.client_ca, Some(file("certs/apiserver-ca.crt")));
     assert_eq!(configuration.webhook.deadline, Duration::from_secs(8));
+    assert_eq!(configuration.webhook.placeholders, ["auto".into()]);
     assert_eq!(configuration.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
     let repository = Repository::parse("registry.example.com/acme/web").expect("a repository");
     let registry = configuration.registries.entries.get_repository(&repository).expect("an entry");
@@ -95,6 +96,7 @@ fn what_is_left_out_is_what_the_documentation_calls_the_default() {
     assert_eq!(default.webhook.deadline, Duration::from_secs(8));
     assert_eq!(default.webhook.mode, Mode::Enforce);
     assert!(default.webhook.pin_required);
+    assert!(default.webhook.placeholders.is_empty());
     assert_eq!(default.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
     assert_eq!(loaded(&format!("{SMALLEST}metrics: {{listen: off}}\n")).metrics, None);
     assert!(default.gateway.is_none());
@@ -105,7 +107,7 @@ fn what_is_left_out_is_what_the_documentation_calls_the_default() {
         (default.limits.review_bytes, default.limits.manifest_bytes, default.limits.signature_list_bytes),
         (8 << 20, 4 << 20, 4 << 20)
     );
-    assert_eq!((default.limits.signatures_per_image, default.limits.images_per_review), (64, 128));
+    assert_eq!((default.limits.signatures_per_image, default.limits.images_per_review), (256, 128));
     let gateway = loaded(&format!("{SMALLEST}gateway: {{registry: {{url: \"http://127.0.0.1:5001\"}}}}\n"));
     let gateway = gateway.gateway.expect("a gateway");
     assert_eq!(gateway.listen, SocketAddr::from(([127, 0, 0, 1], 5000)));
@@ -153,6 +155,8 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
         ("webhook: {deadline: soon}\n", "3:21: \"soon\" is not a duration like 30s", ""),
         ("webhook: {mode: enforced}\n", "3:17: \"enforced\" is not known here", "did you mean enforce?"),
         ("webhook: {pin: true}\n", "3:16: ", ""),
+        ("webhook: {placeholders: [auto, \"\"]}\n", "3:32: a placeholder is a text", "Istio's is auto"),
+        ("webhook: {placeholders: auto}\n", "3:25: ", ""),
         ("webhook: {certificate: {file: a}}\n", "3:24: the field \"key\" is missing", ""),
         (
             "webhook: {listen: \"0.0.0.0:9090\"}\nmetrics: {}\n",
@@ -191,6 +195,21 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
             "file:///path",
         ),
         (
+            "registries: [{scope: a.example.com, signatures: [{extension: {url: \"https://store_1.example.com\"}}]}]\n",
+            "3:68: no image can be at this URL's host and port",
+            "without '_'",
+        ),
+        (
+            "registries: [{scope: a.example.com, signatures: [{extension: {url: \"https://store.example.com.\"}}]}]\n",
+            "3:68: no image can be at this URL's host and port",
+            "without a dot at its end",
+        ),
+        (
+            "registries: [{scope: a.example.com, signatures: [{lookaside: {url: \"https://index.docker.io/x\"}}]}]\n",
+            "3:68: no image can be at this URL's host and port",
+            "no host of Docker Hub's",
+        ),
+        (
             "registries: [{scope: a.example.com, tokenRealms: [\"http://a.example.com\"]}]\n",
             "3:51: a URL with the scheme \"http\"",
             "https://host",
@@ -211,6 +230,8 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
             "",
         ),
         ("caches: {tag: -1s}\n", "3:15: ", ""),
+        ("caches: {tag: 500000000000y}\n", "3:15: a duration is at most a year (1y)", ""),
+        ("caches: {lastKnownGood: 367d}\n", "3:25: a duration is at most a year (1y)", ""),
         ("limits: {reviewBytes: 0}\n", "3:23: a size is more than 0", ""),
         ("limits: {reviewBytes: 2GiB}\n", "3:23: a size is more than 0 and at most 1GiB", ""),
         ("limits: {reviewBytes: much}\n", "3:23: \"much\" is not a size like 8MiB", ""),
@@ -277,6 +298,12 @@ fn a_secret_that_was_written_into_the_file_is_not_shown() {
         "registries:\n- scope: a.example.com\n  tokenRealms: [\"http://u:hunter2@r.example.com\"]\n",
         "registries:\n- scope: a.example.com\n  mirrors: [\"https://u:hunter2@r.example.com\"]\n",
         "registries:\n- scope: \"u:hunter2@r.example.com\"\n",
+        "registries: [{scope: a.example.com, signatures: [\"https://u:hunter2@r.example.com\"]}]\n",
+        "registries:\n- scope: a.example.com\n  signatures:\n  - https://u:hunter2@r.example.com\n",
+        "registries:\n- scope: a.example.com\n  signatures: \"u:hunter2@r.example.com\"\n",
+        "registries:\n- scope: a.example.com\n  signatures: \"hunter2@r.example.com\"\n",
+        "webhook: {listen: \"u:hunter2@r.example.com:1\"}\n",
+        "caches: {tag: \"hunter2@x\"}\n",
     ] {
         let error = refused(rest);
         assert!(!error.contains("hunter2"), "{rest}{error}");

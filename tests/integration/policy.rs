@@ -37,7 +37,7 @@ fn denying(reason: &str) -> String {
 }
 
 fn files(path: impl Into<PathBuf>) -> PolicyFiles {
-    PolicyFiles { path: path.into(), accept_anything_by_default: false }
+    PolicyFiles { path: path.into(), accept_anything_by_default: false, pin_required: true }
 }
 
 fn refused(path: &Path) -> String {
@@ -163,8 +163,29 @@ fn a_policy_json_that_accepts_anything_is_served_only_when_told_so() {
     let folder = Scratch::new();
     let path = folder.write("policy.json", r#"{"default": [{"type": "insecureAcceptAnything"}]}"#);
     assert!(refused(&path).contains("acceptAnythingByDefault: true"));
-    let told = PolicyFiles { path, accept_anything_by_default: true };
+    let told = PolicyFiles { path, accept_anything_by_default: true, pin_required: true };
     assert!(told.load().is_ok());
+}
+
+#[test]
+fn a_tag_scope_that_requires_signatures_is_not_served_where_pods_name_digests() {
+    let folder = Scratch::new();
+    let key = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/production/keys/acme-release.asc");
+    let signed = serde_json::json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": key}]);
+    let reject = serde_json::json!([{"type": "reject"}]);
+    let with = |tag: &serde_json::Value, repository: &serde_json::Value| {
+        let scopes = serde_json::json!({"r.example.com/web:1": tag, "r.example.com/web": repository});
+        let policy = serde_json::json!({"default": reject, "transports": {"docker": scopes}});
+        folder.write("policy.json", policy.to_string())
+    };
+    let path = with(&signed, &reject);
+    let message = refused(&path);
+    assert!(message.contains("the scope r.example.com/web:1 of this policy.json can let no pod run"), "{message}");
+    assert!(message.contains("help: write the scope r.example.com/web;"), "{message}");
+    let unpinned = PolicyFiles { path, accept_anything_by_default: false, pin_required: false };
+    assert!(unpinned.load().is_ok());
+    // What a tag scope says without signatures, both passes of the webhook see.
+    assert!(files(with(&reject, &signed)).load().is_ok());
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::{
     os::unix::fs::symlink,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,7 +23,7 @@ use url::Url;
 
 use crate::{
     registry::{LONG, MANIFEST_TYPE, client, entry, manifest, plain, resolve},
-    support::{Asked, Liar, Reply, Scratch},
+    support::{Asked, Liar, Reply, Scratch, run},
 };
 
 const ANNOUNCED: (&str, &str) = ("x-registry-supports-signatures", "1");
@@ -223,6 +226,32 @@ async fn a_source_that_fails_does_not_hide_what_another_has() {
     };
 }
 
+#[tokio::test]
+async fn what_one_source_has_is_told_while_another_hangs() {
+    let folder = Scratch::new();
+    folder.write(&format!("acme/web@sha256={}/signature-1", digest().hex()), MESSAGE);
+    let hanging = Liar::start(|_| Reply::Drip(Vec::from("HTTP/1.1 200 OK\r\nx: ")));
+    let url = format!("http://{}/", hanging.host());
+    let sources = vec![
+        SignatureSource::Extension(Url::parse(&url).unwrap()),
+        SignatureSource::Lookaside(Url::from_directory_path(folder.path()).unwrap()),
+    ];
+    let finder = Finder::new(Arc::new(client(vec![from("r.example.com", sources)])));
+    let repository = Repository::parse("r.example.com/acme/web").unwrap();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let early = |found| tell.send(found).unwrap();
+    let deadline = (Instant::now() + LONG).into();
+    let found = tokio::select! {
+        found = finder.find_early(&repository, digest(), deadline, &early) => panic!("it waits for both: {found:?}"),
+        found = told.recv() => found.unwrap(),
+    };
+    assert_eq!(found.signatures.len(), 1);
+    let [hanging, folder] = &found.asked[..] else { panic!("{found:?}") };
+    assert_eq!(&*hanging.url, url);
+    assert!(matches!(hanging.outcome, Err(LookupError::TimedOut { .. })), "{hanging:?}");
+    assert!(matches!(folder.outcome, Ok(1)), "{folder:?}");
+}
+
 /// A web server with a lookaside tree; what is asked for is found by its number.
 fn tree(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Liar {
     Liar::start(move |asked| {
@@ -304,7 +333,7 @@ async fn a_lookaside_redirect_inside_is_not_followed() {
     let tree = tree(move |_| Reply::new(302, &[("location", &to)], ""));
     let found = find_in(&tree).await;
     assert!(found.signatures.is_empty());
-    assert!(matches!(found.failure(), Some(LookupError::Misbehaved { .. })), "{found:?}");
+    assert!(matches!(found.failure(), Some(LookupError::Unavailable { .. })), "{found:?}");
     assert!(inside.asked().is_empty());
 }
 
@@ -324,7 +353,8 @@ async fn a_folder_of_signatures_is_read_like_a_tree() {
     let found = find(client(vec![lookaside("file:///no/such/folder")]), "r.example.com/acme/web").await;
     assert_eq!(counts(&found), [Ok(0)]);
 
-    std::fs::create_dir(folder.path().join(format!("{image}/signature-3"))).unwrap();
+    // To open a pipe would block for as long as nobody writes to it.
+    run("mkfifo", [folder.path().join(format!("{image}/signature-3"))]);
     folder.write(&format!("{image}/signature-4"), vec![0xa3; (4 << 20) + 1]);
     let found = find(client(vec![lookaside(base.as_str())]), "r.example.com/acme/web").await;
     let [Ok(2), Err(_), Err(what)] = &counts(&found)[..] else { panic!("{found:?}") };
@@ -364,4 +394,41 @@ async fn other_sources_can_be_given_for_each_repository() {
     let of = |name: &str| Repository::parse(name).unwrap();
     assert_eq!(counts(&finder.find(&of("r.example.com/acme/web"), digest(), deadline).await), [Ok(1)]);
     assert!(finder.find(&of("r.example.com/acme/api"), digest(), deadline).await.asked.is_empty());
+}
+
+#[tokio::test]
+async fn a_registry_whose_ping_says_nothing_is_not_taken_for_one_without_signatures() {
+    for status in [403, 404, 204] {
+        let ready = Arc::new(AtomicBool::new(false));
+        let is_ready = Arc::clone(&ready);
+        let liar = Liar::start(move |asked| match asked.path.as_str() {
+            "/v2/" if is_ready.load(Ordering::SeqCst) => Reply::new(200, &[ANNOUNCED], ""),
+            "/v2/" => Reply::empty(status),
+            path if path.contains("/manifests/") => {
+                Reply::new(200, &[("content-type", MANIFEST_TYPE)], manifest("one"))
+            }
+            _ => list(&[signature("a")]),
+        });
+        let client = Arc::new(client(vec![plain(&liar.host())]));
+        let repository = Repository::parse(&format!("{}/acme/web", liar.host())).unwrap();
+        let finder = Finder::new(Arc::clone(&client));
+        let found = finder.find(&repository, digest(), (Instant::now() + LONG).into()).await;
+        let Some(LookupError::Misbehaved { what, .. }) = found.failure() else { panic!("{found:?}") };
+        assert!(what.contains(&format!("{status} at /v2/")), "{what}");
+        // Manifests are there all the same, and so is what other sources have.
+        resolve(&client, &format!("{repository}:1")).await.unwrap();
+        let elsewhere = SignatureSource::Extension(Url::parse(&format!("http://{}", liar.host())).unwrap());
+        let with_source = crate::registry::client(vec![from(&liar.host(), vec![elsewhere])]);
+        assert_eq!(counts(&find(with_source, repository.as_str()).await), [Ok(1)]);
+        // It is asked again soon.
+        ready.store(true, Ordering::SeqCst);
+        let found = loop {
+            let found = finder.find(&repository, digest(), (Instant::now() + LONG).into()).await;
+            if found.failure().is_none() {
+                break found;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(counts(&found), [Ok(1)]);
+    }
 }

@@ -221,7 +221,7 @@ async fn what_the_user_has_to_mend_ends_with_2_and_says_where() {
     }
     usage(
         setting.verify(&setting.requiring(), &image, &["--authfile", "gone.json"]),
-        "error: --authfile gone.json: gone.json can't be read: No such file or directory",
+        "error: --authfile gone.json: gone.json can't be read: there is no such file",
     );
     let registries = format!("registries: [{{scope: '{}', caFile: gone.crt}}]", setting.registry.host());
     let head = "apiVersion: sealgate.dev/v1\nkind: Configuration\n";

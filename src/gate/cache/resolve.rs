@@ -7,7 +7,7 @@ use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
 use crate::gate::{ResolveDigest, ResolvedImage};
-use crate::image::{Digest, Manifest, Reference, Repository};
+use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::operations::{CacheResult, Metrics};
 use crate::verdict::LookupError;
 
@@ -16,8 +16,8 @@ use super::{Flights, Landed, Lifetime, Times, until_stale};
 /// The names of the caches in metrics.
 const TAGS: &str = "tag";
 const MANIFESTS: &str = "manifest";
-/// The most tags that are kept.
-const MOST_TAGS: u64 = 20_000;
+/// Bytes that kept tags take, roughly, with their manifests: those may no longer be kept for themselves.
+const TAG_BYTES: u64 = 32 << 20;
 /// Bytes that kept manifests take, roughly.
 const MANIFEST_BYTES: u64 = 32 << 20;
 
@@ -53,9 +53,15 @@ impl Lifetime for Tagged {
 impl CachedResolve {
     /// Wraps `inner`. Its requests run on the tokio runtime in which this is called; outside of one, on the caller's.
     pub fn new(inner: Arc<dyn ResolveDigest>, times: Times, metrics: Arc<Metrics>) -> Self {
-        let tags = Cache::builder().max_capacity(MOST_TAGS).expire_after(until_stale()).build();
-        let manifests =
-            Cache::builder().max_capacity(MANIFEST_BYTES).weigher(|_, image: &Arc<_>| weight(image)).build();
+        let tags = Cache::builder()
+            .max_capacity(TAG_BYTES)
+            .weigher(|tag: &Reference, tagged: &Tagged| weight(tag.repository(), &tagged.image))
+            .expire_after(until_stale())
+            .build();
+        let manifests = Cache::builder()
+            .max_capacity(MANIFEST_BYTES)
+            .weigher(|(repository, _): &(Repository, Digest), image: &Arc<_>| weight(repository, image))
+            .build();
         let shared = Arc::new(Shared { inner, tags, manifests, metrics });
         Self { shared, times, flights: Flights::new() }
     }
@@ -127,7 +133,8 @@ impl Shared {
         Ok(resolved)
     }
 
-    /// Lets only the digest through that was asked for, and keeps the manifest.
+    /// Lets only the digest through that was asked for, and keeps the manifest. Of two that are the same, it gives the one
+    /// that is kept.
     fn checked(
         &self,
         asked: &Reference,
@@ -140,22 +147,27 @@ impl Shared {
             return Err(LookupError::Misbehaved { registry, url, what: "it answers with another digest".into() });
         }
         let key = (asked.repository().clone(), resolved.digest);
-        if !self.manifests.contains_key(&key) {
-            self.manifests.insert(key, Arc::clone(&resolved));
-            self.manifests.run_pending_tasks();
-            self.metrics.cache_entries(MANIFESTS, self.manifests.entry_count());
+        if let Some(kept) = self.manifests.get(&key) {
+            return Ok(kept);
         }
+        self.manifests.insert(key, Arc::clone(&resolved));
+        self.manifests.run_pending_tasks();
+        self.metrics.cache_entries(MANIFESTS, self.manifests.entry_count());
         Ok(resolved)
     }
 }
 
 /// Bytes that a manifest takes, roughly.
-fn weight(image: &ResolvedImage) -> u32 {
+fn weight(repository: &Repository, image: &ResolvedImage) -> u32 {
     let entries = match &image.manifest {
         Manifest::Image => 0,
-        Manifest::Index(entries) => entries.len(),
+        Manifest::Index(entries) => {
+            let platforms: usize =
+                entries.iter().filter_map(|entry| entry.platform.as_ref()).map(String::capacity).sum();
+            entries.capacity() * size_of::<Descriptor>() + platforms
+        }
     };
-    u32::try_from(512 + 160 * entries).unwrap_or(u32::MAX)
+    u32::try_from(512 + 2 * repository.as_str().len() + entries).unwrap_or(u32::MAX)
 }
 
 /// The caller's time is over.
@@ -171,5 +183,60 @@ pub(super) fn lost(repository: &Repository) -> LookupError {
         url: repository.as_str().into(),
         cause,
         retry_after: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A registry whose every tag is a large index of its own; but two are the same.
+    struct Large;
+
+    #[async_trait]
+    impl ResolveDigest for Large {
+        async fn resolve(&self, image: &Reference, _: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+            let tag = image.tag().map_or("", |tag| tag.as_str());
+            let content = if tag == "same" { "0" } else { tag };
+            let entry = Descriptor {
+                digest: Digest::sha256(b"entry"),
+                platform: Some("x".repeat(PLATFORM)),
+                attestation: false,
+            };
+            let manifest = Manifest::Index(vec![entry; ENTRIES]);
+            Ok(Arc::new(ResolvedImage { digest: Digest::sha256(content.as_bytes()), manifest }))
+        }
+    }
+
+    const ENTRIES: usize = 256;
+    const PLATFORM: usize = 194;
+
+    async fn resolve(cached: &CachedResolve, tag: &str) -> Arc<ResolvedImage> {
+        let image = Reference::for_image(&format!("registry.example.com/acme/web:{tag}")).unwrap();
+        cached.resolve(&image, Instant::now() + Duration::from_secs(30)).await.unwrap()
+    }
+
+    fn cached() -> CachedResolve {
+        let minute = Duration::from_mins(1);
+        CachedResolve::new(Arc::new(Large), Times { tag: minute, signatures: minute, lookup: minute }, Arc::default())
+    }
+
+    #[tokio::test]
+    async fn tags_and_manifests_are_bounded_in_bytes() {
+        let cached = cached();
+        for tag in 0..600 {
+            resolve(&cached, &tag.to_string()).await;
+        }
+        let Shared { tags, manifests, .. } = &*cached.shared;
+        for (kept, bytes) in [(tags.entry_count(), TAG_BYTES), (manifests.entry_count(), MANIFEST_BYTES)] {
+            let each = (ENTRIES * (size_of::<Descriptor>() + PLATFORM)) as u64;
+            assert!(kept > 0 && kept * each <= bytes, "{kept}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_tags_of_one_image_share_its_manifest() {
+        let cached = cached();
+        assert!(Arc::ptr_eq(&resolve(&cached, "0").await, &resolve(&cached, "same").await));
     }
 }

@@ -1,15 +1,22 @@
 //! Digest to signatures, for a while.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use moka::sync::Cache;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
-use crate::gate::FindSignatures;
+use crate::gate::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
 use crate::operations::{CacheResult, Metrics};
 use crate::signature::{AskedSource, FoundSignatures};
@@ -41,7 +48,20 @@ pub struct CachedSignatures {
 struct Shared {
     inner: Arc<dyn FindSignatures>,
     found: Cache<Key, Arc<Kept>>,
+    /// What is there of flights that still wait for late sources.
+    early: Mutex<HashMap<Key, Arc<FoundSignatures>>>,
+    /// Says that something came in there, whatever it is.
+    came_early: Notify,
     metrics: Arc<Metrics>,
+}
+
+/// Takes what came early away when its flight ends, however it does.
+struct TakeAway<'a>(&'a Shared, Key);
+
+impl Drop for TakeAway<'_> {
+    fn drop(&mut self) {
+        self.0.early.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
 }
 
 struct Kept {
@@ -76,15 +96,26 @@ impl CachedSignatures {
             .weigher(|_, kept: &Arc<Kept>| weight(&kept.found))
             .expire_after(until_stale())
             .build();
-        Self { shared: Arc::new(Shared { inner, found, metrics }), times, flights: Flights::new() }
+        let shared = Shared { inner, found, early: Mutex::default(), came_early: Notify::new(), metrics };
+        Self { shared: Arc::new(shared), times, flights: Flights::new() }
     }
 }
 
 #[async_trait]
 impl FindSignatures for CachedSignatures {
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+        self.find_early(repository, digest, deadline, &|_| {}).await
+    }
+
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
         if self.times.signatures.is_zero() {
-            return self.shared.inner.find(repository, digest, deadline).await;
+            return self.shared.inner.find_early(repository, digest, deadline, early).await;
         }
         let key = (repository.clone(), digest);
         if let Some(kept) = self.shared.look_up(&key) {
@@ -93,35 +124,46 @@ impl FindSignatures for CachedSignatures {
         }
         self.shared.metrics.cache_request(CACHE, CacheResult::Miss);
         let began = Instant::now();
+        let mut told = false;
         loop {
             let start = || {
                 let (shared, key, times) = (Arc::clone(&self.shared), key.clone(), self.times);
                 async move { shared.ask(key, times, deadline).await }
             };
-            let Ok(Landed { answer, started }) = timeout_at(deadline, self.flights.join(&key, start)).await else {
+            let mut landing = pin!(timeout_at(deadline, self.flights.join(&key, start)));
+            let landed = loop {
+                if told {
+                    break landing.await;
+                }
+                tokio::select! {
+                    landed = &mut landing => break landed,
+                    found = self.shared.early(&key) => {
+                        told = true;
+                        early(found);
+                    }
+                }
+            };
+            let Ok(Landed { answer, started }) = landed else {
                 return nothing(repository, timed_out(repository, deadline.saturating_duration_since(began)));
             };
             match answer {
-                // Another's request began earlier, and had less time than this caller has.
-                Some(found) if !started && matches!(found.failure(), Some(LookupError::TimedOut { .. })) => {
-                    if !found.signatures.is_empty() {
-                        return found;
-                    }
-                }
+                // Another's request began earlier, and had less time than this caller has. If something was found, that is
+                // examined first: mostly it suffices.
+                Some(found) if !started && found.signatures.is_empty() && some_source_timed_out(&found) => {}
                 Some(found) => return found,
                 None => return nothing(repository, lost(repository)),
             }
         }
     }
 
-    fn did_not_suffice(&self, repository: &Repository, digest: Digest) {
-        if let Some(kept) = self.shared.found.get(&(repository.clone(), digest)) {
+    fn did_not_suffice(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) {
+        if let Some(kept) = self.shared.kept(repository, digest, found) {
             kept.did_not_suffice.store(true, Ordering::Relaxed);
         }
-        self.shared.inner.did_not_suffice(repository, digest);
+        self.shared.inner.did_not_suffice(repository, digest, found);
     }
 
-    fn keep_until(&self, repository: &Repository, digest: Digest, found: &FoundSignatures) -> Option<Instant> {
+    fn keep_until(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) -> Option<Instant> {
         if self.times.signatures.is_zero() {
             return None;
         }
@@ -129,14 +171,33 @@ impl FindSignatures for CachedSignatures {
             // Only a proof can come of it. It is one, but the failed source should be heard again soon.
             return Some(Instant::now() + self.times.signatures.min(ASK_AGAIN_AFTER));
         }
-        self.shared.found.get(&(repository.clone(), digest)).map(|kept| Kept::until(&kept))
+        self.shared.kept(repository, digest, found).map(|kept| Kept::until(&kept))
     }
 }
 
 impl Shared {
+    /// What is kept of this very list. Another may have taken its place meanwhile, and says nothing about it.
+    fn kept(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) -> Option<Arc<Kept>> {
+        self.found.get(&(repository.clone(), digest)).filter(|kept| Arc::ptr_eq(&kept.found, found))
+    }
+
     fn look_up(&self, key: &Key) -> Option<Arc<FoundSignatures>> {
         let kept = self.found.get(key)?;
         (Instant::now() < Kept::until(&kept)).then(|| Arc::clone(&kept.found))
+    }
+
+    /// Waits for what comes early for this key.
+    async fn early(&self, key: &Key) -> Arc<FoundSignatures> {
+        loop {
+            let mut came = pin!(self.came_early.notified());
+            // From here on nothing is missed.
+            came.as_mut().enable();
+            let found = self.early.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+            match found {
+                Some(found) => return found,
+                None => came.await,
+            }
+        }
     }
 
     async fn ask(&self, key: Key, times: Times, deadline: Instant) -> Arc<FoundSignatures> {
@@ -149,7 +210,13 @@ impl Shared {
         // began still waits; but a request that has hardly any time would help nobody.
         let left = deadline.saturating_duration_since(asked_at);
         let deadline = asked_at + (left / 16 * 15).clamp(times.lookup / 8, times.lookup);
-        let Ok(found) = timeout_at(deadline + GRACE, self.inner.find(&key.0, key.1, deadline)).await else {
+        let take_away = TakeAway(self, key.clone());
+        let early = |found| {
+            self.early.lock().unwrap_or_else(PoisonError::into_inner).insert(take_away.1.clone(), found);
+            self.came_early.notify_waiters();
+        };
+        let finding = self.inner.find_early(&key.0, key.1, deadline, &early);
+        let Ok(found) = timeout_at(deadline + GRACE, finding).await else {
             return nothing(&key.0, timed_out(&key.0, times.lookup));
         };
         if found.failure().is_none() {
@@ -173,6 +240,10 @@ impl Shared {
 /// Sources end at the deadline by themselves, with what the others found. This is for one that does not.
 const GRACE: std::time::Duration = std::time::Duration::from_millis(250);
 
+fn some_source_timed_out(found: &FoundSignatures) -> bool {
+    found.asked.iter().any(|asked| matches!(asked.outcome, Err(LookupError::TimedOut { .. })))
+}
+
 /// No source could be asked.
 fn nothing(repository: &Repository, error: LookupError) -> Arc<FoundSignatures> {
     let url = repository.as_str().into();
@@ -181,6 +252,21 @@ fn nothing(repository: &Repository, error: LookupError) -> Arc<FoundSignatures> 
 
 /// Bytes that signatures take, roughly.
 fn weight(found: &FoundSignatures) -> u32 {
-    let bytes: usize = found.signatures.iter().map(|signature| signature.content.len() + 160).sum();
-    u32::try_from(512 + bytes + 256 * found.asked.len()).unwrap_or(u32::MAX)
+    let signatures = found.signatures.iter().map(|signature| signature.content.len() + signature.source.len() + 160);
+    let asked = found.asked.iter().map(|asked| asked.url.len() + 256);
+    u32::try_from(512 + signatures.sum::<usize>() + asked.sum::<usize>()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::UntrustedSignature;
+
+    #[test]
+    fn the_weight_of_signatures_has_all_of_their_texts() {
+        let text: Arc<str> = "x".repeat(1000).into();
+        let signature = UntrustedSignature { content: vec![0; 1000].into(), source: Arc::clone(&text) };
+        let asked = vec![AskedSource { url: text, outcome: Ok(10) }];
+        assert!(weight(&FoundSignatures { signatures: vec![signature; 10], asked }) >= 21_000);
+    }
 }

@@ -97,6 +97,61 @@ async fn signatures_are_asked_for_again_when_their_time_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_list_of_signatures_holds_for_no_list_that_took_its_place() {
+    let world = World::new();
+    let key = Key::new("acme");
+    let digest = world.image(WEB, "one");
+    world.sign(&key, digest, WEB);
+    let signatures = CachedSignatures::new(world.clone(), TIMES, Arc::new(Metrics::new()));
+    let repository = Reference::for_image(WEB).unwrap().repository().clone();
+    let deadline = || Instant::now() + Duration::from_secs(8);
+    let first = signatures.find(&repository, digest, deadline()).await;
+    let until = Instant::now() + TIMES.signatures;
+    assert_eq!(signatures.keep_until(&repository, digest, &first), Some(until));
+    pass(601).await;
+    let second = signatures.find(&repository, digest, deadline()).await;
+    assert_eq!(signatures.keep_until(&repository, digest, &first), None, "its time is over");
+    signatures.did_not_suffice(&repository, digest, &first);
+    let until = Instant::now() + TIMES.signatures;
+    assert_eq!(signatures.keep_until(&repository, digest, &second), Some(until));
+    signatures.did_not_suffice(&repository, digest, &second);
+    let soon = Instant::now() + Duration::from_secs(10);
+    assert_eq!(signatures.keep_until(&repository, digest, &second), Some(soon));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_s_short_time_is_not_this_one_s_whichever_source_it_was_too_short_for() {
+    struct FailsThenHangs(Arc<World>);
+    #[async_trait]
+    impl FindSignatures for FailsThenHangs {
+        async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+            let mut found = (*self.0.find(repository, digest, deadline).await).clone();
+            let url = "https://fails.example.com".into();
+            found.asked.insert(0, AskedSource { url, outcome: Err(unavailable()) });
+            Arc::new(found)
+        }
+    }
+    let world = World::new();
+    let digest = world.image(WEB, "one");
+    world.sign(&Key::new("acme"), digest, WEB);
+    world.close();
+    let inner = Arc::new(FailsThenHangs(world.clone()));
+    let signatures = Arc::new(CachedSignatures::new(inner, TIMES, Arc::new(Metrics::new())));
+    let find = |time: Duration| {
+        let signatures = signatures.clone();
+        let repository = Reference::for_image(WEB).unwrap().repository().clone();
+        tokio::spawn(async move { signatures.find(&repository, digest, Instant::now() + time).await })
+    };
+    let hasty = find(Duration::from_secs(1));
+    world.until_asked(0, 1).await;
+    let patient = find(Duration::from_secs(8));
+    assert!(hasty.await.unwrap().signatures.is_empty());
+    world.until_asked(0, 2).await;
+    world.open();
+    assert_eq!(patient.await.unwrap().signatures.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_did_not_suffice_is_asked_for_again_after_ten_seconds() {
     let (scene, key) = cached();
     let digest = scene.world.image(WEB, "one");
@@ -193,10 +248,119 @@ async fn a_source_that_hangs_does_not_take_the_proof_from_another() {
             let gate = Gate::new(settings, scene.policy.clone(), world, signatures, scene.metrics.clone());
             let images = [ImageUse { text: WEB, runs_as_written: false }];
             let deadline = Instant::now() + Duration::from_secs(seconds);
-            let decisions = gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await;
+            let decisions = gate
+                .decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true })
+                .await
+                .unwrap();
             assert_eq!(said(&decisions[0]), "verified", "{seconds} s, cached: {caching}");
             assert!(Instant::now() <= deadline);
         }
+    }
+}
+
+/// Two sources: the world, and one that is late and has another signature of each image, if any.
+struct OneIsLate {
+    world: Arc<World>,
+    late: Mutex<Option<UntrustedSignature>>,
+    answers: watch::Sender<bool>,
+}
+
+impl OneIsLate {
+    async fn ask(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        early: Early<'_>,
+    ) -> FoundSignatures {
+        let mut found = (*self.world.find(repository, digest, deadline).await).clone();
+        let url = "https://late.example.com".into();
+        let mut without = found.clone();
+        without.asked.push(AskedSource { url: Arc::clone(&url), outcome: Err(timed_out()) });
+        if !found.signatures.is_empty() {
+            early(Arc::new(without.clone()));
+        }
+        let mut answers = self.answers.subscribe();
+        if timeout_at(deadline, answers.wait_for(|answers| *answers)).await.is_err() {
+            return without;
+        }
+        found.signatures.extend(self.late.lock().unwrap().clone());
+        found.asked.push(AskedSource { url, outcome: Ok(1) });
+        found
+    }
+}
+
+#[async_trait]
+impl FindSignatures for OneIsLate {
+    async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+        Arc::new(self.ask(repository, digest, deadline, &|_| {}).await)
+    }
+
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
+        Arc::new(self.ask(repository, digest, deadline, early).await)
+    }
+}
+
+/// A gate that asks these sources, with and without caches.
+fn asking(scene: &Scene, sources: Arc<OneIsLate>, caching: bool) -> Arc<Gate> {
+    let mut signatures: Arc<dyn FindSignatures> = sources;
+    if caching {
+        signatures = Arc::new(CachedSignatures::new(signatures, TIMES, scene.metrics.clone()));
+    }
+    let (settings, world) = (scene.gate.settings.clone(), scene.world.clone());
+    Arc::new(Gate::new(settings, scene.policy.clone(), world, signatures, scene.metrics.clone()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_source_is_not_waited_for_where_what_another_has_is_proof() {
+    for caching in [true, false] {
+        let (scene, key) = cached();
+        let digest = scene.world.image(WEB, "one");
+        scene.world.sign(&key, digest, WEB);
+        let sources =
+            OneIsLate { world: scene.world.clone(), late: Mutex::default(), answers: watch::Sender::new(false) };
+        let gate = asking(&scene, Arc::new(sources), caching);
+        let scene = Arc::new(Scene { gate, ..scene });
+        let began = Instant::now();
+        let reviews = [(); 3].map(|()| {
+            let scene = scene.clone();
+            tokio::spawn(async move { said(&scene.decide(WEB).await) })
+        });
+        for review in reviews {
+            assert_eq!(review.await.unwrap(), "verified");
+        }
+        let other = format!("{WEB}@{digest}");
+        assert_eq!(said(&scene.decide(&other).await), "verified", "another question about the same signatures");
+        assert_eq!(Instant::now(), began, "cached: {caching}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_source_is_waited_for_where_what_another_has_does_not_suffice() {
+    for caching in [true, false] {
+        let (scene, key) = cached();
+        let digest = scene.world.image(WEB, "one");
+        scene.world.sign(&Key::new("other"), digest, WEB);
+        let late = untrusted(key.sign(&payload(WEB, &digest.to_string()), at(SIGNED_AT)));
+        let answers = watch::Sender::new(false);
+        let sources =
+            Arc::new(OneIsLate { world: scene.world.clone(), late: Mutex::new(Some(late)), answers: answers.clone() });
+        let gate = asking(&scene, sources, caching);
+        let scene = Arc::new(Scene { gate, ..scene });
+        assert_eq!(said(&scene.decide(WEB).await), "deadline-exceeded", "not that the other key is untrusted");
+        let review = tokio::spawn({
+            let scene = scene.clone();
+            async move { said(&scene.decide(WEB).await) }
+        });
+        scene.world.until_asked(1, 2).await;
+        answers.send_replace(true);
+        assert_eq!(review.await.unwrap(), "verified", "cached: {caching}");
     }
 }
 
@@ -280,8 +444,11 @@ async fn one_whose_time_is_over_takes_nothing_from_the_others() {
             let text = format!("{WEB}@{digest}");
             let images = [ImageUse { text: &text, runs_as_written: true }];
             let deadline = Instant::now() + Duration::from_millis(100);
-            let decisions =
-                scene.gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await;
+            let decisions = scene
+                .gate
+                .decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true })
+                .await
+                .unwrap();
             said(&decisions[0])
         }
     });

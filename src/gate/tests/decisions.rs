@@ -90,7 +90,7 @@ async fn where_no_rule_covers_an_image_the_configured_mode_holds() {
 #[tokio::test]
 async fn what_a_rule_allows_or_denies_needs_no_registry() {
     let scene = Scene::new(cluster(layer(vec![("docker.io/library", None, allow()), ("docker.io", None, deny())])));
-    let allowed = scene.decide_run("nginx").await;
+    let allowed = scene.decide("nginx").await;
     assert_eq!(said(&allowed), "allowed_by_rule");
     assert_eq!(pinned(&allowed), "docker.io/library/nginx:latest", "under its canonical name");
     let digest = Digest::sha256(b"x");
@@ -109,8 +109,15 @@ async fn what_runs_as_written_must_name_the_verified_digest() {
     scene.world.sign(&key, digest, WEB);
     let decision = scene.decide_run(WEB).await;
     assert_eq!(said(&decision), "not-pinned");
-    assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "what to write is known");
-    assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "verified");
+    assert_eq!(
+        denial(&decision),
+        format!(
+            "it is not pinned to the digest that rule test/{ACME} verified. \
+             Create the pod again: the mutating webhook writes it so. If that does not help, it is not registered, or \
+             something takes away what it wrote; write {WEB}@{digest}"
+        )
+    );
+    assert_eq!(said(&scene.decide_run(&format!("{WEB}@{digest}")).await), "verified");
 
     let scene = Scene::with(rules(), |choices| choices.settings.pin_required = false);
     let digest = scene.world.image(WEB, "one");
@@ -123,6 +130,47 @@ async fn what_runs_as_written_must_name_the_verified_digest() {
     let decision = scene.decide_run(WEB).await;
     assert_eq!(said(&decision), "not_enforced(not-pinned)");
     assert!(matches!(decision.verdict, Ok(Verdict::NotEnforced { digest: Some(proven), .. }) if proven == digest));
+}
+
+#[tokio::test]
+async fn what_is_allowed_for_its_registry_must_name_it_to_run() {
+    let key = Key::new("acme");
+    let rules = || vec![("docker.io", None, allow()), ("docker.io/acme", None, signed_by(&key))];
+    let scene = Scene::new(cluster(layer(rules())));
+    let digest = scene.world.image("acme/web:1", "one");
+    scene.world.sign(&key, digest, "docker.io/acme/web:1");
+    for short in ["nginx", "nginx:1.2", "library/nginx", &format!("nginx@{digest}")] {
+        assert_eq!(said(&scene.decide(short).await), "allowed_by_rule", "{short}: it is written anew, or a template");
+        let decision = scene.decide_run(short).await;
+        assert_eq!(said(&decision), "not-pinned", "{short}");
+        let message = decision.verdict.unwrap_err().next_step(&decision.image.unwrap().to_string());
+        assert!(message.contains("write docker.io/library/nginx"), "{message}");
+    }
+    for whole in ["docker.io/nginx", "docker.io/library/nginx:latest", "Index.Docker.io/library/nginx"] {
+        assert_eq!(said(&scene.decide_run(whole).await), "allowed_by_rule", "{whole}");
+    }
+    // A digest that is proven is the same image wherever it comes from.
+    assert_eq!(said(&scene.decide_run(&format!("acme/web:1@{digest}")).await), "verified");
+
+    for mode in [Mode::Warn, Mode::Audit] {
+        let scene = Scene::with(cluster(layer(rules())), |choices| choices.settings.mode = mode);
+        assert_eq!(said(&scene.decide_run("nginx").await), "allowed_by_rule", "{mode}");
+    }
+    let scene = Scene::with(cluster(layer(rules())), |choices| choices.settings.pin_required = false);
+    assert_eq!(said(&scene.decide_run("nginx").await), "allowed_by_rule");
+}
+
+#[tokio::test]
+async fn what_another_layer_refuses_is_refused_for_that_and_not_for_a_missing_registry() {
+    let policy = with_namespace(
+        layer(vec![("docker.io", None, allow())]),
+        "billing",
+        layer(vec![("docker.io/acme", None, signed_by(&Key::new("acme")))]),
+    );
+    let scene = Scene::new(policy);
+    scene.world.image("acme/web:1", "one");
+    let decision = scene.decide_at(Some("billing"), "acme/web:1", true, at(NOW)).await;
+    assert_eq!(said(&decision), "unsigned", "the mutation left it as it is for that");
 }
 
 #[tokio::test]
@@ -145,16 +193,22 @@ async fn an_image_that_stands_there_twice_is_decided_once_and_answers_keep_their
 #[tokio::test]
 async fn more_images_than_are_looked_at_are_refused_all_of_them() {
     let scene = Scene::new(cluster(layer(vec![("docker.io", None, allow())])));
-    let texts: Vec<_> = (0..17).map(|number| format!("image-{number}")).collect();
-    let mut texts: Vec<_> = texts.iter().map(String::as_str).collect();
-    texts.extend(["image-0"; 100]);
-    let decisions = scene.decide_all(&texts).await;
-    assert_eq!(decisions.len(), 117);
-    assert!(decisions.iter().all(|decision| said(decision) == "too-many-images"));
-    // The same often is one.
-    let decisions = scene.decide_all(&texts[1..]).await;
-    assert!(decisions.iter().all(|decision| said(decision) == "too-many-images"), "17 with image-0");
-    assert!(scene.decide_all(&texts[17..]).await.iter().all(|decision| said(decision) == "allowed_by_rule"));
+    let different: Vec<_> = (0..17).map(|number| format!("image-{number}")).collect();
+    let different: Vec<_> = different.iter().map(String::as_str).collect();
+    // The same often takes as much room as others do.
+    for texts in [different.as_slice(), &["image-0"; 17]] {
+        let refusal = scene.try_decide_all(texts).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::TooManyImages { found: 17, limit: 16 }), "{refusal}");
+        assert!(scene.decide_all(&texts[1..]).await.iter().all(|decision| said(decision) == "allowed_by_rule"));
+    }
+    let refused = r#"sealgate_images_total{code="too-many-images",mode="enforce",rule="",verdict="refused"} 2"#;
+    assert!(scene.metrics().contains(refused), "once a review");
+
+    let warn = |choices: &mut Choices| choices.settings.mode = Mode::Warn;
+    let scene = Scene::with(cluster(layer(vec![("docker.io", None, allow())])), warn);
+    let decisions = scene.decide_all(&different).await;
+    assert_eq!(decisions.len(), 17);
+    assert!(decisions.iter().all(|decision| said(decision) == "not_enforced(too-many-images)"));
 }
 
 #[tokio::test]
@@ -211,7 +265,9 @@ async fn an_exemption_for_a_digest_holds_for_that_digest_alone() {
     let decision = scene.decide(WEB).await;
     assert_eq!(said(&decision), "exempted(unsigned)");
     assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "or the node might pull another");
-    assert_eq!(said(&scene.decide_run(WEB).await), "not-pinned");
+    let unpinned = denial(&scene.decide_run(WEB).await);
+    assert!(unpinned.starts_with("it is not pinned to the digest that exemption test/legacy is for. "), "{unpinned}");
+    assert!(unpinned.ends_with(&format!("; write {WEB}@{digest}")), "{unpinned}");
     assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "exempted(unsigned)");
     scene.world.image(WEB, "two");
     assert_eq!(said(&scene.decide(WEB).await), "unsigned");
@@ -236,7 +292,9 @@ async fn a_tag_falls_under_the_rule_for_the_digest_that_it_names() {
     let decision = scene.decide(WEB).await;
     assert_eq!(said(&decision), "allowed_by_rule");
     assert_eq!(pinned(&decision), format!("{WEB}@{good}"), "allowed because of its digest");
-    assert_eq!(said(&scene.decide_run(WEB).await), "not-pinned");
+    let unpinned = denial(&scene.decide_run(WEB).await);
+    let expected = format!("it is not pinned to the digest for which rule test/{ACME} allows it. ");
+    assert!(unpinned.starts_with(&expected), "{unpinned}");
     scene.world.image(WEB, "bad");
     assert_eq!(said(&scene.decide(WEB).await), "denied-by-policy");
     // policy.json's scopes match what was asked for.
@@ -302,6 +360,41 @@ async fn each_failure_of_a_registry_refuses_with_its_code() {
     }
 }
 
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_the_facts_of_a_refusal() {
+    let (log, key) = (Log::default(), Key::new("acme"));
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _here = tracing::subscriber::set_default(subscriber);
+    for mode in [Mode::Enforce, Mode::Warn] {
+        let rules = cluster(layer(vec![(ACME, None, signed_by(&key))]));
+        let scene = Scene::with(rules, |choices| choices.settings.mode = mode);
+        let (registry, url) = ("registry.example.com".into(), "https://registry.example.com/v2/asked".into());
+        scene.world.registry_fails(Some(LookupError::Misbehaved { registry, url, what: "endless body".into() }));
+        scene.decide(WEB).await;
+        let line = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+        for part in
+            [WEB, "registry-misbehaved", r#""url":"https://registry.example.com/v2/asked""#, r#""why":"endless body""#]
+        {
+            assert!(line.contains(part), "{part} is missing in {line}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn at_the_deadline_there_is_an_answer_and_those_that_were_ready_are_kept() {
     let key = Key::new("acme");
@@ -337,7 +430,10 @@ async fn a_registry_that_ignores_the_deadline_does_not_hold_up_the_answer() {
     let by_digest = format!("{WEB}@{}", Digest::sha256(b"one"));
     let images = [WEB, &by_digest].map(|text| ImageUse { text, runs_as_written: false });
     let deadline = Instant::now() + Duration::from_secs(8);
-    let decisions = gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await;
+    let decisions = gate
+        .decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true })
+        .await
+        .unwrap();
     assert_eq!(Instant::now(), deadline);
     assert!(decisions.iter().all(|decision| said(decision) == "deadline-exceeded"));
 }

@@ -49,6 +49,20 @@ async fn both_layers_must_let_it_run() {
 }
 
 #[tokio::test]
+async fn what_is_not_pinned_in_one_layer_and_not_signed_in_the_other_is_refused_for_the_latter() {
+    let (a, b) = (Key::new("a"), Key::new("b"));
+    for (cluster, namespace) in [(&a, &b), (&b, &a)] {
+        let layers = [cluster, namespace].map(|key| layer(vec![(ACME, None, signed_by(key))]));
+        let [cluster, namespace] = layers;
+        let scene = Scene::new(with_namespace(cluster, "billing", namespace));
+        let digest = scene.world.image(WEB, "one");
+        scene.world.sign(&a, digest, WEB);
+        let decision = scene.decide_at(HERE, WEB, true, at(NOW)).await;
+        assert_eq!(said(&decision), "untrusted-key", "trying again would not help");
+    }
+}
+
+#[tokio::test]
 async fn a_namespace_layer_holds_for_its_namespace_and_its_scopes() {
     let key = Key::new("a");
     let policy =
@@ -146,6 +160,93 @@ async fn a_refusal_that_waiting_cannot_help_goes_before_one_that_it_can() {
     assert_eq!(said(&scene.decide_in(HERE, WEB).await), "registry-unavailable");
     let other = format!("registry.example.com/acme/web@{}", Digest::sha256(b"other"));
     assert_eq!(said(&scene.decide_in(HERE, &other).await), "denied-by-policy");
+}
+
+/// The scope of one digest of [`WEB`]'s repository.
+fn of(digest: Digest) -> String {
+    format!("registry.example.com/acme/web@{digest}")
+}
+
+#[tokio::test]
+async fn a_tag_that_no_rule_of_a_namespace_is_about_is_pinned_before_it_can_move_to_a_digest_that_one_denies() {
+    let bad = Digest::sha256(b"bad");
+    let scope = of(bad);
+    for (mode, unpinned) in [
+        (None, "not-pinned"),
+        (Some(Mode::Warn), "not_enforced(not-pinned)"),
+        (Some(Mode::Audit), "not_enforced(not-pinned)"),
+    ] {
+        let policy = with_namespace(
+            layer(vec![("registry.example.com", None, allow())]),
+            "billing",
+            layer(vec![(scope.as_str(), mode, deny())]),
+        );
+        let scene = Scene::new(policy);
+        let good = scene.world.image(WEB, "good");
+        let mutation = scene.decide_in(HERE, WEB).await;
+        assert_eq!(said(&mutation), "allowed_by_rule");
+        assert_eq!(pinned(&mutation), format!("{WEB}@{good}"));
+        let validation = scene.decide_run_in(HERE, WEB).await;
+        assert_eq!(said(&validation), unpinned);
+        let text = format!("{:?}", validation.verdict);
+        assert!(text.contains(&format!("test/{scope}")), "it names the rule that may refuse: {text}");
+        assert_eq!(said(&scene.decide_run_in(HERE, &pinned(&mutation)).await), "allowed_by_rule");
+        assert_eq!(said(&scene.decide_run(WEB).await), "allowed_by_rule", "elsewhere it needs no pin");
+        scene.world.image(WEB, "bad");
+        let refused = if mode.is_none() { "denied-by-policy" } else { "not_enforced(denied-by-policy)" };
+        assert_eq!(said(&scene.decide_run_in(HERE, WEB).await), refused);
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_that_only_allows_a_digest_asks_no_pin_of_another() {
+    let scope = of(Digest::sha256(b"other"));
+    let policy = with_namespace(
+        layer(vec![("registry.example.com", None, allow())]),
+        "billing",
+        layer(vec![(scope.as_str(), None, allow())]),
+    );
+    let scene = Scene::new(policy);
+    scene.world.image(WEB, "good");
+    assert_eq!(said(&scene.decide_run_in(HERE, WEB).await), "allowed_by_rule");
+}
+
+#[tokio::test]
+async fn what_is_not_enforced_for_a_tags_digest_does_not_open_a_way_around_what_is_for_the_next() {
+    let key = Key::new("a");
+    let (good, bad) = (of(Digest::sha256(b"good")), of(Digest::sha256(b"bad")));
+    let warn = Some(Mode::Warn);
+    for (rules, mutated, validated) in [
+        // Not signed, and that is not enforced; but the next digest is denied.
+        (vec![(ACME, warn, signed_by(&key)), (bad.as_str(), None, deny())], "not_enforced(unsigned)", "not-pinned"),
+        // Allowed under warn; the next digest falls under an enforced rule, or under none.
+        (vec![(ACME, None, deny()), (good.as_str(), warn, allow())], "allowed_by_rule", "not-pinned"),
+        (vec![(good.as_str(), warn, allow())], "allowed_by_rule", "not-pinned"),
+        // No rule is enforced.
+        (
+            vec![(ACME, warn, signed_by(&key)), (bad.as_str(), warn, deny())],
+            "not_enforced(unsigned)",
+            "not_enforced(unsigned)",
+        ),
+    ] {
+        let scene = Scene::new(cluster(layer(rules)));
+        let digest = scene.world.image(WEB, "good");
+        let mutation = scene.decide(WEB).await;
+        assert_eq!(said(&mutation), mutated);
+        let validation = scene.decide_run(WEB).await;
+        assert_eq!(said(&validation), validated);
+        let expected = if validated == "not-pinned" { format!("{WEB}@{digest}") } else { String::new() };
+        assert_eq!(pinned(&mutation), expected);
+        assert_eq!(said(&scene.decide_run(&format!("{WEB}@{digest}")).await), mutated);
+    }
+}
+
+#[tokio::test]
+async fn where_a_tag_may_fall_under_no_rule_and_cannot_be_resolved_the_configurations_mode_counts_too() {
+    let good = of(Digest::sha256(b"good"));
+    let scene = Scene::new(cluster(layer(vec![(good.as_str(), Some(Mode::Warn), allow())])));
+    scene.world.registry_fails(Some(unavailable()));
+    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
 }
 
 /// A rule, without its keys: those are of the layer.

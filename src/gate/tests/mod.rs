@@ -259,21 +259,30 @@ impl Scene {
 
     /// Decides about an image that will run as it is written.
     pub(super) async fn decide_run(&self, text: &str) -> Decision {
-        self.decide_at(None, text, true, at(NOW)).await
+        self.decide_run_in(None, text).await
+    }
+
+    pub(super) async fn decide_run_in(&self, namespace: Option<&str>, text: &str) -> Decision {
+        self.decide_at(namespace, text, true, at(NOW)).await
     }
 
     pub(super) async fn decide_at(&self, namespace: Option<&str>, text: &str, runs: bool, now: Timestamp) -> Decision {
         let images = [ImageUse { text, runs_as_written: runs }];
         let deadline = Instant::now() + Duration::from_secs(8);
-        let mut decisions = self.gate.decide(&Admission { namespace, images: &images, now, deadline }).await;
+        let mut decisions =
+            self.gate.decide(&Admission { namespace, images: &images, now, deadline, is_final: true }).await.unwrap();
         assert_eq!(decisions.len(), 1);
         decisions.remove(0)
     }
 
     pub(super) async fn decide_all(&self, texts: &[&str]) -> Vec<Decision> {
+        self.try_decide_all(texts).await.unwrap()
+    }
+
+    pub(super) async fn try_decide_all(&self, texts: &[&str]) -> Result<Vec<Decision>, Refusal> {
         let images: Vec<_> = texts.iter().map(|text| ImageUse { text, runs_as_written: false }).collect();
         let deadline = Instant::now() + Duration::from_secs(8);
-        self.gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline }).await
+        self.gate.decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true }).await
     }
 
     pub(super) fn metrics(&self) -> String {
@@ -294,6 +303,14 @@ pub(super) fn said(decision: &Decision) -> String {
 
 pub(super) fn pinned(decision: &Decision) -> String {
     decision.pinned.as_ref().map_or_else(String::new, ToString::to_string)
+}
+
+/// What a denial of [`WEB`] says, from its reason on.
+pub(super) fn denial(decision: &Decision) -> String {
+    match &decision.verdict {
+        Ok(verdict) => panic!("it runs: {verdict:?}"),
+        Err(refusal) => format!("{refusal}. {}", refusal.next_step(WEB)),
+    }
 }
 
 /// A policy with one layer.

@@ -1,7 +1,13 @@
 //! Where signatures are kept. The trait knows of no engine; [`redb`] is the one that needs nothing beside a file.
 
+mod keeper;
+mod limits;
+mod record;
 pub mod redb;
 mod writer;
+
+pub use limits::ImageLimits;
+pub use record::{Finding, Origin, Record, Status};
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
@@ -78,36 +84,13 @@ impl fmt::Debug for StoredSignature {
     }
 }
 
-/// What one image may have at the most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ImageLimits {
-    /// Signatures.
-    pub signatures: usize,
-    /// Bytes of their list as it is sent, since clients read no more of one than this: containers/image 4 MiB.
-    pub list_bytes: usize,
-}
-
-impl Default for ImageLimits {
-    fn default() -> Self {
-        Self { signatures: 256, list_bytes: 4 << 20 }
-    }
-}
-
-/// What one entry of the list takes beside its content: member names, name, digest twice; rounded up.
-const ENTRY_BYTES: usize = 384;
-
-impl ImageLimits {
-    /// The bytes that a signature takes in the list as it is sent.
-    pub fn listed_bytes(content: usize) -> usize {
-        content.div_ceil(3) * 4 + ENTRY_BYTES
-    }
-}
-
 /// What became of a signature that was to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
     /// It is stored, and stays so through a loss of power.
     Created,
+    /// It is there already, as it is.
+    Present,
     /// The image has a signature of this name.
     NameExists,
     /// The image has this very signature under another name.
@@ -117,11 +100,80 @@ pub enum Put {
         /// [`ImageLimits::signatures`].
         limit: usize,
     },
+    /// Its signer has as many signatures of the image as one may have.
+    TooManyOfSigner {
+        /// [`ImageLimits::signatures_per_signer`].
+        limit: usize,
+    },
     /// The image's list would be longer than clients read.
     TooLong {
         /// [`ImageLimits::list_bytes`].
         limit: usize,
     },
+}
+
+/// A place in a store's order, behind a signature: where an export goes on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(Box<str>);
+
+impl Position {
+    /// Behind this signature.
+    pub fn behind(image: &ImageId, name: &SignatureName) -> Self {
+        Self(format!("{}@{}/{}", image.repository.as_str(), image.digest, name.as_str()).into())
+    }
+
+    /// Reads what [`Position::as_str`] gave.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (image, name) = text.rsplit_once('/')?;
+        let (repository, digest) = image.split_once('@')?;
+        let image =
+            ImageId { repository: RepositoryName::parse(repository).ok()?, digest: Digest::parse(digest).ok()? };
+        Some(Self::behind(&image, &SignatureName::parse(name)?))
+    }
+
+    /// `repository@digest/name`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A change of what is stored. Each is durable, and seen by all, once it is answered.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Adds a signature; of two at once with one name, one is created.
+    Put(ImageId, Record),
+    /// Takes a signature away, with all that is known of it.
+    Remove(ImageId, SignatureName),
+    /// Sets or clears a signature's status.
+    SetStatus(ImageId, SignatureName, Option<Status>),
+    /// Clears the statuses of all signatures of an image.
+    ClearStatuses(ImageId),
+    /// Adds a signature as it was in another store, with its origin and status. Where it is there already, to the byte, what
+    /// is known of it is completed.
+    Import(ImageId, Record),
+}
+
+impl Change {
+    /// The image that it is about.
+    pub fn image(&self) -> &ImageId {
+        match self {
+            Self::Put(image, _)
+            | Self::Remove(image, _)
+            | Self::SetStatus(image, ..)
+            | Self::ClearStatuses(image)
+            | Self::Import(image, _) => image,
+        }
+    }
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// Of [`Change::Put`] and [`Change::Import`]; of the latter, [`Put::ContentExists`] and [`Put::NameExists`] with the same
+    /// content are [`Put::Present`].
+    Put(Put),
+    /// Of the others: to how many signatures something was done. None: there is no such signature.
+    Signatures(usize),
 }
 
 /// Keeps signatures.
@@ -130,15 +182,21 @@ pub trait SignatureStore: Send + Sync + 'static {
     /// All signatures of an image, by name. None is not an error.
     async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError>;
 
-    /// Adds a signature. [`Put::Created`] means that it is durable; of two at once with one name, one is created.
-    async fn put(&self, image: &ImageId, signature: StoredSignature) -> Result<Put, StoreError>;
+    /// The same, with all that is known of each.
+    async fn inspect(&self, image: &ImageId) -> Result<Vec<Record>, StoreError>;
+
+    /// Makes a change, durably.
+    async fn change(&self, change: Change) -> Result<Changed, StoreError>;
+
+    /// Signatures behind a position, in order, `limit` at the most; fewer only at the end.
+    async fn scan(&self, after: Option<&Position>, limit: usize) -> Result<Vec<(ImageId, Record)>, StoreError>;
 
     /// Whether signatures can be stored and read; an error says what to do.
-    fn health(&self) -> Result<(), StoreError>;
+    async fn health(&self) -> Result<(), StoreError>;
 }
 
 /// Why a store can't be used. What a file holds is never guessed: what can't be read is an error, not an empty store.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process has the file.
@@ -193,13 +251,15 @@ pub enum StoreError {
         /// `opened`, `read`, `written`.
         doing: &'static str,
         /// What it says.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
-    /// Writing failed before; what the file holds now is only known after it was opened anew.
-    #[error("{}: the store takes no more signatures since an error when it was written; start the program again", path.display())]
+    /// It is closed for now; it opens again by itself.
+    #[error("{}: the store is out of use after an error, and comes back by itself once the cause is gone: {cause}", path.display())]
     Stopped {
         /// The file.
         path: PathBuf,
+        /// The error.
+        cause: Box<str>,
     },
 }
 

@@ -1,28 +1,39 @@
 //! The store in one file, with redb: B-trees, copy on write, checksums.
 //!
 //! Table `signatures`: from `repository NUL digest NUL name` to the OpenPGP message. A list is thus one range read, and
-//! no repository name or digest can reach into another's range, since neither has a NUL in it. Table `about` holds the
-//! format's number.
+//! no repository name or digest can reach into another's range, since neither has a NUL in it. Tables `origins` and
+//! `statuses` have what is known of a signature, in JSON, below the same key; who reads signatures needs neither. Table
+//! `about` holds the format's number.
 
 use std::{
     fs, io,
+    ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError,
-    TableHandle,
+    TableHandle, WriteTransaction,
 };
 use tokio::task::spawn_blocking;
 
-use super::{ImageId, ImageLimits, Put, SignatureName, SignatureStore, StoreError, StoredSignature, writer::Writer};
+use super::{
+    Change, Changed, ImageId, ImageLimits, Origin, Position, Put, Record, RepositoryName, SignatureName,
+    SignatureStore, StoreError, StoredSignature,
+    keeper::{FIRST_WAIT, Keeper},
+    limits::Admission,
+    writer::Writer,
+};
+use crate::image::Digest;
 
 /// See the module.
 const SIGNATURES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("signatures");
+const ORIGINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("origins");
+const STATUSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("statuses");
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 const FORMAT_KEY: &str = "format";
 /// The format that this program writes, and the only one that it reads.
@@ -32,8 +43,9 @@ const CACHE_BYTES: usize = 64 << 20;
 
 /// The redb engine.
 pub struct RedbStore {
-    database: Arc<Database>,
+    // First, since it uses the other.
     writer: Writer,
+    keeper: Arc<Keeper>,
     path: PathBuf,
 }
 
@@ -44,61 +56,142 @@ impl RedbStore {
     /// they are needed. Blocks while it does.
     pub fn open(path: &Path, limits: ImageLimits) -> Result<Self, StoreError> {
         let started = Instant::now();
-        match fs::metadata(path) {
-            Ok(about) if !about.is_file() => {
-                return Err(StoreError::NotAStore { path: path.into(), what: "it is not a regular file".into() });
-            }
-            // redb would make an empty database of it.
-            Ok(about) if about.len() == 0 => return Err(StoreError::NoBytes { path: path.into() }),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
-            Err(source) => return Err(StoreError::Io { path: path.into(), doing: "opened", source }),
+        if look(path)?.is_none() {
+            create(path)?;
         }
-        // redb promises errors for a damaged file when it checks; where it breaks the promise, that is damage as well.
-        let database = catch_unwind(AssertUnwindSafe(|| {
-            let database = builder().open(path).map_err(|error| database_error(path, error))?;
-            check_format(path, &database)?;
-            Ok(database)
-        }))
-        .unwrap_or_else(|_| Err(damaged(path, "its checksums do not match")))?;
-        let database = Arc::new(database);
-        tracing::info!(store = %path.display(), took = ?started.elapsed(), "the store is open");
-        let writer = {
-            let database = Arc::clone(&database);
-            Writer::start(path, move |batch| write(&database, &limits, batch))?
+        let store = {
+            let path = path.to_owned();
+            Self::start(&path.clone(), limits, FIRST_WAIT, move || open(&path, |path| builder().open(path)))?
         };
-        Ok(Self { database, writer, path: path.into() })
+        tracing::info!(store = %path.display(), took = ?started.elapsed(), "the store is open");
+        Ok(store)
+    }
+
+    /// Looks at the file without changing it: whether it is a store, or there is none yet. One that is in use is good, and
+    /// one that was not closed well is checked when it is opened.
+    pub fn check(path: &Path) -> Result<(), StoreError> {
+        if look(path)?.is_none() {
+            return Ok(());
+        }
+        let checked = catch_unwind(AssertUnwindSafe(|| match builder().open_read_only(path) {
+            Ok(database) => check_format(path, &database),
+            Err(
+                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch | DatabaseError::RepairAborted,
+            ) => Ok(()),
+            Err(error) => Err(database_error(path, error)),
+        }));
+        checked.unwrap_or_else(|_| Err(damaged(path, "its content can't be right")))
+    }
+
+    fn start(
+        path: &Path,
+        limits: ImageLimits,
+        first_wait: Duration,
+        open: impl Fn() -> Result<Database, StoreError> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let keeper = Arc::new(Keeper::start(path, first_wait, open)?);
+        let writer = {
+            let keeper = Arc::clone(&keeper);
+            Writer::start(path, move |batch| keeper.write(|database| write(database, &limits, batch)))?
+        };
+        Ok(Self { writer, keeper, path: path.into() })
     }
 }
 
 #[async_trait]
 impl SignatureStore for RedbStore {
     async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError> {
-        let (database, image) = (Arc::clone(&self.database), image.clone());
-        spawn_blocking(move || read(&database, &image))
-            .await
-            .map_err(|_| damaged(&self.path, "reading it failed"))?
-            .map_err(|error| storage_error(&self.path, "read", error))
+        let (keeper, image) = (Arc::clone(&self.keeper), image.clone());
+        let found = spawn_blocking(move || keeper.read(|database| read(database, &image)));
+        let found = found.await.map_err(|_| damaged(&self.path, "reading it failed"))??;
+        let malformed = || damaged(&self.path, "a signature's name is malformed");
+        let signature = |(name, content): NameAndContent| {
+            Ok(StoredSignature { name: SignatureName::parse(&name).ok_or_else(malformed)?, content })
+        };
+        found.into_iter().map(signature).collect()
     }
 
-    async fn put(&self, image: &ImageId, signature: StoredSignature) -> Result<Put, StoreError> {
-        self.writer.put(image.clone(), signature).await
+    async fn inspect(&self, image: &ImageId) -> Result<Vec<Record>, StoreError> {
+        let prefix = prefix(image);
+        let range = (Bound::Included(prefix.clone()), Bound::Excluded(end(&prefix)));
+        let found = self.records(range, usize::MAX).await?;
+        Ok(found.into_iter().map(|(_, record)| record).collect())
     }
 
-    fn health(&self) -> Result<(), StoreError> {
-        self.writer.health()
+    async fn change(&self, change: Change) -> Result<Changed, StoreError> {
+        self.writer.make(change).await
     }
+
+    async fn scan(&self, after: Option<&Position>, limit: usize) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, |position| Bound::Excluded(key_of(position)));
+        self.records((from, Bound::Unbounded), limit).await
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        self.keeper.health()
+    }
+}
+
+impl RedbStore {
+    /// Records of a range of keys, `limit` at the most.
+    async fn records(
+        &self,
+        range: (Bound<String>, Bound<String>),
+        limit: usize,
+    ) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        let keeper = Arc::clone(&self.keeper);
+        let found = spawn_blocking(move || keeper.read(|database| read_records(database, &range, limit)));
+        let found = found.await.map_err(|_| damaged(&self.path, "reading it failed"))??;
+        let malformed = |what: &str| damaged(&self.path, what);
+        let record = |raw: RawRecord| {
+            let (image, name) = parse_key(&raw.key).ok_or_else(|| malformed("a signature's key is malformed"))?;
+            let origin = raw.origin.map(|json| serde_json::from_slice(&json)).transpose();
+            let status = raw.status.map(|json| serde_json::from_slice(&json)).transpose();
+            let record = Record {
+                signature: StoredSignature { name, content: raw.content },
+                origin: origin.map_err(|_| malformed("a signature's origin is malformed"))?,
+                status: status.map_err(|_| malformed("a signature's status is malformed"))?,
+            };
+            Ok((image, record))
+        };
+        found.into_iter().map(record).collect()
+    }
+}
+
+/// Looks at the file without opening it. Nothing: there is none.
+fn look(path: &Path) -> Result<Option<()>, StoreError> {
+    match fs::metadata(path) {
+        Ok(about) if !about.is_file() => {
+            Err(StoreError::NotAStore { path: path.into(), what: "it is not a regular file".into() })
+        }
+        // redb would make an empty database of it.
+        Ok(about) if about.len() == 0 => Err(StoreError::NoBytes { path: path.into() }),
+        Ok(_) => Ok(Some(())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error(path, "opened", source)),
+    }
+}
+
+/// Opens a store that is there, and checks all of it.
+fn open(path: &Path, database: impl FnOnce(&Path) -> Result<Database, DatabaseError>) -> Result<Database, StoreError> {
+    if look(path)?.is_none() {
+        return Err(io_error(path, "opened", io::ErrorKind::NotFound.into()));
+    }
+    // redb promises errors for a damaged file when it checks; where it breaks the promise, that is damage as well.
+    catch_unwind(AssertUnwindSafe(|| {
+        let database = database(path).map_err(|error| database_error(path, error))?;
+        check_format(path, &database)?;
+        Ok(database)
+    }))
+    .unwrap_or_else(|_| Err(damaged(path, "its checksums do not match")))
 }
 
 /// Makes a store beside its final place and moves it there when it is whole: a crash must not leave a file that looks
 /// like a store that lost everything.
 fn create(path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Io { path: path.into(), doing: "made", source };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder).map_err(failed)?;
+    let failed = |source| io_error(path, "made", source);
+    let folder = above(path);
+    create_folder(folder).map_err(failed)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = folder.join(name);
@@ -106,7 +199,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
         // Unlike a rename, this does not replace what another process may have made meanwhile.
         match fs::hard_link(&new, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
-            _ => fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed),
+            _ => sync_folder(folder).map_err(failed),
         }
     });
     // It is only a second name by now, or of no use; what is left of it does no harm.
@@ -116,10 +209,36 @@ fn create(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Makes a folder and those above it, each on the disk before there is something in it.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(_) if folder.is_dir() => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_folder(above(folder))?;
+            fs::create_dir(folder)?;
+        }
+        Err(error) => return Err(error),
+    }
+    sync_folder(above(folder))
+}
+
+fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What was made in a folder stays so through a loss of power.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
 fn initialize(path: &Path) -> Result<(), redb::Error> {
     let _ = fs::remove_file(path);
     let database = builder().create(path)?;
-    let transaction = database.begin_write()?;
+    let transaction = begin_write(&database)?;
     transaction.open_table(SIGNATURES)?;
     transaction.open_table(ABOUT)?.insert(FORMAT_KEY, FORMAT)?;
     transaction.commit()?;
@@ -134,7 +253,7 @@ fn builder() -> Builder {
 }
 
 /// Whether this is a store, of a format that is known here.
-fn check_format(path: &Path, database: &Database) -> Result<(), StoreError> {
+fn check_format(path: &Path, database: &impl ReadableDatabase) -> Result<(), StoreError> {
     let failed = |error: redb::Error| storage_error(path, "opened", error);
     let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
     let foreign = |what: &str| StoreError::NotAStore { path: path.into(), what: what.into() };
@@ -166,40 +285,99 @@ fn end(prefix: &str) -> String {
     format!("{}\u{1}", &prefix[..prefix.len() - 1])
 }
 
-fn read(database: &Database, image: &ImageId) -> Result<Vec<StoredSignature>, redb::Error> {
+fn key(image: &ImageId, name: &SignatureName) -> String {
+    format!("{}{}", prefix(image), name.as_str())
+}
+
+fn parse_key(key: &str) -> Option<(ImageId, SignatureName)> {
+    let (repository, rest) = key.split_once('\0')?;
+    let (digest, name) = rest.split_once('\0')?;
+    let image = ImageId { repository: RepositoryName::parse(repository).ok()?, digest: Digest::parse(digest).ok()? };
+    Some((image, SignatureName::parse(name)?))
+}
+
+/// The key that a position is behind: no name has `@` or `/` in a place where they could be confused.
+fn key_of(position: &Position) -> String {
+    let (image, name) = position.as_str().rsplit_once('/').unwrap_or((position.as_str(), ""));
+    let (repository, digest) = image.split_once('@').unwrap_or((image, ""));
+    format!("{repository}\0{digest}\0{name}")
+}
+
+/// All of a signature as it stands in the file.
+struct RawRecord {
+    key: Box<str>,
+    content: Arc<[u8]>,
+    origin: Option<Box<[u8]>>,
+    status: Option<Box<[u8]>>,
+}
+
+fn read_records(
+    database: &Database,
+    range: &(Bound<String>, Bound<String>),
+    limit: usize,
+) -> Result<Vec<RawRecord>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let signatures = transaction.open_table(SIGNATURES)?;
+    // A file that an earlier version made has them only once something is in them.
+    let [origins, statuses] = [ORIGINS, STATUSES].map(|table| match transaction.open_table(table) {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error),
+    });
+    let (origins, statuses) = (origins?, statuses?);
+    let range = (range.0.as_ref().map(String::as_str), range.1.as_ref().map(String::as_str));
+    let mut records = Vec::new();
+    for entry in signatures.range::<&str>(range)?.take(limit) {
+        let (key, content) = entry?;
+        let key = key.value();
+        let known = |table: &Option<redb::ReadOnlyTable<&'static str, &'static [u8]>>| match table {
+            Some(table) => Ok::<_, redb::Error>(table.get(key)?.map(|json| Box::from(json.value()))),
+            None => Ok(None),
+        };
+        let (origin, status) = (known(&origins)?, known(&statuses)?);
+        records.push(RawRecord { key: key.into(), content: content.value().into(), origin, status });
+    }
+    Ok(records)
+}
+
+/// A signature as it stands in the file.
+type NameAndContent = (Box<str>, Arc<[u8]>);
+
+/// All signatures of an image.
+fn read(database: &Database, image: &ImageId) -> Result<Vec<NameAndContent>, redb::Error> {
     let table = database.begin_read()?.open_table(SIGNATURES)?;
     let prefix = prefix(image);
     let mut signatures = Vec::new();
     for entry in table.range::<&str>(prefix.as_str()..end(&prefix).as_str())? {
         let (key, content) = entry?;
-        let name = SignatureName::parse(&key.value()[prefix.len()..])
-            .ok_or_else(|| redb::Error::Corrupted("a signature's name is malformed".into()))?;
-        signatures.push(StoredSignature { name, content: content.value().into() });
+        signatures.push((key.value()[prefix.len()..].into(), content.value().into()));
     }
     Ok(signatures)
 }
 
-/// Writes a batch in one transaction, which ends with a sync.
-fn write(
-    database: &Database,
-    limits: &ImageLimits,
-    batch: &[(ImageId, StoredSignature)],
-) -> Result<Vec<Put>, redb::Error> {
-    let transaction = database.begin_write()?;
-    let mut outcomes = Vec::with_capacity(batch.len());
-    {
-        let mut table = transaction.open_table(SIGNATURES)?;
-        for (image, signature) in batch {
-            let prefix = prefix(image);
-            let outcome = check(&table, limits, &prefix, signature)?;
-            if outcome == Put::Created {
-                let key = format!("{prefix}{}", signature.name.as_str());
-                table.insert(key.as_str(), &*signature.content)?;
-            }
-            outcomes.push(outcome);
-        }
-    }
-    if outcomes.contains(&Put::Created) {
+/// A transaction whose commit is durable once it returns, and never taken back: with the default, of one phase, redb takes
+/// a last commit whose pages can't be right for one that a crash cut off, and goes back to the one before without a word.
+fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    Ok(transaction)
+}
+
+/// Writes a batch in one transaction.
+fn write(database: &Database, limits: &ImageLimits, batch: &[Change]) -> Result<Vec<Changed>, redb::Error> {
+    let transaction = begin_write(database)?;
+    let (outcomes, changed) = {
+        let mut tables = Tables {
+            signatures: transaction.open_table(SIGNATURES)?,
+            origins: transaction.open_table(ORIGINS)?,
+            statuses: transaction.open_table(STATUSES)?,
+            changed: false,
+        };
+        let outcomes: Vec<Changed> =
+            batch.iter().map(|change| tables.make(change, limits)).collect::<Result<_, StorageError>>()?;
+        (outcomes, tables.changed)
+    };
+    if changed {
         transaction.commit()?;
     } else {
         transaction.abort()?;
@@ -207,34 +385,121 @@ fn write(
     Ok(outcomes)
 }
 
-/// Whether the image may have this signature too. One range read, bounded by the limits themselves.
-fn check(
-    table: &impl ReadableTable<&'static str, &'static [u8]>,
-    limits: &ImageLimits,
-    prefix: &str,
-    signature: &StoredSignature,
-) -> Result<Put, StorageError> {
-    let mut count = 0;
-    let mut bytes = ImageLimits::listed_bytes(signature.content.len());
-    let mut content_exists = false;
-    for entry in table.range::<&str>(prefix..end(prefix).as_str())? {
-        let (key, content) = entry?;
-        if key.value()[prefix.len()..] == *signature.name.as_str() {
-            return Ok(Put::NameExists);
-        }
-        content_exists |= *content.value() == *signature.content;
-        count += 1;
-        bytes += ImageLimits::listed_bytes(content.value().len());
+type WriteTable<'a> = redb::Table<'a, &'static str, &'static [u8]>;
+
+/// What a batch is written to.
+struct Tables<'a> {
+    signatures: WriteTable<'a>,
+    origins: WriteTable<'a>,
+    statuses: WriteTable<'a>,
+    changed: bool,
+}
+
+impl Tables<'_> {
+    fn make(&mut self, change: &Change, limits: &ImageLimits) -> Result<Changed, StorageError> {
+        Ok(match change {
+            Change::Put(image, record) => Changed::Put(self.put(image, record, limits)?),
+            Change::Import(image, record) => Changed::Put(match self.put(image, record, limits)? {
+                exists @ (Put::NameExists | Put::ContentExists) => self.complete(image, record)?.unwrap_or(exists),
+                put => put,
+            }),
+            Change::Remove(image, name) => {
+                let key = key(image, name);
+                let removed = self.signatures.remove(key.as_str())?.is_some();
+                self.origins.remove(key.as_str())?;
+                self.statuses.remove(key.as_str())?;
+                self.signatures(usize::from(removed))
+            }
+            Change::SetStatus(image, name, status) => {
+                let key = key(image, name);
+                if self.signatures.get(key.as_str())?.is_none() {
+                    return Ok(Changed::Signatures(0));
+                }
+                match status {
+                    Some(status) => drop(self.statuses.insert(key.as_str(), &*json(status))?),
+                    None => drop(self.statuses.remove(key.as_str())?),
+                }
+                self.signatures(1)
+            }
+            Change::ClearStatuses(image) => {
+                let prefix = prefix(image);
+                let mut cleared = 0;
+                self.statuses.retain_in::<&str, _>(prefix.as_str()..end(&prefix).as_str(), |_, _| {
+                    cleared += 1;
+                    false
+                })?;
+                self.signatures(cleared)
+            }
+        })
     }
-    Ok(if content_exists {
-        Put::ContentExists
-    } else if count >= limits.signatures {
-        Put::TooMany { limit: limits.signatures }
-    } else if bytes > limits.list_bytes {
-        Put::TooLong { limit: limits.list_bytes }
-    } else {
-        Put::Created
-    })
+
+    fn signatures(&mut self, number: usize) -> Changed {
+        self.changed |= number > 0;
+        Changed::Signatures(number)
+    }
+
+    fn put(&mut self, image: &ImageId, record: &Record, limits: &ImageLimits) -> Result<Put, StorageError> {
+        let put = self.admit(image, record, limits)?;
+        if put == Put::Created {
+            let key = key(image, &record.signature.name);
+            self.signatures.insert(key.as_str(), &*record.signature.content)?;
+            self.know(&key, record)?;
+            self.changed = true;
+        }
+        Ok(put)
+    }
+
+    /// Whether the image may have this signature too. One range read, bounded by the limits themselves.
+    fn admit(&self, image: &ImageId, record: &Record, limits: &ImageLimits) -> Result<Put, StorageError> {
+        let prefix = prefix(image);
+        let mut admission = Admission::new(limits, record);
+        for entry in self.signatures.range::<&str>(prefix.as_str()..end(&prefix).as_str())? {
+            let (key, content) = entry?;
+            let key = key.value();
+            let origin: Option<Origin> =
+                self.origins.get(key)?.and_then(|json| serde_json::from_slice(json.value()).ok());
+            let signer = origin.as_ref().and_then(Origin::signer);
+            admission.count(&key[prefix.len()..], content.value(), signer);
+        }
+        Ok(admission.decide())
+    }
+
+    /// Adds what is not known yet of a signature that is there, to the byte. Nothing: it is another one.
+    fn complete(&mut self, image: &ImageId, record: &Record) -> Result<Option<Put>, StorageError> {
+        let key = key(image, &record.signature.name);
+        match self.signatures.get(key.as_str())? {
+            Some(content) if *content.value() == *record.signature.content => {}
+            _ => return Ok(None),
+        }
+        let missing = |table: &WriteTable<'_>| Ok::<_, StorageError>(table.get(key.as_str())?.is_none());
+        let record = Record {
+            signature: record.signature.clone(),
+            origin: if missing(&self.origins)? { record.origin.clone() } else { None },
+            status: if missing(&self.statuses)? { record.status.clone() } else { None },
+        };
+        self.know(&key, &record)?;
+        self.changed |= record.origin.is_some() || record.status.is_some();
+        Ok(Some(Put::Present))
+    }
+
+    fn know(&mut self, key: &str, record: &Record) -> Result<(), StorageError> {
+        if let Some(origin) = &record.origin {
+            self.origins.insert(key, &*json(origin))?;
+        }
+        if let Some(status) = &record.status {
+            self.statuses.insert(key, &*json(status))?;
+        }
+        Ok(())
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Vec<u8> {
+    // Strings and times can't fail to be JSON.
+    serde_json::to_vec(value).expect("strings are JSON")
+}
+
+fn io_error(path: &Path, doing: &'static str, source: io::Error) -> StoreError {
+    StoreError::Io { path: path.into(), doing, source: Arc::new(source) }
 }
 
 fn damaged(path: &Path, what: &str) -> StoreError {
@@ -254,24 +519,30 @@ fn database_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-fn storage_error(path: &Path, doing: &'static str, error: redb::Error) -> StoreError {
+/// What an error of redb's means for the file.
+pub(super) fn storage_error(path: &Path, doing: &'static str, error: redb::Error) -> StoreError {
     match error {
         // What redb says of a file that does not begin as its own do.
         redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
             StoreError::NotAStore { path: path.into(), what: source.to_string().into() }
         }
         redb::Error::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => damaged(path, "its end is missing"),
-        redb::Error::Io(source) => StoreError::Io { path: path.into(), doing, source },
+        redb::Error::Io(source) => io_error(path, doing, source),
         redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path: path.into() },
-        redb::Error::PreviousIo | redb::Error::DatabaseClosed => StoreError::Stopped { path: path.into() },
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed => {
+            StoreError::Stopped { path: path.into(), cause: "there was an error before".into() }
+        }
         error => damaged(path, &error.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use redb::{StorageBackend, backends::FileBackend};
+
     use super::*;
-    use crate::{gateway::store::RepositoryName, image::Digest};
 
     fn image(repository: &str, content: &str) -> ImageId {
         ImageId { repository: RepositoryName::parse(repository).unwrap(), digest: Digest::sha256(content.as_bytes()) }
@@ -284,9 +555,24 @@ mod tests {
         }
     }
 
+    fn record(signature: StoredSignature) -> Record {
+        Record { signature, origin: None, status: None }
+    }
+
+    async fn try_put(store: &RedbStore, image: &ImageId, signature: StoredSignature) -> Result<Put, StoreError> {
+        match store.change(Change::Put(image.clone(), record(signature))).await? {
+            Changed::Put(put) => Ok(put),
+            changed @ Changed::Signatures(_) => panic!("{changed:?}"),
+        }
+    }
+
+    async fn put(store: &RedbStore, image: &ImageId, signature: StoredSignature) -> Put {
+        try_put(store, image, signature).await.unwrap()
+    }
+
     fn store() -> (tempfile::TempDir, PathBuf, RedbStore) {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("data/signatures.redb");
+        let path = folder.path().join("a/new/folder/signatures.redb");
         let store = RedbStore::open(&path, ImageLimits::default()).unwrap();
         (folder, path, store)
     }
@@ -295,9 +581,9 @@ mod tests {
     async fn signatures_belong_to_repository_and_digest_and_survive_reopening() {
         let (_folder, path, store) = store();
         let (web, other) = (image("acme/web", "1"), image("acme/web2", "1"));
-        assert_eq!(store.put(&web, signature(2)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&other, signature(3)).await.unwrap(), Put::Created);
+        assert_eq!(put(&store, &web, signature(2)).await, Put::Created);
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        assert_eq!(put(&store, &other, signature(3)).await, Put::Created);
         drop(store);
         let store = RedbStore::open(&path, ImageLimits::default()).unwrap();
         assert_eq!(store.list(&web).await.unwrap(), [signature(1), signature(2)]);
@@ -308,32 +594,46 @@ mod tests {
         assert_eq!(left, [path], "nothing is left beside the store");
     }
 
+    #[test]
+    fn a_store_that_runs_was_killed_or_is_not_there_yet_passes_the_check() {
+        let (_folder, path, store) = store();
+        RedbStore::check(&path).unwrap();
+        let killed = path.with_extension("killed");
+        fs::copy(&path, &killed).unwrap();
+        RedbStore::check(&killed).unwrap();
+        drop(store);
+        RedbStore::check(&path).unwrap();
+        let none = path.with_extension("none");
+        RedbStore::check(&none).unwrap();
+        assert!(!none.exists());
+    }
+
     #[tokio::test]
     async fn a_name_and_a_content_exist_once_an_image() {
         let (_folder, _path, store) = store();
         let web = image("acme/web", "1");
-        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::NameExists);
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        assert_eq!(put(&store, &web, signature(1)).await, Put::NameExists);
         let renamed = StoredSignature { name: signature(2).name, ..signature(1) };
-        assert_eq!(store.put(&web, renamed).await.unwrap(), Put::ContentExists);
+        assert_eq!(put(&store, &web, renamed).await, Put::ContentExists);
         let same_name = StoredSignature { content: signature(2).content, ..signature(1) };
-        assert_eq!(store.put(&web, same_name).await.unwrap(), Put::NameExists);
-        assert_eq!(store.put(&image("acme/web", "2"), signature(1)).await.unwrap(), Put::Created);
+        assert_eq!(put(&store, &web, same_name).await, Put::NameExists);
+        assert_eq!(put(&store, &image("acme/web", "2"), signature(1)).await, Put::Created);
         assert_eq!(store.list(&web).await.unwrap(), [signature(1)]);
     }
 
     #[tokio::test]
     async fn an_image_has_no_more_than_its_limits() {
         let folder = tempfile::tempdir().unwrap();
-        let limits = ImageLimits { signatures: 2, list_bytes: 4096 };
+        let limits = ImageLimits { signatures: 2, list_bytes: 4096, ..ImageLimits::default() };
         let store = RedbStore::open(&folder.path().join("s.redb"), limits).unwrap();
         let web = image("acme/web", "1");
         let long = StoredSignature { content: vec![1; 4096].into(), ..signature(9) };
-        assert_eq!(store.put(&web, long).await.unwrap(), Put::TooLong { limit: 4096 });
-        assert_eq!(store.put(&web, signature(1)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&web, signature(2)).await.unwrap(), Put::Created);
-        assert_eq!(store.put(&web, signature(3)).await.unwrap(), Put::TooMany { limit: 2 });
-        assert_eq!(store.put(&image("acme/web", "2"), signature(3)).await.unwrap(), Put::Created);
+        assert_eq!(put(&store, &web, long).await, Put::TooLong { limit: 4096 });
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        assert_eq!(put(&store, &web, signature(2)).await, Put::Created);
+        assert_eq!(put(&store, &web, signature(3)).await, Put::TooMany { limit: 2 });
+        assert_eq!(put(&store, &image("acme/web", "2"), signature(3)).await, Put::Created);
     }
 
     #[tokio::test]
@@ -343,12 +643,149 @@ mod tests {
         let puts = (0..32).map(|number| {
             let (store, web) = (&store, &web);
             let signature = StoredSignature { name: signature(1).name, ..signature(number) };
-            async move { store.put(web, signature).await.unwrap() }
+            async move { put(store, web, signature).await }
         });
         let outcomes = futures_util::future::join_all(puts).await;
         assert_eq!(outcomes.iter().filter(|&&outcome| outcome == Put::Created).count(), 1);
         assert_eq!(outcomes.iter().filter(|&&outcome| outcome == Put::NameExists).count(), 31);
         assert_eq!(store.list(&web).await.unwrap().len(), 1);
+    }
+
+    /// A file whose disk does what a test tells it to.
+    #[derive(Debug)]
+    struct Disk {
+        file: FileBackend,
+        fault: Arc<Mutex<Option<Fault>>>,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Fault {
+        Read,
+        Write,
+        Sync,
+    }
+
+    impl Disk {
+        fn check(&self, kind: Fault) -> io::Result<()> {
+            match *self.fault.lock().unwrap() {
+                Some(fault) if fault == kind => Err(io::Error::other(format!("{fault:?} fails"))),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.file.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.check(Fault::Read)?;
+            self.file.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check(Fault::Write)?;
+            self.file.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.check(Fault::Sync)?;
+            self.file.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check(Fault::Write)?;
+            self.file.write(offset, data)
+        }
+
+        fn close(&self) -> io::Result<()> {
+            self.file.close()
+        }
+    }
+
+    /// A store on a disk that fails when told to.
+    fn failing_store(path: &Path) -> (RedbStore, Arc<Mutex<Option<Fault>>>) {
+        create(path).unwrap();
+        let fault = Arc::new(Mutex::new(None));
+        let (disk, own) = (Arc::clone(&fault), path.to_owned());
+        let store = RedbStore::start(path, ImageLimits::default(), Duration::from_millis(1), move || {
+            open(&own, |path| {
+                let file = FileBackend::new(fs::File::options().read(true).write(true).open(path)?)?;
+                // Without a cache each request comes to the disk.
+                let mut builder = builder();
+                builder.set_cache_size(0).create_with_backend(Disk { file, fault: Arc::clone(&disk) })
+            })
+        });
+        (store.unwrap(), fault)
+    }
+
+    async fn until_healthy(store: &RedbStore) {
+        while store.health().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn after_an_error_of_the_disk_the_store_says_so_and_comes_back_with_all_that_was_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, fault) = failing_store(&folder.path().join("signatures.redb"));
+        let web = image("acme/web", "1");
+        let mut acknowledged = Vec::new();
+        for (number, kind) in [Fault::Read, Fault::Write, Fault::Sync, Fault::Read, Fault::Sync].into_iter().enumerate()
+        {
+            let good = signature(2 * number);
+            assert_eq!(put(&store, &web, good.clone()).await, Put::Created);
+            acknowledged.push(good);
+            *fault.lock().unwrap() = Some(kind);
+            let error = if kind == Fault::Read {
+                store.list(&web).await.unwrap_err()
+            } else {
+                try_put(&store, &web, signature(2 * number + 1)).await.unwrap_err()
+            };
+            assert!(error.to_string().contains("signatures.redb") && error.to_string().contains("fails"), "{error}");
+            assert!(store.health().await.is_err(), "{kind:?}");
+            *fault.lock().unwrap() = None;
+            until_healthy(&store).await;
+            let found = store.list(&web).await.unwrap();
+            assert!(acknowledged.iter().all(|signature| found.contains(signature)), "{kind:?}: {found:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_opened_again_stays_out_of_use_and_says_why_until_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signatures.redb");
+        let (store, fault) = failing_store(&path);
+        let web = image("acme/web", "1");
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        let away = path.with_extension("away");
+        fs::rename(&path, &away).unwrap();
+        *fault.lock().unwrap() = Some(Fault::Read);
+        store.list(&web).await.unwrap_err();
+        while !store.health().await.unwrap_err().to_string().contains("can't be opened") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        *fault.lock().unwrap() = None;
+        assert!(matches!(store.list(&web).await.unwrap_err(), StoreError::Stopped { .. }));
+        assert!(matches!(try_put(&store, &web, signature(2)).await.unwrap_err(), StoreError::Stopped { .. }));
+        assert!(!path.exists(), "no new store is made in its place");
+        fs::rename(&away, &path).unwrap();
+        until_healthy(&store).await;
+        assert_eq!(store.list(&web).await.unwrap(), [signature(1)]);
+        assert_eq!(put(&store, &web, signature(2)).await, Put::Created);
+    }
+
+    #[tokio::test]
+    async fn a_store_can_end_while_it_is_out_of_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signatures.redb");
+        let (store, fault) = failing_store(&path);
+        fs::rename(&path, path.with_extension("away")).unwrap();
+        *fault.lock().unwrap() = Some(Fault::Read);
+        store.list(&image("acme/web", "1")).await.unwrap_err();
+        drop(store);
+        RedbStore::open(&path.with_extension("away"), ImageLimits::default()).unwrap();
     }
 
     #[test]
@@ -367,6 +804,7 @@ mod tests {
             fs::write(&path, content).unwrap();
             let error = RedbStore::open(&path, ImageLimits::default()).err().unwrap();
             assert!(error.to_string().contains(name), "{error}");
+            assert_eq!(RedbStore::check(&path).unwrap_err().to_string(), error.to_string());
             assert_eq!(fs::read(&path).unwrap(), content);
             error
         };
@@ -397,12 +835,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_acknowledged_last_is_damaged_or_there_but_never_rolled_back() {
+        let (_folder, path, store) = store();
+        let web = image("acme/web", "1");
+        for number in 0..4 {
+            let content = vec![u8::try_from(number).unwrap(); 4000].into();
+            assert_eq!(put(&store, &web, StoredSignature { content, ..signature(number) }).await, Put::Created);
+        }
+        // As `kill -9` leaves it: nothing is closed.
+        let mut killed = fs::read(&path).unwrap();
+        std::mem::forget(store);
+        let path = path.with_extension("killed");
+        fs::write(&path, &killed).unwrap();
+        let whole = RedbStore::open(&path, ImageLimits::default()).unwrap();
+        assert_eq!(whole.list(&web).await.unwrap().len(), 4);
+        drop(whole);
+        // One byte of the last commit's pages rots.
+        let place = killed.windows(4000).position(|bytes| bytes == [3; 4000]).unwrap();
+        killed[place + 2000] ^= 1;
+        fs::write(&path, &killed).unwrap();
+        let error = RedbStore::open(&path, ImageLimits::default()).err().unwrap();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_damaged_store_is_never_an_empty_one() {
         let (_folder, path, store) = store();
         for number in 0..64 {
             let content = vec![u8::try_from(number).unwrap(); 4000].into();
-            let put = StoredSignature { content, ..signature(number) };
-            assert_eq!(store.put(&image("acme/web", "1"), put).await.unwrap(), Put::Created);
+            let long = StoredSignature { content, ..signature(number) };
+            assert_eq!(put(&store, &image("acme/web", "1"), long).await, Put::Created);
         }
         drop(store);
         let whole = fs::read(&path).unwrap();

@@ -384,7 +384,12 @@ fn every_mistake_is_refused_at_its_place_with_what_to_do() {
             &with_requirement("{signedBy: [release], threshold: two}"),
             "p.yaml:12:40: \"threshold\" should be a whole number, found the text \"two\"",
         ),
-        (&with_requirement("{signedBy: [release], maxAge: 0s}"), "p.yaml:12:37: maxAge must be longer than nothing"),
+        (&with_requirement("{signedBy: [release], maxAge: 0s}"), "p.yaml:12:37: maxAge is at least 1s"),
+        (&with_requirement("{signedBy: [release], maxAge: 500ms}"), "p.yaml:12:37: maxAge is at least 1s"),
+        (
+            &with_requirement("{signedBy: [release], maxAge: 101y}"),
+            "p.yaml:12:37: maxAge is at least 1s, and at most 100y",
+        ),
         (&with_requirement("{signedBy: [release], maxAge: soon}"), "p.yaml:12:37: \"soon\" is not a duration"),
         (
             &with_requirement("{signedBy: [release], maxAge: 90}"),
@@ -497,7 +502,7 @@ fn every_mistake_with_an_exemption_is_refused() {
     let elsewhere =
         exemption(&fields).replace("ClusterSealPolicy", "SealPolicy").replace("{name: p}", "{name: p, namespace: own}");
     let elsewhere = elsewhere.replace("    reason: INC-1", "    reason: INC-1\n    namespaces: [other]");
-    assert!(refused(&elsewhere).contains("a policy of namespace own exempts nothing in namespace other"));
+    assert!(refused(&elsewhere).contains("a policy of namespace own exempts nothing in another one, \"other\""));
 }
 
 #[test]
@@ -551,7 +556,84 @@ fn a_policy_has_a_bounded_number_of_rules() {
 #[test]
 fn no_more_diagnostics_are_given_than_can_be_read() {
     let text = with_rules(&"  - {}\n".repeat(1_000));
-    assert_eq!(load_texts(&[("p.yaml", &text)]).unwrap_err().len(), MOST_DIAGNOSTICS);
+    let mistakes = load_texts(&[("p.yaml", &text)]).unwrap_err();
+    assert_eq!(mistakes.len(), MOST_DIAGNOSTICS + 1);
+    assert!(mistakes[..MOST_DIAGNOSTICS].iter().all(|mistake| mistake.snippet.is_some()));
+    let last = mistakes[MOST_DIAGNOSTICS].to_string();
+    assert!(last.starts_with("p.yaml: ... and ") && last.ends_with(" more"), "{last}");
+
+    let members: Vec<String> = (0..1_000).map(|number| format!(r#","a{number}":1"#)).collect();
+    let members = members.concat();
+    let mistakes = load_texts(&[("policy.json", &format!(r#"{{"default":[{{"type":"reject"}}]{members}}}"#))]);
+    let mistakes = mistakes.unwrap_err();
+    assert_eq!(mistakes.len(), MOST_DIAGNOSTICS + 1);
+    assert_eq!(mistakes[MOST_DIAGNOSTICS].to_string(), "policy.json: ... and 950 more");
+}
+
+#[test]
+fn a_key_in_the_wrong_place_is_never_shown() {
+    const SECRET: &str = "lQWGBGX8eJ4BDADNOTtoBeShownAnywhereAtAllxyz";
+    let private = format!("-----BEGIN PGP PRIVATE KEY BLOCK-----\n\n{SECRET}\n-----END PGP PRIVATE KEY BLOCK-----");
+    let block = private.replace('\n', "\n        ");
+    let flow = private.replace('\n', "\\n");
+    let keys = |keys: &str| {
+        let text = with_requirement("signedBy: [release]");
+        text.replace("    release: {file: release.asc}\n", &format!("    {keys}\n"))
+    };
+    for (text, expected) in [
+        (
+            keys(&format!("release: |\n        {block}")),
+            "this text is not known here\n  help: write one of: file, inline",
+        ),
+        (
+            keys(&format!("release:\n      file: |\n        {block}")),
+            "\"release\" has a key in the place of a file's path\n  help: write inline: in the place of file:",
+        ),
+        (keys(&format!("release: {{file: \"{flow}\"}}")), "\"release\" has a key in the place of a file's path"),
+        (keys(&format!("release: {{inline: \"{flow}\"}}")), "the inline key of \"release\": "),
+        (keys(&format!("\"{flow}\": {{file: x}}")), "the name of a key has 1 to 63 characters"),
+        (keys(&format!("release: [\"{flow}\"]")), "\"release\" should be one of: file, inline, found a list"),
+        (with_requirement(&format!("signedBy: [\"{flow}\"]")), "this policy has no key called this text"),
+        (with_requirement(&format!("signedBy: \"{flow}\"")), "\"signedBy\" should be a list, found a text"),
+        (
+            with_rules(&format!("  - {{name: r, images: [\"{flow}\"], deny: {{reason: x}}}}\n")),
+            "this text is not a scope",
+        ),
+        (with_requirement(&format!("{{signedBy: [release], maxAge: \"{flow}\"}}")), "this text is not a duration"),
+        (with_requirement(&format!("{{signedBy: [release], \"{flow}\": x}}")), "unknown field this text"),
+    ] {
+        let mistakes = load_texts(&[("p.yaml", &text)]).unwrap_err();
+        let all = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(shown(&mistakes).contains(expected), "expected {expected}\nfound {all}");
+        assert!(!all.contains("NOTtoBeShown"), "{all}");
+    }
+    for member in
+        [format!(r#""keyData":"{SECRET}!""#), format!(r#""keyData":"{SECRET}A==""#), format!(r#""keyPath":"{flow}""#)]
+    {
+        let text = format!(r#"{{"default":[{{"type":"signedBy","keyType":"GPGKeys",{member}}}]}}"#);
+        let mistakes = load_texts(&[("policy.json", &text)]).unwrap_err();
+        let all = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        assert!(!all.contains("NOTtoBeShown"), "{all}");
+    }
+}
+
+#[test]
+fn exemptions_of_a_namespace_without_a_rule_are_refused_for_they_would_lift_nothing() {
+    let cluster = with_requirement("signedBy: [release]");
+    let namespace = "---\napiVersion: sealgate.dev/v1\nkind: SealPolicy\nmetadata: {name: q, namespace: billing}\nspec:\n  exemptions:\n  - name: e\n    images: [r.example.com/x]\n    until: 2027-01-31T00:00:00Z\n    approvedBy: jane@example.com\n    reason: INC-1\n";
+    let message = refused(&format!("{cluster}{namespace}"));
+    assert!(
+        message.starts_with("p.yaml:16:12: namespace billing has exemptions and no rule")
+            && message.contains("help: put them into a ClusterSealPolicy, with namespaces: [billing]"),
+        "{message}"
+    );
+    let rule = "  rules:\n  - {name: r, images: [r.example.com], deny: {reason: x}}\n";
+    loaded(&format!("{cluster}{namespace}{rule}"));
+    // A rule in another document of the namespace will do.
+    let other = namespace.replace("name: q", "name: s").split("  exemptions").next().unwrap().to_owned() + rule;
+    loaded(&format!("{cluster}{namespace}{other}"));
+    // For the cluster, an exemption also lifts that there is no rule.
+    loaded(&namespace.replace("SealPolicy", "ClusterSealPolicy").replace(", namespace: billing", ""));
 }
 
 proptest! {

@@ -3,6 +3,10 @@
 use super::*;
 use crate::image::Reference;
 use crate::policy::KeyFileError;
+use crate::signature::{
+    KeyFault,
+    testing::{Key, at},
+};
 
 fn read(text: &str) -> Result<Layer, Vec<Diagnostic>> {
     let file = SourceFile { name: "policy.json".into(), folder: "/etc".into(), bytes: text.into() };
@@ -135,6 +139,42 @@ fn a_signed_by_has_exactly_one_source_of_keys() {
     assert_eq!(with(r#","keyPath":"/a""#), "/a: there is no such file");
     assert_eq!(with(r#","keyPath":"/a","signedIdentity":null"#), "an identity must be an object, found null");
     assert!(wrong(&requiring(r#"{"type":"signedBy","keyPath":"/a"}"#)).contains("must have \"keyType\""));
+}
+
+/// The one certificate of a policy with these key files.
+fn certificate(files: [&[u8]; 2]) -> Arc<Certificate> {
+    let text = requiring(r#"{"type":"signedBy","keyType":"GPGKeys","keyPaths":["0","1"]}"#);
+    let file = SourceFile { name: "policy.json".into(), folder: "".into(), bytes: text.into() };
+    let layer = load(&file, &mut |path| Ok(files[usize::from(path == Path::new("1"))].to_vec())).unwrap();
+    let Action::Require(Requirements { all, .. }) = &layer.rules.get_exact(&Scope::Everything).unwrap().action else {
+        panic!("it requires a signature")
+    };
+    let certificates = &all[0].signed_by[0].certificates;
+    assert_eq!(certificates.len(), 1);
+    Arc::clone(&certificates[0])
+}
+
+#[test]
+fn what_one_key_file_says_of_another_s_certificate_holds_whichever_comes_first() {
+    let now = at("2026-06-01T00:00:00Z");
+    let key = Key::new("acme");
+    let revoked = key.revoked(at("2026-01-01T00:00:00Z"));
+    for files in [[&*key.public(), &*revoked], [&*revoked, &*key.public()]] {
+        assert_eq!(certificate(files).usable(now), Err(KeyFault::Revoked { key: key.fingerprint() }));
+    }
+    let key = Key::with("acme", |choice| choice.expires(at("2026-01-01T00:00:00Z")));
+    let extended = key.expiry_moved(at("2025-12-01T00:00:00Z"), Some(at("2027-01-01T00:00:00Z")));
+    for files in [[&*key.public(), &*extended], [&*extended, &*key.public()]] {
+        assert_eq!(certificate(files).usable(now), Ok(()));
+    }
+}
+
+#[test]
+fn the_short_name_of_an_image_of_docker_hub_covers_only_the_namespace_as_containers_image_has_it() {
+    let text = r#"{"default":[{"type":"reject"}],"transports":{"docker":{"docker.io/nginx":[{"type":"insecureAcceptAnything"}]}}}"#;
+    let layer = read(text).unwrap();
+    assert_eq!(action(&layer, "nginx"), "policy.json/default deny");
+    assert_eq!(action(&layer, "nginx/unit"), "policy.json/docker.io/nginx allow");
 }
 
 #[test]

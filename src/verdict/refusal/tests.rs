@@ -8,7 +8,17 @@ fn wanted() -> Wanted {
     let release = Fingerprint("81A2B3C4D5E6F708192A3B4C5D6E7F8091A2B302".into());
     let security = Fingerprint("5C0FFEE0D5E6F708192A3B4C5D6E7F80DEADBEEF".into());
     let signers = Arc::new([("acme-release".into(), vec![release]), ("acme-security".into(), vec![security])]);
-    Wanted { rule: RuleId::new("production", "acme"), signers }
+    Wanted {
+        rule: RuleId::new("production", "acme"),
+        signers,
+        unusable: Arc::new([]),
+        identity: Arc::new(Identity::RepoDigestOrExact),
+    }
+}
+
+/// Without the first key.
+fn without_first() -> Wanted {
+    Wanted { unusable: [wanted().signers[0].1[0].clone()].into(), ..wanted() }
 }
 
 fn at(text: &str) -> Timestamp {
@@ -26,20 +36,19 @@ fn examples() -> Vec<Refusal> {
     vec![
         Refusal::NoPolicy { namespace: None },
         Refusal::DeniedByPolicy { rule: RuleId::new("production", "no-hub"), reason: "use mirror.internal".into() },
-        Refusal::NotPinned { rule },
+        Refusal::NotPinned { why: Unpinned::Verified { rule }, digest: Some(Digest::sha256(b"this image")) },
         Refusal::Unsigned(wanted()),
         Refusal::UntrustedKey { signed_by: vec![key.clone()], wanted: wanted() },
         Refusal::WrongIdentity {
             signed: Box::new(Reference::parse("registry.example.com/acme/web:1.1").unwrap()),
-            identity: Box::new(Identity::RepoDigestOrExact),
             wanted: wanted(),
         },
         Refusal::WrongDigest { signed: digest, wanted: wanted() },
         Refusal::MalformedSignature { why: PayloadError::Twice { place: "critical" }.into(), wanted: wanted() },
         Refusal::InvalidSignature { key: ours.clone(), why: Invalid::Cryptography, wanted: wanted() },
         Refusal::ExpiredSignature { key: ours.clone(), at: at("2026-05-02T00:00:00Z"), wanted: wanted() },
-        Refusal::ExpiredKey { key: ours.clone(), at: at("2026-05-02T00:00:00Z"), wanted: wanted() },
-        Refusal::RevokedKey { key: ours.clone(), wanted: wanted() },
+        Refusal::ExpiredKey { key: ours.clone(), at: at("2026-05-02T00:00:00Z"), wanted: without_first() },
+        Refusal::RevokedKey { key: ours.clone(), wanted: without_first() },
         Refusal::WeakAlgorithm { key: ours, algorithm: "SHA-1".into(), wanted: wanted() },
         Refusal::ThresholdNotMet {
             good: vec!["acme-release".into()],
@@ -133,32 +142,121 @@ fn the_command_asks_a_signer_who_has_not_signed_yet() {
 }
 
 #[test]
+fn an_index_that_is_too_large_says_what_there_is_too_much_of_and_what_helps() {
+    let said = |beyond| {
+        let refusal = Refusal::from(LookupError::IndexTooLarge { url: "registry.example.com/acme/web".into(), beyond });
+        assert_eq!(refusal.code(), Code::UnsupportedManifest);
+        format!("{refusal}. {}", refusal.next_step(IMAGE))
+    };
+    let step = "Push an index with fewer manifests and no indexes in it, or sign the index itself.";
+    assert_eq!(
+        said(Beyond::Manifests { limit: 128 }),
+        format!("its index has more manifests than the limit of 128, those of nested indexes counted. {step}")
+    );
+    assert_eq!(
+        said(Beyond::Depth { limit: 3 }),
+        format!("its index has indexes in it, deeper than the limit of 3. {step}")
+    );
+}
+
+#[test]
 fn what_is_no_reference_does_not_get_into_a_command() {
     let step = Refusal::Unsigned(wanted()).next_step("x; rm -rf ~");
     assert!(step.contains("sealgate sign IMAGE --sign-by"), "{step}");
 }
 
-#[test]
-fn the_command_signs_under_the_name_that_is_wanted() {
-    let wrong = |identity| Refusal::WrongIdentity {
-        signed: Box::new(Reference::parse("a.example.com/b:1").unwrap()),
-        identity: Box::new(identity),
-        wanted: wanted(),
-    };
-    let remap = Identity::Remap { from: "registry.example.com".into(), to: "origin.example.com".into() };
-    assert!(wrong(remap).next_step(IMAGE).ends_with("--sign-identity origin.example.com/acme/web:1.2"));
-    let exact = Identity::ExactReference(Reference::parse("x.example.com/y:1").unwrap());
-    assert!(wrong(exact).next_step(IMAGE).ends_with("--sign-identity x.example.com/y:1"));
-    let repository = Identity::ExactRepository(Repository::parse("x.example.com/y").unwrap());
-    assert!(wrong(repository).to_string().contains("instead of x.example.com/y"));
+/// The same refusal of a rule that wants something else.
+fn wanting(refusal: Refusal, other: Wanted) -> Refusal {
+    let mut refusal = refusal;
+    if let Refusal::Unsigned(wanted)
+    | Refusal::UntrustedKey { wanted, .. }
+    | Refusal::WrongIdentity { wanted, .. }
+    | Refusal::WrongDigest { wanted, .. }
+    | Refusal::MalformedSignature { wanted, .. }
+    | Refusal::InvalidSignature { wanted, .. }
+    | Refusal::ExpiredSignature { wanted, .. }
+    | Refusal::ExpiredKey { wanted, .. }
+    | Refusal::RevokedKey { wanted, .. }
+    | Refusal::WeakAlgorithm { wanted, .. }
+    | Refusal::ThresholdNotMet { wanted, .. }
+    | Refusal::TooOld { wanted, .. } = &mut refusal
+    {
+        *wanted = other;
+    }
+    refusal
 }
 
 #[test]
-fn a_key_that_can_t_be_used_is_not_proposed() {
+fn the_command_of_every_code_makes_a_signature_that_the_rule_takes() {
+    let digest = Digest::sha256(b"this image");
+    let by_digest = format!("registry.example.com/acme/web@{digest}");
+    let pinned = format!("{IMAGE}@{digest}");
+    let plain = "registry.example.com/acme/web";
+    let fixed = Reference::parse("x.example.com/y:1").unwrap();
+    let remap = |from: &str, to: &str| Identity::Remap { from: from.into(), to: to.into() };
+    let repository = Identity::ExactRepository(Repository::parse("x.example.com/y").unwrap());
+    let own = Identity::ExactRepository(Repository::parse(plain).unwrap());
+    let cases = [
+        (Identity::RepoDigestOrExact, IMAGE, None),
+        (Identity::Exact, IMAGE, None),
+        (Identity::Repository, IMAGE, None),
+        (Identity::ExactReference(fixed), IMAGE, Some("x.example.com/y:1".to_owned())),
+        (repository.clone(), IMAGE, Some("x.example.com/y:1.2".to_owned())),
+        (repository.clone(), &pinned, Some("x.example.com/y:1.2".to_owned())),
+        (repository.clone(), &by_digest, Some(format!("x.example.com/y@{digest}"))),
+        (repository, plain, Some("x.example.com/y:latest".to_owned())),
+        (own, IMAGE, None),
+        (
+            remap("registry.example.com", "origin.example.com"),
+            IMAGE,
+            Some("origin.example.com/acme/web:1.2".to_owned()),
+        ),
+        (
+            remap("registry.example.com", "origin.example.com"),
+            &pinned,
+            Some("origin.example.com/acme/web:1.2".to_owned()),
+        ),
+        (remap("other.example.com", "origin.example.com"), IMAGE, None),
+    ];
+    for (identity, image, signed) in cases {
+        let command_ends = signed.as_ref().map(|signed| format!(" --sign-identity {signed}")).unwrap_or_default();
+        for refusal in examples().into_iter().filter(|refusal| refusal.wanted().is_some()) {
+            let other = Wanted { identity: Arc::new(identity.clone()), ..refusal.wanted().unwrap().clone() };
+            let step = wanting(refusal, other).next_step(image);
+            let (_, command) = step.split_once(&format!("sealgate sign {image} --sign-by 0x")).unwrap();
+            let (_, rest) = command.split_at(40);
+            assert_eq!(rest, command_ends, "{identity:?}: {step}");
+        }
+        // And that it takes it is not for this test to say.
+        let signed = signed.unwrap_or_else(|| Reference::for_image(image).unwrap().to_string());
+        let (image, signed) = (Reference::for_image(image).unwrap(), Reference::parse(&signed).unwrap());
+        assert!(identity::fits(&identity, &image, &signed), "{identity:?} {image} {signed}");
+    }
+    let repository = Identity::ExactRepository(Repository::parse("x.example.com/y").unwrap());
+    let wrong = Refusal::WrongIdentity {
+        signed: Box::new(Reference::parse("a.example.com/b:1").unwrap()),
+        wanted: Wanted { identity: Arc::new(repository), ..wanted() },
+    };
+    assert!(wrong.to_string().contains("instead of x.example.com/y"));
+    assert!(wrong.next_step(IMAGE).starts_with("Sign it under that name: "));
+}
+
+#[test]
+fn a_key_that_can_t_be_used_is_proposed_by_no_code() {
     let (first, second) = (wanted().signers[0].1[0].clone(), wanted().signers[1].1[0].clone());
-    let step = Refusal::RevokedKey { key: first.clone(), wanted: wanted() }.next_step(IMAGE);
-    assert!(step.ends_with(&format!("--sign-by {second}")), "{step}");
-    let only = wanted().without(&second).unwrap();
-    let step = Refusal::RevokedKey { key: first, wanted: only }.next_step(IMAGE);
-    assert_eq!(step, "Put a valid key into rule production/acme, and sign it with that.");
+    let none = Wanted { unusable: [first.clone(), second.clone()].into(), ..wanted() };
+    for refusal in examples().into_iter().filter(|refusal| refusal.wanted().is_some()) {
+        let step = wanting(refusal.clone(), without_first()).next_step(IMAGE);
+        assert!(step.ends_with(&format!("--sign-by {second}")), "{step}");
+        let step = wanting(refusal, none.clone()).next_step(IMAGE);
+        assert_eq!(step, "Put a valid key into rule production/acme, and sign it with that.");
+    }
+}
+
+#[test]
+fn waiting_helps_where_somebody_could_not_be_asked_or_pinned_and_not_against_missing_credentials() {
+    let undecided = [Code::RegistryUnavailable, Code::RegistryMisbehaved, Code::DeadlineExceeded, Code::Overloaded];
+    let of = |which: fn(Code) -> bool| Code::ALL.into_iter().filter(|&code| which(code)).collect::<Vec<_>>();
+    assert_eq!(of(Code::is_transient), [&[Code::NotPinned], &undecided[..]].concat());
+    assert_eq!(of(Code::is_undecided), [&[Code::RegistryUnauthorized], &undecided[..]].concat());
 }

@@ -16,18 +16,8 @@ fn a_signed_image_runs_pinned_to_the_digest_that_was_verified() {
 #[test]
 fn what_is_not_signed_as_the_policy_asks_is_refused_with_its_code_and_what_to_do() {
     let world = World::start("refused");
-    world.push("acme/unsigned", "1", "nobody signed this");
-    world.push_signed_by(&world.stranger, "acme/stranger", "1", None);
-    world.push_signed_by(&world.release, "acme/repository", "1", Some(&world.image("acme/other:1")));
-    world.push_signed_by(&world.release, "acme/tag", "1", Some(&world.image("acme/tag:2")));
-    for (path, code) in [
-        ("acme/unsigned:1", "unsigned"),
-        ("acme/stranger:1", "untrusted-key"),
-        ("acme/repository:1", "wrong-identity"),
-        ("acme/tag:1", "wrong-identity"),
-        ("acme/absent:1", "manifest-unknown"),
-        ("other/unsigned:1", "no-policy"),
-    ] {
+    let elsewhere = [("acme/absent:1", "manifest-unknown"), ("other/unsigned:1", "no-policy")];
+    for (path, code) in world.push_untrusted().into_iter().chain(elsewhere) {
         let image = world.image(path);
         let message = world.refused("web", &image);
         let begins = format!(

@@ -36,13 +36,15 @@ cd "$1" || exit 1
 etcd=$!
 "$2/kube-apiserver" --etcd-servers "http://127.0.0.1:$3" --bind-address 127.0.0.1 --secure-port "$5" --cert-dir certs \
     --token-auth-file tokens.csv --authorization-mode Node,RBAC --endpoint-reconciler-type none \
-    --disable-admission-plugins ServiceAccount --service-cluster-ip-range 10.0.0.0/24 \
+    --disable-admission-plugins ServiceAccount --admission-control-config-file admission.yaml \
+    --service-cluster-ip-range 10.0.0.0/24 \
     --service-account-issuer https://kubernetes.default.svc \
     --service-account-key-file sa.key --service-account-signing-key-file sa.key >apiserver.log 2>&1 &
 apiserver=$!
 (until "$2/kubectl" --kubeconfig kubeconfig get --raw /readyz; do sleep 0.2; done >ready.log 2>&1
 exec "$2/kube-controller-manager" --kubeconfig kubeconfig --leader-elect=false --secure-port 0 \
     --controllers deployment-controller,replicaset-controller,garbage-collector-controller,namespace-controller \
+    --controllers resourcequota-controller \
     --kube-api-qps 500 --kube-api-burst 500 >controllers.log 2>&1) &
 controllers=$!
 read -r _
@@ -50,6 +52,21 @@ kill -KILL $controllers $apiserver $etcd
 wait
 rm -rf "$1"
 "#;
+
+/// As on GKE: pods of the highest priorities need a quota that says how many of them there may be.
+const ADMISSION: &str = "
+apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: ResourceQuota
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: ResourceQuotaConfiguration
+    limitedResources:
+    - resource: pods
+      matchScopes:
+      - {scopeName: PriorityClass, operator: In, values: [system-node-critical, system-cluster-critical]}
+";
 
 /// Whether the API server is there, or why not. Waiting longer than this makes no sense on any machine.
 const START: Duration = Duration::from_mins(2);
@@ -79,6 +96,7 @@ impl Cluster {
         let token = random_token();
         write(&folder.join("tokens.csv"), &format!("{token},admin,1,system:masters\n"));
         write(&folder.join("sa.key"), &elliptic_key());
+        write(&folder.join("admission.yaml"), ADMISSION);
         write(
             &folder.join("kubeconfig"),
             &format!(

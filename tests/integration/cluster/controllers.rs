@@ -57,6 +57,12 @@ fn scaling_down_and_deleting_work_while_the_gate_is_stopped_and_nothing_new_gets
     world.gate.wait();
     let message = world.refused("new", &world.image("acme/web:1"));
     assert!(message.contains("failed calling webhook \"pods.sealgate.dev\""), "{message}");
+    let metrics = world.cluster.kubectl(["get", "--raw", "/metrics"]);
+    let counted = metrics.lines().any(|line| {
+        line.starts_with("apiserver_admission_webhook_rejection_count{error_type=\"calling_webhook_error\"")
+            && line.contains("name=\"pods.sealgate.dev\"")
+    });
+    assert!(counted, "the alert SealgateCanNotBeCalled looks at it:\n{metrics}");
     world.kubectl(&["scale", "deployment", "web", "--replicas=2"]);
     wait_for_pods(&world, 2);
     world.kubectl(&["delete", "deployment", "web"]);

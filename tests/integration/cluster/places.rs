@@ -11,15 +11,16 @@ use super::{Cluster, World, apiserver::failed};
 fn init_containers_are_pinned_or_refused() {
     let world = World::start("init");
     let signed = world.push_signed("acme/web", "1");
-    world.push("acme/unsigned", "1", "unsigned");
     let mut pod = world.pod("web", &world.image("acme/web:1"));
     pod["spec"]["initContainers"] = json!([{"name": "first", "image": world.image("acme/web:1")}]);
     assert_eq!(world.create(&pod).trim(), format!("{signed} {signed}"));
     pod["metadata"]["name"] = "refused".into();
-    pod["spec"]["initContainers"][0]["image"] = world.image("acme/unsigned:1").into();
-    let message = failed(&world.try_create(&pod));
-    assert!(message.contains("init container \"first\": "), "{message}");
-    assert!(message.contains("[unsigned]"), "{message}");
+    for (path, code) in world.push_untrusted() {
+        let image = world.image(path);
+        pod["spec"]["initContainers"][0]["image"] = image.as_str().into();
+        let message = failed(&world.try_create(&pod));
+        assert!(message.contains(&format!(" init container \"first\": {image} refused [{code}]: ")), "{message}");
+    }
 }
 
 #[test]
@@ -27,7 +28,6 @@ fn image_volumes_are_pinned_or_refused() {
     let world = World::start("volume");
     let signed = world.push_signed("acme/data", "1");
     world.push_signed("acme/web", "1");
-    world.push("acme/unsigned", "1", "unsigned");
     let mut pod = world.pod("web", &world.image("acme/web:1"));
     pod["spec"]["volumes"] = json!([
         {"name": "scratch", "emptyDir": {}},
@@ -36,10 +36,12 @@ fn image_volumes_are_pinned_or_refused() {
     let stored = world.create(&pod);
     assert!(stored.ends_with(&signed), "{stored}");
     pod["metadata"]["name"] = "refused".into();
-    pod["spec"]["volumes"][1]["image"]["reference"] = world.image("acme/unsigned:1").into();
-    let message = failed(&world.try_create(&pod));
-    assert!(message.contains("volume \"data\": "), "{message}");
-    assert!(message.contains("[unsigned]"), "{message}");
+    for (path, code) in world.push_untrusted() {
+        let image = world.image(path);
+        pod["spec"]["volumes"][1]["image"]["reference"] = image.as_str().into();
+        let message = failed(&world.try_create(&pod));
+        assert!(message.contains(&format!(" volume \"data\": {image} refused [{code}]: ")), "{message}");
+    }
 }
 
 #[test]
@@ -47,15 +49,43 @@ fn kubectl_debug_gets_a_signed_image_in_and_no_other() {
     let world = World::start("debug");
     world.push_signed("acme/web", "1");
     let tools = world.push_signed("acme/tools", "1");
-    world.push("acme/unsigned", "1", "unsigned");
     world.run("web", &world.image("acme/web:1"));
     let image = |path| format!("--image={}", world.image(path));
-    let refused = failed(&world.try_kubectl(&["debug", "web", "--container", "bad", &image("acme/unsigned:1")]));
-    assert!(refused.contains("ephemeral container \"bad\": "), "{refused}");
-    assert!(refused.contains("[unsigned]"), "{refused}");
+    for (path, code) in world.push_untrusted() {
+        let refused = failed(&world.try_kubectl(&["debug", "web", "--container", "bad", &image(path)]));
+        let expected = format!(" ephemeral container \"bad\": {} refused [{code}]: ", world.image(path));
+        assert!(refused.contains(&expected), "{refused}");
+    }
     world.kubectl(&["debug", "web", "--container", "good", &image("acme/tools:1")]);
     let stored = world.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.ephemeralContainers[*].image}"]);
     assert_eq!(stored, tools);
+}
+
+/// What [`every_resource_with_a_pod_in_it_is_in_the_table`] takes for harmless is.
+#[test]
+fn subresources_that_the_gate_is_not_asked_about_change_no_image() {
+    let world = World::start("harmless");
+    let pinned = world.push_signed("acme/web", "1");
+    world.push("acme/unsigned", "1", "unsigned");
+    world.run("web", &world.image("acme/web:1"));
+    let tag = world.image("acme/web:1");
+    world.kubectl(&["create", "deployment", "web", "--replicas=0", "--image", &tag]);
+    let containers = json!({"containers": [{"name": "web", "image": world.image("acme/unsigned:1")}]});
+    let template = json!({"spec": {"template": {"spec": containers}}});
+    for (resource, subresource, patch, image, before) in [
+        ("pod", "resize", json!({"spec": containers}), "{.spec.containers[*].image}", &pinned),
+        ("pod", "status", json!({"spec": containers}), "{.spec.containers[*].image}", &pinned),
+        ("deployment", "status", template, "{.spec.template.spec.containers[*].image}", &tag),
+    ] {
+        let (subresource, patch) = (format!("--subresource={subresource}"), patch.to_string());
+        let patched = world.try_kubectl(&["patch", resource, "web", &subresource, "-p", &patch]);
+        let said = [patched.stdout, patched.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+        // Taken and put back, or refused by the API server itself; not unknown to it.
+        let known = patched.status.success() || said.contains("is invalid");
+        assert!(known, "{resource} {subresource}: {said}");
+        let stored = world.kubectl(&["get", resource, "web", "-o", &format!("jsonpath={image}")]);
+        assert_eq!(stored, *before, "{resource} {subresource}: {said}");
+    }
 }
 
 #[test]

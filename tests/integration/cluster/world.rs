@@ -42,6 +42,8 @@ pub(super) struct World {
 pub(super) struct Setup {
     /// Begins the namespace's name.
     pub(super) name: &'static str,
+    /// What the configuration's `webhook` says besides.
+    pub(super) webhook: &'static str,
     /// The configuration's `caches`.
     pub(super) caches: &'static str,
     /// Further namespaces that the webhook configurations reach, as far as the shipped ones do.
@@ -50,7 +52,7 @@ pub(super) struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { name: "world", caches: "{tag: 30s, signatures: 10m}", namespaces: &[] }
+        Self { name: "world", webhook: "", caches: "{tag: 30s, signatures: 10m}", namespaces: &[] }
     }
 }
 
@@ -73,9 +75,9 @@ impl World {
             "sealgate.yaml",
             format!(
                 "apiVersion: sealgate.dev/v1\nkind: Configuration\npolicies: policies\n\
-                 webhook: {{listen: '127.0.0.1:0'}}\nmetrics: {{listen: '127.0.0.1:0'}}\ncaches: {}\n\
+                 webhook: {{listen: '127.0.0.1:0', {}}}\nmetrics: {{listen: '127.0.0.1:0'}}\ncaches: {}\n\
                  registries:\n- {{scope: '{host}', insecure: true}}\n",
-                setup.caches
+                setup.webhook, setup.caches
             ),
         );
         let versions = AtomicU32::new(0);
@@ -189,8 +191,13 @@ impl World {
     /// The API server's own answer to a pod with this image: status, `Retry-After`, body. kubectl would try again ten times
     /// where that is asked for.
     pub(super) fn post_pod(&self, name: &str, image: &str) -> (u16, Option<String>, Value) {
+        self.post(&self.pod(name, image))
+    }
+
+    /// The same to this pod.
+    pub(super) fn post(&self, pod: &Value) -> (u16, Option<String>, Value) {
         let path = format!("/api/v1/namespaces/{}/pods", self.namespace);
-        let pod = self.pod(name, image).to_string();
+        let pod = pod.to_string();
         self.runtime.block_on(async {
             let answer = self.cluster.post(&path, pod).await;
             let status = answer.status().as_u16();
@@ -220,6 +227,23 @@ impl World {
         let pushed = self.push(repository, tag, &format!("{repository}:{tag}"));
         self.sign(key, repository, tag, identity);
         self.pinned(repository, tag, &pushed.digest)
+    }
+
+    /// Pushes images that the policy does not let run; gives each with the code of its refusal.
+    pub(super) fn push_untrusted(&self) -> [(&'static str, &'static str); 5] {
+        self.push("acme/unsigned", "1", "nobody signed this");
+        self.push_signed_by(&self.stranger, "acme/stranger", "1", None);
+        self.push_signed_by(&self.release, "acme/repository", "1", Some(&self.image("acme/other:1")));
+        self.push_signed_by(&self.release, "acme/tag", "1", Some(&self.image("acme/tag:2")));
+        self.push_signed("acme/moved", "1");
+        self.push("acme/moved", "1", "what the tag was moved to");
+        [
+            ("acme/unsigned:1", "unsigned"),
+            ("acme/stranger:1", "untrusted-key"),
+            ("acme/repository:1", "wrong-identity"),
+            ("acme/tag:1", "wrong-identity"),
+            ("acme/moved:1", "unsigned"),
+        ]
     }
 
     pub(super) fn sign(&self, key: &str, repository: &str, tag: &str, identity: Option<&str>) {

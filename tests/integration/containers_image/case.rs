@@ -11,6 +11,8 @@ pub(super) struct Case {
     pub(super) scopes: Vec<(&'static str, Vec<Requirement>)>,
     pub(super) default: Vec<Requirement>,
     pub(super) signatures: Vec<Signature>,
+    /// Whether an index's manifest for another platform has the same signatures.
+    pub(super) each_signed: bool,
 }
 
 /// An image by its name in the registry.
@@ -58,6 +60,8 @@ pub(super) enum Key {
     Rsa1024,
     Expired,
     Revoked,
+    /// The same certificate as it was before; only in keyrings.
+    BeforeRevocation,
     /// A certificate with a subkey that signs, signing with it.
     Subkey,
     /// The same certificate, signing with its primary key.
@@ -235,6 +239,14 @@ const REFERENCES: &[&str] = &[
     "{host}/acme//web:1",
     "{host}/acme/web:",
 ];
+/// Those of them that no reader takes for a reference.
+const NO_REFERENCES: &[&str] = &[
+    "{host}/Acme/web:1",
+    "{host}/acme/web:1 ",
+    "docker://{host}/acme/web:1",
+    "{host}/acme//web:1",
+    "{host}/acme/web:",
+];
 const SCOPES: &[&str] = &[
     "",
     "{host}",
@@ -314,6 +326,11 @@ impl Image {
 }
 
 impl Signature {
+    /// Whether what it names is a reference.
+    pub(super) fn names_a_reference(&self) -> bool {
+        !NO_REFERENCES.contains(&self.reference)
+    }
+
     fn good(reference: &'static str) -> Self {
         Self {
             key: Key::Release,
@@ -339,6 +356,7 @@ fn good(image: Image) -> Case {
         scopes: vec![("", vec![Requirement::SignedBy(Keyring::Path(&[Key::Release]), Identity::LeftOut)])],
         default: vec![Requirement::Reject],
         signatures: vec![Signature::good(image.own_reference())],
+        each_signed: true,
     }
 }
 
@@ -346,6 +364,13 @@ fn one_by_one() -> Vec<Case> {
     let mut cases = Vec::new();
     for image in [Image::Web1, Image::Web1ByDigest, Image::Admin, Image::Index] {
         cases.push(good(image));
+    }
+    for identity in IDENTITIES.iter().step_by(3) {
+        for each_signed in [true, false] {
+            let mut case = Case { each_signed, ..good(Image::Index) };
+            case.scopes[0].1 = vec![Requirement::SignedBy(Keyring::Path(&[Key::Release]), identity.clone())];
+            cases.push(case);
+        }
     }
     for envelope in ENVELOPES {
         let mut case = good(Image::Web1);
@@ -369,6 +394,17 @@ fn one_by_one() -> Vec<Case> {
         let mut case = good(Image::Web1);
         case.signatures[0].key = *key;
         case.scopes[0].1 = vec![Requirement::SignedBy(KEYRINGS[KEYRINGS.len() - 1].clone(), Identity::LeftOut)];
+        cases.push(case);
+    }
+    for keyring in [
+        Keyring::Paths(&[Key::BeforeRevocation, Key::Revoked]),
+        Keyring::Paths(&[Key::Revoked, Key::BeforeRevocation]),
+        Keyring::Path(&[Key::BeforeRevocation, Key::Revoked]),
+        Keyring::Paths(&[Key::BeforeRevocation]),
+    ] {
+        let mut case = good(Image::Web1);
+        case.signatures[0].key = Key::Revoked;
+        case.scopes[0].1 = vec![Requirement::SignedBy(keyring, Identity::LeftOut)];
         cases.push(case);
     }
     for identity in IDENTITIES {
@@ -401,6 +437,7 @@ fn mixed_case(random: &mut Random) -> Case {
     for _ in 0..=random.below(4) {
         change(&mut case, random);
     }
+    case.each_signed = random.below(2) == 0;
     case
 }
 

@@ -32,7 +32,9 @@ pub(super) struct Workshop {
     web1: Digest,
     web2: Digest,
     admin: Digest,
-    made: Mutex<HashMap<(Signature, Digest), Vec<u8>>>,
+    /// The manifest of the index that is for another platform.
+    there: Digest,
+    made: Mutex<HashMap<(Signature, Image, Digest), Vec<u8>>>,
 }
 
 /// What a program made of a case.
@@ -42,6 +44,9 @@ pub(super) struct Answer {
     pub(super) status: Option<i32>,
     pub(super) said: String,
 }
+
+/// A digest, and the signatures that are stored for it.
+pub(super) type Stored = (Digest, Vec<Vec<u8>>);
 
 /// A case in files.
 struct Files {
@@ -76,6 +81,7 @@ impl Workshop {
             web1: web1.digest,
             web2: web2.digest,
             admin: admin.digest,
+            there: there.digest,
             made: Mutex::default(),
         }
     }
@@ -99,10 +105,14 @@ impl Workshop {
         self.registry.url()
     }
 
-    /// A case's signatures, and the repository and digest that they are stored for.
-    pub(super) fn signatures(&self, case: &Case) -> (&'static str, Digest, Vec<Vec<u8>>) {
-        let made = case.signatures.iter().map(|signature| self.make(signature, case.image)).collect();
-        (Self::path(case.image), self.digest(case.image), made)
+    /// The repository of a case's image, and each digest with the signatures that are stored for it, in their order.
+    pub(super) fn signatures(&self, case: &Case) -> (&'static str, Vec<Stored>) {
+        let mut digests = vec![self.digest(case.image)];
+        if case.image == Image::Index && case.each_signed {
+            digests.push(self.there);
+        }
+        let made = |digest| case.signatures.iter().map(|signature| self.make(signature, case.image, digest)).collect();
+        (Self::path(case.image), digests.into_iter().map(|digest| (digest, made(digest))).collect())
     }
 
     pub(super) fn folder(&self) -> &Scratch {
@@ -194,12 +204,16 @@ impl Workshop {
         fs::create_dir_all(&registries).expect("a folder can be made");
         let place = format!("default-docker: {{lookaside: 'file://{}'}}\n", lookaside.display());
         fs::write(registries.join("default.yaml"), place).expect("a file can be written");
-        let digest = self.digest(case.image);
-        let tree = lookaside.join(format!("{}@sha256={}", Self::path(case.image), digest.hex()));
-        fs::create_dir_all(&tree).expect("a folder can be made");
-        for (index, signature) in case.signatures.iter().filter(|_| self.lookaside).enumerate() {
-            let bytes = self.make(signature, case.image);
-            fs::write(tree.join(format!("signature-{}", index + 1)), bytes).expect("a file can be written");
+        fs::create_dir_all(&lookaside).expect("a folder can be made");
+        if self.lookaside {
+            let (path, digests) = self.signatures(case);
+            for (digest, signatures) in digests {
+                let tree = lookaside.join(format!("{path}@sha256={}", digest.hex()));
+                fs::create_dir_all(&tree).expect("a folder can be made");
+                for (index, bytes) in signatures.into_iter().enumerate() {
+                    fs::write(tree.join(format!("signature-{}", index + 1)), bytes).expect("a file can be written");
+                }
+            }
         }
         let policy = folder.join("policy.json");
         let text = serde_json::to_string_pretty(&self.policy(case)).expect("JSON can be written");
@@ -269,18 +283,17 @@ impl Workshop {
         path.display().to_string()
     }
 
-    /// Makes a signature, or takes it where it was made already.
-    fn make(&self, signature: &Signature, image: Image) -> Vec<u8> {
-        let digest = self.digest(image);
-        let key = (signature.clone(), digest);
+    /// Makes a signature of this digest for this image, or takes it where it was made already.
+    fn make(&self, signature: &Signature, image: Image, digest: Digest) -> Vec<u8> {
+        let key = (signature.clone(), image, digest);
         // gpg is asked by one thread at a time; its agent would let the others wait anyway.
         let mut made = self.made.lock().expect("nothing panics while it holds this");
-        made.entry(key).or_insert_with(|| self.sign(signature, image)).clone()
+        made.entry(key).or_insert_with(|| self.sign(signature, image, digest)).clone()
     }
 
-    fn sign(&self, signature: &Signature, image: Image) -> Vec<u8> {
+    fn sign(&self, signature: &Signature, image: Image, digest: Digest) -> Vec<u8> {
         let reference = self.fill(signature.reference, image);
-        let digest = if signature.right_digest { self.digest(image) } else { Digest::sha256(b"something else") };
+        let digest = if signature.right_digest { digest } else { Digest::sha256(b"something else") };
         let payload = payload(signature.payload, &digest.to_string(), &reference);
         let user = match signature.key {
             // The exclamation mark keeps gpg from choosing another key of the certificate.
@@ -413,7 +426,9 @@ fn certificates(gpg: &Gpg, keys: &HashMap<Key, String>) -> HashMap<Key, Vec<u8>>
     let revocation = revocation.expect("gpg made a revocation").replace(":-----BEGIN", "-----BEGIN");
     // The trust database, which the other tests do without, is where gpg notes a revocation.
     elsewhere.run(&["--trust-model", "pgp", "--import"], revocation.as_bytes());
-    certificates.insert(Key::Revoked, elsewhere.run(&["--export", fingerprint], b""));
+    let revoked = elsewhere.run(&["--export", fingerprint], b"");
+    let before = certificates.insert(Key::Revoked, revoked).expect("it was there");
+    certificates.insert(Key::BeforeRevocation, before);
     certificates.insert(Key::SubkeyPrimary, certificates[&Key::Subkey].clone());
     certificates
 }

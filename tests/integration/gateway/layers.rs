@@ -9,7 +9,7 @@ use crate::support::{DockerRegistry, Store};
 const MIB: usize = 1 << 20;
 
 /// Bytes that no compression and no mistake in a copy leaves as they are.
-fn noise(length: usize) -> Vec<u8> {
+pub(super) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // All of this is tests.
 
+mod engines;
 mod fake;
 mod layers;
 mod passage;
+mod program;
 mod signatures;
 mod skopeo;

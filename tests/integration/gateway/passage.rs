@@ -7,13 +7,8 @@ use std::{
     time::Duration,
 };
 
-use sealgate::{
-    configuration::{Gateway, Limits, Upstream},
-    gateway::{GatewayError, serve},
-};
-
 use super::fake::{Fake, closed_by_peer, get, send, signal};
-use crate::support::{DockerRegistry, Scratch, Store};
+use crate::support::{DockerRegistry, Store};
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -140,6 +135,8 @@ async fn nothing_but_v2_reaches_the_registry() {
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer[..10], b"HTTP/1.1 4", "{request}");
     }
+    let answer = send(store.host(), "PROPFIND /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!((status(&answer), header(&answer, "allow").len()), ("405", 1), "{answer}");
     assert_eq!(fake.heads(), Vec::<String>::new());
     assert_eq!(status(&get(store.host(), "/healthz")), "200");
 }
@@ -233,6 +230,7 @@ async fn a_registry_that_is_down_or_talks_nonsense_is_said_to_be_so() {
     let store = Store::start(&fake.url());
     let answer = get(store.host(), "/v2/");
     assert_eq!((status(&answer), code(&answer).as_str()), ("502", "UNAVAILABLE"));
+    assert!(!header(&answer, "retry-after").is_empty());
 }
 
 #[tokio::test]
@@ -276,25 +274,4 @@ async fn transfers_under_way_end_well_when_the_store_stops() {
     let rest = answer.chunk().await.unwrap().unwrap();
     assert_eq!(rest, "cd");
     stopping.wait();
-}
-
-#[test]
-fn beyond_loopback_it_listens_only_when_told_so_and_with_tls() {
-    let folder = Scratch::new();
-    let mut settings = Gateway {
-        listen: "0.0.0.0:0".parse().unwrap(),
-        certificate: None,
-        anyone_may_sign: false,
-        registry: Upstream { url: "http://127.0.0.1:1".parse().unwrap(), ca_file: None },
-        store: folder.path().join("signatures.redb"),
-    };
-    let start = |settings: &Gateway| {
-        // Port 0 of all addresses, but nothing is ever accepted.
-        let listener = TcpListener::bind(settings.listen).unwrap();
-        serve(listener, None, settings, &Limits::default(), std::future::ready(())).err().unwrap()
-    };
-    assert!(matches!(start(&settings), GatewayError::NotLoopback(_)));
-    settings.anyone_may_sign = true;
-    assert!(matches!(start(&settings), GatewayError::PlainHttp(_)));
-    assert!(!settings.store.exists());
 }

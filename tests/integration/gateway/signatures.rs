@@ -115,10 +115,16 @@ async fn what_was_put_is_what_everyone_reads() {
     assert_eq!(scene.list().await, expected);
     let elsewhere = list(&scene.store, &Digest::of(Algorithm::Sha512, b"other")).await;
     assert_eq!(elsewhere, [] as [Value; 0]);
-    // Once it is known that everyone may pull the image, a GET is answered without the registry.
-    let asked = scene.registry.requests("HEAD", "/manifests/");
-    scene.list().await;
-    assert_eq!(scene.registry.requests("HEAD", "/manifests/"), asked);
+}
+
+#[tokio::test]
+async fn once_it_is_known_that_everyone_may_pull_an_image_the_registry_is_not_asked_for_each_get() {
+    let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let store = Store::start(&fake.url());
+    for _ in 0..3 {
+        assert_eq!(list(&store, &Digest::sha256(b"public")).await, [] as [Value; 0]);
+    }
+    assert_eq!(fake.heads().len(), 1);
 }
 
 #[tokio::test]
@@ -285,6 +291,10 @@ async fn who_may_not_pull_an_image_neither_reads_nor_adds_its_signatures() {
         assert_eq!(code_of(answer).await, refused(401, "UNAUTHORIZED"));
     }
     assert_eq!(answer(put().bearer_auth("other")).await, refused(403, "DENIED"));
+    // Nor do they learn what is wrong with what they send.
+    let nonsense = || Client::new().put(&url).body("nonsense");
+    assert_eq!(answer(nonsense()).await, refused(401, "UNAUTHORIZED"));
+    assert_eq!(answer(nonsense().bearer_auth("good")).await, refused(400, "SIGNATURE_INVALID"));
     assert_eq!(answer(put().bearer_auth("good")).await, created());
     assert_eq!(get().bearer_auth("good").send().await.unwrap().status(), 200);
     // That one may is nothing that another one could use.
@@ -303,4 +313,80 @@ async fn a_registry_in_trouble_is_passed_on_with_the_time_to_wait() {
         assert_eq!(answer.headers()["retry-after"], "17");
         assert_eq!(code_of(answer).await, refused(status, code));
     }
+}
+
+/// A registry for two names, one of whose images are for `Bearer good` and for a cookie alone.
+fn private(digest: Digest) -> Fake {
+    use std::io::Write;
+    Fake::start(move |head, stream| {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let manifest = path == format!("/v2/{REPOSITORY}/manifests/{digest}");
+        // What a registry makes of it: a blob of the repository acme/team/web/manifests/x.
+        let blob = path == format!("/v2/{REPOSITORY}/manifests/x/blobs/{digest}");
+        let known = head.contains("authorization: Bearer good\r\n") || head.contains("cookie: session=good\r\n");
+        let status = if blob || (manifest && known) { "200 OK" } else { "401 Unauthorized" };
+        write!(stream, "HTTP/1.1 {status}\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\n\r\n")
+    })
+}
+
+#[tokio::test]
+async fn nothing_that_passes_through_makes_a_private_image_public() {
+    let digest = Digest::sha256(b"private");
+    let registry = private(digest);
+    let store = Store::start(&registry.url());
+    let get = |path: String| Client::new().get(format!("{}{path}", store.url()));
+    for pulled in [
+        get(format!("/v2/{REPOSITORY}/manifests/x/blobs/{digest}")),
+        get(format!("/v2/{REPOSITORY}/manifests/{digest}")).header("cookie", "session=good"),
+        get(format!("/v2/{REPOSITORY}/manifests/{digest}")).bearer_auth("good"),
+    ] {
+        assert_eq!(pulled.send().await.unwrap().status(), 200);
+        let url = store.signatures_url(REPOSITORY, digest);
+        assert_eq!(answer(Client::new().get(&url)).await, refused(401, "UNAUTHORIZED"));
+        let with_cookie = Client::new().get(&url).header("cookie", "session=good");
+        assert_eq!(answer(with_cookie).await, refused(401, "UNAUTHORIZED"), "only Authorization is the caller's");
+        assert_eq!(Client::new().get(&url).bearer_auth("good").send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_was_deleted_gets_no_signature_even_if_it_was_public_just_now() {
+    let scene = Scene::new().await;
+    let digest = scene.image.digest;
+    assert_eq!(scene.put(&document(&digest, 1, &scene.sign(&digest))).await, created());
+    assert_eq!(scene.list().await.len(), 1);
+    let manifest = format!("{}/v2/{REPOSITORY}/manifests/{digest}", scene.registry.url());
+    assert_eq!(Client::new().delete(manifest).send().await.unwrap().status(), 202);
+    let [_, second] = scene.sign_often(&digest, 2).try_into().unwrap();
+    assert_eq!(scene.put(&document(&digest, 2, &second)).await, refused(404, "MANIFEST_UNKNOWN"));
+}
+
+#[tokio::test]
+async fn a_registry_that_redirects_the_question_for_a_manifest_is_followed_but_not_into_the_inside() {
+    use std::io::Write;
+    let inside = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let elsewhere = inside.url();
+    let registry = Fake::start(move |head, stream| {
+        let location = match head.split(' ').nth(1).unwrap_or_default() {
+            path if path.contains("/moved/") => path.replace("/moved/", "/here/"),
+            path if path.contains("/away/") => format!("{elsewhere}{path}"),
+            path if path.contains("/round/") => path.to_owned(),
+            _ => {
+                let good = head.contains("authorization: Bearer good\r\n");
+                let status = if good { "200 OK" } else { "401 Unauthorized" };
+                return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            }
+        };
+        write!(stream, "HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
+    });
+    let store = Store::start(&registry.url());
+    let get = |repository| {
+        let url = store.signatures_url(repository, Digest::sha256(b""));
+        Client::new().get(url).bearer_auth("good")
+    };
+    assert_eq!(get("acme/moved/web").send().await.unwrap().status(), 200);
+    // As if that host did not exist: whoever asks must not learn which do.
+    assert_eq!(answer(get("acme/away/web")).await, refused(503, "UNAVAILABLE"));
+    assert_eq!(answer(get("acme/round/web")).await, refused(502, "UNAVAILABLE"));
+    assert_eq!(inside.heads(), [] as [String; 0]);
 }

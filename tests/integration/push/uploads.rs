@@ -231,7 +231,7 @@ fn uploads_go_on_at_a_named_host_only_and_without_credentials() {
     });
     fake.state.lock().unwrap().elsewhere = format!("http://{}", fake.server.other_host());
     let creds = ["--creds", "robot:secret"];
-    pusher.fails(&pusher.small(), &fake, &creds, 3, "it has no public address");
+    pusher.fails(&pusher.small(), &fake, &creds, 3, "no public address of it can be found");
     let configuration = format!(
         "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- scope: {}\n  insecure: true\n",
         fake.server.other_host()
@@ -255,7 +255,7 @@ fn an_upload_follows_redirects_under_the_same_rules() {
         (here && is_blob_upload(asked, "PUT")).then(|| Reply::new(307, &[("location", &*to)], ""))
     });
     there.set(fake.server.other_host()).unwrap();
-    pusher.fails(&pusher.small(), &fake, &[], 3, "redirects to a host without a public address");
+    pusher.fails(&pusher.small(), &fake, &[], 3, "it redirects to a host of which no public address can be found");
     let configuration = format!(
         "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- scope: {}\n",
         fake.server.other_host()

@@ -185,6 +185,11 @@ fn a_ca_file_that_is_missing_or_none_is_said_at_once() {
         let bad = setup(folder.write("bad.pem", content)).unwrap();
         assert!(bad.contains("bad.pem"), "{bad}");
     }
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+    assert_eq!(setup(folder.write("good.pem", format!("# a comment\n{certificate}another\n{certificate}"))), None);
+    let with_key = setup(folder.write("key.pem", certificate + &key.serialize_pem())).unwrap();
+    assert!(with_key.contains("no keys"), "{with_key}");
 }
 
 #[tokio::test]
@@ -233,8 +238,8 @@ async fn a_redirect_inside_is_not_followed_unless_its_host_is_named() {
         let to = format!("http://{host}/probe");
         let outside = liar(move |_| Reply::new(307, &[("location", &to)], ""));
         let image = format!("{}/acme/web:1", outside.host());
-        let what = misbehaved(resolve(&client(vec![plain(&outside.host())]), &image).await);
-        assert!(what.contains("without a public address"), "{what}");
+        let cause = unavailable(resolve(&client(vec![plain(&outside.host())]), &image).await);
+        assert!(cause.contains("no public address"), "{cause}");
         assert!(inside.asked().is_empty());
         assert!(resolve(&client(vec![plain(&outside.host()), entry(&host)]), &image).await.is_ok());
         assert_eq!(inside.asked().len(), 1);
@@ -251,6 +256,23 @@ async fn a_host_that_nobody_named_is_never_dialled_inside() {
         assert!(cause.contains("no public address"), "{host}: {cause}");
     }
     assert!(inside.asked().is_empty());
+}
+
+#[tokio::test]
+async fn of_a_host_that_nobody_named_nothing_tells_whether_its_name_exists_inside() {
+    let inside = liar(|_| good("one"));
+    let there = inside.other_host();
+    let missing = there.replace("localhost", "missing.invalid");
+    let client = client(vec![plain("*"), entry("missing.invalid")]);
+    let cause = async |host: &str| unavailable(resolve(&client, &format!("{host}/acme/web:1")).await);
+    assert_eq!(cause(&there).await, cause(&missing).await);
+    assert_eq!(cause("missing.invalid").await, "its name can't be resolved", "those who are named may know");
+
+    let redirected = async |host: &str| {
+        let to = format!("http://{host}/");
+        outcome_of(move |_| Reply::new(307, &[("location", &to)], "")).await
+    };
+    assert_eq!(unavailable(redirected(&there).await), unavailable(redirected(&missing).await));
 }
 
 #[tokio::test]
@@ -357,4 +379,45 @@ async fn an_unnamed_registry_is_other_in_metrics() {
     let text = String::from_utf8(metrics.text().unwrap()).unwrap();
     assert!(!text.contains("0.0.0.0"), "{text}");
     assert!(text.contains(&format!("kind=\"ping\",registry=\"{}\",status=\"200\"", liar.host())), "{text}");
+}
+
+/// A manifest that is too large to be read without asking for room.
+fn large(content: &str) -> Vec<u8> {
+    let mut manifest = manifest(content);
+    manifest.resize(100 << 10, b' ');
+    manifest
+}
+
+#[tokio::test]
+async fn a_host_that_holds_large_answers_back_keeps_nobodys_room_but_its_own() {
+    let mut hoard =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: {MANIFEST_TYPE}\r\ncontent-length: {}\r\n\r\n", 4 << 20).into_bytes();
+    // More than is free, and then nothing but a byte now and then.
+    hoard.resize(hoard.len() + (200 << 10), b' ');
+    let hoarder = liar(move |asked| match asked.path.as_str() {
+        "/v2/acme/web/manifests/honest" => Reply::new(200, &[("content-type", MANIFEST_TYPE)], large("one")),
+        _ => Reply::Drip(hoard.clone()),
+    });
+    let other = liar(|_| Reply::new(200, &[("content-type", MANIFEST_TYPE)], large("two")));
+    let client = Arc::new(client(vec![plain(&hoarder.host()), plain(&other.host())]));
+    let mut hoards = tokio::task::JoinSet::new();
+    // A host has a quarter of 96 MiB.
+    for number in 0..6 {
+        let (client, image) = (Arc::clone(&client), format!("{}/acme/web:{number}", hoarder.host()));
+        hoards.spawn(async move { resolve(&client, &image).await });
+    }
+    let honest = format!("{}/acme/web:honest", hoarder.host());
+    loop {
+        // Until all six have taken their room, this one still finds some.
+        let outcome = resolve_within(&client, &honest, Duration::from_millis(300)).await;
+        if matches!(outcome, Err(LookupError::TimedOut { .. })) {
+            break;
+        }
+        assert_eq!(outcome.unwrap().digest, Digest::sha256(&large("one")));
+        assert!(hoards.try_join_next().is_none(), "the hoards are over");
+    }
+    let found = resolve(&client, &format!("{}/acme/web:1", other.host())).await.unwrap();
+    assert_eq!(found.digest, Digest::sha256(&large("two")));
+    hoards.shutdown().await;
+    assert!(resolve(&client, &honest).await.is_ok(), "what was held is given back");
 }

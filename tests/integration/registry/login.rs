@@ -1,8 +1,11 @@
 //! Token authentication, with a real registry and with realms that lie.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use aws_lc_rs::{
@@ -22,7 +25,7 @@ use sealgate::{
 use url::Url;
 
 use super::{MANIFEST_TYPE, client, entry, manifest, misbehaved, plain, real::logged, resolve, unavailable};
-use crate::support::{Asked, DockerRegistry, Liar, Reply, Scratch};
+use crate::support::{Asked, DockerRegistry, Liar, Reply, Scratch, run};
 
 fn robot() -> Credentials {
     Credentials::Given { username: "robot".into(), password: "secret".into() }
@@ -109,8 +112,8 @@ async fn a_real_registry_with_tokens_costs_one_token_a_repository_and_one_reques
 
     // Its own host, on another port: named by nobody, so not dialled.
     let unnamed = client(vec![plain(registry.host())]);
-    let what = misbehaved(resolve(&unnamed, &image("1")).await);
-    assert!(what.contains("token realm has no public address"), "{what}");
+    let cause = unavailable(resolve(&unnamed, &image("1")).await);
+    assert!(cause.contains("no public address of its token realm"), "{cause}");
     let anonymous = client(vec![plain(registry.host()), entry(&realm.host())]);
     let outcome = resolve(&anonymous, &image("1")).await;
     assert!(matches!(outcome, Err(LookupError::Unauthorized { with_credentials: false, .. })), "{outcome:?}");
@@ -208,8 +211,8 @@ async fn a_realm_inside_that_nobody_named_is_not_dialled() {
     for host in [inside.host(), inside.other_host()] {
         let registry = guarded(format!("http://{host}/latest/meta-data"));
         let client = client(vec![plain(&registry.host())]);
-        let what = misbehaved(resolve(&client, &format!("{}/acme/web:1", registry.host())).await);
-        assert!(what.contains("no public address"), "{what}");
+        let cause = unavailable(resolve(&client, &format!("{}/acme/web:1", registry.host())).await);
+        assert!(cause.contains("no public address"), "{cause}");
     }
     assert!(inside.asked().is_empty());
 }
@@ -285,4 +288,48 @@ async fn a_registry_that_is_open_but_for_one_repository_is_asked_with_a_token_th
     assert_eq!(realm.asked().len(), 1);
     // The first private image costs one refusal; after that it is known.
     assert_eq!(registry.paths().len(), 5);
+}
+
+#[tokio::test]
+async fn a_password_file_that_would_block_is_said_at_once() {
+    let registry = Liar::start(|_| Reply::new(401, &[("www-authenticate", "Basic realm=x")], ""));
+    let folder = Scratch::new();
+    let password_file = folder.path().join("password");
+    run("mkfifo", [&password_file]);
+    let credentials = Some(Credentials::Password { username: "robot".into(), password_file });
+    let client = client(vec![Registry { credentials, ..plain(&registry.host()) }]);
+    let cause = unavailable(resolve(&client, &format!("{}/acme/web:1", registry.host())).await);
+    assert!(cause.contains("can't use its credentials"), "{cause}");
+}
+
+#[tokio::test]
+async fn a_ping_or_token_that_has_to_wait_for_long_is_said_at_once_and_a_mirror_asked() {
+    let busy = || Reply::new(429, &[("retry-after", "10")], "");
+    let realm = Liar::start(move |_| busy());
+    let mirror = Liar::start(|_| Reply::new(200, &[("content-type", MANIFEST_TYPE)], manifest("one")));
+    let without_ping = Liar::start(move |_| busy());
+    for registry in [without_ping, guarded(format!("http://{}/", realm.host()))] {
+        let image = format!("{}/acme/web:1", registry.host());
+        // Waiting for so long would fit into this time.
+        let outcome = resolve(&client(vec![plain(&registry.host()), entry(&realm.host())]), &image).await;
+        let Err(LookupError::Unavailable { cause, retry_after, .. }) = outcome else { panic!("{outcome:?}") };
+        assert!(cause.contains("429"), "{cause}");
+        assert_eq!(retry_after, Some(Duration::from_secs(10)));
+        assert!(registry.asked().len() <= 1);
+        let mirrored = Registry { mirrors: vec![mirror.host().into()], ..plain(&registry.host()) };
+        let with_mirror = client(vec![mirrored, entry(&realm.host()), plain(&mirror.host())]);
+        assert!(resolve(&with_mirror, &image).await.is_ok());
+    }
+    assert_eq!(realm.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_short_wait_for_a_ping_is_waited() {
+    let registry = Liar::start(|asked| match asked.path.as_str() {
+        "/v2/" if asked.before == 0 => Reply::new(503, &[("retry-after", "0")], ""),
+        "/v2/" => Reply::empty(200),
+        _ => Reply::new(200, &[("content-type", MANIFEST_TYPE)], manifest("one")),
+    });
+    resolve(&client(vec![plain(&registry.host())]), &format!("{}/acme/web:1", registry.host())).await.unwrap();
+    assert_eq!(registry.asked().len(), 3);
 }

@@ -3,6 +3,9 @@
 mod lies;
 mod login;
 mod real;
+mod start;
+
+pub(crate) use real::logged;
 
 use std::{
     sync::Arc,

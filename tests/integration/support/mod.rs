@@ -1,7 +1,5 @@
 //! What tests need more than once: real programs, started on ports of their own and ended with the test.
 
-#![allow(dead_code, unused_imports)]
-
 mod gpg;
 mod liar;
 mod markdown;
@@ -20,6 +18,6 @@ pub(crate) use markdown::code_blocks;
 pub(crate) use process::{Process, run, wait_until};
 pub(crate) use registry::{DockerRegistry, Pushed};
 pub(crate) use scratch::Scratch;
-pub(crate) use skopeo::{accept_anything, skopeo, skopeo_in};
+pub(crate) use skopeo::{accept_anything, skopeo};
 pub(crate) use store::Store;
 pub(crate) use watchdog::{Left, Watchdog};

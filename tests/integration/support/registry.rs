@@ -42,12 +42,7 @@ impl DockerRegistry {
         self.process.wait();
     }
 
-    /// Starts it again, once stopped, at the same address, with what was pushed before.
-    pub(crate) fn restart(&mut self) {
-        self.restart_with("");
-    }
-
-    /// The same, with further configuration.
+    /// Starts it again, once stopped, at the same address, with what was pushed before and further configuration.
     pub(crate) fn restart_with(&mut self, configuration: &str) {
         let (process, address) = start(&self.folder, &self.address, configuration);
         self.process = process;

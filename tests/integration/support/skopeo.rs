@@ -9,14 +9,9 @@ use super::Scratch;
 
 /// Runs skopeo with this GnuPG home folder; it may fail.
 pub(crate) fn skopeo(gnupg_home: &Path, arguments: &[&str]) -> Output {
-    skopeo_in(gnupg_home, gnupg_home, arguments)
-}
-
-/// As [`skopeo`], in this working folder.
-pub(crate) fn skopeo_in(folder: &Path, gnupg_home: &Path, arguments: &[&str]) -> Output {
     Command::new("skopeo")
         .args(arguments)
-        .current_dir(folder)
+        .current_dir(gnupg_home)
         .env("GNUPGHOME", gnupg_home)
         .stdin(Stdio::null())
         .output()

@@ -1,10 +1,10 @@
 //! The store (`sealgate gateway`), in this process, in front of a registry.
 
-use std::{io, net::TcpListener, path::PathBuf, thread};
+use std::{io, net::TcpListener, thread};
 
 use sealgate::{
     configuration::{Gateway, Limits, Upstream},
-    gateway,
+    gateway::Prepared,
 };
 use tokio::sync::oneshot;
 
@@ -12,9 +12,8 @@ use super::Scratch;
 
 /// A running store over plain HTTP, with a file of its own.
 pub(crate) struct Store {
-    folder: Scratch,
+    _folder: Scratch,
     address: String,
-    settings: Gateway,
     running: Option<(oneshot::Sender<()>, thread::JoinHandle<io::Result<()>>)>,
 }
 
@@ -40,17 +39,20 @@ impl Store {
             let _ = stopped.await;
         };
         let server = {
-            let (settings, limits) = (settings.clone(), limits.clone());
+            let limits = limits.clone();
             // A thread of its own: tests may block theirs.
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async move {
-                    gateway::serve(listener, None, &settings, &limits, shutdown).expect("the store starts").await
+                    Prepared::new(&settings, &limits)
+                        .and_then(|prepared| prepared.serve(listener, None, shutdown))
+                        .expect("the store starts")
+                        .await
                 })
             })
         };
         let running = Some((stop, server));
-        Self { folder, address: listen.to_string(), settings, running }
+        Self { _folder: folder, address: listen.to_string(), running }
     }
 
     /// `127.0.0.1:port`, as it stands in image references.
@@ -65,14 +67,6 @@ impl Store {
     /// Where an image's signatures are.
     pub(crate) fn signatures_url(&self, repository: &str, digest: impl std::fmt::Display) -> String {
         format!("{}/extensions/v2/{repository}/signatures/{digest}", self.url())
-    }
-
-    pub(crate) fn file(&self) -> PathBuf {
-        self.settings.store.clone()
-    }
-
-    pub(crate) fn settings(&self) -> &Gateway {
-        &self.settings
     }
 
     /// Tells it to end, as SIGTERM does.

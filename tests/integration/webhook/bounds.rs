@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sealgate::webhook::Settings;
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -92,15 +93,45 @@ async fn a_large_review_within_the_limit_is_read_whole() {
 }
 
 #[tokio::test]
-async fn ten_thousand_images_get_a_bounded_answer() {
-    let server = Server::start();
+async fn more_images_than_a_pod_has_are_refused_in_one_line_whether_different_or_not() {
+    let server = Server::start_real("", "  rules: [{name: all, images: [example.com], allow: {reason: tests}}]\n");
     let client = server.client();
-    let names: Vec<_> = (0..10_000).map(|count| format!("example.com/bad/{count}")).collect();
-    let containers: Vec<_> = names.iter().map(|image| ("web", image.as_str())).collect();
-    let response = server.ask(&client, "/validate", &review(&containers)).await;
-    assert_eq!(response["allowed"], false);
-    assert!(response.to_string().len() < 40_000);
-    assert!(response["status"]["message"].as_str().unwrap().ends_with("... and 9984 more"));
+    let names: Vec<_> = (0..10_000).map(|count| format!("example.com/good/{count}")).collect();
+    let different: Vec<_> = names.iter().map(|image| ("web", image.as_str())).collect();
+    let same = vec![("web", "example.com/good:1"); 10_000];
+    let expected = "pods \"web\" refused [too-many-images]: 1000 images, over the limit of 128. Use fewer images";
+    for containers in [different, same] {
+        let response = server.ask(&client, "/validate", &review(&containers[..1000])).await;
+        assert_eq!((&response["allowed"], &response["status"]["code"]), (&json!(false), &json!(403)));
+        let message = response["status"]["message"].as_str().unwrap();
+        assert!(message.starts_with(expected) && message.lines().count() == 1, "{message}");
+        let response = server.ask(&client, "/validate", &review(&containers)).await;
+        assert_eq!((&response["allowed"], &response["status"]["code"]), (&json!(false), &json!(400)));
+        let message = response["status"]["message"].as_str().unwrap();
+        assert!(message.contains("a list has more than 1000 entries"), "{message}");
+        for containers in [&containers[..1000], &containers] {
+            let response = server.ask(&client, "/mutate", &review(containers)).await;
+            assert_eq!(response, json!({"uid": response["uid"], "allowed": true}));
+        }
+        good_is_served(&server, &client).await;
+    }
+    assert_eq!(server.ask(&client, "/validate", &review(&[("web", "example.com/x"); 128])).await["allowed"], true);
+}
+
+#[tokio::test]
+async fn a_body_full_of_empty_entries_is_given_up_at_the_first_too_many() {
+    let server = Server::start_real("", "  rules: [{name: all, images: [example.com], allow: {reason: tests}}]\n");
+    let client = server.client();
+    let review = review(&[("web", "example.com/good:1")]).to_string();
+    let entries = format!("{}{{}}", "{},".repeat(2_700_000));
+    for list in ["containers", "initContainers", "ephemeralContainers", "volumes"] {
+        let body = review.replace("\"spec\":{", &format!("\"spec\":{{\"{list}\":[{entries}],"));
+        assert!(body.len() > 8_000_000 && body.len() < 8 << 20);
+        let response = server.send(&client, "/validate", body).await;
+        assert_eq!(response.status(), 200);
+        let text = response.text().await.unwrap();
+        assert!(text.contains("a list has more than 1000 entries") && text.len() < 1000, "{list}: {text}");
+    }
     good_is_served(&server, &client).await;
 }
 
@@ -113,18 +144,33 @@ async fn more_bytes_at_once_than_there_is_room_for_are_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn a_body_that_drips_is_given_up_at_the_deadline() {
-    let server = Server::start_with(Settings { deadline: Duration::from_millis(50), ..Settings::default() }, None);
+async fn large_bodies_that_drip_leave_room_for_usual_reviews_and_are_given_up_before_the_deadline() {
+    let (receive_within, deadline) = (Duration::from_millis(500), Duration::from_hours(1));
+    let settings = Settings { bytes_at_once: 4 << 20, receive_within, deadline, ..Settings::default() };
+    let server = Server::start_with(settings, None);
     let client = server.client();
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<Result<Vec<u8>, std::io::Error>>();
-    sender.send(Ok(b"{\"apiVersion\":".to_vec())).unwrap();
-    let drip = futures_util::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|chunk| (chunk, receiver))
-    });
-    let body = reqwest::Body::wrap_stream(drip);
-    let request = client.post(server.url("/validate")).header("content-type", "application/json").body(body);
-    assert_eq!(request.send().await.unwrap().status(), 408);
-    drop(sender);
+    // More than there is room for: of a room without a reserve they would take all.
+    let dripping = futures_util::future::join_all((0..5).map(|_| {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<Result<Vec<u8>, std::io::Error>>();
+        sender.send(Ok(vec![b' '; 1 << 20])).unwrap();
+        let drip = futures_util::stream::unfold((receiver, sender), |(mut receiver, sender)| async move {
+            receiver.recv().await.map(|chunk| (chunk, (receiver, sender)))
+        });
+        let body = reqwest::Body::wrap_stream(drip);
+        let request = client.post(server.url("/validate")).header("content-type", "application/json").body(body);
+        async move { request.send().await.map(|response| response.status().as_u16()) }
+    }));
+    let usual = async {
+        // One of them learns that there is no more room.
+        while !server.metrics().contains("verdict=\"malformed\"") {
+            tokio::task::yield_now().await;
+        }
+        good_is_served(&server, &client).await;
+    };
+    let (dripping, ()) = tokio::join!(dripping, usual);
+    let statuses: Vec<_> = dripping.into_iter().flatten().collect();
+    assert!(statuses.iter().all(|status| [408, 429].contains(status)), "{statuses:?}");
+    assert!(statuses.contains(&408), "{statuses:?}");
     good_is_served(&server, &client).await;
 }
 
@@ -137,5 +183,16 @@ async fn what_is_not_tls_is_cut_off_and_the_next_client_served() {
     // Ends, by a TLS alert or a reset, without an HTTP answer.
     let _ = plain.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP"));
+    good_is_served(&server, &server.client()).await;
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out() {
+    let settings = Settings { workers: 1, handshake_within: Duration::from_hours(1), ..Settings::default() };
+    let server = Server::start_with(settings, None);
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
     good_is_served(&server, &server.client()).await;
 }

@@ -149,6 +149,18 @@ async fn with_a_client_ca_only_its_clients_are_served_and_a_new_ca_holds_at_once
     assert!(works(Some(&unknown)).await);
 }
 
+#[test]
+fn a_server_that_is_about_to_stop_closes_each_connection_behind_its_answer() {
+    let server = Server::start();
+    let mut open = Connection::open(&server, &[]).unwrap();
+    assert!(open.ask("example.com/good:1").1.contains("\"allowed\":true"));
+    server.readiness.set(false);
+    for mut connection in [open, Connection::open(&server, &[]).unwrap()] {
+        assert!(connection.ask("example.com/good:1").1.contains("\"allowed\":true"), "it is still served");
+        assert_eq!(connection.0.read(&mut [0]).unwrap_or(0), 0, "nobody sends another review into it");
+    }
+}
+
 #[tokio::test]
 async fn a_graceful_stop_lets_a_running_review_end_and_closes_idle_connections() {
     let mut server = Server::start();

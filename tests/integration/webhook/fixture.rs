@@ -12,11 +12,12 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use sealgate::{
-    configuration::Certificate,
-    gate::{Admission, Decision},
+    configuration::{self, Certificate},
+    gate::{Admission, CurrentPolicy, Decision, Gate},
     image::{Digest, Reference},
-    operations::Metrics,
-    policy::{Mode, RuleId},
+    operations::{Metrics, Readiness},
+    policy::{self, Mode, RuleId, SourceFile},
+    startup,
     tls::ServerTls,
     verdict::{Refusal, Verdict},
     webhook::{self, Decide, Settings},
@@ -28,9 +29,9 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 pub(super) const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 /// Decides by the image's repository: `good` may run, pinned; `panic` panics; `hang` never ends; `wait` ends once the test
-/// says so; all others are refused.
-#[derive(Debug)]
+/// says so; all others are refused. Where there is a real gate behind it, that decides.
 pub(super) struct FakeGate {
+    real: Option<Gate>,
     /// Told when a decision about `wait` has begun.
     pub(super) begun: Notify,
     /// Gives a permit for each `wait` that may end.
@@ -40,8 +41,11 @@ pub(super) struct FakeGate {
 }
 
 impl Decide for FakeGate {
-    async fn decide<'a>(&'a self, admission: &'a Admission<'a>) -> Vec<Decision> {
+    async fn decide<'a>(&'a self, admission: &'a Admission<'a>) -> Result<Vec<Decision>, Refusal> {
         assert_eq!(admission.namespace, Some("shop"));
+        if let Some(gate) = &self.real {
+            return gate.decide(admission).await;
+        }
         let mut decisions = Vec::new();
         for image in admission.images {
             self.asked.lock().unwrap().push((image.text.to_owned(), image.runs_as_written));
@@ -69,7 +73,7 @@ impl Decide for FakeGate {
                 examinations,
             });
         }
-        decisions
+        Ok(decisions)
     }
 }
 
@@ -79,6 +83,7 @@ pub(super) struct Server {
     pub(super) gate: Arc<FakeGate>,
     pub(super) tls: Arc<ServerTls>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) readiness: Arc<Readiness>,
     pub(super) folder: TempDir,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -90,6 +95,24 @@ impl Server {
     }
 
     pub(super) fn start_with(settings: Settings, client_ca: Option<&str>) -> Self {
+        Self::start_before(None, Arc::default(), settings, client_ca)
+    }
+
+    /// With the real gate, of this configuration and with this policy.
+    pub(super) fn start_real(configuration: &str, policy: &str) -> Self {
+        let file = |text: &str| SourceFile { name: "test.yaml".into(), folder: ".".into(), bytes: text.into() };
+        let head = "apiVersion: sealgate.dev/v1\nkind: ";
+        let configuration = file(&format!("{head}Configuration\n{configuration}"));
+        let configuration = configuration::load(&configuration).unwrap();
+        let policy = file(&format!("{head}ClusterSealPolicy\nmetadata: {{name: test}}\nspec:\n{policy}"));
+        let policy = policy::load(&[policy], &mut |_| panic!("no key is needed")).unwrap();
+        let current = Arc::new(CurrentPolicy::new(policy));
+        let metrics = Arc::new(Metrics::new());
+        let gate = startup::engine(&configuration, current, None, Arc::clone(&metrics)).unwrap();
+        Self::start_before(Some(gate), metrics, Settings { workers: 2, ..Settings::new(&configuration) }, None)
+    }
+
+    fn start_before(real: Option<Gate>, metrics: Arc<Metrics>, settings: Settings, client_ca: Option<&str>) -> Self {
         let folder = TempDir::new().unwrap();
         let client_ca = client_ca.map(|pem| {
             let path = folder.path().join("client-ca.crt");
@@ -103,22 +126,24 @@ impl Server {
         let tls = Arc::new(ServerTls::load(&certificate, client_ca.as_deref(), &[], Timestamp::now()).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let gate = Arc::new(FakeGate { begun: Notify::new(), open: Semaphore::new(0), asked: Mutex::new(Vec::new()) });
-        let metrics = Arc::new(Metrics::new());
+        let gate = Arc::new(FakeGate { real, begun: Notify::new(), open: Semaphore::new(0), asked: Mutex::default() });
+        let readiness = Arc::new(Readiness::default());
+        readiness.set(true);
         let (stop, stopped) = oneshot::channel();
         let server = {
             let (gate, metrics, config) = (Arc::clone(&gate), Arc::clone(&metrics), tls.server_config());
+            let readiness = Arc::clone(&readiness);
             async move {
                 let stop = async move {
                     let _ = stopped.await;
                 };
-                webhook::run(listener, config, gate, settings, metrics, stop).await.unwrap();
+                webhook::run(listener, config, gate, settings, metrics, readiness, stop).await.unwrap();
             }
         };
         let thread = std::thread::spawn(move || {
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(server);
         });
-        Self { address, gate, tls, metrics, folder, stop: Some(stop), thread: Some(thread) }
+        Self { address, gate, tls, metrics, readiness, folder, stop: Some(stop), thread: Some(thread) }
     }
 
     pub(super) fn url(&self, path: &str) -> String {

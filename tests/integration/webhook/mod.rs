@@ -29,6 +29,27 @@ async fn mutate_pins_what_may_run_and_never_refuses() {
 }
 
 #[tokio::test]
+async fn an_image_is_counted_once_however_often_mutate_sees_it_and_a_placeholder_never() {
+    let policy = "  rules: [{name: all, images: [example.com], allow: {reason: tests}}]\n  exemptions:\n  \
+         - {name: legacy, images: [example.org], until: 2999-01-01T00:00:00Z, approvedBy: jane, reason: tests}\n";
+    let server = Server::start_real("", policy);
+    let client = server.client();
+    let images = ["example.com/good:1", "example.org/exempt:1", "example.net/bad:1"].map(|image| ("web", image));
+    let with_placeholder = review(&[&images[..], &[("sidecar", "auto")]].concat());
+    for _ in 0..2 {
+        assert_eq!(server.ask(&client, "/mutate", &with_placeholder).await["allowed"], true);
+    }
+    assert_eq!(server.ask(&client, "/validate", &review(&images)).await["allowed"], false);
+    let metrics = server.metrics();
+    let counted = |name: &str| -> Vec<_> { metrics.lines().filter(|line| line.starts_with(name)).collect() };
+    let counts = counted("sealgate_images_total{");
+    assert!(counts.len() == 3 && counts.iter().all(|line| line.ends_with("} 1")), "{counts:?}");
+    assert_eq!(counted("sealgate_exemptions_used"), ["sealgate_exemptions_used_total{exemption=\"test/legacy\"} 1"]);
+    let reviews = counted("sealgate_reviews_total{");
+    assert!(reviews.iter().any(|line| line.ends_with("verdict=\"patched\"} 2") || line.ends_with("\"untouched\"} 2")));
+}
+
+#[tokio::test]
 async fn mutate_run_again_changes_nothing() {
     let server = Server::start();
     let pinned = format!("example.com/good:1@{DIGEST}");
@@ -52,6 +73,36 @@ async fn templates_are_validated_and_never_mutated() {
     }
     let asked = server.gate.asked.lock().unwrap().clone();
     assert!(asked.len() == 2 && asked.iter().all(|(_, runs_as_written)| !runs_as_written), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_placeholder_passes_in_a_template_and_never_in_a_pod() {
+    let placeholders = vec!["auto".into()];
+    let server = Server::start_with(Settings { placeholders, ..Settings::default() }, None);
+    let client = server.client();
+    let template = |images: &[&str]| {
+        let containers: Vec<_> = images.iter().map(|image| json!({"name": "web", "image": image})).collect();
+        let mut review = review(&[]);
+        review["request"]["kind"] = json!({"group": "apps", "version": "v1", "kind": "Deployment"});
+        review["request"]["resource"] = json!({"group": "apps", "version": "v1", "resource": "deployments"});
+        review["request"]["object"] = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        review
+    };
+    let allowed = async |review| server.ask(&client, "/validate", &review).await["allowed"] == true;
+    assert!(allowed(template(&["auto"])).await);
+    assert!(allowed(template(&["auto", "example.com/good:1"])).await);
+    assert_eq!(server.gate.asked.lock().unwrap().len(), 1, "about the other image alone");
+    let metrics = server.metrics();
+    assert!(
+        metrics.contains("sealgate_images_total{code=\"\",mode=\"\",rule=\"\",verdict=\"placeholder\"} 2"),
+        "{metrics}"
+    );
+    // What stands beside it is judged, and only this very text is one.
+    assert!(!allowed(template(&["auto", "example.com/bad:1"])).await);
+    for other in ["auto:latest", "docker.io/library/auto", "Auto", " auto", ""] {
+        assert!(!allowed(template(&[other])).await, "{other:?}");
+    }
+    assert!(!allowed(review(&[("web", "auto")])).await);
 }
 
 #[tokio::test]

@@ -1,0 +1,118 @@
+//! What one image may have, whatever the engine.
+
+use super::{Put, Record, StoredSignature};
+
+/// What one image may have at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Signatures.
+    pub signatures: usize,
+    /// Signatures of one signer, so that no one of several can fill it for the others.
+    pub signatures_per_signer: usize,
+    /// Bytes of their list as it is sent, since clients read no more of one than this: containers/image 4 MiB.
+    pub list_bytes: usize,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { signatures: 256, signatures_per_signer: 64, list_bytes: 4 << 20 }
+    }
+}
+
+/// What one entry of the list takes beside its content: member names, name, digest twice; rounded up.
+const ENTRY_BYTES: usize = 384;
+
+impl ImageLimits {
+    /// The bytes that a signature takes in the list as it is sent.
+    pub fn listed_bytes(content: usize) -> usize {
+        content.div_ceil(3) * 4 + ENTRY_BYTES
+    }
+}
+
+/// Counts what an image has, and says whether it may have one more.
+pub(super) struct Admission<'a> {
+    limits: &'a ImageLimits,
+    new: &'a Record,
+    signatures: usize,
+    of_signer: usize,
+    bytes: usize,
+    exists: Option<Put>,
+}
+
+impl<'a> Admission<'a> {
+    pub(super) fn new(limits: &'a ImageLimits, new: &'a Record) -> Self {
+        let bytes = ImageLimits::listed_bytes(new.signature.content.len());
+        Self { limits, new, signatures: 0, of_signer: 0, bytes, exists: None }
+    }
+
+    /// One that the image has. `signer` is whose share it takes.
+    pub(super) fn count(&mut self, name: &str, content: &[u8], signer: Option<&str>) {
+        let StoredSignature { name: new, content: new_content } = &self.new.signature;
+        if name == new.as_str() {
+            self.exists = Some(Put::NameExists);
+        } else if *content == **new_content && self.exists.is_none() {
+            self.exists = Some(Put::ContentExists);
+        }
+        self.signatures += 1;
+        self.bytes += ImageLimits::listed_bytes(content.len());
+        if signer.is_some() && signer == self.new_signer() {
+            self.of_signer += 1;
+        }
+    }
+
+    fn new_signer(&self) -> Option<&'a str> {
+        self.new.origin.as_ref()?.signer()
+    }
+
+    pub(super) fn decide(self) -> Put {
+        let ImageLimits { signatures, signatures_per_signer, list_bytes } = *self.limits;
+        if let Some(exists) = self.exists {
+            exists
+        } else if self.signatures >= signatures {
+            Put::TooMany { limit: signatures }
+        } else if self.of_signer >= signatures_per_signer {
+            Put::TooManyOfSigner { limit: signatures_per_signer }
+        } else if self.bytes > list_bytes {
+            Put::TooLong { limit: list_bytes }
+        } else {
+            Put::Created
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::gateway::store::{Origin, SignatureName};
+
+    fn record(number: usize, signer: Option<&str>) -> Record {
+        let name = SignatureName::parse(&format!("{number:032}")).unwrap();
+        let content = Arc::from(format!("content {number}").into_bytes());
+        let origin = Origin { added_by: signer.map(Box::from), added_at: jiff::Timestamp::UNIX_EPOCH, issuers: vec![] };
+        Record { signature: StoredSignature { name, content }, origin: Some(origin), status: None }
+    }
+
+    fn admitted(limits: ImageLimits, there: &[Record], new: &Record) -> Put {
+        let mut admission = Admission::new(&limits, new);
+        for Record { signature, origin, .. } in there {
+            admission.count(signature.name.as_str(), &signature.content, origin.as_ref().and_then(Origin::signer));
+        }
+        admission.decide()
+    }
+
+    #[test]
+    fn one_signer_can_not_fill_an_image_for_the_others() {
+        let limits = ImageLimits { signatures: 4, signatures_per_signer: 2, ..ImageLimits::default() };
+        let there = [record(1, Some("jane")), record(2, Some("jane")), record(3, None)];
+        assert_eq!(admitted(limits, &there, &record(4, Some("jane"))), Put::TooManyOfSigner { limit: 2 });
+        assert_eq!(admitted(limits, &there, &record(4, Some("robot"))), Put::Created);
+        assert_eq!(admitted(limits, &there, &record(4, None)), Put::Created, "nobody in particular is no signer");
+        assert_eq!(
+            admitted(limits, &there, &record(1, Some("jane"))),
+            Put::NameExists,
+            "it is there: no question of room"
+        );
+    }
+}

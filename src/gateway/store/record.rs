@@ -1,0 +1,81 @@
+//! What the store knows of a signature beside its bytes: who added it, and what an auditor found out about it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::StoredSignature;
+
+/// Where a signature comes from. What was stored before origins were kept has none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// Who added it, as the store knew them; nothing: nobody in particular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added_by: Option<Box<str>>,
+    /// When, by the store's clock.
+    pub added_at: Timestamp,
+    /// The keys that it names as its issuers, upper-case hexadecimal digits. **Claimed**: nothing was verified.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issuers: Vec<Box<str>>,
+}
+
+impl Origin {
+    /// Whose share of an image's signatures it takes: that of the one who added it, else of the key that it names.
+    pub fn signer(&self) -> Option<&str> {
+        self.added_by.as_deref().or_else(|| self.issuers.first().map(|issuer| &**issuer))
+    }
+}
+
+/// What an auditor found out: that the signature verified. That it did not is said by there being no status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Who says so, as the store knew them; nothing: nobody in particular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified_by: Option<Box<str>>,
+    /// When, by the store's clock.
+    pub verified_at: Timestamp,
+    /// What the auditor says.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// What an auditor says of a signature that verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Finding {
+    /// The fingerprint of the certificate that it verified with.
+    pub key: Box<str>,
+    /// Whose that is: a user ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signer: Option<Box<str>>,
+    /// The docker reference that was expected, and that it has.
+    pub identity: Box<str>,
+    /// The digest that was computed over the image's manifest.
+    pub digest: Box<str>,
+}
+
+/// The longest member of a [`Finding`].
+const LONGEST_MEMBER: usize = 512;
+
+impl Finding {
+    /// Whether each member is of a length and kind that a person may be shown.
+    pub fn is_plain(&self) -> bool {
+        let Self { key, signer, identity, digest } = self;
+        [Some(key), signer.as_ref(), Some(identity), Some(digest)]
+            .into_iter()
+            .flatten()
+            .all(|text| text.len() <= LONGEST_MEMBER && !text.chars().any(char::is_control))
+    }
+}
+
+/// All that the store has of a signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The signature.
+    pub signature: StoredSignature,
+    /// Where it comes from.
+    pub origin: Option<Origin>,
+    /// What an auditor found out.
+    pub status: Option<Status>,
+}

@@ -1,0 +1,239 @@
+//! `sealgate gateway` as a program: what it says when it can't serve, how it ends, what is left when it is killed, how much
+//! memory it takes.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use reqwest::Client;
+use sealgate::{
+    gateway::store::{ImageId, ImageLimits, RepositoryName, SignatureStore, redb::RedbStore},
+    image::Digest,
+};
+use serde_json::json;
+
+use super::{fake::Fake, layers::noise};
+use crate::support::{DockerRegistry, Gpg, Process, Scratch, accept_anything, skopeo};
+
+const SEALGATE: &str = env!("CARGO_BIN_EXE_sealgate");
+
+/// Writes a configuration; `fields` are those of `gateway` but `listen`.
+fn configuration(folder: &Scratch, listen: &str, fields: &str) -> PathBuf {
+    let text = format!(
+        "apiVersion: sealgate.dev/v1\nkind: Configuration\ngateway:\n  listen: {listen}\n  store: {{redb: {{file: \
+         data/signatures.redb}}}}\n  {fields}\n"
+    );
+    folder.write("sealgate.yaml", text)
+}
+
+fn registry_at(url: &str) -> String {
+    format!("registry: {{url: \"{url}\"}}")
+}
+
+/// Starts the program and waits until it listens; gives its address, too.
+fn start(configuration: &PathBuf) -> (Process, String) {
+    let mut process = Process::start(Command::new(SEALGATE).args(["gateway", "--config"]).arg(configuration));
+    let address = process.wait_for("its address", |printed| {
+        let line = printed.lines().find(|line| line.contains("listening"))?;
+        let rest = line.split_once("address=")?.1;
+        Some(rest.split_whitespace().next()?.to_owned())
+    });
+    (process, address)
+}
+
+/// Runs it to its end, which has to come by itself.
+fn run(configuration: &PathBuf, further: &[&str]) -> Output {
+    let mut command = Command::new(SEALGATE);
+    command.args(["gateway", "--config"]).arg(configuration).args(further).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+/// A certificate for 127.0.0.1 and its key, which vouches for itself.
+fn certificate(folder: &Scratch, name: &str) -> (PathBuf, PathBuf) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = ["127.0.0.1".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+    (folder.write(&format!("{name}.crt"), certificate.pem()), folder.write(&format!("{name}.key"), key.serialize_pem()))
+}
+
+#[test]
+fn what_keeps_it_from_serving_is_said_in_one_line_before_it_serves() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let url = "https://127.0.0.1:1";
+    let registry = registry_at(url);
+    let ca = |file: &str| format!("registry: {{url: \"{url}\", caFile: {file}}}");
+    let pair = format!("{registry}\n  certificate: {{file: one.crt, key: other.key}}");
+    // The listener aside, --validate finds it, too.
+    for (listen, fields, store, said, validate) in [
+        (taken.as_str(), &registry, None, taken.as_str(), false),
+        ("127.0.0.1:0", &pair, None, "one.crt", true),
+        ("127.0.0.1:0", &registry, Some(b"apiVersion: v1\n".as_slice()), "signatures.redb: this is not a store", true),
+        ("127.0.0.1:0", &registry, Some(b"".as_slice()), "signatures.redb: this store's file is empty", true),
+        ("127.0.0.1:0", &ca("none.crt"), None, "gateway.registry.caFile: ", true),
+        ("127.0.0.1:0", &ca("one.key"), None, "one.key must have PEM certificates", true),
+        ("127.0.0.1:0", &ca("long.crt"), None, "long.crt can't be read: it has more than 4 MiB", true),
+    ] {
+        let folder = Scratch::new();
+        certificate(&folder, "one");
+        certificate(&folder, "other");
+        folder.write("long.crt", vec![b'\n'; (4 << 20) + 1]);
+        if let Some(content) = store {
+            folder.write("data/signatures.redb", content);
+        }
+        let file = configuration(&folder, listen, fields);
+        for further in [&[][..], &["--validate"]] {
+            if !further.is_empty() && !validate {
+                continue;
+            }
+            let output = run(&file, further);
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{said}: {stderr}");
+            let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error:")).collect();
+            assert_eq!(lines.len(), 1, "{said}: {stderr}");
+            assert!(lines[0].contains(said) && stderr.ends_with(&format!("{}\n", lines[0])), "{said}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn validate_changes_nothing_and_may_be_asked_while_a_store_runs() {
+    let folder = Scratch::new();
+    let file = configuration(&folder, "127.0.0.1:0", &registry_at("http://127.0.0.1:1"));
+    assert_eq!(run(&file, &["--validate"]).status.code(), Some(0));
+    assert!(!folder.path().join("data").exists());
+    let (_store, _) = start(&file);
+    let output = run(&file, &["--validate"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let second = run(&file, &[]);
+    assert_eq!(second.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another process has this store open"));
+}
+
+#[test]
+fn sigterm_ends_it_in_good_order() {
+    let folder = Scratch::new();
+    let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");
+    let file = configuration(&folder, "127.0.0.1:0", &registry_at(&fake.url()));
+    let (mut store, address) = start(&file);
+    store.signal("TERM");
+    store.wait_for("that it was told", |printed| printed.contains("told to end").then_some(()));
+    assert!(super::fake::get(&address, "/v2/").starts_with("HTTP/1.1 200"), "it still serves for a moment");
+    // Whoever does not want to wait says so again.
+    store.signal("TERM");
+    assert_eq!(store.wait().code(), Some(0));
+    RedbStore::open(&folder.path().join("data/signatures.redb"), ImageLimits::default()).unwrap();
+}
+
+#[tokio::test]
+async fn killed_at_any_time_it_has_every_signature_that_it_acknowledged() {
+    const KILLS: usize = 30;
+    let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let (folder, gpg) = (Scratch::new(), Gpg::new());
+    let key = gpg.generate("Release <release@example.com>");
+    let digest = Digest::sha256(b"image");
+    let content = BASE64_STANDARD.encode(gpg.sign_image(&key, &digest, "registry.example.com/acme/web:1"));
+    let body = json!({"schemaVersion": 2, "name": format!("{digest}@{:032}", 1), "content": content}).to_string();
+    let file = configuration(&folder, "127.0.0.1:0", &registry_at(&fake.url()));
+    let mut acknowledged = Vec::new();
+    for kill in 0..KILLS {
+        let (store, address) = start(&file);
+        let client = Client::new();
+        let (count, store) = (AtomicUsize::new(0), &store);
+        // One is killed after its first signature, the next after its eighth, and so on; others are under way then.
+        let last = kill * 7 % 23 + 1;
+        let clients = (0..4).map(async |number| {
+            let mut mine = Vec::new();
+            for next in 0.. {
+                let repository = format!("acme/{kill}-{number}-{next}");
+                let url = format!("http://{address}/extensions/v2/{repository}/signatures/{digest}");
+                match client.put(url).body(body.clone()).send().await {
+                    Ok(answer) => assert_eq!(answer.status(), 201),
+                    // It is gone.
+                    Err(_) => break,
+                }
+                mine.push(repository);
+                if count.fetch_add(1, Ordering::Relaxed) + 1 == last {
+                    store.signal("KILL");
+                }
+            }
+            mine
+        });
+        let round: Vec<Vec<String>> = futures_util::future::join_all(clients).await;
+        assert!(round.iter().flatten().count() >= last);
+        acknowledged.extend(round.into_iter().flatten());
+    }
+    let store = RedbStore::open(&folder.path().join("data/signatures.redb"), ImageLimits::default()).unwrap();
+    for repository in &acknowledged {
+        let image = ImageId { repository: RepositoryName::parse(repository).unwrap(), digest };
+        assert_eq!(store.list(&image).await.unwrap().len(), 1, "{repository} of {}", acknowledged.len());
+    }
+}
+
+#[tokio::test]
+async fn layers_of_100_mib_go_through_in_little_memory_however_slow_their_reader_is() {
+    const MIB: usize = 1 << 20;
+    let registry = DockerRegistry::start();
+    let folder = Scratch::new();
+    let (store, address) = start(&configuration(&folder, "127.0.0.1:0", &registry_at(&registry.url())));
+    let client = Client::new();
+    let layer = bytes::Bytes::from(noise(100 * MIB));
+    let digest = Digest::sha256(&layer);
+    let push = async |repository: &str| {
+        let begun = client.post(format!("http://{address}/v2/{repository}/blobs/uploads/")).send().await.unwrap();
+        let location = begun.headers()["location"].to_str().unwrap().to_owned();
+        let done = client.put(format!("{location}&digest={digest}")).body(layer.clone()).send().await.unwrap();
+        assert_eq!(done.status(), 201);
+    };
+    push("acme/web").await;
+    // This one reads nothing while the next layer is pushed.
+    let mut slow = TcpStream::connect(&address).unwrap();
+    let request = format!("GET /v2/acme/web/blobs/{digest} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    slow.write_all(request.as_bytes()).unwrap();
+    slow.peek(&mut [0]).unwrap();
+    push("acme/other").await;
+    let mut answer = Vec::with_capacity(101 * MIB);
+    slow.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(&layer), "all of it came");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", store.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 96 << 10, "{peak} KiB");
+}
+
+#[tokio::test]
+async fn with_tls_on_both_sides_skopeo_signs_and_verifies() {
+    let folder = Scratch::new();
+    let mut registry = DockerRegistry::start();
+    registry.push("acme/source", "1", "one").await;
+    let (ca, key) = certificate(&folder, "registry");
+    registry.stop();
+    registry.restart_with_tls(&ca, &key);
+    // Where skopeo looks for CAs: a folder with *.crt.
+    let (own, own_key) = certificate(&folder, "own");
+    folder.write("trusted/own.crt", std::fs::read(&own).unwrap());
+    let certificate = format!("certificate: {{file: {}, key: {}}}", own.display(), own_key.display());
+    let fields =
+        format!("registry: {{url: \"https://{}\", caFile: {}}}\n  {certificate}", registry.host(), ca.display());
+    let (_store, address) = start(&configuration(&folder, "127.0.0.1:0", &fields));
+    let gpg = Gpg::new();
+    let signer = gpg.generate("Release <release@example.com>");
+    let signer_file = gpg.export_to(&signer, folder.path().join("release.asc")).display().to_string();
+    let any = accept_anything(&folder).display().to_string();
+    let trusted = folder.path().join("trusted").display().to_string();
+    let (source, target) = (format!("docker://{address}/acme/source:1"), format!("docker://{address}/acme/web:1"));
+    let (from, to) = (["--src-cert-dir", &trusted], ["--dest-cert-dir", &trusted]);
+    let sign = [["--policy", &any, "copy", "--sign-by", &signer].as_slice(), &from, &to, &[&source, &target]].concat();
+    let output = skopeo(gpg.home(), &sign);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let policy = super::skopeo::signed_by(&folder, &address, &signer_file);
+    let copy = format!("dir:{}", folder.path().join("copy").display());
+    let output = skopeo(gpg.home(), &[["--policy", &policy, "copy"].as_slice(), &from, &[&target, &copy]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(folder.path().join("copy/signature-1").exists());
+}
