@@ -160,6 +160,7 @@ impl Registry {
             headers: HeaderMap::from_iter([(header::ACCEPT, header::HeaderValue::from_static(MANIFEST_TYPES))]),
             authorization,
             content: None,
+            repeat: false,
             limit: 0,
             longest_wait: Duration::ZERO,
             budget: Budget::of(LOOK),

@@ -16,15 +16,18 @@ pub mod fuzzing;
 mod guard;
 mod manifest;
 mod room;
+pub(crate) mod said;
 mod settings;
 mod target;
 mod token;
 mod transport;
+mod upload;
 
 pub use cas::CaError;
 pub use client::Client;
 pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
+pub use upload::{BlobOutcome, UploadError};
 
 pub(crate) use blocking::Blocking;
 pub(crate) use cas::check_cas;

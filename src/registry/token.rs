@@ -43,20 +43,25 @@ const PLAIN: &str =
     "credentials are not sent over plain HTTP (but where the registries entry of this host says insecure: true)";
 
 /// What is to be done in a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// To read.
     Pull,
     /// To read and write.
     Push,
+    /// To read and write, and to read in another repository of the registry, from which blobs are mounted.
+    Mount(Arc<str>),
 }
 
 impl Access {
-    /// As a token's scope has it (distribution specification, "Token Scope Documentation").
-    fn actions(self) -> &'static str {
+    /// As a token's scopes have it (distribution specification, "Token Scope Documentation").
+    fn scopes(&self, repository: &str) -> Vec<String> {
         match self {
-            Self::Pull => "pull",
-            Self::Push => "pull,push",
+            Self::Pull => vec![format!("repository:{repository}:pull")],
+            Self::Push => vec![format!("repository:{repository}:pull,push")],
+            Self::Mount(from) => {
+                vec![format!("repository:{repository}:pull,push"), format!("repository:{from}:pull")]
+            }
         }
     }
 }
@@ -64,7 +69,7 @@ impl Access {
 /// What a server asks for, and what it is needed for.
 pub(crate) struct Need<'a> {
     pub(crate) challenge: &'a Challenge,
-    pub(crate) access: Access,
+    pub(crate) access: &'a Access,
     /// What it did not take.
     pub(crate) refused: Option<&'a HeaderValue>,
 }
@@ -143,7 +148,7 @@ impl Tokens {
                     realm: realm.clone(),
                     service: service.clone(),
                     repository: target.path.clone(),
-                    access,
+                    access: access.clone(),
                 };
                 if let Some(refused) = refused
                     && self.kept.get(&key).await.is_some_and(|grant| grant.header.as_ref() == Some(refused))
@@ -190,7 +195,7 @@ impl Tokens {
         target: &Target,
         base: &Url,
         (realm, service): (&Url, Option<&str>),
-        access: Access,
+        access: &Access,
     ) -> Result<Grant, LookupError> {
         let budget = Budget::until(Instant::now() + FLIGHT);
         let settings = &target.peer.settings;
@@ -209,27 +214,29 @@ impl Tokens {
             );
         }
 
-        // The scope is ours, not what the challenge says: this repository is all that is ever needed.
-        let scope = format!("repository:{}:{}", target.path, access.actions());
+        // The scopes are ours, not what the challenge says: we know best what is needed.
+        let scopes = access.scopes(&target.path);
         let mut url = realm.clone();
         let mut authorization = None;
         let (mut method, mut content) = (Method::GET, None);
         if let Some(Login::IdentityToken(token)) = &login {
             let mut fields = url::form_urlencoded::Serializer::new(String::new());
             fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sealgate");
-            fields.append_pair("scope", &scope).append_pair("refresh_token", token.expose_secret());
+            fields.append_pair("scope", &scopes.join(" ")).append_pair("refresh_token", token.expose_secret());
             if let Some(service) = service {
                 fields.append_pair("service", service);
             }
             method = Method::POST;
-            content =
-                Some(Content { kind: "application/x-www-form-urlencoded", bytes: fields.finish().into_bytes().into() });
+            let bytes = fields.finish().into_bytes().into();
+            content = Some(Content { kind: "application/x-www-form-urlencoded".into(), bytes, may_move: false });
         } else {
             let mut query = url.query_pairs_mut();
             if let Some(service) = service {
                 query.append_pair("service", service);
             }
-            query.append_pair("scope", &scope);
+            for scope in &scopes {
+                query.append_pair("scope", scope);
+            }
             drop(query);
             authorization = login.as_ref().and_then(Login::basic);
         }
@@ -243,6 +250,7 @@ impl Tokens {
             headers: reqwest::header::HeaderMap::new(),
             authorization,
             content,
+            repeat: true,
             limit: LARGEST_ANSWER,
             longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
             budget,
