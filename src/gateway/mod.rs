@@ -2,6 +2,7 @@
 //!
 //! `/extensions/v2/` is answered from the [store](store::SignatureStore); `/v2/` and all below goes through to the registry.
 
+pub mod access;
 mod answer;
 mod extension;
 mod headers;

@@ -31,6 +31,9 @@ pub enum StartupError {
         "the configuration has no `gateway`: the store needs gateway.registry, the registry that it stands in front of"
     )]
     NoGateway,
+    /// A setting that nobody would be held to.
+    #[error("{0} is not served yet; leave it out, and listen on loopback: everyone who reaches the store may sign")]
+    NotServedYet(&'static str),
     /// The policies can't be used.
     #[error(transparent)]
     Policy(#[from] PolicyLoadError),

@@ -39,7 +39,18 @@ pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> 
 }
 
 fn settings(configuration: &Configuration) -> Result<&Gateway, StartupError> {
-    configuration.gateway.as_ref().ok_or(StartupError::NoGateway)
+    let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
+    // Whoever wrote one of these counts on it.
+    for (written, setting) in [
+        (settings.access.is_some(), "gateway.access"),
+        (settings.external_url.is_some(), "gateway.externalUrl"),
+        (!settings.trusted_proxies.is_empty(), "gateway.trustedProxies"),
+    ] {
+        if written {
+            return Err(StartupError::NotServedYet(setting));
+        }
+    }
+    Ok(settings)
 }
 
 fn tls(settings: &Gateway) -> Result<Option<ServerTls>, StartupError> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // All of this is tests.
 
+mod access;
 mod fake;
 mod layers;
 mod passage;

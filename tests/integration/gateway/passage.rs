@@ -287,6 +287,9 @@ fn beyond_loopback_it_listens_only_when_told_so_and_with_tls() {
         anyone_may_sign: false,
         registry: Upstream { url: "http://127.0.0.1:1".parse().unwrap(), ca_file: None },
         store: folder.path().join("signatures.redb"),
+        access: None,
+        external_url: None,
+        trusted_proxies: Vec::new(),
     };
     let start = |settings: &Gateway| {
         // Port 0 of all addresses, but nothing is ever accepted.

@@ -34,6 +34,9 @@ impl Store {
             anyone_may_sign: false,
             registry: Upstream { url: registry.parse().expect("a URL"), ca_file: None },
             store: folder.path().join("data/signatures.redb"),
+            access: None,
+            external_url: None,
+            trusted_proxies: Vec::new(),
         };
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move {
