@@ -89,7 +89,7 @@ fn server(arguments: &ServerArguments, server: Server) -> Result<Status, Failure
         match server {
             Server::Gate if *validate => startup::validate_gate(&configuration),
             Server::Gate => startup::serve(&configuration).await,
-            Server::Store if *validate => startup::validate_store(&configuration),
+            Server::Store if *validate => startup::validate_store(&configuration).await,
             Server::Store => startup::gateway(&configuration).await,
         }
     };

@@ -31,10 +31,11 @@ pub use upload::{BlobOutcome, UploadError};
 
 pub(crate) use blocking::Blocking;
 pub(crate) use cas::check_cas;
+pub(crate) use challenge::Challenge;
 pub(crate) use client::{Extension, Fetched, Request, What, join};
 pub(crate) use credentials::check_docker_config;
 pub(crate) use failure::{Failure, shown};
 pub(crate) use settings::Upstream;
 pub(crate) use target::Target;
-pub(crate) use token::Access;
+pub(crate) use token::{Access, exchange};
 pub(crate) use transport::{Ask, Budget, Content, Peer, Transport};

@@ -203,7 +203,7 @@ impl Tokens {
         if realm.scheme() != "https" && !settings.insecure {
             return Err(at_base(Failure::Misbehaved("its token realm is not https".to_owned())));
         }
-        let trusted = is_trusted(realm, base, target);
+        let trusted = is_trusted(realm, base, &target.peer);
         let login = if trusted { self.login(target, base, budget).await? } else { None };
         let withheld = settings.credentials.as_ref().filter(|_| !trusted).map(|_| FOREIGN);
         if withheld.is_some() {
@@ -298,6 +298,65 @@ impl Tokens {
     }
 }
 
+/// Asks a realm for a token with somebody else's credentials: those of a caller, who gets no more with it than they have.
+///
+/// # Errors
+/// [`LookupError::Unauthorized`]: the realm does not take them. Anything else: it can't be asked.
+pub(crate) async fn exchange(
+    transport: &Transport,
+    (peer, base): (&Peer, &Url),
+    (realm, service): (&Url, Option<&str>),
+    scopes: &[String],
+    credentials: Option<HeaderValue>,
+    budget: Budget,
+) -> Result<(HeaderValue, Duration), LookupError> {
+    let failed = |failure: Failure| failure.at(&peer.registry, base, budget.total());
+    if realm.scheme() != "https" && base.scheme() == "https" {
+        return Err(failed(Failure::Misbehaved("its token realm is not https".to_owned())));
+    }
+    let trusted = is_trusted(realm, base, peer);
+    if credentials.is_some() && !trusted {
+        return Err(failed(Failure::Misbehaved(format!("of its token realm {}: {FOREIGN}", shown(realm)))));
+    }
+    let mut url = realm.clone();
+    let mut query = url.query_pairs_mut();
+    if let Some(service) = service {
+        query.append_pair("service", service);
+    }
+    for scope in scopes {
+        query.append_pair("scope", scope);
+    }
+    drop(query);
+    let own = host_of(realm).is_some() && host_of(realm) == host_of(base);
+    let asked = Peer { named: peer.named && own, ..peer.clone() };
+    let with_credentials = credentials.is_some();
+    let ask = Ask {
+        peer: &asked,
+        url: &url,
+        method: Method::GET,
+        kind: RequestKind::Token,
+        headers: reqwest::header::HeaderMap::new(),
+        authorization: credentials,
+        content: None,
+        limit: LARGEST_ANSWER,
+        repeat: true,
+        longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
+        budget,
+    };
+    let answer = transport.ask(&ask).await.map_err(|failure| ask.failed(failure))?;
+    match answer.status {
+        200 => parse(&answer.body)
+            .ok_or_else(|| failed(Failure::Misbehaved("what its token realm sends is no token".to_owned()))),
+        status @ (401 | 403) => Err(LookupError::Unauthorized {
+            registry: (&*peer.registry).into(),
+            url: shown(base),
+            status,
+            with_credentials,
+        }),
+        status => Err(failed(Failure::Unavailable(format!("its token realm answers {status}")))),
+    }
+}
+
 fn failure_at(failure: Failure, registry: &str, url: &Url, budget: Budget) -> LookupError {
     failure.at(registry, url, budget.total())
 }
@@ -335,8 +394,8 @@ const KNOWN: [(&str, &str); 4] = [
 /// It is one of `tokenRealms` (scheme, host and port), a well-known one, or of the registry's own host or domain: the same
 /// host on any port, a host below it, or a host below the registry's parent domain. A parent domain is one of at least two
 /// labels, and not of the kind `co.uk`: two labels, of which the last has two letters and the first at most three.
-fn is_trusted(realm: &Url, base: &Url, target: &Target) -> bool {
-    let settings = &target.peer.settings;
+fn is_trusted(realm: &Url, base: &Url, peer: &Peer) -> bool {
+    let settings = &peer.settings;
     if settings.token_realms.iter().any(|url| url.origin() == realm.origin()) {
         return true;
     }
@@ -348,7 +407,7 @@ fn is_trusted(realm: &Url, base: &Url, target: &Target) -> bool {
     if realm.scheme() != "https" || realm.port().is_some() {
         return false;
     }
-    if KNOWN.iter().any(|(registry, host)| *registry == &*target.peer.registry && *host == realm_host) {
+    if KNOWN.iter().any(|(registry, host)| *registry == &*peer.registry && *host == realm_host) {
         return true;
     }
     let (Some(url::Host::Domain(realm_host)), Some(url::Host::Domain(own))) = (realm.host(), base.host()) else {
@@ -376,7 +435,7 @@ mod tests {
 
     fn trusted(registry: &str, realm: &str) -> bool {
         let target = Target::for_tests(&Repository::parse(&format!("{registry}/acme/web")).unwrap(), &[]);
-        is_trusted(&Url::parse(realm).unwrap(), &target.base, &target)
+        is_trusted(&Url::parse(realm).unwrap(), &target.base, &target.peer)
     }
 
     #[test]
@@ -417,7 +476,7 @@ mod tests {
     fn a_realm_of_the_configuration_is_trusted_by_its_origin() {
         let realms = [Url::parse("https://login.example.org").unwrap()];
         let target = Target::for_tests(&Repository::parse("registry.example.com/x").unwrap(), &realms);
-        let trusted = |realm: &str| is_trusted(&Url::parse(realm).unwrap(), &target.base, &target);
+        let trusted = |realm: &str| is_trusted(&Url::parse(realm).unwrap(), &target.base, &target.peer);
         assert!(trusted("https://login.example.org/any/path?x=y"));
         assert!(!trusted("https://login.example.org:444/"));
         assert!(!trusted("http://login.example.org/"));
