@@ -156,10 +156,14 @@ fn not_pulled(pull: Pull) -> HttpResponse {
 
 fn store_failed(error: &StoreError) -> HttpResponse {
     // What put it out of use was said then, once.
-    if !matches!(error, StoreError::Stopped { .. }) {
+    if !matches!(error, StoreError::Stopped { .. } | StoreError::Unavailable { .. }) {
         tracing::error!(%error, "the store failed");
     }
-    Refused::store().into()
+    let mut response = Refused::store().response();
+    if let StoreError::Unavailable { retry_after, .. } = error {
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after.as_secs().into());
+    }
+    response
 }
 
 #[derive(Serialize)]

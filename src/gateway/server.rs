@@ -1,6 +1,6 @@
 //! The gateway's listener: HTTP/1.1, one route after the other.
 
-use std::{future::Future, io, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
@@ -12,10 +12,10 @@ use super::{
     extension,
     path::{Route, route},
     proxy,
-    store::{ImageLimits, SignatureStore, StoreError, redb::RedbStore},
+    store::{ImageLimits, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore},
     upstream::{self, Registry},
 };
-use crate::configuration::{Gateway, Limits};
+use crate::configuration::{Gateway, Limits, Store};
 use crate::registry::SetupError;
 
 /// How long a client may take over a request's head.
@@ -45,16 +45,20 @@ pub enum GatewayError {
 pub struct Prepared {
     upstream: upstream::Settings,
     registry: Registry,
-    store: PathBuf,
+    store: Store,
     limits: ImageLimits,
 }
 
 impl Prepared {
-    /// Reads the CA file and looks at the store's file, and changes nothing: the file may be in use.
+    /// Reads the files that the settings name and looks at the store's, and changes nothing: it may be in use. etcd is not
+    /// asked.
     pub fn new(settings: &Gateway, limits: &Limits) -> Result<Self, GatewayError> {
         let upstream = upstream::Settings::new(&settings.registry)?;
         let registry = upstream.registry(upstream::public_images())?;
-        RedbStore::check(&settings.store)?;
+        match &settings.store {
+            Store::Redb(file) => RedbStore::check(file)?,
+            Store::Etcd(etcd) => EtcdStore::check(etcd)?,
+        }
         let limits = ImageLimits { list_bytes: limits.signature_list_bytes, ..ImageLimits::default() };
         Ok(Self { upstream, registry, store: settings.store.clone(), limits })
     }
@@ -62,8 +66,9 @@ impl Prepared {
     /// Opens the store and gives a server that, once awaited, serves until `shutdown` is ready; transfers under way then
     /// have [some seconds](LAST_TRANSFERS_SECONDS) to end.
     ///
-    /// Blocks while the store's file is read and checked. The server keeps the store open until it has ended.
-    pub fn serve(
+    /// Blocks while the store's file is read and checked; waits some seconds for etcd. The server keeps the store open until
+    /// it has ended.
+    pub async fn serve(
         self,
         listener: TcpListener,
         tls: Option<rustls::ServerConfig>,
@@ -76,7 +81,10 @@ impl Prepared {
         if !address.ip().is_loopback() {
             tracing::warn!(%address, "everyone who reaches this address may add signatures to images");
         }
-        let store: Arc<dyn SignatureStore> = Arc::new(RedbStore::open(&store, limits)?);
+        let store: Arc<dyn SignatureStore> = match store {
+            Store::Redb(file) => Arc::new(RedbStore::open(&file, limits)?),
+            Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
+        };
         let server = HttpServer::new(move || {
             // A worker that can't make clients of its own uses the ones that were made first.
             let registry = upstream.registry(registry.public().clone()).unwrap_or_else(|_| registry.clone());

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // All of this is tests.
 
-mod engines;
+pub(crate) mod engines;
 mod fake;
 mod layers;
 mod passage;

@@ -3,7 +3,7 @@
 use std::{io, net::TcpListener, thread};
 
 use sealgate::{
-    configuration::{Gateway, Limits, Upstream},
+    configuration::{self, Gateway, Limits, Upstream},
     gateway::Prepared,
 };
 use tokio::sync::oneshot;
@@ -25,6 +25,16 @@ impl Store {
 
     pub(crate) fn start_with(registry: &str, limits: &Limits) -> Self {
         let folder = Scratch::new();
+        let file = configuration::Store::Redb(folder.path().join("data/signatures.redb"));
+        Self::start_in(folder, registry, limits, file)
+    }
+
+    /// Keeps signatures elsewhere than in a file of its own.
+    pub(crate) fn start_over(registry: &str, store: configuration::Store) -> Self {
+        Self::start_in(Scratch::new(), registry, &Limits::default(), store)
+    }
+
+    fn start_in(folder: Scratch, registry: &str, limits: &Limits, store: configuration::Store) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let listen = listener.local_addr().expect("it is bound");
         let settings = Gateway {
@@ -32,7 +42,7 @@ impl Store {
             certificate: None,
             anyone_may_sign: false,
             registry: Upstream { url: registry.parse().expect("a URL"), ca_file: None },
-            store: folder.path().join("data/signatures.redb"),
+            store,
         };
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move {
@@ -44,10 +54,8 @@ impl Store {
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async move {
-                    Prepared::new(&settings, &limits)
-                        .and_then(|prepared| prepared.serve(listener, None, shutdown))
-                        .expect("the store starts")
-                        .await
+                    let prepared = Prepared::new(&settings, &limits).expect("it is configured well");
+                    prepared.serve(listener, None, shutdown).await.expect("the store starts").await
                 })
             })
         };
