@@ -1,6 +1,8 @@
 //! The command line. docs/command-line.md describes it to its users.
 
 mod arguments;
+mod progress;
+mod push;
 mod report;
 mod sign;
 mod status;
@@ -34,6 +36,8 @@ enum Command {
     Verify(Box<verify::Arguments>),
     /// Sign an image that is in a registry
     Sign(Box<sign::Arguments>),
+    /// Push an image from files to a registry, and sign it there
+    Push(Box<push::Arguments>),
 }
 
 /// What the servers have in common.
@@ -59,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Gateway(arguments) => server(&arguments, Server::Store),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Sign(arguments) => sign::run(*arguments),
+        Command::Push(arguments) => push::run(*arguments),
     };
     match status {
         Ok(status) => status.into(),
@@ -84,7 +89,7 @@ fn server(arguments: &ServerArguments, server: Server) -> Result<Status, Failure
         match server {
             Server::Gate if *validate => startup::validate_gate(&configuration),
             Server::Gate => startup::serve(&configuration).await,
-            Server::Store if *validate => startup::validate_store(&configuration),
+            Server::Store if *validate => startup::validate_store(&configuration).await,
             Server::Store => startup::gateway(&configuration).await,
         }
     };
@@ -165,6 +170,9 @@ mod tests {
             &["sealgate", "verify", "a", "--output", "xml"],
             &["sealgate", "verify", "a", "--creds", "x", "--authfile", "y"],
             &["sealgate", "verify", "a", "--tls-verify", "false"],
+            &["sealgate", "push", "oci:images", "r.example.com/acme/web"],
+            &["sealgate", "push", "r.example.com/acme/web", "--sign-by", "release@example.com"],
+            &["sealgate", "push", "dir:images", "r.example.com/acme/web", "--sign-by", "release@example.com"],
             &["sealgate", "polish"],
         ] {
             let error = CommandLine::try_parse_from(wrong).expect_err(&wrong.join(" "));

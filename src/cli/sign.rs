@@ -40,12 +40,6 @@ pub(super) struct Arguments {
     key: KeyArguments,
     #[command(flatten)]
     signature: SignatureArguments,
-    /// Of an image index, sign the index alone. Nodes verify the manifest of their platform, and then find no signature
-    #[arg(long)]
-    index_only: bool,
-    /// Sign again where a good signature of this key is there already, for rules with `maxAge`
-    #[arg(long)]
-    renew: bool,
     /// Show what would be signed, and sign nothing
     #[arg(long)]
     dry_run: bool,
@@ -81,10 +75,16 @@ pub(super) struct SignatureArguments {
     /// where the configuration looks for this image's signatures first
     #[arg(long, value_name = "extension|URL|FOLDER")]
     to: Option<String>,
+    /// Of an image index, sign the index alone. Nodes verify the manifest of their platform, and then find no signature
+    #[arg(long)]
+    index_only: bool,
+    /// Sign again where a good signature of this key is there already, for rules with `maxAge`
+    #[arg(long)]
+    renew: bool,
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
-    let Arguments { image, key, signature, index_only, renew, dry_run, output } = arguments;
+    let Arguments { image, key, signature, dry_run, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn")?;
     let subject = image.read()?;
     let signature = signature.read(&subject)?;
@@ -92,11 +92,11 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
     super::block_on(async {
         let client = subject.client()?;
         let report = if dry_run {
-            let plan = plan(&client, &subject.image, index_only).await?;
+            let plan = plan(&client, &subject.image, signature.index_only).await?;
             return print_payloads(&plan, &signature.identity, output);
         } else {
             let key = key.open(query.as_ref()).await?;
-            sign(&client, &subject.image, index_only, renew, &signature, key).await?
+            sign(&client, &subject.image, &signature, key).await?
         };
         terminal::print(&match output {
             Format::Text => report.text(Colours::of(&io::stdout())),
@@ -106,10 +106,12 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
     })?
 }
 
-/// The name to sign and the place to write, checked.
+/// The name to sign, the place to write, and how, checked.
 pub(super) struct Signature {
     pub(super) identity: Reference,
     pub(super) destination: Destination,
+    index_only: bool,
+    renew: bool,
 }
 
 impl SignatureArguments {
@@ -125,7 +127,7 @@ impl SignatureArguments {
             Some(text) => destination(text)?,
             None => configured(subject)?,
         };
-        Ok(Signature { identity, destination })
+        Ok(Signature { identity, destination, index_only: self.index_only, renew: self.renew })
     }
 }
 
@@ -199,13 +201,11 @@ async fn plan(client: &Client, image: &Reference, index_only: bool) -> Result<Pl
 pub(super) async fn sign(
     client: &Arc<Client>,
     image: &Reference,
-    index_only: bool,
-    renew: bool,
     signature: &Signature,
     mut key: SigningKey,
 ) -> Result<Report, Failure> {
-    let Signature { identity, destination } = signature;
-    let plan = plan(client, image, index_only).await?;
+    let Signature { identity, destination, index_only, renew } = signature;
+    let plan = plan(client, image, *index_only).await?;
     let source = destination.source().ok_or_else(|| Failure::usage("--to: the folder has no absolute path"))?;
     let mut signed = Vec::new();
     for Planned { digest, platform } in &plan.manifests {
@@ -256,7 +256,7 @@ pub(super) async fn sign(
             place,
         });
     }
-    if index_only && plan.is_index {
+    if *index_only && plan.is_index {
         let _ = writeln!(
             io::stderr(),
             "{} only the index is signed: nodes (CRI-O, podman) verify the manifest of their platform, and will find no signature",

@@ -2,8 +2,11 @@
 
 use std::{error::Error, fmt, process::ExitCode};
 
+use crate::push::PushError;
+use crate::registry::UploadError;
 use crate::signatures::WriteError;
 use crate::signing::KeyError;
+use crate::source::SourceError;
 use crate::verdict::LookupError;
 
 /// What the process's exit status says.
@@ -85,6 +88,22 @@ impl From<WriteError> for Failure {
         match error {
             WriteError::Lookup(error) => error.into(),
             WriteError::File { .. } => Self::undecided(error),
+            error => Self::refused(error),
+        }
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        Self::refused(error)
+    }
+}
+
+impl From<PushError> for Failure {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Upload(UploadError::Lookup(error)) => error.into(),
+            PushError::Lost { .. } => Self::undecided(error),
             error => Self::refused(error),
         }
     }

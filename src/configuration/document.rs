@@ -204,9 +204,49 @@ pub(super) struct RawGateway {
     pub(super) registry: RawUpstream,
     /// Where signatures are kept. Default: `{redb: {file: data/signatures.redb}}`.
     pub(super) store: Option<RawStore>,
-    /// Known only to say that it is not supported yet.
-    #[schemars(skip)]
-    pub(super) access: Option<Located<Refused>>,
+    /// Who may sign. Left out: everyone who reaches the listener.
+    pub(super) access: Option<Located<RawAccess>>,
+    /// The address that clients know the store by, `https://host[:port]`. Left out: the `Host` that they send.
+    pub(super) external_url: Option<Located<Box<str>>>,
+    /// Proxies in front of the store, like `10.0.0.0/8`: what they say in `X-Forwarded-Host` and `X-Forwarded-Proto` is
+    /// believed.
+    #[serde(default)]
+    pub(super) trusted_proxies: Vec<Located<Box<str>>>,
+}
+
+/// Either `htpasswd` or `kubernetes`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Access")]
+pub(super) struct RawAccess {
+    /// Users and roles in files.
+    pub(super) htpasswd: Option<Located<RawHtpasswd>>,
+    /// Users and roles of a Kubernetes cluster.
+    pub(super) kubernetes: Option<Located<RawKubernetes>>,
+    /// The file with the key that seals tokens, made where there is none; replicas share it. Left out: a key of each
+    /// process's own.
+    pub(super) token_key: Option<Located<Box<str>>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Htpasswd")]
+pub(super) struct RawHtpasswd {
+    /// Users and passwords, as `htpasswd -B` writes them; read again when it changes.
+    pub(super) file: Located<Box<str>>,
+    /// Their roles; read again when it changes.
+    pub(super) roles: Located<Box<str>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Kubernetes")]
+pub(super) struct RawKubernetes {
+    /// How the API server is reached. Left out: as the service account of the store's pod.
+    pub(super) kubeconfig: Option<Located<Box<str>>>,
+    /// Tokens count that are meant for one of these. Left out: those that are meant for the API server.
+    #[schemars(length(min = 1))]
+    pub(super) audiences: Option<Located<Vec<Located<Box<str>>>>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

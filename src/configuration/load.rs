@@ -11,11 +11,11 @@ use std::{
 use url::{Host, Url};
 
 use super::{
-    Caches, Certificate, ClientCertificate, Configuration, Credentials, Etcd, EtcdUser, Gateway, Limits, Registries,
-    Registry, SignatureSource, Store, Upstream, Webhook,
+    Access, Caches, Certificate, ClientCertificate, Configuration, Credentials, Etcd, EtcdUser, Gateway, Limits,
+    Network, Registries, Registry, SignatureSource, Store, Upstream, Users, Webhook,
     document::{
-        ApiVersion, Kind, RawCaches, RawCertificate, RawConfiguration, RawCredentials, RawEtcd, RawGateway, RawLimits,
-        RawPin, RawRedb, RawRegistry, RawSize, RawSource, RawStore, RawUpstream, RawWebhook,
+        ApiVersion, Kind, RawAccess, RawCaches, RawCertificate, RawConfiguration, RawCredentials, RawEtcd, RawGateway,
+        RawKubernetes, RawLimits, RawPin, RawRedb, RawRegistry, RawSize, RawSource, RawStore, RawUpstream, RawWebhook,
     },
 };
 use crate::diagnostic::{Diagnostic, Place};
@@ -432,12 +432,17 @@ impl Check<'_> {
     }
 
     fn gateway(&mut self, raw: RawGateway) -> Option<Gateway> {
-        let RawGateway { listen, certificate, anyone_may_sign, registry, store, access } = raw;
+        let RawGateway { listen, certificate, anyone_may_sign, registry, store, access, external_url, trusted_proxies } =
+            raw;
         let before = self.mistakes.len();
-        if let Some(access) = access {
-            let message = "gateway.access is not supported yet: everyone who reaches the listener may store signatures";
-            self.mistake_with_help(access.key, message, "leave it out, and listen on loopback");
+        if let Some(access) = access.as_ref().filter(|_| anyone_may_sign) {
+            let message = "access says who may sign, and anyoneMaySign that everyone may";
+            self.mistake_with_help(access.key, message, "leave out one of the two");
         }
+        let restricted = access.is_some();
+        let access = access.map(|access| self.access(access));
+        let external_url = external_url.map(|url| self.external_url(&url));
+        let trusted_proxies = trusted_proxies.iter().filter_map(|proxy| self.network(proxy)).collect();
         let place = listen.as_ref().map(|listen| listen.place);
         let listen = match listen {
             Some(listen) => self.listen(Some(&listen), 5000),
@@ -452,11 +457,11 @@ impl Check<'_> {
                     "add certificate: {file: ..., key: ...}, or listen on 127.0.0.1",
                 );
             }
-            if !anyone_may_sign {
+            if !restricted && !anyone_may_sign {
                 self.mistake_with_help(
                     place,
-                    "everyone who reaches this listener may store signatures, because there are no roles yet",
-                    "listen on 127.0.0.1, or say that you know it: anyoneMaySign: true",
+                    "everyone who reaches this listener may store signatures, because access says nothing else",
+                    "add access: {htpasswd: ...} or {kubernetes: {}}, listen on 127.0.0.1, or say that you know it: anyoneMaySign: true",
                 );
             }
         }
@@ -484,7 +489,93 @@ impl Check<'_> {
             anyone_may_sign,
             registry: Upstream { url: url?, ca_file: flatten(ca_file)? },
             store: store?,
+            access: flatten(access)?,
+            external_url: flatten(external_url)?,
+            trusted_proxies,
         })
+    }
+
+    fn access(&mut self, raw: Located<RawAccess>) -> Option<Access> {
+        let Located { value: RawAccess { htpasswd, kubernetes, token_key }, key, .. } = raw;
+        let token_key = token_key.map(|path| self.path(&path));
+        let users = match (htpasswd, kubernetes) {
+            (Some(htpasswd), None) => {
+                let (file, roles) = (self.path(&htpasswd.file), self.path(&htpasswd.roles));
+                Some(Users::Htpasswd { file: file?, roles: roles? })
+            }
+            (None, Some(kubernetes)) => self.kubernetes(kubernetes.value),
+            _ => {
+                self.mistake_with_help(
+                    key,
+                    "users and roles come either from files or from Kubernetes",
+                    "write {htpasswd: {file: PATH, roles: PATH}} or {kubernetes: {}}",
+                );
+                None
+            }
+        };
+        Some(Access { users: users?, token_key: flatten(token_key)? })
+    }
+
+    fn kubernetes(&mut self, raw: RawKubernetes) -> Option<Users> {
+        let RawKubernetes { kubeconfig, audiences } = raw;
+        let kubeconfig = kubeconfig.map(|path| self.path(&path));
+        let mut wanted = Vec::new();
+        if let Some(audiences) = audiences {
+            if audiences.is_empty() {
+                let message = "audiences names none, so no token would count";
+                self.mistake_with_help(
+                    audiences.key,
+                    message,
+                    "leave it out for tokens that are meant for the API server",
+                );
+            }
+            for audience in audiences.value {
+                if audience.is_empty() {
+                    self.mistake(audience.place, "an audience is expected, found nothing");
+                } else if wanted.contains(&audience.value) {
+                    self.mistake(audience.place, "this audience stands twice");
+                } else {
+                    wanted.push(audience.value);
+                }
+            }
+        }
+        Some(Users::Kubernetes { kubeconfig: flatten(kubeconfig)?, audiences: wanted })
+    }
+
+    /// Clients are sent to this address with their passwords, so it is https, or does not leave the machine.
+    fn external_url(&mut self, text: &Located<Box<str>>) -> Option<Url> {
+        let url = self.url(text, &["https", "http"])?;
+        let loopback = match url.host() {
+            Some(url::Host::Domain(name)) => name == "localhost",
+            Some(url::Host::Ipv4(address)) => address.is_loopback(),
+            Some(url::Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        if url.path() != "/" {
+            let message = "the store is known by scheme, host and port alone; it serves /v2/";
+            self.mistake_with_help(text.place, message, format!("write {}", url.origin().ascii_serialization()));
+            return None;
+        }
+        if url.scheme() == "http" && !loopback {
+            let message = "clients would send their passwords over plain HTTP to this address";
+            self.mistake_with_help(
+                text.place,
+                message,
+                "write https://host, and give the store or its proxy a certificate",
+            );
+            return None;
+        }
+        Some(url)
+    }
+
+    fn network(&mut self, text: &Located<Box<str>>) -> Option<Network> {
+        match Network::parse(text) {
+            Ok(network) => Some(network),
+            Err(error) => {
+                self.mistake_with_help(text.place, error.to_string(), error.suggestion());
+                None
+            }
+        }
     }
 
     fn etcd(&mut self, raw: RawEtcd) -> Option<Etcd> {

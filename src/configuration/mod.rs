@@ -2,6 +2,7 @@
 
 mod document;
 mod load;
+mod network;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -13,6 +14,7 @@ use crate::policy::Mode;
 
 pub use document::schema;
 pub use load::load;
+pub use network::{Network, NetworkError};
 
 /// Everything that a configuration file says, defaults filled in, paths made absolute from the file's folder.
 #[derive(Clone, Debug)]
@@ -153,6 +155,40 @@ pub struct Gateway {
     pub registry: Upstream,
     /// Where signatures are kept.
     pub store: Store,
+    /// Who may sign; nothing: everyone.
+    pub access: Option<Access>,
+    /// The address that clients know the store by: scheme, host, port; nothing: the one that they send.
+    pub external_url: Option<Url>,
+    /// Proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<Network>,
+}
+
+/// Who may sign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Where users and roles come from.
+    pub users: Users,
+    /// The file with the key of tokens, made when absent; nothing: a key of this process's own.
+    pub token_key: Option<PathBuf>,
+}
+
+/// Where users and roles come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// Files, read again when they change.
+    Htpasswd {
+        /// Names and passwords.
+        file: PathBuf,
+        /// Names and roles.
+        roles: PathBuf,
+    },
+    /// A Kubernetes cluster.
+    Kubernetes {
+        /// How its API server is reached; nothing: as a pod's service account.
+        kubeconfig: Option<PathBuf>,
+        /// Tokens count that are meant for one of these; none: those that are meant for the API server.
+        audiences: Vec<Box<str>>,
+    },
 }
 
 /// Where the store keeps signatures.

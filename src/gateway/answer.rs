@@ -1,8 +1,13 @@
 //! Error answers, with the body of the distribution specification ("Error Codes").
 
+use std::{fmt, time::Duration};
+
 use actix_web::{
     HttpResponse,
-    http::{StatusCode, header},
+    http::{
+        StatusCode,
+        header::{self, HeaderValue},
+    },
 };
 use serde::Serialize;
 
@@ -17,6 +22,16 @@ pub(super) struct Refused {
     message: String,
     /// The methods, where it is for the method that it is refused.
     allowed: Option<&'static str>,
+    more: Box<More>,
+}
+
+/// What few refusals have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct More {
+    /// `WWW-Authenticate`.
+    challenges: Vec<HeaderValue>,
+    /// `Retry-After`, where it is another than usual.
+    retry_after: Option<HeaderValue>,
 }
 
 #[derive(Serialize)]
@@ -33,12 +48,12 @@ struct Entry<'a> {
 
 impl Refused {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), allowed: None }
+        Self { status, code, message: message.into(), allowed: None, more: Box::default() }
     }
 
     /// The path is not one of ours.
     pub(super) fn no_such_path() -> Self {
-        let message = "only /v2/ and /extensions/v2/<name>/signatures/<digest> are served here";
+        let message = "only /v2/, /extensions/v2/<name>/signatures/<digest> and /sealgate/v1/ are served here";
         Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)
     }
 
@@ -96,6 +111,53 @@ impl Refused {
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "the registry asks for credentials")
     }
 
+    /// The store wants to know who it is.
+    pub(super) fn who_are_you() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "signing takes credentials: log in, or send a token")
+    }
+
+    /// The credentials prove nothing.
+    pub(super) fn rejected(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
+    }
+
+    /// The caller has not got the role.
+    pub(super) fn no_role(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "DENIED", message)
+    }
+
+    /// The caller adds signatures too fast.
+    pub(super) fn too_fast(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
+    }
+
+    /// Who may do this can't be told now.
+    pub(super) fn nobody_knows(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
+    }
+
+    /// There is no signature of this name.
+    pub(super) fn no_such_signature() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "SIGNATURE_UNKNOWN", "the image has no signature of this name")
+    }
+
+    /// The same, with challenges.
+    pub(super) fn with_challenges(mut self, challenges: Vec<HeaderValue>) -> Self {
+        self.more.challenges = challenges;
+        self
+    }
+
+    /// The same, to be tried again at another time than usual.
+    pub(super) fn retry_after(mut self, retry_after: Option<HeaderValue>) -> Self {
+        self.more.retry_after = retry_after;
+        self
+    }
+
+    /// The same, to be tried again after a while.
+    pub(super) fn after(self, wait: Duration) -> Self {
+        self.retry_after(Some(wait.as_secs().max(1).into()))
+    }
+
     /// The registry says no.
     pub(super) fn denied() -> Self {
         Self::new(StatusCode::FORBIDDEN, "DENIED", "the registry does not let this caller see the image")
@@ -148,13 +210,24 @@ impl Refused {
             StatusCode::SERVICE_UNAVAILABLE,
             StatusCode::GATEWAY_TIMEOUT,
         ];
-        if later.contains(&self.status) {
+        if let Some(retry_after) = &self.more.retry_after {
+            response.insert_header((header::RETRY_AFTER, retry_after.clone()));
+        } else if later.contains(&self.status) {
             response.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
+        }
+        for challenge in &self.more.challenges {
+            response.append_header((header::WWW_AUTHENTICATE, challenge.clone()));
         }
         if let Some(allowed) = self.allowed {
             response.insert_header((header::ALLOW, allowed));
         }
         response.json(Body { errors: [entry] })
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.status.as_u16(), self.code, self.message)
     }
 }
 

@@ -1,13 +1,10 @@
 //! The extension endpoint: an image's signatures, read and added.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
-    http::{
-        Method,
-        header::{self, HeaderValue},
-    },
+    http::{Method, header},
     web::{BytesMut, Payload},
 };
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
@@ -20,8 +17,10 @@ use tokio::{
 };
 
 use super::{
+    access::{Action, scope::Scope},
     answer::Refused,
-    store::{Change, Changed, ImageId, Origin, Put, Record, SignatureStore, StoreError, StoredSignature},
+    desk::{Desk, Visitor},
+    store::{Change, Changed, ImageId, Origin, Position, Put, Record, SignatureStore, StoreError, StoredSignature},
     submission::{self, Submission},
     upstream::{Pull, Registry},
 };
@@ -29,51 +28,70 @@ use super::{
 /// How long a client may take to send a signature.
 const SLOWEST_BODY: Duration = Duration::from_secs(30);
 
+/// All that an answer takes.
+pub(super) struct Context<'a> {
+    pub(super) store: &'a Arc<dyn SignatureStore>,
+    pub(super) registry: &'a Registry,
+    pub(super) desk: &'a Desk,
+    pub(super) visitor: &'a Visitor,
+    pub(super) request: &'a HttpRequest,
+}
+
 /// Answers a request for an image's signatures.
-pub(super) async fn answer(
-    store: &dyn SignatureStore,
-    registry: &Registry,
-    request: &HttpRequest,
-    payload: Payload,
-    image: &ImageId,
-) -> HttpResponse {
-    let answer = match *request.method() {
-        Method::GET | Method::HEAD => read(store, registry, request, image).await,
-        Method::PUT => add(store, registry, request, payload, image).await,
-        _ => Err(Refused::method("signatures are read with GET and added with PUT", "GET, HEAD, PUT").into()),
+pub(super) async fn answer(context: &Context<'_>, payload: Payload, image: &ImageId) -> HttpResponse {
+    let answer = match *context.request.method() {
+        Method::GET | Method::HEAD => read(context, image).await,
+        Method::PUT => add(context, payload, image).await,
+        _ => Err(Refused::method("signatures are read with GET and added with PUT", "GET, HEAD, PUT")),
     };
-    answer.unwrap_or_else(|refusal| refusal)
+    answer.unwrap_or_else(Into::into)
 }
 
 /// Who may pull an image may read its signatures. An image that the registry does not have has none: clients take any
 /// status but 200 for an error, and ask before they store the first one.
-async fn read(
-    store: &dyn SignatureStore,
-    registry: &Registry,
-    request: &HttpRequest,
-    image: &ImageId,
-) -> Result<HttpResponse, HttpResponse> {
-    let signatures = match registry.may_pull(image, authorization(request)).await {
-        Pull::Yes => store.list(image).await.map_err(|error| store_failed(&error))?,
-        Pull::Unknown => Vec::new(),
-        pull => return Err(not_pulled(pull)),
+async fn read(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
+    let signatures = if context.may_read(image).await? {
+        context.store.list(image).await.map_err(|error| store_failed(&error))?
+    } else {
+        Vec::new()
     };
     Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list(image, &signatures)))
 }
 
-/// Who may not pull an image is told nothing else: neither what is wrong with a signature, nor is any OpenPGP read for him.
-async fn add(
-    store: &dyn SignatureStore,
-    registry: &Registry,
-    request: &HttpRequest,
-    payload: Payload,
-    image: &ImageId,
-) -> Result<HttpResponse, HttpResponse> {
-    let body = bounded(request, payload).await?;
-    match registry.may_pull_now(image, authorization(request)).await {
-        Pull::Yes => {}
-        Pull::Unknown => return Err(Refused::manifest_unknown().into()),
-        pull => return Err(not_pulled(pull)),
+impl Context<'_> {
+    /// Whether the caller may pull the image; that there is none is no refusal.
+    pub(super) async fn may_read(&self, image: &ImageId) -> Result<bool, Refused> {
+        let pull = self.registry.may_pull(image, self.visitor.authorization.as_ref()).await;
+        self.may_pull(image, pull, "pull")
+    }
+
+    fn may_pull(&self, image: &ImageId, pull: Pull, actions: &str) -> Result<bool, Refused> {
+        match pull {
+            Pull::Yes => Ok(true),
+            Pull::Unknown => Ok(false),
+            Pull::No(refused, challenges) => {
+                let scope = format!("repository:{}:{actions}", image.repository.as_str());
+                Err(refused.with_challenges(self.desk.challenges(
+                    self.visitor,
+                    challenges,
+                    Scope::parse(&scope).ok().as_ref(),
+                )))
+            }
+            Pull::Undecided(refused, retry_after) => Err(refused.retry_after(retry_after)),
+        }
+    }
+}
+
+/// In this order: who it is, what they may do, how often; then their body is read, and whether there is such an image; and
+/// only of whoever may sign it is any OpenPGP read.
+async fn add(context: &Context<'_>, payload: Payload, image: &ImageId) -> Result<HttpResponse, Refused> {
+    let Context { store, registry, desk, visitor, request } = context;
+    desk.must_be_allowed(registry, visitor, Action::CreateSignature, Some(&image.repository)).await?;
+    desk.must_be_slow_enough(visitor)?;
+    let body = bounded(request, payload, submission::LARGEST_BODY).await?;
+    let pull = registry.may_pull_now(image, visitor.authorization.as_ref()).await;
+    if !context.may_pull(image, pull, "pull,push")? {
+        return Err(Refused::manifest_unknown());
     }
     let digest = image.digest;
     // Off this thread: what is compressed takes its time.
@@ -81,17 +99,16 @@ async fn add(
     let Submission { signature, issuers } =
         parsed.unwrap_or_else(|_| Err(Refused::signature("content is not a signature")))?;
     let name = signature.name.clone();
-    let origin = Some(Origin { added_by: None, added_at: Timestamp::now(), issuers });
+    let origin = Some(Origin { added_by: visitor.name(), added_at: Timestamp::now(), issuers });
     let put = Change::Put(image.clone(), Record { signature, origin, status: None });
     let put = match store.change(put).await.map_err(|error| store_failed(&error))? {
         Changed::Put(put) => put,
         // Only other changes have other outcomes; that it is stored is not known.
-        Changed::Signatures(_) => return Err(Refused::store().into()),
+        Changed::Signatures(_) => return Err(Refused::store()),
     };
     let refused = match put {
         Put::Created => {
-            let (repository, digest) = (image.repository.as_str(), &image.digest);
-            tracing::info!(repository, %digest, name = name.as_str(), "a signature is stored");
+            visitor.did(Action::CreateSignature, Position::behind(image, &name).as_str());
             return Ok(HttpResponse::Created().finish());
         }
         Put::Present | Put::NameExists => Refused::exists("the image has a signature of this name"),
@@ -106,17 +123,12 @@ async fn add(
             Refused::too_large(format!("the list of the image's signatures would have more than {limit} bytes"))
         }
     };
-    Err(refused.into())
+    Err(refused)
 }
 
-fn authorization(request: &HttpRequest) -> Option<&HeaderValue> {
-    request.headers().get(header::AUTHORIZATION)
-}
-
-/// Reads a body of at most [`submission::LARGEST_BODY`] bytes.
-async fn bounded(request: &HttpRequest, mut payload: Payload) -> Result<BytesMut, Refused> {
-    let limit = submission::LARGEST_BODY;
-    let too_large = || Refused::too_large(format!("a signature's body has at most {limit} bytes"));
+/// Reads a body of at most so many bytes.
+pub(super) async fn bounded(request: &HttpRequest, mut payload: Payload, limit: usize) -> Result<BytesMut, Refused> {
+    let too_large = || Refused::too_large(format!("the body has at most {limit} bytes"));
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
@@ -133,37 +145,15 @@ async fn bounded(request: &HttpRequest, mut payload: Payload) -> Result<BytesMut
     Ok(body)
 }
 
-/// What a caller is told who may not pull, or of whom that can't be said.
-fn not_pulled(pull: Pull) -> HttpResponse {
-    match pull {
-        Pull::No(refused, challenges) => {
-            let mut response = refused.response();
-            for challenge in challenges {
-                response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
-            }
-            response
-        }
-        Pull::Undecided(refused, retry_after) => {
-            let mut response = refused.response();
-            if let Some(retry_after) = retry_after {
-                response.headers_mut().insert(header::RETRY_AFTER, retry_after);
-            }
-            response
-        }
-        Pull::Yes | Pull::Unknown => Refused::manifest_unknown().into(),
-    }
-}
-
-fn store_failed(error: &StoreError) -> HttpResponse {
+pub(super) fn store_failed(error: &StoreError) -> Refused {
     // What put it out of use was said then, once.
     if !matches!(error, StoreError::Stopped { .. } | StoreError::Unavailable { .. }) {
         tracing::error!(%error, "the store failed");
     }
-    let mut response = Refused::store().response();
-    if let StoreError::Unavailable { retry_after, .. } = error {
-        response.headers_mut().insert(header::RETRY_AFTER, retry_after.as_secs().into());
+    match error {
+        StoreError::Unavailable { retry_after, .. } => Refused::store().after(*retry_after),
+        _ => Refused::store(),
     }
-    response
 }
 
 #[derive(Serialize)]

@@ -47,13 +47,25 @@ pub(super) struct External {
 }
 
 impl External {
-    /// From what the client says, or the proxy in front of this one. A lie comes back to the liar alone.
-    pub(super) fn of(headers: &HeaderMap, tls: bool) -> Self {
+    /// As the configuration says it.
+    pub(super) fn of_url(url: &Url) -> Self {
+        let scheme = if url.scheme() == "https" { "https" } else { "http" };
+        let host = url.host_str().map(|host| match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        });
+        Self { scheme, host }
+    }
+
+    /// From what the client says, or (where `forwarded` is believed) the proxy in front of this one. A lie comes back to the
+    /// liar alone.
+    pub(super) fn of(headers: &HeaderMap, tls: bool, forwarded: bool) -> Self {
         let first = |name: &str| {
             let value = headers.get(name)?.to_str().ok()?;
             Some(value.split(',').next()?.trim())
         };
-        let scheme = match first("x-forwarded-proto") {
+        let told = |name: &str| if forwarded { first(name) } else { None };
+        let scheme = match told("x-forwarded-proto") {
             Some("https") => "https",
             Some("http") => "http",
             _ if tls => "https",
@@ -65,7 +77,7 @@ impl External {
                     .bytes()
                     .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_'))
         };
-        let host = first("x-forwarded-host").filter(is_host).or_else(|| first("host").filter(is_host));
+        let host = told("x-forwarded-host").filter(is_host).or_else(|| first("host").filter(is_host));
         Self { scheme, host: host.map(str::to_owned) }
     }
 }
@@ -212,7 +224,7 @@ mod tests {
     fn the_gateways_address_is_what_the_client_calls_it() {
         let of = |fields: &[(&str, &str)], tls| {
             let fields = fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
-            External::of(&fields.collect(), tls)
+            External::of(&fields.collect(), tls, true)
         };
         let external = |scheme, host: &str| External { scheme, host: Some(host.to_owned()) };
         assert_eq!(of(&[("host", "a:5000")], false), external("http", "a:5000"));

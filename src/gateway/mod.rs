@@ -2,17 +2,21 @@
 //!
 //! `/extensions/v2/` is answered from the [store](store::SignatureStore); `/v2/` and all below goes through to the registry.
 
+pub mod access;
 mod answer;
+mod desk;
 mod extension;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
+mod own;
 mod path;
 mod proxy;
 mod server;
 pub mod store;
 mod submission;
+mod tokens;
 mod upstream;
 
 pub use server::{GatewayError, Prepared};

@@ -4,12 +4,13 @@ use percent_encoding::percent_decode_str;
 
 use super::{
     answer::Refused,
-    store::{ImageId, RepositoryName},
+    store::{ImageId, RepositoryName, SignatureName},
 };
 use crate::image::Digest;
 
 const REGISTRY: &str = "/v2";
 const EXTENSION: &str = "/extensions/v2/";
+const OWN: &str = "/sealgate/v1/";
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +22,29 @@ pub(super) enum Route {
     },
     /// An image's signatures.
     Signatures(ImageId),
+    /// What is the store's own.
+    Own(Own),
     /// Whether this program is well.
     Health,
+}
+
+/// What is the store's own, below `/sealgate/v1/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Own {
+    /// `token`: where tokens come from.
+    Token,
+    /// `export`: all that is stored.
+    Export,
+    /// `import`: what another store had.
+    Import,
+    /// `<name>/signatures/<digest>`: an image's signatures, with all that is known of them.
+    Image(ImageId),
+    /// `<name>/signatures/<digest>/status`: the statuses of all of them.
+    Statuses(ImageId),
+    /// `<name>/signatures/<digest>/<32 characters>`: one of them.
+    Signature(ImageId, SignatureName),
+    /// `<name>/signatures/<digest>/<32 characters>/status`: its status.
+    Status(ImageId, SignatureName),
 }
 
 /// Finds the route of a raw path (as it was sent, without the query).
@@ -32,6 +54,9 @@ pub(super) fn route(path: &str) -> Result<Route, Refused> {
     }
     if let Some(rest) = path.strip_prefix(EXTENSION) {
         return signatures(rest).map(Route::Signatures);
+    }
+    if let Some(rest) = path.strip_prefix(OWN) {
+        return own(rest).map(Route::Own);
     }
     match path.strip_prefix(REGISTRY) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => {
@@ -55,6 +80,26 @@ fn signatures(rest: &str) -> Result<ImageId, Refused> {
     let digest = Digest::parse(&digest.replace("%3A", ":").replace("%3a", ":"))
         .map_err(|error| Refused::digest(error.to_string()))?;
     Ok(ImageId { repository, digest })
+}
+
+fn own(rest: &str) -> Result<Own, Refused> {
+    match rest {
+        "token" => return Ok(Own::Token),
+        "export" => return Ok(Own::Export),
+        "import" => return Ok(Own::Import),
+        _ => {}
+    }
+    let (name, after) = rest.rsplit_once("/signatures/").ok_or_else(Refused::no_such_path)?;
+    let mut segments = after.split('/');
+    let image = signatures(&format!("{name}/signatures/{}", segments.next().unwrap_or_default()))?;
+    let signature = |text: &str| SignatureName::parse(text).ok_or_else(Refused::no_such_signature);
+    match (segments.next(), segments.next(), segments.next()) {
+        (None, ..) => Ok(Own::Image(image)),
+        (Some("status"), None, _) => Ok(Own::Statuses(image)),
+        (Some(name), None, _) => Ok(Own::Signature(image, signature(name)?)),
+        (Some(name), Some("status"), None) => Ok(Own::Status(image, signature(name)?)),
+        _ => Err(Refused::no_such_path()),
+    }
 }
 
 /// Whether every reader takes the path for the same, and it stays below where it begins.

@@ -25,9 +25,11 @@ use tokio::{
 };
 
 use super::{
+    access::scope::Scope,
     answer::Refused,
+    desk::{Desk, Visitor},
     headers::{External, HopByHop, Rewrite},
-    upstream::{Registry, failure},
+    upstream::{Registry, Wants, failure},
 };
 
 /// Tells clients (containers/image among them) that signatures are found here.
@@ -44,7 +46,13 @@ const SLOWEST_CHANGE: Duration = Duration::from_mins(15);
 const CHUNKS: usize = 4;
 
 /// Passes a request to the registry, and its answer back. `ping`: it is for `/v2/` itself.
-pub(super) async fn pass(registry: &Registry, request: &HttpRequest, payload: Payload, ping: bool) -> HttpResponse {
+pub(super) async fn pass(
+    registry: &Registry,
+    (desk, visitor): (&Desk, &Visitor),
+    request: &HttpRequest,
+    payload: Payload,
+    ping: bool,
+) -> HttpResponse {
     let method = request.method();
     let read_only = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if !read_only && !matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
@@ -60,8 +68,22 @@ pub(super) async fn pass(registry: &Registry, request: &HttpRequest, payload: Pa
     let Ok(upstream_method) = reqwest::Method::from_bytes(method.as_str().as_bytes()) else {
         return Refused::method("this method is not passed to the registry", PASSED).into();
     };
-    let external = External::of(request.headers(), request.app_config().secure());
-    let mut outgoing = registry.client().request(upstream_method, url.clone()).headers(to_registry(request, &external));
+    // Whoever brings nothing learns here how to be somebody. Where the registry asks for a password itself, it is asked.
+    if ping
+        && desk.asks_who()
+        && visitor.brought_nothing()
+        && let Ok(Wants::Nothing | Wants::Bearer { .. }) = registry.wants().await
+    {
+        let mut response = Refused::who_are_you().with_challenges(vec![visitor.challenge(None)]).response();
+        response.headers_mut().insert(HeaderName::from_static(ANNOUNCEMENT), HeaderValue::from_static("1"));
+        return response;
+    }
+    let external = &visitor.external;
+    let mut outgoing = registry.client().request(upstream_method, url.clone()).headers(to_registry(
+        request,
+        external,
+        As::of(desk, visitor),
+    ));
     let upload = Rc::new(Upload::new(has_body(request.headers())));
     if has_body(request.headers()) {
         let body = stream::poll_fn(pump_up(payload, &upload));
@@ -81,8 +103,34 @@ pub(super) async fn pass(registry: &Registry, request: &HttpRequest, payload: Pa
         }
         None => return Refused::timed_out().into(),
     };
-    let rewrite = Rewrite { requested: &url, external: &external };
-    from_registry(answer, method == Method::HEAD, ping, &rewrite)
+    let rewrite = Rewrite { requested: &url, external };
+    let scope = scope_of(request.uri().path(), read_only);
+    let challenges = |given| desk.challenges(visitor, given, scope.as_ref());
+    from_registry(answer, method == Method::HEAD, ping, &rewrite, challenges)
+}
+
+/// As whom the registry is asked.
+#[derive(Clone, Copy)]
+enum As<'a> {
+    /// As whoever the request says.
+    Itself,
+    /// With this `Authorization`, or none, in place of what was meant for us.
+    Visitor(Option<&'a HeaderValue>),
+}
+
+impl<'a> As<'a> {
+    fn of(desk: &Desk, visitor: &'a Visitor) -> Self {
+        if desk.asks_who() { Self::Visitor(visitor.authorization.as_ref()) } else { Self::Itself }
+    }
+}
+
+/// What a token needs for this path, where it is about a repository.
+fn scope_of(path: &str, read_only: bool) -> Option<Scope> {
+    let rest = path.strip_prefix("/v2/")?;
+    let (repository, _) =
+        ["/manifests/", "/blobs/", "/tags/", "/referrers/"].iter().find_map(|part| rest.rsplit_once(part))?;
+    let actions = if read_only { "pull" } else { "pull,push" };
+    Scope::parse(&format!("repository:{repository}:{actions}")).ok()
 }
 
 /// Only WebSocket: other upgrades are offers that may be ignored.
@@ -96,7 +144,7 @@ fn has_body(headers: &HeaderMap) -> bool {
 }
 
 /// The header fields that the registry gets.
-fn to_registry(request: &HttpRequest, external: &External) -> reqwest::header::HeaderMap {
+fn to_registry(request: &HttpRequest, external: &External, asked_as: As<'_>) -> reqwest::header::HeaderMap {
     let headers = request.headers();
     let hops = HopByHop::new(headers.get_all(header::CONNECTION).map(HeaderValue::as_bytes));
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
@@ -107,11 +155,16 @@ fn to_registry(request: &HttpRequest, external: &External) -> reqwest::header::H
             // This hop has answered 100-continue, and says itself which host it means.
             "host" | "expect" | "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-for" => true,
             "content-length" => chunked,
+            // What was meant for us stays here.
+            "authorization" => matches!(asked_as, As::Visitor(_)),
             name => hops.contains(name),
         };
         if !ours {
             append(&mut outgoing, name, value.as_bytes());
         }
+    }
+    if let As::Visitor(Some(authorization)) = asked_as {
+        append(&mut outgoing, "authorization", authorization.as_bytes());
     }
     append(&mut outgoing, "x-forwarded-proto", external.scheme.as_bytes());
     if let Some(host) = &external.host {
@@ -220,16 +273,28 @@ async fn until_silent<T>(answer: impl Future<Output = T>, upload: &Upload, chang
 }
 
 /// The answer that the client gets.
-fn from_registry(answer: reqwest::Response, head: bool, ping: bool, rewrite: &Rewrite<'_>) -> HttpResponse {
+fn from_registry(
+    answer: reqwest::Response,
+    head: bool,
+    ping: bool,
+    rewrite: &Rewrite<'_>,
+    challenges: impl FnOnce(Vec<HeaderValue>) -> Vec<HeaderValue>,
+) -> HttpResponse {
     let Ok(status) = StatusCode::from_u16(answer.status().as_u16()) else { return Refused::bad_gateway().into() };
     let mut response = HttpResponseBuilder::new(status);
     let hops = HopByHop::new(answer.headers().get_all("connection").iter().map(reqwest::header::HeaderValue::as_bytes));
     let length = answer.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let given = answer.headers().get_all("www-authenticate").iter();
+    let given = given.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()).collect();
+    for challenge in challenges(given) {
+        response.append_header((header::WWW_AUTHENTICATE, challenge));
+    }
     for (name, value) in answer.headers() {
         let name = name.as_str();
         // The length is the body's own business below.
-        if hops.contains(name) || name == ANNOUNCEMENT || (name == "content-length" && !bodiless) {
+        let ours = matches!(name, ANNOUNCEMENT | "www-authenticate") || (name == "content-length" && !bodiless);
+        if ours || hops.contains(name) {
             continue;
         }
         let rewritten = match (name, value.to_str()) {

@@ -9,11 +9,15 @@ use actix_web::{
 };
 
 use super::{
-    extension,
-    path::{Route, route},
+    access::{AccessControl, AccessSetupError},
+    desk::Desk,
+    extension::{self, Context},
+    own,
+    path::{Own, Route, route},
     proxy,
     store::{ImageLimits, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore},
-    upstream::{self, Registry},
+    tokens,
+    upstream::{self, Learned, Registry},
 };
 use crate::configuration::{Gateway, Limits, Store};
 use crate::registry::SetupError;
@@ -36,6 +40,9 @@ pub enum GatewayError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Who may do what.
+    #[error(transparent)]
+    Access(#[from] AccessSetupError),
     /// The listener.
     #[error("gateway.listen: {0}")]
     Listener(#[from] io::Error),
@@ -47,20 +54,25 @@ pub struct Prepared {
     registry: Registry,
     store: Store,
     limits: ImageLimits,
+    desk: Desk,
+    anyone: bool,
 }
 
 impl Prepared {
-    /// Reads the files that the settings name and looks at the store's, and changes nothing: it may be in use. etcd is not
-    /// asked.
-    pub fn new(settings: &Gateway, limits: &Limits) -> Result<Self, GatewayError> {
+    /// Reads the CA file and whatever says who may do what, looks at the store's file, and changes nothing of it: the file
+    /// may be in use, and etcd is not asked. To be called on the runtime that outlives the server.
+    pub async fn new(settings: &Gateway, limits: &Limits) -> Result<Self, GatewayError> {
         let upstream = upstream::Settings::new(&settings.registry)?;
-        let registry = upstream.registry(upstream::public_images())?;
+        let registry = upstream.registry(Learned::new())?;
         match &settings.store {
             Store::Redb(file) => RedbStore::check(file)?,
             Store::Etcd(etcd) => EtcdStore::check(etcd)?,
         }
         let limits = ImageLimits { list_bytes: limits.signature_list_bytes, ..ImageLimits::default() };
-        Ok(Self { upstream, registry, store: settings.store.clone(), limits })
+        let access = AccessControl::open(settings.access.as_ref()).await?;
+        let anyone = !access.asks_who();
+        let desk = Desk::new(Arc::new(access), settings);
+        Ok(Self { upstream, registry, store: settings.store.clone(), limits, desk, anyone })
     }
 
     /// Opens the store and gives a server that, once awaited, serves until `shutdown` is ready; transfers under way then
@@ -74,23 +86,25 @@ impl Prepared {
         tls: Option<rustls::ServerConfig>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Server, GatewayError> {
-        let Self { upstream, registry, store, limits } = self;
+        let Self { upstream, registry, store, limits, desk, anyone } = self;
         let upstream = Arc::new(upstream);
         let address = listener.local_addr()?;
         // That this is meant was asked when the configuration was read.
-        if !address.ip().is_loopback() {
+        if anyone && !address.ip().is_loopback() {
             tracing::warn!(%address, "everyone who reaches this address may add signatures to images");
         }
         let store: Arc<dyn SignatureStore> = match store {
             Store::Redb(file) => Arc::new(RedbStore::open(&file, limits)?),
             Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
         };
+        let desk = web::Data::new(desk);
         let server = HttpServer::new(move || {
             // A worker that can't make clients of its own uses the ones that were made first.
-            let registry = upstream.registry(registry.public().clone()).unwrap_or_else(|_| registry.clone());
+            let registry = upstream.registry(registry.learned().clone()).unwrap_or_else(|_| registry.clone());
             App::new()
                 .app_data(web::Data::new(registry))
-                .app_data(web::Data::from(Arc::clone(&store)))
+                .app_data(web::Data::new(Arc::clone(&store)))
+                .app_data(desk.clone())
                 .default_service(web::to(answer))
         })
         .max_connections(CONNECTIONS_OF_A_WORKER)
@@ -117,15 +131,30 @@ async fn answer(
     request: HttpRequest,
     payload: Payload,
     registry: web::Data<Registry>,
-    store: web::Data<dyn SignatureStore>,
+    store: web::Data<Arc<dyn SignatureStore>>,
+    desk: web::Data<Desk>,
 ) -> HttpResponse {
-    match route(request.uri().path()) {
-        Ok(Route::Registry { ping }) => proxy::pass(&registry, &request, payload, ping).await,
-        Ok(Route::Signatures(image)) => extension::answer(&**store, &registry, &request, payload, &image).await,
-        Ok(Route::Health) => match store.health().await {
-            Ok(()) => HttpResponse::Ok().body("ok\n"),
-            Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
-        },
-        Err(refused) => refused.into(),
+    let route = match route(request.uri().path()) {
+        Ok(Route::Health) => {
+            return match store.health().await {
+                Ok(()) => HttpResponse::Ok().body("ok\n"),
+                Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
+            };
+        }
+        Ok(Route::Own(Own::Token)) => return tokens::answer(&registry, &desk, &request, payload).await,
+        Ok(route) => route,
+        Err(refused) => return refused.into(),
+    };
+    let visitor = match desk.receive(&registry, &request).await {
+        Ok(visitor) => visitor,
+        Err(refused) => return refused.into(),
+    };
+    let context = Context { store: &store, registry: &registry, desk: &desk, visitor: &visitor, request: &request };
+    match route {
+        Route::Registry { ping } => proxy::pass(&registry, (&desk, &visitor), &request, payload, ping).await,
+        Route::Signatures(image) => extension::answer(&context, payload, &image).await,
+        Route::Own(own) => own::answer(&context, payload, own).await,
+        // It was answered above.
+        Route::Health => HttpResponse::Ok().finish(),
     }
 }

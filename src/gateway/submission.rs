@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The longest message that is taken. Real ones have less than 4 KiB, whatever the key.
-const LARGEST_CONTENT: usize = 64 << 10;
+pub(super) const LARGEST_CONTENT: usize = 64 << 10;
 /// The longest body: that message in base64, and room for the rest.
 pub(super) const LARGEST_BODY: usize = LARGEST_CONTENT / 3 * 4 + (4 << 10);
 /// The only version and type that there are.

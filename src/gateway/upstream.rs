@@ -14,7 +14,8 @@ use url::Url;
 use super::{answer::Refused, store::ImageId};
 use crate::configuration::Upstream;
 use crate::operations::RequestKind;
-use crate::registry::{self, Ask, Budget, Failure, HostSet, Peer, SetupError, Transport};
+use crate::registry::{self, Ask, Budget, Challenge, Failure, HostSet, Peer, SetupError, Transport, exchange};
+use crate::verdict::LookupError;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -45,7 +46,7 @@ impl Settings {
     }
 
     /// The registry for one worker: connections are driven on the runtime that uses them first.
-    pub(super) fn registry(&self, public: PublicImages) -> Result<Registry, SetupError> {
+    pub(super) fn registry(&self, learned: Learned) -> Result<Registry, SetupError> {
         let mut tls = self.upstream.tls();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let client = Client::builder()
@@ -65,7 +66,7 @@ impl Settings {
         let name = self.url.host_str().unwrap_or_default().into();
         let peer = Peer { registry: name, settings: Arc::new(self.upstream.settings()?), named: true };
         let transport = Transport::new(named, Arc::new(|_: &str| false), 0, Arc::default());
-        Ok(Registry { url: self.url.clone(), client, peer, transport: Arc::new(transport), public })
+        Ok(Registry { url: self.url.clone(), client, peer, transport: Arc::new(transport), learned })
     }
 }
 
@@ -78,16 +79,45 @@ pub(super) struct Registry {
     /// For this program's own questions.
     peer: Peer,
     transport: Arc<Transport>,
-    public: PublicImages,
+    learned: Learned,
 }
 
-/// Images that everyone may pull, shared by all workers.
-pub(super) type PublicImages = Cache<ImageId, ()>;
-
-/// Room for [`PublicImages`].
-pub(super) fn public_images() -> PublicImages {
-    Cache::builder().max_capacity(PUBLIC_IMAGES).time_to_live(PUBLIC_FOR).build()
+/// What was learned of the registry, shared by all workers.
+#[derive(Clone)]
+pub(super) struct Learned {
+    /// Images that everyone may pull.
+    public: Cache<ImageId, ()>,
+    wants: Cache<(), Wants>,
 }
+
+impl Learned {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        Self {
+            public: Cache::builder().max_capacity(PUBLIC_IMAGES).time_to_live(PUBLIC_FOR).build(),
+            wants: Cache::builder().max_capacity(1).time_to_live(WANTS_FOR).build(),
+        }
+    }
+}
+
+/// What the registry wants of whoever brings nothing along.
+#[derive(Clone, Debug)]
+pub(super) enum Wants {
+    /// Nothing: it is open.
+    Nothing,
+    /// A name and a password; with the challenge as it came.
+    Basic(HeaderValue),
+    /// A token.
+    Bearer {
+        /// Where from.
+        realm: Url,
+        /// For what.
+        service: Option<Box<str>>,
+    },
+}
+
+/// How long it is remembered what the registry wants.
+const WANTS_FOR: Duration = Duration::from_mins(1);
 
 /// Whether a caller may pull an image.
 #[derive(Debug)]
@@ -107,9 +137,9 @@ impl Registry {
         &self.client
     }
 
-    /// Images that everyone may pull.
-    pub(super) fn public(&self) -> &PublicImages {
-        &self.public
+    /// What was learned of it.
+    pub(super) fn learned(&self) -> &Learned {
+        &self.learned
     }
 
     /// The registry's URL of a raw path and query, neither touched. Nothing: they mean something else in a URL.
@@ -120,9 +150,75 @@ impl Registry {
         (url.path() == path && url.fragment().is_none()).then_some(url)
     }
 
+    /// What the registry wants of whoever brings nothing along: what `/v2/` says to that.
+    pub(super) async fn wants(&self) -> Result<Wants, Refused> {
+        self.learned.wants.try_get_with((), self.ask_what_it_wants()).await.map_err(|error| (*error).clone())
+    }
+
+    async fn ask_what_it_wants(&self) -> Result<Wants, Refused> {
+        let url = self.url_of("/v2/").ok_or_else(Refused::bad_gateway)?;
+        let ask = Ask {
+            peer: &self.peer,
+            url: &url,
+            method: Method::GET,
+            kind: RequestKind::Ping,
+            headers: HeaderMap::new(),
+            authorization: None,
+            content: None,
+            limit: 64 << 10,
+            repeat: true,
+            longest_wait: Duration::ZERO,
+            budget: Budget::of(LOOK),
+        };
+        let answer = self.transport.ask_once(&ask).await.map_err(|failure| {
+            tracing::warn!(error = %ask.failed(failure), "the registry can't be asked what it wants");
+            Refused::unavailable()
+        })?;
+        if answer.status != 401 || answer.elsewhere {
+            return if answer.status >= 500 || answer.status == 429 {
+                Err(Refused::unavailable())
+            } else {
+                Ok(Wants::Nothing)
+            };
+        }
+        let fields = || answer.headers.get_all(header::WWW_AUTHENTICATE).iter();
+        match Challenge::parse(fields().map(header::HeaderValue::as_bytes)) {
+            Ok(Challenge::Bearer { realm, service }) => Ok(Wants::Bearer { realm, service }),
+            Ok(Challenge::Basic) => {
+                let basic = fields().find(|field| {
+                    field.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
+                });
+                let basic = basic.and_then(|field| HeaderValue::from_bytes(field.as_bytes()).ok());
+                Ok(Wants::Basic(basic.unwrap_or_else(|| HeaderValue::from_static("Basic realm=\"registry\""))))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the registry's challenge can't be read");
+                Err(Refused::bad_gateway())
+            }
+        }
+    }
+
+    /// The registry's own token for these scopes, with a caller's credentials or none.
+    pub(super) async fn token(
+        &self,
+        (realm, service): (&Url, Option<&str>),
+        scopes: &[String],
+        credentials: Option<header::HeaderValue>,
+    ) -> Result<(header::HeaderValue, Duration), Refused> {
+        let server = (&self.peer, &self.url);
+        let token = exchange(&self.transport, server, (realm, service), scopes, credentials, Budget::of(LOOK)).await;
+        token.map_err(|error| match error {
+            LookupError::Unauthorized { .. } => Refused::rejected("the registry does not take these credentials"),
+            error => {
+                tracing::warn!(%error, "the registry gives out no token");
+                Refused::unavailable()
+            }
+        })
+    }
+
     /// Whether a caller with this `Authorization` may pull the image; that everyone may is remembered.
     pub(super) async fn may_pull(&self, image: &ImageId, authorization: Option<&HeaderValue>) -> Pull {
-        if self.public.get(image).await.is_some() {
+        if self.learned.public.get(image).await.is_some() {
             return Pull::Yes;
         }
         self.may_pull_now(image, authorization).await
@@ -160,6 +256,7 @@ impl Registry {
             headers: HeaderMap::from_iter([(header::ACCEPT, header::HeaderValue::from_static(MANIFEST_TYPES))]),
             authorization,
             content: None,
+            repeat: false,
             limit: 0,
             longest_wait: Duration::ZERO,
             budget: Budget::of(LOOK),
@@ -188,7 +285,7 @@ impl Registry {
         match StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY) {
             StatusCode::OK => {
                 if anonymous {
-                    self.public.insert(image.clone(), ()).await;
+                    self.learned.public.insert(image.clone(), ()).await;
                 }
                 Pull::Yes
             }
@@ -231,7 +328,7 @@ mod tests {
     #[test]
     fn paths_and_queries_stay_as_they_were_sent() {
         let settings = Settings::new(&Upstream { url: "http://r:5000".parse().unwrap(), ca_file: None }).unwrap();
-        let registry = settings.registry(public_images()).unwrap();
+        let registry = settings.registry(Learned::new()).unwrap();
         for path in
             ["/v2/", "/v2/a/blobs/sha256%3A00?x=%2F%20&y=a+b&_state=A%3D", "/v2/a//b", "/v2/?", "/v2/a~b?n=1&n=2"]
         {

@@ -98,6 +98,11 @@ impl Digest {
         }
     }
 
+    /// Nothing, if that is what was found.
+    pub fn mismatch(self, found: Self) -> Option<Box<Mismatch>> {
+        (self != found).then(|| Box::new(Mismatch { expected: self, found }))
+    }
+
     /// The value alone, in lower-case hexadecimal digits.
     pub fn hex(&self) -> String {
         let full = self.to_string();
@@ -107,6 +112,45 @@ impl Digest {
     /// Whether `bytes` have this digest.
     pub fn matches(&self, bytes: &[u8]) -> bool {
         Self::of(self.algorithm(), bytes) == *self
+    }
+}
+
+/// Bytes have another digest than they should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it should be {expected} and is {found}")]
+pub struct Mismatch {
+    /// What it should be.
+    pub expected: Digest,
+    /// What it is.
+    pub found: Digest,
+}
+
+/// Computes a digest over bytes that come in parts.
+#[derive(Clone)]
+pub struct Hasher(Algorithm, hash::Context);
+
+impl Hasher {
+    /// Nothing came yet.
+    pub fn new(algorithm: Algorithm) -> Self {
+        let function = match algorithm {
+            Algorithm::Sha256 => &hash::SHA256,
+            Algorithm::Sha512 => &hash::SHA512,
+        };
+        Self(algorithm, hash::Context::new(function))
+    }
+
+    /// Takes what comes next.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.1.update(bytes);
+    }
+
+    /// The digest of all that came.
+    pub fn finish(self) -> Digest {
+        let value = self.1.finish();
+        match self.0 {
+            Algorithm::Sha256 => Digest::Sha256(fixed(value.as_ref())),
+            Algorithm::Sha512 => Digest::Sha512(fixed(value.as_ref())),
+        }
     }
 }
 

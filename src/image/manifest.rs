@@ -236,20 +236,20 @@ fn platform(value: &RawValue) -> Result<Option<String>, ManifestError> {
 }
 
 /// `null` is absence to Go.
-fn present(value: Option<&RawValue>) -> Option<&RawValue> {
+pub(super) fn present(value: Option<&RawValue>) -> Option<&RawValue> {
     value.filter(|value| value.get() != "null")
 }
 
-fn string(value: &RawValue, otherwise: &str) -> Result<String, ManifestError> {
+pub(super) fn string(value: &RawValue, otherwise: &str) -> Result<String, ManifestError> {
     serde_json::from_str(value.get()).map_err(|_| malformed(otherwise))
 }
 
-fn malformed(what: &str) -> ManifestError {
+pub(super) fn malformed(what: &str) -> ManifestError {
     ManifestError::Malformed(what.to_owned())
 }
 
 /// The parser's messages may quote the body; ours say where, and of what kind the error is.
-fn json(error: &serde_json::Error) -> ManifestError {
+pub(super) fn json(error: &serde_json::Error) -> ManifestError {
     use serde_json::error::Category;
     match error.classify() {
         Category::Eof | Category::Io => malformed("the JSON ends too early"),
@@ -263,7 +263,7 @@ fn json(error: &serde_json::Error) -> ManifestError {
 }
 
 /// A JSON object no two members of which are the same to Go; values unread.
-struct Object<'a>(Vec<Member<'a>>);
+pub(super) struct Object<'a>(Vec<Member<'a>>);
 
 struct Member<'a> {
     name: Cow<'a, str>,
@@ -277,7 +277,7 @@ impl<'a> Object<'a> {
     ///
     /// # Errors
     /// It is there in another spelling, which Go would take for it, and others would not.
-    fn get(&self, name: &str) -> Result<Option<&'a RawValue>, ManifestError> {
+    pub(super) fn get(&self, name: &str) -> Result<Option<&'a RawValue>, ManifestError> {
         let folded = fold(name);
         match self.0.iter().find(|member| member.folded == folded) {
             Some(member) if member.name == name => Ok(Some(member.value)),
@@ -327,11 +327,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A JSON array, values unread.
-struct Array<'a> {
+pub(super) struct Array<'a> {
     /// As many as an index may have.
-    first: Vec<&'a RawValue>,
+    pub(super) first: Vec<&'a RawValue>,
     /// How many there are.
-    found: usize,
+    pub(super) found: usize,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Array<'a> {

@@ -1,11 +1,13 @@
 //! What an image is: its reference, its digest, its manifest, and the scopes that rules are about.
 
+mod contents;
 pub mod digest;
 pub mod manifest;
 pub mod reference;
 pub mod scope;
 
-pub use digest::Digest;
+pub use contents::{Contents, Part};
+pub use digest::{Digest, Hasher, Mismatch};
 pub use manifest::{Descriptor, Manifest, ManifestError};
 pub use reference::{Reference, ReferenceError, Repository, Tag};
 pub use scope::{Scope, ScopeError, ScopeMap};

@@ -37,6 +37,8 @@ pub enum RequestKind {
     Token,
     /// A manifest.
     Manifest,
+    /// A layer or configuration that is pushed.
+    Blob,
     /// Signatures, from an extension or a lookaside.
     Signatures,
 }
@@ -85,6 +87,7 @@ impl RequestKind {
             Self::Ping => "ping",
             Self::Token => "token",
             Self::Manifest => "manifest",
+            Self::Blob => "blob",
             Self::Signatures => "signatures",
         }
     }

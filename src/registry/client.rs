@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use moka::{Expiry, future::Cache};
 use reqwest::{
     Method,
-    header::{ACCEPT, HeaderMap, HeaderValue, WWW_AUTHENTICATE},
+    header::{ACCEPT, CONTENT_RANGE, HeaderMap, HeaderValue, WWW_AUTHENTICATE},
 };
 use tokio::time::timeout_at;
 use url::Url;
@@ -121,13 +121,25 @@ pub(crate) struct What<'a> {
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
+    /// Where, if not at [`What::path`]: what the server answered in `Location`, perhaps another host. Credentials stay
+    /// with the server.
+    pub(crate) location: Option<Url>,
     pub(crate) content: Option<Content>,
+    /// Which part of a whole the content is: `first-last`.
+    pub(crate) content_range: Option<HeaderValue>,
     /// What a token has to allow.
     pub(crate) access: Access,
+    /// Whether it may be sent again as it is, where nothing says what became of the first time.
+    pub(crate) repeat: bool,
 }
 
 impl Request {
-    const GET: Self = Self { method: Method::GET, content: None, access: Access::Pull };
+    const GET: Self = Self::new(Method::GET, Access::Pull);
+
+    /// One without content.
+    pub(crate) const fn new(method: Method, access: Access) -> Self {
+        Self { method, location: None, content: None, content_range: None, access, repeat: true }
+    }
 }
 
 /// An answer. Of [`Client::fetch`] its status is 200 or 404; anything else is an error.
@@ -296,7 +308,14 @@ impl Client {
         budget: Budget,
     ) -> Result<(Fetched, Grant), LookupError> {
         let origin = self.origin(target, budget).await?;
-        let url = join(&origin.base, what.path);
+        let url = request.location.clone().unwrap_or_else(|| join(&origin.base, what.path));
+        if url.origin() != origin.base.origin() {
+            // Somebody else's host: no credentials, and not named because the registry is.
+            let mut stranger = target.clone();
+            stranger.peer.named = false;
+            let answer = self.ask(&stranger, &url, what, &request, None, budget).await?;
+            return Ok((Fetched { url, answer: Answer { elsewhere: true, ..answer } }, Grant::NONE));
+        }
         let key = (OriginKey { settings: target.peer.settings.number, base: origin.base.clone() }, target.path.clone());
         let known = match self.challenges.get(&key).await {
             Some(challenge) => Some(challenge),
@@ -304,7 +323,7 @@ impl Client {
         };
         let mut grant = match &known {
             Some(challenge) => {
-                let need = Need { challenge, access: request.access, refused: None };
+                let need = Need { challenge, access: &request.access, refused: None };
                 self.grant(target, &origin, need, budget).await?
             }
             None => Grant::NONE,
@@ -320,7 +339,7 @@ impl Client {
             let asked_for = challenge(&answer)
                 .map_err(|error| self.misbehaved(target, &url, format!("it answers 401, but {error}"), budget))?;
             let refused = grant.header.as_ref();
-            let need = Need { challenge: &asked_for, access: request.access, refused };
+            let need = Need { challenge: &asked_for, access: &request.access, refused };
             let fresh = self.grant(target, &origin, need, budget).await?;
             if fresh.header.is_some() && (fresh.header != grant.header) {
                 grant = fresh;
@@ -386,11 +405,14 @@ impl Client {
         if let Some(accept) = what.accept {
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
         }
-        let (kind, limit) = (what.kind, what.limit);
+        if let Some(range) = &request.content_range {
+            headers.insert(CONTENT_RANGE, range.clone());
+        }
+        let (kind, limit, repeat) = (what.kind, what.limit, request.repeat);
         // A ping is a flight of its own, with more time than those who wait for it.
         let longest_wait = if kind == RequestKind::Ping { LONGEST_WAIT_OF_A_FLIGHT } else { Duration::MAX };
         let (peer, method, content) = (&target.peer, request.method.clone(), request.content.clone());
-        let ask = Ask { peer, url, method, kind, headers, authorization, content, limit, longest_wait, budget };
+        let ask = Ask { peer, url, method, kind, headers, authorization, content, repeat, limit, longest_wait, budget };
         self.transport.ask(&ask).await.map_err(|failure| ask.failed(failure))
     }
 

@@ -23,7 +23,7 @@ use crate::verdict::LookupError;
 
 /// Both formats and their indexes; and schema 1, so that a registry says honestly that it has nothing else. All in one
 /// header: some registries read only the first of several.
-const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
+pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json, \

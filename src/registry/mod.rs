@@ -16,22 +16,26 @@ pub mod fuzzing;
 mod guard;
 mod manifest;
 mod room;
+pub(crate) mod said;
 mod settings;
 mod target;
 mod token;
 mod transport;
+mod upload;
 
 pub use cas::CaError;
 pub use client::Client;
 pub use guard::{HostSet, NamesHosts, PolicyHosts};
 pub use settings::SetupError;
+pub use upload::{BlobOutcome, UploadError};
 
 pub(crate) use blocking::Blocking;
 pub(crate) use cas::check_cas;
+pub(crate) use challenge::Challenge;
 pub(crate) use client::{Extension, Fetched, Request, What, join};
 pub(crate) use credentials::check_docker_config;
 pub(crate) use failure::{Failure, shown};
 pub(crate) use settings::Upstream;
 pub(crate) use target::Target;
-pub(crate) use token::Access;
+pub(crate) use token::{Access, exchange};
 pub(crate) use transport::{Ask, Budget, Content, Peer, Transport};

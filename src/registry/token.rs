@@ -43,20 +43,25 @@ const PLAIN: &str =
     "credentials are not sent over plain HTTP (but where the registries entry of this host says insecure: true)";
 
 /// What is to be done in a repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// To read.
     Pull,
     /// To read and write.
     Push,
+    /// To read and write, and to read in another repository of the registry, from which blobs are mounted.
+    Mount(Arc<str>),
 }
 
 impl Access {
-    /// As a token's scope has it (distribution specification, "Token Scope Documentation").
-    fn actions(self) -> &'static str {
+    /// As a token's scopes have it (distribution specification, "Token Scope Documentation").
+    fn scopes(&self, repository: &str) -> Vec<String> {
         match self {
-            Self::Pull => "pull",
-            Self::Push => "pull,push",
+            Self::Pull => vec![format!("repository:{repository}:pull")],
+            Self::Push => vec![format!("repository:{repository}:pull,push")],
+            Self::Mount(from) => {
+                vec![format!("repository:{repository}:pull,push"), format!("repository:{from}:pull")]
+            }
         }
     }
 }
@@ -64,7 +69,7 @@ impl Access {
 /// What a server asks for, and what it is needed for.
 pub(crate) struct Need<'a> {
     pub(crate) challenge: &'a Challenge,
-    pub(crate) access: Access,
+    pub(crate) access: &'a Access,
     /// What it did not take.
     pub(crate) refused: Option<&'a HeaderValue>,
 }
@@ -143,7 +148,7 @@ impl Tokens {
                     realm: realm.clone(),
                     service: service.clone(),
                     repository: target.path.clone(),
-                    access,
+                    access: access.clone(),
                 };
                 if let Some(refused) = refused
                     && self.kept.get(&key).await.is_some_and(|grant| grant.header.as_ref() == Some(refused))
@@ -190,7 +195,7 @@ impl Tokens {
         target: &Target,
         base: &Url,
         (realm, service): (&Url, Option<&str>),
-        access: Access,
+        access: &Access,
     ) -> Result<Grant, LookupError> {
         let budget = Budget::until(Instant::now() + FLIGHT);
         let settings = &target.peer.settings;
@@ -198,7 +203,7 @@ impl Tokens {
         if realm.scheme() != "https" && !settings.insecure {
             return Err(at_base(Failure::Misbehaved("its token realm is not https".to_owned())));
         }
-        let trusted = is_trusted(realm, base, target);
+        let trusted = is_trusted(realm, base, &target.peer);
         let login = if trusted { self.login(target, base, budget).await? } else { None };
         let withheld = settings.credentials.as_ref().filter(|_| !trusted).map(|_| FOREIGN);
         if withheld.is_some() {
@@ -209,27 +214,29 @@ impl Tokens {
             );
         }
 
-        // The scope is ours, not what the challenge says: this repository is all that is ever needed.
-        let scope = format!("repository:{}:{}", target.path, access.actions());
+        // The scopes are ours, not what the challenge says: we know best what is needed.
+        let scopes = access.scopes(&target.path);
         let mut url = realm.clone();
         let mut authorization = None;
         let (mut method, mut content) = (Method::GET, None);
         if let Some(Login::IdentityToken(token)) = &login {
             let mut fields = url::form_urlencoded::Serializer::new(String::new());
             fields.append_pair("grant_type", "refresh_token").append_pair("client_id", "sealgate");
-            fields.append_pair("scope", &scope).append_pair("refresh_token", token.expose_secret());
+            fields.append_pair("scope", &scopes.join(" ")).append_pair("refresh_token", token.expose_secret());
             if let Some(service) = service {
                 fields.append_pair("service", service);
             }
             method = Method::POST;
-            content =
-                Some(Content { kind: "application/x-www-form-urlencoded", bytes: fields.finish().into_bytes().into() });
+            let bytes = fields.finish().into_bytes().into();
+            content = Some(Content { kind: "application/x-www-form-urlencoded".into(), bytes, may_move: false });
         } else {
             let mut query = url.query_pairs_mut();
             if let Some(service) = service {
                 query.append_pair("service", service);
             }
-            query.append_pair("scope", &scope);
+            for scope in &scopes {
+                query.append_pair("scope", scope);
+            }
             drop(query);
             authorization = login.as_ref().and_then(Login::basic);
         }
@@ -243,6 +250,7 @@ impl Tokens {
             headers: reqwest::header::HeaderMap::new(),
             authorization,
             content,
+            repeat: true,
             limit: LARGEST_ANSWER,
             longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
             budget,
@@ -290,6 +298,65 @@ impl Tokens {
     }
 }
 
+/// Asks a realm for a token with somebody else's credentials: those of a caller, who gets no more with it than they have.
+///
+/// # Errors
+/// [`LookupError::Unauthorized`]: the realm does not take them. Anything else: it can't be asked.
+pub(crate) async fn exchange(
+    transport: &Transport,
+    (peer, base): (&Peer, &Url),
+    (realm, service): (&Url, Option<&str>),
+    scopes: &[String],
+    credentials: Option<HeaderValue>,
+    budget: Budget,
+) -> Result<(HeaderValue, Duration), LookupError> {
+    let failed = |failure: Failure| failure.at(&peer.registry, base, budget.total());
+    if realm.scheme() != "https" && base.scheme() == "https" {
+        return Err(failed(Failure::Misbehaved("its token realm is not https".to_owned())));
+    }
+    let trusted = is_trusted(realm, base, peer);
+    if credentials.is_some() && !trusted {
+        return Err(failed(Failure::Misbehaved(format!("of its token realm {}: {FOREIGN}", shown(realm)))));
+    }
+    let mut url = realm.clone();
+    let mut query = url.query_pairs_mut();
+    if let Some(service) = service {
+        query.append_pair("service", service);
+    }
+    for scope in scopes {
+        query.append_pair("scope", scope);
+    }
+    drop(query);
+    let own = host_of(realm).is_some() && host_of(realm) == host_of(base);
+    let asked = Peer { named: peer.named && own, ..peer.clone() };
+    let with_credentials = credentials.is_some();
+    let ask = Ask {
+        peer: &asked,
+        url: &url,
+        method: Method::GET,
+        kind: RequestKind::Token,
+        headers: reqwest::header::HeaderMap::new(),
+        authorization: credentials,
+        content: None,
+        limit: LARGEST_ANSWER,
+        repeat: true,
+        longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
+        budget,
+    };
+    let answer = transport.ask(&ask).await.map_err(|failure| ask.failed(failure))?;
+    match answer.status {
+        200 => parse(&answer.body)
+            .ok_or_else(|| failed(Failure::Misbehaved("what its token realm sends is no token".to_owned()))),
+        status @ (401 | 403) => Err(LookupError::Unauthorized {
+            registry: (&*peer.registry).into(),
+            url: shown(base),
+            status,
+            with_credentials,
+        }),
+        status => Err(failed(Failure::Unavailable(format!("its token realm answers {status}")))),
+    }
+}
+
 fn failure_at(failure: Failure, registry: &str, url: &Url, budget: Budget) -> LookupError {
     failure.at(registry, url, budget.total())
 }
@@ -327,8 +394,8 @@ const KNOWN: [(&str, &str); 4] = [
 /// It is one of `tokenRealms` (scheme, host and port), a well-known one, or of the registry's own host or domain: the same
 /// host on any port, a host below it, or a host below the registry's parent domain. A parent domain is one of at least two
 /// labels, and not of the kind `co.uk`: two labels, of which the last has two letters and the first at most three.
-fn is_trusted(realm: &Url, base: &Url, target: &Target) -> bool {
-    let settings = &target.peer.settings;
+fn is_trusted(realm: &Url, base: &Url, peer: &Peer) -> bool {
+    let settings = &peer.settings;
     if settings.token_realms.iter().any(|url| url.origin() == realm.origin()) {
         return true;
     }
@@ -340,7 +407,7 @@ fn is_trusted(realm: &Url, base: &Url, target: &Target) -> bool {
     if realm.scheme() != "https" || realm.port().is_some() {
         return false;
     }
-    if KNOWN.iter().any(|(registry, host)| *registry == &*target.peer.registry && *host == realm_host) {
+    if KNOWN.iter().any(|(registry, host)| *registry == &*peer.registry && *host == realm_host) {
         return true;
     }
     let (Some(url::Host::Domain(realm_host)), Some(url::Host::Domain(own))) = (realm.host(), base.host()) else {
@@ -368,7 +435,7 @@ mod tests {
 
     fn trusted(registry: &str, realm: &str) -> bool {
         let target = Target::for_tests(&Repository::parse(&format!("{registry}/acme/web")).unwrap(), &[]);
-        is_trusted(&Url::parse(realm).unwrap(), &target.base, &target)
+        is_trusted(&Url::parse(realm).unwrap(), &target.base, &target.peer)
     }
 
     #[test]
@@ -409,7 +476,7 @@ mod tests {
     fn a_realm_of_the_configuration_is_trusted_by_its_origin() {
         let realms = [Url::parse("https://login.example.org").unwrap()];
         let target = Target::for_tests(&Repository::parse("registry.example.com/x").unwrap(), &realms);
-        let trusted = |realm: &str| is_trusted(&Url::parse(realm).unwrap(), &target.base, &target);
+        let trusted = |realm: &str| is_trusted(&Url::parse(realm).unwrap(), &target.base, &target.peer);
         assert!(trusted("https://login.example.org/any/path?x=y"));
         assert!(!trusted("https://login.example.org:444/"));
         assert!(!trusted("http://login.example.org/"));

@@ -1,6 +1,6 @@
 //! One exchange over HTTP, bounded in time and bytes, with redirects followed by hand.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{borrow::Cow, ops::Deref, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
@@ -81,8 +81,9 @@ pub(crate) struct Ask<'a> {
     pub(crate) headers: HeaderMap,
     /// Sent to the origin of `url` alone.
     pub(crate) authorization: Option<HeaderValue>,
-    /// What is sent along. Then redirects are not followed.
     pub(crate) content: Option<Content>,
+    /// Whether it may be sent again as it is, where nothing says what became of the first time.
+    pub(crate) repeat: bool,
     /// Bytes that a good answer may have.
     pub(crate) limit: usize,
     /// Who asks for more patience than this is not asked again.
@@ -94,8 +95,10 @@ pub(crate) struct Ask<'a> {
 #[derive(Clone)]
 pub(crate) struct Content {
     /// `Content-Type`.
-    pub(crate) kind: &'static str,
+    pub(crate) kind: Cow<'static, str>,
     pub(crate) bytes: Bytes,
+    /// Whether it is sent on to where the server redirects: layers, but never what has secrets in it.
+    pub(crate) may_move: bool,
 }
 
 /// What was answered.
@@ -181,7 +184,8 @@ impl Transport {
             };
             tries += 1;
             let next = Instant::now().checked_add(wait + LEFT_FOR_A_TRY);
-            if tries > RETRIES || wait > ask.longest_wait || next.is_none_or(|next| next > ask.budget.deadline) {
+            let too_long = wait > ask.longest_wait || next.is_none_or(|next| next > ask.budget.deadline);
+            if !ask.repeat || tries > RETRIES || too_long {
                 return outcome;
             }
             sleep(wait).await;
@@ -204,13 +208,12 @@ impl Transport {
                 answer.elsewhere = elsewhere;
                 return Ok(answer);
             }
-            if ask.content.is_some() {
+            // Of the others, clients don't agree whether the method stays.
+            let stays = matches!(answer.status, 307 | 308);
+            if ask.content.as_ref().is_some_and(|content| !content.may_move || !stays) {
                 return Err(Failure::Misbehaved("it redirects what is sent to it".to_owned()));
             }
-            let next = target(&url, &answer.headers)?;
-            if url.scheme() == "https" && next.scheme() != "https" && !ask.peer.settings.insecure {
-                return Err(Failure::Misbehaved("it redirects from https to plain http".to_owned()));
-            }
+            let next = location(&url, &answer.headers, ask.peer.settings.insecure)?;
             // Once away, credentials stay away, even if the way leads back.
             elsewhere |= next.origin() != ask.url.origin();
             url = next;
@@ -229,8 +232,8 @@ impl Transport {
         }
         let client = if named { &settings.clients.open } else { &settings.clients.guarded };
         let mut request = client.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
-        if let Some(Content { kind, bytes }) = &ask.content {
-            request = request.header(CONTENT_TYPE, *kind).body(bytes.clone());
+        if let Some(Content { kind, bytes, may_move: _ }) = &ask.content {
+            request = request.header(CONTENT_TYPE, &**kind).body(bytes.clone());
         }
         if let Some(authorization) = &ask.authorization
             && !elsewhere
@@ -293,8 +296,8 @@ impl Transport {
     }
 }
 
-/// Where a redirect leads.
-fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Failure> {
+/// Where a `Location` leads: that of a redirect, or of an upload that goes on there.
+pub(crate) fn location(from: &Url, headers: &HeaderMap, insecure: bool) -> Result<Url, Failure> {
     let bad = || Failure::Misbehaved("it redirects to nowhere".to_owned());
     let mut locations = headers.get_all(LOCATION).iter();
     let (Some(location), None) = (locations.next(), locations.next()) else { return Err(bad()) };
@@ -307,6 +310,9 @@ fn target(from: &Url, headers: &HeaderMap) -> Result<Url, Failure> {
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(Failure::Misbehaved("it redirects to a URL with a user name or password".to_owned()));
+    }
+    if from.scheme() == "https" && url.scheme() != "https" && !insecure {
+        return Err(Failure::Misbehaved("it redirects from https to plain http".to_owned()));
     }
     url.set_fragment(None);
     Ok(url)
@@ -343,18 +349,25 @@ mod tests {
     #[test]
     fn a_redirect_leads_to_a_web_server_or_nowhere() {
         let from = Url::parse("https://r.example.com/v2/a/manifests/1").unwrap();
-        let to = |location: &str| {
-            let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_bytes(location.as_bytes()).unwrap())]);
-            target(&from, &headers).ok().map(String::from)
+        let to = |to: &str| {
+            let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_bytes(to.as_bytes()).unwrap())]);
+            location(&from, &headers, false).ok().map(String::from)
         };
         assert_eq!(to("/x?y#z").as_deref(), Some("https://r.example.com/x?y"));
         assert_eq!(to("//s.example.com").as_deref(), Some("https://s.example.com/"));
-        assert_eq!(to("http://s.example.com/").as_deref(), Some("http://s.example.com/"));
-        for bad in ["file:///x", "https://user@s.example.com/", "https://:p@s.example.com/", "data:,x", "http://é:x/"]
-        {
+        for bad in [
+            "file:///x",
+            "https://user@s.example.com/",
+            "https://:p@s.example.com/",
+            "data:,x",
+            "http://é:x/",
+            "http://s.example.com/",
+        ] {
             assert_eq!(to(bad), None, "{bad}");
         }
         assert_eq!(to(&"a".repeat(LONGEST_LOCATION + 1)), None);
-        assert!(target(&from, &HeaderMap::new()).is_err());
+        assert!(location(&from, &HeaderMap::new(), true).is_err());
+        let plain = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("http://s.example.com/"))]);
+        assert!(location(&from, &plain, true).is_ok(), "where the registry is insecure, it may");
     }
 }

@@ -24,7 +24,7 @@ use crate::registry::{Blocking, Budget, Client, shown};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
 
-pub use write::{Destination, WriteError, Written, write};
+pub use write::{Destination, WriteError, Written, check, write};
 
 /// Says where the signatures of a repository are.
 pub trait SignatureSources: Send + Sync {

@@ -8,7 +8,7 @@ use std::{
 use aws_lc_rs::rand;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::time::Instant;
 use url::Url;
 
@@ -16,11 +16,9 @@ use super::lookaside::{self, MOST_ENTRIES};
 use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
-use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, Target, What, shown};
+use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, Target, What, said, shown};
 use crate::verdict::LookupError;
 
-/// The longest message of a server's that is repeated.
-const LONGEST_MESSAGE: usize = 300;
 /// The characters behind the `@` of a signature's name.
 const NAME_CHARACTERS: usize = 32;
 
@@ -125,13 +123,7 @@ pub async fn write(
 ) -> Result<Written, WriteError> {
     let budget = Budget::until(deadline);
     let target = match destination {
-        Destination::RegistryExtension => {
-            let target = client.target(repository)?;
-            if client.origin(&target, budget).await?.extension != Extension::Announced {
-                return Err(WriteError::NoExtension { registry: (&*target.peer.registry).into() });
-            }
-            target
-        }
+        Destination::RegistryExtension => extension(client, repository, budget).await?,
         Destination::Extension(url) => client.target_at(url, repository)?,
         Destination::Folder(folder) => {
             let folder = folder.join(lookaside::folder_name(repository.path(), digest));
@@ -139,6 +131,27 @@ pub async fn write(
         }
     };
     put(client, &target, digest, signature, budget).await
+}
+
+/// Finds out whether signatures can go there at all, as far as that is known before there is one.
+pub async fn check(
+    client: &Client,
+    destination: &Destination,
+    repository: &Repository,
+    deadline: Instant,
+) -> Result<(), WriteError> {
+    match destination {
+        Destination::RegistryExtension => extension(client, repository, Budget::until(deadline)).await.map(drop),
+        Destination::Extension(_) | Destination::Folder(_) => Ok(()),
+    }
+}
+
+async fn extension(client: &Client, repository: &Repository, budget: Budget) -> Result<Target, WriteError> {
+    let target = client.target(repository)?;
+    if client.origin(&target, budget).await?.extension != Extension::Announced {
+        return Err(WriteError::NoExtension { registry: (&*target.peer.registry).into() });
+    }
+    Ok(target)
 }
 
 /// As both generations of clients read it: skopeo `schemaVersion`, what was documented first `version`.
@@ -167,15 +180,15 @@ async fn put(
     let bytes = serde_json::to_vec(&entry).expect("strings are JSON").into();
     let path = format!("extensions/v2/{}/signatures/{digest}", target.path);
     let what = What { path: &path, accept: Some("application/json"), kind: RequestKind::Signatures, limit: 64 << 10 };
-    let content = Some(Content { kind: "application/json", bytes });
-    let request = Request { method: Method::PUT, content, access: Access::Push };
+    let content = Some(Content { kind: "application/json".into(), bytes, may_move: false });
+    let request = Request { content, ..Request::new(Method::PUT, Access::Push) };
     let Fetched { url, answer } = client.send(target, &what, request, budget).await?;
     let at = || shown(&url);
     let place = format!("{}#{name}", at());
-    let message = || message(&answer.body);
+    let message = || said::message(&answer.body);
     match answer.status {
         200..=299 => Ok(Written { place, existed: false }),
-        409 if code(&answer.body).as_deref() == Some("SIGNATURE_EXISTS") => {
+        409 if said::code(&answer.body).as_deref() == Some("SIGNATURE_EXISTS") => {
             Ok(Written { place: at().into(), existed: true })
         }
         status @ (401 | 403) => {
@@ -196,38 +209,6 @@ fn name() -> String {
         let _ = write!(name, "{byte:02x}");
         name
     })
-}
-
-#[derive(Deserialize)]
-struct Errors {
-    errors: Vec<Error>,
-}
-
-#[derive(Deserialize)]
-struct Error {
-    #[serde(default)]
-    code: String,
-    #[serde(default)]
-    message: String,
-}
-
-/// The first error of a body as the distribution specification has it.
-fn first_error(body: &[u8]) -> Option<Error> {
-    serde_json::from_slice::<Errors>(body).ok()?.errors.into_iter().next()
-}
-
-fn code(body: &[u8]) -> Option<String> {
-    first_error(body).map(|error| error.code)
-}
-
-/// A server's own words, for whoever called it: on one line, and not many.
-fn message(body: &[u8]) -> String {
-    let text = match first_error(body) {
-        Some(Error { code, message }) if message.is_empty() => code,
-        Some(Error { code, message }) => format!("{message} ({code})"),
-        None => "it does not say why".to_owned(),
-    };
-    text.chars().take(LONGEST_MESSAGE).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Writes `signature-N` with the first N that is free. Readers stop at the first that is missing, so there must be no gap.
@@ -285,13 +266,5 @@ mod tests {
     fn names_are_32_characters_and_each_is_another() {
         assert_eq!(name().len(), NAME_CHARACTERS);
         assert_ne!(name(), name());
-    }
-
-    #[test]
-    fn a_servers_words_stay_on_one_line() {
-        let body = br#"{"errors":[{"code":"DENIED","message":"no\nway"}]}"#;
-        assert_eq!(message(body), "no way (DENIED)");
-        assert_eq!(message(b"<html>"), "it does not say why");
-        assert_eq!(message(br#"{"errors":[]}"#), "it does not say why");
     }
 }

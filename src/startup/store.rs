@@ -11,8 +11,8 @@ use crate::tls::ServerTls;
 ///
 /// # Errors
 /// What would keep [`gateway`] from serving, the listener aside.
-pub fn validate_store(configuration: &Configuration) -> Result<(), StartupError> {
-    prepare(configuration).map(|_| ())
+pub async fn validate_store(configuration: &Configuration) -> Result<(), StartupError> {
+    prepare(configuration).await.map(|_| ())
 }
 
 /// Serves the store until a signal ends it.
@@ -20,7 +20,7 @@ pub fn validate_store(configuration: &Configuration) -> Result<(), StartupError>
 /// # Errors
 /// Whatever keeps it from serving.
 pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> {
-    let (settings, tls, prepared) = prepare(configuration)?;
+    let (settings, tls, prepared) = prepare(configuration).await?;
     let listener = listen("gateway.listen", settings.listen)?;
     let address = address_of(&listener, settings.listen);
     let ended = |source| StartupError::Ended { what: "the store", source };
@@ -35,9 +35,9 @@ pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> 
     server.await.map_err(ended)
 }
 
-fn prepare(configuration: &Configuration) -> Result<(&Gateway, Option<ServerTls>, Prepared), StartupError> {
+async fn prepare(configuration: &Configuration) -> Result<(&Gateway, Option<ServerTls>, Prepared), StartupError> {
     let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
-    Ok((settings, tls(settings)?, Prepared::new(settings, &configuration.limits)?))
+    Ok((settings, tls(settings)?, Prepared::new(settings, &configuration.limits).await?))
 }
 
 fn tls(settings: &Gateway) -> Result<Option<ServerTls>, StartupError> {

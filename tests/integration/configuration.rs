@@ -8,7 +8,7 @@ use std::{
 };
 
 use sealgate::{
-    configuration::{Certificate, Configuration, Credentials, SignatureSource, Store, load},
+    configuration::{Access, Certificate, Configuration, Credentials, Network, SignatureSource, Store, Users, load},
     diagnostic::Diagnostics,
     files::load_configuration,
     image::{Repository, Scope},
@@ -82,6 +82,10 @@ fn the_complete_example_says_what_it_seems_to_say() {
     let gateway = configuration.gateway.expect("a gateway");
     assert_eq!(gateway.store, Store::Redb(file("data/signatures.redb")));
     assert_eq!(gateway.registry.url.as_str(), "https://registry.example.com:5000/");
+    let users = Users::Htpasswd { file: file("secrets/htpasswd"), roles: file("secrets/roles.yaml") };
+    assert_eq!(gateway.access, Some(Access { users, token_key: Some(file("secrets/token.key")) }));
+    assert_eq!(gateway.external_url.expect("an address").as_str(), "https://store.example.com/");
+    assert_eq!(gateway.trusted_proxies, ["10.0.0.0/8", "fd00::1"].map(|text| Network::parse(text).expect("a network")));
     assert_eq!(configuration.limits.review_bytes, 8 << 20);
 }
 
@@ -113,6 +117,14 @@ fn what_is_left_out_is_what_the_documentation_calls_the_default() {
     assert_eq!(gateway.listen, SocketAddr::from(([127, 0, 0, 1], 5000)));
     assert_eq!(gateway.certificate, None);
     assert_eq!(gateway.store, Store::Redb("/etc/sealgate/data/signatures.redb".into()));
+    assert_eq!(gateway.access, None);
+    assert_eq!(gateway.external_url, None);
+    assert!(gateway.trusted_proxies.is_empty());
+    let gateway = loaded(&format!(
+        "{SMALLEST}gateway: {{registry: {{url: \"https://r.example.com\"}}, access: {{kubernetes: {{}}}}}}\n"
+    ));
+    let users = Users::Kubernetes { kubeconfig: None, audiences: Vec::new() };
+    assert_eq!(gateway.gateway.expect("a gateway").access, Some(Access { users, token_key: None }));
 }
 
 /// Every field name of the complete example, misspelt, is refused where it stands: none is read without being checked.
@@ -254,9 +266,54 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
             "anyoneMaySign: true",
         ),
         (
-            "gateway: {registry: {url: \"https://r.example.com\"}, access: {kubernetes: {}}}\n",
-            "3:53: gateway.access is not supported yet",
+            "gateway: {registry: {url: \"https://r.example.com\"}, access: {kubernetes: {}, htpasswd: {file: a, roles: b}}}\n",
+            "3:53: users and roles come either from files or from Kubernetes",
+            "{kubernetes: {}}",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, access: {tokenKey: a}}\n",
+            "3:53: users and roles come either from files or from Kubernetes",
+            "htpasswd",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, access: {htpasswd: {file: a}}}\n",
+            "3:72: the field \"roles\" is missing",
+            "",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, access: {kubernetes: {audiences: []}}}\n",
+            "3:75: audiences names none",
             "leave it out",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, access: {kubernetes: {audiences: [a, a]}}}\n",
+            "3:90: this audience stands twice",
+            "",
+        ),
+        (
+            "gateway: {anyoneMaySign: true, registry: {url: \"https://r.example.com\"}, access: {kubernetes: {}}}\n",
+            "3:74: access says who may sign",
+            "leave out one",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, externalUrl: \"http://store.example.com\"}\n",
+            "3:66: clients would send their passwords over plain HTTP",
+            "https://",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, externalUrl: \"https://store.example.com/v2/\"}\n",
+            "3:66: the store is known by scheme, host and port alone",
+            "write https://store.example.com",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, trustedProxies: [10.0.0.1/8]}\n",
+            "3:70: the address has bits behind the first 8",
+            "10.0.0.0/8",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, trustedProxies: [proxy.example.com]}\n",
+            "3:70: this is not an IP address",
+            "names don't count",
         ),
         ("---\nkind: x\n", "4:1: a configuration file has one document", ""),
         ("policies: a\npolicies: b\n", "4:1: \"policies\" stands twice", ""),
@@ -268,6 +325,10 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
     }
     let open = "gateway: {listen: \"0.0.0.0:5000\", certificate: {file: a, key: b}, anyoneMaySign: true, registry: {url: \"https://r.example.com\"}}\n";
     assert!(try_load(&format!("{SMALLEST}{open}")).is_ok());
+    let restricted = open.replace("anyoneMaySign: true", "access: {kubernetes: {}}");
+    assert!(try_load(&format!("{SMALLEST}{restricted}")).is_ok());
+    let local = "gateway: {registry: {url: \"https://r.example.com\"}, externalUrl: \"http://127.0.0.1:5000\"}\n";
+    assert!(try_load(&format!("{SMALLEST}{local}")).is_ok());
 }
 
 fn etcd(fields: &str) -> String {

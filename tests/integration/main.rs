@@ -6,6 +6,7 @@ mod containers_image;
 mod gate;
 mod gateway;
 mod policy;
+mod push;
 mod registry;
 mod serve;
 mod sign;

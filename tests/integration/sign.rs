@@ -13,16 +13,16 @@ use serde_json::Value;
 use crate::support::{DockerRegistry, Gpg, Scratch, Store, skopeo};
 
 /// A registry with a store in front of it, and someone who signs.
-struct Setting {
-    registry: DockerRegistry,
-    store: Store,
-    gpg: Gpg,
-    key: String,
-    folder: Scratch,
+pub(crate) struct Setting {
+    pub(crate) registry: DockerRegistry,
+    pub(crate) store: Store,
+    pub(crate) gpg: Gpg,
+    pub(crate) key: String,
+    pub(crate) folder: Scratch,
 }
 
 impl Setting {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let registry = DockerRegistry::start();
         let store = Store::start(&registry.url());
         let gpg = Gpg::new();
@@ -33,12 +33,12 @@ impl Setting {
     }
 
     /// `name:tag`, as it is reached through the store.
-    fn image(&self, name: &str) -> String {
+    pub(crate) fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.store.host())
     }
 
     /// What the store has of an image.
-    async fn list(&self, repository: &str, digest: &Digest) -> Value {
+    pub(crate) async fn list(&self, repository: &str, digest: &Digest) -> Value {
         let answer = reqwest::get(self.store.signatures_url(repository, digest)).await.expect("it answers");
         serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
     }
@@ -54,7 +54,7 @@ impl Setting {
     }
 
     /// Whether skopeo, with a policy that wants this key, pulls the image.
-    fn skopeo_takes(&self, image: &str, options: &[&str]) -> Result<(), String> {
+    pub(crate) fn skopeo_takes(&self, image: &str, options: &[&str]) -> Result<(), String> {
         let key = self.folder.path().join("release.asc");
         let policy =
             format!(r#"{{"default":[{{"type":"signedBy","keyType":"GPGKeys","keyPath":"{}"}}]}}"#, key.display());
@@ -82,7 +82,7 @@ impl Setting {
     }
 }
 
-fn sealgate(gnupg: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn sealgate(gnupg: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sealgate"))
         .args(arguments)
         .env("GNUPGHOME", gnupg)
@@ -91,13 +91,13 @@ fn sealgate(gnupg: &Path, arguments: &[&str]) -> Output {
         .expect("sealgate can be started")
 }
 
-fn error_of(output: &Output) -> String {
+pub(crate) fn error_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Ends with this status, nothing on standard output, and this in its one message.
 #[track_caller]
-fn assert_fails(output: &Output, status: i32, text: &str) {
+pub(crate) fn assert_fails(output: &Output, status: i32, text: &str) {
     let error = error_of(output);
     assert_eq!(output.status.code(), Some(status), "{error}");
     assert_eq!(output.stdout, b"", "{error}");

@@ -19,7 +19,7 @@ type Board<K, V> = Arc<Mutex<HashMap<K, Running<V>>>>;
 /// The questions that are being asked right now.
 ///
 /// Each is asked in a task of its own: a caller that goes away takes nothing from the others who wait.
-pub(in crate::gate) struct Flights<K, V> {
+pub(crate) struct Flights<K, V> {
     board: Board<K, V>,
     /// Where the tasks run; nothing: where the caller does.
     runtime: Option<Handle>,
@@ -27,11 +27,11 @@ pub(in crate::gate) struct Flights<K, V> {
 
 /// What came of a flight.
 #[derive(Debug)]
-pub(in crate::gate) struct Landed<V> {
+pub(crate) struct Landed<V> {
     /// The answer; nothing if the task ended without one (it panicked, or the program is ending).
-    pub(in crate::gate) answer: Option<V>,
+    pub(crate) answer: Option<V>,
     /// Whether this caller's own question was asked, not another's.
-    pub(in crate::gate) started: bool,
+    pub(crate) started: bool,
 }
 
 /// Takes a flight off the board, also where its task panics.
@@ -51,12 +51,12 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    pub(in crate::gate) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { board: Board::default(), runtime: Handle::try_current().ok() }
     }
 
     /// Waits for the flight with this key, and starts it if there is none. It must end by itself.
-    pub(in crate::gate) async fn join<F>(&self, key: &K, start: impl FnOnce() -> F) -> Landed<V>
+    pub(crate) async fn join<F>(&self, key: &K, start: impl FnOnce() -> F) -> Landed<V>
     where
         F: Future<Output = V> + Send + 'static,
     {

@@ -12,7 +12,7 @@ use std::{marker::PhantomData, time::Duration};
 use moka::Expiry;
 use tokio::time::Instant;
 
-pub(super) use flights::{Flights, Landed};
+pub(crate) use flights::{Flights, Landed};
 pub use resolve::CachedResolve;
 pub use signatures::CachedSignatures;
 

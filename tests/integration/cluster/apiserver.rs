@@ -97,20 +97,13 @@ impl Cluster {
         write(&folder.join("tokens.csv"), &format!("{token},admin,1,system:masters\n"));
         write(&folder.join("sa.key"), &elliptic_key());
         write(&folder.join("admission.yaml"), ADMISSION);
-        write(
-            &folder.join("kubeconfig"),
-            &format!(
-                "{{apiVersion: v1, kind: Config, current-context: test, \
-                 clusters: [{{name: test, cluster: {{server: 'https://127.0.0.1:{api}', certificate-authority: certs/apiserver.crt}}}}], \
-                 users: [{{name: admin, user: {{token: {token}}}}}], \
-                 contexts: [{{name: test, context: {{cluster: test, user: admin}}}}]}}\n"
-            ),
-        );
+        let address = format!("https://127.0.0.1:{api}");
+        write(&folder.join("kubeconfig"), &kubeconfig(&folder, &address, &token));
         let ports = [client, peer, api].map(|port| port.to_string());
         let arguments = [folder.display().to_string(), binaries.display().to_string()];
         let arguments: Vec<&str> = arguments.iter().chain(&ports).map(String::as_str).collect();
         let cluster = Self {
-            address: format!("https://127.0.0.1:{api}"),
+            address,
             token,
             binaries: binaries.to_owned(),
             folder,
@@ -148,6 +141,16 @@ impl Cluster {
         let name = format!("{purpose}-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         self.kubectl(["create", "namespace", &name]);
         name
+    }
+
+    /// `https://127.0.0.1:port`.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A kubeconfig for whoever has this token; with an address, for whatever passes bytes on from there.
+    pub(super) fn kubeconfig(&self, token: &str, address: Option<&str>) -> String {
+        kubeconfig(&self.folder, address.unwrap_or(&self.address), token)
     }
 
     /// Runs kubectl; it has to succeed; gives what it prints.
@@ -197,6 +200,17 @@ impl Cluster {
         command.env("KUBECACHEDIR", self.folder.join("kubectl-cache"));
         command
     }
+}
+
+fn kubeconfig(folder: &Path, address: &str, token: &str) -> String {
+    let ca = folder.join("certs/apiserver.crt");
+    format!(
+        "{{apiVersion: v1, kind: Config, current-context: test, \
+         clusters: [{{name: test, cluster: {{server: '{address}', certificate-authority: '{}'}}}}], \
+         users: [{{name: test, user: {{token: '{token}'}}}}], \
+         contexts: [{{name: test, context: {{cluster: test, user: test}}}}]}}\n",
+        ca.display()
+    )
 }
 
 /// What it printed; it has to have succeeded.

@@ -18,7 +18,7 @@ use etcd_client::{Client, ConnectOptions, Permission, PermissionType, TlsOptions
 use futures_util::future::join_all;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use sealgate::{
-    configuration::{self, ClientCertificate, Etcd, EtcdUser},
+    configuration::{self, ClientCertificate, Etcd, EtcdUser, Limits},
     gateway::store::{
         Change, Changed, ImageId, ImageLimits, Put, Record, RepositoryName, SignatureName, SignatureStore, StoreError,
         StoredSignature, etcd::EtcdStore,
@@ -353,7 +353,8 @@ async fn clients_are_told_to_try_again_while_etcd_has_no_majority() {
     let mut members = Members::start().await;
     let registry = DockerRegistry::start();
     let pushed = registry.push("acme/web", "1", "one").await;
-    let store = Store::start_over(&registry.url(), configuration::Store::Etcd(members.settings("/sealgate")));
+    let etcd = configuration::Store::Etcd(members.settings("/sealgate"));
+    let store = Store::start_set(&registry.url(), &Limits::default(), |gateway| gateway.store = etcd);
     let gpg = Gpg::new();
     let key = gpg.generate("Release <release@example.com>");
     let content = gpg.sign_image(&key, &pushed.digest, "registry.example.com/acme/web:1");

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::Once,
 };
 
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::support::{Gpg, Scratch, code_blocks, run, wait_until};
 
-fn shipped(path: &str) -> PathBuf {
+pub(super) fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests").join(path)
 }
 
@@ -80,8 +81,12 @@ fn documented(text: &str) -> String {
 }
 
 /// The namespace has to be there before anything in it can be tried.
-fn make_namespace(cluster: &Cluster) {
-    cluster.kubectl(["apply".as_ref(), "-f".as_ref(), shipped("base/namespace.yaml").as_os_str()]);
+pub(super) fn make_namespace(cluster: &Cluster) {
+    // Once: two that find it missing would both create it.
+    static MADE: Once = Once::new();
+    MADE.call_once(|| {
+        cluster.kubectl(["apply".as_ref(), "-f".as_ref(), shipped("base/namespace.yaml").as_os_str()]);
+    });
 }
 
 #[test]
@@ -105,6 +110,25 @@ fn the_api_server_takes_the_base_without_a_warning() {
         "validatingwebhookconfiguration.admissionregistration.k8s.io/sealgate",
     ] {
         assert!(printed.contains(kind), "{kind} is missing in:\n{printed}");
+    }
+}
+
+#[test]
+fn the_api_server_takes_the_store_s_roles_without_a_warning() {
+    let cluster = Cluster::get();
+    make_namespace(cluster);
+    let store = shipped("store");
+    let output = cluster.try_kubectl(["apply".as_ref(), "--dry-run=server".as_ref(), "-k".as_ref(), store.as_os_str()]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "warnings are about fields nobody knows");
+    let printed = succeeded(output);
+    for name in [
+        "serviceaccount/sealgate-store",
+        "clusterrole.rbac.authorization.k8s.io/system:image-signer",
+        "clusterrole.rbac.authorization.k8s.io/image-auditor",
+        "clusterrole.rbac.authorization.k8s.io/sealgate-store-admin",
+        "clusterrolebinding.rbac.authorization.k8s.io/sealgate-store-auth-delegator",
+    ] {
+        assert!(printed.contains(name), "{name} is missing in:\n{printed}");
     }
 }
 

@@ -235,5 +235,5 @@ fn a_pin_that_is_taken_away_again_is_missed() {
     // It could be a passing trouble of the mutation. Here it is none, and whoever tried often enough reads what it is.
     assert_eq!((status, after.as_deref()), (503, Some("1")), "{answer}");
     let refused = answer["message"].as_str().unwrap();
-    assert!(refused.contains("[not-pinned]") && refused.contains("something takes the pin away"), "{refused}");
+    assert!(refused.contains("[not-pinned]") && refused.contains("something takes away what it wrote"), "{refused}");
 }

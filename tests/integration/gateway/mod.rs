@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // All of this is tests.
 
+mod access;
 pub(crate) mod engines;
 mod fake;
 mod layers;
 mod passage;
 mod program;
+mod roles;
 mod signatures;
 mod skopeo;

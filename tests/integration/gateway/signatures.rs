@@ -374,10 +374,12 @@ async fn a_registry_that_redirects_the_question_for_a_manifest_is_followed_but_n
             _ => {
                 let good = head.contains("authorization: Bearer good\r\n");
                 let status = if good { "200 OK" } else { "401 Unauthorized" };
-                return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                return write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             }
         };
-        write!(stream, "HTTP/1.1 307 Temporary Redirect\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
+        // It closes each connection, and says so: else a client would ask the next one on it, and lose that.
+        let redirect = "HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\nConnection: close";
+        write!(stream, "{redirect}\r\nLocation: {location}\r\n\r\n")
     });
     let store = Store::start(&registry.url());
     let get = |repository| {

@@ -24,26 +24,25 @@ impl Store {
     }
 
     pub(crate) fn start_with(registry: &str, limits: &Limits) -> Self {
+        Self::start_set(registry, limits, |_| {})
+    }
+
+    /// With further settings.
+    pub(crate) fn start_set(registry: &str, limits: &Limits, set: impl FnOnce(&mut Gateway)) -> Self {
         let folder = Scratch::new();
-        let file = configuration::Store::Redb(folder.path().join("data/signatures.redb"));
-        Self::start_in(folder, registry, limits, file)
-    }
-
-    /// Keeps signatures elsewhere than in a file of its own.
-    pub(crate) fn start_over(registry: &str, store: configuration::Store) -> Self {
-        Self::start_in(Scratch::new(), registry, &Limits::default(), store)
-    }
-
-    fn start_in(folder: Scratch, registry: &str, limits: &Limits, store: configuration::Store) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let listen = listener.local_addr().expect("it is bound");
-        let settings = Gateway {
+        let mut settings = Gateway {
             listen,
             certificate: None,
             anyone_may_sign: false,
             registry: Upstream { url: registry.parse().expect("a URL"), ca_file: None },
-            store,
+            store: configuration::Store::Redb(folder.path().join("data/signatures.redb")),
+            access: None,
+            external_url: None,
+            trusted_proxies: Vec::new(),
         };
+        set(&mut settings);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move {
             let _ = stopped.await;
@@ -54,7 +53,7 @@ impl Store {
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async move {
-                    let prepared = Prepared::new(&settings, &limits).expect("it is configured well");
+                    let prepared = Prepared::new(&settings, &limits).await.expect("it is configured well");
                     prepared.serve(listener, None, shutdown).await.expect("the store starts").await
                 })
             })

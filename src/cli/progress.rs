@@ -1,0 +1,94 @@
+//! How far a push is: a bar a blob on a terminal, else a line a blob.
+
+use std::{
+    collections::HashMap,
+    io::{self, IsTerminal as _, Write as _},
+    sync::{Mutex, PoisonError},
+};
+
+use bytesize::ByteSize;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::image::Digest;
+use crate::push::Watch;
+use crate::registry::BlobOutcome;
+use crate::source::Blob;
+
+/// Without colours, which `NO_COLOR` may forbid.
+const BAR: &str = "{prefix} {msg:12} [{bar:32}] {bytes}/{total_bytes}";
+const DONE: &str = "{prefix} {msg:12} {total_bytes}";
+
+/// Shows it on standard error.
+pub(super) struct Progress {
+    /// Nothing: nobody watches.
+    bars: Option<MultiProgress>,
+    of: Mutex<HashMap<Digest, ProgressBar>>,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        let watched = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let bars = watched.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+        Self { bars, of: Mutex::new(HashMap::new()) }
+    }
+
+    /// A layer is being compressed.
+    pub(super) fn compressing(&self, layer: &Digest, done: u64, all: u64) {
+        self.with(layer, all, |bar| {
+            bar.set_message("compressing");
+            bar.set_position(done);
+            if done >= all {
+                bar.finish_and_clear();
+            }
+        });
+    }
+
+    fn with(&self, digest: &Digest, all: u64, change: impl FnOnce(&ProgressBar)) {
+        let Some(bars) = &self.bars else { return };
+        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = of.entry(*digest).or_insert_with(|| {
+            let bar = bars.add(ProgressBar::new(all)).with_prefix(short(digest));
+            if let Ok(style) = ProgressStyle::with_template(BAR) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar
+        });
+        change(bar);
+    }
+}
+
+impl Watch for Progress {
+    fn sent(&self, blob: &Blob, bytes: u64) {
+        self.with(&blob.digest, blob.data.length(), |bar| {
+            bar.set_message("pushing");
+            bar.set_position(bytes);
+        });
+    }
+
+    fn settled(&self, blob: &Blob, outcome: BlobOutcome) {
+        let (length, words) = (blob.data.length(), words(outcome));
+        if self.bars.is_none() {
+            // Nobody is told if nobody listens.
+            let _ = writeln!(io::stderr(), "{} {words} ({})", short(&blob.digest), ByteSize::b(length));
+        }
+        self.with(&blob.digest, length, |bar| {
+            if let Ok(style) = ProgressStyle::with_template(DONE) {
+                bar.set_style(style);
+            }
+            bar.finish_with_message(words);
+        });
+    }
+}
+
+fn words(outcome: BlobOutcome) -> &'static str {
+    match outcome {
+        BlobOutcome::Pushed => "pushed",
+        BlobOutcome::Mounted => "mounted",
+        BlobOutcome::Present => "is there",
+    }
+}
+
+/// As much of a digest as tells it apart.
+fn short(digest: &Digest) -> String {
+    digest.to_string().chars().take(19).collect()
+}

@@ -1,0 +1,148 @@
+//! `sealgate push`: brings an image from files to a registry, and signs it there.
+
+use std::{fmt::Write as _, io, sync::Arc, time::Duration};
+
+use clap::Args;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::arguments::Format;
+use super::progress::Progress;
+use super::sign::{self, KeyArguments, SignatureArguments};
+use super::status::{Failure, Status};
+use super::subject::{self, ImageArguments};
+use super::terminal::{self, Colours, Tone};
+use crate::image::{Digest, Reference, Repository};
+use crate::operations::logging;
+use crate::push::{Pushed, push};
+use crate::registry::BlobOutcome;
+use crate::signatures;
+use crate::source::{Image, Source, SourceError};
+
+/// How long it may take to find out whether signatures can be stored.
+const STEP: Duration = Duration::from_mins(1);
+
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The image's files: oci:FOLDER[:TAG], oci-archive:FILE[:TAG], or docker-archive:FILE[:REFERENCE] (what `docker save`
+    /// and `podman save` write)
+    #[arg(value_parser = source)]
+    source: Source,
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Another repository of the same registry, from which blobs are taken where it has them
+    #[arg(long, value_name = "REPOSITORY")]
+    mount_from: Option<String>,
+    #[command(flatten)]
+    key: KeyArguments,
+    #[command(flatten)]
+    signature: SignatureArguments,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+fn source(text: &str) -> Result<Source, String> {
+    text.parse().map_err(|error: SourceError| error.to_string())
+}
+
+pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
+    let Arguments { source, image, mount_from, key, signature, output } = arguments;
+    logging::start(logging::Format::Text, "sealgate=warn")?;
+    let subject = image.read()?;
+    let signature = signature.read(&subject)?;
+    let query = key.query()?;
+    let mount_from = mount_from.map(|text| repository(&text, &subject.image)).transpose()?;
+    let manifest_bytes = subject.configuration.limits.manifest_bytes;
+    super::block_on(async {
+        let client = subject.client()?;
+        // What would keep the image from being signed is better known before it is pushed.
+        let key = key.open(query.as_ref()).await?;
+        let repository = subject.image.repository();
+        signatures::check(&client, &signature.destination, repository, Instant::now() + STEP)
+            .await
+            .map_err(|error| Failure::from(error).about(&subject.image))?;
+        let progress = Arc::new(Progress::new());
+        let files = read(&source, manifest_bytes, &progress).await?;
+        let pushed = push(&client, &subject.image, &files, mount_from.as_ref(), &*progress)
+            .await
+            .map_err(|error| Failure::from(error).about(&subject.image))?;
+        // By digest: what somebody else pushes under the tag meanwhile is not signed.
+        let pinned = subject.image.pinned(pushed.digest);
+        let signing = sign::sign(&client, &pinned, &signature, key).await.map_err(|failure| {
+            failure.after(format_args!("the image is pushed; sign it with: sealgate sign {pinned}"))
+        })?;
+        let report = Report::new(&source, &pushed, signing);
+        terminal::print(&match output {
+            Format::Text => report.text(Colours::of(&io::stdout())),
+            Format::Json => serde_json::to_string_pretty(&report).map_err(Failure::undecided)? + "\n",
+        })?;
+        Ok(Status::Done)
+    })?
+}
+
+async fn read(source: &Source, manifest_bytes: usize, progress: &Arc<Progress>) -> Result<Image, Failure> {
+    let (source, progress) = (source.clone(), Arc::clone(progress));
+    let work = move || source.read(manifest_bytes, &|layer: &Digest, done, all| progress.compressing(layer, done, all));
+    Ok(tokio::task::spawn_blocking(work).await.map_err(Failure::undecided)??)
+}
+
+/// A repository of the image's registry.
+fn repository(text: &str, image: &Reference) -> Result<Repository, Failure> {
+    let failed = |why: &str| Failure::usage(format_args!("--mount-from {text}: {why}"));
+    let reference = subject::reference(text).map_err(|failure| failed(&failure.to_string()))?;
+    if reference.repository().host() != image.repository().host() {
+        return Err(failed("blobs are mounted from repositories of the same registry only"));
+    }
+    Ok(reference.repository().clone())
+}
+
+/// What was pushed and signed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    source: String,
+    manifests: Vec<Part>,
+    blobs: Vec<Part>,
+    #[serde(flatten)]
+    signing: sign::Report,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Part {
+    digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    outcome: BlobOutcome,
+}
+
+impl Report {
+    fn new(source: &Source, pushed: &Pushed, signing: sign::Report) -> Self {
+        let Pushed { digest: _, manifests, blobs } = pushed;
+        let part = |digest: &Digest, size, outcome| Part { digest: digest.to_string(), size, outcome };
+        Self {
+            source: source.to_string(),
+            manifests: manifests.iter().map(|(digest, outcome)| part(digest, None, *outcome)).collect(),
+            blobs: blobs.iter().map(|(digest, size, outcome)| part(digest, Some(*size), *outcome)).collect(),
+            signing,
+        }
+    }
+
+    fn text(&self, colours: Colours) -> String {
+        let parts = || self.blobs.iter().chain(&self.manifests);
+        let count = |outcome| parts().filter(|part| part.outcome == outcome).count();
+        let pushed = count(BlobOutcome::Pushed);
+        let answer = if pushed > 0 { "pushed" } else { "pushed already" };
+        let mut text = String::new();
+        let _ = writeln!(text, "{} {}", colours.paint(Tone::Good, answer), terminal::plain(&self.source));
+        let blobs = format_args!(
+            "{pushed} sent, {} mounted, {} there already",
+            count(BlobOutcome::Mounted),
+            count(BlobOutcome::Present)
+        )
+        .to_string();
+        let _ = writeln!(text, "  {} {blobs}", colours.paint(Tone::Quiet, format_args!("{:<10}", "parts")));
+        text + &self.signing.text(colours)
+    }
+}

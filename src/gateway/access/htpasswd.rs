@@ -1,0 +1,482 @@
+//! Users and passwords in a file of Apache's (`htpasswd -B`), their roles in another.
+//!
+//! Both are read again when they change. Checking a password is meant to be slow, so it happens away from the workers,
+//! by few at once, and a good one is remembered for seconds.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr as _,
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::ExposeSecret as _;
+
+use super::{
+    Access, AccessError, Action, Caller, Credentials, Rejection, remembered::Remembered, roles::Roles, turns::Turns,
+};
+use crate::diagnostic::{Diagnostic, Diagnostics, Place};
+use crate::files::{ChangeWatcher, ReadError, read_bounded};
+use crate::gateway::store::RepositoryName;
+
+/// The most bytes of either file: some ten thousand users.
+const LARGEST: u64 = 1 << 20;
+/// How long a good password is not checked again.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Above this, one check takes longer than a client waits; it doubles with each step.
+const HIGHEST_COST: u32 = 15;
+/// The cost of a check for nobody, where the file has no user whose cost could be taken.
+const COST_FOR_NOBODY: u32 = 10;
+/// How many may wait for a check.
+const WAITING: usize = 64;
+/// How often the files are looked at where no event tells of a change.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Why there are no users or no roles.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsersError {
+    /// A file can't be read.
+    #[error("{setting} {}: {why}", path.display())]
+    Unreadable {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        why: ReadError,
+    },
+    /// There are mistakes in a file.
+    #[error("{}", Diagnostics(.0))]
+    Refused(Vec<Diagnostic>),
+    /// The files can't be watched.
+    #[error("the files of gateway.access can't be watched for changes: {0}")]
+    Watch(#[source] std::io::Error),
+    /// The system has no randomness.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+}
+
+/// Users of a file, with roles of a file.
+#[derive(Debug)]
+pub struct Htpasswd {
+    files: Arc<Files>,
+    checks: Turns,
+    remembered: Remembered<bool>,
+    _watcher: ChangeWatcher,
+}
+
+#[derive(Debug)]
+struct Files {
+    users_file: PathBuf,
+    roles_file: PathBuf,
+    users: ArcSwap<Users>,
+    roles: ArcSwap<Roles>,
+}
+
+impl Htpasswd {
+    /// Reads both files, and from then on whenever they change. Each has a last good content, which stays in force while
+    /// what stands there is refused.
+    ///
+    /// # Errors
+    /// A file that can't be read, or has mistakes.
+    pub fn open(users_file: &Path, roles_file: &Path) -> Result<Self, UsersError> {
+        let files = Arc::new(Files {
+            users: ArcSwap::from_pointee(read_users(users_file)?),
+            roles: ArcSwap::from_pointee(read_roles(roles_file)?),
+            users_file: users_file.to_owned(),
+            roles_file: roles_file.to_owned(),
+        });
+        files.warn_of_strangers();
+        let mut reload = Reload { files: Arc::clone(&files), refused: [None, None] };
+        let watcher = ChangeWatcher::start("access-watcher", POLL, move || reload.check());
+        // A check keeps a core busy: at least one is left for everything else.
+        let places = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+        Ok(Self {
+            files,
+            checks: Turns::new(places, WAITING),
+            remembered: Remembered::new().ok_or(UsersError::NoRandomness)?,
+            _watcher: watcher.map_err(UsersError::Watch)?,
+        })
+    }
+
+    /// Whether this is the user's password. For a user who is not there, somebody's password is checked all the same, the
+    /// same one each time, so that time does not tell who is there.
+    async fn check(&self, user: &str, password: &secrecy::SecretString) -> Result<Option<Caller>, AccessError> {
+        let users = self.files.users.load_full();
+        let name = self.remembered.question(&[user.as_bytes()]);
+        let (account, known) = match users.by_name.get(user) {
+            Some(account) => (account.clone(), true),
+            None => (users.in_place_of(name), false),
+        };
+        // With the hash in it: what was remembered of another password is never found.
+        let question =
+            self.remembered.question(&[user.as_bytes(), password.expose_secret().as_bytes(), account.hash.as_bytes()]);
+        let keep = |good: &bool| if *good { REMEMBERED } else { Duration::ZERO };
+        let hash = account.hash.clone();
+        let (checks, password) = (self.checks.clone(), password.clone());
+        let good = self.remembered.get(question, keep, || async move {
+            let turn = checks.take().await?;
+            let check = tokio::task::spawn_blocking(move || {
+                let good = bcrypt::verify(password.expose_secret(), &hash);
+                drop(turn);
+                known && good.unwrap_or(false)
+            });
+            check.await.map_err(|_| AccessError::unavailable())
+        });
+        let good = good.await?;
+        Ok((good && known).then(|| account.caller(user)))
+    }
+}
+
+#[async_trait]
+impl Access for Htpasswd {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Caller, AccessError> {
+        match credentials {
+            Credentials::None => Ok(Caller::anonymous()),
+            Credentials::Basic { user, password } => {
+                self.check(user, password).await?.ok_or_else(|| Rejection::Password.into())
+            }
+            Credentials::Bearer(_) => Err(Rejection::Unknown.into()),
+        }
+    }
+
+    /// Also where the caller comes out of a token: who was removed from the file since, or has another password, may
+    /// nothing any more.
+    async fn may(
+        &self,
+        caller: &Caller,
+        action: Action,
+        repository: Option<&RepositoryName>,
+    ) -> Result<bool, AccessError> {
+        let Some(name) = caller.name() else { return Ok(false) };
+        let users = self.files.users.load();
+        let same = users.by_name.get(name).is_some_and(|account| account.caller(name) == *caller);
+        Ok(same && self.files.roles.load().let_do(name, action, repository))
+    }
+}
+
+impl Files {
+    fn warn_of_strangers(&self) {
+        let (users, roles) = (self.users.load(), self.roles.load());
+        for user in roles.users().into_iter().filter(|user| !users.by_name.contains_key(*user)) {
+            let (users_file, roles_file) = (self.users_file.display(), self.roles_file.display());
+            tracing::warn!(user, %users_file, %roles_file, "a user has a role and no password, so nobody can use it");
+        }
+    }
+}
+
+struct Reload {
+    files: Arc<Files>,
+    /// Why the files as they are were refused, so that it is told once and not at every look.
+    refused: [Option<String>; 2],
+}
+
+impl Reload {
+    fn check(&mut self) -> BTreeSet<PathBuf> {
+        let Self { files, refused: [users_refused, roles_refused] } = self;
+        let mut changed = exchange(&files.users, read_users(&files.users_file), users_refused, "password");
+        changed |= exchange(&files.roles, read_roles(&files.roles_file), roles_refused, "roles");
+        if changed {
+            files.warn_of_strangers();
+        }
+        [&files.users_file, &files.roles_file]
+            .into_iter()
+            .filter_map(|file| file.parent().map(Path::to_owned))
+            .collect()
+    }
+}
+
+/// Whether something else is in force now.
+fn exchange<T: PartialEq>(
+    in_force: &ArcSwap<T>,
+    read: Result<T, UsersError>,
+    refused: &mut Option<String>,
+    file: &str,
+) -> bool {
+    match read {
+        Ok(read) => {
+            *refused = None;
+            let changed = **in_force.load() != read;
+            if changed {
+                in_force.store(Arc::new(read));
+                tracing::info!(file, "a changed file of gateway.access is in force");
+            }
+            changed
+        }
+        Err(error) => {
+            let error = error.to_string();
+            if refused.as_ref() != Some(&error) {
+                tracing::error!(
+                    file,
+                    "a file of gateway.access is refused, the last good one stays in force:\n{error}"
+                );
+                *refused = Some(error);
+            }
+            false
+        }
+    }
+}
+
+fn read_users(path: &Path) -> Result<Users, UsersError> {
+    let text = read_text("gateway.access.htpasswd.file", path)?;
+    Users::parse(&path.display().to_string(), &text).map_err(UsersError::Refused)
+}
+
+fn read_roles(path: &Path) -> Result<Roles, UsersError> {
+    let text = read_text("gateway.access.htpasswd.roles", path)?;
+    Roles::parse(&path.display().to_string(), &text).map_err(UsersError::Refused)
+}
+
+fn read_text(setting: &'static str, path: &Path) -> Result<String, UsersError> {
+    let bytes = read_bounded(path, LARGEST);
+    let bytes = bytes.map_err(|why| UsersError::Unreadable { setting, path: path.to_owned(), why })?;
+    String::from_utf8(bytes).map_err(|_| {
+        UsersError::Refused(vec![Diagnostic::of_file(&path.display().to_string(), "the file is not UTF-8")])
+    })
+}
+
+/// A line of the file.
+#[derive(Clone, PartialEq, Eq)]
+struct Account {
+    /// `$2y$..`, `$2b$..` or `$2a$..`.
+    hash: Arc<str>,
+}
+
+impl Account {
+    /// The user with this very password: with another one they are another caller, so that tokens end with it.
+    fn caller(&self, name: &str) -> Caller {
+        let uid = URL_SAFE_NO_PAD.encode(&digest(&SHA256, self.hash.as_bytes()).as_ref()[..12]);
+        Caller { name: Some(name.into()), uid: Some(uid.into()), ..Caller::default() }
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Account")
+    }
+}
+
+/// The password file, checked.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Users {
+    by_name: HashMap<Box<str>, Account>,
+    /// The accounts in the file's order.
+    in_order: Vec<Account>,
+}
+
+impl Users {
+    /// Reads and checks a password file.
+    ///
+    /// # Errors
+    /// Every mistake. Never empty; no line is shown, since it may hold a password.
+    fn parse(name: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        let mut users = Self::default();
+        let mut lines: HashMap<&str, usize> = HashMap::new();
+        let mut mistakes = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let place = Place { line: number, column: 1, width: 1 };
+            let mut mistake = |message: String, suggestion: String| {
+                let mistake = Diagnostic { place: Some(place), ..Diagnostic::of_file(name, message) };
+                mistakes.push(mistake.suggest(suggestion));
+            };
+            let Some((user, hash)) = line.split_once(':').filter(|(user, _)| !user.is_empty()) else {
+                mistake("NAME:HASH is expected".to_owned(), format!("add users with: htpasswd -B {name} NAME"));
+                continue;
+            };
+            if let Err(what) = check_hash(hash) {
+                mistake(format!("the password of {user:?} {what}"), format!("set it with: htpasswd -B {name} {user}"));
+                continue;
+            }
+            if let Some(first) = lines.insert(user, number) {
+                let message = format!("{user:?} has a password in line {first} already");
+                mistake(message, "remove one of the two lines".to_owned());
+                continue;
+            }
+            let account = Account { hash: hash.into() };
+            users.in_order.push(account.clone());
+            users.by_name.insert(user.into(), account);
+        }
+        if mistakes.is_empty() { Ok(users) } else { Err(mistakes) }
+    }
+
+    /// The account whose password is checked for a user who is not there.
+    fn in_place_of(&self, user: [u8; 32]) -> Account {
+        let number = u32::from_le_bytes([user[0], user[1], user[2], user[3]]) as usize;
+        match number.checked_rem(self.in_order.len()).and_then(|number| self.in_order.get(number)) {
+            Some(account) => account.clone(),
+            None => Account { hash: format!("$2y${COST_FOR_NOBODY:02}${}", ".".repeat(53)).into() },
+        }
+    }
+}
+
+/// What is wrong with a hash.
+fn check_hash(hash: &str) -> Result<(), String> {
+    if !["$2y$", "$2b$", "$2a$"].iter().any(|prefix| hash.starts_with(prefix)) {
+        let what = if hash.starts_with("$apr1$") || hash.starts_with("$1$") {
+            "is hashed with MD5"
+        } else if hash.starts_with("{SHA}") {
+            "is hashed with SHA-1"
+        } else if hash.starts_with("$5$") || hash.starts_with("$6$") {
+            "is hashed with crypt's SHA-2"
+        } else {
+            "is not hashed with bcrypt"
+        };
+        return Err(format!("{what}; only bcrypt counts"));
+    }
+    let parts = bcrypt::HashParts::from_str(hash).map_err(|_| "is a malformed bcrypt hash".to_owned())?;
+    let cost = parts.get_cost();
+    if (4..=HIGHEST_COST).contains(&cost) {
+        Ok(())
+    } else {
+        Err(format!("has the bcrypt cost {cost}; 4 to {HIGHEST_COST} is expected"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
+        - {role: 'system:image-signer', users: [jane], repositories: [acme]}\n";
+
+    fn line(user: &str, password: &str) -> String {
+        format!("{user}:{}\n", bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap())
+    }
+
+    fn opened(users: &str) -> (TempDir, Htpasswd) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("htpasswd"), users).unwrap();
+        fs::write(folder.path().join("roles.yaml"), ROLES).unwrap();
+        let opened = Htpasswd::open(&folder.path().join("htpasswd"), &folder.path().join("roles.yaml")).unwrap();
+        (folder, opened)
+    }
+
+    async fn login(access: &Htpasswd, user: &str, password: &str) -> Result<Caller, AccessError> {
+        access.authenticate(&Credentials::of_user(user, password).unwrap()).await
+    }
+
+    async fn may_sign(access: &Htpasswd, caller: &Caller) -> bool {
+        let repository = RepositoryName::parse("acme/web").unwrap();
+        access.may(caller, Action::CreateSignature, Some(&repository)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_right_password_makes_a_caller_and_a_wrong_one_does_not() {
+        let (_folder, access) = opened(&(line("jane", "secret") + &line("joe", "other")));
+        for _ in 0..2 {
+            let jane = login(&access, "jane", "secret").await.unwrap();
+            assert_eq!(jane.name(), Some("jane"));
+            assert!(may_sign(&access, &jane).await);
+            let joe = login(&access, "joe", "other").await.unwrap();
+            assert!(!may_sign(&access, &joe).await);
+            for (user, password) in
+                [("jane", "other"), ("jane", ""), ("joe", "secret"), ("", "secret"), ("jan", "secret")]
+            {
+                let rejected = login(&access, user, password).await.unwrap_err();
+                assert_eq!(rejected, Rejection::Password.into(), "{user}: whether there is such a user is not told");
+            }
+        }
+        assert!(access.authenticate(&Credentials::None).await.unwrap().is_anonymous());
+        assert!(!may_sign(&access, &Caller::anonymous()).await);
+        let token = access.authenticate(&Credentials::Bearer("x".into())).await;
+        assert_eq!(token.unwrap_err(), Rejection::Unknown.into());
+    }
+
+    /// Some user's password is checked in place of theirs: it must not become theirs.
+    #[tokio::test]
+    async fn nobody_is_let_in_with_the_password_of_somebody_else() {
+        let (_folder, access) = opened(&line("jane", "secret"));
+        for number in 0..20 {
+            for _ in 0..2 {
+                let stranger = login(&access, &format!("stranger-{number}"), "secret").await;
+                assert_eq!(stranger.unwrap_err(), Rejection::Password.into());
+            }
+        }
+        let (_folder, empty) = opened("# nobody yet\n\n");
+        assert_eq!(login(&empty, "jane", "secret").await.unwrap_err(), Rejection::Password.into());
+    }
+
+    async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        for _ in 0..3000 {
+            if holds().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what} did not come");
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_is_in_force_and_a_broken_one_changes_nothing() {
+        let (folder, access) = opened(&line("jane", "secret"));
+        let jane = login(&access, "jane", "secret").await.unwrap();
+        // Broken roles must not keep a removed user in.
+        fs::write(folder.path().join("roles.yaml"), "roles: nonsense").unwrap();
+        fs::write(folder.path().join("htpasswd"), line("jane", "changed")).unwrap();
+        until("the new password", async || login(&access, "jane", "changed").await.is_ok()).await;
+        assert!(login(&access, "jane", "secret").await.is_err(), "what was remembered of the old one does not count");
+        assert!(!may_sign(&access, &jane).await, "who came with the old password may nothing any more");
+        let changed = login(&access, "jane", "changed").await.unwrap();
+        assert!(may_sign(&access, &changed).await, "the last good roles are in force");
+        fs::write(folder.path().join("htpasswd"), "jane:plain\n").unwrap();
+        fs::write(folder.path().join("roles.yaml"), ROLES.replace("jane", "joe")).unwrap();
+        until("the new roles", async || !may_sign(&access, &changed).await).await;
+        assert!(login(&access, "jane", "changed").await.is_ok(), "the last good passwords are in force");
+    }
+
+    #[test]
+    fn a_file_with_mistakes_is_refused_and_shows_no_hash() {
+        let good = line("jane", "secret");
+        for (text, expected) in [
+            ("jane\n".to_owned(), "htpasswd:1:1: NAME:HASH is expected"),
+            (":x\n".to_owned(), "htpasswd:1:1: NAME:HASH is expected"),
+            ("# x\njane:hunter2\n".to_owned(), "htpasswd:2:1: the password of \"jane\" is not hashed with bcrypt"),
+            ("jane:$apr1$hunter2\n".to_owned(), "is hashed with MD5; only bcrypt counts"),
+            ("jane:{SHA}hunter2\n".to_owned(), "is hashed with SHA-1"),
+            ("jane:$6$hunter2\n".to_owned(), "is hashed with crypt's SHA-2"),
+            ("jane:$2y$05$hunter2\n".to_owned(), "is a malformed bcrypt hash"),
+            (good.replace("$04$", "$31$"), "has the bcrypt cost 31; 4 to 15 is expected"),
+            (good.replace("$2b$", "$2x$"), "is not hashed with bcrypt"),
+            (format!("{good}{good}"), "htpasswd:2:1: \"jane\" has a password in line 1 already"),
+        ] {
+            let told = Diagnostics(&Users::parse("htpasswd", &text).unwrap_err()).to_string();
+            assert!(told.contains(expected) && told.contains("help: "), "{text}\n{told}");
+            assert!(!told.contains("hunter2") && !told.contains("$2"), "{told}");
+        }
+        let told = Users::parse("htpasswd", "a\nb\n").unwrap_err();
+        assert_eq!(told.len(), 2, "all mistakes are told");
+    }
+
+    #[test]
+    fn every_flavour_of_bcrypt_is_taken() {
+        for flavour in ["$2a$", "$2b$", "$2y$"] {
+            let text = line("jane", "secret").replace("$2b$", flavour).replace('\n', "\r\n");
+            let users = Users::parse("htpasswd", &text).unwrap();
+            assert!(bcrypt::verify("secret", &users.by_name["jane"].hash).unwrap(), "{flavour}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Htpasswd::open(&folder.path().join("htpasswd"), &folder.path().join("roles.yaml")).unwrap_err();
+        assert!(error.to_string().starts_with("gateway.access.htpasswd.file "), "{error}");
+        assert!(error.to_string().ends_with("htpasswd: there is no such file"), "{error}");
+    }
+}

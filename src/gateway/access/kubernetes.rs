@@ -1,0 +1,364 @@
+//! Users and roles of a Kubernetes cluster: a `TokenReview` says who somebody is, a `SubjectAccessReview` what they
+//! may do.
+//!
+//! The reviews are about OpenShift's resources, `imagesignatures` and `images` of `image.openshift.io`, so that its roles
+//! mean here what they mean there. RBAC needs no such resources to exist.
+
+use std::{collections::BTreeMap, fmt, future::poll_fn, path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use hyper::{
+    body::Body as _,
+    http::{Request, header::CONTENT_TYPE},
+};
+use k8s_openapi::api::{
+    authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
+    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+};
+use kube::{
+    Client, Config,
+    client::Body,
+    config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Access, AccessError, Action, Caller, Credentials, Rejection, remembered::Remembered, token::is_ours, turns::Turns,
+};
+use crate::gateway::store::RepositoryName;
+
+const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+const ACCESS_REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+const GROUP: &str = "image.openshift.io";
+/// Whoever sent nothing: never the name of a caller who sent a token.
+const NOBODY: &str = "system:anonymous";
+
+/// How long a yes is believed: a role that was taken away may be used for so long.
+const YES: Duration = Duration::from_secs(10);
+/// How long a no is believed: whoever was just given a role tries again soon.
+const NO: Duration = Duration::from_secs(2);
+/// How long a review may take, waiting for a turn included.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to reach the API server.
+const CONNECT: Duration = Duration::from_secs(3);
+/// The most bytes of an answer.
+const LARGEST: usize = 1 << 20;
+/// Reviews at once, and how many more may wait.
+const AT_ONCE: usize = 16;
+const WAITING: usize = 256;
+/// How often the log says that the API server gives no answers.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Why the API server can't be asked at all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KubernetesError {
+    /// This is no pod of a cluster.
+    #[error(
+        "gateway.access.kubernetes: this does not run in a pod with a service account's token ({0}); name a file: {{kubeconfig: FILE}}"
+    )]
+    NotInCluster(#[from] InClusterError),
+    /// The kubeconfig can't be used.
+    #[error("gateway.access.kubernetes.kubeconfig: {0}")]
+    Kubeconfig(#[from] KubeconfigError),
+    /// The client can't be made.
+    #[error("gateway.access.kubernetes: {0}")]
+    Client(#[from] kube::Error),
+    /// The system has no randomness.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
+}
+
+/// Asks an API server.
+#[derive(Debug)]
+pub struct Kubernetes {
+    reviews: Reviews,
+    callers: Remembered<Option<Arc<Caller>>>,
+    permissions: Remembered<bool>,
+}
+
+impl Kubernetes {
+    /// With the service account of this pod, or a kubeconfig. With audiences, tokens count that are meant for one of them;
+    /// without, those that are meant for the API server.
+    ///
+    /// Requests run on the runtime that this is called on; it has to outlive those that ask. The API server need not be
+    /// there yet.
+    ///
+    /// # Errors
+    /// It is not said where the API server is, or how to be somebody there.
+    pub async fn connect(kubeconfig: Option<&Path>, audiences: &[Box<str>]) -> Result<Self, KubernetesError> {
+        let mut config = match kubeconfig {
+            Some(path) => {
+                Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await?
+            }
+            None => Config::incluster()?,
+        };
+        config.connect_timeout = Some(CONNECT);
+        // Clients are told to try again; what they sent waits no longer than it has to.
+        config.default_retry = false;
+        let audiences = audiences.iter().map(ToString::to_string).collect();
+        let reviews = Reviews(Arc::new(Shared {
+            client: Client::try_from(config)?,
+            audiences,
+            turns: Turns::new(AT_ONCE, WAITING),
+            told: std::sync::Mutex::new(None),
+        }));
+        let no_randomness = KubernetesError::NoRandomness;
+        Ok(Self {
+            reviews,
+            callers: Remembered::new().ok_or(no_randomness)?,
+            permissions: Remembered::new().ok_or(KubernetesError::NoRandomness)?,
+        })
+    }
+
+    async fn caller(&self, token: &SecretString) -> Result<Caller, AccessError> {
+        // Ours are good here or nowhere: never sent to anybody.
+        if token.expose_secret().is_empty() || is_ours(token.expose_secret()) {
+            return Err(Rejection::Unknown.into());
+        }
+        let question = self.callers.question(&[token.expose_secret().as_bytes()]);
+        let keep = |caller: &Option<_>| if caller.is_some() { YES } else { NO };
+        let (reviews, token) = (self.reviews.clone(), token.clone());
+        let caller = self.callers.get(question, keep, || async move { reviews.token(&token).await });
+        caller.await?.map(|caller| Caller::clone(&caller)).ok_or_else(|| Rejection::Unknown.into())
+    }
+}
+
+#[async_trait]
+impl Access for Kubernetes {
+    /// A name beside a token in place of a password does not count: `docker login` wants one.
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Caller, AccessError> {
+        match credentials {
+            Credentials::None => Ok(Caller::anonymous()),
+            Credentials::Basic { password: token, .. } | Credentials::Bearer(token) => self.caller(token).await,
+        }
+    }
+
+    async fn may(
+        &self,
+        caller: &Caller,
+        action: Action,
+        repository: Option<&RepositoryName>,
+    ) -> Result<bool, AccessError> {
+        if caller.is_anonymous() {
+            return Ok(false);
+        }
+        let namespace = repository.and_then(namespace_of).unwrap_or_default();
+        let described = serde_json::to_vec(caller).map_err(|_| AccessError::unavailable())?;
+        for &(verb, resource) in needed_for(action) {
+            let parts: [&[u8]; 4] = [&described, verb.as_bytes(), resource.as_bytes(), namespace.as_bytes()];
+            let question = self.permissions.question(&parts);
+            let spec = access_review(caller, verb, resource, namespace);
+            let reviews = self.reviews.clone();
+            let keep = |allowed: &bool| if *allowed { YES } else { NO };
+            if !self.permissions.get(question, keep, || async move { reviews.access(spec).await }).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Everything that somebody must be allowed to do to OpenShift's resources.
+fn needed_for(action: Action) -> &'static [(&'static str, &'static str)] {
+    match action {
+        Action::CreateSignature => &[("create", "imagesignatures")],
+        Action::DeleteSignature => &[("delete", "imagesignatures")],
+        Action::SetStatus => &[("update", "images")],
+        Action::Export => &[("list", "imagesignatures")],
+        Action::Import => &[("create", "imagesignatures"), ("update", "images")],
+    }
+}
+
+/// `acme/web` is in the namespace `acme`, as in OpenShift's registry; `web` is in none, so that only a
+/// `ClusterRoleBinding` reaches it.
+fn namespace_of(repository: &RepositoryName) -> Option<&str> {
+    repository.as_str().split_once('/').map(|(namespace, _)| namespace)
+}
+
+fn access_review(caller: &Caller, verb: &str, resource: &str, namespace: &str) -> SubjectAccessReviewSpec {
+    let owned = |texts: &[Box<str>]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let extra: BTreeMap<_, _> = caller.extra.iter().map(|(key, values)| (key.to_string(), owned(values))).collect();
+    SubjectAccessReviewSpec {
+        user: caller.name.as_ref().map(ToString::to_string),
+        uid: caller.uid.as_ref().map(ToString::to_string),
+        groups: Some(owned(&caller.groups)),
+        extra: Some(extra),
+        resource_attributes: Some(ResourceAttributes {
+            namespace: Some(namespace.to_owned()),
+            verb: Some(verb.to_owned()),
+            group: Some(GROUP.to_owned()),
+            version: Some("v1".to_owned()),
+            resource: Some(resource.to_owned()),
+            ..ResourceAttributes::default()
+        }),
+        non_resource_attributes: None,
+    }
+}
+
+fn caller_of(user: UserInfo) -> Option<Caller> {
+    let UserInfo { username, uid, groups, extra } = user;
+    let name = username.filter(|name| !name.is_empty() && name != NOBODY)?;
+    let boxed = |texts: Vec<String>| texts.into_iter().map(Into::into).collect();
+    Some(Caller {
+        name: Some(name.into()),
+        uid: uid.filter(|uid| !uid.is_empty()).map(Into::into),
+        groups: boxed(groups.unwrap_or_default()),
+        extra: extra.unwrap_or_default().into_iter().map(|(key, values)| (key.into(), boxed(values))).collect(),
+    })
+}
+
+#[derive(Clone, Debug)]
+struct Reviews(Arc<Shared>);
+
+struct Shared {
+    client: Client,
+    audiences: Vec<String>,
+    turns: Turns,
+    /// When the log last said that there is no answer.
+    told: std::sync::Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("audiences", &self.audiences).finish_non_exhaustive()
+    }
+}
+
+/// Why a review has no answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error(
+        "it answers {0}: the store's service account needs the ClusterRole system:auth-delegator (manifests/store has the binding)"
+    )]
+    NotAllowed(u16),
+    #[error("it answers {0}")]
+    Status(u16),
+    #[error("it answers more than {LARGEST} bytes")]
+    TooLarge,
+    #[error("its answer is not a review with a status")]
+    Malformed,
+    #[error("it does not answer within {} s", DEADLINE.as_secs())]
+    TimedOut,
+    #[error(transparent)]
+    Failed(#[from] kube::Error),
+}
+
+impl Reviews {
+    /// Whose token it is; nothing: nobody's.
+    async fn token(&self, token: &SecretString) -> Result<Option<Arc<Caller>>, AccessError> {
+        let wanted = &self.0.audiences;
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                token: token.expose_secret().to_owned(),
+                audiences: (!wanted.is_empty()).then(|| wanted.clone()),
+            },
+            ..TokenReview::default()
+        };
+        let status = self.ask(TOKEN_REVIEWS, &review, |review: TokenReview| review.status).await?;
+        if status.authenticated != Some(true) {
+            return Ok(None);
+        }
+        // An API server that knows nothing of audiences would take every token.
+        let meant = status.audiences.unwrap_or_default();
+        if !wanted.is_empty() && !meant.iter().any(|audience| wanted.contains(audience)) {
+            return Ok(None);
+        }
+        Ok(status.user.and_then(caller_of).map(Arc::new))
+    }
+
+    async fn access(&self, spec: SubjectAccessReviewSpec) -> Result<bool, AccessError> {
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let status = self.ask(ACCESS_REVIEWS, &review, |review: SubjectAccessReview| review.status).await?;
+        Ok(status.allowed && status.denied != Some(true))
+    }
+
+    /// Has something reviewed. Why there is no answer stands in the log, now and then.
+    async fn ask<T: Serialize + DeserializeOwned, S>(
+        &self,
+        path: &str,
+        review: &T,
+        status: impl FnOnce(T) -> Option<S>,
+    ) -> Result<S, AccessError> {
+        let asked = async {
+            let _turn = self.0.turns.take().await?;
+            match self.post(path, review).await.and_then(|review| status(review).ok_or(NoAnswer::Malformed)) {
+                Ok(status) => Ok(status),
+                Err(why) => Err(self.unavailable(path, &why)),
+            }
+        };
+        timeout(DEADLINE, asked).await.unwrap_or_else(|_| Err(self.unavailable(path, &NoAnswer::TimedOut)))
+    }
+
+    /// Without the client's own reading of answers: it has no bound, and logs what it can't read, the token included.
+    async fn post<T: Serialize + DeserializeOwned>(&self, path: &str, review: &T) -> Result<T, NoAnswer> {
+        let body = serde_json::to_vec(review).map_err(|_| NoAnswer::Malformed)?;
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json").body(Body::from(body));
+        let answer = self.0.client.send(request.map_err(kube::Error::HttpError)?).await?;
+        match answer.status().as_u16() {
+            200 | 201 => {}
+            status @ (401 | 403) => return Err(NoAnswer::NotAllowed(status)),
+            status => return Err(NoAnswer::Status(status)),
+        }
+        let mut body = answer.into_body();
+        let mut bytes = Vec::new();
+        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if bytes.len() + data.len() > LARGEST {
+                return Err(NoAnswer::TooLarge);
+            }
+            bytes.extend_from_slice(&data);
+        }
+        serde_json::from_slice(&bytes).map_err(|_| NoAnswer::Malformed)
+    }
+
+    fn unavailable(&self, path: &str, why: &NoAnswer) -> AccessError {
+        let now = Instant::now();
+        let mut told = self.0.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY) {
+            *told = Some(now);
+            tracing::error!(path, "the API server reviews nothing, so nobody is let in: {why}");
+        }
+        AccessError::unavailable()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_in_the_namespace_of_its_first_component() {
+        for (name, namespace) in
+            [("acme/web", Some("acme")), ("acme/web/deep", Some("acme")), ("acme", None), ("web-1", None)]
+        {
+            assert_eq!(namespace_of(&RepositoryName::parse(name).unwrap()), namespace, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_user_without_a_name_or_with_nobody_s_is_nobody() {
+        let user = |name: Option<&str>| UserInfo { username: name.map(str::to_owned), ..UserInfo::default() };
+        for name in [None, Some(""), Some(NOBODY)] {
+            assert_eq!(caller_of(user(name)), None, "{name:?}");
+        }
+        assert_eq!(caller_of(user(Some("jane"))).unwrap().name(), Some("jane"));
+    }
+
+    #[test]
+    fn the_authorizers_learn_all_that_is_known_of_the_caller() {
+        let user = UserInfo {
+            username: Some("jane".into()),
+            uid: Some("7".into()),
+            groups: Some(vec!["a".into(), "b".into()]),
+            extra: Some([("scopes".to_owned(), vec!["x".to_owned()])].into()),
+        };
+        let spec = access_review(&caller_of(user.clone()).unwrap(), "create", "imagesignatures", "acme");
+        assert_eq!((spec.user, spec.uid, spec.groups, spec.extra), (user.username, user.uid, user.groups, user.extra));
+        let about = spec.resource_attributes.unwrap();
+        let about = [about.group, about.resource, about.verb, about.namespace].map(Option::unwrap_or_default);
+        assert_eq!(about, ["image.openshift.io", "imagesignatures", "create", "acme"]);
+    }
+}

@@ -1,0 +1,231 @@
+//! What a token is for: the scopes of the registry token protocol (distribution, "Token Scope Documentation").
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Action;
+use crate::gateway::store::RepositoryName;
+
+/// The most scopes of one token.
+const MOST: usize = 16;
+/// The longest text of one scope.
+const LONGEST: usize = 512;
+
+/// One scope: `repository:acme/web:pull,push`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// `repository`, `registry`, `repository(plugin)`.
+    kind: Box<str>,
+    name: Box<str>,
+    actions: Vec<Box<str>>,
+}
+
+/// What a token is for; at most 16 different things.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub struct Scopes(Vec<Scope>);
+
+/// Why a text is no list of scopes. The text itself is not repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScopeError {
+    /// There are more than a token may have.
+    #[error("a token is for at most {MOST} things")]
+    TooMany,
+    /// One is too long.
+    #[error("a scope has at most {LONGEST} bytes")]
+    TooLong,
+    /// One is not of this form.
+    #[error("a scope is written TYPE:NAME:ACTION,ACTION, like repository:acme/web:pull,push")]
+    Malformed,
+}
+
+impl Scope {
+    /// Parses one scope.
+    pub fn parse(text: &str) -> Result<Self, ScopeError> {
+        if text.len() > LONGEST {
+            return Err(ScopeError::TooLong);
+        }
+        // A name may have a host with a port in front, so the first and the last colon count.
+        let (kind, rest) = text.split_once(':').ok_or(ScopeError::Malformed)?;
+        let (name, actions) = rest.rsplit_once(':').ok_or(ScopeError::Malformed)?;
+        let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let (base, class) = match kind.split_once('(') {
+            Some((base, class)) => (base, class.strip_suffix(')').ok_or(ScopeError::Malformed)?),
+            None => (kind, "x"),
+        };
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/' | b':');
+        let good = [base, class].iter().all(|part| !part.is_empty() && part.bytes().all(word))
+            && !name.is_empty()
+            && name.bytes().all(named);
+        if !good {
+            return Err(ScopeError::Malformed);
+        }
+        let mut parsed = Self { kind: kind.into(), name: name.into(), actions: Vec::new() };
+        for action in actions.split(',') {
+            if action != "*" && (action.is_empty() || !action.bytes().all(|byte| byte.is_ascii_lowercase())) {
+                return Err(ScopeError::Malformed);
+            }
+            parsed.add(action);
+        }
+        Ok(parsed)
+    }
+
+    /// What a token needs for this action on a repository, or on the whole store. Clients that push ask for it by
+    /// themselves.
+    pub fn needed_for(action: Action, repository: Option<&RepositoryName>) -> Self {
+        let (kind, name, actions): (_, _, &[&str]) = match (action, repository) {
+            (Action::CreateSignature | Action::DeleteSignature | Action::SetStatus, Some(repository)) => {
+                ("repository", repository.as_str(), &["pull", "push"])
+            }
+            _ => ("registry", "signatures", &["*"]),
+        };
+        let actions = actions.iter().map(|&action| action.into()).collect();
+        Self { kind: kind.into(), name: name.into(), actions }
+    }
+
+    fn add(&mut self, action: &str) {
+        if !self.actions.iter().any(|known| &**known == action) {
+            self.actions.push(action.into());
+        }
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        let has = |action: &str| self.actions.iter().any(|own| &**own == "*" || &**own == action);
+        self.kind == other.kind && self.name == other.name && other.actions.iter().all(|action| has(action))
+    }
+}
+
+impl Scopes {
+    /// Reads all `scope` parameters of a request; each may hold several, with spaces between. The same thing twice is one
+    /// scope with the actions of both.
+    pub fn parse<'a>(parameters: impl IntoIterator<Item = &'a str>) -> Result<Self, ScopeError> {
+        let mut scopes: Vec<Scope> = Vec::new();
+        for text in parameters.into_iter().flat_map(|parameter| parameter.split(' ')).filter(|text| !text.is_empty()) {
+            let scope = Scope::parse(text)?;
+            let full = scopes.len() == MOST;
+            match scopes.iter_mut().find(|known| known.kind == scope.kind && known.name == scope.name) {
+                Some(known) => scope.actions.iter().for_each(|action| known.add(action)),
+                None if full => return Err(ScopeError::TooMany),
+                None => scopes.push(scope),
+            }
+        }
+        Ok(Self(scopes))
+    }
+
+    /// Whether everything that `needed` says is in them.
+    pub fn cover(&self, needed: &Scope) -> bool {
+        self.0.iter().any(|scope| scope.covers(needed))
+    }
+
+    /// What of these is also in `others`.
+    #[must_use]
+    pub fn within(&self, others: &Self) -> Self {
+        Self(self.0.iter().filter(|scope| others.cover(scope)).cloned().collect())
+    }
+
+    /// One after the other, as they came.
+    pub fn iter(&self) -> impl Iterator<Item = &Scope> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.kind, self.name, self.actions.join(","))
+    }
+}
+
+impl TryFrom<Vec<String>> for Scopes {
+    type Error = ScopeError;
+
+    fn try_from(texts: Vec<String>) -> Result<Self, ScopeError> {
+        Self::parse(texts.iter().map(String::as_str))
+    }
+}
+
+impl From<Scopes> for Vec<String> {
+    fn from(scopes: Scopes) -> Self {
+        scopes.iter().map(Scope::to_string).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scopes(parameters: &[&str]) -> Vec<String> {
+        Scopes::parse(parameters.iter().copied()).unwrap().into()
+    }
+
+    #[test]
+    fn scopes_come_in_several_parameters_or_in_one() {
+        assert_eq!(scopes(&[]), [""; 0]);
+        assert_eq!(scopes(&["", " "]), [""; 0]);
+        let both = ["repository:acme/web:pull", "registry:catalog:*"];
+        assert_eq!(scopes(&both), both);
+        assert_eq!(scopes(&["repository:acme/web:pull registry:catalog:*"]), both);
+        assert_eq!(scopes(&["repository:a:pull", "repository:a:push,pull"]), ["repository:a:pull,push"]);
+        assert_eq!(scopes(&["repository(plugin):a:pull"]), ["repository(plugin):a:pull"]);
+        assert_eq!(scopes(&["repository:example.com:5000/a:pull"]), ["repository:example.com:5000/a:pull"]);
+    }
+
+    #[test]
+    fn what_is_no_scope_is_refused() {
+        for text in [
+            "repository",
+            "repository:a",
+            "repository::pull",
+            ":a:pull",
+            "repository:a:",
+            "repository:a:pull,",
+            "a(:b:c",
+            "a():b:c",
+            "repository:a\"b:pull",
+            "repository:a,b:pull",
+            "repository:a:PULL",
+            "repository:ä:pull",
+        ] {
+            assert_eq!(Scopes::parse([text]), Err(ScopeError::Malformed), "{text}");
+        }
+        assert_eq!(Scopes::parse([format!("repository:{}:pull", "a".repeat(512)).as_str()]), Err(ScopeError::TooLong));
+        let many: Vec<String> = (0..17).map(|number| format!("repository:a{number}:pull")).collect();
+        assert_eq!(Scopes::parse(many.iter().map(String::as_str)), Err(ScopeError::TooMany));
+        assert!(Scopes::parse(many.iter().skip(1).map(String::as_str)).is_ok());
+    }
+
+    #[test]
+    fn to_write_signatures_a_token_must_be_for_pushing_to_that_repository() {
+        let repository = RepositoryName::parse("acme/web").unwrap();
+        let needed = Scope::needed_for(Action::CreateSignature, Some(&repository));
+        assert_eq!(needed.to_string(), "repository:acme/web:pull,push");
+        for (text, enough) in [
+            ("repository:acme/web:pull,push", true),
+            ("repository:acme/web:push,delete,pull", true),
+            ("repository:acme/web:*", true),
+            ("repository:acme/web:pull", false),
+            ("repository:acme/web2:pull,push", false),
+            ("repository:acme:*", false),
+            ("registry:acme/web:*", false),
+            ("", false),
+        ] {
+            assert_eq!(Scopes::parse([text]).unwrap().cover(&needed), enough, "{text}");
+        }
+        let whole = Scope::needed_for(Action::Export, None);
+        assert!(Scopes::parse(["registry:signatures:*"]).unwrap().cover(&whole));
+        assert!(!Scopes::parse(["registry:catalog:* repository:signatures:*"]).unwrap().cover(&whole));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_read_is_read_again_the_same(text in "[a-z:,/.*() -]{0,40}|\\PC{0,40}") {
+            if let Ok(scopes) = Scopes::parse([text.as_str()]) {
+                let texts: Vec<String> = scopes.clone().into();
+                prop_assert_eq!(Scopes::try_from(texts).unwrap(), scopes);
+            }
+        }
+    }
+}

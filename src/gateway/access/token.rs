@@ -1,0 +1,300 @@
+//! Our tokens: who somebody is and what for, sealed so that only a store with the same key can read or make one.
+//!
+//! A token is `sealgate_` and URL-safe base64 of: a version, the key's identifier, a nonce, and sealed JSON. They are
+//! sealed with AES-256-GCM-SIV (RFC 8452), since replicas with one key draw nonces at random and know nothing of each
+//! other's: a nonce that comes twice does no harm there.
+
+use std::fmt;
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    digest::{self, SHA256},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::{SignedDuration, Timestamp};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::{Caller, scope::Scopes};
+
+/// What all of our tokens begin with: so they are never taken for somebody else's, or sent to anybody else.
+const PREFIX: &str = "sealgate_";
+/// The longest token; clients and proxies bound a request's header fields.
+pub const LONGEST_TOKEN: usize = 8 << 10;
+/// How long a token is good for. Short, since it can't be taken back; what its caller may do is asked anew each time.
+pub const LIFETIME: SignedDuration = SignedDuration::from_mins(5);
+/// The bytes of a key.
+pub const KEY_BYTES: usize = 32;
+
+const VERSION: u8 = 1;
+const ID_BYTES: usize = 8;
+/// Version and key identifier, which are not secret, but sealed with the rest.
+const HEAD_BYTES: usize = 1 + ID_BYTES;
+
+/// What a token says.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// Who they are, proved when it was made.
+    pub caller: Caller,
+    /// What for.
+    pub scopes: Scopes,
+    /// The `Authorization` that goes to the registry in place of the token; nothing: none.
+    pub upstream: Option<SecretString>,
+    /// Until when it counts, in whole seconds.
+    pub expires_at: Timestamp,
+}
+
+/// [`Pass`] as it is sealed.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed<'a> {
+    caller: Caller,
+    scopes: Scopes,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upstream: Option<std::borrow::Cow<'a, str>>,
+    expires: i64,
+}
+
+/// Why a token does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// Cut, changed, of another store, or of a key that is no longer there.
+    #[error("the token was not made here, or its key is gone; get another one")]
+    Unknown,
+    /// Its time is over.
+    #[error("the token has expired; get another one")]
+    Expired,
+    /// It is good, and for something else.
+    #[error("the token is not for this; get one with the scope that is named here")]
+    Scope,
+}
+
+/// Why there is no token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// Groups, scopes and the registry's own token don't fit into one.
+    #[error("a token for all of this would be longer than {LONGEST_TOKEN} bytes; ask for fewer scopes")]
+    TooLong,
+    /// The system has no randomness, or too little memory.
+    #[error("no token can be made now")]
+    Failed,
+}
+
+/// Whether this is one of our tokens, good or not.
+pub fn is_ours(token: &str) -> bool {
+    token.starts_with(PREFIX)
+}
+
+/// A secret of 32 bytes.
+pub struct TokenKey {
+    id: [u8; ID_BYTES],
+    key: LessSafeKey,
+}
+
+impl TokenKey {
+    /// Makes one from random bytes.
+    pub fn new(secret: &[u8; KEY_BYTES]) -> Self {
+        let mut context = digest::Context::new(&SHA256);
+        context.update(b"sealgate token key identifier\0");
+        context.update(secret);
+        let mut id = [0; ID_BYTES];
+        id.copy_from_slice(&context.finish().as_ref()[..ID_BYTES]);
+        let key = UnboundKey::new(&AES_256_GCM_SIV, secret).expect("the algorithm's keys have 32 bytes");
+        Self { id, key: LessSafeKey::new(key) }
+    }
+}
+
+/// By its identifier, which tells nothing.
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenKey({})", URL_SAFE_NO_PAD.encode(self.id))
+    }
+}
+
+impl PartialEq for TokenKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+/// The keys of a store: the first seals, all of them open. So a new one can be put in front of an old one.
+#[derive(Debug, PartialEq)]
+pub struct TokenKeys {
+    sealing: TokenKey,
+    others: Vec<TokenKey>,
+}
+
+impl TokenKeys {
+    /// The first seals.
+    pub fn new(sealing: TokenKey, others: Vec<TokenKey>) -> Self {
+        Self { sealing, others }
+    }
+
+    /// Makes a token.
+    ///
+    /// # Errors
+    /// It would be too long, or there is no randomness.
+    pub fn seal(&self, pass: &Pass) -> Result<SecretString, SealError> {
+        let Pass { caller, scopes, upstream, expires_at } = pass;
+        let sealed = Sealed {
+            caller: caller.clone(),
+            scopes: scopes.clone(),
+            upstream: upstream.as_ref().map(|upstream| upstream.expose_secret().into()),
+            expires: expires_at.as_second(),
+        };
+        let mut text = serde_json::to_vec(&sealed).map_err(|_| SealError::Failed)?;
+        let mut nonce = [0; NONCE_LEN];
+        aws_lc_rs::rand::fill(&mut nonce).map_err(|_| SealError::Failed)?;
+        let head = head(self.sealing.id);
+        let sealed =
+            self.sealing.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(head), &mut text);
+        sealed.map_err(|_| SealError::Failed)?;
+        let mut token = PREFIX.to_owned();
+        URL_SAFE_NO_PAD.encode_string([&head, nonce.as_slice(), &text].concat(), &mut token);
+        if token.len() > LONGEST_TOKEN { Err(SealError::TooLong) } else { Ok(token.into()) }
+    }
+
+    /// Reads a token.
+    ///
+    /// # Errors
+    /// It is none of ours, or no longer good.
+    pub fn open(&self, token: &str, now: Timestamp) -> Result<Pass, TokenError> {
+        let encoded = token.strip_prefix(PREFIX).ok_or(TokenError::Unknown)?;
+        if token.len() > LONGEST_TOKEN {
+            return Err(TokenError::Unknown);
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| TokenError::Unknown)?;
+        let (found, rest) = bytes.split_at_checked(HEAD_BYTES).ok_or(TokenError::Unknown)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_LEN).ok_or(TokenError::Unknown)?;
+        let mut keys = std::iter::once(&self.sealing).chain(&self.others);
+        let key = keys.find(|key| head(key.id) == found).ok_or(TokenError::Unknown)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| TokenError::Unknown)?;
+        let mut text = sealed.to_vec();
+        let text = key.key.open_in_place(nonce, Aad::from(head(key.id)), &mut text);
+        let text = text.map_err(|_| TokenError::Unknown)?;
+        let Sealed { caller, scopes, upstream, expires } =
+            serde_json::from_slice(text).map_err(|_| TokenError::Unknown)?;
+        let expires_at = Timestamp::from_second(expires).map_err(|_| TokenError::Unknown)?;
+        if now >= expires_at {
+            return Err(TokenError::Expired);
+        }
+        Ok(Pass { caller, scopes, upstream: upstream.map(|upstream| upstream.into_owned().into()), expires_at })
+    }
+}
+
+fn head(id: [u8; ID_BYTES]) -> [u8; HEAD_BYTES] {
+    let mut head = [VERSION; HEAD_BYTES];
+    head[1..].copy_from_slice(&id);
+    head
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(secret: u8) -> TokenKey {
+        TokenKey::new(&[secret; KEY_BYTES])
+    }
+
+    fn keys(sealing: u8, others: &[u8]) -> TokenKeys {
+        TokenKeys::new(key(sealing), others.iter().copied().map(key).collect())
+    }
+
+    fn now() -> Timestamp {
+        "2027-01-31T12:00:00.5Z".parse().unwrap()
+    }
+
+    fn pass() -> Pass {
+        let caller = Caller {
+            name: Some("system:serviceaccount:ci:robot".into()),
+            uid: Some("1".into()),
+            groups: vec!["system:authenticated".into()],
+            extra: [("k".into(), vec!["v".into()])].into(),
+        };
+        let scopes = Scopes::parse(["repository:acme/web:pull,push"]).unwrap();
+        Pass { caller, scopes, upstream: Some("Bearer upstream-secret".into()), expires_at: now() + LIFETIME }
+    }
+
+    fn sealed(keys: &TokenKeys, pass: &Pass) -> String {
+        keys.seal(pass).unwrap().expose_secret().to_owned()
+    }
+
+    #[test]
+    fn a_token_says_what_was_sealed_in_it() {
+        let token = sealed(&keys(1, &[]), &pass());
+        assert!(is_ours(&token) && !is_ours("eyJhbGciOi"));
+        let opened = keys(1, &[]).open(&token, now()).unwrap();
+        assert_eq!(opened.caller, pass().caller);
+        assert_eq!(opened.scopes, pass().scopes);
+        assert_eq!(opened.upstream.unwrap().expose_secret(), "Bearer upstream-secret");
+        assert_eq!(opened.expires_at.as_second(), pass().expires_at.as_second());
+        let bare = Pass { caller: Caller::anonymous(), scopes: Scopes::default(), upstream: None, ..pass() };
+        let opened = keys(1, &[]).open(&sealed(&keys(1, &[]), &bare), now()).unwrap();
+        assert!(opened.caller.is_anonymous() && opened.upstream.is_none());
+    }
+
+    #[test]
+    fn nothing_in_it_can_be_read_without_the_key_and_none_is_like_another() {
+        let (first, second) = (sealed(&keys(1, &[]), &pass()), sealed(&keys(1, &[]), &pass()));
+        assert_ne!(first, second);
+        let bytes = URL_SAFE_NO_PAD.decode(first.strip_prefix(PREFIX).unwrap()).unwrap();
+        for secret in ["robot", "upstream-secret"] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}");
+        }
+        assert!(!format!("{:?}{:?}", pass(), keys(1, &[])).contains("upstream-secret"));
+    }
+
+    #[test]
+    fn it_is_over_when_its_time_is() {
+        let token = sealed(&keys(1, &[]), &pass());
+        let last = "2027-01-31T12:04:59.999Z".parse().unwrap();
+        assert!(keys(1, &[]).open(&token, last).is_ok());
+        let over = "2027-01-31T12:05:00Z".parse().unwrap();
+        assert_eq!(keys(1, &[]).open(&token, over).unwrap_err(), TokenError::Expired);
+    }
+
+    #[test]
+    fn an_old_key_opens_beside_a_new_one_and_not_after_it_was_removed() {
+        let token = sealed(&keys(1, &[]), &pass());
+        assert!(keys(2, &[3, 1]).open(&token, now()).is_ok());
+        assert_eq!(keys(2, &[3]).open(&token, now()).unwrap_err(), TokenError::Unknown);
+        assert!(keys(1, &[]).open(&sealed(&keys(2, &[1]), &pass()), now()).is_err(), "the first one seals");
+    }
+
+    #[test]
+    fn a_token_that_was_changed_anywhere_or_cut_is_not_ours() {
+        let keys = keys(1, &[]);
+        let token = sealed(&keys, &pass());
+        let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX).unwrap()).unwrap();
+        let encoded = |bytes: &[u8]| format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
+        for position in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[position] ^= 1;
+            assert_eq!(keys.open(&encoded(&changed), now()).unwrap_err(), TokenError::Unknown, "byte {position}");
+            assert_eq!(keys.open(&encoded(&bytes[..position]), now()).unwrap_err(), TokenError::Unknown);
+        }
+        for other in [token.trim_start_matches(PREFIX), "", PREFIX, "sealgate_!", &format!("{token}=")] {
+            assert_eq!(keys.open(other, now()).unwrap_err(), TokenError::Unknown, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_no_token() {
+        let upstream = SecretString::from("x".repeat(LONGEST_TOKEN));
+        let long = Pass { upstream: Some(upstream), ..pass() };
+        assert_eq!(keys(1, &[]).seal(&long).unwrap_err(), SealError::TooLong);
+        let fits = Pass { upstream: Some("x".repeat(5 << 10).into()), ..pass() };
+        assert!(keys(1, &[]).open(&sealed(&keys(1, &[]), &fits), now()).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn opening_never_panics(text in "\\PC{0,60}|sealgate_[A-Za-z0-9_-]{0,120}") {
+            prop_assert!(keys(1, &[2]).open(&text, now()).is_err());
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Who comes to the gateway, what they may do, and as whom they go on to the registry.
+
+use std::{fmt::Write as _, net::IpAddr, sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpRequest,
+    http::header::{self, HeaderValue},
+};
+use jiff::Timestamp;
+use moka::sync::Cache;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::Instant;
+
+use super::{
+    access::{
+        AccessControl, AccessError, Action, Caller, Credentials, Known, Rejection, scope::Scope, token::TokenError,
+    },
+    answer::Refused,
+    headers::External,
+    store::RepositoryName,
+    upstream::{Registry, Wants},
+};
+use crate::configuration::{Gateway, Network};
+
+/// Where our tokens come from.
+pub(super) const TOKEN_PATH: &str = "/sealgate/v1/token";
+/// Signatures that one caller may add at once, and how many a second in the long run.
+const BURST: u32 = 1000;
+const A_SECOND: u32 = 20;
+/// Callers whose rate is known.
+const MOST_CALLERS: u64 = 10_000;
+
+/// What all workers know of callers.
+pub(super) struct Desk {
+    access: Arc<AccessControl>,
+    external: Option<External>,
+    trusted_proxies: Vec<Network>,
+    rates: Cache<Box<str>, Arc<rate::Bucket>>,
+}
+
+/// Who sends one request.
+pub(super) struct Visitor {
+    pub(super) known: Known,
+    /// Where they think that they are.
+    pub(super) external: External,
+    /// The `Authorization` that the registry gets from them.
+    pub(super) authorization: Option<HeaderValue>,
+    /// Where they come from, for the audit log.
+    peer: Option<IpAddr>,
+}
+
+impl Desk {
+    pub(super) fn new(access: Arc<AccessControl>, settings: &Gateway) -> Self {
+        let Gateway { external_url, trusted_proxies, .. } = settings;
+        let external = external_url.as_ref().map(External::of_url);
+        let rates = Cache::builder().max_capacity(MOST_CALLERS).time_to_idle(Duration::from_mins(10)).build();
+        Self { access, external, trusted_proxies: trusted_proxies.clone(), rates }
+    }
+
+    /// What gives out tokens.
+    pub(super) fn access(&self) -> &AccessControl {
+        &self.access
+    }
+
+    /// Whether anybody is asked who they are.
+    pub(super) fn asks_who(&self) -> bool {
+        self.access.asks_who()
+    }
+
+    /// Finds out who sends a request. Nobody in particular is somebody, too; credentials that prove nothing are refused.
+    pub(super) async fn receive(&self, registry: &Registry, request: &HttpRequest) -> Result<Visitor, Refused> {
+        if !self.asks_who() {
+            let known = Known { caller: Caller::anonymous(), credentials: Credentials::None, pass: None };
+            return self.visitor(known, request);
+        }
+        let fields = request.headers().get_all(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        match Credentials::from_authorization(fields) {
+            Ok(credentials) => self.receive_with(registry, request, credentials).await,
+            Err(malformed) => {
+                let error = Rejection::from(malformed).into();
+                Err(refused(&error, &self.external(request), None))
+            }
+        }
+    }
+
+    /// The same, with credentials out of a form.
+    pub(super) async fn receive_with(
+        &self,
+        registry: &Registry,
+        request: &HttpRequest,
+        credentials: Credentials,
+    ) -> Result<Visitor, Refused> {
+        match self.access.identify_as(credentials.clone(), Timestamp::now()).await {
+            Ok(known) => self.visitor(known, request),
+            // Nobody's here may be somebody's there: who may read is the registry's to say.
+            Err(AccessError::Rejected(Rejection::Password))
+                if self.access.is_shared_with_the_registry()
+                    && matches!(registry.wants().await, Ok(Wants::Basic(_) | Wants::Bearer { .. })) =>
+            {
+                self.visitor(Known { caller: Caller::anonymous(), credentials, pass: None }, request)
+            }
+            Err(error) => Err(refused(&error, &self.external(request), None)),
+        }
+    }
+
+    fn visitor(&self, known: Known, request: &HttpRequest) -> Result<Visitor, Refused> {
+        let external = self.external(request);
+        let authorization = if self.asks_who() {
+            let upstream = match &known.pass {
+                Some(pass) => pass.upstream.clone(),
+                None if self.access.is_shared_with_the_registry() => known.credentials.authorization(),
+                None => None,
+            };
+            upstream.map(|value| sensitive(&value)).transpose()?
+        } else {
+            request.headers().get(header::AUTHORIZATION).cloned()
+        };
+        Ok(Visitor { known, external, authorization, peer: request.peer_addr().map(|peer| peer.ip()) })
+    }
+
+    /// The address that a client knows the gateway by. Where passwords are sent to it, only those are believed who may say it.
+    pub(super) fn external(&self, request: &HttpRequest) -> External {
+        if let Some(external) = &self.external {
+            return external.clone();
+        }
+        let peer = request.peer_addr().map(|peer| peer.ip());
+        let trusted = peer.is_some_and(|peer| self.trusted_proxies.iter().any(|network| network.contains(peer)));
+        External::of(request.headers(), request.app_config().secure(), trusted || !self.asks_who())
+    }
+
+    /// Refuses whoever may not do this to the signatures of a repository; nothing: of every repository.
+    pub(super) async fn must_be_allowed(
+        &self,
+        registry: &Registry,
+        visitor: &Visitor,
+        action: Action,
+        repository: Option<&RepositoryName>,
+    ) -> Result<(), Refused> {
+        if !self.asks_who() {
+            return Ok(());
+        }
+        let scope = Scope::needed_for(action, repository);
+        let outcome = if visitor.known.caller.is_anonymous() {
+            let challenge = match registry.wants().await {
+                // Who they are to the registry they are here.
+                Ok(Wants::Basic(challenge)) => challenge,
+                _ => challenge(&visitor.external, Some(&scope), None),
+            };
+            Err(Refused::who_are_you().with_challenges(vec![challenge]))
+        } else {
+            match self.access.may(&visitor.known, action, repository).await {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(Refused::no_role(format!("{} may not {action} here", visitor.known.caller))),
+                Err(error) => Err(refused(&error, &visitor.external, Some(&scope))),
+            }
+        };
+        if let Err(refused) = &outcome {
+            let what = repository.map_or("the store", RepositoryName::as_str);
+            tracing::info!(target: "sealgate::audit", caller = %visitor.known.caller, peer = ?visitor.peer, %action, what, %refused, "refused");
+        }
+        outcome
+    }
+
+    /// What the registry's challenges become: where it wants a token of its own, the caller gets one of ours, with that in it.
+    pub(super) fn challenges(
+        &self,
+        visitor: &Visitor,
+        given: Vec<HeaderValue>,
+        scope: Option<&Scope>,
+    ) -> Vec<HeaderValue> {
+        let bearer = |value: &HeaderValue| {
+            value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
+        };
+        if self.asks_who() && given.iter().any(bearer) { vec![visitor.challenge(scope)] } else { given }
+    }
+
+    /// Refuses a caller who adds signatures faster than anybody signs.
+    pub(super) fn must_be_slow_enough(&self, visitor: &Visitor) -> Result<(), Refused> {
+        let Some(name) = visitor.known.caller.name() else { return Ok(()) };
+        let bucket = self.rates.get_with(name.into(), Arc::default);
+        if bucket.take(Instant::now()) {
+            return Ok(());
+        }
+        tracing::info!(target: "sealgate::audit", caller = %visitor.known.caller, peer = ?visitor.peer, "too many signatures at once");
+        Err(Refused::too_fast(format!(
+            "{} adds more than {A_SECOND} signatures a second (and {BURST} at once)",
+            visitor.known.caller
+        )))
+    }
+}
+
+impl Visitor {
+    /// Writes down what they did.
+    pub(super) fn did(&self, action: Action, what: &str) {
+        tracing::info!(target: "sealgate::audit", caller = %self.known.caller, peer = ?self.peer, %action, what, "done");
+    }
+
+    /// Who they are, where somebody asked.
+    pub(super) fn name(&self) -> Option<Box<str>> {
+        self.known.caller.name().map(Box::from)
+    }
+
+    /// Whether they said nothing of who they are.
+    pub(super) fn brought_nothing(&self) -> bool {
+        self.known.pass.is_none() && matches!(self.known.credentials, Credentials::None)
+    }
+
+    /// Our challenge to whoever the registry would not let do this.
+    pub(super) fn challenge(&self, scope: Option<&Scope>) -> HeaderValue {
+        // A token that was good here and not there has been overtaken by the registry's own.
+        challenge(&self.external, scope, self.known.pass.as_ref().map(|_| "invalid_token"))
+    }
+}
+
+fn refused(error: &AccessError, external: &External, scope: Option<&Scope>) -> Refused {
+    match error {
+        AccessError::Rejected(rejection) => {
+            let code = match rejection {
+                Rejection::Token(TokenError::Scope) => "insufficient_scope",
+                _ => "invalid_token",
+            };
+            Refused::rejected(rejection.to_string()).with_challenges(vec![challenge(external, scope, Some(code))])
+        }
+        AccessError::Unavailable { retry_after } => Refused::nobody_knows(error.to_string()).after(*retry_after),
+    }
+}
+
+/// The challenge of the distribution specification ("Token Authentication"; RFC 6750, section 3).
+fn challenge(external: &External, scope: Option<&Scope>, error: Option<&str>) -> HeaderValue {
+    let host = external.host.as_deref().unwrap_or("localhost");
+    let mut text = format!(r#"Bearer realm="{}://{host}{TOKEN_PATH}",service="{host}""#, external.scheme);
+    for (name, value) in [("scope", scope.map(ToString::to_string)), ("error", error.map(str::to_owned))] {
+        if let Some(value) = value {
+            let _ = write!(text, r#",{name}="{value}""#);
+        }
+    }
+    // Host names and scopes were checked, and have no other characters.
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
+}
+
+fn sensitive(value: &SecretString) -> Result<HeaderValue, Refused> {
+    let refused = |_| Refused::bad_request("the field Authorization has characters in it that it can't have");
+    HeaderValue::from_str(value.expose_secret()).map_err(refused)
+}
+
+mod rate {
+    use std::sync::{Mutex, PoisonError};
+
+    use tokio::time::Instant;
+
+    use super::{A_SECOND, BURST};
+
+    /// How many signatures a caller may still add (a token bucket).
+    #[derive(Default)]
+    pub(super) struct Bucket(Mutex<Option<(f64, Instant)>>);
+
+    impl Bucket {
+        /// Takes one, if there is one.
+        pub(super) fn take(&self, now: Instant) -> bool {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let (left, since) = state.unwrap_or((f64::from(BURST), now));
+            let left = (left + now.duration_since(since).as_secs_f64() * f64::from(A_SECOND)).min(f64::from(BURST));
+            let taken = left >= 1.0;
+            *state = Some((if taken { left - 1.0 } else { left }, now));
+            taken
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_may_add_many_at_once_and_then_some_a_second() {
+        let bucket = rate::Bucket::default();
+        let now = Instant::now();
+        assert_eq!((0..2 * BURST).filter(|_| bucket.take(now)).count(), BURST as usize);
+        let later = now + Duration::from_secs(3);
+        assert_eq!((0..BURST).filter(|_| bucket.take(later)).count(), 3 * A_SECOND as usize);
+    }
+
+    #[test]
+    fn a_challenge_says_where_tokens_come_from_and_what_for() {
+        let external = External { scheme: "https", host: Some("store.example.com:5000".to_owned()) };
+        let repository = RepositoryName::parse("acme/web").unwrap();
+        let scope = Scope::needed_for(Action::CreateSignature, Some(&repository));
+        assert_eq!(
+            challenge(&external, Some(&scope), Some("invalid_token")),
+            r#"Bearer realm="https://store.example.com:5000/sealgate/v1/token",service="store.example.com:5000",scope="repository:acme/web:pull,push",error="invalid_token""#
+        );
+    }
+}

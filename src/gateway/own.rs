@@ -1,0 +1,355 @@
+//! The store's own endpoints, below `/sealgate/v1/`: what is known of signatures, and what is done with it.
+
+use std::{io, sync::Arc};
+
+use actix_web::{
+    HttpResponse,
+    body::BodyStream,
+    http::{Method, header},
+    web::{Bytes, BytesMut, Payload},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    access::Action,
+    answer::Refused,
+    extension::{Context, bounded, store_failed},
+    path::Own,
+    store::{
+        Change, Changed, Finding, ImageId, Origin, Position, Put, Record, RepositoryName, SignatureName, Status,
+        StoredSignature,
+    },
+    submission::LARGEST_CONTENT,
+};
+use crate::image::Digest;
+use crate::signature::claimed_payload;
+
+/// The longest body that says what an auditor found.
+const LARGEST_FINDING: usize = 16 << 10;
+/// Signatures that are read at once for an export.
+const PAGE: usize = 64;
+/// The longest line of an import: the largest signature in base64, and room for what is known of it.
+const LARGEST_LINE: usize = LARGEST_CONTENT / 3 * 4 + (16 << 10);
+/// Lines of an import that are told one by one why they are not in.
+const MOST_TOLD: usize = 100;
+
+pub(super) async fn answer(context: &Context<'_>, payload: Payload, own: Own) -> HttpResponse {
+    let method = context.request.method();
+    let only = |allowed| Err(Refused::method("this is not done with this method", allowed));
+    let answer = match own {
+        Own::Image(image) if method == Method::GET => inspect(context, &image).await,
+        Own::Signature(image, name) if method == Method::DELETE => remove(context, image, name).await,
+        Own::Status(image, name) if method == Method::PUT => set_status(context, payload, image, name).await,
+        Own::Status(image, name) if method == Method::DELETE => unset_status(context, image, name).await,
+        Own::Statuses(image) if method == Method::DELETE => clear_statuses(context, image).await,
+        Own::Export if method == Method::GET => export(context).await,
+        Own::Import if method == Method::POST => import(context, payload).await,
+        Own::Image(_) | Own::Export => only("GET"),
+        Own::Signature(..) | Own::Statuses(_) => only("DELETE"),
+        Own::Status(..) => only("PUT, DELETE"),
+        Own::Import => only("POST"),
+        // It is answered before anybody is asked who they are.
+        Own::Token => only("GET, POST"),
+    };
+    answer.unwrap_or_else(Into::into)
+}
+
+/// An entry of the list, and with the image and content a line of an export.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    /// `<digest>@<32 characters>`.
+    name: String,
+    bytes: usize,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+}
+
+#[derive(Serialize)]
+struct List {
+    signatures: Vec<Entry>,
+}
+
+/// Who may pull an image may read what is known of its signatures.
+async fn inspect(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
+    let records = if context.may_read(image).await? {
+        context.store.inspect(image).await.map_err(|error| store_failed(&error))?
+    } else {
+        Vec::new()
+    };
+    let entry = |record: Record| Entry {
+        name: format!("{}@{}", image.digest, record.signature.name.as_str()),
+        bytes: record.signature.content.len(),
+        origin: record.origin,
+        status: record.status,
+    };
+    Ok(HttpResponse::Ok().json(List { signatures: records.into_iter().map(entry).collect() }))
+}
+
+/// Makes a change of one signature that the caller may make; 404: there is none of that name.
+async fn change(context: &Context<'_>, action: Action, change: Change, what: &str) -> Result<usize, Refused> {
+    let Context { store, registry, desk, visitor, .. } = context;
+    desk.must_be_allowed(registry, visitor, action, Some(&change.image().repository)).await?;
+    match store.change(change).await.map_err(|error| store_failed(&error))? {
+        Changed::Signatures(number) => {
+            visitor.did(action, what);
+            Ok(number)
+        }
+        Changed::Put(_) => Err(Refused::store()),
+    }
+}
+
+fn of_one(number: usize) -> Result<HttpResponse, Refused> {
+    if number == 0 { Err(Refused::no_such_signature()) } else { Ok(HttpResponse::NoContent().finish()) }
+}
+
+async fn remove(context: &Context<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, Refused> {
+    let what = Position::behind(&image, &name);
+    of_one(change(context, Action::DeleteSignature, Change::Remove(image, name), what.as_str()).await?)
+}
+
+async fn set_status(
+    context: &Context<'_>,
+    payload: Payload,
+    image: ImageId,
+    name: SignatureName,
+) -> Result<HttpResponse, Refused> {
+    let Context { registry, desk, visitor, request, .. } = context;
+    // Nobody's body is read who may not.
+    desk.must_be_allowed(registry, visitor, Action::SetStatus, Some(&image.repository)).await?;
+    let body = bounded(request, payload, LARGEST_FINDING).await?;
+    let finding: Finding = serde_json::from_slice(&body)
+        .map_err(|error| Refused::bad_request(format!("the body is not what an auditor finds: {error}")))?;
+    if !finding.is_plain() {
+        return Err(Refused::bad_request("key, signer, identity and digest are at most 512 characters of text"));
+    }
+    if *finding.digest != *image.digest.to_string() {
+        return Err(Refused::bad_request("the digest that was found is another one than the path's"));
+    }
+    let what = format!("{} verified with {}", Position::behind(&image, &name).as_str(), finding.key);
+    let status = Status { verified_by: visitor.name(), verified_at: Timestamp::now(), finding };
+    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, Some(status)), &what).await?)
+}
+
+async fn unset_status(context: &Context<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, Refused> {
+    let what = format!("{} unset", Position::behind(&image, &name).as_str());
+    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, None), &what).await?)
+}
+
+async fn clear_statuses(context: &Context<'_>, image: ImageId) -> Result<HttpResponse, Refused> {
+    let what = format!("{}@{} cleared", image.repository.as_str(), image.digest);
+    // That there was none is as good.
+    change(context, Action::SetStatus, Change::ClearStatuses(image), &what).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// A line of an export.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    repository: String,
+    digest: String,
+    /// The 32 characters.
+    name: String,
+    /// The message, in base64.
+    content: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+}
+
+impl Line {
+    fn new(image: &ImageId, record: Record) -> Self {
+        Self {
+            repository: image.repository.as_str().to_owned(),
+            digest: image.digest.to_string(),
+            name: record.signature.name.as_str().to_owned(),
+            content: BASE64_STANDARD.encode(&record.signature.content),
+            origin: record.origin,
+            status: record.status,
+        }
+    }
+
+    /// What a line says, checked as a PUT is.
+    fn check(self) -> Result<(ImageId, Record), String> {
+        let Self { repository, digest, name, content, origin, status } = self;
+        let repository = RepositoryName::parse(&repository).map_err(|error| error.to_string())?;
+        let digest = Digest::parse(&digest).map_err(|error| error.to_string())?;
+        let name = SignatureName::parse(&name).ok_or("name must be 32 characters of A-Z a-z 0-9 _ . -")?;
+        let content = BASE64_STANDARD.decode(content).map_err(|error| format!("content is not base64: {error}"))?;
+        if content.len() > LARGEST_CONTENT {
+            return Err(format!("a signature has at most {LARGEST_CONTENT} bytes"));
+        }
+        let payload = claimed_payload(&content).map_err(|error| format!("content is not a signature: {error}"))?;
+        if payload.digest != digest {
+            return Err("the signed payload names another digest".to_owned());
+        }
+        if status.as_ref().is_some_and(|status| !status.finding.is_plain()) {
+            return Err("the status has more than 512 characters in a member, or control characters".to_owned());
+        }
+        let signature = StoredSignature { name, content: content.into() };
+        Ok((ImageId { repository, digest }, Record { signature, origin, status }))
+    }
+}
+
+/// All signatures, one a line (NDJSON), in the store's order. `?after=<repository>@<digest>/<32 characters>` goes on behind
+/// the last line that arrived. An error of the store breaks the answer off, so that half of it does not pass for all.
+async fn export(context: &Context<'_>) -> Result<HttpResponse, Refused> {
+    let Context { store, registry, desk, visitor, request } = context;
+    desk.must_be_allowed(registry, visitor, Action::Export, None).await?;
+    let query = url::form_urlencoded::parse(request.query_string().as_bytes());
+    let mut after = None;
+    for (name, value) in query {
+        if name != "after" {
+            return Err(Refused::bad_request("the query has nothing but after"));
+        }
+        let position = Position::parse(&value);
+        after = Some(position.ok_or_else(|| Refused::bad_request("after is <repository>@<digest>/<32 characters>"))?);
+    }
+    visitor.did(Action::Export, after.as_ref().map_or("all", Position::as_str));
+    // The first page is read before the status is sent.
+    let first = store.scan(after.as_ref(), PAGE).await.map_err(|error| store_failed(&error))?;
+    let store = Arc::clone(store);
+    let pages = stream::try_unfold((Some(first), store), |(page, store)| async move {
+        let Some(page) = page else { return Ok(None) };
+        let mut lines = Vec::new();
+        let mut last = None;
+        let whole = page.len() == PAGE;
+        for (image, record) in page {
+            last = Some(Position::behind(&image, &record.signature.name));
+            // Strings can't fail to be JSON.
+            serde_json::to_writer(&mut lines, &Line::new(&image, record)).map_err(io::Error::other)?;
+            lines.push(b'\n');
+        }
+        let next = match last {
+            Some(last) if whole => Some(store.scan(Some(&last), PAGE).await.map_err(|error| {
+                tracing::error!(%error, "an export broke off");
+                io::Error::other("the store failed")
+            })?),
+            _ => None,
+        };
+        Ok::<_, io::Error>(Some((Bytes::from(lines), (next, store))))
+    });
+    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/x-ndjson")).body(BodyStream::new(pages)))
+}
+
+/// What became of an import.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Imported {
+    created: usize,
+    present: usize,
+    /// How many are not in.
+    refused: usize,
+    /// Why, of the first ones.
+    reasons: Vec<Reason>,
+}
+
+#[derive(Serialize)]
+struct Reason {
+    line: usize,
+    reason: String,
+}
+
+/// Takes lines of an export. Each is durable on its own, and what is there already is no error: who is broken off sends all
+/// again, or what is missing.
+async fn import(context: &Context<'_>, mut payload: Payload) -> Result<HttpResponse, Refused> {
+    let Context { registry, desk, visitor, .. } = context;
+    desk.must_be_allowed(registry, visitor, Action::Import, None).await?;
+    let mut imported = Imported::default();
+    let (mut rest, mut number) = (BytesMut::new(), 0);
+    let mut more = true;
+    while more {
+        match tokio::time::timeout(super::proxy::STANDSTILL, payload.next()).await {
+            Ok(Some(Ok(chunk))) => rest.extend_from_slice(&chunk),
+            Ok(Some(Err(_))) => return Err(Refused::bad_request("the request's body broke off")),
+            Ok(None) => {
+                more = false;
+                rest.extend_from_slice(b"\n");
+            }
+            Err(_) => return Err(Refused::slow_client()),
+        }
+        let mut changes = Vec::new();
+        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+            let line = rest.split_to(end + 1);
+            number += 1;
+            if !line.trim_ascii().is_empty() {
+                changes.push((number, line.freeze()));
+            }
+        }
+        if rest.len() > LARGEST_LINE {
+            return Err(Refused::too_large(format!("line {} has more than {LARGEST_LINE} bytes", number + 1)));
+        }
+        import_lines(context, changes, &mut imported).await?;
+    }
+    visitor.did(
+        Action::Import,
+        &format!("{} new, {} there, {} refused", imported.created, imported.present, imported.refused),
+    );
+    Ok(HttpResponse::Ok().json(imported))
+}
+
+async fn import_lines(
+    context: &Context<'_>,
+    lines: Vec<(usize, Bytes)>,
+    imported: &mut Imported,
+) -> Result<(), Refused> {
+    // Off this thread: what is compressed takes its time.
+    let checked = tokio::task::spawn_blocking(move || {
+        let check = |line: &[u8]| {
+            let line: Line =
+                serde_json::from_slice(line).map_err(|error| format!("not a line of an export: {error}"))?;
+            line.check()
+        };
+        lines.into_iter().map(|(number, line)| (number, check(&line))).collect::<Vec<_>>()
+    });
+    let checked = checked.await.map_err(|_| Refused::bad_request("a line can't be read"))?;
+    // Side by side: they share a sync.
+    let changes = checked.into_iter().map(|(number, checked)| async move {
+        let outcome = match checked {
+            Ok((image, record)) => {
+                put_of(context.store.change(Change::Import(image, record)).await.map_err(|error| store_failed(&error))?)
+            }
+            Err(reason) => Err(reason),
+        };
+        Ok::<_, Refused>((number, outcome))
+    });
+    for outcome in futures_util::future::join_all(changes).await {
+        let (number, outcome): (usize, Result<Put, String>) = outcome?;
+        let reason = match outcome {
+            Ok(Put::Created) => {
+                imported.created += 1;
+                continue;
+            }
+            Ok(Put::Present) => {
+                imported.present += 1;
+                continue;
+            }
+            Ok(Put::NameExists) => "the image has another signature of this name".to_owned(),
+            Ok(Put::ContentExists) => "the image has this signature under another name".to_owned(),
+            Ok(Put::TooMany { limit } | Put::TooManyOfSigner { limit }) => {
+                format!("the image, or the signer of this one, has {limit} signatures, as many as may be")
+            }
+            Ok(Put::TooLong { limit }) => format!("the image's list would have more than {limit} bytes"),
+            Err(reason) => reason,
+        };
+        imported.refused += 1;
+        if imported.reasons.len() < MOST_TOLD {
+            imported.reasons.push(Reason { line: number, reason });
+        }
+    }
+    Ok(())
+}
+
+fn put_of(changed: Changed) -> Result<Put, String> {
+    match changed {
+        Changed::Put(put) => Ok(put),
+        Changed::Signatures(_) => Err("the store answers something else".to_owned()),
+    }
+}

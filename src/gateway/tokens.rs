@@ -1,0 +1,107 @@
+//! Where tokens come from (distribution specification, "Token Authentication"; OAuth 2 as registries have it).
+
+use actix_web::{HttpRequest, HttpResponse, http::Method, web::Payload};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+
+use super::{
+    access::{Credentials, scope::Scopes, token::LIFETIME},
+    answer::Refused,
+    desk::{Desk, Visitor},
+    extension::bounded,
+    upstream::{Registry, Wants},
+};
+
+/// The longest form.
+const LARGEST_FORM: usize = 16 << 10;
+
+/// Gives out a token for whoever asks, as whoever they can show to be; to nobody in particular, too.
+pub(super) async fn answer(registry: &Registry, desk: &Desk, request: &HttpRequest, payload: Payload) -> HttpResponse {
+    let answer = match *request.method() {
+        Method::GET => give(registry, desk, request, request.query_string().as_bytes(), false).await,
+        Method::POST => match bounded(request, payload, LARGEST_FORM).await {
+            Ok(form) => give(registry, desk, request, &form, true).await,
+            Err(refused) => Err(refused),
+        },
+        _ => Err(Refused::method("tokens are asked for with GET or POST", "GET, POST")),
+    };
+    answer.unwrap_or_else(Into::into)
+}
+
+#[derive(Serialize)]
+struct Given<'a> {
+    token: &'a str,
+    access_token: &'a str,
+    expires_in: i64,
+    issued_at: Timestamp,
+}
+
+async fn give(
+    registry: &Registry,
+    desk: &Desk,
+    request: &HttpRequest,
+    parameters: &[u8],
+    form: bool,
+) -> Result<HttpResponse, Refused> {
+    if !desk.asks_who() {
+        return Err(Refused::no_such_path());
+    }
+    let mut scopes = Vec::new();
+    let (mut user, mut password, mut grant) = (None, None, None);
+    for (name, value) in url::form_urlencoded::parse(parameters) {
+        match &*name {
+            "scope" => scopes.push(value.into_owned()),
+            "username" if form => user = Some(value),
+            "password" if form => password = Some(SecretString::from(value.into_owned())),
+            "grant_type" if form => grant = Some(value),
+            // service, client_id, account, offline_token: whatever they say, a token is for this store alone.
+            _ => {}
+        }
+    }
+    let scopes = Scopes::parse(scopes.iter().map(String::as_str))
+        .map_err(|error| Refused::bad_request(format!("scope: {error}")))?;
+    let visitor = match grant.as_deref() {
+        Some("password") => {
+            let password = password.unwrap_or_default();
+            let credentials = Credentials::of_user(user.as_deref().unwrap_or_default(), password.expose_secret())
+                .ok_or_else(|| Refused::bad_request("no user name or password looks like this"))?;
+            desk.receive_with(registry, request, credentials).await?
+        }
+        Some(_) => return Err(Refused::bad_request("grant_type must be password; refresh tokens are not given out")),
+        None => desk.receive(registry, request).await?,
+    };
+    let now = Timestamp::now();
+    let (upstream, life) = upstream(registry, &visitor, &scopes).await?;
+    let token = desk
+        .access()
+        .token(&visitor.known, scopes, upstream, now)
+        .map_err(|error| Refused::bad_request(error.to_string()))?;
+    let token = token.expose_secret();
+    let expires_in = life.unwrap_or(i64::MAX).min(LIFETIME.as_secs());
+    let given = Given { token, access_token: token, expires_in, issued_at: now };
+    Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(given))
+}
+
+/// The `Authorization` that goes to the registry with the token, and for how many seconds it is good.
+async fn upstream(
+    registry: &Registry,
+    visitor: &Visitor,
+    scopes: &Scopes,
+) -> Result<(Option<SecretString>, Option<i64>), Refused> {
+    if let Some(pass) = &visitor.known.pass {
+        return Ok((pass.upstream.clone(), None));
+    }
+    let given = visitor.authorization.as_ref().and_then(|value| value.to_str().ok());
+    let Wants::Bearer { realm, service } = registry.wants().await? else {
+        // An open registry is told nothing that it does not ask for.
+        let basic = matches!(registry.wants().await?, Wants::Basic(_));
+        return Ok((given.filter(|_| basic).map(SecretString::from), None));
+    };
+    let credentials = given.map(reqwest::header::HeaderValue::from_str).transpose();
+    let credentials = credentials.map_err(|_| Refused::bad_request("the field Authorization can't be passed on"))?;
+    let wanted: Vec<String> = scopes.iter().map(ToString::to_string).collect();
+    let (token, life) = registry.token((&realm, service.as_deref()), &wanted, credentials).await?;
+    let token = token.to_str().map_err(|_| Refused::bad_gateway())?;
+    Ok((Some(token.into()), i64::try_from(life.as_secs()).ok()))
+}

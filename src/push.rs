@@ -1,0 +1,132 @@
+//! Pushing an image: in which order, and how it is made sure that the registry has it.
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::image::{Digest, Reference, Repository};
+use crate::registry::{BlobOutcome, Client, Target, UploadError};
+use crate::source::{Blob, Image, SourceManifest};
+
+/// Blobs under way at once.
+const AT_ONCE: usize = 4;
+
+/// Hears how a push goes on.
+pub trait Watch: Sync {
+    /// The registry has this many bytes of a blob.
+    fn sent(&self, blob: &Blob, bytes: u64);
+    /// It has the blob.
+    fn settled(&self, blob: &Blob, outcome: BlobOutcome);
+}
+
+/// Why the registry does not have the image, or not for certain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// Something was not pushed.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    /// The reference has a digest, and it is another image's.
+    #[error("the source is {found}, not {expected}")]
+    OtherImage {
+        /// The reference's digest.
+        expected: Digest,
+        /// The source's.
+        found: Digest,
+    },
+    /// The registry took something, and does not give it back.
+    #[error("the registry took {0}, and does not have it as it was pushed: nothing is signed")]
+    Lost(Digest),
+    /// The tag names something else already.
+    #[error(
+        "the tag {tag} names another image than the one that was just pushed under it ({pushed}): nothing is signed"
+    )]
+    Moved {
+        /// The tag.
+        tag: String,
+        /// What was pushed.
+        pushed: Digest,
+    },
+}
+
+/// What became of an image's parts.
+#[derive(Debug)]
+pub struct Pushed {
+    /// The image's digest.
+    pub digest: Digest,
+    /// Of each manifest, the image's own last.
+    pub manifests: Vec<(Digest, BlobOutcome)>,
+    /// Of each blob.
+    pub blobs: Vec<(Digest, u64, BlobOutcome)>,
+}
+
+/// Pushes an image, and looks whether the registry then has it: each blob, each manifest to the letter, and the tag. With
+/// `mount_from`, another repository of the same registry, blobs are taken from there where it has them.
+///
+/// # Errors
+/// Then the tag is not set, or it is not known for certain what it names.
+pub async fn push(
+    client: &Client,
+    image: &Reference,
+    source: &Image,
+    mount_from: Option<&Repository>,
+    watch: &dyn Watch,
+) -> Result<Pushed, PushError> {
+    let target = client.target(image.repository()).map_err(UploadError::from)?;
+    let Some(root) = source.manifests.last() else {
+        // Sources have at least one manifest; nothing is nothing.
+        return Ok(Pushed { digest: Digest::sha256(b""), manifests: Vec::new(), blobs: Vec::new() });
+    };
+    if let Some(expected) = image.digest().filter(|digest| **digest != root.digest) {
+        return Err(PushError::OtherImage { expected: *expected, found: root.digest });
+    }
+    let from = mount_from.map(Repository::path);
+    let blobs = stream::iter(&source.blobs).map(|blob| {
+        let target = &target;
+        async move {
+            let progress = |bytes| watch.sent(blob, bytes);
+            let outcome = client.push_blob(target, blob, from, &progress).await?;
+            watch.settled(blob, outcome);
+            Ok::<_, UploadError>((blob.digest, blob.data.length(), outcome))
+        }
+    });
+    let blobs = blobs.buffered(AT_ONCE).try_collect().await?;
+    let mut manifests = Vec::new();
+    for manifest in &source.manifests {
+        let name = match image.tag() {
+            Some(tag) if manifest.digest == root.digest => tag.as_str().to_owned(),
+            _ => manifest.digest.to_string(),
+        };
+        manifests.push((manifest.digest, client.push_manifest(&target, &name, manifest).await?));
+    }
+    check(client, &target, image, source, root).await?;
+    Ok(Pushed { digest: root.digest, manifests, blobs })
+}
+
+async fn check(
+    client: &Client,
+    target: &Target,
+    image: &Reference,
+    source: &Image,
+    root: &SourceManifest,
+) -> Result<(), PushError> {
+    let blobs = stream::iter(&source.blobs).map(|blob| async move {
+        match client.has_blob(target, blob).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(PushError::Lost(blob.digest)),
+            Err(error) => Err(error.into()),
+        }
+    });
+    blobs.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    for manifest in &source.manifests {
+        let stored = client.stored_manifest(target, &manifest.digest.to_string()).await?;
+        if stored.as_deref() != Some(&*manifest.bytes) {
+            return Err(PushError::Lost(manifest.digest));
+        }
+    }
+    if let Some(tag) = image.tag() {
+        let stored = client.stored_manifest(target, tag.as_str()).await?;
+        if stored.as_deref() != Some(&*root.bytes) {
+            return Err(PushError::Moved { tag: tag.as_str().to_owned(), pushed: root.digest });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,552 @@
+//! Pushing (distribution specification, "Pushing blobs", "Pushing manifests").
+//!
+//! An upload that breaks is taken up where the registry says that it stands, or begun anew. What is sent is hashed on its
+//! way, so that an upload is never completed with anything else than what it should be.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{
+    Method,
+    header::{CONTENT_LENGTH, HeaderMap, HeaderValue, RANGE},
+};
+use tokio::time::sleep;
+use url::Url;
+
+use super::{
+    client::{Client, Fetched, Request, What, join},
+    failure::shown,
+    manifest::ACCEPTED,
+    said,
+    target::Target,
+    token::Access,
+    transport::{Answer, Budget, Content, location},
+};
+use crate::image::{Digest, Hasher, Mismatch};
+use crate::operations::RequestKind;
+use crate::source::{Blob, SourceManifest};
+use crate::verdict::LookupError;
+
+/// The time of a request that carries little.
+const STEP: Duration = Duration::from_mins(1);
+/// The time of one that carries a chunk, or after which the registry puts a blob in its place.
+const LONG_STEP: Duration = Duration::from_mins(10);
+/// Bytes that are sent at once, unless the registry wants more.
+const CHUNK: u64 = 16 << 20;
+/// The largest chunk that a registry may want: each is held in memory.
+const LARGEST_CHUNK: u64 = 128 << 20;
+/// Bytes of an answer that is read.
+const LARGEST_ANSWER: usize = 64 << 10;
+/// Failures in a row, without a byte more, after which a blob is given up; and in all.
+const MOST_FAILURES: u32 = 5;
+const MOST_FAILURES_IN_ALL: u32 = 50;
+/// The wait after the first failure; after each further one it is doubled.
+const BACKOFF: Duration = Duration::from_millis(200);
+/// The longest wait, whatever the registry asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// What became of a blob or manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlobOutcome {
+    /// It was sent.
+    Pushed,
+    /// The registry took it from another repository.
+    Mounted,
+    /// It was there.
+    Present,
+}
+
+/// Why something was not pushed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UploadError {
+    /// The registry can't be asked, or says nothing to stand on.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// Whoever asks may not.
+    #[error("{url} answers {status}: {}{message}", if *with_credentials { "these credentials may not push there: " } else { "credentials are needed (--creds, --authfile): " })]
+    Denied {
+        /// What was asked.
+        url: Box<str>,
+        /// 401 or 403.
+        status: u16,
+        /// Whether there are credentials for it.
+        with_credentials: bool,
+        /// The registry's own words.
+        message: String,
+    },
+    /// Any other answer.
+    #[error("{url} answers {status}: {message}")]
+    Refused {
+        /// What was asked.
+        url: Box<str>,
+        /// The status.
+        status: u16,
+        /// The registry's own words.
+        message: String,
+    },
+    /// What is pushed can't be read.
+    #[error("{name:?} can't be read: {source}")]
+    Read {
+        /// The file.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is pushed is something else than it should be.
+    #[error("{name:?} is damaged: {mismatch}")]
+    Damaged {
+        /// The file.
+        name: String,
+        /// What it should be, and what it is.
+        mismatch: Box<Mismatch>,
+    },
+}
+
+impl UploadError {
+    /// How long to wait before another try, if one may help: as the registry wishes, or so long.
+    fn wait(&self, otherwise: Duration) -> Option<Duration> {
+        match self {
+            Self::Lookup(LookupError::Unavailable { retry_after, .. }) => Some(retry_after.unwrap_or(otherwise)),
+            Self::Lookup(LookupError::TimedOut { .. }) => Some(otherwise),
+            _ => None,
+        }
+    }
+}
+
+/// Hears how many bytes of a blob the registry has.
+pub(crate) type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
+/// An upload under way.
+struct Session {
+    location: Url,
+    /// Bytes that the registry has.
+    offset: u64,
+    /// Bytes of a chunk.
+    chunk: u64,
+    /// Whether it was taken up again.
+    resumed: bool,
+    /// Whether it can't be (once more).
+    is_spent: bool,
+}
+
+enum Begun {
+    /// There is nothing to send.
+    Settled(BlobOutcome),
+    Upload(Session),
+}
+
+/// What is left of the patience with a registry.
+#[derive(Default)]
+struct Failures {
+    in_a_row: u32,
+    in_all: u32,
+    furthest: u64,
+}
+
+impl Failures {
+    /// Waits before another try; or gives the error back, where none is left or would help.
+    async fn bear(&mut self, error: UploadError, offset: u64) -> Result<(), UploadError> {
+        if offset > self.furthest {
+            self.furthest = offset;
+            self.in_a_row = 0;
+        }
+        if self.in_a_row == MOST_FAILURES || self.in_all == MOST_FAILURES_IN_ALL {
+            return Err(error);
+        }
+        let Some(wait) = error.wait(BACKOFF * 2_u32.pow(self.in_a_row)) else { return Err(error) };
+        let wait = wait.min(LONGEST_WAIT);
+        tracing::info!(%error, ?wait, "trying again");
+        self.in_a_row += 1;
+        self.in_all += 1;
+        sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// The digest of what was read so far, however often parts of it are read again.
+struct Read {
+    hasher: Hasher,
+    at: u64,
+}
+
+impl Client {
+    /// Sees to it that the registry has a blob in this repository. With `from`, the path of another repository of the same
+    /// registry, the registry is asked to take it from there first.
+    pub(crate) async fn push_blob(
+        &self,
+        target: &Target,
+        blob: &Blob,
+        from: Option<&str>,
+        progress: Progress<'_>,
+    ) -> Result<BlobOutcome, UploadError> {
+        let mut from = from;
+        let mut failures = Failures::default();
+        let mut read = Read { hasher: Hasher::new(blob.digest.algorithm()), at: 0 };
+        loop {
+            let mut session = match self.begin(target, blob, from.take()).await {
+                Ok(Begun::Settled(outcome)) => return Ok(outcome),
+                Ok(Begun::Upload(session)) => session,
+                Err(error) => {
+                    failures.bear(error, 0).await?;
+                    continue;
+                }
+            };
+            loop {
+                progress(session.offset);
+                let step = self.step(target, blob, &mut session, &mut read).await;
+                let error = match step {
+                    Ok(true) => return Ok(BlobOutcome::Pushed),
+                    Ok(false) => continue,
+                    Err(error @ UploadError::Damaged { .. }) => {
+                        self.abandon(target, session).await;
+                        return Err(error);
+                    }
+                    Err(error) => error,
+                };
+                failures.bear(error, session.offset).await?;
+                // The answer to a last request may be what was lost.
+                if self.has_blob(target, blob).await.unwrap_or(false) {
+                    return Ok(BlobOutcome::Pushed);
+                }
+                if session.is_spent || !self.resume(target, blob, &mut session, read.at).await? {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether the registry has a blob.
+    pub(crate) async fn has_blob(&self, target: &Target, blob: &Blob) -> Result<bool, UploadError> {
+        let path = format!("v2/{}/blobs/{}", target.path, blob.digest);
+        let Fetched { url, answer } =
+            self.push_step(target, &path, Request::new(Method::HEAD, Access::Push), STEP).await?;
+        match answer.status {
+            200 => {
+                self.check_digest(target, &url, &answer, &blob.digest)?;
+                // Where a HEAD is answered without, that says nothing.
+                let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+                match length.filter(|&length: &u64| length != blob.data.length() && !answer.elsewhere) {
+                    Some(length) => Err(self.wrong(
+                        target,
+                        &url,
+                        format!("it says that {} has {length} bytes, not {}", blob.digest, blob.data.length()),
+                    )),
+                    None => Ok(true),
+                }
+            }
+            404 => Ok(false),
+            _ => Err(refused(target, &url, &answer)),
+        }
+    }
+
+    /// Begins an upload, unless the blob is there or can be mounted.
+    async fn begin(&self, target: &Target, blob: &Blob, from: Option<&str>) -> Result<Begun, UploadError> {
+        if self.has_blob(target, blob).await? {
+            return Ok(Begun::Settled(BlobOutcome::Present));
+        }
+        let path = format!("v2/{}/blobs/uploads/", target.path);
+        if let Some(from) = from {
+            let base = self.origin(target, Budget::of(STEP)).await?;
+            let mut url = join(&base.base, &path);
+            url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from);
+            let request = Request { location: Some(url), ..Request::new(Method::POST, Access::Mount(from.into())) };
+            match self.push_step(target, &path, request, STEP).await {
+                Ok(Fetched { url, answer }) if answer.status == 201 => {
+                    self.check_digest(target, &url, &answer, &blob.digest)?;
+                    // Some say so without having looked.
+                    if self.has_blob(target, blob).await? {
+                        return Ok(Begun::Settled(BlobOutcome::Mounted));
+                    }
+                }
+                Ok(Fetched { url, answer }) if answer.status == 202 => return self.begun(target, &url, &answer),
+                // Not to be allowed to read there is no reason not to push here.
+                Ok(_) | Err(UploadError::Lookup(LookupError::Unauthorized { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Fetched { url, answer } =
+            self.push_step(target, &path, Request::new(Method::POST, Access::Push), STEP).await?;
+        match answer.status {
+            202 => self.begun(target, &url, &answer),
+            _ => Err(refused(target, &url, &answer)),
+        }
+    }
+
+    fn begun(&self, target: &Target, url: &Url, answer: &Answer) -> Result<Begun, UploadError> {
+        let location = upload_location(target, url, answer)?;
+        let least = answer.headers.get("oci-chunk-min-length").and_then(|value| value.to_str().ok()?.parse().ok());
+        let chunk = least.unwrap_or(0).max(CHUNK);
+        if chunk > LARGEST_CHUNK {
+            let what = format!("it wants chunks of at least {chunk} bytes; here they have at most {LARGEST_CHUNK}");
+            return Err(self.wrong(target, url, what));
+        }
+        Ok(Begun::Upload(Session { location, offset: 0, chunk, resumed: false, is_spent: false }))
+    }
+
+    /// Sends a chunk, or completes the upload. Gives whether it is complete.
+    async fn step(
+        &self,
+        target: &Target,
+        blob: &Blob,
+        session: &mut Session,
+        read: &mut Read,
+    ) -> Result<bool, UploadError> {
+        let size = blob.data.length();
+        let left = size - session.offset;
+        let length = left.min(session.chunk);
+        let bytes = read_chunk(blob, session.offset, length, read).await?;
+        // What fits into one request is not worth two; all else is sent in chunks, with nothing left for the last one.
+        let is_whole = session.offset == 0 && left == length;
+        if is_whole || left == 0 {
+            // All was read, for nothing is taken up behind what was.
+            if let Some(mismatch) = blob.digest.mismatch(read.hasher.clone().finish()) {
+                return Err(UploadError::Damaged { name: blob.data.name().to_owned(), mismatch });
+            }
+            return self.complete(target, blob, session, bytes).await.map(|()| true);
+        }
+        let last = session.offset + length - 1;
+        let range = HeaderValue::from_str(&format!("{}-{last}", session.offset)).ok();
+        let content = Some(Content { kind: "application/octet-stream".into(), bytes, may_move: true });
+        let request = Request {
+            location: Some(session.location.clone()),
+            content,
+            content_range: range,
+            repeat: false,
+            ..Request::new(Method::PATCH, Access::Push)
+        };
+        let Fetched { url, answer } = self.push_step(target, "", request, LONG_STEP).await?;
+        match answer.status {
+            202 => {}
+            // It is gone, or stands elsewhere than we believe.
+            404 | 416 => {
+                session.is_spent = answer.status == 404 || session.resumed;
+                return Err(unsettled(target, &url, answer.status));
+            }
+            _ => return Err(refused(target, &url, &answer)),
+        }
+        session.location = upload_location(target, &url, &answer)?;
+        let sent = session.offset + length;
+        let offset = match stands_at(&answer.headers) {
+            None => sent,
+            Some(offset) if offset == sent => sent,
+            Some(offset) if offset > session.offset && offset < sent => {
+                session.offset = offset;
+                return Err(unsettled(target, &url, answer.status));
+            }
+            Some(offset) => {
+                let what = format!("of {sent} bytes that were sent it says that it has {offset}");
+                return Err(self.wrong(target, &url, what));
+            }
+        };
+        session.offset = offset;
+        Ok(false)
+    }
+
+    async fn complete(
+        &self,
+        target: &Target,
+        blob: &Blob,
+        session: &mut Session,
+        bytes: Bytes,
+    ) -> Result<(), UploadError> {
+        let mut url = session.location.clone();
+        url.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
+        let request = Request {
+            location: Some(url),
+            content: Some(Content { kind: "application/octet-stream".into(), bytes, may_move: true }),
+            repeat: false,
+            ..Request::new(Method::PUT, Access::Push)
+        };
+        let Fetched { url, answer } = self.push_step(target, "", request, LONG_STEP).await?;
+        match answer.status {
+            200 | 201 | 204 => self.check_digest(target, &url, &answer, &blob.digest),
+            // It is gone, or stands elsewhere than we believe. Where it was taken up again, the fault may be in where.
+            404 | 416 => {
+                session.is_spent = answer.status == 404 || session.resumed;
+                Err(unsettled(target, &url, answer.status))
+            }
+            400 if session.resumed => {
+                session.is_spent = true;
+                Err(unsettled(target, &url, answer.status))
+            }
+            _ => Err(refused(target, &url, &answer)),
+        }
+    }
+
+    /// Asks where an upload stands. Gives whether it can be taken up there.
+    async fn resume(
+        &self,
+        target: &Target,
+        blob: &Blob,
+        session: &mut Session,
+        sent: u64,
+    ) -> Result<bool, UploadError> {
+        let request = Request { location: Some(session.location.clone()), ..Request::new(Method::GET, Access::Push) };
+        let Ok(Fetched { url, answer }) = self.push_step(target, "", request, STEP).await else { return Ok(false) };
+        if !matches!(answer.status, 200 | 202 | 204) {
+            return Ok(false);
+        }
+        let Some(offset) = stands_at(&answer.headers) else { return Ok(false) };
+        if offset > sent {
+            let what = format!("of at most {sent} bytes that were sent it says that it has {offset}");
+            return Err(self.wrong(target, &url, what));
+        }
+        // The address is a new one where the answer has one.
+        if answer.headers.contains_key("location") {
+            session.location = upload_location(target, &url, &answer)?;
+        }
+        tracing::info!(digest = %blob.digest, offset, "an upload is taken up again");
+        session.offset = offset;
+        session.resumed = true;
+        Ok(true)
+    }
+
+    /// Tells the registry that nothing more comes. If it does not hear that, it will find out.
+    async fn abandon(&self, target: &Target, session: Session) {
+        let request = Request { location: Some(session.location), ..Request::new(Method::DELETE, Access::Push) };
+        let _ = self.push_step(target, "", request, STEP).await;
+    }
+
+    /// Sees to it that the registry has a manifest under this tag or digest.
+    pub(crate) async fn push_manifest(
+        &self,
+        target: &Target,
+        name: &str,
+        manifest: &SourceManifest,
+    ) -> Result<BlobOutcome, UploadError> {
+        if self.stored_manifest(target, name).await?.as_deref() == Some(&*manifest.bytes) {
+            return Ok(BlobOutcome::Present);
+        }
+        let path = format!("v2/{}/manifests/{name}", target.path);
+        let kind = manifest.media_type.as_str();
+        let content = Some(Content { kind: kind.to_owned().into(), bytes: manifest.bytes.clone(), may_move: true });
+        let request = Request { content, ..Request::new(Method::PUT, Access::Push) };
+        let what = What { path: &path, accept: None, kind: RequestKind::Manifest, limit: LARGEST_ANSWER };
+        let Fetched { url, answer } = self.send(target, &what, request, Budget::of(STEP)).await?;
+        match answer.status {
+            200..=299 => {
+                self.check_digest(target, &url, &answer, &manifest.digest)?;
+                Ok(BlobOutcome::Pushed)
+            }
+            _ => Err(refused(target, &url, &answer)),
+        }
+    }
+
+    /// The bytes that the registry itself, no mirror of it, has under a tag or digest.
+    pub(crate) async fn stored_manifest(&self, target: &Target, name: &str) -> Result<Option<Vec<u8>>, UploadError> {
+        let path = format!("v2/{}/manifests/{name}", target.path);
+        let what =
+            What { path: &path, accept: Some(ACCEPTED), kind: RequestKind::Manifest, limit: self.manifest_bytes };
+        let request = Request::new(Method::GET, Access::Push);
+        let Fetched { url, answer } = self.send(target, &what, request, Budget::of(STEP)).await?;
+        match answer.status {
+            200 => Ok(Some(answer.body.to_vec())),
+            404 => Ok(None),
+            _ => Err(refused(target, &url, &answer)),
+        }
+    }
+
+    async fn push_step(
+        &self,
+        target: &Target,
+        path: &str,
+        request: Request,
+        time: Duration,
+    ) -> Result<Fetched, UploadError> {
+        let what = What { path, accept: None, kind: RequestKind::Blob, limit: LARGEST_ANSWER };
+        Ok(self.send(target, &what, request, Budget::of(time)).await?)
+    }
+
+    /// A digest that the registry names has to be the one that was pushed.
+    fn check_digest(&self, target: &Target, url: &Url, answer: &Answer, digest: &Digest) -> Result<(), UploadError> {
+        let expected = digest.to_string();
+        match answer.headers.get("docker-content-digest") {
+            Some(named) if named.as_bytes() != expected.as_bytes() => {
+                Err(self.wrong(target, url, format!("its Docker-Content-Digest header is not {expected}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wrong(&self, target: &Target, url: &Url, what: String) -> UploadError {
+        UploadError::Lookup(self.misbehaved(target, url, what, Budget::of(STEP)))
+    }
+}
+
+/// Where an upload goes on.
+fn upload_location(target: &Target, url: &Url, answer: &Answer) -> Result<Url, UploadError> {
+    let Target { peer, .. } = target;
+    location(url, &answer.headers, peer.settings.insecure)
+        .map_err(|failure| UploadError::Lookup(failure.at(&peer.registry, url, STEP)))
+}
+
+async fn read_chunk(blob: &Blob, offset: u64, length: u64, read: &mut Read) -> Result<Bytes, UploadError> {
+    let data = blob.data.clone();
+    // Chunks are no larger than LARGEST_CHUNK.
+    let size = usize::try_from(length).unwrap_or(usize::MAX);
+    let bytes = match tokio::task::spawn_blocking(move || data.read_at(offset, size)).await {
+        Ok(bytes) => bytes,
+        Err(panic) => Err(io::Error::other(panic)),
+    };
+    let bytes = bytes.map_err(|source| UploadError::Read { name: blob.data.name().to_owned(), source })?;
+    if offset <= read.at
+        && let Ok(known) = usize::try_from(read.at - offset)
+        && known < bytes.len()
+    {
+        read.hasher.update(&bytes[known..]);
+        read.at = offset + length;
+    }
+    Ok(bytes.into())
+}
+
+/// Bytes that a registry has of an upload: `Range: 0-<last>`. The first registries, and their heirs, say `0-0` of nothing;
+/// who has that one byte answers the next request with 416.
+fn stands_at(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(RANGE)?.to_str().ok()?;
+    let (first, last) = text.strip_prefix("bytes=").unwrap_or(text).split_once('-')?;
+    match (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?) {
+        (0, 0) => Some(0),
+        (0, last) => last.checked_add(1),
+        _ => None,
+    }
+}
+
+/// An answer that leaves open where an upload stands: worth asking.
+fn unsettled(target: &Target, url: &Url, status: u16) -> UploadError {
+    UploadError::Lookup(LookupError::Unavailable {
+        registry: (&*target.peer.registry).into(),
+        url: shown(url),
+        cause: format!("it answers {status} in the middle of an upload").into(),
+        retry_after: None,
+    })
+}
+
+fn refused(target: &Target, url: &Url, answer: &Answer) -> UploadError {
+    let (url, status, message) = (shown(url), answer.status, said::message(&answer.body));
+    match status {
+        401 | 403 if !answer.elsewhere => {
+            let with_credentials = target.peer.settings.credentials.is_some();
+            UploadError::Denied { url, status, with_credentials, message }
+        }
+        _ => UploadError::Refused { url, status, message },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_says_how_many_bytes_are_there() {
+        let of = |text: &str| stands_at(&HeaderMap::from_iter([(RANGE, HeaderValue::from_str(text).unwrap())]));
+        assert_eq!(of("0-0"), Some(0));
+        assert_eq!(of("0-15"), Some(16));
+        assert_eq!(of("bytes=0-15"), Some(16));
+        for bad in ["", "15", "1-15", "0-", "-15", "0--1", "0-18446744073709551615", "0-99999999999999999999"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+        assert_eq!(stands_at(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,283 @@
+//! `sealgate push` as its users see it: from skopeo's and hand-made sources into real registries and into one that fails.
+
+mod fake;
+mod proxy;
+mod sources;
+mod uploads;
+
+use std::{fs, path::Path, process::Output};
+
+use sealgate::image::Digest;
+use serde_json::Value;
+
+use crate::sign::{Setting, assert_fails, error_of, sealgate};
+use crate::support::{DockerRegistry, Gpg, Scratch, accept_anything, run, skopeo, wait_until};
+
+/// Pushes, and signs with this key.
+fn push(gpg: &Gpg, source: &str, image: &str, more: &[&str]) -> Output {
+    let arguments = ["push", "--tls-verify=false", source, image, "--sign-by", "release@example.com"];
+    sealgate(gpg.home(), &[&arguments, more].concat())
+}
+
+fn pushed(gpg: &Gpg, source: &str, image: &str, more: &[&str]) -> Value {
+    let output = push(gpg, source, image, &[&["-o", "json"], more].concat());
+    assert!(output.status.success(), "{}", error_of(&output));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// What became of the blobs, or of the manifests.
+fn outcomes(report: &Value, parts: &str) -> Vec<String> {
+    let outcome = |part: &Value| part["outcome"].as_str().expect("an outcome").to_owned();
+    report[parts].as_array().expect("a list").iter().map(outcome).collect()
+}
+
+/// Copies with skopeo, whatever the signatures.
+fn copy(folder: &Scratch, gpg: &Gpg, options: &[&str], from: &str, to: &str) {
+    let policy = accept_anything(folder).display().to_string();
+    let start = ["--policy", &policy, "copy", "--src-tls-verify=false"];
+    let output = skopeo(gpg.home(), &[&start, options, &[from, to]].concat());
+    assert!(output.status.success(), "{}", error_of(&output));
+}
+
+/// Requests that change something in the registry, once it has logged at least `reads` requests that don't.
+fn writes(registry: &DockerRegistry, reads: usize) -> usize {
+    let count = |method: &str| registry.requests(method, "/v2/acme/web");
+    wait_until("the registry's log", || (count("GET") + count("HEAD") >= reads).then_some(()));
+    ["POST", "PATCH", "PUT", "DELETE"].into_iter().map(count).sum()
+}
+
+/// An OCI layout made by hand.
+struct Layout<'a> {
+    folder: &'a Scratch,
+    name: &'a str,
+}
+
+impl<'a> Layout<'a> {
+    fn new(folder: &'a Scratch, name: &'a str) -> Self {
+        folder.write(&format!("{name}/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#);
+        Self { folder, name }
+    }
+
+    fn source(&self) -> String {
+        format!("oci:{}", self.path().display())
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join(self.name)
+    }
+
+    fn blob(&self, content: &str) -> Digest {
+        let digest = Digest::sha256(content.as_bytes());
+        self.folder.write(&format!("{}/blobs/sha256/{}", self.name, digest.hex()), content);
+        digest
+    }
+
+    /// An image with these layers; gives its manifest.
+    fn image(&self, layers: &[&str]) -> (Digest, String) {
+        let descriptor = |kind: &str, content: &str| {
+            format!(
+                r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{}","size":{}}}"#,
+                self.blob(content),
+                content.len()
+            )
+        };
+        let layers: Vec<String> = layers.iter().map(|layer| descriptor("layer.v1.tar", layer)).collect();
+        let config = descriptor("config.v1+json", r#"{"architecture":"amd64","os":"linux"}"#);
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{config},"layers":[{}]}}"#,
+            layers.join(",")
+        );
+        (self.blob(&manifest), manifest)
+    }
+
+    fn index(&self, manifests: &[(&Digest, usize)]) {
+        let entries: Vec<String> = manifests
+            .iter()
+            .map(|(digest, size)| {
+                format!(
+                    r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{size}}}"#
+                )
+            })
+            .collect();
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+        self.folder.write(&format!("{}/index.json", self.name), index);
+    }
+
+    /// A layout with one image.
+    fn of(folder: &'a Scratch, name: &'a str, layers: &[&str]) -> (Self, Digest) {
+        let layout = Self::new(folder, name);
+        let (digest, manifest) = layout.image(layers);
+        layout.index(&[(&digest, manifest.len())]);
+        (layout, digest)
+    }
+}
+
+#[tokio::test]
+async fn what_skopeo_puts_into_files_is_pushed_signed_and_not_pushed_again() {
+    let setting = Setting::new();
+    let origin = setting.registry.push("origin/web", "1", "one").await;
+    let from = format!("docker://{}/origin/web:1", setting.registry.host());
+    let at = |name: &str| setting.folder.path().join(name).display().to_string();
+    let sources = [
+        format!("oci:{}:1", at("layout")),
+        format!("oci-archive:{}:1", at("oci.tar")),
+        format!("docker-archive:{}:acme/web:1", at("docker.tar")),
+    ];
+    for (number, source) in sources.iter().enumerate() {
+        // Skopeo compresses layers on its way, unless it has a reason not to.
+        let options: &[&str] = if source.starts_with("docker") { &[] } else { &["--preserve-digests"] };
+        copy(&setting.folder, &setting.gpg, options, &from, source);
+        let image = setting.image(&format!("acme/web{number}:1"));
+        let report = pushed(&setting.gpg, source, &image, &[]);
+        assert_eq!(outcomes(&report, "blobs"), ["pushed", "pushed"], "{source}");
+        assert_eq!(outcomes(&report, "manifests"), ["pushed"], "{source}");
+        assert_eq!(report["identity"], image);
+        assert_eq!(report["signatures"][0]["outcome"], "signed");
+        if !source.starts_with("docker") {
+            assert_eq!(report["digest"], origin.digest.to_string());
+        }
+        setting.skopeo_takes(&image, &[]).unwrap();
+
+        let path = format!("/v2/acme/web{number}");
+        let reads = |registry: &DockerRegistry| registry.requests("GET", &path) + registry.requests("HEAD", &path);
+        let (before, sent) = (reads(&setting.registry), writes(&setting.registry, 0));
+        let again = pushed(&setting.gpg, source, &image, &[]);
+        assert_eq!(outcomes(&again, "blobs"), ["present", "present"], "{source}");
+        assert_eq!(outcomes(&again, "manifests"), ["present"], "{source}");
+        assert_eq!(again["signatures"][0]["outcome"], "present");
+        assert_eq!(again["digest"], report["digest"]);
+        // Two blobs are looked for twice, the manifest three times at least.
+        wait_until("the registry's log", || (reads(&setting.registry) >= before + 7).then_some(()));
+        assert_eq!(writes(&setting.registry, 0), sent, "{source}");
+    }
+}
+
+#[tokio::test]
+async fn an_index_is_pushed_and_signed_with_all_its_manifests() {
+    let setting = Setting::new();
+    let images = [
+        setting.registry.push("origin/web", "amd64", "one").await,
+        setting.registry.push("origin/web", "arm64", "two").await,
+    ];
+    let index = setting.registry.push_index("origin/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
+    let from = format!("docker://{}/origin/web:1", setting.registry.host());
+    let source = format!("oci-archive:{}:1", setting.folder.path().join("oci.tar").display());
+    copy(&setting.folder, &setting.gpg, &["--all", "--preserve-digests"], &from, &source);
+    let image = setting.image("acme/web:1");
+    let report = pushed(&setting.gpg, &source, &image, &[]);
+    assert_eq!(report["digest"], index.digest.to_string());
+    assert_eq!(outcomes(&report, "manifests"), ["pushed", "pushed", "pushed"]);
+    assert_eq!(report["signatures"].as_array().unwrap().len(), 3);
+    setting.skopeo_takes(&image, &["--override-os=linux", "--override-arch=arm64"]).unwrap();
+    // Under a digest alone there is no tag; under another one than the source's there is nothing to push.
+    let repository = setting.image("acme/other");
+    let report = pushed(&setting.gpg, &source, &format!("{repository}@{}", index.digest), &[]);
+    assert_eq!(report["identity"], format!("{repository}@{}", index.digest));
+    let wrong = format!("{repository}@{}", images[0].digest);
+    assert_fails_after_lines(&push(&setting.gpg, &source, &wrong, &[]), 1, "the source is sha256:");
+}
+
+#[tokio::test]
+async fn blobs_of_another_repository_are_mounted() {
+    let setting = Setting::new();
+    let (layout, _) = Layout::of(&setting.folder, "layout", &["base", "top"]);
+    let store = format!("{}/acme", setting.store.host());
+    pushed(&setting.gpg, &layout.source(), &format!("{store}/base:1"), &[]);
+    let from = format!("{store}/base");
+    let report = pushed(&setting.gpg, &layout.source(), &format!("{store}/web:1"), &["--mount-from", &from]);
+    assert_eq!(outcomes(&report, "blobs"), ["mounted", "mounted", "mounted"]);
+    setting.skopeo_takes(&format!("{store}/web:1"), &[]).unwrap();
+    // Where there is nothing to mount, it is sent.
+    let nowhere = format!("{store}/nothing");
+    let (other, _) = Layout::of(&setting.folder, "other", &["something else"]);
+    let report = pushed(&setting.gpg, &other.source(), &format!("{store}/web:2"), &["--mount-from", &nowhere]);
+    assert_eq!(outcomes(&report, "blobs"), ["present", "pushed"]);
+    let elsewhere = push(
+        &setting.gpg,
+        &layout.source(),
+        &format!("{store}/web:1"),
+        &["--mount-from", "registry.example.com/acme/base"],
+    );
+    assert_fails(&elsewhere, 2, "--mount-from registry.example.com/acme/base: blobs are mounted");
+}
+
+#[tokio::test]
+async fn a_large_layer_comes_through_a_connection_that_breaks() {
+    let setting = Setting::new();
+    let large = "0123456789abcdef".repeat(40 << 16);
+    let (layout, _) = Layout::of(&setting.folder, "layout", &[&large]);
+    let signatures = setting.folder.path().join("signatures").display().to_string();
+    // In the middle of a chunk, once in the first and once in the third.
+    let proxy = proxy::Proxy::start(setting.registry.host(), &[8 << 20, 36 << 20]);
+    let image = format!("{}/acme/web:1", proxy.host());
+    let report = pushed(&setting.gpg, &layout.source(), &image, &["--to", &signatures]);
+    assert_eq!(outcomes(&report, "blobs"), ["pushed", "pushed"]);
+    assert_eq!(proxy.cuts(), 2);
+    let target = Scratch::new();
+    let to = format!("dir:{}", target.path().display());
+    copy(&setting.folder, &setting.gpg, &[], &format!("docker://{}/acme/web:1", setting.registry.host()), &to);
+    let layer = target.path().join(Digest::sha256(large.as_bytes()).hex());
+    assert_eq!(fs::read(layer).unwrap(), large.as_bytes());
+}
+
+#[tokio::test]
+async fn who_may_not_push_gets_a_clear_answer_and_nothing_is_signed() {
+    let folder = Scratch::new();
+    let gpg = Gpg::new();
+    gpg.generate("Release <release@example.com>");
+    let htpasswd = folder.write("htpasswd", run("htpasswd", ["-nbB", "robot", "right"]).stdout);
+    let configuration = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}", htpasswd.display());
+    let registry = DockerRegistry::start_with(&configuration);
+    let (layout, _) = Layout::of(&folder, "layout", &["layer"]);
+    let image = format!("{}/acme/web:1", registry.host());
+    let signatures = folder.path().join("signatures").display().to_string();
+    let to = ["--to", signatures.as_str()];
+    assert_fails(&push(&gpg, &layout.source(), &image, &to), 1, "credentials are needed (--creds, --authfile)");
+    let wrong = push(&gpg, &layout.source(), &image, &[&to[..], &["--creds", "robot:wrong"]].concat());
+    assert_fails(&wrong, 1, "these credentials may not push there");
+    assert!(!Path::new(&signatures).exists());
+    pushed(&gpg, &layout.source(), &image, &[&to[..], &["--creds", "robot:right"]].concat());
+}
+
+#[tokio::test]
+async fn what_can_not_be_signed_is_not_pushed() {
+    let setting = Setting::new();
+    let (layout, _) = Layout::of(&setting.folder, "layout", &["layer"]);
+    let source = layout.source();
+    let image = setting.image("acme/web:1");
+    let sign_by =
+        |key: &str| sealgate(setting.gpg.home(), &["push", "--tls-verify=false", &source, &image, "--sign-by", key]);
+    assert_fails(&sign_by("nobody@example.com"), 1, "no key of nobody@example.com");
+    assert_fails(&sign_by("DEADBEEF"), 2, "short key ID");
+    // The registry itself has no extension for signatures.
+    let bare = format!("{}/acme/web:1", setting.registry.host());
+    assert_fails(&push(&setting.gpg, &source, &bare, &[]), 1, "does not announce a signature extension");
+    assert_fails(&push(&setting.gpg, &source, "127.0.0.1:1/acme/web:1", &[]), 3, "127.0.0.1:1");
+    assert_eq!(writes(&setting.registry, 0), 0);
+}
+
+/// As [`assert_fails`], where lines about blobs may stand before the error.
+#[track_caller]
+fn assert_fails_after_lines(output: &Output, status: i32, text: &str) {
+    let error = error_of(output);
+    assert_eq!(output.status.code(), Some(status), "{error}");
+    assert_eq!(output.stdout, b"", "{error}");
+    let last = error.lines().last().unwrap_or_default();
+    assert!(last.starts_with("error: ") && last.contains(text), "{error}");
+}
+
+#[test]
+fn a_line_a_blob_says_what_became_of_it_where_nobody_watches() {
+    let setting = Setting::new();
+    let (layout, digest) = Layout::of(&setting.folder, "layout", &["layer"]);
+    let image = setting.image("acme/web:1");
+    let output = push(&setting.gpg, &layout.source(), &image, &[]);
+    assert!(output.status.success(), "{}", error_of(&output));
+    let layer = Digest::sha256(b"layer").to_string();
+    let lines = error_of(&output);
+    assert!(lines.contains(&format!("{} pushed (5 B)", &layer[..19])), "{lines}");
+    assert!(!lines.contains('\u{1b}'), "{lines}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with(&format!("pushed {}\n", layout.source())), "{text}");
+    assert!(text.contains("3 sent, 0 mounted, 0 there already") && text.contains(&digest.to_string()), "{text}");
+}

@@ -1,0 +1,252 @@
+//! Sources made by hand: odd ones that are good, and bad ones, of which nothing is pushed.
+
+use std::{io::Write as _, os::unix::fs::symlink};
+
+use flate2::{Compression, write::GzEncoder};
+use sealgate::image::Digest;
+use tar::{Builder, EntryType, Header};
+
+use super::{Layout, outcomes, push, pushed, writes};
+use crate::sign::{Setting, assert_fails};
+
+/// A docker-archive.
+struct Archive(Builder<Vec<u8>>);
+
+impl Archive {
+    fn new() -> Self {
+        Self(Builder::new(Vec::new()))
+    }
+
+    fn file(mut self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        let content = content.as_ref();
+        let mut header = Header::new_gnu();
+        header.set_size(content.len() as u64);
+        self.0.append_data(&mut header, name, content).expect("memory");
+        self
+    }
+
+    fn link(mut self, name: &str, target: &str) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        self.0.append_link(&mut header, name, target).expect("memory");
+        self
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.into_inner().expect("memory")
+    }
+}
+
+fn config(layers: &[&[u8]]) -> (String, String) {
+    let ids: Vec<String> = layers.iter().map(|layer| format!("\"{}\"", Digest::sha256(layer))).collect();
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+        ids.join(",")
+    );
+    (format!("{}.json", Digest::sha256(config.as_bytes()).hex()), config)
+}
+
+fn manifest(config: &str, layers: &[&str]) -> String {
+    serde_json::json!([{"Config": config, "RepoTags": ["acme/web:1"], "Layers": layers}]).to_string()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).expect("memory");
+    encoder.finish().expect("memory")
+}
+
+#[test]
+fn every_form_of_docker_save_is_understood() {
+    let setting = Setting::new();
+    let push = |number: usize, archive: Archive| {
+        let file = setting.folder.write(&format!("{number}.tar"), archive.bytes());
+        let image = setting.image(&format!("acme/form{number}:1"));
+        let report = pushed(&setting.gpg, &format!("docker-archive:{}", file.display()), &image, &[]);
+        setting.skopeo_takes(&image, &[]).unwrap();
+        report
+    };
+    // Docker until 24: a folder a layer, one that is there already as a link.
+    let (name, text) = config(&[b"one", b"two", b"one"]);
+    let old = push(
+        1,
+        Archive::new()
+            .file("aa/layer.tar", "one")
+            .file("bb/layer.tar", "two")
+            .link("cc/layer.tar", "../aa/layer.tar")
+            .file(&name, &text)
+            .file("manifest.json", manifest(&name, &["aa/layer.tar", "bb/layer.tar", "cc/layer.tar"])),
+    );
+    assert_eq!(outcomes(&old, "blobs").len(), 3, "a layer that is there twice is pushed once");
+    // Docker since 25: an OCI layout as well, layers as blobs. The image is the same.
+    let blob = |content: &[u8]| format!("blobs/sha256/{}", Digest::sha256(content).hex());
+    let config_blob = blob(text.as_bytes());
+    let layers = [blob(b"one"), blob(b"two"), blob(b"one")];
+    let new = push(
+        2,
+        Archive::new()
+            .file(&layers[0], "one")
+            .file(&layers[1], "two")
+            .file(&config_blob, &text)
+            .file("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#)
+            .file("manifest.json", manifest(&config_blob, &[&layers[0], &layers[1], &layers[2]])),
+    );
+    assert_eq!(new["digest"], old["digest"]);
+    // Docker with containerd's store: layers are compressed already, and stay as they are.
+    let compressed = gzip(b"one");
+    let (name, text) = config(&[b"one"]);
+    let containerd = push(
+        3,
+        Archive::new()
+            .file("blobs/one", &compressed)
+            .file(&name, &text)
+            .file("manifest.json", manifest(&name, &["blobs/one"])),
+    );
+    assert_eq!(containerd["blobs"][1]["digest"], Digest::sha256(&compressed).to_string());
+}
+
+#[test]
+fn an_image_is_chosen_by_its_name_where_there_are_several() {
+    let setting = Setting::new();
+    let ((one, one_text), (two, two_text)) = (config(&[b"one"]), config(&[b"two"]));
+    let list = serde_json::json!([
+        {"Config": one, "RepoTags": ["acme/web:1", "localhost/web:latest"], "Layers": ["one.tar"]},
+        {"Config": two, "RepoTags": null, "Layers": ["two.tar"]},
+    ]);
+    let archive = Archive::new()
+        .file("one.tar", "one")
+        .file("two.tar", "two")
+        .file(&one, one_text)
+        .file(&two, two_text)
+        .file("manifest.json", list.to_string());
+    let file = setting.folder.write("several.tar", archive.bytes()).display().to_string();
+    let image = setting.image("acme/web:1");
+    for name in ["acme/web:1", "docker.io/acme/web:1", "localhost/web"] {
+        pushed(&setting.gpg, &format!("docker-archive:{file}:{name}"), &image, &[]);
+    }
+    let failed = |source: &str, text: &str| assert_fails(&push(&setting.gpg, source, &image, &[]), 1, text);
+    failed(&format!("docker-archive:{file}"), r#"say which one behind a colon: there are "acme/web:1""#);
+    failed(&format!("docker-archive:{file}:acme/web:2"), r#"not exactly one image of the name "acme/web:2""#);
+    let layout = Layout::new(&setting.folder, "layout");
+    let (a, b) = (layout.image(&["a"]), layout.image(&["b"]));
+    layout.index(&[(&a.0, a.1.len()), (&b.0, b.1.len())]);
+    failed(&layout.source(), "say which one behind a colon: it has no names");
+    failed(&format!("{}:1", layout.source()), r#"not exactly one image of the name "1""#);
+}
+
+#[test]
+fn bad_docker_archives_are_refused_before_anything_is_pushed() {
+    let setting = Setting::new();
+    let (name, text) = config(&[b"one"]);
+    let with = |archive: Archive, layer: &str| {
+        archive.file(&name, &text).file("manifest.json", manifest(&name, &[layer])).bytes()
+    };
+    let good = with(Archive::new().file("one.tar", "one"), "one.tar");
+    let other_config = manifest("other.json", &["one.tar"]);
+    let half = good.len() / 2;
+    let cases: &[(&str, Vec<u8>, &str)] = &[
+        ("traversal", with(Archive::new(), "../../../../etc/passwd"), "leads out of it"),
+        ("absolute", with(Archive::new(), "/etc/passwd"), "leads out of it"),
+        ("link", with(Archive::new().link("one.tar", "/etc/passwd"), "one.tar"), "leads out of it"),
+        ("up", with(Archive::new().link("a/one.tar", "../../one.tar"), "a/one.tar"), "leads out of it"),
+        ("missing", with(Archive::new(), "one.tar"), r#"has no "one.tar""#),
+        ("twice", with(Archive::new().file("one.tar", "one").file("./one.tar", "two"), "one.tar"), "is there twice"),
+        ("another layer", with(Archive::new().file("one.tar", "two"), "one.tar"), r#""one.tar" is damaged"#),
+        ("gzip of another", with(Archive::new().file("one.tar", gzip(b"two")), "one.tar"), "is damaged"),
+        ("zstd", with(Archive::new().file("one.tar", b"\x28\xb5\x2f\xfdxxx"), "one.tar"), "push it as oci-archive:"),
+        ("truncated", good[..half].to_vec(), "it is incomplete"),
+        ("compressed", gzip(&good), "gunzip"),
+        ("no archive", b"hello".to_vec(), "is no tar archive"),
+        ("empty", Vec::new(), r#"has no "manifest.json""#),
+        (
+            "too few layers",
+            Archive::new().file(&name, &text).file("manifest.json", manifest(&name, &[])).bytes(),
+            "it has 0 layers, and its configuration speaks of 1",
+        ),
+        (
+            "configuration",
+            Archive::new().file("one.tar", "one").file("other.json", "[]").file("manifest.json", &other_config).bytes(),
+            "is no image's configuration",
+        ),
+        (
+            "damaged configuration",
+            Archive::new()
+                .file(&name, text.replace("amd64", "arm64"))
+                .file("manifest.json", manifest(&name, &[]))
+                .bytes(),
+            "is damaged: it should be sha256:",
+        ),
+        (
+            "huge list",
+            Archive::new().file("manifest.json", vec![b' '; 5 << 20]).bytes(),
+            r#""manifest.json" has 5242880 bytes, over the limit of 4194304"#,
+        ),
+        ("no list", Archive::new().file("manifest.json", "{}").bytes(), "is no list of images"),
+    ];
+    let image = setting.image("acme/web:1");
+    for (what, bytes, text) in cases {
+        let file = setting.folder.write("bad.tar", bytes).display().to_string();
+        println!("{what}");
+        assert_fails(&push(&setting.gpg, &format!("docker-archive:{file}"), &image, &[]), 1, text);
+    }
+    assert_fails(&push(&setting.gpg, "docker-archive:/nonexistent.tar", &image, &[]), 1, "/nonexistent.tar: No such");
+    assert_fails(&push(&setting.gpg, "docker-archive:/dev/null", &image, &[]), 1, "it is no file");
+    assert_eq!(writes(&setting.registry, 0), 0);
+}
+
+#[test]
+fn bad_layouts_are_refused_before_anything_is_pushed() {
+    let setting = Setting::new();
+    let image = setting.image("acme/web:1");
+    let failed = |layout: &Layout<'_>, text: &str| {
+        assert_fails(&push(&setting.gpg, &layout.source(), &image, &[]), 1, text);
+    };
+    let blob_of = |layout: &Layout<'_>, digest: &Digest| layout.path().join("blobs/sha256").join(digest.hex());
+    let layer = Digest::sha256(b"layer");
+
+    let (layout, digest) = Layout::of(&setting.folder, "manifest", &["layer"]);
+    let path = blob_of(&layout, &digest);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("tar", "tax")).unwrap();
+    failed(&layout, "is damaged: it should be sha256:");
+
+    let (layout, _) = Layout::of(&setting.folder, "size", &["layer"]);
+    std::fs::write(blob_of(&layout, &layer), "layers").unwrap();
+    failed(&layout, "should have 5 bytes and has 6");
+
+    let (layout, _) = Layout::of(&setting.folder, "missing", &["layer"]);
+    std::fs::remove_file(blob_of(&layout, &layer)).unwrap();
+    failed(&layout, "has no \"blobs/sha256/");
+
+    let (layout, _) = Layout::of(&setting.folder, "outside", &["layer"]);
+    std::fs::remove_file(blob_of(&layout, &layer)).unwrap();
+    symlink(setting.folder.write("secret", "layer"), blob_of(&layout, &layer)).unwrap();
+    failed(&layout, "leads out of it");
+
+    let layout = Layout::new(&setting.folder, "version");
+    setting.folder.write("version/oci-layout", r#"{"imageLayoutVersion":"2.0.0"}"#);
+    failed(&layout, "imageLayoutVersion 1.0.0");
+
+    let layout = Layout::new(&setting.folder, "both");
+    let (digest, manifest) = layout.image(&["layer"]);
+    let both = manifest.replacen('{', r#"{"manifests":[],"#, 1);
+    let digest = if both == manifest { digest } else { layout.blob(&both) };
+    layout.index(&[(&digest, both.len())]);
+    failed(&layout, "both an index's members and an image's");
+    assert_eq!(writes(&setting.registry, 0), 0);
+}
+
+#[test]
+fn a_layer_that_is_damaged_is_never_completed() {
+    let setting = Setting::new();
+    let (layout, _) = Layout::of(&setting.folder, "layout", &["layer"]);
+    let layer = Digest::sha256(b"layer");
+    std::fs::write(layout.path().join("blobs/sha256").join(layer.hex()), "LAYER").unwrap();
+    let image = setting.image("acme/web:1");
+    let output = push(&setting.gpg, &layout.source(), &image, &[]);
+    super::assert_fails_after_lines(&output, 1, &format!("is damaged: it should be {layer}"));
+    assert_eq!(setting.registry.requests("PUT", "/manifests/"), 0);
+    let list = setting.registry.requests("PUT", &layer.to_string());
+    assert_eq!(list, 0);
+}

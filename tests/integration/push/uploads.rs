@@ -1,0 +1,303 @@
+//! Uploads that go wrong, into a registry that does it on purpose.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use super::{
+    Layout, assert_fails_after_lines,
+    fake::{Fake, State},
+    outcomes, push, pushed,
+};
+use crate::support::{Asked, Gpg, Reply, Scratch};
+
+/// More than two chunks.
+const LARGE: usize = 40 << 20;
+const CHUNK: usize = 16 << 20;
+
+/// Someone who signs, an image with a small layer, and a folder for its signatures.
+struct Pusher {
+    gpg: Gpg,
+    folder: Scratch,
+}
+
+impl Pusher {
+    fn new() -> Self {
+        let gpg = Gpg::new();
+        gpg.generate("Release <release@example.com>");
+        Self { gpg, folder: Scratch::new() }
+    }
+
+    fn small(&self) -> Layout<'_> {
+        Layout::of(&self.folder, "small", &["layer"]).0
+    }
+
+    fn large(&self) -> Layout<'_> {
+        Layout::of(&self.folder, "large", &[&"0123456789abcdef".repeat(LARGE / 16)]).0
+    }
+
+    fn signatures(&self) -> String {
+        self.folder.path().join("signatures").display().to_string()
+    }
+
+    fn pushes(&self, layout: &Layout<'_>, fake: &Fake, more: &[&str]) -> serde_json::Value {
+        pushed(&self.gpg, &layout.source(), &fake.image(), &[&["--to", &self.signatures()], more].concat())
+    }
+
+    /// Ends with this status and this message, and nothing is signed.
+    #[track_caller]
+    fn fails(&self, layout: &Layout<'_>, fake: &Fake, more: &[&str], status: i32, text: &str) {
+        let output = push(&self.gpg, &layout.source(), &fake.image(), &[&["--to", &self.signatures()], more].concat());
+        assert_fails_after_lines(&output, status, text);
+        assert!(!std::path::Path::new(&self.signatures()).exists(), "something is signed");
+    }
+}
+
+fn is_blob_upload(asked: &Asked, method: &str) -> bool {
+    asked.method == method && asked.path.contains("/blobs/uploads/u")
+}
+
+#[test]
+fn an_upload_that_breaks_is_taken_up_where_the_registry_says_that_it_stands() {
+    let pusher = Pusher::new();
+    let patches = AtomicUsize::new(0);
+    // Of the second chunk the first 5 MiB arrive.
+    let fake = Fake::start(move |asked, state: &mut State| {
+        if is_blob_upload(asked, "PATCH") && patches.fetch_add(1, Ordering::SeqCst) == 1 {
+            let upload = asked.path.rsplit('/').next()?.split('?').next()?.to_owned();
+            state.uploads.get_mut(&upload)?.push_str(&asked.body[..5 << 20]);
+            state.received += 5 << 20;
+            return Some(Reply::HangUp);
+        }
+        None
+    });
+    let report = pusher.pushes(&pusher.large(), &fake, &[]);
+    assert_eq!(outcomes(&report, "blobs"), ["pushed", "pushed"]);
+    let received = fake.state.lock().unwrap().received;
+    assert!((LARGE..LARGE + 1000).contains(&received), "nothing that had arrived is sent again: {received}");
+    assert_eq!(fake.count("POST", "/uploads/"), 2);
+}
+
+#[test]
+fn an_upload_that_went_wrong_where_it_was_taken_up_is_begun_anew() {
+    let pusher = Pusher::new();
+    let patches = AtomicUsize::new(0);
+    let fake = Fake::start(move |asked, state: &mut State| {
+        if is_blob_upload(asked, "PATCH") && patches.fetch_add(1, Ordering::SeqCst) == 1 {
+            let upload = asked.path.rsplit('/').next()?.split('?').next()?.to_owned();
+            state.uploads.get_mut(&upload)?.push_str("garbage");
+            return Some(Reply::HangUp);
+        }
+        None
+    });
+    pusher.pushes(&pusher.large(), &fake, &[]);
+    assert_eq!(fake.count("POST", "/uploads/"), 3);
+}
+
+#[test]
+fn an_upload_that_the_registry_has_forgotten_is_begun_anew() {
+    let pusher = Pusher::new();
+    let patches = AtomicUsize::new(0);
+    let fake = Fake::start(move |asked, state| {
+        if is_blob_upload(asked, "PATCH") && patches.fetch_add(1, Ordering::SeqCst) == 1 {
+            state.uploads.clear();
+            return Some(Reply::HangUp);
+        }
+        None
+    });
+    pusher.pushes(&pusher.large(), &fake, &[]);
+    assert_eq!(fake.count("PATCH", "/uploads/"), 5);
+}
+
+#[test]
+fn an_answer_that_is_lost_does_not_make_the_blob_go_twice() {
+    let pusher = Pusher::new();
+    let fake = Fake::start(|asked, state| {
+        if is_blob_upload(asked, "PUT") {
+            state.answer(asked);
+            return Some(Reply::HangUp);
+        }
+        None
+    });
+    pusher.pushes(&pusher.small(), &fake, &[]);
+    assert_eq!(fake.count("POST", "/uploads/"), 2);
+}
+
+#[test]
+fn a_connection_that_always_breaks_is_given_up() {
+    let pusher = Pusher::new();
+    let fake = Fake::start(|asked, _| is_blob_upload(asked, "PUT").then_some(Reply::HangUp));
+    pusher.fails(&pusher.small(), &fake, &[], 3, "the connection ended");
+    // Two blobs at once, each with six tries.
+    assert!(fake.count("PUT", "/uploads/") <= 12);
+}
+
+#[test]
+fn a_registry_that_is_busy_is_asked_again() {
+    let pusher = Pusher::new();
+    let fake = Fake::start(|asked, _| {
+        (asked.before < 12 && asked.method != "GET").then(|| Reply::new(503, &[("retry-after", "0")], ""))
+    });
+    pusher.pushes(&pusher.small(), &fake, &[]);
+}
+
+#[test]
+fn chunks_are_as_large_as_the_registry_wants_them() {
+    let pusher = Pusher::new();
+    let fake = Fake::honest();
+    fake.state.lock().unwrap().least_chunk = Some(CHUNK + 1);
+    pusher.pushes(&pusher.large(), &fake, &[]);
+    let sizes: Vec<usize> = {
+        let asked = fake.server.asked();
+        asked.iter().filter(|asked| asked.method == "PATCH").map(|asked| asked.body.len()).collect()
+    };
+    assert_eq!(sizes, [CHUNK + 1, CHUNK + 1, LARGE - 2 * (CHUNK + 1)]);
+    let greedy = Fake::honest();
+    greedy.state.lock().unwrap().least_chunk = Some(1 << 30);
+    let other = Pusher::new();
+    other.fails(&other.small(), &greedy, &[], 3, "it wants chunks of at least 1073741824 bytes");
+}
+
+#[test]
+fn a_registry_that_says_another_digest_gets_nothing_signed() {
+    let other = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+    for (method, path) in [("PUT", "/blobs/uploads/"), ("PUT", "/manifests/")] {
+        let pusher = Pusher::new();
+        let fake = Fake::start(move |asked, state| {
+            if asked.method != method || !asked.path.contains(path) {
+                return None;
+            }
+            state.answer(asked);
+            Some(Reply::new(201, &[("docker-content-digest", other)], ""))
+        });
+        pusher.fails(&pusher.small(), &fake, &[], 3, "its Docker-Content-Digest header is not sha256:");
+    }
+}
+
+#[test]
+fn a_registry_that_loses_a_part_gets_nothing_signed() {
+    let lost = Pusher::new();
+    let fake = Fake::start(|asked, state| {
+        if asked.path.contains("/manifests/") {
+            state.blobs.clear();
+        }
+        None
+    });
+    lost.fails(&lost.small(), &fake, &[], 3, "the registry took sha256:");
+
+    let changed = Pusher::new();
+    let fake = Fake::start(|asked, state| {
+        if asked.method == "GET" && asked.path.contains("/manifests/sha256") {
+            let body = state.manifests.get("1")?.1.clone() + " ";
+            return Some(Reply::new(200, &[("content-type", "application/vnd.oci.image.manifest.v1+json")], body));
+        }
+        None
+    });
+    changed.fails(&changed.small(), &fake, &[], 3, "does not have it as it was pushed");
+
+    let moved = Pusher::new();
+    let fake = Fake::start(|asked, state| {
+        if asked.method == "GET" && asked.path.contains("/manifests/1") && state.manifests.contains_key("1") {
+            return Some(Reply::new(200, &[], "{}"));
+        }
+        None
+    });
+    moved.fails(&moved.small(), &fake, &[], 1, "the tag 1 names another image");
+}
+
+#[test]
+fn a_registry_can_not_make_more_or_less_of_what_was_sent() {
+    for (length, text) in [(CHUNK + 1, "it says that it has"), (0, "it says that it has")] {
+        let pusher = Pusher::new();
+        let fake = Fake::start(move |asked, state| {
+            if !is_blob_upload(asked, "PATCH") {
+                return None;
+            }
+            state.answer(asked);
+            Some(Reply::new(202, &[("location", &*asked.path), ("range", &super::fake::range(length))], ""))
+        });
+        pusher.fails(&pusher.large(), &fake, &[], 3, text);
+    }
+}
+
+#[test]
+fn uploads_go_on_at_a_named_host_only_and_without_credentials() {
+    let pusher = Pusher::new();
+    let fake = Fake::start(|asked, _| {
+        let here = asked.header("host").is_some_and(|host| host.starts_with("127.0.0.1"));
+        let open = !here || asked.header("authorization").is_some();
+        (!open).then(|| Reply::new(401, &[("www-authenticate", "Basic realm=\"x\"")], ""))
+    });
+    fake.state.lock().unwrap().elsewhere = format!("http://{}", fake.server.other_host());
+    let creds = ["--creds", "robot:secret"];
+    pusher.fails(&pusher.small(), &fake, &creds, 3, "no public address of it can be found");
+    let configuration = format!(
+        "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- scope: {}\n  insecure: true\n",
+        fake.server.other_host()
+    );
+    let configuration = pusher.folder.write("sealgate.yaml", configuration).display().to_string();
+    pusher.pushes(&pusher.small(), &fake, &[&creds[..], &["--config", &configuration]].concat());
+    let elsewhere = fake.server.asked();
+    let elsewhere = elsewhere.iter().filter(|asked| asked.header("host").is_some_and(|host| host.starts_with("local")));
+    let with: Vec<_> = elsewhere.map(|asked| asked.header("authorization").is_some()).collect();
+    assert!(!with.is_empty() && with.iter().all(|with| !with), "{with:?}");
+}
+
+#[test]
+fn an_upload_follows_redirects_under_the_same_rules() {
+    let pusher = Pusher::new();
+    let there = Arc::new(OnceLock::<String>::new());
+    let other = Arc::clone(&there);
+    let fake = Fake::start(move |asked, _| {
+        let here = asked.header("host").is_some_and(|host| host.starts_with("127.0.0.1"));
+        let to = format!("http://{}{}", other.get()?, asked.path);
+        (here && is_blob_upload(asked, "PUT")).then(|| Reply::new(307, &[("location", &*to)], ""))
+    });
+    there.set(fake.server.other_host()).unwrap();
+    pusher.fails(&pusher.small(), &fake, &[], 3, "it redirects to a host of which no public address can be found");
+    let configuration = format!(
+        "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- scope: {}\n",
+        fake.server.other_host()
+    );
+    let configuration = pusher.folder.write("sealgate.yaml", configuration).display().to_string();
+    pusher.pushes(&pusher.small(), &fake, &["--config", &configuration]);
+    let see_other =
+        Fake::start(|asked, _| is_blob_upload(asked, "PUT").then(|| Reply::new(303, &[("location", "/x")], "")));
+    let other = Pusher::new();
+    other.fails(&other.small(), &see_other, &[], 3, "it redirects what is sent to it");
+}
+
+#[test]
+fn a_token_is_for_pushing_and_for_reading_where_blobs_are_mounted_from() {
+    let pusher = Pusher::new();
+    let fake = Fake::start(|asked, _| {
+        if asked.path.starts_with("/token") {
+            return Some(Reply::new(200, &[], r#"{"token": "t"}"#));
+        }
+        let realm = format!("Bearer realm=\"http://{}/token\"", asked.header("host")?);
+        let open = asked.header("authorization").is_some();
+        (!open).then(|| Reply::new(401, &[("www-authenticate", realm.as_str())], ""))
+    });
+    let from = format!("{}/acme/base", fake.server.host());
+    pusher.pushes(&pusher.small(), &fake, &["--mount-from", &from]);
+    let paths = fake.server.paths();
+    let tokens: Vec<&String> = paths.iter().filter(|path| path.starts_with("/token")).collect();
+    let has = |scopes: &[&str]| {
+        let query = scopes.iter().map(|scope| format!("scope={scope}")).collect::<Vec<_>>().join("&");
+        tokens.iter().any(|path| path.ends_with(&format!("?{query}")))
+    };
+    let push = "repository%3Aacme%2Fweb%3Apull%2Cpush";
+    assert!(has(&[push]), "{tokens:?}");
+    assert!(has(&[push, "repository%3Aacme%2Fbase%3Apull"]), "{tokens:?}");
+    let mount = paths.iter().find(|path| path.contains("mount=")).expect("a mount is tried");
+    assert!(mount.contains("&from=acme%2Fbase"), "{mount}");
+}
+
+#[test]
+fn a_registrys_refusal_is_told_in_its_own_words() {
+    let pusher = Pusher::new();
+    let words = r#"{"errors":[{"code":"DENIED","message":"quota exceeded"}]}"#;
+    let fake = Fake::start(move |asked, _| (asked.method == "POST").then(|| Reply::new(403, &[], words)));
+    pusher.fails(&pusher.small(), &fake, &[], 1, "quota exceeded (DENIED)");
+}
