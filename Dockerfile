@@ -6,8 +6,10 @@ ARG BUILDER=docker.io/library/rust:1.95-bookworm
 ARG RUNTIME=gcr.io/distroless/cc-debian12
 
 FROM ${BUILDER} AS build
-RUN if ! pkg-config --exists openssl || ! ls /usr/lib/llvm-*/lib/libclang.so* >/dev/null || ! command -v capnp >/dev/null; then \
-        apt-get update && apt-get install -y --no-install-recommends capnproto libclang-dev libssl-dev pkg-config; \
+RUN if ! pkg-config --exists openssl || ! ls /usr/lib/llvm-*/lib/libclang.so* >/dev/null \
+        || ! command -v capnp >/dev/null || ! command -v protoc >/dev/null; then \
+        apt-get update && apt-get install -y --no-install-recommends \
+            capnproto libclang-dev libprotobuf-dev libssl-dev pkg-config protobuf-compiler; \
     fi
 WORKDIR /source
 COPY . .

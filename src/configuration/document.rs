@@ -265,9 +265,8 @@ pub(super) struct RawUpstream {
 pub(super) enum RawStore {
     /// One file on this machine.
     Redb(RawRedb),
-    /// Known only to say that it is not supported yet.
-    #[schemars(skip)]
-    Etcd(Located<Refused>),
+    /// An etcd cluster, which several gateways share.
+    Etcd(Box<RawEtcd>),
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -276,6 +275,28 @@ pub(super) enum RawStore {
 pub(super) struct RawRedb {
     /// The file. Default: `data/signatures.redb`.
     pub(super) file: Option<Located<Box<str>>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Etcd")]
+pub(super) struct RawEtcd {
+    /// The members: `https://host:2379`, or `http://` on loopback.
+    #[schemars(length(min = 1))]
+    pub(super) endpoints: Located<Vec<Located<Box<str>>>>,
+    /// What all keys of the store begin with. Default: `/sealgate`.
+    pub(super) prefix: Option<Located<Box<str>>>,
+    /// PEM file of the CAs that vouch for the members, and no others do. Needed with https.
+    pub(super) ca_file: Option<Located<Box<str>>>,
+    /// The certificate that the members are shown. Left out: none.
+    pub(super) certificate: Option<Located<RawCertificate>>,
+    /// A user of etcd's. Left out: none.
+    pub(super) username: Option<Located<Box<str>>>,
+    /// The file with the user's password.
+    pub(super) password_file: Option<Located<Box<str>>>,
+    /// Known only to say that passwords stand in files.
+    #[schemars(skip)]
+    pub(super) password: Option<Located<Refused>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

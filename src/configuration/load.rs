@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use url::Url;
+use url::{Host, Url};
 
 use super::{
-    Access, Caches, Certificate, Configuration, Credentials, Gateway, Limits, Network, Registries, Registry,
-    SignatureSource, Upstream, Users, Webhook,
+    Access, Caches, Certificate, ClientCertificate, Configuration, Credentials, Etcd, EtcdUser, Gateway, Limits,
+    Network, Registries, Registry, SignatureSource, Store, Upstream, Users, Webhook,
     document::{
-        ApiVersion, Kind, RawAccess, RawCaches, RawCertificate, RawConfiguration, RawCredentials, RawGateway,
-        RawKubernetes, RawLimits, RawPin, RawRegistry, RawSize, RawSource, RawStore, RawUpstream, RawWebhook,
+        ApiVersion, Kind, RawAccess, RawCaches, RawCertificate, RawConfiguration, RawCredentials, RawEtcd, RawGateway,
+        RawKubernetes, RawLimits, RawPin, RawRedb, RawRegistry, RawSize, RawSource, RawStore, RawUpstream, RawWebhook,
     },
 };
 use crate::diagnostic::{Diagnostic, Place};
@@ -473,18 +473,12 @@ impl Check<'_> {
             self.mistake(url_place, "a registry is named by scheme, host and port alone; it serves /v2/");
         }
         let ca_file = ca_file.map(|path| self.path(&path));
-        let file = match store {
-            None => None,
-            Some(RawStore::Redb(redb)) => redb.file,
-            Some(RawStore::Etcd(etcd)) => {
-                let message = "gateway.store.etcd is not supported yet";
-                self.mistake_with_help(etcd.key, message, "write {redb: {file: data/signatures.redb}}");
-                None
+        let store = match store {
+            None | Some(RawStore::Redb(RawRedb { file: None })) => {
+                Some(Store::Redb(self.folder.join("data/signatures.redb")))
             }
-        };
-        let store = match file {
-            None => Some(self.folder.join("data/signatures.redb")),
-            Some(file) => self.path(&file),
+            Some(RawStore::Redb(RawRedb { file: Some(file) })) => self.path(&file).map(Store::Redb),
+            Some(RawStore::Etcd(etcd)) => self.etcd(*etcd).map(Store::Etcd),
         };
         if self.mistakes.len() > before {
             return None;
@@ -582,6 +576,99 @@ impl Check<'_> {
                 None
             }
         }
+    }
+
+    fn etcd(&mut self, raw: RawEtcd) -> Option<Etcd> {
+        let RawEtcd { endpoints, prefix, ca_file, certificate, username, password_file, password } = raw;
+        if endpoints.is_empty() {
+            let message = "endpoints names no member of etcd";
+            self.mistake_with_help(endpoints.key, message, "write endpoints: [\"https://etcd.example.com:2379\"]");
+        }
+        let urls: Vec<Url> = endpoints.iter().filter_map(|endpoint| self.endpoint(endpoint)).collect();
+        for (number, endpoint) in endpoints.iter().enumerate() {
+            if endpoints[..number].iter().any(|earlier| earlier.value == endpoint.value) {
+                self.mistake(endpoint.place, "this endpoint stands twice");
+            }
+        }
+        let https = urls.iter().filter(|url| url.scheme() == "https").count();
+        if https != 0 && https != urls.len() {
+            self.mistake(endpoints.key, "all endpoints are https, or all are http");
+        } else if https != 0 && ca_file.is_none() {
+            let message = "caFile is missing: it names the CA that vouches for etcd's members";
+            self.mistake_with_help(endpoints.key, message, "for the system's own, name the file with all of them");
+        } else if https == 0
+            && let Some(place) = ca_file.as_ref().map(|path| path.place).or(certificate.as_ref().map(|pair| pair.key))
+        {
+            self.mistake_with_help(place, "there are no certificates with http", "write https:// endpoints");
+        }
+        let prefix = match prefix {
+            None => "/sealgate".into(),
+            Some(prefix) => {
+                let segments = prefix.strip_prefix('/').filter(|rest| rest.len() < 128);
+                let good = |segment: &str| {
+                    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+                    !segment.is_empty() && segment.bytes().all(known)
+                };
+                if !segments.is_some_and(|segments| segments.split('/').all(good)) {
+                    let message = "a prefix is a path of A-Z a-z 0-9 - _ . with a slash in front and none at its end";
+                    self.mistake_with_help(prefix.place, message, "/sealgate is the default");
+                }
+                prefix.value
+            }
+        };
+        let ca_file = ca_file.map(|path| self.path(&path));
+        let certificate = certificate.map(|Located { value: RawCertificate { file, key }, .. }| {
+            let (chain, key) = (self.path(&file), self.path(&key));
+            Some(ClientCertificate { chain: chain?, key: key? })
+        });
+        if let Some(password) = &password {
+            let message = "a password does not stand in the configuration";
+            self.mistake_with_help(password.key, message, "put it into a file, and write passwordFile: PATH");
+        }
+        let user = match (username, password_file) {
+            (None, None) => None,
+            (Some(username), Some(path)) => {
+                if username.is_empty() {
+                    self.mistake(username.place, "a user name is not empty");
+                }
+                let path = self.path(&path);
+                Some(path.map(|password_file| EtcdUser { name: username.value, password_file }))
+            }
+            (Some(Located { key, .. }), None) | (None, Some(Located { key, .. })) => {
+                if password.is_none() {
+                    let message = "username and passwordFile go together, and one of them is missing";
+                    self.mistake(key, message);
+                }
+                None
+            }
+        };
+        Some(Etcd {
+            endpoints: urls,
+            prefix,
+            ca_file: flatten(ca_file)?,
+            certificate: flatten(certificate)?,
+            user: flatten(user)?,
+        })
+    }
+
+    fn endpoint(&mut self, text: &Located<Box<str>>) -> Option<Url> {
+        let url = self.url(text, &["https", "http"])?;
+        if url.path() != "/" {
+            self.mistake(text.place, "an endpoint is named by scheme, host and port alone");
+            return None;
+        }
+        let loopback = match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        if url.scheme() == "http" && !loopback {
+            let message = "plain HTTP to etcd is for loopback only: on a network, everyone could write signatures";
+            self.mistake_with_help(text.place, message, "write https://, and name the CA in caFile");
+            return None;
+        }
+        Some(url)
     }
 
     fn limits(&mut self, raw: &RawLimits) -> Option<Limits> {

@@ -153,8 +153,8 @@ pub struct Gateway {
     pub anyone_may_sign: bool,
     /// The registry behind it.
     pub registry: Upstream,
-    /// The redb file. Default `data/signatures.redb`.
-    pub store: PathBuf,
+    /// Where signatures are kept.
+    pub store: Store,
     /// Who may sign; nothing: everyone.
     pub access: Option<Access>,
     /// The address that clients know the store by: scheme, host, port; nothing: the one that they send.
@@ -189,6 +189,48 @@ pub enum Users {
         /// Tokens count that are meant for one of these; none: those that are meant for the API server.
         audiences: Vec<Box<str>>,
     },
+}
+
+/// Where the store keeps signatures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// A redb file. Default `data/signatures.redb`.
+    Redb(PathBuf),
+    /// An etcd cluster.
+    Etcd(Etcd),
+}
+
+/// An etcd cluster, and what of it is the store's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etcd {
+    /// The members' addresses: https, or http on loopback. At least one, all of one scheme.
+    pub endpoints: Vec<Url>,
+    /// What all keys begin with. Default `/sealgate`.
+    pub prefix: Box<str>,
+    /// PEM file of the CAs that alone vouch for the members. There is one with https.
+    pub ca_file: Option<PathBuf>,
+    /// What the store shows the members.
+    pub certificate: Option<ClientCertificate>,
+    /// Who it says it is.
+    pub user: Option<EtcdUser>,
+}
+
+/// A client's certificate: PEM files, read again with each connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The chain, the client's own certificate first.
+    pub chain: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// A user of etcd's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdUser {
+    /// The name.
+    pub name: Box<str>,
+    /// The file with the password, read again with each connection; a line end at its end does not count.
+    pub password_file: PathBuf,
 }
 
 /// The registry behind the store.

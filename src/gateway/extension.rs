@@ -147,10 +147,13 @@ pub(super) async fn bounded(request: &HttpRequest, mut payload: Payload, limit: 
 
 pub(super) fn store_failed(error: &StoreError) -> Refused {
     // What put it out of use was said then, once.
-    if !matches!(error, StoreError::Stopped { .. }) {
+    if !matches!(error, StoreError::Stopped { .. } | StoreError::Unavailable { .. }) {
         tracing::error!(%error, "the store failed");
     }
-    Refused::store()
+    match error {
+        StoreError::Unavailable { retry_after, .. } => Refused::store().after(*retry_after),
+        _ => Refused::store(),
+    }
 }
 
 #[derive(Serialize)]

@@ -1,6 +1,6 @@
 //! The gateway's listener: HTTP/1.1, one route after the other.
 
-use std::{future::Future, io, net::TcpListener, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
@@ -15,11 +15,11 @@ use super::{
     own,
     path::{Own, Route, route},
     proxy,
-    store::{ImageLimits, SignatureStore, StoreError, redb::RedbStore},
+    store::{ImageLimits, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore},
     tokens,
     upstream::{self, Learned, Registry},
 };
-use crate::configuration::{Gateway, Limits};
+use crate::configuration::{Gateway, Limits, Store};
 use crate::registry::SetupError;
 
 /// How long a client may take over a request's head.
@@ -52,7 +52,7 @@ pub enum GatewayError {
 pub struct Prepared {
     upstream: upstream::Settings,
     registry: Registry,
-    store: PathBuf,
+    store: Store,
     limits: ImageLimits,
     desk: Desk,
     anyone: bool,
@@ -60,11 +60,14 @@ pub struct Prepared {
 
 impl Prepared {
     /// Reads the CA file and whatever says who may do what, looks at the store's file, and changes nothing of it: the file
-    /// may be in use. To be called on the runtime that outlives the server.
+    /// may be in use, and etcd is not asked. To be called on the runtime that outlives the server.
     pub async fn new(settings: &Gateway, limits: &Limits) -> Result<Self, GatewayError> {
         let upstream = upstream::Settings::new(&settings.registry)?;
         let registry = upstream.registry(Learned::new())?;
-        RedbStore::check(&settings.store)?;
+        match &settings.store {
+            Store::Redb(file) => RedbStore::check(file)?,
+            Store::Etcd(etcd) => EtcdStore::check(etcd)?,
+        }
         let limits = ImageLimits { list_bytes: limits.signature_list_bytes, ..ImageLimits::default() };
         let access = AccessControl::open(settings.access.as_ref()).await?;
         let anyone = !access.asks_who();
@@ -75,8 +78,9 @@ impl Prepared {
     /// Opens the store and gives a server that, once awaited, serves until `shutdown` is ready; transfers under way then
     /// have [some seconds](LAST_TRANSFERS_SECONDS) to end.
     ///
-    /// Blocks while the store's file is read and checked. The server keeps the store open until it has ended.
-    pub fn serve(
+    /// Blocks while the store's file is read and checked; waits some seconds for etcd. The server keeps the store open until
+    /// it has ended.
+    pub async fn serve(
         self,
         listener: TcpListener,
         tls: Option<rustls::ServerConfig>,
@@ -89,7 +93,10 @@ impl Prepared {
         if anyone && !address.ip().is_loopback() {
             tracing::warn!(%address, "everyone who reaches this address may add signatures to images");
         }
-        let store: Arc<dyn SignatureStore> = Arc::new(RedbStore::open(&store, limits)?);
+        let store: Arc<dyn SignatureStore> = match store {
+            Store::Redb(file) => Arc::new(RedbStore::open(&file, limits)?),
+            Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
+        };
         let desk = web::Data::new(desk);
         let server = HttpServer::new(move || {
             // A worker that can't make clients of its own uses the ones that were made first.

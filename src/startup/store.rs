@@ -26,7 +26,7 @@ pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> 
     let ended = |source| StartupError::Ended { what: "the store", source };
     let stop = Stop::new().map_err(ended)?;
     let config = tls.as_ref().map(ServerTls::server_config);
-    let server = prepared.serve(listener, config, stop.stopped().wait())?;
+    let server = prepared.serve(listener, config, stop.stopped().wait()).await?;
     tracing::info!(%address, role = "gateway", tls = tls.is_some(), registry = %settings.registry.url, "listening");
     tokio::spawn(stop.on_signal(|| ()));
     if let Some(tls) = tls {

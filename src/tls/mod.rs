@@ -57,6 +57,14 @@ impl ResolvesServerCert for Current {
     }
 }
 
+/// Whether these files are one usable pair, for a client as for a server.
+///
+/// # Errors
+/// Whatever keeps them from that; the message names them.
+pub(crate) fn check_pair(chain: &Path, key: &Path) -> Result<(), TlsError> {
+    Pair::read(chain, key, &rustls::crypto::aws_lc_rs::default_provider()).map(drop)
+}
+
 impl ServerTls {
     /// Loads the certificate, or makes one that carries `names`, `localhost` and the loopback addresses.
     ///

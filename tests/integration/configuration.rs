@@ -8,7 +8,7 @@ use std::{
 };
 
 use sealgate::{
-    configuration::{Access, Certificate, Configuration, Credentials, Network, SignatureSource, Users, load},
+    configuration::{Access, Certificate, Configuration, Credentials, Network, SignatureSource, Store, Users, load},
     diagnostic::Diagnostics,
     files::load_configuration,
     image::{Repository, Scope},
@@ -80,7 +80,7 @@ fn the_complete_example_says_what_it_seems_to_say() {
         configuration.registries.entries.get_exact(&Scope::parse("quay.io").expect("a scope")).expect("an entry");
     assert!(matches!(&quay.credentials, Some(Credentials::DockerConfig(path)) if *path == file("secrets/config.json")));
     let gateway = configuration.gateway.expect("a gateway");
-    assert_eq!(gateway.store, file("data/signatures.redb"));
+    assert_eq!(gateway.store, Store::Redb(file("data/signatures.redb")));
     assert_eq!(gateway.registry.url.as_str(), "https://registry.example.com:5000/");
     let users = Users::Htpasswd { file: file("secrets/htpasswd"), roles: file("secrets/roles.yaml") };
     assert_eq!(gateway.access, Some(Access { users, token_key: Some(file("secrets/token.key")) }));
@@ -116,7 +116,7 @@ fn what_is_left_out_is_what_the_documentation_calls_the_default() {
     let gateway = gateway.gateway.expect("a gateway");
     assert_eq!(gateway.listen, SocketAddr::from(([127, 0, 0, 1], 5000)));
     assert_eq!(gateway.certificate, None);
-    assert_eq!(gateway.store, PathBuf::from("/etc/sealgate/data/signatures.redb"));
+    assert_eq!(gateway.store, Store::Redb("/etc/sealgate/data/signatures.redb".into()));
     assert_eq!(gateway.access, None);
     assert_eq!(gateway.external_url, None);
     assert!(gateway.trusted_proxies.is_empty());
@@ -266,11 +266,6 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
             "anyoneMaySign: true",
         ),
         (
-            "gateway: {registry: {url: \"https://r.example.com\"}, store: {etcd: {endpoints: [x]}}}\n",
-            "3:61: gateway.store.etcd is not supported yet",
-            "redb",
-        ),
-        (
             "gateway: {registry: {url: \"https://r.example.com\"}, access: {kubernetes: {}, htpasswd: {file: a, roles: b}}}\n",
             "3:53: users and roles come either from files or from Kubernetes",
             "{kubernetes: {}}",
@@ -334,6 +329,67 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
     assert!(try_load(&format!("{SMALLEST}{restricted}")).is_ok());
     let local = "gateway: {registry: {url: \"https://r.example.com\"}, externalUrl: \"http://127.0.0.1:5000\"}\n";
     assert!(try_load(&format!("{SMALLEST}{local}")).is_ok());
+}
+
+fn etcd(fields: &str) -> String {
+    format!("gateway:\n  registry: {{url: \"https://r.example.com\"}}\n  store:\n    etcd: {{{fields}}}\n")
+}
+
+#[test]
+fn an_etcd_cluster_is_read_with_its_defaults() {
+    let store = |fields: &str| {
+        let gateway = loaded(&format!("{SMALLEST}{}", etcd(fields))).gateway.expect("a gateway");
+        let Store::Etcd(etcd) = gateway.store else { panic!("{:?}", gateway.store) };
+        etcd
+    };
+    let plain = store("endpoints: [\"http://127.0.0.1:2379\", \"http://[::1]:2379\", \"http://localhost:1\"]");
+    assert_eq!((plain.endpoints.len(), &*plain.prefix), (3, "/sealgate"));
+    assert_eq!((plain.ca_file, plain.certificate, plain.user), (None, None, None));
+    let full = store(
+        "endpoints: [\"https://etcd.example.com:2379\"], prefix: /a/b, caFile: ca.crt, \
+         certificate: {file: a.crt, key: a.key}, username: sealgate, passwordFile: secrets/etcd",
+    );
+    assert_eq!((full.endpoints[0].as_str(), &*full.prefix), ("https://etcd.example.com:2379/", "/a/b"));
+    assert_eq!(full.ca_file, Some("/etc/sealgate/ca.crt".into()));
+    let certificate = full.certificate.expect("a certificate");
+    assert_eq!((certificate.chain, certificate.key), ("/etc/sealgate/a.crt".into(), "/etc/sealgate/a.key".into()));
+    let user = full.user.expect("a user");
+    assert_eq!((&*user.name, user.password_file), ("sealgate", "/etc/sealgate/secrets/etcd".into()));
+}
+
+#[test]
+fn an_etcd_cluster_that_can_not_be_used_is_refused_where_it_stands() {
+    let endpoint = "endpoints: [\"https://e.example.com:2379\"]";
+    let secure = format!("{endpoint}, caFile: ca.crt");
+    for (fields, expected, help) in [
+        ("", "6:11: the field \"endpoints\" is missing", ""),
+        ("endpoints: []", "6:12: endpoints names no member", "https://"),
+        ("endpoints: [e]", "6:24: this is not a URL", "https://host"),
+        (
+            "endpoints: [\"https://e.example.com/x\"], caFile: a",
+            "6:24: an endpoint is named by scheme, host and port",
+            "",
+        ),
+        ("endpoints: [\"http://e.example.com:2379\"]", "6:24: plain HTTP to etcd is for loopback only", "caFile"),
+        ("endpoints: [\"http://192.0.2.1:2379\"]", "6:24: plain HTTP to etcd is for loopback only", ""),
+        (endpoint, "6:12: caFile is missing", "the system's own"),
+        (
+            "endpoints: [\"https://localhost:1\", \"http://localhost:2\"], caFile: a",
+            "6:12: all endpoints are https, or",
+            "",
+        ),
+        ("endpoints: [\"http://localhost:1\", \"http://localhost:1\"]", "6:46: this endpoint stands twice", ""),
+        ("endpoints: [\"http://localhost:1\"], caFile: a", "6:55: there are no certificates with http", "https"),
+        (&format!("{secure}, prefix: sealgate"), "6:79: a prefix is a path", "/sealgate"),
+        (&format!("{secure}, prefix: /a/"), "6:79: a prefix is a path", ""),
+        (&format!("{secure}, prefix: \"/a@b\""), "6:79: a prefix is a path", ""),
+        (&format!("{secure}, username: u"), "6:71: username and passwordFile go together", ""),
+        (&format!("{secure}, username: u, password: x"), "6:84: a password does not stand", "passwordFile"),
+    ] {
+        let error = refused(&etcd(fields));
+        assert!(error.contains(&format!("sealgate.yaml:{expected}")), "{fields}\n{error}");
+        assert!(error.contains(help), "{fields}\n{error}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! Where signatures are kept. The trait knows of no engine; [`redb`] is the one that needs nothing beside a file.
+//! Where signatures are kept. The trait knows of no engine; [`redb`] is the one that needs nothing beside a file, [`etcd`]
+//! the one that several gateways share.
 
+pub mod etcd;
 mod keeper;
 mod limits;
 mod record;
@@ -9,7 +11,7 @@ mod writer;
 pub use limits::ImageLimits;
 pub use record::{Finding, Origin, Record, Status};
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -137,7 +139,8 @@ impl Position {
     }
 }
 
-/// A change of what is stored. Each is durable, and seen by all, once it is answered.
+/// A change of what is stored. Each is durable once it is answered, and seen by all who ask the same program; where several
+/// share a store, by those who ask another one some seconds later at the latest.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// Adds a signature; of two at once with one name, one is created.
@@ -260,6 +263,42 @@ pub enum StoreError {
         path: PathBuf,
         /// The error.
         cause: Box<str>,
+    },
+    /// It can't be asked now; whether a change is made is not known.
+    #[error("{store}: the store is not available ({cause}); try again in {} s", retry_after.as_secs())]
+    Unavailable {
+        /// Its name.
+        store: Box<str>,
+        /// Why.
+        cause: Box<str>,
+        /// When trying again makes sense.
+        retry_after: Duration,
+    },
+    /// It says no, and will say so again.
+    #[error("{store}: the store refuses ({cause}); see docs/gateway.md#etcd for what it needs")]
+    Refused {
+        /// Its name.
+        store: Box<str>,
+        /// What it says.
+        cause: Box<str>,
+    },
+    /// What stands at a key can't be right.
+    #[error(
+        "etcd key {key}: {what}; restore a snapshot of etcd, or give gateway.store.etcd.prefix another value to begin with no signatures"
+    )]
+    Malformed {
+        /// The key.
+        key: Box<str>,
+        /// What is wrong.
+        what: Box<str>,
+    },
+    /// A file that the configuration names can't be used.
+    #[error("{field}: {what}")]
+    Setting {
+        /// The field.
+        field: Box<str>,
+        /// What is wrong.
+        what: Box<str>,
     },
 }
 

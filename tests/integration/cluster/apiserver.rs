@@ -243,7 +243,7 @@ pub(super) fn binaries() -> PathBuf {
 
 /// Ports that are free now, from below those which the kernel gives out for port 0, so that nothing that runs beside gets
 /// one of them by chance.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(super) fn free_ports<const N: usize>() -> [u16; N] {
     let mut seed = u32::from_le_bytes(random()) as usize;
     let mut held = Vec::new();
     while held.len() < N {

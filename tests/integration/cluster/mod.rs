@@ -8,6 +8,7 @@ mod admission;
 mod apiserver;
 mod control_plane;
 mod controllers;
+mod etcd;
 mod manifests;
 mod operations;
 mod other_webhook;

@@ -166,11 +166,11 @@ async fn moves(from: &dyn SignatureStore, to: &dyn SignatureStore) {
     assert_eq!(to.change(import).await.unwrap(), Changed::Put(Put::NameExists));
 }
 
-fn limits() -> ImageLimits {
+pub(crate) fn limits() -> ImageLimits {
     ImageLimits { signatures: 4, signatures_per_signer: 3, list_bytes: 4096 }
 }
 
-async fn does_all_that_a_store_does(store: &dyn SignatureStore, other: &dyn SignatureStore) {
+pub(crate) async fn does_all_that_a_store_does(store: &dyn SignatureStore, other: &dyn SignatureStore) {
     keeps_signatures_apart(store).await;
     keeps_statuses(store).await;
     removes(store).await;

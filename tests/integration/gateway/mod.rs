@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // All of this is tests.
 
 mod access;
-mod engines;
+pub(crate) mod engines;
 mod fake;
 mod layers;
 mod passage;

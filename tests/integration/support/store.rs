@@ -3,7 +3,7 @@
 use std::{io, net::TcpListener, thread};
 
 use sealgate::{
-    configuration::{Gateway, Limits, Upstream},
+    configuration::{self, Gateway, Limits, Upstream},
     gateway::Prepared,
 };
 use tokio::sync::oneshot;
@@ -37,7 +37,7 @@ impl Store {
             certificate: None,
             anyone_may_sign: false,
             registry: Upstream { url: registry.parse().expect("a URL"), ca_file: None },
-            store: folder.path().join("data/signatures.redb"),
+            store: configuration::Store::Redb(folder.path().join("data/signatures.redb")),
             access: None,
             external_url: None,
             trusted_proxies: Vec::new(),
@@ -53,11 +53,8 @@ impl Store {
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async move {
-                    let prepared = Prepared::new(&settings, &limits).await;
-                    prepared
-                        .and_then(|prepared| prepared.serve(listener, None, shutdown))
-                        .expect("the store starts")
-                        .await
+                    let prepared = Prepared::new(&settings, &limits).await.expect("it is configured well");
+                    prepared.serve(listener, None, shutdown).await.expect("the store starts").await
                 })
             })
         };

@@ -1,0 +1,77 @@
+//! The last changes of an image's signatures, told apart by random numbers.
+//!
+//! A change whose answer was lost finds its number here if it was made. Others who change the same image push it out after
+//! [`LENGTH`] changes, more than come about within a deadline.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How many changes it goes back.
+const LENGTH: usize = 64;
+
+/// A number that no other change has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ChangeId(u64);
+
+impl ChangeId {
+    pub(super) fn new() -> Self {
+        let mut bytes = [0; 8];
+        // Without randomness there is no TLS either.
+        aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness");
+        Self(u64::from_ne_bytes(bytes))
+    }
+
+    /// A random number below this one.
+    pub(super) fn below(self, end: usize) -> usize {
+        usize::try_from(self.0 % end.max(1) as u64).unwrap_or(0)
+    }
+
+    /// A random part of this duration.
+    pub(super) fn of_up_to(self, longest: Duration) -> Duration {
+        let parts = u32::try_from(self.0 % 1024).unwrap_or(0);
+        longest * parts / 1024
+    }
+}
+
+/// The numbers, the newest last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct History {
+    changes: Vec<ChangeId>,
+}
+
+impl History {
+    /// Nothing: it is not one.
+    pub(super) fn parse(json: &[u8]) -> Option<Self> {
+        serde_json::from_slice(json).ok()
+    }
+
+    pub(super) fn encoded(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("numbers are JSON")
+    }
+
+    pub(super) fn has(&self, id: ChangeId) -> bool {
+        self.changes.contains(&id)
+    }
+
+    /// With one more change, and without those that are too old.
+    pub(super) fn with(&self, id: ChangeId) -> Self {
+        let old = (self.changes.len() + 1).saturating_sub(LENGTH);
+        Self { changes: self.changes.iter().copied().skip(old).chain([id]).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_changes_are_kept() {
+        let ids: Vec<ChangeId> = (0..LENGTH as u64 + 3).map(ChangeId).collect();
+        let history = ids.iter().fold(History::default(), |history, &id| history.with(id));
+        assert_eq!(History::parse(&history.encoded()), Some(history.clone()));
+        assert_eq!(history.changes, ids[3..]);
+        assert!(history.has(ids[3]) && !history.has(ids[2]));
+        assert_eq!(History::parse(b"{}"), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! The members of an etcd cluster, and the way to one that works.
+//!
+//! One connection each, instead of one balanced over all: a member that is paused, or cut off from the others, is then
+//! passed over after one question, not after one of every three.
+
+use std::{
+    error::Error,
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions, Txn, TxnResponse};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use tokio::{
+    sync::Mutex,
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{StoreError, history::ChangeId};
+use crate::{
+    configuration::{ClientCertificate, Etcd, EtcdUser},
+    files::read_bounded,
+    tls,
+};
+
+/// How long one member has for an answer, before the next is asked.
+const ATTEMPT: Duration = Duration::from_millis(1500);
+/// The longest pause after none of them had an answer.
+const PAUSE: Duration = Duration::from_millis(200);
+/// When a client that was told that the store is not available should try again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How often connections that are in use are probed, and how long that may take. etcd takes less than 5 s for an attack.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
+/// No PEM file and no password is longer.
+const LARGEST_FILE: u64 = 1 << 20;
+/// How much of what etcd says is repeated.
+const LONGEST_CAUSE: usize = 300;
+
+/// Why a member has no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Another one may have, or the same later. Whether a transaction was made is not known.
+    Unanswered {
+        /// Why.
+        cause: Box<str>,
+        /// Whether the connection is good.
+        connected: bool,
+    },
+    /// etcd says no, and will say so again.
+    Refused(Box<str>),
+}
+
+impl Failure {
+    pub(super) fn late() -> Self {
+        Self::Unanswered { cause: "no answer in time".into(), connected: false }
+    }
+
+    pub(super) fn ended(cause: &str) -> Self {
+        Self::Unanswered { cause: cause.into(), connected: true }
+    }
+
+    pub(super) fn cause(&self) -> &str {
+        let (Self::Unanswered { cause, .. } | Self::Refused(cause)) = self;
+        cause
+    }
+}
+
+impl From<etcd_client::Error> for Failure {
+    fn from(error: etcd_client::Error) -> Self {
+        let etcd_client::Error::GRpcStatus(status) = &error else {
+            return Self::Unanswered { cause: bounded(&error.to_string()), connected: false };
+        };
+        let mut cause = status.message().to_owned();
+        let mut source = status.source();
+        while let Some(error) = source {
+            let text = error.to_string();
+            if !cause.ends_with(&text) {
+                cause = format!("{cause}: {text}");
+            }
+            source = error.source();
+        }
+        let cause = bounded(&cause);
+        // Numbers of gRPC. RESOURCE_EXHAUSTED is both a full disk, which stays full, and too many requests.
+        match i32::from(status.code()) {
+            // INVALID_ARGUMENT (a wrong password, too), NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE (an
+            // answer that is too long), UNIMPLEMENTED, DATA_LOSS, UNAUTHENTICATED.
+            3 | 5 | 7 | 9 | 11 | 12 | 15 | 16 => Self::Refused(cause),
+            8 if cause.contains("space") => Self::Refused(cause),
+            _ => Self::Unanswered { connected: cause.starts_with("etcdserver:"), cause },
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { cause, .. } => Self::Unanswered { cause, connected: true },
+            error => Self::Refused(error.to_string().into()),
+        }
+    }
+}
+
+fn bounded(text: &str) -> Box<str> {
+    text.chars().take(LONGEST_CAUSE).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().into()
+}
+
+pub(super) struct Members {
+    all: Vec<Member>,
+    /// The one that is asked first: the last that had an answer.
+    preferred: AtomicUsize,
+    settings: Etcd,
+    name: Box<str>,
+    largest_answer: usize,
+}
+
+struct Member {
+    endpoint: String,
+    /// Nothing: it is to be connected to, with the files as they are then.
+    client: Mutex<Option<Client>>,
+    failing: AtomicBool,
+}
+
+impl Members {
+    pub(super) fn new(settings: &Etcd, largest_answer: usize) -> Self {
+        let all: Vec<Member> = settings
+            .endpoints
+            .iter()
+            .map(|endpoint| Member {
+                endpoint: endpoint.as_str().trim_end_matches('/').to_owned(),
+                client: Mutex::default(),
+                failing: AtomicBool::new(false),
+            })
+            .collect();
+        // Not every gateway begins with the same one.
+        let first = ChangeId::new().below(all.len());
+        Self {
+            all,
+            preferred: AtomicUsize::new(first),
+            settings: settings.clone(),
+            name: format!("etcd {}", settings.prefix).into(),
+            largest_answer,
+        }
+    }
+
+    /// What the store is called in messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn unavailable(&self, cause: &str) -> StoreError {
+        StoreError::Unavailable { store: self.name.clone(), cause: cause.into(), retry_after: RETRY_AFTER }
+    }
+
+    /// The member to begin with.
+    pub(super) fn preferred(&self) -> usize {
+        self.preferred.load(Ordering::Relaxed)
+    }
+
+    /// Makes a transaction with whichever member has an answer before the deadline. One that has no answer may have made it
+    /// all the same, so that the answer of the next may be that its comparison does not hold.
+    pub(super) async fn ask(&self, deadline: Instant, transaction: &Txn) -> Result<TxnResponse, StoreError> {
+        let mut failures = 0;
+        let mut refused = false;
+        loop {
+            let number = self.preferred();
+            let attempt = deadline.min(Instant::now() + ATTEMPT);
+            let answer = timeout_at(attempt, Box::pin(self.try_one(number, transaction.clone()))).await;
+            let failure = match answer.unwrap_or_else(|_| Err(Failure::late())) {
+                Ok(answer) => {
+                    self.works(number);
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            self.failed(number, &failure).await;
+            if let Failure::Refused(cause) = failure {
+                // A password that was changed is read again with the next connection.
+                if std::mem::replace(&mut refused, true) {
+                    return Err(StoreError::Refused { store: self.name.clone(), cause });
+                }
+                continue;
+            }
+            failures += 1;
+            if Instant::now() >= deadline {
+                return Err(self.unavailable(failure.cause()));
+            }
+            if failures % self.all.len() == 0 {
+                sleep(PAUSE / 4 + ChangeId::new().of_up_to(PAUSE * 3 / 4)).await;
+            }
+        }
+    }
+
+    async fn try_one(&self, number: usize, transaction: Txn) -> Result<TxnResponse, Failure> {
+        let client = self.client(number).await?;
+        let mut client = client.kv_client().max_decoding_message_size(self.largest_answer);
+        Ok(client.txn(transaction).await?)
+    }
+
+    /// A connection to a member.
+    pub(super) async fn client(&self, number: usize) -> Result<Client, Failure> {
+        let member = &self.all[number];
+        let mut client = member.client.lock().await;
+        if let Some(client) = &*client {
+            return Ok(client.clone());
+        }
+        let settings = self.settings.clone();
+        let options = spawn_blocking(move || options(&settings)).await;
+        let options = options.map_err(|_| Failure::ended("the program ends"))?;
+        // Files may be about to be exchanged.
+        let options = options.map_err(|error| Failure::ended(&error.to_string()))?;
+        Ok(client.insert(Client::connect([&member.endpoint], Some(options)).await?).clone())
+    }
+
+    /// Another member is asked from now on.
+    pub(super) async fn failed(&self, number: usize, failure: &Failure) {
+        let member = &self.all[number];
+        if !matches!(failure, Failure::Unanswered { connected: true, .. }) {
+            member.client.lock().await.take();
+        }
+        let next = (number + 1) % self.all.len();
+        let _ = self.preferred.compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed);
+        if !member.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(member = member.endpoint, cause = failure.cause(), "etcd has no answer");
+        }
+    }
+
+    fn works(&self, number: usize) {
+        let member = &self.all[number];
+        if member.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!(member = member.endpoint, "etcd answers again");
+        }
+    }
+}
+
+/// Reads the files that the settings name.
+pub(super) fn options(settings: &Etcd) -> Result<ConnectOptions, StoreError> {
+    let Etcd { endpoints: _, prefix: _, ca_file, certificate, user } = settings;
+    let mut options = ConnectOptions::new()
+        .with_connect_timeout(ATTEMPT)
+        .with_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)
+        .with_keep_alive_while_idle(false)
+        .with_require_leader(true);
+    if let Some(path) = ca_file {
+        let field = "gateway.store.etcd.caFile";
+        let pem = read(field, path)?;
+        if !matches!(CertificateDer::pem_slice_iter(&pem).next(), Some(Ok(_))) {
+            return Err(setting(field, &format!("{} must have PEM certificates", path.display())));
+        }
+        let mut tls = TlsOptions::new().ca_certificate(Certificate::from_pem(pem));
+        if let Some(ClientCertificate { chain, key }) = certificate {
+            let field = "gateway.store.etcd.certificate";
+            tls::check_pair(chain, key).map_err(|error| setting(field, &error.to_string()))?;
+            tls = tls.identity(Identity::from_pem(read(field, chain)?, read(field, key)?));
+        }
+        options = options.with_tls(tls);
+    }
+    if let Some(EtcdUser { name, password_file }) = user {
+        let field = "gateway.store.etcd.passwordFile";
+        let password = String::from_utf8(read(field, password_file)?)
+            .map_err(|_| setting(field, &format!("{} is not UTF-8", password_file.display())))?;
+        let password = password.strip_suffix('\n').unwrap_or(&password);
+        let password = password.strip_suffix('\r').unwrap_or(password);
+        if password.is_empty() {
+            return Err(setting(field, &format!("{} has no password", password_file.display())));
+        }
+        options = options.with_user(&**name, password).with_auto_token_refresh(true);
+    }
+    Ok(options)
+}
+
+fn read(field: &str, path: &Path) -> Result<Vec<u8>, StoreError> {
+    read_bounded(path, LARGEST_FILE).map_err(|error| setting(field, &format!("{}: {error}", path.display())))
+}
+
+fn setting(field: &str, what: &str) -> StoreError {
+    StoreError::Setting { field: field.into(), what: what.into() }
+}

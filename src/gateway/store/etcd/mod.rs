@@ -1,0 +1,373 @@
+//! The store in an etcd cluster: several gateways, one store.
+//!
+//! Below the prefix, where `<image>` is `<repository>@<digest>`:
+//!
+//! | key | value |
+//! |---|---|
+//! | `format` | the format's number |
+//! | `signatures/<image>/<name>` | the OpenPGP message |
+//! | `origins/<image>/<name>`, `statuses/<image>/<name>` | what is known of it, in JSON |
+//! | `images/<image>` | the image's [history]: the last changes of its signatures |
+//!
+//! A change reads the image, decides, and writes in one transaction that etcd commits only if the image's history is still
+//! the one that was read. So of two at once, in whichever gateway, one is made, and the other decides anew. The history
+//! also tells whether a transaction was committed whose answer was lost. It stays when the last signature is removed: were
+//! it to begin anew, a transaction that was held up somewhere could still find the history that it expects.
+
+mod history;
+mod keys;
+mod lists;
+mod members;
+mod plan;
+mod watch;
+
+use std::{
+    collections::BTreeMap,
+    hash::BuildHasher as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse};
+use tokio::{
+    runtime::Handle,
+    sync::Mutex,
+    task::AbortHandle,
+    time::{Instant, sleep, timeout_at},
+};
+
+use self::{
+    history::{ChangeId, History},
+    keys::{Keys, Table},
+    lists::Lists,
+    members::Members,
+    plan::{Found, Plan},
+};
+use super::{
+    Change, Changed, ImageId, ImageLimits, Position, Record, SignatureName, SignatureStore, StoreError, StoredSignature,
+};
+use crate::configuration::Etcd;
+
+/// The format that this program writes, and the only one that it reads.
+const FORMAT: u64 = 1;
+/// How long anyone waits for an answer. A leader that died is replaced within two or three seconds; the gate asks for
+/// signatures with a deadline of 8 s.
+const DEADLINE: Duration = Duration::from_secs(6);
+/// How often a change decides anew because others changed the image meanwhile.
+const CONFLICTS: u32 = 32;
+/// Into how many queues the changes of this process are put, so that those of one image wait for each other and not for
+/// etcd to say no.
+const QUEUES: usize = 64;
+/// How many signatures are scanned at once: of the largest, 4 MiB.
+const PAGE: usize = 64;
+/// What may come from etcd at once beside an image's signatures: their origins and statuses, or a page of a scan.
+const LARGEST_REST: usize = 8 << 20;
+
+/// The etcd engine.
+pub struct EtcdStore {
+    shared: Arc<Shared>,
+    runtime: Handle,
+    watch: AbortHandle,
+}
+
+struct Shared {
+    members: Members,
+    keys: Keys,
+    limits: ImageLimits,
+    lists: Lists,
+    queues: [Mutex<()>; QUEUES],
+    hasher: std::hash::RandomState,
+    /// Whether this process has seen the store's format: what was there can't just be missing.
+    seen: AtomicBool,
+}
+
+impl EtcdStore {
+    /// Opens the store, or makes it where there is none. A cluster that can't be asked now is asked again with each request;
+    /// one that refuses, or that holds something else, is an error.
+    ///
+    /// The store works on the runtime that this is called on, for as long as it is there.
+    pub async fn open(settings: &Etcd, limits: ImageLimits) -> Result<Self, StoreError> {
+        Self::check(settings)?;
+        let shared = Arc::new(Shared {
+            members: Members::new(settings, limits.list_bytes.saturating_add(LARGEST_REST)),
+            keys: Keys::new(&settings.prefix),
+            limits,
+            lists: Lists::new(),
+            queues: std::array::from_fn(|_| Mutex::new(())),
+            hasher: std::hash::RandomState::new(),
+            seen: AtomicBool::new(false),
+        });
+        match shared.read(&[], Instant::now() + DEADLINE).await {
+            Ok(_) => tracing::info!(store = shared.members.name(), "the store is open"),
+            Err(error @ StoreError::Unavailable { .. }) => {
+                tracing::error!(%error, "the store is not available; it is asked again until it is");
+            }
+            Err(error) => return Err(error),
+        }
+        let watch = tokio::spawn(watch::watch(Arc::clone(&shared))).abort_handle();
+        Ok(Self { shared, runtime: Handle::current(), watch })
+    }
+
+    /// Reads the files that the settings name, and asks nobody.
+    pub fn check(settings: &Etcd) -> Result<(), StoreError> {
+        members::options(settings).map(drop)
+    }
+
+    /// Runs to its end even if nobody waits for it any more, and on a runtime that outlives any connection of a client.
+    async fn run<T, F>(&self, work: impl FnOnce(Arc<Shared>) -> F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let done = self.runtime.spawn(work(Arc::clone(&self.shared))).await;
+        done.unwrap_or_else(|_| Err(self.shared.members.unavailable("the program ends")))
+    }
+}
+
+impl Drop for EtcdStore {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+#[async_trait]
+impl SignatureStore for EtcdStore {
+    async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError> {
+        if let Some(list) = self.shared.lists.get(image, Instant::now()) {
+            return Ok(list.to_vec());
+        }
+        let image = image.clone();
+        self.run(|shared| async move { shared.list(&image).await }).await
+    }
+
+    async fn inspect(&self, image: &ImageId) -> Result<Vec<Record>, StoreError> {
+        let image = image.clone();
+        let found = self.run(|shared| async move { shared.inspect(&image).await }).await?;
+        Ok(found.into_iter().map(|(_, record)| record).collect())
+    }
+
+    async fn change(&self, change: Change) -> Result<Changed, StoreError> {
+        self.run(|shared| async move { shared.change(&change).await }).await
+    }
+
+    async fn scan(&self, after: Option<&Position>, limit: usize) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        let after = after.cloned();
+        self.run(|shared| async move { shared.scan(after.as_ref(), limit).await }).await
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        self.run(|shared| async move { shared.read(&[], Instant::now() + DEADLINE).await.map(drop) }).await
+    }
+}
+
+impl Shared {
+    async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError> {
+        let ticket = self.lists.ticket(image);
+        let range = get_all_below(self.keys.image(Table::Signatures, image), GetOptions::new());
+        let found = self.read(&[range], Instant::now() + DEADLINE).await?;
+        let signature = |pair: KeyValue| {
+            let (_, _, name) = self.keys.parse(pair.key()).ok_or_else(|| malformed(&pair, "the key is malformed"))?;
+            Ok(StoredSignature { name, content: pair.value().into() })
+        };
+        let list: Arc<[StoredSignature]> = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
+        self.lists.keep(image, ticket, Arc::clone(&list));
+        Ok(list.to_vec())
+    }
+
+    async fn inspect(&self, image: &ImageId) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        let below = |table| get_all_below(self.keys.image(table, image), GetOptions::new());
+        let found = self.read(&Table::ALL.map(below), Instant::now() + DEADLINE).await?;
+        self.records(found)
+    }
+
+    async fn scan(&self, after: Option<&Position>, limit: usize) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        let [all, end] = self.keys.all(Table::Signatures);
+        let mut from = after.map_or(all, |position| just_behind(&self.keys.position(Table::Signatures, position)));
+        let mut records = Vec::new();
+        while records.len() < limit {
+            let deadline = Instant::now() + DEADLINE;
+            let page = i64::try_from(PAGE.min(limit - records.len())).unwrap_or(i64::MAX);
+            let options = GetOptions::new().with_range(end.clone()).with_limit(page).with_keys_only();
+            let keys = self.read(&[TxnOp::get(from.clone(), Some(options))], deadline).await?;
+            let Some(last) = keys.last() else { break };
+            // All that is known of one signature has to be of one moment.
+            let until = just_behind(last.key());
+            let ranges = Table::ALL.map(|table| {
+                let [from, until] = [&from, &until].map(|key| self.keys.same(table, key));
+                TxnOp::get(from, Some(GetOptions::new().with_range(until)))
+            });
+            records.extend(self.records(self.read(&ranges, deadline).await?)?);
+            from = until;
+        }
+        // Some may have come meanwhile.
+        records.truncate(limit);
+        Ok(records)
+    }
+
+    /// Puts together what the three tables have of each signature.
+    fn records(&self, found: Vec<KeyValue>) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        // In the order of etcd's keys, which is the one of a scan.
+        let mut records: BTreeMap<Vec<u8>, (ImageId, Record)> = BTreeMap::new();
+        // Table after table, signatures first.
+        for pair in found {
+            let malformed = || malformed(&pair, "it is malformed");
+            let (table, image, name) = self.keys.parse(pair.key()).ok_or_else(malformed)?;
+            let key = self.keys.same(Table::Signatures, pair.key());
+            if table == Table::Signatures {
+                let signature = StoredSignature { name, content: pair.value().into() };
+                records.insert(key, (image, Record { signature, origin: None, status: None }));
+                continue;
+            }
+            // What is known of a signature that is not there is of no use, and harmless.
+            let Some((_, record)) = records.get_mut(&key) else { continue };
+            if table == Table::Origins {
+                record.origin = Some(serde_json::from_slice(pair.value()).map_err(|_| malformed())?);
+            } else {
+                record.status = Some(serde_json::from_slice(pair.value()).map_err(|_| malformed())?);
+            }
+        }
+        Ok(records.into_values().collect())
+    }
+
+    async fn change(&self, change: &Change) -> Result<Changed, StoreError> {
+        let (deadline, image) = (Instant::now() + DEADLINE, change.image());
+        let queue = usize::try_from(self.hasher.hash_one(image) % QUEUES as u64).unwrap_or(0);
+        let turn = timeout_at(deadline, self.queues[queue].lock()).await;
+        let _turn = turn.map_err(|_| self.members.unavailable("earlier changes have no answer"))?;
+        let (id, mut sent) = (ChangeId::new(), None);
+        for conflict in 0..CONFLICTS {
+            let found = self.find(change, deadline).await?;
+            // That a change was made may be known only from here: its answer can get lost.
+            if let Some(outcome) = sent.filter(|_| found.history.has(id)) {
+                return Ok(outcome);
+            }
+            let Plan { outcome, mut operations } = plan::plan(&self.keys, change, &found, &self.limits);
+            if operations.is_empty() {
+                return Ok(outcome);
+            }
+            sent = Some(outcome);
+            let history = self.keys.history(image);
+            operations.push(TxnOp::put(history.clone(), found.history.with(id).encoded(), None));
+            let unchanged = Compare::mod_revision(history, CompareOp::Equal, found.revision);
+            let transaction = Txn::new().when([unchanged]).and_then(operations);
+            let committed = self.members.ask(deadline, &transaction).await;
+            // Not only where it is known to be made.
+            self.lists.forget(image);
+            if committed?.succeeded() {
+                return Ok(outcome);
+            }
+            // Whoever came first may come first again, but not for ever.
+            sleep(ChangeId::new().of_up_to(Duration::from_millis(4 << conflict.min(6)))).await;
+        }
+        tracing::warn!(repository = image.repository.as_str(), digest = %image.digest, "too many change this image at once");
+        Err(self.members.unavailable("others change this image all the time"))
+    }
+
+    /// What a change has to know of its image.
+    async fn find(&self, change: &Change, deadline: Instant) -> Result<Found, StoreError> {
+        let mut found = Found::default();
+        for pair in self.read(&plan::needs(&self.keys, change), deadline).await? {
+            if pair.key() == self.keys.history(change.image()) {
+                let history = History::parse(pair.value());
+                found.history = history.ok_or_else(|| malformed(&pair, "the history is malformed"))?;
+                found.revision = pair.mod_revision();
+                continue;
+            }
+            let parsed = self.keys.parse(pair.key());
+            let (table, _, name) = parsed.ok_or_else(|| malformed(&pair, "the key is malformed"))?;
+            found.add(table, name, pair);
+        }
+        Ok(found)
+    }
+
+    /// Reads ranges, all of one moment, after everything that was committed before. What is read is a store, or nothing is.
+    async fn read(&self, ranges: &[TxnOp], deadline: Instant) -> Result<Vec<KeyValue>, StoreError> {
+        let format = self.keys.format();
+        loop {
+            let operations: Vec<TxnOp> =
+                std::iter::once(TxnOp::get(format.clone(), None)).chain(ranges.iter().cloned()).collect();
+            let mut found = self.get(operations, deadline).await?.into_iter().peekable();
+            if let Some(pair) = found.next_if(|pair| pair.key() == format) {
+                check_format(&pair)?;
+                self.seen.store(true, Ordering::Relaxed);
+                return Ok(found.collect());
+            }
+            if self.seen.load(Ordering::Relaxed) {
+                let what = "it was there and is gone, and with it maybe signatures";
+                return Err(StoreError::Malformed { key: lossy(&format), what: what.into() });
+            }
+            self.create(deadline).await?;
+        }
+    }
+
+    async fn get(&self, operations: Vec<TxnOp>, deadline: Instant) -> Result<Vec<KeyValue>, StoreError> {
+        let transaction = Txn::new().and_then(operations);
+        let answer = self.members.ask(deadline, &transaction).await?;
+        let pairs = |response| match response {
+            TxnOpResponse::Get(mut found) => found.take_kvs(),
+            _ => Vec::new(),
+        };
+        Ok(answer.op_responses().into_iter().flat_map(pairs).collect())
+    }
+
+    /// Makes a store where nothing is. Of several that do so at once, one makes it.
+    async fn create(&self, deadline: Instant) -> Result<(), StoreError> {
+        let format = self.keys.format();
+        let any = get_all_below(self.keys.everything(), GetOptions::new().with_limit(1).with_keys_only());
+        let found = self.get(vec![TxnOp::get(format.clone(), None), any], deadline).await?;
+        if let Some(pair) = found.first() {
+            // Someone else made it just now; else this is something else, or what is left of a store.
+            return if pair.key() == format {
+                Ok(())
+            } else {
+                Err(StoreError::Malformed {
+                    key: lossy(&format),
+                    what: format!("it is missing, and {} is there", lossy(pair.key())).into(),
+                })
+            };
+        }
+        let missing = Compare::create_revision(format.clone(), CompareOp::Equal, 0);
+        let made = Txn::new().when([missing]).and_then([TxnOp::put(format, FORMAT.to_string(), None)]);
+        if self.members.ask(deadline, &made).await?.succeeded() {
+            tracing::warn!(store = self.members.name(), "there was no store; a new one without any signature is made");
+        }
+        Ok(())
+    }
+
+    /// A revision that etcd has now. All that was committed before has it, or an earlier one.
+    async fn revision(&self, deadline: Instant) -> Result<i64, StoreError> {
+        let transaction = Txn::new().and_then([TxnOp::get(self.keys.format(), None)]);
+        let answer = self.members.ask(deadline, &transaction).await?;
+        Ok(answer.header().map_or(i64::MAX, ResponseHeader::revision))
+    }
+}
+
+fn check_format(pair: &KeyValue) -> Result<(), StoreError> {
+    let found = pair.value_str().ok().and_then(|text| text.parse().ok());
+    match found {
+        Some(FORMAT) => Ok(()),
+        Some(found) => Err(StoreError::Format { path: lossy(pair.key()).into_string().into(), found, known: FORMAT }),
+        None => Err(malformed(pair, "it is not a format's number")),
+    }
+}
+
+fn malformed(pair: &KeyValue, what: &str) -> StoreError {
+    StoreError::Malformed { key: lossy(pair.key()), what: what.into() }
+}
+
+fn get_all_below(key: Vec<u8>, options: GetOptions) -> TxnOp {
+    TxnOp::get(key, Some(options.with_prefix()))
+}
+
+/// The first key behind this one.
+fn just_behind(key: &[u8]) -> Vec<u8> {
+    [key, b"\0"].concat()
+}
+
+fn lossy(key: &[u8]) -> Box<str> {
+    String::from_utf8_lossy(key).into()
+}

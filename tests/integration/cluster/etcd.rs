@@ -1,0 +1,594 @@
+//! The store over a real etcd of three members, which are killed, paused, and cut down to one.
+
+#![allow(clippy::unwrap_used)] // All of this is tests.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use etcd_client::{Client, ConnectOptions, Permission, PermissionType, TlsOptions};
+use futures_util::future::join_all;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use sealgate::{
+    configuration::{self, ClientCertificate, Etcd, EtcdUser, Limits},
+    gateway::store::{
+        Change, Changed, ImageId, ImageLimits, Put, Record, RepositoryName, SignatureName, SignatureStore, StoreError,
+        StoredSignature, etcd::EtcdStore,
+    },
+    image::Digest,
+};
+
+use super::apiserver::{binaries, free_ports};
+use crate::{
+    gateway::engines,
+    support::{DockerRegistry, Gpg, Process, Scratch, Store},
+};
+
+/// The longest that anything is waited for; far above what it takes.
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// Three members on loopback.
+struct Members {
+    folder: Scratch,
+    binary: PathBuf,
+    ports: [u16; 6],
+    running: [Option<Process>; 3],
+}
+
+impl Members {
+    async fn start() -> Self {
+        let binary = binaries().join("etcd");
+        'ports: for _ in 0..5 {
+            let mut members = Self {
+                folder: Scratch::new(),
+                binary: binary.clone(),
+                ports: free_ports(),
+                running: [None, None, None],
+            };
+            for number in 0..3 {
+                members.start_one(number);
+            }
+            for number in 0..3 {
+                while !members.is_healthy(number).await {
+                    let printed = members.running[number].as_ref().unwrap().printed();
+                    if printed.contains("address already in use") {
+                        continue 'ports;
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+            return members;
+        }
+        panic!("no free ports for etcd after five attempts");
+    }
+
+    fn start_one(&mut self, number: usize) {
+        let peers: Vec<String> =
+            (0..3).map(|number| format!("m{number}=http://127.0.0.1:{}", self.ports[3 + number])).collect();
+        let (client, peer) = (self.endpoint(number), format!("http://127.0.0.1:{}", self.ports[3 + number]));
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["--name", &format!("m{number}"), "--logger", "zap", "--log-level", "error", "--data-dir"])
+            .arg(self.folder.path().join(format!("m{number}")))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &peers.join(","), "--initial-cluster-state", "new"]);
+        self.running[number] = Some(Process::start(&mut command));
+    }
+
+    fn endpoint(&self, number: usize) -> String {
+        format!("http://127.0.0.1:{}", self.ports[number])
+    }
+
+    async fn is_healthy(&self, number: usize) -> bool {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().unwrap();
+        let answer = client.get(format!("{}/health", self.endpoint(number))).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    async fn healthy(&self, number: usize) {
+        wait_for("a healthy member", async || self.is_healthy(number).await.then_some(())).await;
+    }
+
+    /// Which one leads.
+    async fn leader(&self) -> usize {
+        wait_for("a leader", async || {
+            for number in 0..3 {
+                let Ok(mut client) = Client::connect([self.endpoint(number)], None).await else {
+                    continue;
+                };
+                let status = tokio::time::timeout(Duration::from_secs(2), client.status()).await;
+                let Ok(Ok(status)) = status else { continue };
+                if status.leader() != 0 && status.header().is_some_and(|header| header.member_id() == status.leader()) {
+                    return Some(number);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    fn kill(&mut self, number: usize) {
+        let mut process = self.running[number].take().expect("it runs");
+        process.signal("KILL");
+        process.wait();
+    }
+
+    fn signal(&self, number: usize, signal: &str) {
+        self.running[number].as_ref().expect("it runs").signal(signal);
+    }
+
+    fn settings(&self, prefix: &str) -> Etcd {
+        let endpoints = (0..3).map(|number| self.endpoint(number).parse().expect("a URL")).collect();
+        Etcd { endpoints, prefix: prefix.into(), ca_file: None, certificate: None, user: None }
+    }
+
+    /// A gateway's store.
+    async fn open(&self, prefix: &str) -> EtcdStore {
+        self.open_with(prefix, ImageLimits::default()).await
+    }
+
+    async fn open_with(&self, prefix: &str, limits: ImageLimits) -> EtcdStore {
+        EtcdStore::open(&self.settings(prefix), limits).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+async fn wait_for<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let wait = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONGEST, wait).await.unwrap_or_else(|_| panic!("waited {LONGEST:?} for {what}"))
+}
+
+fn image(repository: &str) -> ImageId {
+    ImageId { repository: RepositoryName::parse(repository).unwrap(), digest: Digest::sha256(b"1") }
+}
+
+fn signature(number: usize) -> StoredSignature {
+    let name = SignatureName::parse(&format!("{number:032}")).unwrap();
+    StoredSignature { name, content: format!("content {number}").into_bytes().into() }
+}
+
+fn put(image: &ImageId, number: usize) -> Change {
+    Change::Put(image.clone(), Record { signature: signature(number), origin: None, status: None })
+}
+
+fn remove(image: &ImageId, number: usize) -> Change {
+    Change::Remove(image.clone(), signature(number).name)
+}
+
+const CREATED: Changed = Changed::Put(Put::Created);
+
+/// Adds signatures to many images, as eight clients do side by side, until it is told to end.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicUsize>,
+    running: Vec<tokio::task::JoinHandle<Written>>,
+}
+
+#[derive(Default)]
+struct Written {
+    acknowledged: Vec<(ImageId, usize)>,
+    refused: usize,
+}
+
+impl Writers {
+    fn start(store: &Arc<EtcdStore>) -> Self {
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let write = |writer: usize| {
+            let (store, stop, count) = (Arc::clone(store), Arc::clone(&stop), Arc::clone(&acknowledged));
+            async move {
+                let mut written = Written::default();
+                for number in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let image = image(&format!("writer{writer}/image{}", number / 20));
+                    match store.change(put(&image, number)).await {
+                        Ok(outcome) => {
+                            assert_eq!(outcome, CREATED, "nobody else writes this one");
+                            count.fetch_add(1, Ordering::Relaxed);
+                            written.acknowledged.push((image, number));
+                        }
+                        Err(StoreError::Unavailable { .. }) => written.refused += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                written
+            }
+        };
+        let running = (0..8).map(|writer| tokio::spawn(write(writer))).collect();
+        Self { stop, acknowledged, running }
+    }
+
+    /// Waits until so many more are acknowledged.
+    async fn write(&self, more: usize) {
+        let goal = self.acknowledged.load(Ordering::Relaxed) + more;
+        wait_for("writes", async || (self.acknowledged.load(Ordering::Relaxed) >= goal).then_some(())).await;
+    }
+
+    /// Ends them, and sees to it that whatever was acknowledged is there.
+    async fn check(self, stores: &[&EtcdStore], at_least: usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        let written: Vec<Written> = join_all(self.running).await.into_iter().map(Result::unwrap).collect();
+        let acknowledged: Vec<&(ImageId, usize)> = written.iter().flat_map(|written| &written.acknowledged).collect();
+        let refused: usize = written.iter().map(|written| written.refused).sum();
+        eprintln!("{} writes acknowledged, {refused} refused", acknowledged.len());
+        assert!(acknowledged.len() >= at_least, "{}", acknowledged.len());
+        let images: HashSet<&ImageId> = acknowledged.iter().map(|(image, _)| image).collect();
+        for store in stores {
+            for image in &images {
+                let there = store.list(image).await.unwrap();
+                for (_, number) in acknowledged.iter().filter(|(of, _)| of == *image) {
+                    assert!(there.contains(&signature(*number)), "{image:?} {number} was acknowledged and is lost");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_does_all_that_a_store_does() {
+    let members = Members::start().await;
+    let one = members.open_with("/one", engines::limits()).await;
+    let other = members.open_with("/other", engines::limits()).await;
+    engines::does_all_that_a_store_does(&one, &other).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_gateways_that_store_one_name_exactly_one_does() {
+    let members = Members::start().await;
+    let stores = [members.open("/sealgate").await, members.open("/sealgate").await];
+    for round in 0..100 {
+        let web = image(&format!("race/web{round}"));
+        let puts = (0..4).map(|number| {
+            let record = Record {
+                signature: StoredSignature { content: vec![number; 8].into(), ..signature(1) },
+                origin: None,
+                status: None,
+            };
+            stores[usize::from(number) % 2].change(Change::Put(web.clone(), record))
+        });
+        let outcomes: Vec<Changed> = join_all(puts).await.into_iter().map(Result::unwrap).collect();
+        let count = |put| outcomes.iter().filter(|&&outcome| outcome == Changed::Put(put)).count();
+        assert_eq!((count(Put::Created), count(Put::NameExists)), (1, 3), "round {round}: {outcomes:?}");
+        assert_eq!(stores[0].list(&web).await.unwrap().len(), 1);
+    }
+    // Different names of one image: each is stored, whoever came in between.
+    let web = image("race/many");
+    let puts = (0..64).map(|number| stores[number % 2].change(put(&web, number)));
+    assert!(join_all(puts).await.into_iter().all(|outcome| outcome.unwrap() == CREATED));
+    // Nor do two gateways together get over a limit.
+    let limits = ImageLimits { signatures: 3, ..ImageLimits::default() };
+    let stores = [members.open_with("/sealgate", limits).await, members.open_with("/sealgate", limits).await];
+    let web = image("race/limit");
+    let puts = (0..16).map(|number| stores[number % 2].change(put(&web, number)));
+    let outcomes: Vec<Changed> = join_all(puts).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(outcomes.iter().filter(|&&outcome| outcome == CREATED).count(), 3, "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_gateway_keeps_in_memory_follows_what_another_changes() {
+    let mut members = Members::start().await;
+    let (reader, writer) = (members.open("/sealgate").await, members.open("/sealgate").await);
+    let web = image("cached/web");
+    let sees = async |expected: usize| {
+        wait_for("the other one's change", async || (reader.list(&web).await.unwrap().len() == expected).then_some(()))
+            .await;
+    };
+    for _ in 0..10 {
+        assert_eq!(writer.change(put(&web, 1)).await.unwrap(), CREATED);
+        sees(1).await;
+        assert_eq!(writer.change(remove(&web, 1)).await.unwrap(), Changed::Signatures(1));
+        sees(0).await;
+    }
+    // Its own are seen at once.
+    for number in 0..10 {
+        reader.change(put(&web, number)).await.unwrap();
+        assert_eq!(reader.list(&web).await.unwrap().len(), number + 1);
+    }
+    // Whichever member it watches with: each of them goes away once.
+    for number in 0..3 {
+        members.kill(number);
+        assert_eq!(writer.change(remove(&web, number)).await.unwrap(), Changed::Signatures(1));
+        sees(9 - number).await;
+        members.start_one(number);
+        members.healthy(number).await;
+    }
+    // A member that is paused tells nothing, and looks alive.
+    for number in 0..3 {
+        members.signal(number, "STOP");
+        assert_eq!(writer.change(remove(&web, number + 3)).await.unwrap(), Changed::Signatures(1));
+        sees(6 - number).await;
+        members.signal(number, "CONT");
+        members.healthy(number).await;
+    }
+}
+
+/// How many transactions etcd has had from anyone.
+async fn transactions(members: &Members) -> f64 {
+    let mut count = 0.0;
+    for number in 0..3 {
+        let metrics =
+            reqwest::get(format!("{}/metrics", members.endpoint(number))).await.unwrap().text().await.unwrap();
+        let handled = |line: &&str| line.starts_with("grpc_server_started_total") && line.contains("\"Txn\"");
+        let numbers = metrics.lines().filter(handled).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        count += numbers.sum::<f64>();
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_is_read_from_etcd_once() {
+    let members = Members::start().await;
+    let store = members.open("/sealgate").await;
+    let web = image("cached/web");
+    store.change(put(&web, 1)).await.unwrap();
+    wait_for("the cache", async || {
+        let before = transactions(&members).await;
+        for _ in 0..1000 {
+            assert_eq!(store.list(&web).await.unwrap().len(), 1);
+        }
+        // The watch asks each second. At first it may not be there, and a proof may be too old while all else is busy.
+        (transactions(&members).await - before < 100.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_are_told_to_try_again_while_etcd_has_no_majority() {
+    let mut members = Members::start().await;
+    let registry = DockerRegistry::start();
+    let pushed = registry.push("acme/web", "1", "one").await;
+    let etcd = configuration::Store::Etcd(members.settings("/sealgate"));
+    let store = Store::start_set(&registry.url(), &Limits::default(), |gateway| gateway.store = etcd);
+    let gpg = Gpg::new();
+    let key = gpg.generate("Release <release@example.com>");
+    let content = gpg.sign_image(&key, &pushed.digest, "registry.example.com/acme/web:1");
+    let (url, client) = (store.signatures_url("acme/web", pushed.digest), reqwest::Client::new());
+    let body = |number: usize| {
+        let name = format!("{}@{number:032}", pushed.digest);
+        serde_json::json!({"version": 2, "name": name, "content": BASE64_STANDARD.encode(&content)}).to_string()
+    };
+    members.kill(0);
+    members.kill(1);
+    let put = async || client.put(&url).body(body(1)).send().await.unwrap();
+    for answer in [put().await, client.get(&url).send().await.unwrap()] {
+        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.headers()["retry-after"], "5");
+        assert!(answer.text().await.unwrap().contains("UNAVAILABLE"));
+    }
+    let health = client.get(format!("{}/healthz", store.url())).send().await.unwrap();
+    assert_eq!(health.status(), 503);
+    assert!(health.text().await.unwrap().starts_with("etcd /sealgate: the store is not available"));
+    members.start_one(0);
+    // The first one may have been made after all: then it is there.
+    let status =
+        wait_for("an answer", async || Some(put().await.status().as_u16()).filter(|&status| status != 503)).await;
+    assert!([201, 409].contains(&status), "{status}");
+    assert_eq!(client.put(&url).body(body(2)).send().await.unwrap().status(), 409, "under another name");
+    let list = client.get(&url).send().await.unwrap();
+    assert_eq!(list.status(), 200);
+    assert!(list.text().await.unwrap().contains(&format!("{}@{:032}", pushed.digest, 1)));
+}
+
+/// A CA with certificates for a server at 127.0.0.1 and for a client.
+fn certificates(folder: &Scratch) -> [PathBuf; 5] {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let make = |file: &str, names: &[&str]| {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &issuer).unwrap().pem();
+        (folder.write(&format!("{file}.crt"), certificate), folder.write(&format!("{file}.key"), key.serialize_pem()))
+    };
+    let (server, server_key) = make("server", &["127.0.0.1"]);
+    let (client, client_key) = make("client", &["gateway"]);
+    [folder.write("ca.crt", ca_pem), server, server_key, client, client_key]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_certificates_and_a_password_the_store_reaches_its_own_keys_and_no_others() {
+    let folder = Scratch::new();
+    let [ca, server, server_key, client, client_key] = certificates(&folder);
+    let [port, peer] = free_ports();
+    let endpoint = format!("https://127.0.0.1:{port}");
+    let path = |path: &Path| path.display().to_string();
+    let mut command = Command::new(binaries().join("etcd"));
+    command
+        .args(["--logger", "zap", "--log-level", "error", "--data-dir", &path(&folder.path().join("data"))])
+        .args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint])
+        .args(["--listen-peer-urls", &format!("http://127.0.0.1:{peer}")])
+        .args(["--cert-file", &path(&server), "--key-file", &path(&server_key)])
+        .args(["--client-cert-auth", "--trusted-ca-file", &path(&ca)]);
+    let _etcd = Process::start(&mut command);
+    let pem = |path: &PathBuf| std::fs::read(path).unwrap();
+    let tls = TlsOptions::new()
+        .ca_certificate(etcd_client::Certificate::from_pem(pem(&ca)))
+        .identity(etcd_client::Identity::from_pem(pem(&client), pem(&client_key)));
+    let mut root = Client::connect([&endpoint], Some(ConnectOptions::new().with_tls(tls))).await.unwrap();
+    wait_for("etcd", async || root.get("x", None).await.ok()).await;
+    // As docs/gateway.md says.
+    root.role_add("sealgate").await.unwrap();
+    let all = Permission::new(PermissionType::Readwrite, "/sealgate/").with_prefix();
+    root.role_grant_permission("sealgate", all).await.unwrap();
+    root.user_add("sealgate", "first", None).await.unwrap();
+    root.user_grant_role("sealgate", "sealgate").await.unwrap();
+    root.user_add("root", "root", None).await.unwrap();
+    root.user_grant_role("root", "root").await.unwrap();
+    root.auth_enable().await.unwrap();
+    root.update_user(Some(("root".into(), "root".into()))).await.unwrap();
+
+    let password_file = folder.write("password", "first\n");
+    let settings = Etcd {
+        endpoints: vec![endpoint.parse().unwrap()],
+        prefix: "/sealgate".into(),
+        ca_file: Some(ca),
+        certificate: Some(ClientCertificate { chain: client, key: client_key.clone() }),
+        user: Some(EtcdUser { name: "sealgate".into(), password_file: password_file.clone() }),
+    };
+    let open = async |settings: &Etcd| EtcdStore::open(settings, ImageLimits::default()).await;
+    let store = open(&settings).await.unwrap_or_else(|error| panic!("{error}"));
+    let web = image("acme/web");
+    assert_eq!(store.change(put(&web, 1)).await.unwrap(), CREATED);
+    wait_for("the watch", async || store.list(&web).await.ok()).await;
+
+    let refused = async |settings: &Etcd| open(settings).await.err().expect("it is refused").to_string();
+    let elsewhere = refused(&Etcd { prefix: "/other".into(), ..settings.clone() }).await;
+    assert!(elsewhere.contains("permission denied"), "{elsewhere}");
+    let wrong = folder.write("wrong", "wrong");
+    let wrong = Some(EtcdUser { name: "sealgate".into(), password_file: wrong });
+    let wrong = refused(&Etcd { user: wrong, ..settings.clone() }).await;
+    assert!(wrong.contains("authentication failed") && !wrong.contains("first"), "{wrong}");
+    // Only files are looked at here: a key that is none, a pair that is no pair, files that are not there.
+    let check = |settings: &Etcd| EtcdStore::check(settings).unwrap_err().to_string();
+    let missing = Etcd { ca_file: Some(folder.path().join("none")), ..settings.clone() };
+    assert!(check(&missing).starts_with("gateway.store.etcd.caFile: "));
+    let no_ca = Etcd { ca_file: Some(client_key.clone()), ..settings.clone() };
+    assert!(check(&no_ca).ends_with("client.key must have PEM certificates"));
+    let other = ClientCertificate { chain: server, key: client_key };
+    assert!(
+        check(&Etcd { certificate: Some(other), ..settings.clone() }).starts_with("gateway.store.etcd.certificate: ")
+    );
+    let empty = EtcdUser { name: "sealgate".into(), password_file: folder.write("empty", "\n") };
+    assert!(check(&Etcd { user: Some(empty), ..settings.clone() }).ends_with("has no password"));
+    assert!(EtcdStore::check(&settings).is_ok());
+
+    // A password that changes: the file is read again, and nobody restarts anything.
+    root.user_change_password("sealgate", "second").await.unwrap();
+    folder.write("password", "second\n");
+    let changed = wait_for("the new password", async || store.change(put(&web, 2)).await.ok()).await;
+    assert_eq!(changed, CREATED);
+    assert_eq!(store.inspect(&web).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_in_memory_are_not_given_out_while_etcd_has_no_majority() {
+    let members = Members::start().await;
+    let store = members.open("/sealgate").await;
+    let web = image("cached/web");
+    store.change(put(&web, 1)).await.unwrap();
+    assert_eq!(store.list(&web).await.unwrap().len(), 1);
+    for number in 0..2 {
+        members.signal(number, "STOP");
+    }
+    let error = wait_for("an error", async || store.list(&web).await.err()).await;
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    for number in 0..2 {
+        members.signal(number, "CONT");
+    }
+    wait_for("the list", async || store.list(&web).await.ok().filter(|list| list.len() == 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_member_and_no_leader_that_is_killed_takes_an_acknowledged_signature_with_it() {
+    let mut members = Members::start().await;
+    let store = Arc::new(members.open("/sealgate").await);
+    let writers = Writers::start(&store);
+    for round in 0..6 {
+        writers.write(50).await;
+        // Every second time the one that leads.
+        let leader = members.leader().await;
+        let victim = if round % 2 == 0 { leader } else { (leader + 1) % 3 };
+        members.kill(victim);
+        writers.write(50).await;
+        members.start_one(victim);
+        members.healthy(victim).await;
+    }
+    let other = members.open("/sealgate").await;
+    writers.check(&[&store, &other], 600).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_paused_under_writes_loses_nothing_when_it_goes_on() {
+    let members = Members::start().await;
+    let store = Arc::new(members.open("/sealgate").await);
+    let writers = Writers::start(&store);
+    for round in 0..4 {
+        writers.write(50).await;
+        let leader = members.leader().await;
+        let victim = if round % 2 == 0 { leader } else { (leader + 1) % 3 };
+        members.signal(victim, "STOP");
+        writers.write(50).await;
+        members.signal(victim, "CONT");
+        members.healthy(victim).await;
+    }
+    let other = members.open("/sealgate").await;
+    writers.check(&[&store, &other], 400).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_nothing_is_acknowledged_until_it_is_back() {
+    let mut members = Members::start().await;
+    let store = Arc::new(members.open("/sealgate").await);
+    let writers = Writers::start(&store);
+    writers.write(100).await;
+    members.kill(0);
+    members.kill(1);
+    let web = image("minority/web");
+    // What was on its way when the second one died may still have got through; this one can't.
+    for change in [put(&web, 1), remove(&web, 1)] {
+        let error =
+            tokio::time::timeout(LONGEST, store.change(change)).await.expect("within its deadline").unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    }
+    assert!(store.health().await.is_err());
+    // A gateway that starts now serves once etcd is back.
+    let late = members.open("/sealgate").await;
+    assert!(late.list(&web).await.is_err(), "it is not known whether there is any");
+    members.start_one(0);
+    members.start_one(1);
+    members.healthy(0).await;
+    writers.write(100).await;
+    wait_for("health", async || late.health().await.ok()).await;
+    writers.check(&[&store, &late], 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_a_store_or_was_one_is_never_an_empty_one() {
+    let members = Members::start().await;
+    let mut client = Client::connect([members.endpoint(0)], None).await.unwrap();
+    let opened = async |prefix: &str| {
+        EtcdStore::open(&members.settings(prefix), ImageLimits::default()).await.err().expect(prefix)
+    };
+    client.put("/foreign/x", "1", None).await.unwrap();
+    let error = opened("/foreign").await.to_string();
+    assert!(error.starts_with("etcd key /foreign/format: it is missing, and /foreign/x is there"), "{error}");
+    client.put("/later/format", "2", None).await.unwrap();
+    let error = opened("/later").await;
+    assert!(matches!(error, StoreError::Format { found: 2, known: 1, .. }), "{error}");
+    client.put("/odd/format", "x", None).await.unwrap();
+    assert!(matches!(opened("/odd").await, StoreError::Malformed { .. }));
+    // Someone deletes everything below a running store, or restores an etcd that knows nothing of it.
+    let (store, web) = (members.open("/sealgate").await, image("gone/web"));
+    store.change(put(&web, 1)).await.unwrap();
+    client.delete("/sealgate/", Some(etcd_client::DeleteOptions::new().with_prefix())).await.unwrap();
+    for error in [store.inspect(&web).await.unwrap_err(), store.change(put(&web, 2)).await.unwrap_err()] {
+        assert!(error.to_string().contains("/sealgate/format: it was there and is gone"), "{error}");
+    }
+    // A key of a table that can't be one is damage, too.
+    let store = members.open("/damaged").await;
+    store.change(put(&web, 1)).await.unwrap();
+    let key = format!("/damaged/signatures/gone/web@{}/short", web.digest);
+    client.put(key.clone(), "1", None).await.unwrap();
+    let error = wait_for("the damage", async || store.inspect(&web).await.err()).await.to_string();
+    assert!(error.starts_with(&format!("etcd key {key}: ")), "{error}");
+}
