@@ -70,10 +70,9 @@ impl Setting {
     fn verify(&self, image: &str, rule: &str, more: &[&str]) -> Value {
         let text = format!(
             "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {{name: production}}\nspec:\n  keys:\n    \
-             release: {{file: {}/release.asc}}\n  rules:\n  - name: all\n    images: ['{}']\n    \
+             release: {{file: {}/release.asc}}\n  rules:\n  - name: all\n    images: ['*']\n    \
              require: [{{signedBy: [release]{rule}}}]\n",
             self.folder.path().display(),
-            self.store.host()
         );
         let policy = self.folder.write("policy.yaml", text).display().to_string();
         let verify = ["verify", "--tls-verify=false", "-o", "json", "--policy", &policy, image];
@@ -313,4 +312,24 @@ async fn what_is_not_there_can_not_be_signed() {
     assert_fails(&setting.sign(&image, &["--sign-by", &setting.key]), 1, "acme/none");
     let gone = "127.0.0.1:1/acme/web:1";
     assert_fails(&setting.sign(gone, &["--sign-by", &setting.key]), 3, "127.0.0.1:1");
+}
+
+#[tokio::test]
+async fn a_mirror_does_not_say_what_is_signed() {
+    let setting = Setting::new();
+    setting.registry.push("acme/web", "1", "one").await;
+    let tree = setting.folder.path().join("tree").display().to_string();
+    let configuration = format!(
+        "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- scope: 127.0.0.1:1\n  insecure: true\n  \
+         signatures: [{{lookaside: {{url: 'file://{tree}'}}}}]\n  mirrors: ['{host}']\n- scope: '{host}'\n  \
+         insecure: true\n",
+        host = setting.registry.host()
+    );
+    let configuration = setting.folder.write("sealgate.yaml", configuration).display().to_string();
+    let image = "127.0.0.1:1/acme/web:1";
+    let config = ["--config", configuration.as_str()];
+    assert_eq!(setting.verify(image, "", &config)["code"], "unsigned", "the mirror answers");
+    let sign = [&config[..], &["--sign-by", &setting.key]].concat();
+    assert_fails(&setting.sign(image, &sign), 3, "127.0.0.1:1");
+    assert!(!Path::new(&tree).exists(), "nothing is written");
 }
