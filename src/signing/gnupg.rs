@@ -6,10 +6,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use sequoia_gpg_agent::{
-    Agent,
-    sequoia_ipc::keybox::{Keybox, KeyboxRecord},
-};
+use sequoia_gpg_agent::Agent;
 use sequoia_openpgp::{Cert, KeyHandle, cert::CertParser, parse::Parse as _};
 
 use super::{KeyError, KeyQuery, SigningKey, chosen, user_id};
@@ -43,19 +40,14 @@ impl Gnupg {
     /// is left out.
     ///
     /// # Errors
-    /// A file can't be read.
+    /// A file can't be read, or is damaged.
     pub fn certificates(&self) -> Result<Vec<Certificate>, KeyError> {
         let mut certificates = Vec::new();
         if let Some(bytes) = self.read("pubring.kbx")? {
             let path = self.home.join("pubring.kbx");
-            let keybox = Keybox::from_bytes(&bytes)
-                .map_err(|error| KeyError::Content { path, what: format!("this is no keybox of GnuPG: {error:#}") })?;
-            for record in keybox.flatten() {
-                if let KeyboxRecord::OpenPGP(record) = record
-                    && let Ok(certificate) = record.cert()
-                {
-                    add(&mut certificates, certificate);
-                }
+            let keyblocks = keyblocks(&bytes).map_err(|what| KeyError::Content { path, what })?;
+            for certificate in keyblocks.into_iter().filter_map(|bytes| Cert::from_bytes(bytes).ok()) {
+                add(&mut certificates, certificate);
             }
         }
         if let Some(bytes) = self.read("pubring.gpg")? {
@@ -122,6 +114,39 @@ impl Gnupg {
     }
 }
 
+/// The OpenPGP keys of a keybox, each as its packets (GnuPG's kbx/keybox-blob.c). sequoia-ipc's reader never ends, or
+/// panics, where a record's lengths are wrong.
+fn keyblocks(bytes: &[u8]) -> Result<Vec<&[u8]>, String> {
+    /// Length, type, version.
+    const LEAST: usize = 6;
+    const HEADER: u8 = 1;
+    const OPENPGP: u8 = 2;
+    let number = |bytes: &[u8], at: usize| -> Option<usize> {
+        let bytes = bytes.get(at..)?.first_chunk()?;
+        usize::try_from(u32::from_be_bytes(*bytes)).ok()
+    };
+    let mut found = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let at = bytes.len() - rest.len();
+        let damaged = || {
+            format!("this keybox of GnuPG is damaged at byte {at}: restore it, or sign with a key file (--key-file)")
+        };
+        let length = number(rest, 0).filter(|&length| length >= LEAST).ok_or_else(damaged)?;
+        let (record, behind) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        if at == 0 && (record[4] != HEADER || record.get(8..12) != Some(b"KBXf")) {
+            return Err("this is no keybox of GnuPG: it does not begin with a header".to_owned());
+        }
+        if (record[4], record[5]) == (OPENPGP, 1) {
+            let start = number(record, 8).ok_or_else(damaged)?;
+            let end = number(record, 12).and_then(|length| start.checked_add(length)).ok_or_else(damaged)?;
+            found.push(record.get(start..end).ok_or_else(damaged)?);
+        }
+        rest = behind;
+    }
+    Ok(found)
+}
+
 /// Adds a certificate, or merges it with what another keyring says of it.
 fn add(certificates: &mut Vec<Cert>, certificate: Cert) {
     let fingerprint = certificate.fingerprint();
@@ -132,5 +157,49 @@ fn add(certificates: &mut Vec<Cert>, certificate: Cert) {
             }
         }
         None => certificates.push(certificate),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(kind: u8, rest: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(rest.len() + 6).unwrap();
+        [&length.to_be_bytes()[..], &[kind, 1], rest].concat()
+    }
+
+    fn header() -> Vec<u8> {
+        record(1, b"\0\0KBXf\0\0\0\0")
+    }
+
+    #[test]
+    fn a_keybox_has_keys_between_records_of_other_kinds() {
+        let key = [&[0, 0][..], &16_u32.to_be_bytes(), &3_u32.to_be_bytes(), b"keychecksum"].concat();
+        let keybox = [header(), record(0, b"deleted"), record(2, &key), record(3, b"X.509")].concat();
+        assert_eq!(keyblocks(&keybox), Ok(vec![&b"key"[..]]));
+        assert_eq!(keyblocks(b""), Ok(Vec::new()), "GnuPG makes an empty file before it writes");
+    }
+
+    #[test]
+    fn lengths_that_can_not_be_are_refused() {
+        let key = |start: u32, length: u32| {
+            record(2, &[&[0, 0][..], &start.to_be_bytes(), &length.to_be_bytes(), b"key"].concat())
+        };
+        for bad in [
+            vec![0; 4],
+            vec![0; 32],
+            vec![0, 0, 0, 5, 2, 1],
+            vec![255; 8],
+            record(2, b""),
+            record(2, &[0; 9]),
+            key(16, 4),
+            key(20, 0),
+            key(u32::MAX, u32::MAX),
+        ] {
+            let error = keyblocks(&[header(), bad.clone()].concat()).unwrap_err();
+            assert!(error.contains("is damaged at byte 16"), "{bad:?}: {error}");
+        }
+        assert!(keyblocks(&record(2, b"")).unwrap_err().contains("is no keybox"));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use sealgate::image::Digest;
+use sealgate::{image::Digest, signing::Gnupg};
 use serde_json::Value;
 
 use crate::support::{DockerRegistry, Gpg, Scratch, Store, skopeo};
@@ -332,4 +332,24 @@ async fn a_mirror_does_not_say_what_is_signed() {
     let sign = [&config[..], &["--sign-by", &setting.key]].concat();
     assert_fails(&setting.sign(image, &sign), 3, "127.0.0.1:1");
     assert!(!Path::new(&tree).exists(), "nothing is written");
+}
+
+#[test]
+fn a_keybox_that_is_cut_off_anywhere_ends_with_a_result() {
+    let gpg = Gpg::new();
+    let key = gpg.generate("Release <release@example.com>");
+    let keybox = fs::read(gpg.home().join("pubring.kbx")).unwrap();
+    let folder = Scratch::new();
+    let read = |bytes: &[u8]| {
+        folder.write("pubring.kbx", bytes);
+        Gnupg::at(folder.path().to_owned()).unwrap().certificates()
+    };
+    let found = read(&keybox).unwrap();
+    assert_eq!(found.iter().map(|found| found.fingerprint().0.to_string()).collect::<Vec<_>>(), [key]);
+    for length in 0..keybox.len() {
+        match read(&keybox[..length]) {
+            Ok(certificates) => assert!(certificates.is_empty(), "{length}"),
+            Err(error) => assert!(error.to_string().contains("keybox of GnuPG"), "{length}: {error}"),
+        }
+    }
 }
