@@ -42,6 +42,11 @@ impl Gnupg {
     /// # Errors
     /// A file can't be read, or is damaged.
     pub fn certificates(&self) -> Result<Vec<Certificate>, KeyError> {
+        if let Some(bytes) = self.read("common.conf")?
+            && uses_keyboxd(&String::from_utf8_lossy(&bytes))
+        {
+            return Err(KeyError::Keyboxd(self.home.join("common.conf")));
+        }
         let mut certificates = Vec::new();
         if let Some(bytes) = self.read("pubring.kbx")? {
             let path = self.home.join("pubring.kbx");
@@ -147,6 +152,11 @@ fn keyblocks(bytes: &[u8]) -> Result<Vec<&[u8]>, String> {
     Ok(found)
 }
 
+/// Whether GnuPG keeps its certificates in a database of keyboxd's, and `pubring.kbx` is old or not there.
+fn uses_keyboxd(common_conf: &str) -> bool {
+    common_conf.lines().any(|line| line.split_whitespace().next().is_some_and(|word| word == "use-keyboxd"))
+}
+
 /// Adds a certificate, or merges it with what another keyring says of it.
 fn add(certificates: &mut Vec<Cert>, certificate: Cert) {
     let fingerprint = certificate.fingerprint();
@@ -179,6 +189,18 @@ mod tests {
         let keybox = [header(), record(0, b"deleted"), record(2, &key), record(3, b"X.509")].concat();
         assert_eq!(keyblocks(&keybox), Ok(vec![&b"key"[..]]));
         assert_eq!(keyblocks(b""), Ok(Vec::new()), "GnuPG makes an empty file before it writes");
+    }
+
+    #[test]
+    fn keys_that_keyboxd_has_are_not_looked_for_in_an_old_keyring() {
+        let folder = tempfile::tempdir().unwrap();
+        let gnupg = Gnupg::at(folder.path().to_owned()).unwrap();
+        let configure = |text: &str| fs::write(folder.path().join("common.conf"), text).unwrap();
+        configure("# use-keyboxd\nno-autostart\n");
+        assert!(gnupg.certificates().is_ok());
+        configure("no-autostart\n  use-keyboxd # as of GnuPG 2.4\n");
+        let error = gnupg.certificates().unwrap_err().to_string();
+        assert!(error.contains("common.conf") && error.contains("gpg --export-secret-keys"), "{error}");
     }
 
     #[test]
