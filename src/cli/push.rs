@@ -10,7 +10,7 @@ use super::arguments::Format;
 use super::progress::Progress;
 use super::sign::{self, KeyArguments, SignatureArguments};
 use super::status::{Failure, Status};
-use super::subject::{self, ImageArguments};
+use super::subject::{self, ImageArguments, Mirrors};
 use super::terminal::{self, Colours, Tone};
 use crate::image::{Digest, Reference, Repository};
 use crate::operations::logging;
@@ -49,7 +49,7 @@ fn source(text: &str) -> Result<Source, String> {
 pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
     let Arguments { source, image, mount_from, key, signature, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn")?;
-    let subject = image.read()?;
+    let subject = image.read(Mirrors::LeftOut)?;
     let signature = signature.read(&subject)?;
     let query = key.query()?;
     let mount_from = mount_from.map(|text| repository(&text, &subject.image)).transpose()?;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::arguments::Format;
 use super::status::{Failure, Status};
-use super::subject::{self, ImageArguments, Subject};
+use super::subject::{self, ImageArguments, Mirrors, Subject};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::ResolveDigest as _;
@@ -86,7 +86,7 @@ pub(super) struct SignatureArguments {
 pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
     let Arguments { image, key, signature, dry_run, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn")?;
-    let subject = image.read()?;
+    let subject = image.read(Mirrors::LeftOut)?;
     let signature = signature.read(&subject)?;
     let query = key.query()?;
     super::block_on(async {
@@ -266,7 +266,7 @@ pub(super) async fn sign(
     Ok(report)
 }
 
-fn not_signed(key: &SigningKey, error: &crate::signature::ComposeError) -> Failure {
+fn not_signed(key: &SigningKey, error: &image::SignError) -> Failure {
     let text = format!("{} did not sign: {error}", key.certificate.fingerprint());
     // pinentry-curses, in a terminal, has to be told which one.
     let hint = if io::stdin().is_terminal() && std::env::var_os("GPG_TTY").is_none() {

@@ -33,6 +33,15 @@ pub(super) struct ImageArguments {
     registry: RegistryArguments,
 }
 
+/// Whether a command takes a mirror's word for what the registry has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mirrors {
+    /// As the gate does.
+    Asked,
+    /// A mirror that says what a tag names would decide what is signed: the registry alone is asked.
+    LeftOut,
+}
+
 /// The image, and the configuration with all that the command line says of its registry.
 pub(super) struct Subject {
     pub(super) image: Reference,
@@ -40,7 +49,7 @@ pub(super) struct Subject {
 }
 
 impl ImageArguments {
-    pub(super) fn read(&self) -> Result<Subject, Failure> {
+    pub(super) fn read(&self, mirrors: Mirrors) -> Result<Subject, Failure> {
         let Self { image, config, registries_d, registry } = self;
         let image = reference(image)?;
         let mut configuration = configuration(config.as_deref())?;
@@ -52,6 +61,9 @@ impl ImageArguments {
                 let sources = entry.signatures.get_or_insert_with(|| vec![SignatureSource::RegistryExtension]);
                 sources.push(SignatureSource::Lookaside(url.clone()));
             }
+        }
+        if mirrors == Mirrors::LeftOut {
+            entry.mirrors.clear();
         }
         put(&mut configuration.registries, entry);
         Ok(Subject { image, configuration })

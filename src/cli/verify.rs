@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::arguments::Format;
 use super::report::Report;
 use super::status::{Failure, Status};
-use super::subject::{ImageArguments, Subject};
+use super::subject::{ImageArguments, Mirrors, Subject};
 use super::terminal::{self, Colours};
 use crate::configuration::Configuration;
 use crate::files::PolicyFiles;
@@ -40,7 +40,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let Arguments { image, policy, namespace, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn,sealgate::gate=off")?;
-    let Subject { image, mut configuration } = image.read()?;
+    let Subject { image, mut configuration } = image.read(Mirrors::Asked)?;
     configuration.webhook.deadline = DEADLINE;
     let path = policy.as_ref().or(configuration.policies.as_ref());
     let path = path.ok_or_else(|| Failure::usage("name a policy with --policy; the configuration has none"))?;

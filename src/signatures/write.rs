@@ -19,6 +19,9 @@ use crate::operations::RequestKind;
 use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, Target, What, said, shown};
 use crate::verdict::LookupError;
 
+/// Signatures of one image in a lookaside folder. Of [`MOST_ENTRIES`], containers/image takes none.
+const MOST_FILES: usize = MOST_ENTRIES - 1;
+
 /// The characters behind the `@` of a signature's name.
 const NAME_CHARACTERS: usize = 32;
 
@@ -99,7 +102,7 @@ pub enum WriteError {
         source: io::Error,
     },
     /// Readers look no further.
-    #[error("{}: there are {MOST_ENTRIES} signatures already, more than readers look at", .0.display())]
+    #[error("{}: there are {MOST_FILES} signatures already, and readers refuse an image with more", .0.display())]
     Full(PathBuf),
 }
 
@@ -225,7 +228,7 @@ fn write_file(folder: &Path, signature: &[u8]) -> Result<Written, WriteError> {
         file.sync_all()
     });
     let linked = written.map_err(failed(&new)).and_then(|()| {
-        for number in 1..=MOST_ENTRIES {
+        for number in 1..=MOST_FILES {
             let path = folder.join(format!("signature-{number}"));
             // Unlike a rename, this does not replace what another signer writes at the same time.
             match fs::hard_link(&new, &path) {
@@ -260,6 +263,18 @@ mod tests {
             assert_eq!(fs::read_to_string(path).unwrap(), content);
         }
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 3, "nothing is left beside them");
+    }
+
+    #[test]
+    fn there_are_never_more_files_than_containers_image_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 1..=127 {
+            write_file(folder.path(), format!("{number}").as_bytes()).unwrap();
+        }
+        assert!(write_file(folder.path(), b"127").unwrap().existed);
+        let error = write_file(folder.path(), b"another").unwrap_err().to_string();
+        assert!(error.contains("there are 127 signatures already"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 127);
     }
 
     #[test]

@@ -3,20 +3,21 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
-use sequoia_gpg_agent::{
-    Agent,
-    sequoia_ipc::keybox::{Keybox, KeyboxRecord},
-};
-use sequoia_openpgp::{Cert, KeyHandle, cert::CertParser, parse::Parse as _};
+use sequoia_gpg_agent::Agent;
+use sequoia_openpgp::{Cert, KeyHandle, cert::CertParser, crypto, parse::Parse as _};
 
 use super::{KeyError, KeyQuery, SigningKey, chosen, user_id};
 use crate::signature::{Certificate, Fingerprint};
 
 /// Keyrings are longer than this only by mistake: Debian's has about a tenth of it.
 const LARGEST_KEYRING: u64 = 256 << 20;
+
+/// How long gpg-agent may take to start and to say which keys it has. It asks nobody anything until it signs.
+const AGENT_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 
 /// A GnuPG folder.
 #[derive(Clone, Debug)]
@@ -43,19 +44,19 @@ impl Gnupg {
     /// is left out.
     ///
     /// # Errors
-    /// A file can't be read.
+    /// A file can't be read, or is damaged.
     pub fn certificates(&self) -> Result<Vec<Certificate>, KeyError> {
+        if let Some(bytes) = self.read("common.conf")?
+            && uses_keyboxd(&String::from_utf8_lossy(&bytes))
+        {
+            return Err(KeyError::Keyboxd(self.home.join("common.conf")));
+        }
         let mut certificates = Vec::new();
         if let Some(bytes) = self.read("pubring.kbx")? {
             let path = self.home.join("pubring.kbx");
-            let keybox = Keybox::from_bytes(&bytes)
-                .map_err(|error| KeyError::Content { path, what: format!("this is no keybox of GnuPG: {error:#}") })?;
-            for record in keybox.flatten() {
-                if let KeyboxRecord::OpenPGP(record) = record
-                    && let Ok(certificate) = record.cert()
-                {
-                    add(&mut certificates, certificate);
-                }
+            let keyblocks = keyblocks(&bytes).map_err(|what| KeyError::Content { path, what })?;
+            for certificate in keyblocks.into_iter().filter_map(|bytes| Cert::from_bytes(bytes).ok()) {
+                add(&mut certificates, certificate);
             }
         }
         if let Some(bytes) = self.read("pubring.gpg")? {
@@ -78,25 +79,43 @@ impl Gnupg {
     pub async fn signing_key(&self, query: &KeyQuery, now: Timestamp) -> Result<SigningKey, KeyError> {
         let keyring = self.home.join("pubring.kbx");
         let certificate = chosen(self.certificates()?, query, &keyring, now)?;
-        let failed =
-            |error: sequoia_gpg_agent::Error| KeyError::Agent { source: error.into(), home: self.home.clone() };
-        let mut agent = Agent::connect_to(&self.home).await.map_err(failed)?;
+        let asked = self.ask_agent(&certificate, query, now);
+        let found = tokio::time::timeout(AGENT_ANSWERS_WITHIN, asked).await.unwrap_or_else(|_| {
+            let seconds = AGENT_ANSWERS_WITHIN.as_secs();
+            Err(self.no_agent(anyhow::anyhow!("it has not answered within {seconds} s")))
+        });
+        let (key, signer) = found?.ok_or_else(|| KeyError::NoSecret(certificate.fingerprint()))?;
+        Ok(SigningKey { key, user_id: user_id(&certificate), signer, certificate })
+    }
+
+    /// The first key of a certificate that may sign, and that the agent has.
+    async fn ask_agent(
+        &self,
+        certificate: &Certificate,
+        query: &KeyQuery,
+        now: Timestamp,
+    ) -> Result<Option<(Fingerprint, Box<dyn crypto::Signer + Send + Sync>)>, KeyError> {
+        let failed = |error: sequoia_gpg_agent::Error| self.no_agent(error.into());
+        // gpgconf is run and waited for, which starts the agent: that would hold up the timer.
+        let (home, runtime) = (self.home.clone(), tokio::runtime::Handle::current());
+        let connected = tokio::task::spawn_blocking(move || runtime.block_on(Agent::connect_to(&home)));
+        let mut agent = connected.await.map_err(|panic| self.no_agent(panic.into()))?.map_err(failed)?;
         for key in certificate.signing_keys(now) {
             let handle: KeyHandle = key.key_handle();
-            if !query.allows(certificate.cert(), &handle) {
-                continue;
-            }
-            if !agent.has_key(&key).await.map_err(failed)? {
+            if !query.allows(certificate.cert(), &handle) || !agent.has_key(&key).await.map_err(failed)? {
                 continue;
             }
             let mut pair = agent.keypair(&key).map_err(failed)?;
             if let Ok(valid) = certificate.cert().with_policy(&sequoia_openpgp::policy::StandardPolicy::new(), None) {
                 pair = pair.with_cert(&valid);
             }
-            let user_id = user_id(&certificate);
-            return Ok(SigningKey { key: Fingerprint::of(&handle), user_id, signer: Box::new(pair), certificate });
+            return Ok(Some((Fingerprint::of(&handle), Box::new(pair))));
         }
-        Err(KeyError::NoSecret(certificate.fingerprint()))
+        Ok(None)
+    }
+
+    fn no_agent(&self, source: anyhow::Error) -> KeyError {
+        KeyError::Agent { source, home: self.home.clone() }
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, KeyError> {
@@ -122,6 +141,44 @@ impl Gnupg {
     }
 }
 
+/// The OpenPGP keys of a keybox, each as its packets (GnuPG's kbx/keybox-blob.c). sequoia-ipc's reader never ends, or
+/// panics, where a record's lengths are wrong.
+fn keyblocks(bytes: &[u8]) -> Result<Vec<&[u8]>, String> {
+    /// Length, type, version.
+    const LEAST: usize = 6;
+    const HEADER: u8 = 1;
+    const OPENPGP: u8 = 2;
+    let number = |bytes: &[u8], at: usize| -> Option<usize> {
+        let bytes = bytes.get(at..)?.first_chunk()?;
+        usize::try_from(u32::from_be_bytes(*bytes)).ok()
+    };
+    let mut found = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let at = bytes.len() - rest.len();
+        let damaged = || {
+            format!("this keybox of GnuPG is damaged at byte {at}: restore it, or sign with a key file (--key-file)")
+        };
+        let length = number(rest, 0).filter(|&length| length >= LEAST).ok_or_else(damaged)?;
+        let (record, behind) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        if at == 0 && (record[4] != HEADER || record.get(8..12) != Some(b"KBXf")) {
+            return Err("this is no keybox of GnuPG: it does not begin with a header".to_owned());
+        }
+        if (record[4], record[5]) == (OPENPGP, 1) {
+            let start = number(record, 8).ok_or_else(damaged)?;
+            let end = number(record, 12).and_then(|length| start.checked_add(length)).ok_or_else(damaged)?;
+            found.push(record.get(start..end).ok_or_else(damaged)?);
+        }
+        rest = behind;
+    }
+    Ok(found)
+}
+
+/// Whether GnuPG keeps its certificates in a database of keyboxd's, and `pubring.kbx` is old or not there.
+fn uses_keyboxd(common_conf: &str) -> bool {
+    common_conf.lines().any(|line| line.split_whitespace().next().is_some_and(|word| word == "use-keyboxd"))
+}
+
 /// Adds a certificate, or merges it with what another keyring says of it.
 fn add(certificates: &mut Vec<Cert>, certificate: Cert) {
     let fingerprint = certificate.fingerprint();
@@ -132,5 +189,61 @@ fn add(certificates: &mut Vec<Cert>, certificate: Cert) {
             }
         }
         None => certificates.push(certificate),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(kind: u8, rest: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(rest.len() + 6).unwrap();
+        [&length.to_be_bytes()[..], &[kind, 1], rest].concat()
+    }
+
+    fn header() -> Vec<u8> {
+        record(1, b"\0\0KBXf\0\0\0\0")
+    }
+
+    #[test]
+    fn a_keybox_has_keys_between_records_of_other_kinds() {
+        let key = [&[0, 0][..], &16_u32.to_be_bytes(), &3_u32.to_be_bytes(), b"keychecksum"].concat();
+        let keybox = [header(), record(0, b"deleted"), record(2, &key), record(3, b"X.509")].concat();
+        assert_eq!(keyblocks(&keybox), Ok(vec![&b"key"[..]]));
+        assert_eq!(keyblocks(b""), Ok(Vec::new()), "GnuPG makes an empty file before it writes");
+    }
+
+    #[test]
+    fn keys_that_keyboxd_has_are_not_looked_for_in_an_old_keyring() {
+        let folder = tempfile::tempdir().unwrap();
+        let gnupg = Gnupg::at(folder.path().to_owned()).unwrap();
+        let configure = |text: &str| fs::write(folder.path().join("common.conf"), text).unwrap();
+        configure("# use-keyboxd\nno-autostart\n");
+        assert!(gnupg.certificates().is_ok());
+        configure("no-autostart\n  use-keyboxd # as of GnuPG 2.4\n");
+        let error = gnupg.certificates().unwrap_err().to_string();
+        assert!(error.contains("common.conf") && error.contains("gpg --export-secret-keys"), "{error}");
+    }
+
+    #[test]
+    fn lengths_that_can_not_be_are_refused() {
+        let key = |start: u32, length: u32| {
+            record(2, &[&[0, 0][..], &start.to_be_bytes(), &length.to_be_bytes(), b"key"].concat())
+        };
+        for bad in [
+            vec![0; 4],
+            vec![0; 32],
+            vec![0, 0, 0, 5, 2, 1],
+            vec![255; 8],
+            record(2, b""),
+            record(2, &[0; 9]),
+            key(16, 4),
+            key(20, 0),
+            key(u32::MAX, u32::MAX),
+        ] {
+            let error = keyblocks(&[header(), bad.clone()].concat()).unwrap_err();
+            assert!(error.contains("is damaged at byte 16"), "{bad:?}: {error}");
+        }
+        assert!(keyblocks(&record(2, b"")).unwrap_err().contains("is no keybox"));
     }
 }

@@ -74,8 +74,18 @@ fn parse(path: &Path) -> Result<Vec<Cert>, KeyError> {
     let content = |what: String| KeyError::Content { path: path.to_owned(), what };
     let parser =
         CertParser::from_bytes(&bytes).map_err(|error| content(format!("this is no OpenPGP key: {error:#}")))?;
-    let certs: Vec<Cert> =
-        parser.collect::<Result<_, _>>().map_err(|error| content(format!("this is no OpenPGP key: {error:#}")))?;
+    let mut certs: Vec<Cert> = Vec::new();
+    for cert in parser {
+        let cert = cert.map_err(|error| content(format!("this is no OpenPGP key: {error:#}")))?;
+        // Two copies of one certificate: only together they say whether it is revoked.
+        match certs.iter_mut().find(|known| known.fingerprint() == cert.fingerprint()) {
+            Some(known) => {
+                let merged = known.clone().merge_public_and_secret(cert);
+                *known = merged.map_err(|error| content(format!("two copies of a key contradict: {error:#}")))?;
+            }
+            None => certs.push(cert),
+        }
+    }
     if certs.is_empty() {
         return Err(content("there is no OpenPGP key in it".to_owned()));
     }
@@ -160,6 +170,23 @@ mod tests {
         let useless = Key::with("useless", super::super::super::signature::testing::Choice::no_signing);
         let (_folder, path) = written(&useless, None);
         assert!(matches!(read(&path, None, None, now()), Err(KeyError::Unusable { .. })));
+    }
+
+    #[test]
+    fn a_revocation_in_another_copy_of_the_key_counts() {
+        let key = Key::new("release");
+        let revoked = key.revoked(at("2025-06-01T00:00:00Z"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.pgp");
+        for copies in [[key.private(), revoked.clone()], [revoked.clone(), key.private()]] {
+            fs::write(&path, copies.concat()).unwrap();
+            for query in [None, Some(key.fingerprint().to_string().parse().unwrap())] {
+                let error = read(&path, None, query.as_ref(), now()).unwrap_err();
+                assert!(matches!(error, KeyError::Unusable { .. }), "{error}");
+            }
+        }
+        fs::write(&path, [key.public(), key.private()].concat()).unwrap();
+        assert!(read(&path, None, None, now()).is_ok());
     }
 
     #[test]

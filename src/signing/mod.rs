@@ -71,6 +71,13 @@ pub enum KeyError {
     /// There is no such folder.
     #[error("there is no GnuPG folder {}: name yours with GNUPGHOME, or sign with a key file: --key-file", .0.display())]
     NoHome(PathBuf),
+    /// GnuPG's keys are in a database of its own.
+    #[error(
+        "{}: use-keyboxd keeps the keys where only GnuPG reads them: export yours with gpg --export-secret-keys KEY > FILE, \
+         and sign with --key-file FILE",
+        .0.display()
+    )]
+    Keyboxd(PathBuf),
     /// Nothing in the keyring fits.
     #[error("no key of {query} in {}; gpg --list-secret-keys lists what is there", keyring.display())]
     NotFound {
@@ -102,7 +109,7 @@ pub enum KeyError {
     )]
     NoSecret(Fingerprint),
     /// gpg-agent can't be asked.
-    #[error("gpg-agent can't be asked: {0:#}; is GnuPG installed, and may it be started in {}?", home.display())]
+    #[error("gpg-agent can't be asked: {source:#}; is GnuPG installed, and may it be started in {}?", home.display())]
     Agent {
         /// Why.
         source: anyhow::Error,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use sealgate::image::Digest;
+use sealgate::{image::Digest, signing::Gnupg};
 use serde_json::Value;
 
 use crate::support::{DockerRegistry, Gpg, Scratch, Store, skopeo};
@@ -70,10 +70,9 @@ impl Setting {
     fn verify(&self, image: &str, rule: &str, more: &[&str]) -> Value {
         let text = format!(
             "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {{name: production}}\nspec:\n  keys:\n    \
-             release: {{file: {}/release.asc}}\n  rules:\n  - name: all\n    images: ['{}']\n    \
+             release: {{file: {}/release.asc}}\n  rules:\n  - name: all\n    images: ['*']\n    \
              require: [{{signedBy: [release]{rule}}}]\n",
             self.folder.path().display(),
-            self.store.host()
         );
         let policy = self.folder.write("policy.yaml", text).display().to_string();
         let verify = ["verify", "--tls-verify=false", "-o", "json", "--policy", &policy, image];
@@ -313,4 +312,58 @@ async fn what_is_not_there_can_not_be_signed() {
     assert_fails(&setting.sign(&image, &["--sign-by", &setting.key]), 1, "acme/none");
     let gone = "127.0.0.1:1/acme/web:1";
     assert_fails(&setting.sign(gone, &["--sign-by", &setting.key]), 3, "127.0.0.1:1");
+}
+
+#[tokio::test]
+async fn a_mirror_does_not_say_what_is_signed() {
+    let setting = Setting::new();
+    setting.registry.push("acme/web", "1", "one").await;
+    let tree = setting.folder.path().join("tree").display().to_string();
+    let configuration = format!(
+        "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- scope: 127.0.0.1:1\n  insecure: true\n  \
+         signatures: [{{lookaside: {{url: 'file://{tree}'}}}}]\n  mirrors: ['{host}']\n- scope: '{host}'\n  \
+         insecure: true\n",
+        host = setting.registry.host()
+    );
+    let configuration = setting.folder.write("sealgate.yaml", configuration).display().to_string();
+    let image = "127.0.0.1:1/acme/web:1";
+    let config = ["--config", configuration.as_str()];
+    assert_eq!(setting.verify(image, "", &config)["code"], "unsigned", "the mirror answers");
+    let sign = [&config[..], &["--sign-by", &setting.key]].concat();
+    assert_fails(&setting.sign(image, &sign), 3, "127.0.0.1:1");
+    assert!(!Path::new(&tree).exists(), "nothing is written");
+}
+
+#[test]
+fn a_keybox_that_is_cut_off_anywhere_ends_with_a_result() {
+    let gpg = Gpg::new();
+    let key = gpg.generate("Release <release@example.com>");
+    let keybox = fs::read(gpg.home().join("pubring.kbx")).unwrap();
+    let folder = Scratch::new();
+    let read = |bytes: &[u8]| {
+        folder.write("pubring.kbx", bytes);
+        Gnupg::at(folder.path().to_owned()).unwrap().certificates()
+    };
+    let found = read(&keybox).unwrap();
+    assert_eq!(found.iter().map(|found| found.fingerprint().0.to_string()).collect::<Vec<_>>(), [key]);
+    for length in 0..keybox.len() {
+        match read(&keybox[..length]) {
+            Ok(certificates) => assert!(certificates.is_empty(), "{length}"),
+            Err(error) => assert!(error.to_string().contains("keybox of GnuPG"), "{length}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_keeps_silent_is_not_waited_for_for_ever() {
+    let setting = Setting::new();
+    setting.registry.push("acme/web", "1", "one").await;
+    let home = setting.gpg.home().display().to_string();
+    crate::support::run("gpgconf", ["--homedir", &home, "--kill", "gpg-agent"]);
+    let listed = Command::new("gpgconf").args(["--homedir", &home, "--list-dirs", "agent-socket"]).output().unwrap();
+    let socket = String::from_utf8(listed.stdout).unwrap().trim().to_owned();
+    let _ = fs::remove_file(&socket);
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let output = setting.sign(&setting.image("acme/web:1"), &["--sign-by", &setting.key]);
+    assert_fails(&output, 3, "gpg-agent can't be asked: it has not answered within 15 s");
 }
