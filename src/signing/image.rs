@@ -211,7 +211,7 @@ mod tests {
         let (key, other) = (TestKey::new("release"), TestKey::new("other"));
         let digest = Digest::sha256(b"manifest");
         let image = Reference::for_image("registry.example.com/acme/web:1").unwrap();
-        let mut sign = |signer: &TestKey, now| {
+        let sign = |signer: &TestKey, now| {
             let mut signing = SigningKey {
                 certificate: key.certificate(),
                 key: Fingerprint::of(&key.cert.key_handle()),
