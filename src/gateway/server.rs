@@ -90,7 +90,7 @@ impl Prepared {
             tracing::warn!(%address, "everyone who reaches this address may add signatures to images");
         }
         let store: Arc<dyn SignatureStore> = Arc::new(RedbStore::open(&store, limits)?);
-        let desk = web::Data::new(desk);
+        let desk = web::Data::new(desk.at(address));
         let server = HttpServer::new(move || {
             // A worker that can't make clients of its own uses the ones that were made first.
             let registry = upstream.registry(registry.learned().clone()).unwrap_or_else(|_| registry.clone());
