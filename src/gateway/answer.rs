@@ -141,6 +141,17 @@ impl Refused {
         Self::new(StatusCode::NOT_FOUND, "SIGNATURE_UNKNOWN", "the image has no signature of this name")
     }
 
+    /// The body is not of the kind that is taken.
+    pub(super) fn media_type(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED", message)
+    }
+
+    /// The same, with more to say.
+    pub(super) fn and(mut self, more: &str) -> Self {
+        self.message.push_str(more);
+        self
+    }
+
     /// The same, with challenges.
     pub(super) fn with_challenges(mut self, challenges: Vec<HeaderValue>) -> Self {
         self.more.challenges = challenges;

@@ -1,6 +1,11 @@
 //! Who comes to the gateway, what they may do, and as whom they go on to the registry.
 
-use std::{fmt::Write as _, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use actix_web::{
     HttpRequest,
@@ -35,6 +40,8 @@ pub(super) struct Desk {
     access: Arc<AccessControl>,
     external: Option<External>,
     trusted_proxies: Vec<Network>,
+    /// Whether only this machine reaches the store.
+    on_loopback: bool,
     rates: Cache<Box<str>, Arc<rate::Bucket>>,
 }
 
@@ -49,12 +56,31 @@ pub(super) struct Visitor {
     peer: Option<IpAddr>,
 }
 
+/// Writes down what somebody did, also when they have left.
+pub(super) struct Witness {
+    caller: String,
+    peer: Option<IpAddr>,
+}
+
+impl Witness {
+    pub(super) fn did(&self, action: Action, what: &str) {
+        let Self { caller, peer } = self;
+        // Strings as such: the log quotes and escapes them.
+        tracing::info!(target: "sealgate::audit", audit = true, caller, ?peer, %action, what, "done");
+    }
+}
+
 impl Desk {
     pub(super) fn new(access: Arc<AccessControl>, settings: &Gateway) -> Self {
         let Gateway { external_url, trusted_proxies, .. } = settings;
         let external = external_url.as_ref().map(External::of_url);
         let rates = Cache::builder().max_capacity(MOST_CALLERS).time_to_idle(Duration::from_mins(10)).build();
-        Self { access, external, trusted_proxies: trusted_proxies.clone(), rates }
+        Self { access, external, trusted_proxies: trusted_proxies.clone(), on_loopback: false, rates }
+    }
+
+    /// The same, at the address where callers come in.
+    pub(super) fn at(self, address: SocketAddr) -> Self {
+        Self { on_loopback: address.ip().to_canonical().is_loopback(), ..self }
     }
 
     /// What gives out tokens.
@@ -78,6 +104,7 @@ impl Desk {
             Ok(credentials) => self.receive_with(registry, request, credentials).await,
             Err(malformed) => {
                 let error = Rejection::from(malformed).into();
+                rejected(request, None, &error);
                 Err(refused(&error, &self.external(request), None))
             }
         }
@@ -90,6 +117,10 @@ impl Desk {
         request: &HttpRequest,
         credentials: Credentials,
     ) -> Result<Visitor, Refused> {
+        let claimed = match &credentials {
+            Credentials::Basic { user, .. } => Some(user.clone()),
+            _ => None,
+        };
         match self.access.identify_as(credentials.clone(), Timestamp::now()).await {
             Ok(known) => self.visitor(known, request),
             // Nobody's here may be somebody's there: who may read is the registry's to say.
@@ -99,7 +130,10 @@ impl Desk {
             {
                 self.visitor(Known { caller: Caller::anonymous(), credentials, pass: None }, request)
             }
-            Err(error) => Err(refused(&error, &self.external(request), None)),
+            Err(error) => {
+                rejected(request, claimed.as_deref(), &error);
+                Err(refused(&error, &self.external(request), None))
+            }
         }
     }
 
@@ -136,17 +170,23 @@ impl Desk {
         action: Action,
         repository: Option<&RepositoryName>,
     ) -> Result<(), Refused> {
-        if !self.asks_who() {
-            return Ok(());
-        }
         let scope = Scope::needed_for(action, repository);
-        let outcome = if visitor.known.caller.is_anonymous() {
-            let challenge = match registry.wants().await {
+        let outcome = if !self.asks_who() {
+            // A signature proves itself. That nobody is asked gives nobody the right to take away those of others.
+            if self.on_loopback || action == Action::CreateSignature {
+                Ok(())
+            } else {
+                Err(Refused::no_role(format!(
+                    "without gateway.access nobody may {action} in a store that listens beyond loopback: \
+                     say in gateway.access who may, or set gateway.listen to a loopback address"
+                )))
+            }
+        } else if visitor.known.caller.is_anonymous() {
+            Err(match registry.wants().await {
                 // Who they are to the registry they are here.
-                Ok(Wants::Basic(challenge)) => challenge,
-                _ => challenge(&visitor.external, Some(&scope), None),
-            };
-            Err(Refused::who_are_you().with_challenges(vec![challenge]))
+                Ok(Wants::Basic(challenge)) => Refused::who_are_you().with_challenges(vec![challenge]),
+                _ => challenged(Refused::who_are_you(), &visitor.external, Some(&scope), None),
+            })
         } else {
             match self.access.may(&visitor.known, action, repository).await {
                 Ok(true) => Ok(()),
@@ -156,7 +196,8 @@ impl Desk {
         };
         if let Err(refused) = &outcome {
             let what = repository.map_or("the store", RepositoryName::as_str);
-            tracing::info!(target: "sealgate::audit", caller = %visitor.known.caller, peer = ?visitor.peer, %action, what, %refused, "refused");
+            let (caller, refused) = (visitor.known.caller.to_string(), refused.to_string());
+            tracing::info!(target: "sealgate::audit", audit = true, caller, peer = ?visitor.peer, %action, what, refused, "refused");
         }
         outcome
     }
@@ -171,7 +212,7 @@ impl Desk {
         let bearer = |value: &HeaderValue| {
             value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
         };
-        if self.asks_who() && given.iter().any(bearer) { vec![visitor.challenge(scope)] } else { given }
+        if self.asks_who() && given.iter().any(bearer) { visitor.challenge(scope).into_iter().collect() } else { given }
     }
 
     /// Refuses a caller who adds signatures faster than anybody signs.
@@ -181,7 +222,8 @@ impl Desk {
         if bucket.take(Instant::now()) {
             return Ok(());
         }
-        tracing::info!(target: "sealgate::audit", caller = %visitor.known.caller, peer = ?visitor.peer, "too many signatures at once");
+        let caller = visitor.known.caller.to_string();
+        tracing::info!(target: "sealgate::audit", audit = true, caller, peer = ?visitor.peer, "too many signatures at once");
         Err(Refused::too_fast(format!(
             "{} adds more than {A_SECOND} signatures a second (and {BURST} at once)",
             visitor.known.caller
@@ -190,9 +232,9 @@ impl Desk {
 }
 
 impl Visitor {
-    /// Writes down what they did.
-    pub(super) fn did(&self, action: Action, what: &str) {
-        tracing::info!(target: "sealgate::audit", caller = %self.known.caller, peer = ?self.peer, %action, what, "done");
+    /// What the audit log has of them.
+    pub(super) fn witness(&self) -> Witness {
+        Witness { caller: self.known.caller.to_string(), peer: self.peer }
     }
 
     /// Who they are, where somebody asked.
@@ -205,10 +247,23 @@ impl Visitor {
         self.known.pass.is_none() && matches!(self.known.credentials, Credentials::None)
     }
 
-    /// Our challenge to whoever the registry would not let do this.
-    pub(super) fn challenge(&self, scope: Option<&Scope>) -> HeaderValue {
+    /// What tells them how to be somebody.
+    pub(super) fn is_asked_who(&self) -> Refused {
+        challenged(Refused::who_are_you(), &self.external, None, self.known.pass.as_ref().map(|_| "invalid_token"))
+    }
+
+    /// Our challenge to whoever the registry would not let do this; nothing: see [`challenge`].
+    fn challenge(&self, scope: Option<&Scope>) -> Option<HeaderValue> {
         // A token that was good here and not there has been overtaken by the registry's own.
         challenge(&self.external, scope, self.known.pass.as_ref().map(|_| "invalid_token"))
+    }
+}
+
+/// Writes down credentials that proved nothing: who guesses passwords is seen. What was sent is not repeated but for a name.
+fn rejected(request: &HttpRequest, claimed: Option<&str>, error: &AccessError) {
+    if let AccessError::Rejected(why) = error {
+        let peer = request.peer_addr().map(|peer| peer.ip());
+        tracing::info!(target: "sealgate::audit", audit = true, claimed, ?peer, %why, "credentials rejected");
     }
 }
 
@@ -219,14 +274,36 @@ fn refused(error: &AccessError, external: &External, scope: Option<&Scope>) -> R
                 Rejection::Token(TokenError::Scope) => "insufficient_scope",
                 _ => "invalid_token",
             };
-            Refused::rejected(rejection.to_string()).with_challenges(vec![challenge(external, scope, Some(code))])
+            challenged(Refused::rejected(rejection.to_string()), external, scope, Some(code))
         }
         AccessError::Unavailable { retry_after } => Refused::nobody_knows(error.to_string()).after(*retry_after),
     }
 }
 
-/// The challenge of the distribution specification ("Token Authentication"; RFC 6750, section 3).
-fn challenge(external: &External, scope: Option<&Scope>, error: Option<&str>) -> HeaderValue {
+/// A refusal with our challenge, or with what keeps us from it.
+fn challenged(refused: Refused, external: &External, scope: Option<&Scope>, error: Option<&str>) -> Refused {
+    match challenge(external, scope, error) {
+        Some(challenge) => refused.with_challenges(vec![challenge]),
+        None => refused.and(
+            "; where to log in is not said over plain HTTP: the store's operator sets gateway.externalUrl to its https address",
+        ),
+    }
+}
+
+/// The challenge of the distribution specification ("Token Authentication"; RFC 6750, section 3). Nothing: it would have
+/// clients send passwords over a network in the clear.
+fn challenge(external: &External, scope: Option<&Scope>, error: Option<&str>) -> Option<HeaderValue> {
+    static WARNED: Once = Once::new();
+    if !external.keeps_secrets() {
+        WARNED.call_once(|| {
+            tracing::warn!(
+                host = external.host.as_deref(),
+                "clients come over plain HTTP as far as the store knows, and are not told where to log in: set \
+                 gateway.externalUrl to the https address, or gateway.trustedProxies to the proxy that ends TLS"
+            );
+        });
+        return None;
+    }
     let host = external.host.as_deref().unwrap_or("localhost");
     let mut text = format!(r#"Bearer realm="{}://{host}{TOKEN_PATH}",service="{host}""#, external.scheme);
     for (name, value) in [("scope", scope.map(ToString::to_string)), ("error", error.map(str::to_owned))] {
@@ -235,7 +312,7 @@ fn challenge(external: &External, scope: Option<&Scope>, error: Option<&str>) ->
         }
     }
     // Host names and scopes were checked, and have no other characters.
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
+    HeaderValue::from_str(&text).ok()
 }
 
 fn sensitive(value: &SecretString) -> Result<HeaderValue, Refused> {
@@ -286,8 +363,24 @@ mod tests {
         let repository = RepositoryName::parse("acme/web").unwrap();
         let scope = Scope::needed_for(Action::CreateSignature, Some(&repository));
         assert_eq!(
-            challenge(&external, Some(&scope), Some("invalid_token")),
+            challenge(&external, Some(&scope), Some("invalid_token")).unwrap(),
             r#"Bearer realm="https://store.example.com:5000/sealgate/v1/token",service="store.example.com:5000",scope="repository:acme/web:pull,push",error="invalid_token""#
         );
+    }
+
+    #[test]
+    fn nobody_is_told_to_send_a_password_over_a_network_in_the_clear() {
+        for host in ["store.example.com", "10.0.0.1:5000", "localhost.example.com", "127.0.0.1.example.com", "[::2]:80"]
+        {
+            let external = |scheme| External { scheme, host: Some(host.to_owned()) };
+            assert_eq!(challenge(&external("http"), None, None), None, "{host}");
+            assert!(challenge(&external("https"), None, None).is_some(), "{host}");
+            let refused = challenged(Refused::who_are_you(), &external("http"), None, None).to_string();
+            assert!(refused.starts_with("401 ") && refused.contains("gateway.externalUrl"), "{refused}");
+        }
+        for host in ["localhost", "LOCALHOST:5000", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"] {
+            let external = External { scheme: "http", host: Some(host.to_owned()) };
+            assert!(challenge(&external, None, None).is_some(), "{host}");
+        }
     }
 }

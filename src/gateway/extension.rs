@@ -65,6 +65,19 @@ impl Context<'_> {
         self.may_pull(image, pull, "pull")
     }
 
+    /// Makes a change and writes it down, in a task of its own: a client that leaves now ends neither.
+    pub(super) async fn change(&self, action: Action, change: Change, what: String) -> Result<Changed, Refused> {
+        let (store, witness) = (Arc::clone(self.store), self.visitor.witness());
+        let changed = tokio::spawn(async move {
+            let changed = store.change(change).await;
+            if matches!(changed, Ok(Changed::Put(Put::Created) | Changed::Signatures(1..))) {
+                witness.did(action, &what);
+            }
+            changed
+        });
+        changed.await.map_err(|_| Refused::store())?.map_err(|error| store_failed(&error))
+    }
+
     fn may_pull(&self, image: &ImageId, pull: Pull, actions: &str) -> Result<bool, Refused> {
         match pull {
             Pull::Yes => Ok(true),
@@ -85,7 +98,7 @@ impl Context<'_> {
 /// In this order: who it is, what they may do, how often; then their body is read, and whether there is such an image; and
 /// only of whoever may sign it is any OpenPGP read.
 async fn add(context: &Context<'_>, payload: Payload, image: &ImageId) -> Result<HttpResponse, Refused> {
-    let Context { store, registry, desk, visitor, request } = context;
+    let Context { registry, desk, visitor, request, .. } = context;
     desk.must_be_allowed(registry, visitor, Action::CreateSignature, Some(&image.repository)).await?;
     desk.must_be_slow_enough(visitor)?;
     let body = bounded(request, payload, submission::LARGEST_BODY).await?;
@@ -98,19 +111,16 @@ async fn add(context: &Context<'_>, payload: Payload, image: &ImageId) -> Result
     let parsed = spawn_blocking(move || submission::parse(&body, &digest)).await;
     let Submission { signature, issuers } =
         parsed.unwrap_or_else(|_| Err(Refused::signature("content is not a signature")))?;
-    let name = signature.name.clone();
+    let what = Position::behind(image, &signature.name).as_str().to_owned();
     let origin = Some(Origin { added_by: visitor.name(), added_at: Timestamp::now(), issuers });
     let put = Change::Put(image.clone(), Record { signature, origin, status: None });
-    let put = match store.change(put).await.map_err(|error| store_failed(&error))? {
+    let put = match context.change(Action::CreateSignature, put, what).await? {
         Changed::Put(put) => put,
         // Only other changes have other outcomes; that it is stored is not known.
         Changed::Signatures(_) => return Err(Refused::store()),
     };
     let refused = match put {
-        Put::Created => {
-            visitor.did(Action::CreateSignature, Position::behind(image, &name).as_str());
-            return Ok(HttpResponse::Created().finish());
-        }
+        Put::Created => return Ok(HttpResponse::Created().finish()),
         Put::Present | Put::NameExists => Refused::exists("the image has a signature of this name"),
         Put::ContentExists => Refused::exists("the image has this signature already, under another name"),
         Put::TooMany { limit } => {

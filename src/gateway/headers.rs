@@ -1,7 +1,7 @@
 //! Header fields on their way through: which are passed on, and what addresses in them become.
 
 use actix_web::http::header::HeaderMap;
-use url::Url;
+use url::{Host, Url};
 
 /// Fields about one connection (RFC 9110, section 7.6.1), about a proxy's own credentials, or about trailers, which are
 /// not passed on. Those that `Connection` names come on top.
@@ -55,6 +55,20 @@ impl External {
             None => host.to_owned(),
         });
         Self { scheme, host }
+    }
+
+    /// Whether what is sent there can't be read on the way: over TLS, or on this machine.
+    pub(super) fn keeps_secrets(&self) -> bool {
+        let Some(host) = &self.host else { return true };
+        // As clients read it.
+        let url = Url::parse(&format!("http://{host}"));
+        let on_loopback = url.is_ok_and(|url| match url.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        });
+        self.scheme == "https" || on_loopback
     }
 
     /// From what the client says, or (where `forwarded` is believed) the proxy in front of this one. A lie comes back to the

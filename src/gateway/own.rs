@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use actix_web::{
-    HttpResponse,
+    HttpMessage as _, HttpResponse,
     body::BodyStream,
     http::{Method, header},
     web::{Bytes, BytesMut, Payload},
@@ -29,6 +29,8 @@ use crate::signature::claimed_payload;
 
 /// The longest body that says what an auditor found.
 const LARGEST_FINDING: usize = 16 << 10;
+/// What an export is, and an import must be.
+const NDJSON: &str = "application/x-ndjson";
 /// Signatures that are read at once for an export.
 const PAGE: usize = 64;
 /// The longest line of an import: the largest signature in base64, and room for what is known of it.
@@ -92,14 +94,11 @@ async fn inspect(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse,
 }
 
 /// Makes a change of one signature that the caller may make; 404: there is none of that name.
-async fn change(context: &Context<'_>, action: Action, change: Change, what: &str) -> Result<usize, Refused> {
-    let Context { store, registry, desk, visitor, .. } = context;
+async fn change(context: &Context<'_>, action: Action, change: Change, what: String) -> Result<usize, Refused> {
+    let Context { registry, desk, visitor, .. } = context;
     desk.must_be_allowed(registry, visitor, action, Some(&change.image().repository)).await?;
-    match store.change(change).await.map_err(|error| store_failed(&error))? {
-        Changed::Signatures(number) => {
-            visitor.did(action, what);
-            Ok(number)
-        }
+    match context.change(action, change, what).await? {
+        Changed::Signatures(number) => Ok(number),
         Changed::Put(_) => Err(Refused::store()),
     }
 }
@@ -110,7 +109,7 @@ fn of_one(number: usize) -> Result<HttpResponse, Refused> {
 
 async fn remove(context: &Context<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, Refused> {
     let what = Position::behind(&image, &name);
-    of_one(change(context, Action::DeleteSignature, Change::Remove(image, name), what.as_str()).await?)
+    of_one(change(context, Action::DeleteSignature, Change::Remove(image, name), what.as_str().to_owned()).await?)
 }
 
 async fn set_status(
@@ -133,18 +132,18 @@ async fn set_status(
     }
     let what = format!("{} verified with {}", Position::behind(&image, &name).as_str(), finding.key);
     let status = Status { verified_by: visitor.name(), verified_at: Timestamp::now(), finding };
-    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, Some(status)), &what).await?)
+    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, Some(status)), what).await?)
 }
 
 async fn unset_status(context: &Context<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, Refused> {
     let what = format!("{} unset", Position::behind(&image, &name).as_str());
-    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, None), &what).await?)
+    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, None), what).await?)
 }
 
 async fn clear_statuses(context: &Context<'_>, image: ImageId) -> Result<HttpResponse, Refused> {
     let what = format!("{}@{} cleared", image.repository.as_str(), image.digest);
     // That there was none is as good.
-    change(context, Action::SetStatus, Change::ClearStatuses(image), &what).await?;
+    change(context, Action::SetStatus, Change::ClearStatuses(image), what).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
@@ -212,7 +211,7 @@ async fn export(context: &Context<'_>) -> Result<HttpResponse, Refused> {
         let position = Position::parse(&value);
         after = Some(position.ok_or_else(|| Refused::bad_request("after is <repository>@<digest>/<32 characters>"))?);
     }
-    visitor.did(Action::Export, after.as_ref().map_or("all", Position::as_str));
+    visitor.witness().did(Action::Export, after.as_ref().map_or("all", Position::as_str));
     // The first page is read before the status is sent.
     let first = store.scan(after.as_ref(), PAGE).await.map_err(|error| store_failed(&error))?;
     let store = Arc::clone(store);
@@ -236,7 +235,7 @@ async fn export(context: &Context<'_>) -> Result<HttpResponse, Refused> {
         };
         Ok::<_, io::Error>(Some((Bytes::from(lines), (next, store))))
     });
-    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/x-ndjson")).body(BodyStream::new(pages)))
+    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, NDJSON)).body(BodyStream::new(pages)))
 }
 
 /// What became of an import.
@@ -260,8 +259,12 @@ struct Reason {
 /// Takes lines of an export. Each is durable on its own, and what is there already is no error: who is broken off sends all
 /// again, or what is missing.
 async fn import(context: &Context<'_>, mut payload: Payload) -> Result<HttpResponse, Refused> {
-    let Context { registry, desk, visitor, .. } = context;
+    let Context { registry, desk, visitor, request, .. } = context;
     desk.must_be_allowed(registry, visitor, Action::Import, None).await?;
+    // No web page can have a browser send this unasked, to a store that asks nobody.
+    if !request.content_type().eq_ignore_ascii_case(NDJSON) {
+        return Err(Refused::media_type(format!("the lines of an import are sent with Content-Type: {NDJSON}")));
+    }
     let mut imported = Imported::default();
     let (mut rest, mut number) = (BytesMut::new(), 0);
     let mut more = true;
@@ -288,7 +291,7 @@ async fn import(context: &Context<'_>, mut payload: Payload) -> Result<HttpRespo
         }
         import_lines(context, changes, &mut imported).await?;
     }
-    visitor.did(
+    visitor.witness().did(
         Action::Import,
         &format!("{} new, {} there, {} refused", imported.created, imported.present, imported.refused),
     );
@@ -314,7 +317,8 @@ async fn import_lines(
     let changes = checked.into_iter().map(|(number, checked)| async move {
         let outcome = match checked {
             Ok((image, record)) => {
-                put_of(context.store.change(Change::Import(image, record)).await.map_err(|error| store_failed(&error))?)
+                let what = Position::behind(&image, &record.signature.name).as_str().to_owned();
+                put_of(context.change(Action::Import, Change::Import(image, record), what).await?)
             }
             Err(reason) => Err(reason),
         };

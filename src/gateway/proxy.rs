@@ -74,7 +74,7 @@ pub(super) async fn pass(
         && visitor.brought_nothing()
         && let Ok(Wants::Nothing | Wants::Bearer { .. }) = registry.wants().await
     {
-        let mut response = Refused::who_are_you().with_challenges(vec![visitor.challenge(None)]).response();
+        let mut response = visitor.is_asked_who().response();
         response.headers_mut().insert(HeaderName::from_static(ANNOUNCEMENT), HeaderValue::from_static("1"));
         return response;
     }

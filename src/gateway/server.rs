@@ -97,7 +97,7 @@ impl Prepared {
             Store::Redb(file) => Arc::new(RedbStore::open(&file, limits)?),
             Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
         };
-        let desk = web::Data::new(desk);
+        let desk = web::Data::new(desk.at(address));
         let server = HttpServer::new(move || {
             // A worker that can't make clients of its own uses the ones that were made first.
             let registry = upstream.registry(registry.learned().clone()).unwrap_or_else(|_| registry.clone());

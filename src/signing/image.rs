@@ -165,12 +165,7 @@ pub enum SignError {
 ///
 /// # Errors
 /// The key does not sign, or what it made is not good.
-pub fn sign(
-    key: &mut SigningKey,
-    identity: &Reference,
-    digest: Digest,
-    now: Timestamp,
-) -> Result<Vec<u8>, SignError> {
+pub fn sign(key: &mut SigningKey, identity: &Reference, digest: Digest, now: Timestamp) -> Result<Vec<u8>, SignError> {
     let message = compose(&Payload { digest, identity: identity.clone() }, Borrowed(key.signer.as_mut()), now)?;
     let signature = UntrustedSignature { content: message.clone().into(), source: "sealgate sign".into() };
     let found = FoundSignatures { signatures: vec![signature], asked: Vec::new() };

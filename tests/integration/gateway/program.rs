@@ -237,3 +237,42 @@ async fn with_tls_on_both_sides_skopeo_signs_and_verifies() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(folder.path().join("copy/signature-1").exists());
 }
+
+#[tokio::test]
+async fn the_audit_log_has_what_was_done_and_who_guessed_and_not_what_was_not_done() {
+    let folder = Scratch::new();
+    let file = folder.path().join("htpasswd").display().to_string();
+    crate::support::run("htpasswd", ["-c", "-b", "-B", "-C", "4", file.as_str(), "ops", "ops"]);
+    let roles = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n  - {role: store-admin, users: [ops]}\n  \
+                 - {role: 'system:image-signer', users: [ops]}\n";
+    folder.write("roles.yaml", roles);
+    let mut registry = DockerRegistry::start();
+    let pushed = registry.push("acme/web", "1", "one").await;
+    let gpg = Gpg::new();
+    let key = gpg.generate("Release <release@example.com>");
+    let content = BASE64_STANDARD.encode(gpg.sign_image(&key, &pushed.digest, "registry.example.com/acme/web:1"));
+    let fields =
+        format!("{}\n  access: {{htpasswd: {{file: htpasswd, roles: roles.yaml}}}}", registry_at(&registry.url()));
+    let (mut process, address) = start(&configuration(&folder, "127.0.0.1:0", &fields));
+    let client = Client::new();
+    let own = |rest: &str| format!("http://{address}/sealgate/v1/{rest}");
+    let guess = client.get(own("export")).basic_auth("o\"ps", Some("hunter2")).send().await.unwrap();
+    assert_eq!(guess.status(), 401);
+    let missing = own(&format!("acme/web/signatures/{}/{}", pushed.digest, "e".repeat(32)));
+    assert_eq!(client.delete(missing).basic_auth("ops", Some("ops")).send().await.unwrap().status(), 404);
+    let name = "f".repeat(32);
+    let line = json!({"repository": "acme/web", "digest": pushed.digest.to_string(), "name": name, "content": content});
+    let import =
+        client.post(own("import")).basic_auth("ops", Some("ops")).header("content-type", "application/x-ndjson");
+    assert_eq!(import.body(line.to_string()).send().await.unwrap().status(), 200);
+    let log = process.wait_for("the import", |printed| {
+        printed.lines().any(|line| line.contains("1 new, 0 there, 0 refused")).then(|| printed.to_owned())
+    });
+    let audit: Vec<&str> = log.lines().filter(|line| line.contains("audit=true")).collect();
+    let of = |words: &[&str]| audit.iter().filter(|line| words.iter().all(|word| line.contains(word))).count();
+    assert_eq!(of(&["credentials rejected", r#"claimed="o\"ps""#, "peer=Some(127.0.0.1)"]), 1, "{log}");
+    assert_eq!(of(&["done", r#"caller="ops""#, "import", &name]), 1, "{log}");
+    assert_eq!(of(&["delete-signature"]), 0, "nothing was there: {log}");
+    assert!(!log.contains("hunter2"), "{log}");
+    registry.stop();
+}

@@ -290,7 +290,11 @@ async fn all_of_a_store_is_moved_into_another() {
     assert_eq!(status(export("?after=x", "ops")).await, 400);
     let import = |lines: String| {
         let url = format!("{}/sealgate/v1/import", to.store.url());
-        Client::new().post(url).basic_auth("ops", Some("ops")).body(lines)
+        Client::new()
+            .post(url)
+            .basic_auth("ops", Some("ops"))
+            .header("content-type", "application/x-ndjson")
+            .body(lines)
     };
     let with_nonsense = format!("{lines}\n{{\"repository\": 1}}\n");
     let imported = json_of(import(with_nonsense)).await;
@@ -298,4 +302,54 @@ async fn all_of_a_store_is_moved_into_another() {
     assert_eq!(imported["reasons"][0]["line"], 5);
     assert_eq!(json_of(import(lines)).await["present"], 3);
     assert_eq!(to.inspect().await, from.inspect().await);
+}
+
+#[tokio::test]
+async fn without_roles_a_store_beyond_loopback_takes_signatures_and_gives_nothing_else_into_anyones_hands() {
+    let setting = Setting::new().await;
+    let (name, message) = setting.message(1);
+    let finding = json!({"key": setting.key, "identity": "x", "digest": setting.pushed.digest.to_string()}).to_string();
+    for (listen, allowed) in [("0.0.0.0:0", false), ("127.0.0.1:0", true)] {
+        let listen = listen.parse().unwrap();
+        let store = Store::start_set(&setting.registry.url(), &Limits::default(), |settings| settings.listen = listen);
+        let client = Client::new();
+        let put = client.put(store.signatures_url("acme/web", setting.pushed.digest)).body(message.to_string());
+        assert_eq!(status(put).await, 201);
+        let own = |rest: &str| format!("{}/sealgate/v1/{rest}", store.url());
+        let of_it = |rest: &str| own(&format!("acme/web/signatures/{}{rest}", setting.pushed.digest));
+        let import = || client.post(own("import")).body("");
+        let one_status = of_it(&format!("/{name}/status"));
+        for (request, expected) in [
+            (client.put(&one_status).body(finding.clone()), 204),
+            (client.delete(&one_status), 204),
+            (client.delete(of_it("/status")), 204),
+            (client.get(own("export")), 200),
+            (import().header("content-type", "application/x-ndjson"), 200),
+            (import().header("content-type", "text/plain"), 415),
+            (import(), 415),
+            (client.delete(of_it(&format!("/{name}"))), 204),
+        ] {
+            let expected = if allowed { expected } else { 403 };
+            let answer = request.send().await.unwrap();
+            let (got, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+            assert_eq!(got, expected, "{listen}: {text}");
+            assert!(got != 403 || text.contains("gateway.access"), "{text}");
+        }
+        let left = json_of(client.get(of_it(""))).await["signatures"].as_array().unwrap().len();
+        assert_eq!(left, usize::from(!allowed));
+    }
+}
+
+#[tokio::test]
+async fn behind_a_proxy_that_says_nothing_of_tls_clients_are_not_told_where_to_send_passwords() {
+    let setting = Setting::new().await;
+    let (_, message) = setting.message(1);
+    let ping = Client::new().get(format!("{}/v2/", setting.store.url()));
+    for request in [ping, setting.put(&message), setting.put(&message).basic_auth("robot", Some("wrong"))] {
+        let answer = request.header("host", "store.example.com").send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        assert!(answer.headers().get("www-authenticate").is_none(), "{answer:?}");
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("gateway.externalUrl"), "{text}");
+    }
 }

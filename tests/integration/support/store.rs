@@ -1,6 +1,10 @@
 //! The store (`sealgate gateway`), in this process, in front of a registry.
 
-use std::{io, net::TcpListener, thread};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    thread,
+};
 
 use sealgate::{
     configuration::{self, Gateway, Limits, Upstream},
@@ -30,10 +34,8 @@ impl Store {
     /// With further settings.
     pub(crate) fn start_set(registry: &str, limits: &Limits, set: impl FnOnce(&mut Gateway)) -> Self {
         let folder = Scratch::new();
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let listen = listener.local_addr().expect("it is bound");
         let mut settings = Gateway {
-            listen,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             certificate: None,
             anyone_may_sign: false,
             registry: Upstream { url: registry.parse().expect("a URL"), ca_file: None },
@@ -43,6 +45,8 @@ impl Store {
             trusted_proxies: Vec::new(),
         };
         set(&mut settings);
+        let listener = TcpListener::bind(settings.listen).expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move {
             let _ = stopped.await;
@@ -59,7 +63,7 @@ impl Store {
             })
         };
         let running = Some((stop, server));
-        Self { _folder: folder, address: listen.to_string(), running }
+        Self { _folder: folder, address: format!("127.0.0.1:{port}"), running }
     }
 
     /// `127.0.0.1:port`, as it stands in image references.
