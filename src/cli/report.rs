@@ -90,7 +90,7 @@ struct Signature {
 /// A place that was asked for signatures.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Source {
+pub(super) struct Source {
     url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     signatures: Option<usize>,
@@ -268,7 +268,7 @@ impl Signature {
 }
 
 impl Source {
-    fn text(&self, colours: Colours) -> String {
+    pub(super) fn text(&self, colours: Colours) -> String {
         let url = plain(&self.url);
         match (&self.signatures, &self.message) {
             (Some(1), _) => format!("{url}: 1 signature"),
@@ -281,7 +281,8 @@ impl Source {
     }
 }
 
-fn of_refusal(refusal: &Refusal) -> Status {
+/// Whether a refusal says no, or that nothing is known.
+pub(super) fn of_refusal(refusal: &Refusal) -> Status {
     if refusal.code().is_undecided() { Status::Undecided } else { Status::Refused }
 }
 
@@ -293,7 +294,8 @@ impl From<&RuleId> for RuleName {
 
 impl From<&ExaminedSignature> for Signature {
     fn from(examined: &ExaminedSignature) -> Self {
-        let ExaminedSignature { source, key, signer, signed_at, identity, digest, outcome } = examined;
+        let ExaminedSignature { place: _, source, key, certificate: _, signer, signed_at, identity, digest, outcome } =
+            examined;
         let refusal = outcome.as_ref().err();
         Self {
             source: source.to_string(),

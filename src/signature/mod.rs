@@ -21,7 +21,7 @@ pub use certificate::{Certificate, CertificateError, Fingerprint, KeyFault};
 pub use claim::{Claim, claim, claimed_payload};
 pub use compose::{ComposeError, compose};
 pub use payload::{Payload, PayloadError};
-pub use verify::{VerifiedImage, verify, verify_each};
+pub use verify::{VerifiedImage, examine_all, verify, verify_each};
 
 /// A signature as some source handed it out; nothing about it is checked.
 #[derive(Clone)]
@@ -60,10 +60,14 @@ impl FoundSignatures {
 /// What was learned of one signature, for people: `sealgate verify` prints it, logs carry it.
 #[derive(Clone, Debug)]
 pub struct ExaminedSignature {
+    /// Its place in [`FoundSignatures::signatures`].
+    pub place: usize,
     /// Where it comes from.
     pub source: Arc<str>,
     /// The key that it says made it; only with `outcome: Ok` is that proven.
     pub key: Option<Fingerprint>,
+    /// The certificate of that key, where it is one of those that are wanted.
+    pub certificate: Option<Fingerprint>,
     /// The signer in the policy whose key that is.
     pub signer: Option<Box<str>>,
     /// When it says it was made.

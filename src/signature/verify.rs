@@ -119,12 +119,32 @@ impl VerifiedImage {
 /// could not be asked, the refusal is that source's failure, for nothing is known then; unless no signature could help,
 /// because the keys can't be used.
 pub fn verify(question: &Question<'_>, found: &FoundSignatures) -> Examination {
+    examine(question, found, Extent::UntilProven)
+}
+
+/// The same, and every signature is looked at and listed, copies and what comes after the proof included: for whoever wants
+/// to know what each of them is worth. `question.tries` bounds nothing here, so this is not for those who are in a hurry.
+pub fn examine_all(question: &Question<'_>, found: &FoundSignatures) -> Examination {
+    examine(question, found, Extent::All)
+}
+
+/// How far signatures are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// Until they prove what is asked, or the tries are over.
+    UntilProven,
+    /// To the last.
+    All,
+}
+
+fn examine(question: &Question<'_>, found: &FoundSignatures, extent: Extent) -> Examination {
     let asked = found.asked.clone();
     if let Err(refusal) = can_be_met(question) {
         return Examination { result: Err(refusal), signatures: Vec::new(), asked };
     }
     let trusted = trusted(question.requirements);
-    let judged = judge_all(question, &trusted, &found.signatures, &mut Effort::new(question.tries));
+    let tries = if extent == Extent::All { usize::MAX } else { question.tries };
+    let judged = judge_all(question, &trusted, &found.signatures, &mut Effort::new(tries), extent);
     let wants = Wants::of(question, &trusted);
     let result = match prove(question, &judged) {
         Some(proof) => Ok(proof),
@@ -173,6 +193,7 @@ pub fn verify_each(
 
 /// A signature, after it was looked at.
 struct Judged {
+    place: usize,
     source: Arc<str>,
     /// The key that it names, or that it was proven to be of.
     key: Option<Fingerprint>,
@@ -345,27 +366,29 @@ impl Effort {
     }
 }
 
-/// Looks at signatures until the requirements are fulfilled.
+/// Looks at signatures until the requirements are fulfilled, or at all of them.
 fn judge_all(
     question: &Question<'_>,
     trusted: &Trusted,
     signatures: &[UntrustedSignature],
     effort: &mut Effort,
+    extent: Extent,
 ) -> Vec<Judged> {
     let mut seen = HashSet::new();
-    let mut candidates: Vec<(&UntrustedSignature, Sight)> = signatures
+    let mut candidates: Vec<(usize, &UntrustedSignature, Sight)> = signatures
         .iter()
-        .filter(|signature| seen.insert(&*signature.content))
-        .map(|signature| (signature, look(question, trusted, signature, effort)))
+        .enumerate()
+        .filter(|(_, signature)| extent == Extent::All || seen.insert(&*signature.content))
+        .map(|(place, signature)| (place, signature, look(question, trusted, signature, effort)))
         .collect();
-    candidates.sort_by_key(|(_, sight)| sight.order());
+    candidates.sort_by_key(|(_, _, sight)| sight.order());
 
     let (mut judged, mut hopeless) = (Vec::new(), 0);
-    for (signature, sight) in candidates {
+    for (place, signature, sight) in candidates {
         let one = match sight {
             Sight::Hopeless(one) => {
                 hopeless += 1;
-                (hopeless <= MOST_LISTED).then_some(*one)
+                (extent == Extent::All || hopeless <= MOST_LISTED).then_some(*one)
             }
             Sight::Promising | Sight::Wanted => attempt(question, trusted, signature, effort),
             // Opening it is half of the try.
@@ -378,8 +401,8 @@ fn judge_all(
         };
         let Some(one) = one else { continue };
         let good = one.outcome.is_ok();
-        judged.push(one);
-        if good && prove(question, &judged).is_some() {
+        judged.push(Judged { place, ..one });
+        if extent == Extent::UntilProven && good && prove(question, &judged).is_some() {
             break;
         }
     }
@@ -412,6 +435,8 @@ fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignatu
 
 fn hopeless(signature: &UntrustedSignature, message: Option<&Message>, fault: Fault) -> Judged {
     Judged {
+        // `judge_all` knows it.
+        place: 0,
         source: Arc::clone(&signature.source),
         key: message.and_then(named_key),
         certificate: None,
@@ -755,8 +780,10 @@ fn examined(question: &Question<'_>, wants: &Wants<'_>, judged: Judged) -> Exami
         Err(_) => (None, None),
     };
     ExaminedSignature {
+        place: judged.place,
         source: judged.source,
         key: judged.key,
+        certificate: judged.certificate,
         signer,
         signed_at: judged.signed_at,
         identity,

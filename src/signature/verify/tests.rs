@@ -73,6 +73,14 @@ impl Ask {
     }
 
     fn with(&self, signatures: &[Vec<u8>]) -> Examination {
+        self.by(verify, signatures)
+    }
+
+    fn all(&self, signatures: &[Vec<u8>]) -> Examination {
+        self.by(examine_all, signatures)
+    }
+
+    fn by(&self, verify: fn(&Question<'_>, &FoundSignatures) -> Examination, signatures: &[Vec<u8>]) -> Examination {
         let rule = RuleId::new("production", "acme");
         let question = Question {
             image: &self.image,
@@ -123,6 +131,48 @@ fn a_good_signature_of_every_usual_kind_of_key_is_proof() {
             VerifiedKey { signer: "acme-release".into(), fingerprint: key.fingerprint(), signed_at: at(SIGNED) };
         assert_eq!(proof.keys(), [expected]);
         assert_eq!(proof.valid_until(), None);
+    }
+}
+
+#[test]
+fn whoever_asks_about_all_signatures_is_told_of_each_whatever_the_first_one_proves() {
+    let (key, stranger) = (Key::new("acme"), Key::new("stranger"));
+    let elsewhere = key.sign(&payload("registry.example.com/acme/db:1", DIGEST), at(SIGNED));
+    let other = key.sign(&payload(IMAGE, OTHER), at(SIGNED));
+    let mut signatures = vec![good(&key), b"junk".to_vec(), good(&key), elsewhere, other, good(&stranger)];
+    signatures.push(signatures[0].clone());
+    signatures.extend((0..=MOST_LISTED).map(|_| good(&stranger)));
+    let ask = Ask { tries: 1, ..by(&key) };
+    assert_eq!(ask.with(&signatures).signatures.len(), 1, "the gate stops at the proof");
+    let Examination { result, mut signatures, .. } = ask.all(&signatures);
+    assert_eq!(result.unwrap().keys().len(), 1);
+    signatures.sort_by_key(|one| one.place);
+    assert!(signatures.iter().enumerate().all(|(number, one)| one.place == number));
+    let codes = signatures.iter().map(|one| one.outcome.as_ref().err().map(Refusal::code));
+    let mut expected = vec![
+        None,
+        Some(Code::MalformedSignature),
+        None,
+        Some(Code::WrongIdentity),
+        Some(Code::WrongDigest),
+        Some(Code::UntrustedKey),
+        None,
+    ];
+    expected.extend([Some(Code::UntrustedKey); MOST_LISTED + 1]);
+    assert_eq!(codes.collect::<Vec<_>>(), expected);
+    for place in [0, 2, 3, 4, 6] {
+        assert_eq!(signatures[place].certificate, Some(key.fingerprint()));
+    }
+    assert_eq!(signatures[5].certificate, None);
+}
+
+#[test]
+fn all_of_no_good_signatures_are_no_proof_either() {
+    let (key, stranger) = (Key::new("acme"), Key::new("stranger"));
+    for signatures in [vec![], vec![good(&stranger)], vec![b"junk".to_vec(); 3]] {
+        let (enough, all) = (by(&key).with(&signatures), by(&key).all(&signatures));
+        assert_eq!(all.result.unwrap_err().code(), enough.result.unwrap_err().code());
+        assert_eq!(all.signatures.len(), signatures.len());
     }
 }
 
@@ -309,7 +359,7 @@ fn twenty_thousand_bombs_cost_what_their_size_costs_and_hide_no_good_signature()
         tries: ask.tries,
     };
     let mut effort = Effort::new(ask.tries);
-    let judged = judge_all(&question, &trusted(&ask.requirements), &signatures, &mut effort);
+    let judged = judge_all(&question, &trusted(&ask.requirements), &signatures, &mut effort, Extent::UntilProven);
     assert!(prove(&question, &judged).is_some());
     assert!(effort.inflated <= envelope::USUAL_RATIO * received + 20_001, "{}", effort.inflated);
 }
