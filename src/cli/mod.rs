@@ -1,10 +1,13 @@
 //! The command line. docs/command-line.md describes it to its users.
 
 mod arguments;
+mod audit;
+mod parts;
 mod progress;
 mod push;
 mod report;
 mod sign;
+mod signatures;
 mod status;
 mod subject;
 mod terminal;
@@ -32,12 +35,15 @@ enum Command {
     Serve(ServerArguments),
     /// Serve the store: the signature endpoint, in front of a registry that has none
     Gateway(ServerArguments),
-    /// Check an image's signatures against a policy, as the gate would
+    /// Check an image's signatures: against a policy, as the gate would, or against an identity
     Verify(Box<verify::Arguments>),
     /// Sign an image that is in a registry
     Sign(Box<sign::Arguments>),
     /// Push an image from files to a registry, and sign it there
     Push(Box<push::Arguments>),
+    /// List the signatures that are stored of an image, or take one away
+    #[command(subcommand)]
+    Signatures(Box<signatures::Command>),
 }
 
 /// What the servers have in common.
@@ -64,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Sign(arguments) => sign::run(*arguments),
         Command::Push(arguments) => push::run(*arguments),
+        Command::Signatures(command) => signatures::run(*command),
     };
     match status {
         Ok(status) => status.into(),
@@ -173,6 +180,23 @@ mod tests {
             &["sealgate", "push", "oci:images", "r.example.com/acme/web"],
             &["sealgate", "push", "r.example.com/acme/web", "--sign-by", "release@example.com"],
             &["sealgate", "push", "dir:images", "r.example.com/acme/web", "--sign-by", "release@example.com"],
+            &["sealgate", "verify", "a", "--expected-identity", "a", "--policy", "p"],
+            &["sealgate", "verify", "a", "--expected-identity", "a", "--namespace", "n"],
+            &["sealgate", "verify", "a", "--expected-identity", "a", "--save", "--remove-all"],
+            &["sealgate", "verify", "a", "--expected-identity", "a", "--insecure", "--tls-verify=false"],
+            &["sealgate", "verify", "a", "--expected-identity", "a", "--registry-url", "ftp://r.example.com"],
+            &["sealgate", "verify", "a", "--remove-all", "--expected-identity", "a"],
+            &["sealgate", "verify", "a", "--remove-all", "--public-key", "f"],
+            &["sealgate", "verify", "a", "--policy", "p", "--save"],
+            &["sealgate", "verify", "a", "--policy", "p", "--public-key", "f"],
+            &["sealgate", "verify", "a", "--policy", "p", "--registry-url", "https://r.example.com"],
+            &["sealgate", "verify", "a", "--policy", "p", "--insecure"],
+            &["sealgate", "verify", "a", "--public-key", "f"],
+            &["sealgate", "verify", "a", "--save"],
+            &["sealgate", "signatures"],
+            &["sealgate", "signatures", "list"],
+            &["sealgate", "signatures", "remove", "a"],
+            &["sealgate", "signatures", "remove", "a", "not-a-name"],
             &["sealgate", "polish"],
         ] {
             let error = CommandLine::try_parse_from(wrong).expect_err(&wrong.join(" "));

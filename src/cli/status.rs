@@ -4,7 +4,7 @@ use std::{error::Error, fmt, process::ExitCode};
 
 use crate::push::PushError;
 use crate::registry::UploadError;
-use crate::signatures::WriteError;
+use crate::signatures::{WriteError, store::StoreError};
 use crate::signing::KeyError;
 use crate::source::SourceError;
 use crate::verdict::LookupError;
@@ -112,6 +112,15 @@ impl From<PushError> for Failure {
         match error {
             PushError::Upload(UploadError::Lookup(error)) => error.into(),
             PushError::Lost { .. } => Self::undecided(error),
+            error => Self::refused(error),
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Lookup(error) => error.into(),
             error => Self::refused(error),
         }
     }

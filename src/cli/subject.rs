@@ -2,10 +2,12 @@
 
 use std::{
     path::{Path, PathBuf},
+    str::FromStr,
     sync::Arc,
 };
 
 use clap::Args;
+use url::Url;
 
 use super::arguments::RegistryArguments;
 use super::status::Failure;
@@ -38,7 +40,7 @@ pub(super) struct ImageArguments {
 pub(super) enum Mirrors {
     /// As the gate does.
     Asked,
-    /// A mirror that says what a tag names would decide what is signed: the registry alone is asked.
+    /// A mirror that says what a tag names would decide what is signed, or what is said of it: the registry alone is asked.
     LeftOut,
 }
 
@@ -48,16 +50,67 @@ pub(super) struct Subject {
     pub(super) configuration: Configuration,
 }
 
+/// Where a registry is asked, whatever the image's name says: `--registry-url`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Elsewhere(Url);
+
+impl FromStr for Elsewhere {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected https://HOST[:PORT], http://HOST[:PORT] or HOST[:PORT]".to_owned();
+        let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+        let url: Url = text.parse().map_err(|error: url::ParseError| format!("{error}; {}", expected()))?;
+        let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
+        let is_open = url.username().is_empty() && url.password().is_none();
+        if !matches!(url.scheme(), "https" | "http") || !url.has_host() || !is_bare || !is_open {
+            return Err(expected());
+        }
+        Ok(Self(url))
+    }
+}
+
 impl ImageArguments {
+    /// The image as it is named.
+    pub(super) fn named(&self) -> Result<Reference, Failure> {
+        reference(&self.image)
+    }
+
     pub(super) fn read(&self, mirrors: Mirrors) -> Result<Subject, Failure> {
-        let Self { image, config, registries_d, registry } = self;
-        let image = reference(image)?;
+        self.read_at(None, false, mirrors)
+    }
+
+    /// The same, with the image where it is really asked for: at that host, by those of the configuration's settings that
+    /// are this host's. Only in registries.d, places for signatures are by the image's own name.
+    pub(super) fn read_at(
+        &self,
+        elsewhere: Option<&Elsewhere>,
+        insecure: bool,
+        mirrors: Mirrors,
+    ) -> Result<Subject, Failure> {
+        let Self { image: _, config, registries_d, registry } = self;
+        let named = self.named()?;
         let mut configuration = configuration(config.as_deref())?;
+        let image = match elsewhere {
+            None => named.clone(),
+            Some(Elsewhere(url)) => {
+                let repository = Repository::at(url, named.repository().path())
+                    .ok_or_else(|| Failure::usage(format_args!("--registry-url {url}: no registry can be there")))?;
+                Reference::from_parts(repository, named.tag().cloned(), named.digest().copied())
+            }
+        };
         let mut entry = entry_for(&configuration.registries, image.repository());
         registry.apply(&mut entry, image.repository())?;
+        entry.insecure |= insecure;
+        if let Some(Elsewhere(url)) = elsewhere
+            && url.scheme() == "http"
+            && !entry.insecure
+        {
+            return Err(Failure::usage(format_args!("--registry-url {url}: plain HTTP needs --insecure")));
+        }
         if let Some(folder) = registries_d {
             let lookasides = Lookasides::read(folder).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))?;
-            if let Some(url) = lookasides.of(image.repository()) {
+            if let Some(url) = lookasides.of(named.repository()) {
                 let sources = entry.signatures.get_or_insert_with(|| vec![SignatureSource::RegistryExtension]);
                 sources.push(SignatureSource::Lookaside(url.clone()));
             }
@@ -166,6 +219,29 @@ mod tests {
         assert_eq!(insecure("r.example.com/acme/web"), Some(false));
         assert_eq!(insecure("r.example.com/acme/db"), Some(true));
         assert_eq!(insecure("r.example.com/web"), None);
+    }
+
+    #[test]
+    fn a_registry_is_elsewhere_at_a_host_and_nothing_more() {
+        for (text, url) in [
+            ("registry.example.com", "https://registry.example.com/"),
+            ("registry.example.com:5000", "https://registry.example.com:5000/"),
+            ("http://127.0.0.1:5000/", "http://127.0.0.1:5000/"),
+            ("https://[::1]:5000", "https://[::1]:5000/"),
+        ] {
+            assert_eq!(text.parse(), Ok(Elsewhere(url.parse().unwrap())), "{text}");
+        }
+        for text in [
+            "",
+            "https://",
+            "ftp://r.example.com",
+            "r.example.com/acme",
+            "https://u@r.example.com",
+            "https://r?x",
+            "a b",
+        ] {
+            assert!(text.parse::<Elsewhere>().is_err(), "{text}");
+        }
     }
 
     #[test]

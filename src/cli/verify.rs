@@ -1,4 +1,4 @@
-//! `sealgate verify`: the gate's engine on the command line.
+//! `sealgate verify`: the gate's engine on the command line. Against a policy here, against an identity in `audit`.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::arguments::Format;
+use super::audit::AuditArguments;
 use super::report::Report;
 use super::status::{Failure, Status};
 use super::subject::{ImageArguments, Mirrors, Subject};
@@ -22,24 +23,39 @@ use crate::startup;
 /// How long one image may take. Nobody's API server is waiting, so longer than a review.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+const AGAINST_A_POLICY: &str = "Against a policy";
+
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
     image: ImageArguments,
     /// The policy: a policy file, a folder of them, or a policy.json. Left out: the configuration's
-    #[arg(short, long, value_name = "PATH", required_unless_present = "config")]
+    #[arg(
+        short,
+        long,
+        value_name = "PATH",
+        help_heading = AGAINST_A_POLICY,
+        required_unless_present_any = ["config", "expected_identity", "remove_all"],
+        conflicts_with_all = ["expected_identity", "remove_all"]
+    )]
     policy: Option<PathBuf>,
     /// Decide as for a pod in this namespace
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", help_heading = AGAINST_A_POLICY, conflicts_with_all = ["expected_identity", "remove_all"])]
     namespace: Option<String>,
+    #[command(flatten)]
+    audit: AuditArguments,
     /// How the answer is printed
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", help_heading = None)]
     output: Format,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
-    let Arguments { image, policy, namespace, output } = arguments;
+    let Arguments { image, policy, namespace, audit, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn,sealgate::gate=off")?;
+    if audit.is_taken() {
+        return audit.run(image, *output);
+    }
+    audit.must_be_unused()?;
     let Subject { image, mut configuration } = image.read(Mirrors::Asked)?;
     configuration.webhook.deadline = DEADLINE;
     let path = policy.as_ref().or(configuration.policies.as_ref());

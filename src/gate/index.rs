@@ -128,7 +128,7 @@ fn join_entries(
 /// Of two refusals, each of which alone would have to be lifted, the one to show. While something could not be asked, nothing
 /// is known, and asking again may help. Else a signature that does not count says more than none; and the first says more
 /// than the second.
-pub(super) fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {
+pub(crate) fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {
     fn rank(refusal: &Refusal) -> u8 {
         match refusal {
             Refusal::Lookup(error) if error.code().is_undecided() => 0,

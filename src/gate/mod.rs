@@ -26,6 +26,8 @@ use tokio::time::Instant;
 
 use self::verdicts::Verdicts;
 
+pub(crate) use index::refusal_to_show;
+
 use crate::image::{Digest, Manifest, Reference, Repository};
 use crate::operations::Metrics;
 use crate::policy::{Mode, Policy, RuleId};

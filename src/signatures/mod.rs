@@ -9,6 +9,7 @@ mod extension;
 pub mod fuzzing;
 mod lookaside;
 pub mod registries_d;
+pub(crate) mod store;
 mod write;
 
 use std::{sync::Arc, time::Duration};

@@ -24,7 +24,7 @@ use crate::signatures::Finder;
 use crate::verdict::LookupError;
 
 /// Indexes in indexes that are followed, as when they are verified.
-const DEEPEST: usize = 3;
+pub const DEEPEST: usize = 3;
 /// Manifests of one image that are signed, as many as are verified.
 pub const MOST_MANIFESTS: usize = 128;
 /// Signatures of one's own key that are looked at to find out whether one of them suffices.

@@ -165,6 +165,7 @@ fn chosen(
     }
 }
 
-fn user_id(certificate: &Certificate) -> Option<String> {
+/// The first user ID of a certificate, for people.
+pub fn user_id(certificate: &Certificate) -> Option<String> {
     certificate.cert().userids().next().map(|user_id| String::from_utf8_lossy(user_id.userid().value()).into_owned())
 }

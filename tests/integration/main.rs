@@ -1,5 +1,6 @@
 //! The one integration-test binary: whole parts of Sealgate with real registries, real gpg and real skopeo.
 
+mod audit;
 mod cluster;
 mod configuration;
 mod containers_image;

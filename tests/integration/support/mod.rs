@@ -12,7 +12,7 @@ mod store;
 mod tests;
 mod watchdog;
 
-pub(crate) use gpg::Gpg;
+pub(crate) use gpg::{Gpg, payload};
 pub(crate) use liar::{Asked, Liar, Reply};
 pub(crate) use markdown::code_blocks;
 pub(crate) use process::{Process, run, wait_until};

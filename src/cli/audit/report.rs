@@ -1,0 +1,247 @@
+//! What `sealgate verify --expected-identity` prints. docs/command-line.md describes the JSON form, which does not change its
+//! meaning.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::{Ask, Examined};
+use crate::cli::report::{self, of_refusal};
+use crate::cli::status::Status;
+use crate::cli::terminal::{Colours, Tone, plain};
+use crate::image::Reference;
+use crate::signature::{AskedSource, ExaminedSignature, Fingerprint, VerifiedImage, claimed_payload};
+use crate::verdict::Refusal;
+
+/// What became of a signature's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Saved {
+    /// It says now who verified it.
+    Set,
+    /// It says nothing any more.
+    Unset,
+    /// Somebody took the signature away meanwhile.
+    Gone,
+}
+
+/// The answer about one image. docs/command-line.md describes it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    image: String,
+    allowed: bool,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    expected_identity: String,
+    digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    valid_until: Option<String>,
+    pub(super) signatures: Vec<Signature>,
+    sources: Vec<report::Source>,
+    #[serde(skip)]
+    pub(super) status: Status,
+}
+
+/// One signature.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Signature {
+    /// The digest that it lies with.
+    manifest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<String>,
+    source: String,
+    counts: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signed_at: Option<String>,
+    /// What was signed; else it is what the signature claims.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    /// Whether the signature is one of the key over this identity and digest, be they what they may.
+    proven: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) saved: Option<Saved>,
+}
+
+impl Report {
+    pub(super) fn new(
+        named: &Reference,
+        ask: &Ask,
+        parts: &[Examined<'_>],
+        result: &Result<VerifiedImage, Refusal>,
+    ) -> Self {
+        let (status, verdict) = match result {
+            Ok(_) => (Status::Done, "verified"),
+            Err(refusal) => match of_refusal(refusal) {
+                Status::Undecided => (Status::Undecided, "undecided"),
+                status => (status, "refused"),
+            },
+        };
+        let refusal = result.as_ref().err();
+        let signatures = parts
+            .iter()
+            .flat_map(|part| part.examination.signatures.iter().map(|examined| Signature::new(part, examined, ask)));
+        let asked = parts.iter().flat_map(|part| &part.examination.asked);
+        Self {
+            image: named.to_string(),
+            allowed: result.is_ok(),
+            verdict,
+            code: refusal.map(|refusal| refusal.code().as_str()),
+            message: refusal.map(|refusal| why(refusal, ask)),
+            expected_identity: ask.identity.to_string(),
+            digest: parts.first().map(|whole| whole.part.digest.to_string()).unwrap_or_default(),
+            valid_until: result.as_ref().ok().and_then(VerifiedImage::valid_until).map(|time| time.to_string()),
+            signatures: signatures.collect(),
+            sources: asked.map(|asked: &AskedSource| asked.into()).collect(),
+            status,
+        }
+    }
+
+    pub(super) fn text(&self, colours: Colours) -> String {
+        let mut text = String::new();
+        let tone = match self.status {
+            Status::Done => Tone::Good,
+            Status::Refused => Tone::Bad,
+            _ => Tone::Unsure,
+        };
+        let _ = write!(text, "{} {}", colours.paint(tone, self.verdict), self.image);
+        if let Some(code) = self.code {
+            let _ = write!(text, " {}", colours.paint(tone, format_args!("[{code}]")));
+        }
+        text.push('\n');
+        let mut line = |label: &str, value: &str| {
+            let _ = writeln!(text, "  {} {value}", colours.paint(Tone::Quiet, format_args!("{label:<10}")));
+        };
+        if let Some(message) = &self.message {
+            line("why", &plain(message));
+        }
+        line("expected", &self.expected_identity);
+        line("digest", &self.digest);
+        if let Some(time) = &self.valid_until {
+            line("until", time);
+        }
+        let mut manifest = &self.digest;
+        for signature in &self.signatures {
+            if *manifest != signature.manifest {
+                manifest = &signature.manifest;
+                let platform = signature.platform.as_deref().map(|platform| format!(" ({})", plain(platform)));
+                line("manifest", &format!("{manifest}{}", platform.unwrap_or_default()));
+            }
+            line("signature", &signature.text(colours));
+        }
+        for source in &self.sources {
+            line("asked", &source.text(colours));
+        }
+        text
+    }
+}
+
+impl Signature {
+    fn new(examined_part: &Examined<'_>, examined: &ExaminedSignature, ask: &Ask) -> Self {
+        let Examined { part, found, .. } = examined_part;
+        let ExaminedSignature { place, source, key, certificate, signer: _, signed_at, identity, digest, outcome } =
+            examined;
+        let refusal = outcome.as_ref().err();
+        let content = found.all.signatures.get(*place).map(|signature| &signature.content);
+        let claimed = content.and_then(|content| claimed_payload(content).ok());
+        let claimed_identity = claimed.as_ref().map(|payload| &payload.identity);
+        let hex = |fingerprint: &Option<Fingerprint>| fingerprint.as_ref().map(|one| one.0.to_string());
+        Self {
+            manifest: part.digest.to_string(),
+            platform: part.platform.clone(),
+            source: source.to_string(),
+            counts: outcome.is_ok(),
+            code: refusal.map(|refusal| refusal.code().as_str()),
+            message: refusal.map(|refusal| why(refusal, ask)),
+            key: hex(key),
+            certificate: hex(certificate),
+            signer: certificate.as_ref().and_then(|certificate| ask.keys.user_id(certificate)),
+            signed_at: signed_at.map(|time| time.to_string()),
+            identity: identity.as_ref().or(claimed_identity).map(ToString::to_string),
+            digest: digest.or(claimed.as_ref().map(|payload| payload.digest)).map(|digest| digest.to_string()),
+            proven: identity.is_some() && digest.is_some(),
+            saved: None,
+        }
+    }
+
+    fn text(&self, colours: Colours) -> String {
+        let Self {
+            manifest: _,
+            platform: _,
+            source,
+            counts,
+            code,
+            message,
+            key,
+            certificate,
+            signer,
+            signed_at,
+            identity,
+            digest,
+            proven,
+            saved,
+        } = self;
+        let mut text = plain(source);
+        // Of a signature that is none, all is only claimed.
+        let claims = if *proven { "" } else { "claims: " };
+        let details = [
+            signer.as_ref().map(|signer| format!("{claims}by {}", plain(signer))),
+            key.as_ref().map(|key| format!("{claims}key 0x{key}")),
+            certificate.as_ref().filter(|one| Some(*one) != key.as_ref()).map(|one| format!("of certificate 0x{one}")),
+            signed_at.as_ref().map(|time| format!("{claims}signed {time}")),
+            identity.as_ref().map(|identity| format!("{claims}for {identity}")),
+            digest.as_ref().map(|digest| format!("{claims}at {digest}")),
+        ];
+        let outcome = match (counts, code, message) {
+            (false, Some(code), Some(message)) => {
+                colours.paint(Tone::Bad, format_args!("does not count [{code}]: {}", plain(message)))
+            }
+            _ => colours.paint(Tone::Good, "counts"),
+        };
+        let saved = saved.map(|saved| match saved {
+            Saved::Set => "status set in the store".to_owned(),
+            Saved::Unset => "status unset in the store".to_owned(),
+            Saved::Gone => "the store has not got it any more".to_owned(),
+        });
+        for line in details.into_iter().flatten().chain([outcome]).chain(saved) {
+            text.push_str("\n             ");
+            text.push_str(&line);
+        }
+        text
+    }
+}
+
+/// A refusal in words for someone who gave keys and an identity, and knows of no rule.
+fn why(refusal: &Refusal, ask: &Ask) -> String {
+    match refusal {
+        Refusal::Unsigned(_) => "there is no signature".to_owned(),
+        Refusal::UntrustedKey { .. } => format!("its key is not in {}", ask.keys.from),
+        Refusal::WrongIdentity { signed, .. } => format!("it is for {signed} instead of {}", ask.identity),
+        Refusal::WrongDigest { signed, .. } => format!("it is for another image, {signed}"),
+        Refusal::MalformedSignature { why, .. } => format!("it is malformed: {why}"),
+        Refusal::InvalidSignature { why, .. } => format!("it is not valid: {why}"),
+        Refusal::ExpiredSignature { at, .. } => format!("it expired at {at}"),
+        Refusal::ExpiredKey { key, at, .. } => format!("key {key} expired at {at}"),
+        Refusal::RevokedKey { key, .. } => format!("key {key} is revoked"),
+        Refusal::WeakAlgorithm { key, algorithm, .. } => {
+            format!("key {key} or its signature uses a weak algorithm, {algorithm}")
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,107 @@
+//! What there is of an image, and the signatures of each part: for commands that look at signatures themselves. One image is
+//! one part; of an index, each manifest in it is another, attestations left out.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::time::Instant;
+
+use crate::configuration::SignatureSource;
+use crate::gate::{FindSignatures as _, ResolveDigest as _};
+use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::registry::Client;
+use crate::signature::FoundSignatures;
+use crate::signatures::{Finder, SignatureSources};
+use crate::signing::image::{DEEPEST, MOST_MANIFESTS};
+use crate::verdict::{LookupError, refusal::Beyond};
+
+/// How long one look-up, or one change in a store, may take.
+pub(super) const STEP: Duration = Duration::from_mins(1);
+
+/// A part of an image: the image itself, or a manifest of an index.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) digest: Digest,
+    /// `os/architecture[/variant]`, where the index says it.
+    pub(super) platform: Option<String>,
+    /// What is in it, or why that is not known. Nothing is in an image.
+    pub(super) index: Result<Option<Index>, LookupError>,
+}
+
+/// What is in an index.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// All that it has.
+    pub(super) entries: Vec<Descriptor>,
+    /// Its entries but for attestations, in their order.
+    pub(super) parts: Vec<Part>,
+}
+
+impl Part {
+    /// The image that a reference names.
+    pub(super) async fn of(client: &Client, image: &Reference) -> Result<Self, LookupError> {
+        let resolved = client.resolve(image, Instant::now() + STEP).await?;
+        let mut left = MOST_MANIFESTS;
+        let index = inside(client, image.repository(), &resolved.manifest, 0, &mut left).await?;
+        Ok(Self { digest: resolved.digest, platform: None, index: Ok(index) })
+    }
+
+    /// It and all that is in it, each digest once.
+    pub(super) fn different(&self) -> Vec<&Self> {
+        let mut different: Vec<&Self> = Vec::new();
+        let mut next = vec![self];
+        while let Some(part) = next.pop() {
+            if different.iter().all(|known| known.digest != part.digest) {
+                different.push(part);
+            }
+            if let Ok(Some(Index { parts, .. })) = &part.index {
+                next.extend(parts.iter().rev());
+            }
+        }
+        different
+    }
+}
+
+fn inside<'a>(
+    client: &'a Client,
+    repository: &'a Repository,
+    manifest: &'a Manifest,
+    depth: usize,
+    left: &'a mut usize,
+) -> BoxFuture<'a, Result<Option<Index>, LookupError>> {
+    async move {
+        let Manifest::Index(entries) = manifest else { return Ok(None) };
+        let too_large = |beyond| LookupError::IndexTooLarge { url: repository.as_str().into(), beyond };
+        if depth >= DEEPEST {
+            return Err(too_large(Beyond::Depth { limit: DEEPEST }));
+        }
+        let mut parts = Vec::new();
+        for entry in entries.iter().filter(|entry| !entry.attestation) {
+            *left = left.checked_sub(1).ok_or_else(|| too_large(Beyond::Manifests { limit: MOST_MANIFESTS }))?;
+            let image = Reference::from_parts(repository.clone(), None, Some(entry.digest));
+            let index = match client.resolve(&image, Instant::now() + STEP).await {
+                Ok(resolved) => inside(client, repository, &resolved.manifest, depth + 1, left).await?,
+                // Its signatures can be looked at all the same.
+                Err(error) => {
+                    parts.push(Part { digest: entry.digest, platform: entry.platform.clone(), index: Err(error) });
+                    continue;
+                }
+            };
+            parts.push(Part { digest: entry.digest, platform: entry.platform.clone(), index: Ok(index) });
+        }
+        Ok(Some(Index { entries: entries.clone(), parts }))
+    }
+    .boxed()
+}
+
+/// The signatures of a digest that one source has.
+pub(super) async fn found_at(
+    client: &Arc<Client>,
+    source: &SignatureSource,
+    repository: &Repository,
+    digest: Digest,
+) -> Arc<FoundSignatures> {
+    let source = source.clone();
+    let sources: Arc<dyn SignatureSources> = Arc::new(move |_: &Repository| vec![source.clone()]);
+    Finder::with_sources(Arc::clone(client), sources).find(repository, digest, Instant::now() + STEP).await
+}

@@ -1,0 +1,418 @@
+//! `sealgate signatures`: what a store or lookaside has of an image, and how something of it is taken away.
+
+use std::{fmt::Write as _, io, str::FromStr, sync::Arc};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::arguments::Format;
+use super::parts::{Part, STEP, found_at};
+use super::report::Source;
+use super::status::{Failure, Status as Exit};
+use super::subject::{ImageArguments, Mirrors, Subject};
+use super::terminal::{self, Colours, Tone, plain};
+use crate::configuration::SignatureSource;
+use crate::gate::ResolveDigest as _;
+use crate::image::Digest;
+use crate::operations::logging;
+use crate::registry::Client;
+use crate::signature::{AskedSource, UntrustedSignature, claim};
+use crate::signatures::store::{Listed, Name, Status, Store};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List what is stored: by whom and when each signature was added, and who verified it
+    List(ListArguments),
+    /// Take a signature away
+    Remove(RemoveArguments),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListArguments {
+    #[command(flatten)]
+    image: ImageArguments,
+    /// How the list is printed
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", help_heading = None)]
+    output: Format,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RemoveArguments {
+    #[command(flatten)]
+    image: ImageArguments,
+    /// The signature's name as it is listed, with the digest in front or without. Without, it is one of the image's own, and
+    /// of an index's manifests none
+    #[arg(help_heading = None)]
+    name: FullName,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", help_heading = None)]
+    output: Format,
+}
+
+/// `[<digest>@]<32 characters>`.
+#[derive(Clone, Debug)]
+struct FullName {
+    digest: Option<Digest>,
+    name: Name,
+}
+
+impl FromStr for FullName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digest, name) = match text.split_once('@') {
+            Some((digest, name)) => (Some(Digest::parse(digest).map_err(|error| error.to_string())?), name),
+            None => (None, text),
+        };
+        let name = Name::parse(name);
+        let name = name.ok_or("expected [DIGEST@]NAME, where the name has 32 characters of A-Z a-z 0-9 _ . -")?;
+        Ok(Self { digest, name })
+    }
+}
+
+pub(super) fn run(command: Command) -> Result<Exit, Failure> {
+    logging::start(logging::Format::Text, "sealgate=warn")?;
+    match command {
+        Command::List(ListArguments { image, output }) => {
+            let subject = image.read(Mirrors::LeftOut)?;
+            let list = super::block_on(list(&subject))??;
+            terminal::print(&match output {
+                Format::Text => list.text(Colours::of(&io::stdout())),
+                Format::Json => serde_json::to_string_pretty(&list).map_err(Failure::undecided)? + "\n",
+            })?;
+            Ok(list.exit())
+        }
+        Command::Remove(RemoveArguments { image, name, output }) => {
+            let subject = image.read(Mirrors::LeftOut)?;
+            let removed = super::block_on(remove(&subject, &name))??;
+            terminal::print(&match output {
+                Format::Text => removed.text(Colours::of(&io::stdout())),
+                Format::Json => serde_json::to_string_pretty(&removed).map_err(Failure::undecided)? + "\n",
+            })?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// What is stored of an image.
+#[derive(Debug, Serialize)]
+struct List {
+    image: String,
+    digest: String,
+    signatures: Vec<Entry>,
+    sources: Vec<Place>,
+}
+
+/// A signature that is stored.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    /// As an endpoint lists it, with the digest in front; or the file in a lookaside.
+    name: String,
+    /// The digest that it lies with.
+    manifest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<String>,
+    /// Where it is.
+    source: String,
+    bytes: u64,
+    /// The keys that it claims to be of.
+    issuers: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip)]
+    keeps_status: bool,
+}
+
+/// A place that was asked about one digest.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    #[serde(flatten)]
+    source: Source,
+    /// Whether it would know who verified a signature.
+    keeps_status: bool,
+    #[serde(skip)]
+    failed: bool,
+}
+
+async fn list(subject: &Subject) -> Result<List, Failure> {
+    let Subject { image, .. } = subject;
+    let client = subject.client()?;
+    let whole = Part::of(&client, image).await.map_err(|error| Failure::from(error).about(image))?;
+    let mut list = List {
+        image: image.to_string(),
+        digest: whole.digest.to_string(),
+        signatures: Vec::new(),
+        sources: Vec::new(),
+    };
+    for part in whole.different() {
+        for source in &client.signature_sources(image.repository()) {
+            list.add(&client, subject, source, part).await;
+        }
+    }
+    Ok(list)
+}
+
+impl List {
+    /// Adds what a source has of a part: all that a store knows, or else what any extension or lookaside tells.
+    async fn add(&mut self, client: &Arc<Client>, subject: &Subject, source: &SignatureSource, part: &Part) {
+        let repository = subject.image.repository();
+        let (digest, deadline) = (part.digest, Instant::now() + STEP);
+        let store = match Store::of(client, source, repository, deadline).await {
+            Ok(Some(store)) => match store.inspect(&digest, deadline).await {
+                Ok(Some(listed)) => Ok(Some((store.url(&digest), listed))),
+                Ok(None) => Ok(None),
+                Err(error) => Err((store.url(&digest), error)),
+            },
+            // What is wrong with it is told by what is asked next.
+            Ok(None) | Err(_) => Ok(None),
+        };
+        match store {
+            Ok(Some((url, listed))) => {
+                let asked = AskedSource { url: Arc::from(&*url), outcome: Ok(listed.len()) };
+                self.sources.push(Place::new(&asked, true));
+                self.signatures.extend(listed.into_iter().map(|listed| Entry::listed(part, &url, listed)));
+            }
+            Err((url, error)) => {
+                self.sources.push(Place::new(&AskedSource { url: Arc::from(&*url), outcome: Err(error) }, true));
+            }
+            Ok(None) => {
+                let found = found_at(client, source, repository, digest).await;
+                self.sources.extend(found.asked.iter().map(|asked| Place::new(asked, false)));
+                self.signatures.extend(found.signatures.iter().map(|found| Entry::found(part, found)));
+            }
+        }
+    }
+
+    /// Of what could not be asked, nobody knows whether it has more.
+    fn exit(&self) -> Exit {
+        if self.sources.iter().any(|place| place.failed) { Exit::Undecided } else { Exit::Done }
+    }
+
+    fn text(&self, colours: Colours) -> String {
+        let quiet = |label: &str| colours.paint(Tone::Quiet, format_args!("{label:<10}"));
+        let mut text = format!("{}\n  {} {}\n", self.image, quiet("digest"), self.digest);
+        let mut manifest = &self.digest;
+        let mut rows: Vec<[String; 5]> = Vec::new();
+        let mut entries = self.signatures.iter().peekable();
+        while let Some(entry) = entries.next() {
+            rows.push(entry.row());
+            if entries.peek().is_none_or(|next| next.manifest != entry.manifest) {
+                if *manifest != entry.manifest {
+                    let platform = entry.platform.as_deref().map(|platform| format!(" ({})", plain(platform)));
+                    let platform = platform.unwrap_or_default();
+                    let _ = writeln!(text, "  {} {}{platform}", quiet("manifest"), entry.manifest);
+                    manifest = &entry.manifest;
+                }
+                text.push_str(&table(&rows, colours));
+                rows.clear();
+            }
+        }
+        for Place { source, keeps_status, failed } in &self.sources {
+            let note = if *keeps_status || *failed { "" } else { " (who verified them is not kept there)" };
+            let _ = writeln!(text, "  {} {}{note}", quiet("asked"), source.text(colours));
+        }
+        text
+    }
+}
+
+/// Columns as wide as what is in them.
+fn table(rows: &[[String; 5]], colours: Colours) -> String {
+    let head = ["NAME", "CLAIMED KEY", "ADDED", "BYTES", "VERIFIED"];
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or_default()
+    };
+    let line = |cells: [&str; 5]| {
+        let mut line = String::from("   ");
+        for (column, cell) in cells.into_iter().enumerate() {
+            let _ = write!(line, " {cell:<width$} ", width = width(column));
+        }
+        line.trim_end().to_owned()
+    };
+    let mut text = colours.paint(Tone::Quiet, line(head)) + "\n";
+    for row in rows {
+        text.push_str(&line(row.each_ref().map(String::as_str)));
+        text.push('\n');
+    }
+    text
+}
+
+impl Entry {
+    fn listed(part: &Part, url: &str, listed: Listed) -> Self {
+        let Listed { name, bytes, added_by, added_at, issuers, status } = listed;
+        Self {
+            name,
+            manifest: part.digest.to_string(),
+            platform: part.platform.clone(),
+            source: url.to_owned(),
+            bytes,
+            issuers,
+            added_by,
+            added_at,
+            status,
+            keeps_status: true,
+        }
+    }
+
+    fn found(part: &Part, found: &UntrustedSignature) -> Self {
+        let UntrustedSignature { content, source } = found;
+        let (url, name) = match source.rsplit_once('#') {
+            Some((url, name)) => (url, name),
+            None => source.rsplit_once('/').unwrap_or(("", source)),
+        };
+        let issuers = claim(content).map(|claim| claim.issuers).unwrap_or_default();
+        Self {
+            name: name.to_owned(),
+            manifest: part.digest.to_string(),
+            platform: part.platform.clone(),
+            source: url.to_owned(),
+            bytes: content.len() as u64,
+            issuers: issuers.into_iter().map(|issuer| issuer.0.into()).collect(),
+            added_by: None,
+            added_at: None,
+            status: None,
+            keeps_status: false,
+        }
+    }
+
+    fn row(&self) -> [String; 5] {
+        let Self { name, bytes, issuers, added_by, added_at, status, keeps_status, .. } = self;
+        let name = name.rsplit_once('@').map_or(name.as_str(), |(_, name)| name);
+        let added = match (added_at.map(seconds), added_by) {
+            (Some(at), Some(by)) => format!("{at} by {by}"),
+            (Some(at), None) => at.to_string(),
+            (None, _) => "-".to_owned(),
+        };
+        let verified = match status {
+            Some(Status { verified_by, verified_at, finding }) => {
+                let by = verified_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
+                let signer = finding.signer.as_ref().map(|signer| format!(" ({signer})")).unwrap_or_default();
+                let at = seconds(*verified_at);
+                format!("{at}{by} with 0x{}{signer} as {}", finding.key, finding.identity)
+            }
+            None if *keeps_status => "no".to_owned(),
+            None => "not known".to_owned(),
+        };
+        let key = issuers.first().map_or_else(|| "-".to_owned(), |key| format!("0x{key}"));
+        // All of it is the text of others.
+        [name.to_owned(), key, added, bytes.to_string(), verified].map(|cell| plain(&cell))
+    }
+}
+
+/// A time as people read it in a table.
+fn seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+impl Place {
+    fn new(asked: &AskedSource, keeps_status: bool) -> Self {
+        Self { source: asked.into(), keeps_status, failed: asked.outcome.is_err() }
+    }
+}
+
+/// What was taken away.
+#[derive(Debug, Serialize)]
+struct Removed {
+    image: String,
+    /// With the digest in front.
+    name: String,
+    source: String,
+}
+
+impl Removed {
+    fn text(&self, colours: Colours) -> String {
+        let Self { image, name, source } = self;
+        let line = |label: &str, value: &str| {
+            format!("  {} {}\n", colours.paint(Tone::Quiet, format_args!("{label:<10}")), plain(value))
+        };
+        let head = format!("{} {image}\n", colours.paint(Tone::Good, "removed"));
+        head + &line("signature", name) + &line("store", source)
+    }
+}
+
+async fn remove(subject: &Subject, FullName { digest, name }: &FullName) -> Result<Removed, Failure> {
+    let Subject { image, .. } = subject;
+    let client = subject.client()?;
+    let digest = if let Some(digest) = digest {
+        *digest
+    } else {
+        let resolved = client.resolve(image, Instant::now() + STEP).await;
+        resolved.map_err(|error| Failure::from(error).about(image))?.digest
+    };
+    let full = format!("{digest}@{}", name.as_str());
+    let mut asked = Vec::new();
+    for source in &client.signature_sources(image.repository()) {
+        let store = Store::of(&client, source, image.repository(), Instant::now() + STEP).await;
+        let Some(store) = store.map_err(|error| Failure::from(error).about(image))? else { continue };
+        let removed = store.remove(&digest, name, Instant::now() + STEP).await;
+        let url = store.url(&digest);
+        if removed.map_err(|error| Failure::from(error).about(image))? {
+            return Ok(Removed { image: image.to_string(), name: full, source: url.into() });
+        }
+        asked.push(url);
+    }
+    Err(Failure::refused(if asked.is_empty() {
+        format!("{image}: its signatures are in no store; what lies in a lookaside folder is removed there, as a file")
+    } else {
+        format!("{image}: there is no signature {full} at {}", asked.join(" or "))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signatures::store::Finding;
+
+    fn entry(name: &str, status: Option<Status>) -> Entry {
+        let digest = Digest::sha256(b"image");
+        Entry {
+            name: format!("{digest}@{name}"),
+            manifest: digest.to_string(),
+            platform: None,
+            source: "https://store.example.com".to_owned(),
+            bytes: 312,
+            issuers: vec!["81A2B3C4".to_owned()],
+            added_by: Some("ro\u{1b}[2Jbot".to_owned()),
+            added_at: Some("2026-05-01T00:00:00.123456789Z".parse().unwrap()),
+            status,
+            keeps_status: true,
+        }
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells_and_has_no_control_characters_of_others() {
+        let finding = Finding {
+            key: "81A2B3C4".to_owned(),
+            signer: Some("Release".to_owned()),
+            identity: "registry.example.com/acme/web:1".to_owned(),
+            digest: Digest::sha256(b"image").to_string(),
+        };
+        let verified_at = "2026-05-02T00:00:00.9Z".parse().unwrap();
+        let status = Status { verified_by: Some("jane".to_owned()), verified_at, finding };
+        let rows = [entry("short", None).row(), entry("a-longer-name", Some(status)).row()];
+        assert_eq!(
+            table(&rows, Colours::OFF),
+            "    NAME           CLAIMED KEY  ADDED                              BYTES  VERIFIED\n\
+             \u{20}   short          0x81A2B3C4   2026-05-01T00:00:00Z by ro\u{fffd}[2Jbot  312    no\n\
+             \u{20}   a-longer-name  0x81A2B3C4   2026-05-01T00:00:00Z by ro\u{fffd}[2Jbot  312    2026-05-02T00:00:00Z by jane with 0x81A2B3C4 (Release) as registry.example.com/acme/web:1\n"
+        );
+    }
+
+    #[test]
+    fn a_name_is_given_with_the_digest_or_without() {
+        let (digest, name) = (Digest::sha256(b"image"), "0".repeat(32));
+        assert_eq!(name.parse::<FullName>().unwrap().digest, None);
+        assert_eq!(format!("{digest}@{name}").parse::<FullName>().unwrap().digest, Some(digest));
+        for text in ["", "x", "sha256:00@x", &format!("{digest}@"), &format!("latest@{name}"), &"/".repeat(32)] {
+            assert!(text.parse::<FullName>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! What a store (`sealgate gateway`) knows of signatures beside their bytes, below `/sealgate/v1/`: asked, and changed.
+//!
+//! `/sealgate/v1/<name>/signatures/<digest>` is read by whoever may pull the image. An auditor sets and clears statuses, and a
+//! signer takes signatures away. Where there is no such endpoint, a registry or lookaside has signatures and nothing else.
+
+use jiff::Timestamp;
+use reqwest::{Method, header::CONTENT_TYPE};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::configuration::SignatureSource;
+use crate::image::{Digest, Repository};
+use crate::operations::RequestKind;
+use crate::registry::{
+    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, Target, What, join, said, shown,
+};
+use crate::verdict::LookupError;
+
+/// The characters of a signature's name behind the digest.
+const NAME_CHARACTERS: usize = 32;
+/// The longest answer to a change: an error in words.
+const LARGEST_ERROR: usize = 64 << 10;
+
+/// A store, asked about one repository.
+pub(crate) struct Store<'a> {
+    client: &'a Client,
+    target: Target,
+    /// Where it is: https, or http where that is all there is.
+    base: Url,
+}
+
+/// What a store tells of a signature.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Listed {
+    /// `<digest>@<32 characters>`.
+    pub(crate) name: String,
+    pub(crate) bytes: u64,
+    /// Who added it; nothing: nobody in particular, or it was stored before that was kept.
+    pub(crate) added_by: Option<String>,
+    pub(crate) added_at: Option<Timestamp>,
+    /// The keys that it claims to be of.
+    #[serde(default)]
+    pub(crate) issuers: Vec<String>,
+    pub(crate) status: Option<Status>,
+}
+
+/// That a signature was verified, by whom, and what they found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) verified_by: Option<String>,
+    pub(crate) verified_at: Timestamp,
+    #[serde(flatten)]
+    pub(crate) finding: Finding,
+}
+
+/// What an auditor finds of a signature that verifies. Who and when, the store adds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Finding {
+    /// The fingerprint of the certificate.
+    pub(crate) key: String,
+    /// Whose that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) signer: Option<String>,
+    /// The name that was expected, and signed.
+    pub(crate) identity: String,
+    /// The digest that was computed over the manifest.
+    pub(crate) digest: String,
+}
+
+/// Why a store does not do what it is asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum StoreError {
+    /// It can't be asked.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It is none.
+    #[error(
+        "{url} answers {status}: there is no store of `sealgate gateway` at this address, and nothing else keeps this"
+    )]
+    NoStore {
+        /// What was asked.
+        url: Box<str>,
+        /// The status.
+        status: u16,
+    },
+    /// Whoever asks may not.
+    #[error("{url} answers {status}: {}{message}", if *with_credentials { "these credentials do not suffice: " } else { "credentials are needed (--creds, --authfile): " })]
+    Denied {
+        /// What was asked.
+        url: Box<str>,
+        /// 401 or 403.
+        status: u16,
+        /// Whether credentials are configured.
+        with_credentials: bool,
+        /// The server's own words.
+        message: String,
+    },
+    /// Any other answer.
+    #[error("{url} answers {status}: {message}")]
+    Refused {
+        /// What was asked.
+        url: Box<str>,
+        /// The status.
+        status: u16,
+        /// The server's own words.
+        message: String,
+    },
+}
+
+impl<'a> Store<'a> {
+    /// What may be a store, where this source is an extension endpoint. Nothing: it is a lookaside, or a registry that
+    /// announces no extension.
+    ///
+    /// # Errors
+    /// It can't be asked.
+    pub(crate) async fn of(
+        client: &'a Client,
+        source: &SignatureSource,
+        repository: &Repository,
+        deadline: Instant,
+    ) -> Result<Option<Self>, LookupError> {
+        let target = match source {
+            SignatureSource::Lookaside(_) => return Ok(None),
+            SignatureSource::Extension(url) => client.target_at(url, repository)?,
+            SignatureSource::RegistryExtension => client.target(repository)?,
+        };
+        let origin = client.origin(&target, Budget::until(deadline)).await?;
+        let base = origin.base.clone();
+        Ok((origin.extension == Extension::Announced).then_some(Self { client, target, base }))
+    }
+
+    /// All that is known of an image's signatures. Nothing: this is not a store of ours, or whoever asks may not read there;
+    /// what its extension endpoint says tells which.
+    ///
+    /// # Errors
+    /// It can't be asked, or answers what no store answers.
+    pub(crate) async fn inspect(&self, digest: &Digest, deadline: Instant) -> Result<Option<Vec<Listed>>, LookupError> {
+        #[derive(Deserialize)]
+        struct List {
+            signatures: Vec<Listed>,
+        }
+        let limit = self.client.signature_list_bytes();
+        let request = Request::new(Method::GET, Access::Pull);
+        let budget = Budget::until(deadline);
+        let Fetched { url, answer } = self.send(&image(digest), request, limit, budget).await?;
+        let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        // Some servers have a page for every path.
+        if answer.status != 200 || !kind.starts_with("application/json") {
+            return Ok(None);
+        }
+        let list = self.client.read_body(answer.body, budget, |body| serde_json::from_slice::<List>(body).ok()).await;
+        let failed = |failure: Failure| failure.at(&self.target.peer.registry, &url, budget.total());
+        let misbehaved = || {
+            let what = "what it sends is no list of what is known of signatures".to_owned();
+            self.client.misbehaved(&self.target, &url, what, budget)
+        };
+        Ok(Some(list.map_err(failed)?.ok_or_else(misbehaved)?.signatures))
+    }
+
+    /// Says that a signature was verified. False: the store has no such signature.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the status is as it was.
+    pub(crate) async fn set_status(
+        &self,
+        digest: &Digest,
+        name: &Name,
+        finding: &Finding,
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        // Strings can't fail to be JSON.
+        let bytes = serde_json::to_vec(finding).expect("strings are JSON").into();
+        let content = Some(Content { kind: "application/json".into(), bytes, may_move: false });
+        let request = Request { content, ..Request::new(Method::PUT, Access::Push) };
+        self.change(&format!("{}/{}/status", image(digest), name.0), request, deadline).await
+    }
+
+    /// Takes back that a signature was verified; all else of it stays. False: the store has no such signature.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the status is as it was.
+    pub(crate) async fn unset_status(
+        &self,
+        digest: &Digest,
+        name: &Name,
+        deadline: Instant,
+    ) -> Result<bool, StoreError> {
+        self.delete(&format!("{}/{}/status", image(digest), name.0), deadline).await
+    }
+
+    /// Takes back that any of an image's signatures was verified.
+    ///
+    /// # Errors
+    /// [`StoreError`]; all is as it was.
+    pub(crate) async fn clear_statuses(&self, digest: &Digest, deadline: Instant) -> Result<(), StoreError> {
+        self.delete(&format!("{}/status", image(digest)), deadline).await.map(drop)
+    }
+
+    /// Takes a signature away. False: the store has none of this name.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it is still there.
+    pub(crate) async fn remove(&self, digest: &Digest, name: &Name, deadline: Instant) -> Result<bool, StoreError> {
+        self.delete(&format!("{}/{}", image(digest), name.0), deadline).await
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn url(&self, digest: &Digest) -> Box<str> {
+        shown(&join(&self.base, &self.path(&image(digest))))
+    }
+
+    fn path(&self, rest: &str) -> String {
+        format!("sealgate/v1/{}/{rest}", self.target.path)
+    }
+
+    async fn send(&self, rest: &str, request: Request, limit: usize, budget: Budget) -> Result<Fetched, LookupError> {
+        let path = self.path(rest);
+        let what = What { path: &path, accept: Some("application/json"), kind: RequestKind::Signatures, limit };
+        self.client.send(&self.target, &what, request, budget).await
+    }
+
+    async fn delete(&self, rest: &str, deadline: Instant) -> Result<bool, StoreError> {
+        self.change(rest, Request::new(Method::DELETE, Access::Push), deadline).await
+    }
+
+    async fn change(&self, rest: &str, request: Request, deadline: Instant) -> Result<bool, StoreError> {
+        let Fetched { url, answer } = self.send(rest, request, LARGEST_ERROR, Budget::until(deadline)).await?;
+        let (url, message) = (shown(&url), || said::message(&answer.body));
+        match answer.status {
+            200 | 204 => Ok(true),
+            404 if said::code(&answer.body).as_deref() == Some("SIGNATURE_UNKNOWN") => Ok(false),
+            status @ (404 | 405 | 501) => Err(StoreError::NoStore { url, status }),
+            status @ (401 | 403) => {
+                let with_credentials = self.target.peer.settings.credentials.is_some();
+                Err(StoreError::Denied { url, status, with_credentials, message: message() })
+            }
+            status => Err(StoreError::Refused { url, status, message: message() }),
+        }
+    }
+}
+
+fn image(digest: &Digest) -> String {
+    format!("signatures/{digest}")
+}
+
+/// The 32 characters of a signature's name behind the digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name(Box<str>);
+
+impl Name {
+    /// Nothing: a store has no such name.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        (text.len() == NAME_CHARACTERS && text.bytes().all(word)).then(|| Self(text.into()))
+    }
+
+    /// That of a signature that an extension endpoint handed out: behind the `#` of its source.
+    pub(crate) fn of_source(source: &str, digest: &Digest) -> Option<Self> {
+        let (_, name) = source.rsplit_once('#')?;
+        Self::parse(name.strip_prefix(&digest.to_string())?.strip_prefix('@')?)
+    }
+
+    /// The characters.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signatures_name_is_found_in_its_source() {
+        let digest = Digest::sha256(b"image");
+        let name = "0123456789abcdefABCDEF-_.0123456";
+        let of = |text: &str| Name::of_source(text, &digest).map(|name| name.as_str().to_owned());
+        assert_eq!(of(&format!("https://s.example.com/x#{digest}@{name}")).as_deref(), Some(name));
+        for other in [
+            format!("https://s.example.com/x#{}@{name}", Digest::sha256(b"other")),
+            format!("https://s.example.com/x#{digest}@{}", &name[1..]),
+            format!("https://s.example.com/x#{digest}@{}/", &name[1..]),
+            format!("https://s.example.com/x#{digest}"),
+            "https://s.example.com/x#1".to_owned(),
+            "file:///x/signature-1".to_owned(),
+        ] {
+            assert_eq!(of(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_entry_may_lack_all_but_its_name_and_size() {
+        let old: Listed = serde_json::from_str(r#"{"name": "x", "bytes": 7, "later": 1}"#).unwrap();
+        assert_eq!((old.bytes, old.added_at, old.status), (7, None, None));
+        let null: Listed = serde_json::from_str(r#"{"name": "x", "bytes": 7, "status": null}"#).unwrap();
+        assert_eq!(null.status, None);
+    }
+}
