@@ -266,7 +266,7 @@ pub(super) async fn sign(
     Ok(report)
 }
 
-fn not_signed(key: &SigningKey, error: &crate::signature::ComposeError) -> Failure {
+fn not_signed(key: &SigningKey, error: &image::SignError) -> Failure {
     let text = format!("{} did not sign: {error}", key.certificate.fingerprint());
     // pinentry-curses, in a terminal, has to be told which one.
     let hint = if io::stdin().is_terminal() && std::env::var_os("GPG_TTY").is_none() {

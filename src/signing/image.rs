@@ -19,7 +19,7 @@ use crate::gate::{FindSignatures as _, ResolveDigest as _};
 use crate::image::{Digest, Manifest, Reference};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::registry::Client;
-use crate::signature::{ComposeError, FoundSignatures, Payload, compose, verify, verify::Question};
+use crate::signature::{ComposeError, FoundSignatures, Payload, UntrustedSignature, compose, verify, verify::Question};
 use crate::signatures::Finder;
 use crate::verdict::LookupError;
 
@@ -149,17 +149,27 @@ pub fn is_signed(
     verify(&question, found).result.is_ok()
 }
 
-/// Signs one digest under an identity.
+/// Why a digest is not signed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignError {
+    /// The key does not sign: no passphrase, a card that is not there.
+    #[error(transparent)]
+    Compose(#[from] ComposeError),
+    /// What was made is not what a verifier takes: the card or agent is broken, or the clock is wrong.
+    #[error("what it made does not verify: is it the agent's or the card's right key, and is the clock right?")]
+    NotVerified,
+}
+
+/// Signs one digest under an identity, and verifies the signature.
 ///
 /// # Errors
-/// The key does not sign: no passphrase, a card that is not there.
-pub fn sign(
-    key: &mut SigningKey,
-    identity: &Reference,
-    digest: Digest,
-    now: Timestamp,
-) -> Result<Vec<u8>, ComposeError> {
-    compose(&Payload { digest, identity: identity.clone() }, Borrowed(key.signer.as_mut()), now)
+/// The key does not sign, or what it made is not good.
+pub fn sign(key: &mut SigningKey, identity: &Reference, digest: Digest, now: Timestamp) -> Result<Vec<u8>, SignError> {
+    let message = compose(&Payload { digest, identity: identity.clone() }, Borrowed(key.signer.as_mut()), now)?;
+    let signature = UntrustedSignature { content: message.clone().into(), source: "sealgate sign".into() };
+    let found = FoundSignatures { signatures: vec![signature], asked: Vec::new() };
+    if is_signed(&found, key, identity, digest, Timestamp::now()) { Ok(message) } else { Err(SignError::NotVerified) }
 }
 
 /// The name that an image is signed under, unless another one is wanted: what it is asked for as. Of `repo:tag@digest` the
@@ -183,5 +193,32 @@ impl crypto::Signer for Borrowed<'_> {
 
     fn sign(&mut self, hash: HashAlgorithm, digest: &[u8]) -> sequoia_openpgp::Result<crypto::mpi::Signature> {
         self.0.sign(hash, digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::{Fingerprint, testing::Key as TestKey};
+
+    #[test]
+    fn what_does_not_verify_is_not_handed_out() {
+        let (key, other) = (TestKey::new("release"), TestKey::new("other"));
+        let digest = Digest::sha256(b"manifest");
+        let image = Reference::for_image("registry.example.com/acme/web:1").unwrap();
+        let sign = |signer: &TestKey, now| {
+            let mut signing = SigningKey {
+                certificate: key.certificate(),
+                key: Fingerprint::of(&key.cert.key_handle()),
+                user_id: None,
+                signer: Box::new(signer.pair()),
+            };
+            super::sign(&mut signing, &image, digest, now)
+        };
+        let now = Timestamp::now();
+        assert!(sign(&key, now).is_ok());
+        assert!(matches!(sign(&other, now), Err(SignError::NotVerified)), "another key than the certificate's");
+        let ahead = now + jiff::SignedDuration::from_hours(1);
+        assert!(matches!(sign(&key, ahead), Err(SignError::NotVerified)), "a time that is not yet");
     }
 }
