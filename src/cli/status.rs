@@ -119,7 +119,7 @@ impl From<KeyError> for Failure {
             KeyError::Agent { .. } => Status::Undecided,
             _ => Status::Usage,
         };
-        Self { status, message: error.to_string() }
+        Self { status, message: with_causes(&error) }
     }
 }
 

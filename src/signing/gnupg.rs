@@ -3,17 +3,21 @@
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use sequoia_gpg_agent::Agent;
-use sequoia_openpgp::{Cert, KeyHandle, cert::CertParser, parse::Parse as _};
+use sequoia_openpgp::{Cert, KeyHandle, cert::CertParser, crypto, parse::Parse as _};
 
 use super::{KeyError, KeyQuery, SigningKey, chosen, user_id};
 use crate::signature::{Certificate, Fingerprint};
 
 /// Keyrings are longer than this only by mistake: Debian's has about a tenth of it.
 const LARGEST_KEYRING: u64 = 256 << 20;
+
+/// How long gpg-agent may take to start and to say which keys it has. It asks nobody anything until it signs.
+const AGENT_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 
 /// A GnuPG folder.
 #[derive(Clone, Debug)]
@@ -75,25 +79,43 @@ impl Gnupg {
     pub async fn signing_key(&self, query: &KeyQuery, now: Timestamp) -> Result<SigningKey, KeyError> {
         let keyring = self.home.join("pubring.kbx");
         let certificate = chosen(self.certificates()?, query, &keyring, now)?;
-        let failed =
-            |error: sequoia_gpg_agent::Error| KeyError::Agent { source: error.into(), home: self.home.clone() };
-        let mut agent = Agent::connect_to(&self.home).await.map_err(failed)?;
+        let asked = self.ask_agent(&certificate, query, now);
+        let found = tokio::time::timeout(AGENT_ANSWERS_WITHIN, asked).await.unwrap_or_else(|_| {
+            let seconds = AGENT_ANSWERS_WITHIN.as_secs();
+            Err(self.no_agent(anyhow::anyhow!("it has not answered within {seconds} s")))
+        });
+        let (key, signer) = found?.ok_or_else(|| KeyError::NoSecret(certificate.fingerprint()))?;
+        Ok(SigningKey { key, user_id: user_id(&certificate), signer, certificate })
+    }
+
+    /// The first key of a certificate that may sign, and that the agent has.
+    async fn ask_agent(
+        &self,
+        certificate: &Certificate,
+        query: &KeyQuery,
+        now: Timestamp,
+    ) -> Result<Option<(Fingerprint, Box<dyn crypto::Signer + Send + Sync>)>, KeyError> {
+        let failed = |error: sequoia_gpg_agent::Error| self.no_agent(error.into());
+        // gpgconf is run and waited for, which starts the agent: that would hold up the timer.
+        let (home, runtime) = (self.home.clone(), tokio::runtime::Handle::current());
+        let connected = tokio::task::spawn_blocking(move || runtime.block_on(Agent::connect_to(&home)));
+        let mut agent = connected.await.map_err(|panic| self.no_agent(panic.into()))?.map_err(failed)?;
         for key in certificate.signing_keys(now) {
             let handle: KeyHandle = key.key_handle();
-            if !query.allows(certificate.cert(), &handle) {
-                continue;
-            }
-            if !agent.has_key(&key).await.map_err(failed)? {
+            if !query.allows(certificate.cert(), &handle) || !agent.has_key(&key).await.map_err(failed)? {
                 continue;
             }
             let mut pair = agent.keypair(&key).map_err(failed)?;
             if let Ok(valid) = certificate.cert().with_policy(&sequoia_openpgp::policy::StandardPolicy::new(), None) {
                 pair = pair.with_cert(&valid);
             }
-            let user_id = user_id(&certificate);
-            return Ok(SigningKey { key: Fingerprint::of(&handle), user_id, signer: Box::new(pair), certificate });
+            return Ok(Some((Fingerprint::of(&handle), Box::new(pair))));
         }
-        Err(KeyError::NoSecret(certificate.fingerprint()))
+        Ok(None)
+    }
+
+    fn no_agent(&self, source: anyhow::Error) -> KeyError {
+        KeyError::Agent { source, home: self.home.clone() }
     }
 
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, KeyError> {

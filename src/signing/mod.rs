@@ -109,7 +109,7 @@ pub enum KeyError {
     )]
     NoSecret(Fingerprint),
     /// gpg-agent can't be asked.
-    #[error("gpg-agent can't be asked: {0:#}; is GnuPG installed, and may it be started in {}?", home.display())]
+    #[error("gpg-agent can't be asked: {source:#}; is GnuPG installed, and may it be started in {}?", home.display())]
     Agent {
         /// Why.
         source: anyhow::Error,

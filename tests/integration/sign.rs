@@ -353,3 +353,17 @@ fn a_keybox_that_is_cut_off_anywhere_ends_with_a_result() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_agent_that_keeps_silent_is_not_waited_for_for_ever() {
+    let setting = Setting::new();
+    setting.registry.push("acme/web", "1", "one").await;
+    let home = setting.gpg.home().display().to_string();
+    crate::support::run("gpgconf", ["--homedir", &home, "--kill", "gpg-agent"]);
+    let listed = Command::new("gpgconf").args(["--homedir", &home, "--list-dirs", "agent-socket"]).output().unwrap();
+    let socket = String::from_utf8(listed.stdout).unwrap().trim().to_owned();
+    let _ = fs::remove_file(&socket);
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let output = setting.sign(&setting.image("acme/web:1"), &["--sign-by", &setting.key]);
+    assert_fails(&output, 3, "gpg-agent can't be asked: it has not answered within 15 s");
+}
