@@ -72,11 +72,19 @@ impl Failure {
     }
 }
 
-/// What could not be looked up: that it is not there is an answer, anything else is none.
+/// What could not be looked up: that it is not there, or not for these credentials, is an answer, anything else is none.
 impl From<LookupError> for Failure {
     fn from(error: LookupError) -> Self {
-        let status = match error {
+        let status = match &error {
             LookupError::ManifestUnknown { .. } => Status::Refused,
+            // The error's own words are about the gate's credentials.
+            LookupError::Unauthorized { registry, status, with_credentials, .. } => {
+                return Self::refused(if *with_credentials {
+                    format!("{registry} answers {status}: the credentials that it was given do not suffice")
+                } else {
+                    format!("{registry} answers {status}: credentials are needed (--creds, --authfile)")
+                });
+            }
             _ => Status::Undecided,
         };
         Self { status, message: with_causes(&error) }
@@ -163,6 +171,16 @@ mod tests {
         text: &'static str,
         #[source]
         source: io::Error,
+    }
+
+    #[test]
+    fn who_may_not_look_is_told_so_in_words_about_his_own_credentials() {
+        for (with_credentials, text) in [(true, "do not suffice"), (false, "--creds")] {
+            let (registry, url) = ("registry.example.com".into(), "https://registry.example.com/v2/".into());
+            let failure = Failure::from(LookupError::Unauthorized { registry, url, status: 401, with_credentials });
+            assert_eq!(failure.status, Status::Refused);
+            assert!(failure.message.contains(text) && !failure.message.contains("gate"), "{failure}");
+        }
     }
 
     #[test]
