@@ -299,3 +299,18 @@ fn a_line_a_blob_says_what_became_of_it_where_nobody_watches() {
     assert!(text.starts_with(&format!("pushed {}\n", layout.source())), "{text}");
     assert!(text.contains("3 sent, 0 mounted, 0 there already") && text.contains(&digest.to_string()), "{text}");
 }
+
+#[test]
+fn an_image_that_is_pushed_and_not_signed_is_signed_by_the_command_in_the_message() {
+    let setting = Setting::new();
+    let (layout, digest) = Layout::of(&setting.folder, "layout", &["layer"]);
+    let image = setting.image("acme/web:1");
+    let output = push(&setting.gpg, &layout.source(), &image, &["--to", "/dev/null/tree", "--renew"]);
+    let command = format!(
+        "the image is pushed; sign it with: sealgate sign {}@{digest} --sign-identity {image} --sign-by 0x{} \
+         --to /dev/null/tree --renew --tls-verify=false",
+        setting.image("acme/web"),
+        setting.key
+    );
+    assert!(!output.status.success() && error_of(&output).contains(&command), "{}", error_of(&output));
+}
