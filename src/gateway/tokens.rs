@@ -69,6 +69,10 @@ async fn give(
             desk.receive_with(registry, request, credentials).await?
         }
         Some(_) => return Err(Refused::bad_request("grant_type must be password; refresh tokens are not given out")),
+        // It would be answered with a token of nobody's.
+        None if user.is_some() || password.is_some() => {
+            return Err(Refused::bad_request("a user name and password are sent with grant_type=password"));
+        }
         None => desk.receive(registry, request).await?,
     };
     let now = Timestamp::now();
