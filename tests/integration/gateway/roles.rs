@@ -5,8 +5,10 @@ use std::path::Path;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use sealgate::configuration::{Access, Limits, Users};
+use sealgate::image::Digest;
 use serde_json::{Value, json};
 
+use super::fake::Fake;
 use crate::support::{DockerRegistry, Gpg, Pushed, Scratch, Store, accept_anything, run, skopeo};
 
 const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
@@ -190,6 +192,21 @@ async fn skopeo_pulls_as_nobody_and_signs_as_somebody_at_the_same_address() {
     let policy = setting.folder.write("policy.json", policy).display().to_string();
     let to = format!("dir:{}", setting.folder.path().join("pulled").display());
     skopeo(&["--policy", &policy, "copy", "--src-tls-verify=false", &target, &to]).unwrap();
+}
+
+#[tokio::test]
+async fn an_open_registry_hears_no_password() {
+    let folder = Scratch::new();
+    let access = users(&folder);
+    let registry = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let store = Store::start_set(&registry.url(), &Limits::default(), |settings| settings.access = Some(access));
+    let digest = Digest::sha256(b"");
+    for url in [store.signatures_url("acme/web", digest), format!("{}/v2/acme/web/tags/list", store.url())] {
+        assert_eq!(status(Client::new().get(url).basic_auth("robot", Some("robot"))).await, 200);
+    }
+    let heads = registry.heads();
+    assert!(heads.len() >= 3, "{heads:?}");
+    assert!(heads.iter().all(|head| !head.to_lowercase().contains("authorization")), "{heads:?}");
 }
 
 #[tokio::test]
