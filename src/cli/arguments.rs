@@ -1,6 +1,6 @@
 //! Arguments that commands share.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args, ValueEnum};
@@ -9,6 +9,41 @@ use secrecy::SecretString;
 use crate::configuration::{Credentials, Registry};
 use crate::image::Repository;
 use crate::registry::{check_cas, check_docker_config};
+
+/// A command to copy from a message into a shell.
+pub(crate) struct Command(String);
+
+impl Command {
+    /// One that begins with these words, which need no quotes.
+    pub(crate) fn new(start: impl fmt::Display) -> Self {
+        Self(start.to_string())
+    }
+
+    /// An option with a value, where there is one.
+    pub(crate) fn option(&mut self, name: &str, value: Option<impl fmt::Display>) {
+        let Some(value) = value.map(|value| value.to_string()) else { return };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+".contains(c);
+        let value = if value.is_empty() || !value.chars().all(plain) {
+            format!("'{}'", value.replace('\'', r"'\''"))
+        } else {
+            value
+        };
+        self.0 = format!("{} {name} {value}", self.0);
+    }
+
+    /// An option without value.
+    pub(crate) fn flag(&mut self, name: &str, is_given: bool) {
+        if is_given {
+            self.0 = format!("{} {name}", self.0);
+        }
+    }
+}
+
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -46,6 +81,16 @@ pub(crate) struct RegistryArguments {
 }
 
 impl RegistryArguments {
+    /// These arguments again, but for the password.
+    pub(crate) fn again(&self, command: &mut Command) {
+        let Self { creds, authfile, cert_dir, tls_verify } = self;
+        command.option("--creds", creds.as_ref().map(|(user, _)| format!("{user}:PASSWORD")));
+        command.option("--authfile", authfile.as_ref().map(|file| file.display()));
+        command.option("--cert-dir", cert_dir.as_ref().map(|folder| folder.display()));
+        command.flag("--tls-verify=false", *tls_verify == Some(false));
+        command.flag("--tls-verify=true", *tls_verify == Some(true));
+    }
+
     /// Writes what was given over an entry of the configuration. Files are looked at here, so that an error names the flag,
     /// and comes whether or not this registry would ask for what is in them.
     pub(crate) fn apply(&self, entry: &mut Registry, repository: &Repository) -> anyhow::Result<()> {
@@ -79,5 +124,22 @@ fn credentials(text: &str) -> Result<(String, SecretString), String> {
     match text.split_once(':') {
         Some(("", _)) | None => Err("expected USER:PASSWORD".to_owned()),
         Some((user, password)) => Ok((user.to_owned(), password.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_copied_into_a_shell() {
+        let mut command = Command::new("sealgate sign r.example.com/acme/web:1");
+        command.option("--key-file", Some("my key's.asc"));
+        command.option("--to", None::<&str>);
+        command.option("--to", Some("https://store.example.com/x"));
+        command.flag("--renew", true);
+        command.flag("--index-only", false);
+        let expected = r"sealgate sign r.example.com/acme/web:1 --key-file 'my key'\''s.asc' --to https://store.example.com/x --renew";
+        assert_eq!(command.to_string(), expected);
     }
 }

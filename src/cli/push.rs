@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::arguments::Format;
+use super::arguments::{Command, Format};
 use super::progress::Progress;
 use super::sign::{self, KeyArguments, SignatureArguments};
 use super::status::{Failure, Status};
@@ -47,17 +47,17 @@ fn source(text: &str) -> Result<Source, String> {
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
-    let Arguments { source, image, mount_from, key, signature, output } = arguments;
+    let Arguments { source, image, mount_from, key: key_arguments, signature: signature_arguments, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn")?;
     let subject = image.read(Mirrors::LeftOut)?;
-    let signature = signature.read(&subject)?;
-    let query = key.query()?;
+    let signature = signature_arguments.read(&subject)?;
+    let query = key_arguments.query()?;
     let mount_from = mount_from.map(|text| repository(&text, &subject.image)).transpose()?;
     let manifest_bytes = subject.configuration.limits.manifest_bytes;
     super::block_on(async {
         let client = subject.client()?;
         // What would keep the image from being signed is better known before it is pushed.
-        let key = key.open(query.as_ref()).await?;
+        let key = key_arguments.open(query.as_ref()).await?;
         let repository = subject.image.repository();
         signatures::check(&client, &signature.destination, repository, Instant::now() + STEP)
             .await
@@ -69,9 +69,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
             .map_err(|error| Failure::from(error).about(&subject.image))?;
         // By digest: what somebody else pushes under the tag meanwhile is not signed.
         let pinned = subject.image.pinned(pushed.digest);
-        let signing = sign::sign(&client, &pinned, &signature, key).await.map_err(|failure| {
-            failure.after(format_args!("the image is pushed; sign it with: sealgate sign {pinned}"))
-        })?;
+        let mut again = Command::new(format_args!("sealgate sign {}", sign::by_digest(&pinned, pushed.digest)));
+        again.option("--sign-identity", Some(&signature.identity));
+        key_arguments.again(&key, &mut again);
+        signature_arguments.again(&mut again);
+        image.again(&mut again);
+        let signing = sign::sign(&client, &pinned, &signature, key)
+            .await
+            .map_err(|failure| failure.after(format_args!("the image is pushed; sign it with: {again}")))?;
         let report = Report::new(&source, &pushed, signing);
         terminal::print(&match output {
             Format::Text => report.text(Colours::of(&io::stdout())),

@@ -13,13 +13,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::arguments::Format;
+use super::arguments::{Command, Format};
 use super::status::{Failure, Status};
 use super::subject::{self, ImageArguments, Mirrors, Subject};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::ResolveDigest as _;
-use crate::image::Reference;
+use crate::image::{Digest, Reference};
 use crate::operations::logging;
 use crate::registry::Client;
 use crate::signature::{Payload, compose::text};
@@ -87,12 +87,15 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
     let Arguments { image, key, signature, dry_run, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn")?;
     let subject = image.read(Mirrors::LeftOut)?;
-    let signature = signature.read(&subject)?;
+    let own_identity = signature.sign_identity.is_some();
+    let mut signature = signature.read(&subject)?;
+    signature.tag = tag_of(&subject.image, own_identity);
     let query = key.query()?;
     super::block_on(async {
         let client = subject.client()?;
         let report = if dry_run {
             let plan = plan(&client, &subject.image, signature.index_only).await?;
+            signature.check_tag(&client, &plan).await?;
             return print_payloads(&plan, &signature.identity, output);
         } else {
             let key = key.open(query.as_ref()).await?;
@@ -110,11 +113,21 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
 pub(super) struct Signature {
     pub(super) identity: Reference,
     pub(super) destination: Destination,
+    /// The tag that has to name what is signed, before and after.
+    tag: Option<Reference>,
     index_only: bool,
     renew: bool,
 }
 
 impl SignatureArguments {
+    /// These arguments again, but for the identity, which another image may need.
+    pub(super) fn again(&self, command: &mut Command) {
+        let Self { sign_identity: _, to, index_only, renew } = self;
+        command.option("--to", to.as_ref());
+        command.flag("--index-only", *index_only);
+        command.flag("--renew", *renew);
+    }
+
     pub(super) fn read(&self, subject: &Subject) -> Result<Signature, Failure> {
         let identity = match &self.sign_identity {
             Some(text) => {
@@ -127,8 +140,41 @@ impl SignatureArguments {
             Some(text) => destination(text)?,
             None => configured(subject)?,
         };
-        Ok(Signature { identity, destination, index_only: self.index_only, renew: self.renew })
+        Ok(Signature { identity, destination, tag: None, index_only: self.index_only, renew: self.renew })
     }
+}
+
+/// The tag whose name would be signed: of `repo:tag@digest` the digest is signed under the tag's name, so that a tag which
+/// names something else has to be said with `--sign-identity`.
+fn tag_of(image: &Reference, own_identity: bool) -> Option<Reference> {
+    match image.digest() {
+        None => Some(image.clone()),
+        Some(_) if own_identity => None,
+        Some(_) => image.tag().map(|tag| Reference::from_parts(image.repository().clone(), Some(tag.clone()), None)),
+    }
+}
+
+impl Signature {
+    async fn check_tag(&self, client: &Client, plan: &Plan) -> Result<(), Failure> {
+        let Some(tag) = &self.tag else { return Ok(()) };
+        let now = client.resolve(tag, Instant::now() + STEP).await.map_err(|error| Failure::from(error).about(tag))?;
+        if now.digest == plan.digest {
+            return Ok(());
+        }
+        Err(Failure::refused(format_args!(
+            "{tag} names {} now, not {}, which was to be signed: nothing is written. Sign the tag again, or sign {} (with \
+             --sign-identity {} only if it is to pass under that name)",
+            now.digest,
+            plan.digest,
+            by_digest(tag, plan.digest),
+            self.identity,
+        )))
+    }
+}
+
+/// `repo@digest`: under this name no tag is claimed.
+pub(super) fn by_digest(image: &Reference, digest: Digest) -> Reference {
+    Reference::from_parts(image.repository().clone(), None, Some(digest))
 }
 
 fn destination(text: &str) -> Result<Destination, Failure> {
@@ -171,6 +217,14 @@ fn configured(subject: &Subject) -> Result<Destination, Failure> {
 }
 
 impl KeyArguments {
+    /// These arguments again, for another command.
+    pub(super) fn again(&self, key: &SigningKey, command: &mut Command) {
+        let Self { sign_by: _, key_file, passphrase_file } = self;
+        command.option("--sign-by", Some(key.certificate.fingerprint()));
+        command.option("--key-file", key_file.as_ref().map(|file| file.display()));
+        command.option("--passphrase-file", passphrase_file.as_ref().map(|file| file.display()));
+    }
+
     pub(super) fn query(&self) -> Result<Option<KeyQuery>, Failure> {
         Ok(self.sign_by.as_deref().map(str::parse).transpose()?)
     }
@@ -204,8 +258,11 @@ pub(super) async fn sign(
     signature: &Signature,
     mut key: SigningKey,
 ) -> Result<Report, Failure> {
-    let Signature { identity, destination, index_only, renew } = signature;
+    let Signature { identity, destination, tag: _, index_only, renew } = signature;
     let plan = plan(client, image, *index_only).await?;
+    if image.digest().is_some() {
+        signature.check_tag(client, &plan).await?;
+    }
     let source = destination.source().ok_or_else(|| Failure::usage("--to: the folder has no absolute path"))?;
     let mut signed = Vec::new();
     for Planned { digest, platform } in &plan.manifests {
@@ -218,17 +275,7 @@ pub(super) async fn sign(
         };
         signed.push((*digest, platform.clone(), message));
     }
-    if image.digest().is_none() {
-        let now = client.resolve(image, Instant::now() + STEP).await?;
-        if now.digest != plan.digest {
-            return Err(Failure::refused(format_args!(
-                "{image} named {} when it was to be signed and names {} now: nothing is written. Sign it again, or sign {}",
-                plan.digest,
-                now.digest,
-                image.pinned(plan.digest),
-            )));
-        }
-    }
+    signature.check_tag(client, &plan).await?;
     let mut report = Report::new(image, identity, &plan, &key);
     for (digest, platform, message) in signed {
         let place = match message {

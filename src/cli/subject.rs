@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use url::Url;
 
-use super::arguments::RegistryArguments;
+use super::arguments::{Command, RegistryArguments};
 use super::status::Failure;
 use crate::configuration::{self, Configuration, Registries, Registry, SignatureSource};
 use crate::diagnostic::Diagnostics;
@@ -74,6 +74,14 @@ impl ImageArguments {
     /// The image as it is named.
     pub(super) fn named(&self) -> Result<Reference, Failure> {
         reference(&self.image)
+    }
+
+    /// These arguments again, but for the image.
+    pub(super) fn again(&self, command: &mut Command) {
+        let Self { image: _, config, registries_d, registry } = self;
+        command.option("--config", config.as_ref().map(|file| file.display()));
+        command.option("--registries-d", registries_d.as_ref().map(|folder| folder.display()));
+        registry.again(command);
     }
 
     pub(super) fn read(&self, mirrors: Mirrors) -> Result<Subject, Failure> {

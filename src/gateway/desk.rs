@@ -97,7 +97,7 @@ impl Desk {
     pub(super) async fn receive(&self, registry: &Registry, request: &HttpRequest) -> Result<Visitor, Refused> {
         if !self.asks_who() {
             let known = Known { caller: Caller::anonymous(), credentials: Credentials::None, pass: None };
-            return self.visitor(known, request);
+            return self.visitor(registry, known, request).await;
         }
         let fields = request.headers().get_all(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         match Credentials::from_authorization(fields) {
@@ -122,13 +122,14 @@ impl Desk {
             _ => None,
         };
         match self.access.identify_as(credentials.clone(), Timestamp::now()).await {
-            Ok(known) => self.visitor(known, request),
+            Ok(known) => self.visitor(registry, known, request).await,
             // Nobody's here may be somebody's there: who may read is the registry's to say.
             Err(AccessError::Rejected(Rejection::Password))
                 if self.access.is_shared_with_the_registry()
                     && matches!(registry.wants().await, Ok(Wants::Basic(_) | Wants::Bearer { .. })) =>
             {
-                self.visitor(Known { caller: Caller::anonymous(), credentials, pass: None }, request)
+                let known = Known { caller: Caller::anonymous(), credentials, pass: None };
+                self.visitor(registry, known, request).await
             }
             Err(error) => {
                 rejected(request, claimed.as_deref(), &error);
@@ -137,19 +138,28 @@ impl Desk {
         }
     }
 
-    fn visitor(&self, known: Known, request: &HttpRequest) -> Result<Visitor, Refused> {
+    /// The registry gets a name and password only where it asks for them: an open one could be anybody's, and one that wants
+    /// tokens gets them in exchange for a token of its own alone.
+    async fn visitor(&self, registry: &Registry, known: Known, request: &HttpRequest) -> Result<Visitor, Refused> {
         let external = self.external(request);
         let authorization = if self.asks_who() {
             let upstream = match &known.pass {
                 Some(pass) => pass.upstream.clone(),
-                None if self.access.is_shared_with_the_registry() => known.credentials.authorization(),
-                None => None,
+                None => match self.for_the_registry(&known) {
+                    Some(credentials) if matches!(registry.wants().await?, Wants::Basic(_)) => Some(credentials),
+                    _ => None,
+                },
             };
             upstream.map(|value| sensitive(&value)).transpose()?
         } else {
             request.headers().get(header::AUTHORIZATION).cloned()
         };
         Ok(Visitor { known, external, authorization, peer: request.peer_addr().map(|peer| peer.ip()) })
+    }
+
+    /// What somebody brought along that may be good for the registry, too.
+    pub(super) fn for_the_registry(&self, known: &Known) -> Option<SecretString> {
+        if self.access.is_shared_with_the_registry() { known.credentials.authorization() } else { None }
     }
 
     /// The address that a client knows the gateway by. Where passwords are sent to it, only those are believed who may say it.

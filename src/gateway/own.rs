@@ -25,7 +25,7 @@ use super::{
     submission::LARGEST_CONTENT,
 };
 use crate::image::Digest;
-use crate::signature::claimed_payload;
+use crate::signature::{Claim, MOST_ISSUERS, claim};
 
 /// The longest body that says what an auditor found.
 const LARGEST_FINDING: usize = 16 << 10;
@@ -33,7 +33,8 @@ const LARGEST_FINDING: usize = 16 << 10;
 const NDJSON: &str = "application/x-ndjson";
 /// Signatures that are read at once for an export.
 const PAGE: usize = 64;
-/// The longest line of an import: the largest signature in base64, and room for what is known of it.
+/// The longest line of an import: the largest signature in base64, and room for what is known of it: a dozen texts
+/// of 512 bytes, half of which may need escapes.
 const LARGEST_LINE: usize = LARGEST_CONTENT / 3 * 4 + (16 << 10);
 /// Lines of an import that are told one by one why they are not in.
 const MOST_TOLD: usize = 100;
@@ -149,7 +150,7 @@ async fn clear_statuses(context: &Context<'_>, image: ImageId) -> Result<HttpRes
 
 /// A line of an export.
 #[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Line {
     repository: String,
     digest: String,
@@ -185,12 +186,20 @@ impl Line {
         if content.len() > LARGEST_CONTENT {
             return Err(format!("a signature has at most {LARGEST_CONTENT} bytes"));
         }
-        let payload = claimed_payload(&content).map_err(|error| format!("content is not a signature: {error}"))?;
+        let Claim { payload, issuers } =
+            claim(&content).map_err(|error| format!("content is not a signature: {error}"))?;
         if payload.digest != digest {
             return Err("the signed payload names another digest".to_owned());
         }
-        if status.as_ref().is_some_and(|status| !status.finding.is_plain()) {
-            return Err("the status has more than 512 characters in a member, or control characters".to_owned());
+        let said = origin.as_ref().map_or(0, |origin| origin.issuers.len());
+        if issuers.len().max(said) > MOST_ISSUERS {
+            return Err(format!("a signature names at most {MOST_ISSUERS} keys as its issuers"));
+        }
+        if !origin.as_ref().is_none_or(Origin::is_plain) || !status.as_ref().is_none_or(Status::is_plain) {
+            return Err("origin or status has more than 512 bytes in a member, or control characters".to_owned());
+        }
+        if status.as_ref().is_some_and(|status| *status.finding.digest != *digest.to_string()) {
+            return Err("the status is of another digest".to_owned());
         }
         let signature = StoredSignature { name, content: content.into() };
         Ok((ImageId { repository, digest }, Record { signature, origin, status }))
@@ -289,7 +298,9 @@ async fn import(context: &Context<'_>, mut payload: Payload) -> Result<HttpRespo
         if rest.len() > LARGEST_LINE {
             return Err(Refused::too_large(format!("line {} has more than {LARGEST_LINE} bytes", number + 1)));
         }
-        import_lines(context, changes, &mut imported).await?;
+        if !changes.is_empty() {
+            import_lines(context, changes, &mut imported).await?;
+        }
     }
     visitor.witness().did(
         Action::Import,
@@ -331,12 +342,12 @@ async fn import_lines(
                 imported.created += 1;
                 continue;
             }
-            Ok(Put::Present) => {
+            // Under another name it is there as well.
+            Ok(Put::Present | Put::ContentExists) => {
                 imported.present += 1;
                 continue;
             }
             Ok(Put::NameExists) => "the image has another signature of this name".to_owned(),
-            Ok(Put::ContentExists) => "the image has this signature under another name".to_owned(),
             Ok(Put::TooMany { limit } | Put::TooManyOfSigner { limit }) => {
                 format!("the image, or the signer of this one, has {limit} signatures, as many as may be")
             }

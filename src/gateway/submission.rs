@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     image::Digest,
-    signature::{self, Claim},
+    signature::{self, Claim, MOST_ISSUERS},
 };
 
 /// The longest message that is taken. Real ones have less than 4 KiB, whatever the key.
@@ -72,6 +72,9 @@ pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, Refused>
         .map_err(|error| Refused::signature(format!("content is not a signature: {error}")))?;
     if payload.digest != *digest {
         return Err(Refused::signature("the signed payload names another digest"));
+    }
+    if issuers.len() > MOST_ISSUERS {
+        return Err(Refused::signature(format!("a signature names at most {MOST_ISSUERS} keys as its issuers")));
     }
     let issuers = issuers.into_iter().map(|issuer| issuer.0).collect();
     Ok(Submission { signature: StoredSignature { name, content: Arc::from(content) }, issuers })

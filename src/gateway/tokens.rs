@@ -69,10 +69,14 @@ async fn give(
             desk.receive_with(registry, request, credentials).await?
         }
         Some(_) => return Err(Refused::bad_request("grant_type must be password; refresh tokens are not given out")),
+        // It would be answered with a token of nobody's.
+        None if user.is_some() || password.is_some() => {
+            return Err(Refused::bad_request("a user name and password are sent with grant_type=password"));
+        }
         None => desk.receive(registry, request).await?,
     };
     let now = Timestamp::now();
-    let (upstream, life) = upstream(registry, &visitor, &scopes).await?;
+    let (upstream, life) = upstream(registry, desk, &visitor, &scopes).await?;
     let token = desk
         .access()
         .token(&visitor.known, scopes, upstream, now)
@@ -86,19 +90,19 @@ async fn give(
 /// The `Authorization` that goes to the registry with the token, and for how many seconds it is good.
 async fn upstream(
     registry: &Registry,
+    desk: &Desk,
     visitor: &Visitor,
     scopes: &Scopes,
 ) -> Result<(Option<SecretString>, Option<i64>), Refused> {
     if let Some(pass) = &visitor.known.pass {
         return Ok((pass.upstream.clone(), None));
     }
-    let given = visitor.authorization.as_ref().and_then(|value| value.to_str().ok());
-    let Wants::Bearer { realm, service } = registry.wants().await? else {
-        // An open registry is told nothing that it does not ask for.
-        let basic = matches!(registry.wants().await?, Wants::Basic(_));
-        return Ok((given.filter(|_| basic).map(SecretString::from), None));
-    };
-    let credentials = given.map(reqwest::header::HeaderValue::from_str).transpose();
+    // An open registry is told nothing that it does not ask for; and who asks for passwords gets them from the client itself,
+    // with each request: a token would carry them to wherever it is shown.
+    let Wants::Bearer { realm, service } = registry.wants().await? else { return Ok((None, None)) };
+    let credentials = desk.for_the_registry(&visitor.known);
+    let credentials =
+        credentials.map(|value| reqwest::header::HeaderValue::from_str(value.expose_secret())).transpose();
     let credentials = credentials.map_err(|_| Refused::bad_request("the field Authorization can't be passed on"))?;
     let wanted: Vec<String> = scopes.iter().map(ToString::to_string).collect();
     let (token, life) = registry.token((&realm, service.as_deref()), &wanted, credentials).await?;

@@ -24,7 +24,11 @@ pub fn claimed_payload(message: &[u8]) -> Result<Payload, Malformed> {
     Ok(claim(message)?.payload)
 }
 
-/// The same, with the keys that are named as the message's issuers.
+/// The most keys that an honest message names.
+pub const MOST_ISSUERS: usize = 4;
+
+/// The same, with the keys that are named as the message's issuers: of more than [`MOST_ISSUERS`] one more, so that a message
+/// that names thousands takes no longer than others, and can be told apart.
 ///
 /// # Errors
 /// Those of [`claimed_payload`].
@@ -33,7 +37,7 @@ pub fn claim(message: &[u8]) -> Result<Claim, Malformed> {
     let mut issuers: Vec<Fingerprint> = Vec::new();
     for issuer in opened.issuers.iter().map(Fingerprint::of) {
         // The key ID is the end of a fingerprint that is there.
-        if !issuers.iter().any(|known| known.0.ends_with(&*issuer.0)) {
+        if issuers.len() <= MOST_ISSUERS && !issuers.iter().any(|known| known.0.ends_with(&*issuer.0)) {
             issuers.push(issuer);
         }
     }

@@ -18,7 +18,7 @@ use crate::image::{Digest, Reference};
 use crate::verdict::{LookupError, Refusal};
 
 pub use certificate::{Certificate, CertificateError, Fingerprint, KeyFault};
-pub use claim::{Claim, claim, claimed_payload};
+pub use claim::{Claim, MOST_ISSUERS, claim, claimed_payload};
 pub use compose::{ComposeError, compose};
 pub use payload::{Payload, PayloadError};
 pub use verify::{VerifiedImage, examine_all, verify, verify_each};

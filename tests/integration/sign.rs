@@ -367,3 +367,20 @@ async fn an_agent_that_keeps_silent_is_not_waited_for_for_ever() {
     let output = setting.sign(&setting.image("acme/web:1"), &["--sign-by", &setting.key]);
     assert_fails(&output, 3, "gpg-agent can't be asked: it has not answered within 15 s");
 }
+
+#[tokio::test]
+async fn a_digest_is_signed_under_a_tag_that_names_another_only_where_that_is_said() {
+    let setting = Setting::new();
+    let old = setting.registry.push("acme/web", "1", "one").await.digest;
+    let new = setting.registry.push("acme/web", "1", "two").await.digest;
+    let image = setting.image("acme/web:1");
+    let by = ["--sign-by", setting.key.as_str()];
+    setting.signed(&format!("{image}@{new}"), &by);
+    let moved = format!("{image}@{old}");
+    let advice = format!("or sign {}@{old} (with --sign-identity {image} only if", setting.image("acme/web"));
+    for more in [&by[..], &[&by[..], &["--dry-run"]].concat()] {
+        assert_fails(&setting.sign(&moved, more), 1, &advice);
+    }
+    let report = setting.signed(&moved, &[&by[..], &["--sign-identity", &image]].concat());
+    assert_eq!(report["signatures"][0]["outcome"], "signed");
+}

@@ -360,12 +360,17 @@ async fn each_failure_of_a_registry_refuses_with_its_code() {
     }
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What this test's thread logged.
+    static LOGGED: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
 
-impl std::io::Write for Log {
+/// Writes to [`LOGGED`].
+struct Logged;
+
+impl std::io::Write for Logged {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LOGGED.with_borrow_mut(|logged| logged.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
@@ -376,17 +381,17 @@ impl std::io::Write for Log {
 
 #[tokio::test]
 async fn the_log_has_the_facts_of_a_refusal() {
-    let (log, key) = (Log::default(), Key::new("acme"));
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _here = tracing::subscriber::set_default(subscriber);
+    let key = Key::new("acme");
+    // For the whole process: tracing remembers for all threads whether anybody listens, and with a subscriber of this thread
+    // alone another test may have it remember that nobody does.
+    tracing_subscriber::fmt().with_ansi(false).with_writer(|| Logged).init();
     for mode in [Mode::Enforce, Mode::Warn] {
         let rules = cluster(layer(vec![(ACME, None, signed_by(&key))]));
         let scene = Scene::with(rules, |choices| choices.settings.mode = mode);
         let (registry, url) = ("registry.example.com".into(), "https://registry.example.com/v2/asked".into());
         scene.world.registry_fails(Some(LookupError::Misbehaved { registry, url, what: "endless body".into() }));
         scene.decide(WEB).await;
-        let line = String::from_utf8(std::mem::take(&mut *log.0.lock().unwrap())).unwrap();
+        let line = String::from_utf8(LOGGED.take()).unwrap();
         for part in
             [WEB, "registry-misbehaved", r#""url":"https://registry.example.com/v2/asked""#, r#""why":"endless body""#]
         {

@@ -20,6 +20,12 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Whether each text is of a length and kind that a person may be shown.
+    pub fn is_plain(&self) -> bool {
+        let Self { added_by, added_at: _, issuers } = self;
+        added_by.iter().chain(issuers).all(|text| is_plain(text))
+    }
+
     /// Whose share of an image's signatures it takes: that of the one who added it, else of the key that it names.
     pub fn signer(&self) -> Option<&str> {
         self.added_by.as_deref().or_else(|| self.issuers.first().map(|issuer| &**issuer))
@@ -55,17 +61,25 @@ pub struct Finding {
     pub digest: Box<str>,
 }
 
-/// The longest member of a [`Finding`].
+/// The longest text of an [`Origin`] or a [`Status`].
 const LONGEST_MEMBER: usize = 512;
 
 impl Finding {
     /// Whether each member is of a length and kind that a person may be shown.
     pub fn is_plain(&self) -> bool {
         let Self { key, signer, identity, digest } = self;
-        [Some(key), signer.as_ref(), Some(identity), Some(digest)]
-            .into_iter()
-            .flatten()
-            .all(|text| text.len() <= LONGEST_MEMBER && !text.chars().any(char::is_control))
+        [Some(key), signer.as_ref(), Some(identity), Some(digest)].into_iter().flatten().all(|text| is_plain(text))
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    text.len() <= LONGEST_MEMBER && !text.chars().any(char::is_control)
+}
+
+impl Status {
+    /// The same for who says so.
+    pub fn is_plain(&self) -> bool {
+        self.finding.is_plain() && self.verified_by.as_deref().is_none_or(is_plain)
     }
 }
 

@@ -5,8 +5,10 @@ use std::path::Path;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use sealgate::configuration::{Access, Limits, Users};
+use sealgate::image::Digest;
 use serde_json::{Value, json};
 
+use super::fake::Fake;
 use crate::support::{DockerRegistry, Gpg, Pushed, Scratch, Store, accept_anything, run, skopeo};
 
 const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
@@ -164,6 +166,8 @@ async fn a_token_lets_do_what_its_holder_may_and_it_was_asked_for() {
         .header("content-type", "application/x-www-form-urlencoded")
         .body(form);
     assert!(json_of(post).await["access_token"].is_string());
+    let without_grant = Client::new().post(format!("{}/sealgate/v1/token", setting.store.url()));
+    assert_eq!(status(without_grant.body("username=robot&password=robot")).await, 400);
 }
 
 #[tokio::test]
@@ -188,6 +192,21 @@ async fn skopeo_pulls_as_nobody_and_signs_as_somebody_at_the_same_address() {
     let policy = setting.folder.write("policy.json", policy).display().to_string();
     let to = format!("dir:{}", setting.folder.path().join("pulled").display());
     skopeo(&["--policy", &policy, "copy", "--src-tls-verify=false", &target, &to]).unwrap();
+}
+
+#[tokio::test]
+async fn an_open_registry_hears_no_password() {
+    let folder = Scratch::new();
+    let access = users(&folder);
+    let registry = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let store = Store::start_set(&registry.url(), &Limits::default(), |settings| settings.access = Some(access));
+    let digest = Digest::sha256(b"");
+    for url in [store.signatures_url("acme/web", digest), format!("{}/v2/acme/web/tags/list", store.url())] {
+        assert_eq!(status(Client::new().get(url).basic_auth("robot", Some("robot"))).await, 200);
+    }
+    let heads = registry.heads();
+    assert!(heads.len() >= 3, "{heads:?}");
+    assert!(heads.iter().all(|head| !head.to_lowercase().contains("authorization")), "{heads:?}");
 }
 
 #[tokio::test]
@@ -300,7 +319,27 @@ async fn all_of_a_store_is_moved_into_another() {
     let imported = json_of(import(with_nonsense)).await;
     assert_eq!((&imported["created"], &imported["present"], &imported["refused"]), (&json!(3), &json!(0), &json!(1)));
     assert_eq!(imported["reasons"][0]["line"], 5);
-    assert_eq!(json_of(import(lines)).await["present"], 3);
+    assert_eq!(json_of(import(lines.clone())).await["present"], 3);
+    let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let with = |pointer: &str, value: Value| {
+        let mut line = line.clone();
+        *line.pointer_mut(pointer).unwrap() = value;
+        line.to_string()
+    };
+    let renamed = json_of(import(with("/name", json!("e".repeat(32))))).await;
+    assert_eq!(renamed["present"], 1, "the signature is there: {renamed}");
+    for (line, reason) in [
+        (with("/origin/addedBy", json!("a\u{1b}b")), "control"),
+        (with("/origin/issuers/0", json!("A".repeat(513))), "512"),
+        (with("/origin/issuers", json!(["A", "B", "C", "D", "E"])), "at most 4"),
+        (with("/status/verifiedBy", json!("a\nb")), "control"),
+        (with("/status/digest", json!(format!("sha256:{}", "0".repeat(64)))), "another digest"),
+        (with("/origin", Value::Null).replacen('{', "{\"x\":1,", 1), "unknown field"),
+    ] {
+        let imported = json_of(import(line)).await;
+        assert_eq!(imported["refused"], 1, "{imported}");
+        assert!(imported["reasons"][0]["reason"].as_str().unwrap().contains(reason), "{imported}");
+    }
     assert_eq!(to.inspect().await, from.inspect().await);
 }
 

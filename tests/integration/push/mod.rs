@@ -5,7 +5,13 @@ mod proxy;
 mod sources;
 mod uploads;
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::Output,
+};
 
 use sealgate::image::Digest;
 use serde_json::Value;
@@ -41,9 +47,21 @@ fn copy(folder: &Scratch, gpg: &Gpg, options: &[&str], from: &str, to: &str) {
 
 /// Requests that change something in the registry, once it has logged at least `reads` requests that don't.
 fn writes(registry: &DockerRegistry, reads: usize) -> usize {
+    flush(registry);
     let count = |method: &str| registry.requests(method, "/v2/acme/web");
     wait_until("the registry's log", || (count("GET") + count("HEAD") >= reads).then_some(()));
     ["POST", "PATCH", "PUT", "DELETE"].into_iter().map(count).sum()
+}
+
+/// Waits until the registry has logged what it was asked before: a request that comes after all of it is in the log.
+fn flush(registry: &DockerRegistry) {
+    let path = "/v2/acme/last/tags/list";
+    let before = registry.requests("GET", path);
+    let mut connection = TcpStream::connect(registry.host()).expect("the registry listens");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", registry.host());
+    connection.write_all(request.as_bytes()).expect("the registry reads");
+    connection.read_to_end(&mut Vec::new()).expect("the registry answers");
+    wait_until("the last request in the registry's log", || (registry.requests("GET", path) > before).then_some(()));
 }
 
 /// An OCI layout made by hand.
@@ -280,4 +298,19 @@ fn a_line_a_blob_says_what_became_of_it_where_nobody_watches() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with(&format!("pushed {}\n", layout.source())), "{text}");
     assert!(text.contains("3 sent, 0 mounted, 0 there already") && text.contains(&digest.to_string()), "{text}");
+}
+
+#[test]
+fn an_image_that_is_pushed_and_not_signed_is_signed_by_the_command_in_the_message() {
+    let setting = Setting::new();
+    let (layout, digest) = Layout::of(&setting.folder, "layout", &["layer"]);
+    let image = setting.image("acme/web:1");
+    let output = push(&setting.gpg, &layout.source(), &image, &["--to", "/dev/null/tree", "--renew"]);
+    let command = format!(
+        "the image is pushed; sign it with: sealgate sign {}@{digest} --sign-identity {image} --sign-by 0x{} \
+         --to /dev/null/tree --renew --tls-verify=false",
+        setting.image("acme/web"),
+        setting.key
+    );
+    assert!(!output.status.success() && error_of(&output).contains(&command), "{}", error_of(&output));
 }

@@ -6,7 +6,7 @@ use flate2::{Compression, write::GzEncoder};
 use sealgate::image::Digest;
 use tar::{Builder, EntryType, Header};
 
-use super::{Layout, outcomes, push, pushed, writes};
+use super::{Layout, flush, outcomes, push, pushed, writes};
 use crate::sign::{Setting, assert_fails};
 
 /// A docker-archive.
@@ -246,7 +246,9 @@ fn a_layer_that_is_damaged_is_never_completed() {
     let image = setting.image("acme/web:1");
     let output = push(&setting.gpg, &layout.source(), &image, &[]);
     super::assert_fails_after_lines(&output, 1, &format!("is damaged: it should be {layer}"));
+    flush(&setting.registry);
+    assert!(setting.registry.requests("HEAD", &layer.hex()) > 0, "the log has it");
     assert_eq!(setting.registry.requests("PUT", "/manifests/"), 0);
-    let list = setting.registry.requests("PUT", &layer.to_string());
-    assert_eq!(list, 0);
+    // In the log the colon in front of it is %3A.
+    assert_eq!(setting.registry.requests("PUT", &layer.hex()), 0);
 }
