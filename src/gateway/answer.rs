@@ -113,7 +113,11 @@ impl Refused {
 
     /// The store wants to know who it is.
     pub(super) fn who_are_you() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "signing takes credentials: log in, or send a token")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "UNAUTHORIZED",
+            "changing what is stored takes credentials: log in, or send a token",
+        )
     }
 
     /// The credentials prove nothing.

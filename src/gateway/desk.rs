@@ -187,8 +187,9 @@ impl Desk {
                 Ok(())
             } else {
                 Err(Refused::no_role(format!(
-                    "without gateway.access nobody may {action} in a store that listens beyond loopback: \
-                     say in gateway.access who may, or set gateway.listen to a loopback address"
+                    "without gateway.access nobody may {}, since it listens beyond loopback: \
+                     say in gateway.access who may, or set gateway.listen to a loopback address",
+                    action.in_words(repository)
                 )))
             }
         } else if visitor.known.caller.is_anonymous() {
@@ -200,7 +201,12 @@ impl Desk {
         } else {
             match self.access.may(&visitor.known, action, repository).await {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(Refused::no_role(format!("{} may not {action} here", visitor.known.caller))),
+                Ok(false) => Err(Refused::no_role(format!(
+                    "{} may not {}: that takes the role {}",
+                    visitor.known.caller,
+                    action.in_words(repository),
+                    self.access.role_for(action)
+                ))),
                 Err(error) => Err(refused(&error, &visitor.external, Some(&scope))),
             }
         };

@@ -17,6 +17,10 @@ pub enum Format {
 /// The variable with the filter, in the syntax of `RUST_LOG`: `info`, `sealgate=debug`, ...
 pub const FILTER_VARIABLE: &str = "SEALGATE_LOG";
 
+/// Of a client that breaks HTTP (or speaks TLS where there is none) actix logs an error, though the client alone is to blame,
+/// and has been answered: whoever wants these lines asks for them.
+const QUIET: &str = "actix_http::h1::dispatcher=off";
+
 /// Sends everything that is logged from here on to standard error. `default_level` holds where the variable is not set.
 ///
 /// # Errors
@@ -26,7 +30,7 @@ pub fn start(format: Format, default_level: &str) -> anyhow::Result<()> {
         Ok(text) if !text.is_empty() => {
             EnvFilter::try_new(&text).map_err(|error| anyhow::anyhow!("{FILTER_VARIABLE}={text}: {error}"))?
         }
-        _ => EnvFilter::try_new(default_level)?,
+        _ => EnvFilter::try_new(format!("{default_level},{QUIET}"))?,
     };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // A line that can't be written would be told of on the same standard error, with a panic where that is closed.

@@ -118,6 +118,11 @@ impl AccessControl {
         Ok(Known { caller, credentials, pass: None })
     }
 
+    /// The role that lets do this, for whoever is refused without it.
+    pub fn role_for(&self, action: Action) -> &'static str {
+        self.backend.role_for(action)
+    }
+
     /// Whether they may do this to the signatures of a repository; nothing: of every repository. A token of ours lets do
     /// no more than it was asked for.
     ///

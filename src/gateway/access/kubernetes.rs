@@ -159,6 +159,15 @@ impl Access for Kubernetes {
         }
         Ok(true)
     }
+
+    /// As manifests/store/roles.yaml has them.
+    fn role_for(&self, action: Action) -> &'static str {
+        match action {
+            Action::CreateSignature | Action::DeleteSignature => "system:image-signer",
+            Action::SetStatus => "image-auditor",
+            Action::Export | Action::Import => "sealgate-store-admin",
+        }
+    }
 }
 
 /// Everything that somebody must be allowed to do to OpenShift's resources.

@@ -50,6 +50,11 @@ pub trait Access: fmt::Debug + Send + Sync + 'static {
         action: Action,
         repository: Option<&RepositoryName>,
     ) -> Result<bool, AccessError>;
+
+    /// The role that lets do this, for whoever is refused without it.
+    fn role_for(&self, action: Action) -> &'static str {
+        roles::Role::for_action(action).as_str()
+    }
 }
 
 /// What somebody may or may not do. Reading is not among these: who may pull an image from the registry may read its
@@ -77,6 +82,18 @@ impl Action {
             Self::SetStatus => "set-status",
             Self::Export => "export",
             Self::Import => "import",
+        }
+    }
+
+    /// The same in a sentence about the signatures of a repository; nothing: of every repository.
+    pub fn in_words(self, repository: Option<&RepositoryName>) -> String {
+        let what = repository.map_or("this store", RepositoryName::as_str);
+        match self {
+            Self::CreateSignature => format!("add signatures to {what}"),
+            Self::DeleteSignature => format!("remove signatures from {what}"),
+            Self::SetStatus => format!("set or clear the status of signatures in {what}"),
+            Self::Export => "export this store".to_owned(),
+            Self::Import => "import into this store".to_owned(),
         }
     }
 }

@@ -50,7 +50,7 @@ struct RawGrant {
 
 /// What somebody is.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash)]
-enum Role {
+pub(super) enum Role {
     /// Adds and removes signatures.
     #[serde(rename = "system:image-signer")]
     Signer,
@@ -63,22 +63,28 @@ enum Role {
 }
 
 impl Role {
-    fn lets(self, action: Action) -> bool {
+    /// The one that lets do this.
+    pub(super) fn for_action(action: Action) -> Self {
         match action {
-            Action::CreateSignature | Action::DeleteSignature => self == Self::Signer,
-            Action::SetStatus => self == Self::Auditor,
-            Action::Export | Action::Import => self == Self::Admin,
+            Action::CreateSignature | Action::DeleteSignature => Self::Signer,
+            Action::SetStatus => Self::Auditor,
+            Action::Export | Action::Import => Self::Admin,
+        }
+    }
+
+    /// Its name.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Signer => SIGNER,
+            Self::Auditor => AUDITOR,
+            Self::Admin => ADMIN,
         }
     }
 }
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Signer => SIGNER,
-            Self::Auditor => AUDITOR,
-            Self::Admin => ADMIN,
-        })
+        f.write_str(self.as_str())
     }
 }
 
@@ -114,7 +120,7 @@ impl Roles {
     /// Whether a role lets this user do this in a repository; nothing: in all.
     pub(super) fn let_do(&self, user: &str, action: Action, repository: Option<&RepositoryName>) -> bool {
         let roles = self.by_user.get(user).into_iter().flatten();
-        roles.into_iter().any(|(role, place)| role.lets(action) && place.covers(repository))
+        roles.into_iter().any(|(role, place)| *role == Role::for_action(action) && place.covers(repository))
     }
 
     /// Everyone who has a role, in order.

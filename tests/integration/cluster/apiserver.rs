@@ -5,7 +5,6 @@ use std::{
     ffi::OsStr,
     fmt::Write as _,
     io::Write as _,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::{
@@ -15,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Watchdog, run, wait_until};
+use crate::support::{Watchdog, free_ports, run, wait_until};
 
 /// The control plane that all tests of this process share; each has namespaces of its own.
 pub(super) struct Cluster {
@@ -241,29 +240,10 @@ pub(super) fn binaries() -> PathBuf {
     folder
 }
 
-/// Ports that are free now, from below those which the kernel gives out for port 0, so that nothing that runs beside gets
-/// one of them by chance.
-pub(super) fn free_ports<const N: usize>() -> [u16; N] {
-    let mut seed = u32::from_le_bytes(random()) as usize;
-    let mut held = Vec::new();
-    while held.len() < N {
-        seed = seed.wrapping_add(7919);
-        let port = u16::try_from(20_000 + seed % 12_000).expect("it is below 32,000");
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            held.push((port, listener));
-        }
-    }
-    std::array::from_fn(|index| held[index].0)
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    aws_lc_rs::rand::fill(&mut bytes).expect("there is randomness");
-    bytes
-}
-
 fn random_token() -> String {
-    random::<16>().iter().fold(String::new(), |mut token, byte| {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).expect("there is randomness");
+    bytes.iter().fold(String::new(), |mut token, byte| {
         write!(token, "{byte:02x}").expect("a string can be written to");
         token
     })

@@ -26,10 +26,10 @@ use sealgate::{
     image::Digest,
 };
 
-use super::apiserver::{binaries, free_ports};
+use super::apiserver::binaries;
 use crate::{
     gateway::engines,
-    support::{DockerRegistry, Gpg, Process, Scratch, Store},
+    support::{DockerRegistry, Gpg, Process, Scratch, Store, free_ports},
 };
 
 /// The longest that anything is waited for; far above what it takes.

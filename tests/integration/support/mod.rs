@@ -1,8 +1,10 @@
 //! What tests need more than once: real programs, started on ports of their own and ended with the test.
 
+mod console;
 mod gpg;
 mod liar;
 mod markdown;
+mod ports;
 mod process;
 mod registry;
 mod scratch;
@@ -12,9 +14,11 @@ mod store;
 mod tests;
 mod watchdog;
 
+pub(crate) use console::follow;
 pub(crate) use gpg::{Gpg, payload};
 pub(crate) use liar::{Asked, Liar, Reply};
 pub(crate) use markdown::code_blocks;
+pub(crate) use ports::free_ports;
 pub(crate) use process::{Process, run, wait_until};
 pub(crate) use registry::{DockerRegistry, Pushed};
 pub(crate) use scratch::Scratch;
