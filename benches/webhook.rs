@@ -29,10 +29,10 @@ use rustls::{
 use sealgate::{
     configuration,
     gate::{
-        CurrentPolicy, FindSignatures, Gate, ResolveDigest, ResolvedImage, Settings,
+        CurrentPolicy, FindSignatures, Gate, ResolveDigest, Settings,
         cache::{CachedResolve, CachedSignatures, Times},
     },
-    image::{Digest, Manifest, Reference, Repository},
+    image::{Digest, Hashed, HashedManifest, Reference, Repository},
     operations::{Metrics, Readiness},
     policy::{self, Mode, SourceFile},
     signature::{AskedSource, FoundSignatures, UntrustedSignature},
@@ -73,7 +73,7 @@ fn main() {
     let certificate = configuration::Certificate::Made { folder: folder.path().to_owned() };
     let tls = ServerTls::load(&certificate, None, &[], Timestamp::now()).unwrap();
     let workers = std::thread::available_parallelism().unwrap().get();
-    let digest = Digest::sha256(b"the manifest");
+    let digest = Digest::sha256(MANIFEST);
     let body = review(&format!("{IMAGE}@{digest}"));
     println!("a review of {} bytes, {CONNECTIONS} connections, {workers} workers", body.len());
 
@@ -189,7 +189,8 @@ fn warm_gate(digest: Digest) -> (Gate, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     let times =
         Times { tag: Duration::from_secs(30), signatures: Duration::from_mins(10), lookup: Duration::from_secs(8) };
-    let registry = Arc::new(Registry { digest, signature });
+    let manifest = Hashed::sha256(MANIFEST).manifest(None).expect("a manifest").into();
+    let registry = Arc::new(Registry { manifest, signature });
     let resolve = Arc::new(CachedResolve::new(Arc::clone(&registry) as _, times, Arc::clone(&metrics)));
     let signatures = Arc::new(CachedSignatures::new(registry, times, Arc::clone(&metrics)));
     let settings = Settings {
@@ -203,15 +204,18 @@ fn warm_gate(digest: Digest) -> (Gate, Arc<Metrics>) {
     (Gate::new(settings, policy, resolve, signatures, Arc::clone(&metrics)), metrics)
 }
 
+/// What the reviewed image is.
+const MANIFEST: &[u8] = br#"{"schemaVersion": 2, "config": {}, "layers": []}"#;
+
 struct Registry {
-    digest: Digest,
+    manifest: Arc<HashedManifest>,
     signature: Arc<[u8]>,
 }
 
 #[async_trait]
 impl ResolveDigest for Registry {
-    async fn resolve(&self, _: &Reference, _: tokio::time::Instant) -> Result<Arc<ResolvedImage>, LookupError> {
-        Ok(Arc::new(ResolvedImage { digest: self.digest, manifest: Manifest::Image }))
+    async fn resolve(&self, _: &Reference, _: tokio::time::Instant) -> Result<Arc<HashedManifest>, LookupError> {
+        Ok(Arc::clone(&self.manifest))
     }
 }
 

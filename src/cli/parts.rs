@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::configuration::SignatureSource;
 use crate::gate::{FindSignatures as _, ResolveDigest as _};
-use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository};
 use crate::registry::Client;
 use crate::signature::FoundSignatures;
 use crate::signatures::{Finder, SignatureSources};
@@ -31,8 +31,8 @@ pub(super) struct Part {
 /// What is in an index.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// All that it has.
-    pub(super) entries: Vec<Descriptor>,
+    /// It, with all that it has.
+    pub(super) manifest: Arc<HashedManifest>,
     /// Its entries but for attestations, in their order.
     pub(super) parts: Vec<Part>,
 }
@@ -42,8 +42,9 @@ impl Part {
     pub(super) async fn of(client: &Client, image: &Reference) -> Result<Self, LookupError> {
         let resolved = client.resolve(image, Instant::now() + STEP).await?;
         let mut left = MOST_MANIFESTS;
-        let index = inside(client, image.repository(), &resolved.manifest, 0, &mut left).await?;
-        Ok(Self { digest: resolved.digest, platform: None, index: Ok(index) })
+        let digest = resolved.digest();
+        let index = inside(client, image.repository(), resolved, 0, &mut left).await?;
+        Ok(Self { digest, platform: None, index: Ok(index) })
     }
 
     /// It and all that is in it, each digest once.
@@ -65,22 +66,24 @@ impl Part {
 fn inside<'a>(
     client: &'a Client,
     repository: &'a Repository,
-    manifest: &'a Manifest,
+    manifest: Arc<HashedManifest>,
     depth: usize,
     left: &'a mut usize,
 ) -> BoxFuture<'a, Result<Option<Index>, LookupError>> {
     async move {
-        let Manifest::Index(entries) = manifest else { return Ok(None) };
+        if *manifest.manifest() == Manifest::Image {
+            return Ok(None);
+        }
         let too_large = |beyond| LookupError::IndexTooLarge { url: repository.as_str().into(), beyond };
         if depth >= DEEPEST {
             return Err(too_large(Beyond::Depth { limit: DEEPEST }));
         }
         let mut parts = Vec::new();
-        for entry in entries.iter().filter(|entry| !entry.attestation) {
+        for entry in manifest.entries().iter().filter(|entry| !entry.attestation) {
             *left = left.checked_sub(1).ok_or_else(|| too_large(Beyond::Manifests { limit: MOST_MANIFESTS }))?;
             let image = Reference::from_parts(repository.clone(), None, Some(entry.digest));
             let index = match client.resolve(&image, Instant::now() + STEP).await {
-                Ok(resolved) => inside(client, repository, &resolved.manifest, depth + 1, left).await?,
+                Ok(resolved) => inside(client, repository, resolved, depth + 1, left).await?,
                 // Its signatures can be looked at all the same.
                 Err(error) => {
                     parts.push(Part { digest: entry.digest, platform: entry.platform.clone(), index: Err(error) });
@@ -89,7 +92,7 @@ fn inside<'a>(
             };
             parts.push(Part { digest: entry.digest, platform: entry.platform.clone(), index: Ok(index) });
         }
-        Ok(Some(Index { entries: entries.clone(), parts }))
+        Ok(Some(Index { manifest, parts }))
     }
     .boxed()
 }

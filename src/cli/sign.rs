@@ -158,13 +158,13 @@ impl Signature {
     async fn check_tag(&self, client: &Client, plan: &Plan) -> Result<(), Failure> {
         let Some(tag) = &self.tag else { return Ok(()) };
         let now = client.resolve(tag, Instant::now() + STEP).await.map_err(|error| Failure::from(error).about(tag))?;
-        if now.digest == plan.digest {
+        if now.digest() == plan.digest {
             return Ok(());
         }
         Err(Failure::refused(format_args!(
             "{tag} names {} now, not {}, which was to be signed: nothing is written. Sign the tag again, or sign {} (with \
              --sign-identity {} only if it is to pass under that name)",
-            now.digest,
+            now.digest(),
             plan.digest,
             by_digest(tag, plan.digest),
             self.identity,

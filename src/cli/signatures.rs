@@ -345,7 +345,7 @@ async fn remove(subject: &Subject, FullName { digest, name }: &FullName) -> Resu
         *digest
     } else {
         let resolved = client.resolve(image, Instant::now() + STEP).await;
-        resolved.map_err(|error| Failure::from(error).about(image))?.digest
+        resolved.map_err(|error| Failure::from(error).about(image))?.digest()
     };
     let full = format!("{digest}@{}", name.as_str());
     let mut asked = Vec::new();

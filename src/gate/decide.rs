@@ -11,7 +11,7 @@ use crate::verdict::{Refusal, Verdict};
 
 use super::layer::{Lift, Pass, Ruling, join};
 use super::verdicts::{Asked, Until, unexamined};
-use super::{Admission, Decision, Gate, ImageUse, LoadedPolicy, ResolvedImage};
+use super::{Admission, Decision, Gate, HashedManifest, ImageUse, LoadedPolicy};
 
 /// Decides about one image.
 pub(super) async fn decide(
@@ -75,7 +75,7 @@ fn stricter(one: Mode, other: Mode) -> Mode {
 }
 
 /// What a reference names: its digest, and the manifest where that had to be fetched to learn the digest.
-type Resolved = Result<(Digest, Option<Arc<ResolvedImage>>), Refusal>;
+type Resolved = Result<(Digest, Option<Arc<HashedManifest>>), Refusal>;
 
 /// A layer, and its rule for the image.
 #[derive(Clone, Copy)]
@@ -150,7 +150,7 @@ impl Case<'_> {
     }
 
     fn no_rule(&self) -> Ruling {
-        Ruling::new(None, self.gate.settings.mode, Err(Refusal::NoPolicy { namespace: None }))
+        Ruling::new(None, self.gate.settings.mode, Err(Refusal::NoPolicy))
     }
 
     /// Whether the layer has rules for single digests of this repository: then a tag's digest is needed to find the rule.
@@ -192,7 +192,7 @@ impl Case<'_> {
         }
         let resolving = self.gate.resolve.resolve(&self.image, self.until.lookups);
         match timeout_at(self.until.deadline, resolving).await {
-            Ok(Ok(resolved)) => Ok((resolved.digest, Some(resolved))),
+            Ok(Ok(resolved)) => Ok((resolved.digest(), Some(resolved))),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(self.until.exceeded()),
         }
@@ -301,8 +301,7 @@ impl Case<'_> {
     }
 
     async fn require(&self, layer: &Layer, rule: &Arc<Rule>, resolved: &Resolved) -> Ruling {
-        let mut ruling =
-            Ruling::new(Some(rule.id.clone()), self.mode(rule), Err(Refusal::NoPolicy { namespace: None }));
+        let mut ruling = Ruling::new(Some(rule.id.clone()), self.mode(rule), Err(Refusal::NoPolicy));
         let Some(asked) = Asked::new(self.policy.generation, rule, layer.dialect, &self.image) else {
             return ruling;
         };

@@ -10,7 +10,7 @@ use futures_util::{
     future::{BoxFuture, join_all},
 };
 
-use crate::image::{Descriptor, Digest};
+use crate::image::{Digest, HashedManifest};
 use crate::policy::Requirements;
 use crate::signature::verify::{Examination, Question};
 use crate::signature::{VerifiedImage, verify_each};
@@ -24,20 +24,15 @@ pub(super) const MOST_MANIFESTS: usize = 128;
 const DEEPEST: usize = 3;
 
 impl Inquiry<'_> {
-    /// Whether each entry of the index `digest` is proven; of an attestation nothing is asked.
+    /// Whether each entry of an index is proven; of an attestation nothing is asked.
     ///
     /// The first entry is examined alone: where the index is not signed entry by entry at all, which is usual, that costs the
     /// requests for one entry and not those for each.
-    pub(super) fn entries<'a>(
-        &'a self,
-        digest: Digest,
-        entries: &'a [Descriptor],
-        depth: usize,
-    ) -> BoxFuture<'a, Seen> {
+    pub(super) fn entries<'a>(&'a self, index: &'a HashedManifest, depth: usize) -> BoxFuture<'a, Seen> {
         async move {
             let mut different = Vec::new();
             let mut places = HashMap::new();
-            for entry in entries.iter().filter(|entry| !entry.attestation) {
+            for entry in index.entries().iter().filter(|entry| !entry.attestation) {
                 if let Entry::Vacant(place) = places.entry(entry.digest) {
                     place.insert(different.len());
                     different.push(entry.digest);
@@ -47,15 +42,20 @@ impl Inquiry<'_> {
                 return Seen::refused(error.into());
             }
             let mut seen = Vec::with_capacity(different.len());
+            let look_at = async |entry: &Digest| {
+                let mut seen = self.manifest(*entry, None, depth + 1).await;
+                seen.examination.result = seen.examination.result.map_err(|refusal| refusal.of_entry(*entry));
+                seen
+            };
             if let Some((first, others)) = different.split_first() {
-                seen.push(self.manifest(*first, None, depth + 1).await);
+                seen.push(look_at(first).await);
                 if seen[0].examination.result.is_ok() {
-                    seen.extend(join_all(others.iter().map(|other| self.manifest(*other, None, depth + 1))).await);
+                    seen.extend(join_all(others.iter().map(look_at)).await);
                 }
             }
             let requirements = self.asked.requirements();
             join_entries(seen, self.lost().into(), |proofs| match requirements {
-                Some(requirements) => self.join(digest, entries, requirements, &places, proofs),
+                Some(requirements) => self.join(index, requirements, &places, proofs),
                 None => Err(self.lost().into()),
             })
         }
@@ -64,27 +64,27 @@ impl Inquiry<'_> {
 
     fn join(
         &self,
-        digest: Digest,
-        entries: &[Descriptor],
+        index: &HashedManifest,
         requirements: &Requirements,
         places: &HashMap<Digest, usize>,
         proofs: &[Result<VerifiedImage, Refusal>],
     ) -> Result<VerifiedImage, Refusal> {
         let question = Question {
             image: &self.asked.image,
-            digest,
+            digest: index.digest(),
             rule: &self.asked.rule.id,
             requirements,
             now: self.now,
             tries: self.prover.tries,
         };
         // An entry that stands there twice is proven once.
-        let proofs: Vec<_> = entries
+        let proofs: Vec<_> = index
+            .entries()
             .iter()
             .filter(|entry| !entry.attestation)
             .filter_map(|entry| places.get(&entry.digest).and_then(|place| proofs.get(*place)).cloned())
             .collect();
-        verify_each(&question, entries, &proofs)
+        verify_each(&question, index, &proofs)
     }
 
     /// Takes so many manifests from what may be looked at.
@@ -125,10 +125,19 @@ fn join_entries(
     joined
 }
 
+/// Of the refusals of an index by its own signatures, and by those of each manifest in it, the one to show. Where some of the
+/// manifests are proven, whoever signs it signs each: then what one of them is short of is the news.
+pub(crate) fn refusal_of_index(own: Refusal, each: Refusal, some_are_proven: bool) -> Refusal {
+    match own {
+        Refusal::Unsigned(_) if some_are_proven => each,
+        own => refusal_to_show(own, each),
+    }
+}
+
 /// Of two refusals, each of which alone would have to be lifted, the one to show. While something could not be asked, nothing
 /// is known, and asking again may help. Else a signature that does not count says more than none; and the first says more
 /// than the second.
-pub(crate) fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {
+fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {
     fn rank(refusal: &Refusal) -> u8 {
         match refusal {
             Refusal::Lookup(error) if error.code().is_undecided() => 0,

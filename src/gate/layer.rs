@@ -162,10 +162,10 @@ pub(super) fn join(
         Said::Allowed { reason } => match &rule {
             Some(rule) => Ok(Verdict::AllowedByRule { rule: rule.clone(), reason }),
             // Cannot be: only a rule allows. If it were, it would be no reason to let the image run.
-            None => Err(Refusal::NoPolicy { namespace: None }),
+            None => Err(Refusal::NoPolicy),
         },
         // Cannot be: the cluster's layer never abstains.
-        Said::Abstained => Err(Refusal::NoPolicy { namespace: None }),
+        Said::Abstained => Err(Refusal::NoPolicy),
     };
     let pinned = match (&verdict, digest) {
         (Ok(_), Some(digest)) => Some(image.pinned(digest)),

@@ -26,22 +26,13 @@ use tokio::time::Instant;
 
 use self::verdicts::Verdicts;
 
-pub(crate) use index::refusal_to_show;
+pub(crate) use index::refusal_of_index;
 
-use crate::image::{Digest, Manifest, Reference, Repository};
+use crate::image::{Digest, HashedManifest, Reference, Repository};
 use crate::operations::Metrics;
 use crate::policy::{Mode, Policy, RuleId};
 use crate::signature::{FoundSignatures, verify::Examination};
 use crate::verdict::{LookupError, Refusal, Verdict};
-
-/// What a reference names, learned from the bytes that a registry sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolvedImage {
-    /// Computed over the bytes, never taken from a header.
-    pub digest: Digest,
-    /// What those bytes are.
-    pub manifest: Manifest,
-}
 
 /// Resolves references: a tag to its digest, and either to the manifest.
 #[async_trait]
@@ -50,7 +41,7 @@ pub trait ResolveDigest: Send + Sync {
     ///
     /// # Errors
     /// [`LookupError`], at the deadline at the latest.
-    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError>;
+    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError>;
 }
 
 /// Is told what some sources found while others are late.

@@ -12,15 +12,15 @@ use tokio::{
     time::Instant,
 };
 
-use crate::image::{Digest, Manifest, Reference, Repository};
+use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository};
 use crate::policy::Platforms;
 use crate::signature::verify::{Examination, Question};
 use crate::signature::{FoundSignatures, verify};
 use crate::verdict::{LookupError, Refusal};
 
-use super::index::{MOST_MANIFESTS, refusal_to_show};
+use super::index::{MOST_MANIFESTS, refusal_of_index};
 use super::verdicts::{Asked, Until, unexamined};
-use super::{FindSignatures, ResolveDigest, ResolvedImage};
+use super::{FindSignatures, ResolveDigest};
 
 /// Manifests of one index that are asked for side by side.
 const SIDE_BY_SIDE: usize = 8;
@@ -71,7 +71,7 @@ impl Prover {
         &self,
         asked: &Asked,
         digest: Digest,
-        manifest: Option<Arc<ResolvedImage>>,
+        manifest: Option<Arc<HashedManifest>>,
         until: Until,
     ) -> Proven {
         let inquiry = Inquiry {
@@ -108,7 +108,7 @@ impl Prover {
 impl Inquiry<'_> {
     /// One manifest: an image by its own signatures, an index as the rule's `platforms` say. `depth` counts the indexes
     /// around it.
-    pub(super) async fn manifest(&self, digest: Digest, known: Option<Arc<ResolvedImage>>, depth: usize) -> Seen {
+    pub(super) async fn manifest(&self, digest: Digest, known: Option<Arc<HashedManifest>>, depth: usize) -> Seen {
         let platforms = self.asked.platforms;
         let (resolved, found) = {
             // Never closed: it lives as long as this inquiry, which does not close it.
@@ -116,7 +116,7 @@ impl Inquiry<'_> {
             let mut resolving = pin!(self.resolve(digest, known));
             match resolving.as_mut().now_or_never() {
                 // Known without a request: then it is also known whether its own signatures matter.
-                Some(Ok(image)) if platforms == Platforms::Each && image.manifest != Manifest::Image => {
+                Some(Ok(image)) if platforms == Platforms::Each && *image.manifest() != Manifest::Image => {
                     (Ok(image), None)
                 }
                 Some(Ok(image)) => (Ok(image), Some(self.find(digest).await)),
@@ -135,12 +135,12 @@ impl Inquiry<'_> {
                 return seen;
             }
         };
-        let Manifest::Index(entries) = &resolved.manifest else {
+        if *resolved.manifest() == Manifest::Image {
             return match found {
                 Some(found) => self.judge(digest, found).await,
                 None => Seen::refused(self.lost().into()),
             };
-        };
+        }
         match (platforms, found) {
             (Platforms::Index, Some(found)) => self.judge(digest, found).await,
             (Platforms::IndexOrEach, Some(found)) => {
@@ -148,9 +148,9 @@ impl Inquiry<'_> {
                 if own.examination.result.is_ok() {
                     return own;
                 }
-                self.entries(digest, entries, depth).await.after(own)
+                self.entries(&resolved, depth).await.after(own)
             }
-            (Platforms::Each, _) => self.entries(digest, entries, depth).await,
+            (Platforms::Each, _) => self.entries(&resolved, depth).await,
             (Platforms::Index | Platforms::IndexOrEach, None) => Seen::refused(self.lost().into()),
         }
     }
@@ -158,8 +158,8 @@ impl Inquiry<'_> {
     async fn resolve(
         &self,
         digest: Digest,
-        known: Option<Arc<ResolvedImage>>,
-    ) -> Result<Arc<ResolvedImage>, LookupError> {
+        known: Option<Arc<HashedManifest>>,
+    ) -> Result<Arc<HashedManifest>, LookupError> {
         let repository = self.asked.image.repository();
         let resolved = if let Some(known) = known {
             known
@@ -167,7 +167,7 @@ impl Inquiry<'_> {
             let image = Reference::from_parts(repository.clone(), None, Some(digest));
             self.prover.resolve.resolve(&image, self.deadline).await?
         };
-        if resolved.digest == digest {
+        if resolved.digest() == digest {
             return Ok(resolved);
         }
         let (registry, url) = (repository.host().into(), repository.as_str().into());
@@ -236,6 +236,7 @@ impl Seen {
     fn after(self, own: Self) -> Self {
         let (each, mut seen) = (self, own);
         let Examination { result, signatures, asked } = each.examination;
+        let some_are_proven = signatures.iter().any(|signature| signature.outcome.is_ok());
         seen.examination.signatures.extend(signatures);
         seen.examination.asked.extend(asked);
         seen.examination.result = match (seen.examination.result, result) {
@@ -246,7 +247,7 @@ impl Seen {
             (Err(own), Err(each_refused)) => {
                 // Either list may be the one that is short of a signature.
                 seen.rests_on.extend(each.rests_on);
-                Err(refusal_to_show(own, each_refused))
+                Err(refusal_of_index(own, each_refused, some_are_proven))
             }
             (Ok(proof), Err(_)) => Ok(proof),
         };

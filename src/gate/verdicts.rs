@@ -18,7 +18,7 @@ use crate::verdict::{LookupError, Refusal};
 
 use super::cache::{Flights, Landed, Lifetime, until_stale};
 use super::prove::{Proven, Prover};
-use super::{FindSignatures, ResolveDigest, ResolvedImage, Settings};
+use super::{FindSignatures, HashedManifest, ResolveDigest, Settings};
 
 /// The name of the cache in metrics.
 const CACHE: &str = "verdict";
@@ -179,7 +179,7 @@ impl Verdicts {
         &self,
         asked: Asked,
         digest: Digest,
-        manifest: Option<&Arc<ResolvedImage>>,
+        manifest: Option<&Arc<HashedManifest>>,
         until: Until,
     ) -> Arc<Examination> {
         let key = Key { asked, digest };
@@ -255,7 +255,7 @@ impl Shared {
         (Instant::now() < until && holds(&examination, now)).then_some(examination)
     }
 
-    async fn examine_anew(&self, key: Key, manifest: Option<Arc<ResolvedImage>>, until: Until) -> Arc<Examination> {
+    async fn examine_anew(&self, key: Key, manifest: Option<Arc<HashedManifest>>, until: Until) -> Arc<Examination> {
         // Another flight may have ended between the look-up and this one's start.
         if let Some(examination) = self.look_up(&key, until.now) {
             return examination;

@@ -52,6 +52,73 @@ pub struct Descriptor {
     pub attestation: bool,
 }
 
+/// Bytes with the digest that was computed over them.
+#[derive(Clone, Copy, Debug)]
+pub struct Hashed<'a> {
+    digest: Digest,
+    body: &'a [u8],
+}
+
+impl<'a> Hashed<'a> {
+    /// With their SHA-256 digest.
+    pub fn sha256(body: &'a [u8]) -> Self {
+        Self { digest: Digest::sha256(body), body }
+    }
+
+    /// With the digest that they should have, if they have it.
+    pub fn expected(digest: Digest, body: &'a [u8]) -> Option<Self> {
+        digest.matches(body).then_some(Self { digest, body })
+    }
+
+    /// The digest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Parses them as [`Manifest::parse`] does.
+    ///
+    /// # Errors
+    /// They are no manifest that a decision can stand on.
+    pub fn manifest(self, content_type: Option<&str>) -> Result<HashedManifest, ManifestError> {
+        let Self { digest, body } = self;
+        Ok(HashedManifest { digest, manifest: Manifest::parse(content_type, body)? })
+    }
+}
+
+/// A manifest and the digest that was computed over its bytes, never taken from a header. [`Hashed::manifest`] alone makes one,
+/// so that what stands in an index belongs to the index's digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashedManifest {
+    digest: Digest,
+    manifest: Manifest,
+}
+
+impl HashedManifest {
+    /// The digest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// What it names.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The entries of an index; none of an image.
+    pub fn entries(&self) -> &[Descriptor] {
+        match &self.manifest {
+            Manifest::Index(entries) => entries,
+            Manifest::Image => &[],
+        }
+    }
+
+    /// One without bytes.
+    #[cfg(test)]
+    pub(crate) fn made_up(digest: Digest, manifest: Manifest) -> Self {
+        Self { digest, manifest }
+    }
+}
+
 /// Why a body is no manifest that a decision can stand on. Nothing of the body is repeated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -8,6 +8,6 @@ pub mod scope;
 
 pub use contents::{Contents, Part};
 pub use digest::{Digest, Hasher, Mismatch};
-pub use manifest::{Descriptor, Manifest, ManifestError};
+pub use manifest::{Descriptor, Hashed, HashedManifest, Manifest, ManifestError};
 pub use reference::{Reference, ReferenceError, Repository, Tag};
 pub use scope::{Scope, ScopeError, ScopeMap};

@@ -13,11 +13,8 @@ use super::{
     target::Target,
     transport::Budget,
 };
-use crate::gate::{ResolveDigest, ResolvedImage};
-use crate::image::{
-    Digest, Manifest, ManifestError, Reference,
-    digest::{Algorithm, DigestError},
-};
+use crate::gate::ResolveDigest;
+use crate::image::{Digest, Hashed, HashedManifest, ManifestError, Reference, digest::DigestError};
 use crate::operations::RequestKind;
 use crate::verdict::LookupError;
 
@@ -35,7 +32,7 @@ const MOST_CLAIMS: usize = 4;
 
 #[async_trait]
 impl ResolveDigest for Client {
-    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError> {
         let budget = Budget::until(deadline);
         let primary = self.target(image.repository())?;
         let ask = |target, budget| self.manifest(target, image, budget).boxed();
@@ -77,7 +74,7 @@ impl Client {
         target: Target,
         image: &Reference,
         budget: Budget,
-    ) -> Result<Arc<ResolvedImage>, LookupError> {
+    ) -> Result<Arc<HashedManifest>, LookupError> {
         let which = match (image.digest(), image.tag()) {
             (Some(digest), _) => digest.to_string(),
             (None, Some(tag)) => tag.as_str().to_owned(),
@@ -108,12 +105,13 @@ enum Wrong {
 }
 
 /// Reads a manifest, and holds what is claimed of it against its bytes.
-fn read(asked: Option<Digest>, headers: &HeaderMap, body: &[u8]) -> Result<ResolvedImage, Wrong> {
-    let digest = match asked {
-        Some(asked) if asked.matches(body) => asked,
-        Some(_) => return Err(Wrong::Answer("what it sends does not have the digest that was asked for")),
-        None => Digest::of(Algorithm::Sha256, body),
+fn read(asked: Option<Digest>, headers: &HeaderMap, body: &[u8]) -> Result<HashedManifest, Wrong> {
+    let hashed = match asked {
+        Some(asked) => Hashed::expected(asked, body)
+            .ok_or(Wrong::Answer("what it sends does not have the digest that was asked for"))?,
+        None => Hashed::sha256(body),
     };
+    let digest = hashed.digest();
     for (number, claimed) in headers.get_all("docker-content-digest").iter().enumerate() {
         // Each may cost another hash of the body.
         if number == MOST_CLAIMS {
@@ -139,6 +137,5 @@ fn read(asked: Option<Digest>, headers: &HeaderMap, body: &[u8]) -> Result<Resol
         Some(Ok(text)) => Some(text),
         Some(Err(_)) => return Err(Wrong::Answer("its Content-Type header is not text")),
     };
-    let manifest = Manifest::parse(content_type, body).map_err(Wrong::Manifest)?;
-    Ok(ResolvedImage { digest, manifest })
+    hashed.manifest(content_type).map_err(Wrong::Manifest)
 }

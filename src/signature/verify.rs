@@ -20,7 +20,7 @@ use super::{
     identity,
     payload::Payload,
 };
-use crate::image::{Descriptor, Digest, Reference};
+use crate::image::{Descriptor, Digest, HashedManifest, Reference};
 use crate::policy::{Requirement, Requirements, RuleId};
 use crate::verdict::{
     Refusal,
@@ -156,15 +156,15 @@ fn examine(question: &Question<'_>, found: &FoundSignatures, extent: Extent) -> 
 
 /// Joins the proofs of every manifest in an index into one of the index: `platforms: each`.
 ///
-/// `entries` are all the descriptors of the index whose digest is `question.digest`. `proofs` are what [`verify`] (or this
+/// `index` has the digest that is asked about. `proofs` are what [`verify`] (or this
 /// function, for a nested index) said, for the same image and rule, of each entry that is no attestation, in their order.
 ///
 /// # Errors
 /// The first refusal among them. And, since then the caller did not prove what it was asked to, a refusal where there is no
-/// entry but attestations, or a proof is missing, one too many, for another digest, another image or another rule.
+/// entry but attestations, the index is another one, or a proof is missing, one too many, for another digest, another image or another rule.
 pub fn verify_each(
     question: &Question<'_>,
-    entries: &[Descriptor],
+    index: &HashedManifest,
     proofs: &[Result<VerifiedImage, Refusal>],
 ) -> Result<VerifiedImage, Refusal> {
     can_be_met(question)?;
@@ -173,8 +173,8 @@ pub fn verify_each(
         Some(requirement) => Refusal::Unsigned(wanted(question, &trusted(question.requirements), requirement)),
         None => Refusal::DeniedByPolicy { rule: question.rule.clone(), reason: "it requires nothing".into() },
     };
-    let runnable: Vec<&Descriptor> = entries.iter().filter(|entry| !entry.attestation).collect();
-    if runnable.is_empty() || runnable.len() != proofs.len() {
+    let runnable: Vec<&Descriptor> = index.entries().iter().filter(|entry| !entry.attestation).collect();
+    if index.digest() != question.digest || runnable.is_empty() || runnable.len() != proofs.len() {
         return Err(unsigned());
     }
     let mut keys: Vec<VerifiedKey> = Vec::new();
@@ -267,7 +267,7 @@ impl Fault {
             Self::Revoked(key) => Refusal::RevokedKey { key, wanted },
             Self::ExpiredKey(key, at) => Refusal::ExpiredKey { key, at, wanted },
             Self::ExpiredSignature(key, at) => Refusal::ExpiredSignature { key, at, wanted },
-            Self::WrongDigest(signed) => Refusal::WrongDigest { signed, wanted },
+            Self::WrongDigest(signed) => Refusal::WrongDigest { signed: Box::new(signed), wanted },
             Self::WrongIdentity(signed) => Refusal::WrongIdentity { signed: Box::new(signed), wanted },
             Self::TooOld(signed_at, max_age) => Refusal::TooOld { signed_at, max_age, wanted },
         }
@@ -753,6 +753,7 @@ fn wanted(question: &Question<'_>, trusted: &Trusted, requirement: &Requirement)
         signers: signers.collect(),
         unusable: unusable.into(),
         identity: Arc::new(requirement.identity.clone()),
+        manifest: None,
     }
 }
 

@@ -71,17 +71,14 @@ pub enum PlanError {
 /// The registry can't be asked; the image has more manifests than anyone verifies.
 pub async fn plan(client: &Client, image: &Reference, index_only: bool, deadline: Instant) -> Result<Plan, PlanError> {
     let resolved = client.resolve(image, deadline).await?;
-    let digest = resolved.digest;
+    let digest = resolved.digest();
     let mut manifests = vec![Planned { digest, platform: None }];
-    let is_index = matches!(resolved.manifest, Manifest::Index(_));
+    let is_index = matches!(resolved.manifest(), Manifest::Index(_));
     let mut seen = HashSet::from([digest]);
     let mut level = if index_only { Vec::new() } else { vec![resolved] };
     for depth in 0.. {
         let mut nested = Vec::new();
-        for entry in level.iter().flat_map(|resolved| match &resolved.manifest {
-            Manifest::Index(entries) => entries.as_slice(),
-            Manifest::Image => &[],
-        }) {
+        for entry in level.iter().flat_map(|resolved| resolved.entries()) {
             if entry.attestation || !seen.insert(entry.digest) {
                 continue;
             }
@@ -91,7 +88,7 @@ pub async fn plan(client: &Client, image: &Reference, index_only: bool, deadline
             manifests.push(Planned { digest: entry.digest, platform: entry.platform.clone() });
             let reference = Reference::from_parts(image.repository().clone(), None, Some(entry.digest));
             let resolved = client.resolve(&reference, deadline).await?;
-            if matches!(resolved.manifest, Manifest::Index(_)) {
+            if matches!(resolved.manifest(), Manifest::Index(_)) {
                 nested.push(resolved);
             }
         }

@@ -19,11 +19,8 @@ use crate::signature::{Fingerprint, KeyFault, PayloadError, identity};
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refusal {
     /// No rule covers the image.
-    #[error("no rule covers it{}", in_namespace(namespace.as_deref()))]
-    NoPolicy {
-        /// The namespace whose layer has none; nothing: the cluster's.
-        namespace: Option<Box<str>>,
-    },
+    #[error("no rule covers it")]
+    NoPolicy,
     /// A rule denies it.
     #[error("rule {rule} denies it: {reason}")]
     DeniedByPolicy {
@@ -44,7 +41,7 @@ pub enum Refusal {
     #[error("no signature ({0})")]
     Unsigned(Wanted),
     /// Signed by keys that the rule does not want.
-    #[error("signed {} (not in rule {}, which wants {})", by(signed_by), wanted.rule, wanted.names())]
+    #[error("signed {} (not in rule {}, which wants {}{})", by(signed_by), wanted.rule, wanted.names(), wanted.of())]
     UntrustedKey {
         /// The keys that the signatures name.
         signed_by: Vec<Fingerprint>,
@@ -63,7 +60,7 @@ pub enum Refusal {
     #[error("signed for another image, {signed} ({wanted})")]
     WrongDigest {
         /// The digest in the signature.
-        signed: Digest,
+        signed: Box<Digest>,
         /// What the rule wants.
         wanted: Wanted,
     },
@@ -328,6 +325,8 @@ pub struct Wanted {
     pub unusable: Arc<[Fingerprint]>,
     /// How the name in the signature must relate to the image.
     pub identity: Arc<Identity>,
+    /// The manifest that is short of it, where that is one in the image's index.
+    pub manifest: Option<Box<Digest>>,
 }
 
 /// What makes a signature malformed.
@@ -491,11 +490,29 @@ impl fmt::Display for Code {
     }
 }
 
+/// The pattern of all refusals for want of a signature.
+macro_rules! wanting {
+    ($wanted:ident) => {
+        Refusal::Unsigned($wanted)
+            | Refusal::UntrustedKey { wanted: $wanted, .. }
+            | Refusal::WrongIdentity { wanted: $wanted, .. }
+            | Refusal::WrongDigest { wanted: $wanted, .. }
+            | Refusal::MalformedSignature { wanted: $wanted, .. }
+            | Refusal::InvalidSignature { wanted: $wanted, .. }
+            | Refusal::ExpiredSignature { wanted: $wanted, .. }
+            | Refusal::ExpiredKey { wanted: $wanted, .. }
+            | Refusal::RevokedKey { wanted: $wanted, .. }
+            | Refusal::WeakAlgorithm { wanted: $wanted, .. }
+            | Refusal::ThresholdNotMet { wanted: $wanted, .. }
+            | Refusal::TooOld { wanted: $wanted, .. }
+    };
+}
+
 impl Refusal {
     /// The code.
     pub fn code(&self) -> Code {
         match self {
-            Self::NoPolicy { .. } => Code::NoPolicy,
+            Self::NoPolicy => Code::NoPolicy,
             Self::DeniedByPolicy { .. } => Code::DeniedByPolicy,
             Self::NotPinned { .. } => Code::NotPinned,
             Self::Unsigned(_) => Code::Unsigned,
@@ -522,7 +539,6 @@ impl Refusal {
     /// The facts, for logs and JSON output: `code`, and what the variant carries; fingerprints whole.
     pub fn facts(&self) -> Value {
         let mut facts = match self {
-            Self::NoPolicy { namespace } => json!({ "namespace": namespace }),
             Self::DeniedByPolicy { rule, reason } => json!({ "rule": rule.as_str(), "reason": reason }),
             Self::NotPinned { why, digest } => {
                 let mut facts = json!({ "why": why.to_string(), "digest": digest.map(|digest| digest.to_string()) });
@@ -558,7 +574,7 @@ impl Refusal {
             Self::TooManyImages { found, limit } => json!({ "found": found, "limit": limit }),
             Self::Lookup(error) => error.facts(),
             Self::DeadlineExceeded { after } => json!({ "afterSeconds": after.as_secs_f64() }),
-            Self::Unsigned(_) | Self::Overloaded => json!({}),
+            Self::NoPolicy | Self::Unsigned(_) | Self::Overloaded => json!({}),
         };
         facts["code"] = self.code().as_str().into();
         if let Some(wanted) = self.wanted() {
@@ -567,6 +583,9 @@ impl Refusal {
                 wanted.signers.iter().map(|(name, fingerprints)| json!({ "name": name, "keys": keys(fingerprints) }));
             facts["rule"] = wanted.rule.as_str().into();
             facts["wanted"] = signers.collect();
+            if let Some(manifest) = &wanted.manifest {
+                facts["manifest"] = manifest.to_string().into();
+            }
         }
         facts
     }
@@ -574,29 +593,24 @@ impl Refusal {
     /// What the rule wants, where a rule wants signatures.
     pub fn wanted(&self) -> Option<&Wanted> {
         match self {
-            Self::Unsigned(wanted)
-            | Self::UntrustedKey { wanted, .. }
-            | Self::WrongIdentity { wanted, .. }
-            | Self::WrongDigest { wanted, .. }
-            | Self::MalformedSignature { wanted, .. }
-            | Self::InvalidSignature { wanted, .. }
-            | Self::ExpiredSignature { wanted, .. }
-            | Self::ExpiredKey { wanted, .. }
-            | Self::RevokedKey { wanted, .. }
-            | Self::WeakAlgorithm { wanted, .. }
-            | Self::ThresholdNotMet { wanted, .. }
-            | Self::TooOld { wanted, .. } => Some(wanted),
+            wanting!(wanted) => Some(wanted),
             _ => None,
         }
+    }
+
+    /// The same of a manifest in an index. Of one in an index in that it stays the inner one.
+    #[must_use]
+    pub fn of_entry(mut self, digest: Digest) -> Self {
+        if let wanting!(wanted) = &mut self {
+            wanted.manifest.get_or_insert_with(|| Box::new(digest));
+        }
+        self
     }
 
     /// What the reader of a denial should do next, one sentence or command. `image` is the image refused.
     pub fn next_step(&self, image: &str) -> String {
         match self {
-            Self::NoPolicy { namespace: Some(namespace) } => {
-                format!("Ask for a rule that covers it in the SealPolicy of namespace {namespace}.")
-            }
-            Self::NoPolicy { namespace: None } => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
+            Self::NoPolicy => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
             Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
             Self::NotPinned { digest, .. } => {
                 let written = match (digest, Reference::for_image(image)) {
@@ -680,6 +694,11 @@ impl Wanted {
             .then_some(signed)
     }
 
+    /// Which manifest of an index it is about.
+    fn of(&self) -> String {
+        self.manifest.as_ref().map(|digest| format!(", for the manifest {digest} in this index")).unwrap_or_default()
+    }
+
     /// The signers with their keys, the first few.
     fn names(&self) -> String {
         const MOST: usize = 3;
@@ -697,7 +716,7 @@ impl Wanted {
 
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule {} wants {}", self.rule, self.names())
+        write!(f, "rule {} wants {}{}", self.rule, self.names(), self.of())
     }
 }
 
@@ -710,10 +729,6 @@ fn age(age: Duration) -> String {
     } else {
         humantime::format_duration(age).to_string()
     }
-}
-
-fn in_namespace(namespace: Option<&str>) -> String {
-    namespace.map(|namespace| format!(" in the policy of namespace {namespace}")).unwrap_or_default()
 }
 
 fn by(keys: &[Fingerprint]) -> String {

@@ -379,7 +379,7 @@ mod tests {
     }
 
     fn no_policy() -> Refusal {
-        Refusal::NoPolicy { namespace: None }
+        Refusal::NoPolicy
     }
 
     fn unavailable(retry_after: Option<u64>) -> Refusal {

@@ -118,7 +118,7 @@ async fn an_announcement_beside_a_challenge_counts_and_the_list_comes_with_the_t
     let repository = Repository::parse(&format!("{}/acme/web", liar.host())).unwrap();
     for tag in ["1", "2"] {
         let image = resolve(&client, &format!("{repository}:{tag}")).await.unwrap();
-        let found = finder.find(&repository, image.digest, (Instant::now() + LONG).into()).await;
+        let found = finder.find(&repository, image.digest(), (Instant::now() + LONG).into()).await;
         assert_eq!(counts(&found), [Ok(1)]);
     }
     // Two requests for each new image; one ping and one token aside.

@@ -17,7 +17,7 @@ use super::status::{Failure, Status};
 use super::subject::{self, Elsewhere, ImageArguments, Mirrors, Subject};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
-use crate::gate::refusal_to_show;
+use crate::gate::refusal_of_index;
 use crate::image::{Digest, Reference};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::registry::Client;
@@ -238,13 +238,16 @@ impl Inquiry {
         let inside = part.index.as_ref().map_err(|error| Refusal::from(error.clone()))?;
         let unasked = || Err(Refusal::DeniedByPolicy { rule: self.rule.clone(), reason: "it was not examined".into() });
         let own = results.get(&part.digest).cloned().unwrap_or_else(unasked);
-        let (own, Index { entries, parts }) = match (own, inside) {
+        let (own, Index { manifest, parts }) = match (own, inside) {
             (Err(own), Some(index)) => (own, index),
             (own, _) => return own,
         };
-        let proofs: Vec<_> = parts.iter().map(|part| self.verdict(part, results)).collect();
-        self.ask(part.digest, |question| verify_each(question, entries, &proofs))
-            .map_err(|each| refusal_to_show(own, each))
+        let proofs: Vec<_> = parts
+            .iter()
+            .map(|part| self.verdict(part, results).map_err(|refusal| refusal.of_entry(part.digest)))
+            .collect();
+        self.ask(part.digest, |question| verify_each(question, manifest, &proofs))
+            .map_err(|each| refusal_of_index(own, each, proofs.iter().any(Result::is_ok)))
     }
 }
 

@@ -230,7 +230,10 @@ impl Signature {
 /// A refusal in words for someone who gave keys and an identity, and knows of no rule.
 fn why(refusal: &Refusal, ask: &Ask) -> String {
     match refusal {
-        Refusal::Unsigned(_) => "there is no signature".to_owned(),
+        Refusal::Unsigned(wanted) => match &wanted.manifest {
+            Some(manifest) => format!("there is no signature of the manifest {manifest}, which is in this index"),
+            None => "there is no signature".to_owned(),
+        },
         Refusal::UntrustedKey { .. } => format!("its key is not in {}", ask.keys.from),
         Refusal::WrongIdentity { signed, .. } => format!("it is for {signed} instead of {}", ask.identity),
         Refusal::WrongDigest { signed, .. } => format!("it is for another image, {signed}"),

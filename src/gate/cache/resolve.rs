@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
-use crate::gate::{ResolveDigest, ResolvedImage};
+use crate::gate::{HashedManifest, ResolveDigest};
 use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::operations::{CacheResult, Metrics};
 use crate::verdict::LookupError;
@@ -28,19 +28,19 @@ const MANIFEST_BYTES: u64 = 32 << 20;
 pub struct CachedResolve {
     shared: Arc<Shared>,
     times: Times,
-    flights: Flights<Reference, Result<Arc<ResolvedImage>, LookupError>>,
+    flights: Flights<Reference, Result<Arc<HashedManifest>, LookupError>>,
 }
 
 struct Shared {
     inner: Arc<dyn ResolveDigest>,
     tags: Cache<Reference, Tagged>,
-    manifests: Cache<(Repository, Digest), Arc<ResolvedImage>>,
+    manifests: Cache<(Repository, Digest), Arc<HashedManifest>>,
     metrics: Arc<Metrics>,
 }
 
 #[derive(Clone)]
 struct Tagged {
-    image: Arc<ResolvedImage>,
+    image: Arc<HashedManifest>,
     until: Instant,
 }
 
@@ -69,7 +69,7 @@ impl CachedResolve {
 
 #[async_trait]
 impl ResolveDigest for CachedResolve {
-    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError> {
         let repository = image.repository();
         // With a digest, the tag is only claimed, and nobody asks for it.
         let (asked, cache) = match image.digest() {
@@ -105,14 +105,14 @@ impl ResolveDigest for CachedResolve {
 }
 
 impl Shared {
-    fn look_up(&self, asked: &Reference) -> Option<Arc<ResolvedImage>> {
+    fn look_up(&self, asked: &Reference) -> Option<Arc<HashedManifest>> {
         match asked.digest() {
             Some(digest) => self.manifests.get(&(asked.repository().clone(), *digest)),
             None => self.tags.get(asked).filter(|tagged| Instant::now() < tagged.until).map(|tagged| tagged.image),
         }
     }
 
-    async fn ask(&self, asked: Reference, times: Times) -> Result<Arc<ResolvedImage>, LookupError> {
+    async fn ask(&self, asked: Reference, times: Times) -> Result<Arc<HashedManifest>, LookupError> {
         // Another flight may have ended between the look-up and this one's start.
         if let Some(resolved) = self.look_up(&asked) {
             return Ok(resolved);
@@ -138,15 +138,15 @@ impl Shared {
     fn checked(
         &self,
         asked: &Reference,
-        answer: Result<Arc<ResolvedImage>, LookupError>,
-    ) -> Result<Arc<ResolvedImage>, LookupError> {
+        answer: Result<Arc<HashedManifest>, LookupError>,
+    ) -> Result<Arc<HashedManifest>, LookupError> {
         let resolved = answer?;
-        if asked.digest().is_some_and(|digest| *digest != resolved.digest) {
+        if asked.digest().is_some_and(|digest| *digest != resolved.digest()) {
             let registry = asked.repository().host().into();
             let url = asked.repository().as_str().into();
             return Err(LookupError::Misbehaved { registry, url, what: "it answers with another digest".into() });
         }
-        let key = (asked.repository().clone(), resolved.digest);
+        let key = (asked.repository().clone(), resolved.digest());
         if let Some(kept) = self.manifests.get(&key) {
             return Ok(kept);
         }
@@ -158,8 +158,8 @@ impl Shared {
 }
 
 /// Bytes that a manifest takes, roughly.
-fn weight(repository: &Repository, image: &ResolvedImage) -> u32 {
-    let entries = match &image.manifest {
+fn weight(repository: &Repository, image: &HashedManifest) -> u32 {
+    let entries = match image.manifest() {
         Manifest::Image => 0,
         Manifest::Index(entries) => {
             let platforms: usize =
@@ -195,7 +195,7 @@ mod tests {
 
     #[async_trait]
     impl ResolveDigest for Large {
-        async fn resolve(&self, image: &Reference, _: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+        async fn resolve(&self, image: &Reference, _: Instant) -> Result<Arc<HashedManifest>, LookupError> {
             let tag = image.tag().map_or("", |tag| tag.as_str());
             let content = if tag == "same" { "0" } else { tag };
             let entry = Descriptor {
@@ -204,14 +204,14 @@ mod tests {
                 attestation: false,
             };
             let manifest = Manifest::Index(vec![entry; ENTRIES]);
-            Ok(Arc::new(ResolvedImage { digest: Digest::sha256(content.as_bytes()), manifest }))
+            Ok(Arc::new(HashedManifest::made_up(Digest::sha256(content.as_bytes()), manifest)))
         }
     }
 
     const ENTRIES: usize = 256;
     const PLATFORM: usize = 194;
 
-    async fn resolve(cached: &CachedResolve, tag: &str) -> Arc<ResolvedImage> {
+    async fn resolve(cached: &CachedResolve, tag: &str) -> Arc<HashedManifest> {
         let image = Reference::for_image(&format!("registry.example.com/acme/web:{tag}")).unwrap();
         cached.resolve(&image, Instant::now() + Duration::from_secs(30)).await.unwrap()
     }

@@ -468,7 +468,7 @@ async fn a_task_that_panics_refuses_and_blocks_nothing() {
     struct Panics(std::sync::atomic::AtomicBool, Arc<World>);
     #[async_trait]
     impl ResolveDigest for Panics {
-        async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+        async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError> {
             assert!(self.0.swap(true, std::sync::atomic::Ordering::Relaxed), "the first one panics");
             self.1.resolve(image, deadline).await
         }
@@ -479,7 +479,7 @@ async fn a_task_that_panics_refuses_and_blocks_nothing() {
     let image = Reference::for_image(WEB).unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
     assert!(matches!(resolve.resolve(&image, deadline).await, Err(LookupError::Unavailable { .. })));
-    assert_eq!(resolve.resolve(&image, deadline).await.unwrap().digest, digest);
+    assert_eq!(resolve.resolve(&image, deadline).await.unwrap().digest(), digest);
 }
 
 #[tokio::test]

@@ -424,7 +424,7 @@ async fn a_registry_that_ignores_the_deadline_does_not_hold_up_the_answer() {
     struct Never;
     #[async_trait]
     impl ResolveDigest for Never {
-        async fn resolve(&self, _: &Reference, _: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+        async fn resolve(&self, _: &Reference, _: Instant) -> Result<Arc<HashedManifest>, LookupError> {
             std::future::pending().await
         }
     }

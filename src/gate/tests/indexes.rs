@@ -45,6 +45,22 @@ impl Index {
 }
 
 #[tokio::test]
+async fn a_refused_index_names_the_manifest_that_is_short_of_a_signature_where_others_have_theirs() {
+    for platforms in [Platforms::IndexOrEach, Platforms::Each] {
+        let case = index(platforms, false);
+        case.sign(case.entries[0]);
+        let refusal = case.scene.decide(WEB).await.verdict.unwrap_err();
+        assert!(
+            matches!(&refusal, Refusal::Unsigned(wanted) if wanted.manifest.as_deref() == Some(&case.entries[1])),
+            "{refusal}"
+        );
+    }
+    let bare = index(Platforms::IndexOrEach, false);
+    let refusal = bare.scene.decide(WEB).await.verdict.unwrap_err();
+    assert!(matches!(&refusal, Refusal::Unsigned(wanted) if wanted.manifest.is_none()), "{refusal}");
+}
+
+#[tokio::test]
 async fn an_index_is_proven_by_its_own_signature_or_by_that_of_each_manifest() {
     for (platforms, own, each) in [
         (Platforms::IndexOrEach, "verified", "verified"),

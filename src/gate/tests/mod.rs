@@ -21,7 +21,7 @@ use tokio::{
 
 use super::cache::{CachedResolve, CachedSignatures, Times};
 use super::*;
-use crate::image::{Descriptor, Scope};
+use crate::image::{Descriptor, Manifest, Scope};
 use crate::policy::{Action, Dialect, Exemption, Identity, Layer, Platforms, Requirement, Requirements, Rule};
 use crate::signature::testing::{Key, at, payload, untrusted};
 use crate::signature::{AskedSource, UntrustedSignature};
@@ -162,7 +162,7 @@ impl World {
 
 #[async_trait]
 impl ResolveDigest for World {
-    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<ResolvedImage>, LookupError> {
+    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError> {
         self.asked.send_modify(|asked| asked.manifests += 1);
         if !self.opened(deadline).await {
             return Err(timed_out());
@@ -175,7 +175,7 @@ impl ResolveDigest for World {
         let unknown = || LookupError::ManifestUnknown { registry: "registry.example.com".into(), url: "x".into() };
         let digest = digest.ok_or_else(unknown)?;
         let manifest = state.manifests.get(&digest).cloned().ok_or_else(unknown)?;
-        Ok(Arc::new(ResolvedImage { digest, manifest }))
+        Ok(Arc::new(HashedManifest::made_up(digest, manifest)))
     }
 }
 

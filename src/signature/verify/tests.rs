@@ -14,6 +14,7 @@ use sequoia_openpgp::{
 };
 
 use super::*;
+use crate::image::Manifest;
 use crate::policy::{Identity, Platforms, Signer};
 use crate::signature::testing::{self, Key, at, payload, signer, untrusted};
 use crate::verdict::{Code, LookupError};
@@ -809,6 +810,17 @@ mod each {
         entries: &[Descriptor],
         proofs: &[Result<VerifiedImage, Refusal>],
     ) -> Result<VerifiedImage, Code> {
+        join_index(question, rule, Digest::sha256(b"index"), entries, proofs)
+    }
+
+    fn join_index(
+        question: &Ask,
+        rule: &str,
+        digest: Digest,
+        entries: &[Descriptor],
+        proofs: &[Result<VerifiedImage, Refusal>],
+    ) -> Result<VerifiedImage, Code> {
+        let index = HashedManifest::made_up(digest, Manifest::Index(entries.to_vec()));
         let rule = RuleId::new("production", rule);
         let question = Question {
             image: &question.image,
@@ -818,7 +830,7 @@ mod each {
             now: question.now,
             tries: 0,
         };
-        verify_each(&question, entries, proofs).map_err(|refusal| refusal.code())
+        verify_each(&question, &index, proofs).map_err(|refusal| refusal.code())
     }
 
     #[test]
@@ -853,6 +865,8 @@ mod each {
         assert_eq!(join(&renamed, "acme", &entries, &good).unwrap_err(), Code::Unsigned, "another image");
         let refused = [Ok(a), Err(Refusal::Lookup(down()))];
         assert_eq!(join(&first, "acme", &entries, &refused).unwrap_err(), Code::RegistryUnavailable);
+        let other_index = join_index(&first, "acme", Digest::sha256(b"other index"), &entries, &good);
+        assert_eq!(other_index.unwrap_err(), Code::Unsigned, "another index");
         assert_eq!(join(&first, "acme", &[], &[]).unwrap_err(), Code::Unsigned, "an empty index");
         let attestations = [entry(one, true)];
         assert_eq!(join(&first, "acme", &attestations, &[]).unwrap_err(), Code::Unsigned, "attestations alone");

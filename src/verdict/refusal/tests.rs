@@ -13,6 +13,19 @@ fn wanted() -> Wanted {
         signers,
         unusable: Arc::new([]),
         identity: Arc::new(Identity::RepoDigestOrExact),
+        manifest: None,
+    }
+}
+
+#[test]
+fn a_refusal_of_an_index_names_the_manifest_that_is_short_of_a_signature() {
+    let (inner, outer) = (Digest::sha256(b"inner"), Digest::sha256(b"outer"));
+    for refusal in examples() {
+        let entry = refusal.clone().of_entry(inner).of_entry(outer);
+        let wants = refusal.wanted().is_some();
+        assert_eq!(entry.to_string().contains(&format!("for the manifest {inner} in this index")), wants, "{entry}");
+        assert_eq!(entry.facts().get("manifest").is_some(), wants, "{entry}");
+        assert_eq!(entry.next_step(IMAGE), refusal.next_step(IMAGE), "sealgate sign signs all of it");
     }
 }
 
@@ -34,7 +47,7 @@ fn examples() -> Vec<Refusal> {
         ("registry.example.com".into(), "https://registry.example.com/v2/acme/web/manifests/1.2".into());
     let rule = RuleId::new("production", "acme");
     vec![
-        Refusal::NoPolicy { namespace: None },
+        Refusal::NoPolicy,
         Refusal::DeniedByPolicy { rule: RuleId::new("production", "no-hub"), reason: "use mirror.internal".into() },
         Refusal::NotPinned { why: Unpinned::Verified { rule }, digest: Some(Digest::sha256(b"this image")) },
         Refusal::Unsigned(wanted()),
@@ -43,7 +56,7 @@ fn examples() -> Vec<Refusal> {
             signed: Box::new(Reference::parse("registry.example.com/acme/web:1.1").unwrap()),
             wanted: wanted(),
         },
-        Refusal::WrongDigest { signed: digest, wanted: wanted() },
+        Refusal::WrongDigest { signed: Box::new(digest), wanted: wanted() },
         Refusal::MalformedSignature { why: PayloadError::Twice { place: "critical" }.into(), wanted: wanted() },
         Refusal::InvalidSignature { key: ours.clone(), why: Invalid::Cryptography, wanted: wanted() },
         Refusal::ExpiredSignature { key: ours.clone(), at: at("2026-05-02T00:00:00Z"), wanted: wanted() },

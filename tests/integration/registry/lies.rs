@@ -27,7 +27,7 @@ fn good(content: &str) -> Reply {
 /// What comes of a registry's answer to a manifest request.
 async fn outcome_of(
     answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
-) -> Result<Arc<sealgate::gate::ResolvedImage>, LookupError> {
+) -> Result<Arc<sealgate::image::HashedManifest>, LookupError> {
     let liar = liar(answer);
     resolve(&client(vec![plain(&liar.host())]), &format!("{}/acme/web:1", liar.host())).await
 }
@@ -37,8 +37,8 @@ async fn a_tag_that_changes_between_requests_is_what_was_received_each_time() {
     let liar = liar(|asked| good(&asked.before.to_string()));
     let client = client(vec![plain(&liar.host())]);
     let image = format!("{}/acme/web:1", liar.host());
-    let first = resolve(&client, &image).await.unwrap().digest;
-    let second = resolve(&client, &image).await.unwrap().digest;
+    let first = resolve(&client, &image).await.unwrap().digest();
+    let second = resolve(&client, &image).await.unwrap().digest();
     assert_eq!(first, Digest::sha256(&manifest("1")));
     assert_eq!(second, Digest::sha256(&manifest("2")));
 }
@@ -60,11 +60,11 @@ async fn a_false_content_digest_header_is_refused_and_a_missing_one_is_not() {
         })
     };
     let right = Digest::sha256(&manifest("one"));
-    assert_eq!(with(right.to_string()).await.unwrap().digest, right);
+    assert_eq!(with(right.to_string()).await.unwrap().digest(), right);
     assert!(misbehaved(with(Digest::sha256(b"x").to_string()).await).contains("Docker-Content-Digest"));
     assert!(misbehaved(with("nonsense".to_owned()).await).contains("Docker-Content-Digest"));
     let sha512 = Digest::of(sealgate::image::digest::Algorithm::Sha512, &manifest("one"));
-    assert_eq!(with(sha512.to_string()).await.unwrap().digest, right);
+    assert_eq!(with(sha512.to_string()).await.unwrap().digest(), right);
     assert!(outcome_of(|_| good("one")).await.is_ok());
 }
 
@@ -73,7 +73,7 @@ async fn a_digest_of_sha512_is_computed_with_sha512() {
     let liar = liar(|_| good("one"));
     let digest = Digest::of(sealgate::image::digest::Algorithm::Sha512, &manifest("one"));
     let found = resolve(&client(vec![plain(&liar.host())]), &format!("{}/acme/web@{digest}", liar.host())).await;
-    assert_eq!(found.unwrap().digest, digest);
+    assert_eq!(found.unwrap().digest(), digest);
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_registry_that_dawdles_leaves_time_for_its_mirror() {
     let client = client(vec![mirrored, plain(&mirror.host())]);
     let time = Duration::from_secs(4);
     let found = resolve_within(&client, &format!("{}/acme/web:1", slow.host()), time).await.unwrap();
-    assert_eq!(found.digest, Digest::sha256(&manifest("one")));
+    assert_eq!(found.digest(), Digest::sha256(&manifest("one")));
     assert_eq!(mirror.paths(), ["/v2/acme/web/manifests/1"]);
 }
 
@@ -346,8 +346,8 @@ async fn huge_or_countless_headers_and_what_is_not_http_are_refused() {
 async fn a_compressed_body_is_not_inflated() {
     let headers = [("content-type", MANIFEST_TYPE), ("content-encoding", "gzip")];
     let found = outcome_of(move |_| Reply::new(200, &headers, manifest("one"))).await.unwrap();
-    assert_eq!(found.digest, Digest::sha256(&manifest("one")));
-    assert_eq!(found.manifest, Manifest::Image);
+    assert_eq!(found.digest(), Digest::sha256(&manifest("one")));
+    assert_eq!(found.manifest(), &Manifest::Image);
 }
 
 #[tokio::test]
@@ -413,11 +413,11 @@ async fn a_host_that_holds_large_answers_back_keeps_nobodys_room_but_its_own() {
         if matches!(outcome, Err(LookupError::TimedOut { .. })) {
             break;
         }
-        assert_eq!(outcome.unwrap().digest, Digest::sha256(&large("one")));
+        assert_eq!(outcome.unwrap().digest(), Digest::sha256(&large("one")));
         assert!(hoards.try_join_next().is_none(), "the hoards are over");
     }
     let found = resolve(&client, &format!("{}/acme/web:1", other.host())).await.unwrap();
-    assert_eq!(found.digest, Digest::sha256(&large("two")));
+    assert_eq!(found.digest(), Digest::sha256(&large("two")));
     hoards.shutdown().await;
     assert!(resolve(&client, &honest).await.is_ok(), "what was held is given back");
 }

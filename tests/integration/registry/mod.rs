@@ -14,8 +14,8 @@ use std::{
 
 use sealgate::{
     configuration::{Limits, Registries, Registry},
-    gate::{ResolveDigest, ResolvedImage},
-    image::{Reference, Scope},
+    gate::ResolveDigest,
+    image::{HashedManifest, Reference, Scope},
     operations::Metrics,
     registry::Client,
     verdict::LookupError,
@@ -55,7 +55,7 @@ pub(crate) fn client_with(entries: Vec<Registry>, metrics: Arc<Metrics>) -> Clie
     Client::new(&registries, &Limits::default(), Arc::new(|_: &str| false), metrics).expect("a client")
 }
 
-pub(crate) async fn resolve(client: &Client, image: &str) -> Result<Arc<ResolvedImage>, LookupError> {
+pub(crate) async fn resolve(client: &Client, image: &str) -> Result<Arc<HashedManifest>, LookupError> {
     resolve_within(client, image, LONG).await
 }
 
@@ -63,7 +63,7 @@ pub(crate) async fn resolve_within(
     client: &Client,
     image: &str,
     time: Duration,
-) -> Result<Arc<ResolvedImage>, LookupError> {
+) -> Result<Arc<HashedManifest>, LookupError> {
     let image = Reference::for_image(image).expect("a reference");
     client.resolve(&image, (Instant::now() + time).into()).await
 }
@@ -78,7 +78,7 @@ pub(crate) fn manifest(content: &str) -> Vec<u8> {
 }
 
 /// The words of an answer that no registry may give.
-pub(crate) fn misbehaved(outcome: Result<Arc<ResolvedImage>, LookupError>) -> String {
+pub(crate) fn misbehaved(outcome: Result<Arc<HashedManifest>, LookupError>) -> String {
     match outcome {
         Err(LookupError::Misbehaved { what, .. }) => what.into(),
         outcome => panic!("{outcome:?}"),
@@ -86,7 +86,7 @@ pub(crate) fn misbehaved(outcome: Result<Arc<ResolvedImage>, LookupError>) -> St
 }
 
 /// The words of a registry that can't be asked.
-pub(crate) fn unavailable(outcome: Result<Arc<ResolvedImage>, LookupError>) -> String {
+pub(crate) fn unavailable(outcome: Result<Arc<HashedManifest>, LookupError>) -> String {
     match outcome {
         Err(LookupError::Unavailable { cause, .. }) => cause.into(),
         outcome => panic!("{outcome:?}"),

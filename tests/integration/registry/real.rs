@@ -26,13 +26,13 @@ async fn a_tag_and_its_digest_resolve_to_what_was_pushed() {
     let client = client(vec![plain(registry.host())]);
     let web = format!("{}/acme/web", registry.host());
     let by_tag = resolve(&client, &format!("{web}:1")).await.unwrap();
-    assert_eq!(by_tag.digest, pushed.digest);
-    assert_eq!(by_tag.manifest, Manifest::Image);
+    assert_eq!(by_tag.digest(), pushed.digest);
+    assert_eq!(by_tag.manifest(), &Manifest::Image);
     let by_digest = resolve(&client, &format!("{web}:other@{}", pushed.digest)).await.unwrap();
     assert_eq!(by_digest, by_tag);
     let all = resolve(&client, &format!("{web}:all")).await.unwrap();
-    assert_eq!(all.digest, index.digest);
-    let Manifest::Index(entries) = &all.manifest else { panic!("{all:?}") };
+    assert_eq!(all.digest(), index.digest);
+    let Manifest::Index(entries) = all.manifest() else { panic!("{all:?}") };
     assert_eq!(entries[0].digest, pushed.digest);
 }
 
@@ -92,8 +92,8 @@ async fn a_registry_with_tls_and_http_2_is_verified_with_its_ca_file() {
     registry.restart_with_tls(&file, &folder.write("tls.key", key.serialize_pem()));
     let image = format!("{}/acme/web:1", registry.host());
     let trusting = Registry { ca_file: Some(file), ..entry(registry.host()) };
-    assert_eq!(resolve(&client(vec![trusting]), &image).await.unwrap().digest, pushed.digest);
-    assert_eq!(resolve(&client(vec![plain(registry.host())]), &image).await.unwrap().digest, pushed.digest);
+    assert_eq!(resolve(&client(vec![trusting]), &image).await.unwrap().digest(), pushed.digest);
+    assert_eq!(resolve(&client(vec![plain(registry.host())]), &image).await.unwrap().digest(), pushed.digest);
     let cause = unavailable(resolve(&client(vec![entry(registry.host())]), &image).await);
     assert!(cause.contains("of no CA that is trusted"), "{cause}");
 }
@@ -116,7 +116,7 @@ async fn a_stopped_registry_is_unavailable_and_a_mirror_helps() {
     assert_eq!(mirror.requests("GET", "/"), 0);
 
     registry.stop();
-    assert_eq!(resolve(&with, &image).await.unwrap().digest, pushed.digest);
+    assert_eq!(resolve(&with, &image).await.unwrap().digest(), pushed.digest);
     assert_eq!(logged(&mirror, "/manifests/1", 1), 1);
     unavailable(resolve(&without, &image).await);
     // What a mirror lacks, the registry may have.
@@ -145,14 +145,14 @@ async fn basic_authentication_takes_the_password_that_the_file_has_now() {
     let wrong = resolve(&with, &image).await;
     let Err(LookupError::Unauthorized { status: 401, with_credentials: true, .. }) = wrong else { panic!("{wrong:?}") };
     folder.write("password", "right\n");
-    assert_eq!(resolve(&with, &image).await.unwrap().digest, pushed.digest);
+    assert_eq!(resolve(&with, &image).await.unwrap().digest(), pushed.digest);
 
     let config = folder.write(
         "config.json",
         format!(r#"{{"auths": {{"{}": {{"username": "robot", "password": "right"}}}}}}"#, registry.host()),
     );
     let docker = Registry { credentials: Some(Credentials::DockerConfig(config)), ..plain(registry.host()) };
-    assert_eq!(resolve(&client(vec![docker]), &image).await.unwrap().digest, pushed.digest);
+    assert_eq!(resolve(&client(vec![docker]), &image).await.unwrap().digest(), pushed.digest);
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ impl Decide for FakeGate {
         for image in admission.images {
             self.asked.lock().unwrap().push((image.text.to_owned(), image.runs_as_written));
             let reference = Reference::for_image(image.text).ok();
-            let refused = Err(Refusal::NoPolicy { namespace: None });
+            let refused = Err(Refusal::NoPolicy);
             let verdict = match reference.as_ref().map(|reference| reference.repository().path()) {
                 Some("good") => Ok(Verdict::AllowedByRule { rule: RuleId::new("p", "good"), reason: "good".into() }),
                 Some("panic") => panic!("a bug"),
