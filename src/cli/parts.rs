@@ -13,7 +13,7 @@ use crate::registry::Client;
 use crate::signature::FoundSignatures;
 use crate::signatures::{Finder, SignatureSources};
 use crate::signing::image::{DEEPEST, MOST_MANIFESTS};
-use crate::verdict::{LookupError, refusal::Beyond};
+use crate::verdict::{Beyond, LookupError};
 
 /// How long one look-up, or one change in a store, may take.
 pub(super) const STEP: Duration = Duration::from_mins(1);

@@ -14,7 +14,7 @@ use crate::image::{Digest, HashedManifest};
 use crate::policy::Requirements;
 use crate::signature::verify::{Examination, Question};
 use crate::signature::{VerifiedImage, verify_each};
-use crate::verdict::{LookupError, Refusal, refusal::Beyond};
+use crate::verdict::{Beyond, LookupError, Refusal};
 
 use super::prove::{Inquiry, Seen};
 

@@ -1,6 +1,9 @@
 //! Verdicts: why an image may run, or why not.
 
+mod code;
+mod lookup;
 pub mod refusal;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -8,7 +11,10 @@ use crate::image::Digest;
 use crate::policy::{Exemption, Mode, RuleId};
 use crate::signature::VerifiedImage;
 
-pub use refusal::{Code, LookupError, Refusal};
+pub use code::Code;
+pub use lookup::{Beyond, LookupError};
+pub use refusal::Refusal;
+pub use wanted::Wanted;
 
 /// Why an image may run. Only [`Verdict::Verified`] proves a signature. An image that an update does not change has no
 /// verdict: the gate is not asked about it.

@@ -1,18 +1,14 @@
 //! Refusals: a code, the facts, and what to do next. docs/refusals.md has a section for each code.
 
-use std::{
-    fmt::{self, Write as _},
-    num::NonZeroUsize,
-    sync::Arc,
-    time::Duration,
-};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::image::{Digest, ManifestError, Reference, ReferenceError, Repository};
+use super::{Code, LookupError, Wanted};
+use crate::image::{Digest, Reference, ReferenceError};
 use crate::policy::{Identity, RuleId};
-use crate::signature::{Fingerprint, KeyFault, PayloadError, identity};
+use crate::signature::{Fingerprint, KeyFault, PayloadError};
 
 /// Why an image may not run. Each variant is one code and carries its facts; text from a registry or a signature source
 /// never gets in here.
@@ -175,80 +171,6 @@ pub enum Refusal {
     Overloaded,
 }
 
-/// Why nothing could be learned from a registry or signature source. `registry` is the canonical host, `url` what was
-/// asked for, without credentials and query.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LookupError {
-    /// The registry has no such image.
-    #[error("{registry} has no such image")]
-    ManifestUnknown {
-        /// The registry.
-        registry: Box<str>,
-        /// What was asked.
-        url: Box<str>,
-    },
-    /// The manifest is of a kind that no decision can stand on.
-    #[error("{error}")]
-    UnsupportedManifest {
-        /// What was asked.
-        url: Box<str>,
-        /// What is wrong.
-        error: ManifestError,
-    },
-    /// It is an index with more in it than is looked at.
-    #[error("its index has {}", beyond.words())]
-    IndexTooLarge {
-        /// What was asked.
-        url: Box<str>,
-        /// What there is too much of.
-        beyond: Beyond,
-    },
-    /// The registry wants other credentials, or any.
-    #[error("{registry} answers {status}: the gate's credentials do not suffice")]
-    Unauthorized {
-        /// The registry.
-        registry: Box<str>,
-        /// What was asked.
-        url: Box<str>,
-        /// 401 or 403.
-        status: u16,
-        /// Whether credentials were sent.
-        with_credentials: bool,
-    },
-    /// The registry can't be reached or is in trouble; it may be better later.
-    #[error("{registry} can't be asked: {cause}")]
-    Unavailable {
-        /// The registry.
-        registry: Box<str>,
-        /// What was asked.
-        url: Box<str>,
-        /// In our own words.
-        cause: Box<str>,
-        /// How long it asked us to wait.
-        retry_after: Option<Duration>,
-    },
-    /// The registry answers what no registry may answer.
-    #[error("{registry} misbehaves: {what}")]
-    Misbehaved {
-        /// The registry.
-        registry: Box<str>,
-        /// What was asked.
-        url: Box<str>,
-        /// In our own words.
-        what: Box<str>,
-    },
-    /// The time for this look-up is over.
-    #[error("{registry} did not answer within {}", humantime::format_duration(*after))]
-    TimedOut {
-        /// The registry.
-        registry: Box<str>,
-        /// What was asked.
-        url: Box<str>,
-        /// The time that there was.
-        after: Duration,
-    },
-}
-
 /// Why an image must name its digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unpinned {
@@ -288,47 +210,6 @@ fn may_fall_under(rule: Option<&RuleId>) -> String {
     rule.map_or_else(|| "no rule may cover".to_owned(), |rule| format!("rule {rule} may refuse"))
 }
 
-/// What of an index is beyond its bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beyond {
-    /// Manifests, those in nested indexes counted.
-    Manifests {
-        /// How many there may be.
-        limit: usize,
-    },
-    /// Indexes in indexes.
-    Depth {
-        /// How many indexes there may be, one in the other.
-        limit: usize,
-    },
-}
-
-impl Beyond {
-    fn words(self) -> String {
-        match self {
-            Self::Manifests { limit } => {
-                format!("more manifests than the limit of {limit}, those of nested indexes counted")
-            }
-            Self::Depth { limit } => format!("indexes in it, deeper than the limit of {limit}"),
-        }
-    }
-}
-
-/// What a rule wants, for messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// The rule.
-    pub rule: RuleId,
-    /// The signers that the requirement names, each with the fingerprints of its certificates.
-    pub signers: Arc<[(Box<str>, Vec<Fingerprint>)]>,
-    /// Those of the certificates that no signature can be made with now: expired, revoked, weak.
-    pub unusable: Arc<[Fingerprint]>,
-    /// How the name in the signature must relate to the image.
-    pub identity: Arc<Identity>,
-    /// The manifest that is short of it, where that is one in the image's index.
-    pub manifest: Option<Box<Digest>>,
-}
-
 /// What makes a signature malformed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -366,128 +247,6 @@ pub enum Invalid {
     /// It has a part that must be understood, and is not.
     #[error("it has a critical part that is not known here")]
     Critical,
-}
-
-/// A refusal's code: what users search for, and the section of docs/refusals.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs)] // The names are those of the variants of Refusal and LookupError.
-pub enum Code {
-    NoPolicy,
-    DeniedByPolicy,
-    NotPinned,
-    Unsigned,
-    UntrustedKey,
-    WrongIdentity,
-    WrongDigest,
-    MalformedSignature,
-    InvalidSignature,
-    ExpiredSignature,
-    ExpiredKey,
-    RevokedKey,
-    WeakAlgorithm,
-    ThresholdNotMet,
-    TooOld,
-    InvalidReference,
-    UnknownResource,
-    TooManyImages,
-    ManifestUnknown,
-    UnsupportedManifest,
-    RegistryUnauthorized,
-    RegistryUnavailable,
-    RegistryMisbehaved,
-    DeadlineExceeded,
-    Overloaded,
-}
-
-impl Code {
-    /// Every code.
-    pub const ALL: [Self; 25] = [
-        Self::NoPolicy,
-        Self::DeniedByPolicy,
-        Self::NotPinned,
-        Self::Unsigned,
-        Self::UntrustedKey,
-        Self::WrongIdentity,
-        Self::WrongDigest,
-        Self::MalformedSignature,
-        Self::InvalidSignature,
-        Self::ExpiredSignature,
-        Self::ExpiredKey,
-        Self::RevokedKey,
-        Self::WeakAlgorithm,
-        Self::ThresholdNotMet,
-        Self::TooOld,
-        Self::InvalidReference,
-        Self::UnknownResource,
-        Self::TooManyImages,
-        Self::ManifestUnknown,
-        Self::UnsupportedManifest,
-        Self::RegistryUnauthorized,
-        Self::RegistryUnavailable,
-        Self::RegistryMisbehaved,
-        Self::DeadlineExceeded,
-        Self::Overloaded,
-    ];
-
-    /// The code as users see it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoPolicy => "no-policy",
-            Self::DeniedByPolicy => "denied-by-policy",
-            Self::NotPinned => "not-pinned",
-            Self::Unsigned => "unsigned",
-            Self::UntrustedKey => "untrusted-key",
-            Self::WrongIdentity => "wrong-identity",
-            Self::WrongDigest => "wrong-digest",
-            Self::MalformedSignature => "malformed-signature",
-            Self::InvalidSignature => "invalid-signature",
-            Self::ExpiredSignature => "expired-signature",
-            Self::ExpiredKey => "expired-key",
-            Self::RevokedKey => "revoked-key",
-            Self::WeakAlgorithm => "weak-algorithm",
-            Self::ThresholdNotMet => "threshold-not-met",
-            Self::TooOld => "too-old",
-            Self::InvalidReference => "invalid-reference",
-            Self::UnknownResource => "unknown-resource",
-            Self::TooManyImages => "too-many-images",
-            Self::ManifestUnknown => "manifest-unknown",
-            Self::UnsupportedManifest => "unsupported-manifest",
-            Self::RegistryUnauthorized => "registry-unauthorized",
-            Self::RegistryUnavailable => "registry-unavailable",
-            Self::RegistryMisbehaved => "registry-misbehaved",
-            Self::DeadlineExceeded => "deadline-exceeded",
-            Self::Overloaded => "overloaded",
-        }
-    }
-
-    /// Whether it says nothing of the image, because somebody who knows could not be asked.
-    pub fn is_undecided(self) -> bool {
-        matches!(
-            self,
-            Self::RegistryUnauthorized
-                | Self::RegistryUnavailable
-                | Self::RegistryMisbehaved
-                | Self::DeadlineExceeded
-                | Self::Overloaded
-        )
-    }
-
-    /// Whether the same question may have another answer soon. Then a denial tells clients to try again.
-    pub fn is_transient(self) -> bool {
-        match self {
-            // Docker Hub answers so to every misspelt name, and nobody gets credentials within seconds.
-            Self::RegistryUnauthorized => false,
-            // What kept the mutation from pinning is over in a moment, as a rule.
-            Self::NotPinned => true,
-            code => code.is_undecided(),
-        }
-    }
-}
-
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// The pattern of all refusals for want of a signature.
@@ -659,67 +418,6 @@ impl Refusal {
     }
 }
 
-impl Wanted {
-    /// What to do, with the command that makes a wanted signature, by a signer that did not sign yet and with a key that can
-    /// be used; `KEY` where no certificate is known. An image that is no reference does not get into a command that somebody
-    /// may copy.
-    fn step(&self, words: &str, image: &str, done: &[Box<str>]) -> String {
-        let open = self.signers.iter().filter(|(name, _)| !done.contains(name)).flat_map(|(_, keys)| keys);
-        let mut usable = open.filter(|key| !self.unusable.contains(key));
-        let key = match usable.next() {
-            Some(key) => key.to_string(),
-            None if self.signers.is_empty() => "KEY".to_owned(),
-            None => return format!("Put a valid key into rule {}, and sign it with that.", self.rule),
-        };
-        let reference = Reference::for_image(image).ok();
-        let image = if reference.is_some() { image } else { "IMAGE" };
-        let identity = reference.and_then(|reference| self.signed_as(&reference));
-        let identity = identity.map(|identity| format!(" --sign-identity {identity}")).unwrap_or_default();
-        format!("{words}: sealgate sign {image} --sign-by {key}{identity}")
-    }
-
-    /// The name that has to be signed, where it is not the image's own.
-    fn signed_as(&self, image: &Reference) -> Option<Reference> {
-        let in_repository = |repository: &Repository| {
-            let digest = image.digest().filter(|_| image.tag().is_none());
-            Reference::from_parts(repository.clone(), image.tag().cloned(), digest.copied())
-        };
-        let signed = match &*self.identity {
-            Identity::RepoDigestOrExact | Identity::Exact | Identity::Repository => return None,
-            Identity::ExactReference(reference) => reference.clone(),
-            Identity::ExactRepository(repository) => in_repository(repository),
-            Identity::Remap { from, to } => in_repository(identity::remapped(image, from, to)?.repository()),
-        };
-        (signed.repository() != image.repository() || matches!(*self.identity, Identity::ExactReference(_)))
-            .then_some(signed)
-    }
-
-    /// Which manifest of an index it is about.
-    fn of(&self) -> String {
-        self.manifest.as_ref().map(|digest| format!(", for the manifest {digest} in this index")).unwrap_or_default()
-    }
-
-    /// The signers with their keys, the first few.
-    fn names(&self) -> String {
-        const MOST: usize = 3;
-        let one = |(name, fingerprints): &(Box<str>, Vec<Fingerprint>)| {
-            let keys: Vec<String> = fingerprints.iter().take(MOST).map(Fingerprint::short).collect();
-            format!("{name} {}", keys.join("/"))
-        };
-        let mut names = self.signers.iter().take(MOST).map(one).collect::<Vec<_>>().join(" or ");
-        if self.signers.len() > MOST {
-            let _ = write!(names, " or {} others", self.signers.len() - MOST);
-        }
-        names
-    }
-}
-
-impl fmt::Display for Wanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule {} wants {}{}", self.rule, self.names(), self.of())
-    }
-}
-
 /// A duration as policies have it: `90d` where it is in days.
 fn age(age: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
@@ -745,61 +443,6 @@ fn identity_words(identity: &Identity) -> String {
         Identity::ExactReference(reference) => reference.to_string(),
         Identity::ExactRepository(repository) => repository.to_string(),
         Identity::Remap { from, to } => format!("this image's name with {from} taken for {to}"),
-    }
-}
-
-impl LookupError {
-    fn facts(&self) -> Value {
-        match self {
-            Self::ManifestUnknown { registry, url } => json!({ "registry": registry, "url": url }),
-            Self::UnsupportedManifest { url, error } => json!({ "url": url, "why": error.to_string() }),
-            Self::IndexTooLarge { url, beyond } => {
-                json!({ "url": url, "why": format!("its index has {}", beyond.words()) })
-            }
-            Self::Unauthorized { registry, url, status, with_credentials } => {
-                json!({ "registry": registry, "url": url, "status": status, "withCredentials": with_credentials })
-            }
-            Self::Unavailable { registry, url, cause, retry_after } => {
-                let retry_after = retry_after.map(|after| after.as_secs());
-                json!({ "registry": registry, "url": url, "why": cause, "retryAfterSeconds": retry_after })
-            }
-            Self::Misbehaved { registry, url, what } => json!({ "registry": registry, "url": url, "why": what }),
-            Self::TimedOut { registry, url, after } => {
-                json!({ "registry": registry, "url": url, "afterSeconds": after.as_secs_f64() })
-            }
-        }
-    }
-
-    /// What the reader of a denial should do next.
-    fn next_step(&self) -> &'static str {
-        match self {
-            Self::ManifestUnknown { .. } => "Push the image, or correct its name.",
-            Self::UnsupportedManifest { error: ManifestError::TooManyEntries { .. }, .. }
-            | Self::IndexTooLarge { .. } => {
-                "Push an index with fewer manifests and no indexes in it, or sign the index itself."
-            }
-            Self::UnsupportedManifest { .. } => "Push it again with a current tool.",
-            Self::Unauthorized { .. } => {
-                "Correct its name, or give the gate credentials that may pull it (registries, credentials in its \
-                 configuration)."
-            }
-            Self::Unavailable { .. } | Self::TimedOut { .. } => {
-                "Try again; if it lasts, see whether the gate can reach the registry."
-            }
-            Self::Misbehaved { .. } => "Tell those who run the registry; the gate's log has what it answered.",
-        }
-    }
-
-    /// The code.
-    pub fn code(&self) -> Code {
-        match self {
-            Self::ManifestUnknown { .. } => Code::ManifestUnknown,
-            Self::UnsupportedManifest { .. } | Self::IndexTooLarge { .. } => Code::UnsupportedManifest,
-            Self::Unauthorized { .. } => Code::RegistryUnauthorized,
-            Self::Unavailable { .. } => Code::RegistryUnavailable,
-            Self::Misbehaved { .. } => Code::RegistryMisbehaved,
-            Self::TimedOut { .. } => Code::DeadlineExceeded,
-        }
     }
 }
 

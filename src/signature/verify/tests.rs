@@ -1,4 +1,4 @@
-use std::{io::Write as _, num::NonZeroUsize};
+use std::{io::Write as _, num::NonZeroUsize, time::Duration};
 
 use proptest::prelude::*;
 use sequoia_openpgp::{
@@ -13,11 +13,15 @@ use sequoia_openpgp::{
     types::{CompressionAlgorithm, HashAlgorithm, SignatureType},
 };
 
-use super::*;
+use super::{judge::MOST_LISTED, *};
 use crate::image::Manifest;
-use crate::policy::{Identity, Platforms, Signer};
+use crate::policy::{Identity, Platforms, Requirement, Signer};
 use crate::signature::testing::{self, Key, at, payload, signer, untrusted};
-use crate::verdict::{Code, LookupError};
+use crate::signature::{KeyFault, UntrustedSignature, envelope};
+use crate::verdict::{
+    Code, LookupError,
+    refusal::{Invalid, Malformed},
+};
 
 const IMAGE: &str = "registry.example.com/acme/web:1.2";
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -1,5 +1,7 @@
 use super::*;
-use crate::image::Repository;
+use crate::image::{ManifestError, Repository};
+use crate::signature::identity;
+use crate::verdict::Beyond;
 
 const IMAGE: &str = "registry.example.com/acme/web:1.2";
 const DOCUMENT: &str = include_str!("../../../docs/refusals.md");

@@ -1,0 +1,369 @@
+//! What one signature is: opened, and tried with the key that it names.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use sequoia_openpgp::{KeyHandle, crypto::hash::Hash as _};
+
+use super::{CLOCK_TOLERANCE, Extent, Question, first_of, prove};
+use crate::image::{Digest, Reference};
+use crate::policy::{Requirement, Requirements};
+use crate::signature::{
+    Certificate, Fingerprint, UntrustedSignature,
+    certificate::{KeyFault, is_understood, timestamp, weak_hash},
+    envelope::{self, Glance, Message},
+    identity,
+    payload::Payload,
+};
+use crate::verdict::{
+    Refusal, Wanted,
+    refusal::{Invalid, Malformed},
+};
+
+/// How many signatures by keys that the rule does not name are listed for people.
+pub(super) const MOST_LISTED: usize = 64;
+
+/// A signature, after it was looked at.
+pub(super) struct Judged {
+    pub(super) place: usize,
+    pub(super) source: Arc<str>,
+    /// The key that it names, or that it was proven to be of.
+    pub(super) key: Option<Fingerprint>,
+    /// The certificate of that key, where it is one of the rule's.
+    pub(super) certificate: Option<Fingerprint>,
+    pub(super) signed_at: Option<Timestamp>,
+    pub(super) outcome: Result<Proven, Fault>,
+}
+
+/// A signature that is good as such: what it is good for, each requirement has to say.
+pub(super) struct Proven {
+    pub(super) digest: Digest,
+    pub(super) identity: Reference,
+    pub(super) certificate: Fingerprint,
+    pub(super) key: Fingerprint,
+    pub(super) signed_at: Timestamp,
+    pub(super) valid_until: Option<Timestamp>,
+}
+
+/// Why a signature does not count, as a [`Refusal`] without what the rule wants.
+#[derive(Clone)]
+pub(super) enum Fault {
+    Untrusted(Option<Fingerprint>),
+    Malformed(Malformed),
+    Invalid(Fingerprint, Invalid),
+    Weak(Fingerprint, Box<str>),
+    Revoked(Fingerprint),
+    ExpiredKey(Fingerprint, Timestamp),
+    ExpiredSignature(Fingerprint, Timestamp),
+    WrongDigest(Digest),
+    WrongIdentity(Reference),
+    TooOld(Timestamp, Duration),
+}
+
+impl From<KeyFault> for Fault {
+    fn from(fault: KeyFault) -> Self {
+        match fault {
+            KeyFault::Revoked { key } => Self::Revoked(key),
+            KeyFault::Expired { key, at } => Self::ExpiredKey(key, at),
+            KeyFault::Weak { key, algorithm } => Self::Weak(key, algorithm),
+            KeyFault::NotForSigning { ref key } | KeyFault::Unbound { ref key } | KeyFault::Younger { ref key, .. } => {
+                Self::Invalid(key.clone(), Invalid::Key(fault))
+            }
+        }
+    }
+}
+
+impl Fault {
+    /// How close to success it is: the closest tells the reader most about what is missing.
+    pub(super) fn closeness(&self) -> u8 {
+        match self {
+            Self::Untrusted(_) => 0,
+            Self::Malformed(_) => 1,
+            Self::Invalid(..) => 2,
+            Self::Weak(..) => 3,
+            Self::Revoked(_) => 4,
+            Self::ExpiredKey(..) => 5,
+            Self::ExpiredSignature(..) => 6,
+            Self::WrongDigest(_) => 7,
+            Self::WrongIdentity(_) => 8,
+            Self::TooOld(..) => 9,
+        }
+    }
+
+    pub(super) fn refusal(self, wanted: Wanted) -> Refusal {
+        match self {
+            Self::Untrusted(key) => Refusal::UntrustedKey { signed_by: key.into_iter().collect(), wanted },
+            Self::Malformed(why) => Refusal::MalformedSignature { why, wanted },
+            Self::Invalid(key, why) => Refusal::InvalidSignature { key, why, wanted },
+            Self::Weak(key, algorithm) => Refusal::WeakAlgorithm { key, algorithm, wanted },
+            Self::Revoked(key) => Refusal::RevokedKey { key, wanted },
+            Self::ExpiredKey(key, at) => Refusal::ExpiredKey { key, at, wanted },
+            Self::ExpiredSignature(key, at) => Refusal::ExpiredSignature { key, at, wanted },
+            Self::WrongDigest(signed) => Refusal::WrongDigest { signed: Box::new(signed), wanted },
+            Self::WrongIdentity(signed) => Refusal::WrongIdentity { signed: Box::new(signed), wanted },
+            Self::TooOld(signed_at, max_age) => Refusal::TooOld { signed_at, max_age, wanted },
+        }
+    }
+}
+
+/// Every certificate that the requirements name. Where one stands there in several versions, all that they say holds, as if
+/// they had been imported into one keyring: a revocation in one of them is a revocation.
+pub(super) fn trusted(requirements: &Requirements) -> Vec<(Fingerprint, Arc<Certificate>)> {
+    let mut trusted: Vec<(Fingerprint, Arc<Certificate>)> = Vec::new();
+    for certificate in requirements.all.iter().flat_map(|one| &one.signed_by).flat_map(|signer| &signer.certificates) {
+        if trusted.iter().any(|(_, known)| Arc::ptr_eq(known, certificate)) {
+            continue;
+        }
+        let fingerprint = certificate.fingerprint();
+        match trusted.iter_mut().find(|(known, _)| *known == fingerprint) {
+            Some((_, known)) => {
+                if let Some(merged) = known.merged(certificate) {
+                    *known = Arc::new(merged);
+                }
+            }
+            None => trusted.push((fingerprint, Arc::clone(certificate))),
+        }
+    }
+    trusted
+}
+
+pub(super) type Trusted = [(Fingerprint, Arc<Certificate>)];
+
+/// What opening a signature tells about it, for the order in which signatures are tried.
+enum Sight {
+    /// It names a key of the rule, and its payload fits: these are tried first.
+    Promising,
+    /// It takes long to open.
+    Slow,
+    /// It names a key of the rule, and its payload does not fit; a try tells what was signed.
+    Wanted,
+    /// No try can help.
+    Hopeless(Box<Judged>),
+}
+
+impl Sight {
+    fn order(&self) -> u8 {
+        match self {
+            Self::Promising => 0,
+            Self::Slow => 1,
+            Self::Wanted => 2,
+            Self::Hopeless(judged) if matches!(judged.outcome, Err(Fault::Malformed(_))) => 3,
+            Self::Hopeless(_) => 4,
+        }
+    }
+}
+
+/// What may be spent on a question, and what was.
+pub(super) struct Effort {
+    /// How many tries are left.
+    tries: usize,
+    /// Whether the next try is paid for: opening the signature was.
+    is_paid: bool,
+    /// Bytes that came out of compressed messages.
+    pub(super) inflated: usize,
+}
+
+impl Effort {
+    pub(super) fn new(tries: usize) -> Self {
+        Self { tries, is_paid: false, inflated: 0 }
+    }
+
+    /// Takes a try. Nothing, if there is none left.
+    fn take_try(&mut self) -> Option<()> {
+        if !std::mem::take(&mut self.is_paid) {
+            self.tries = self.tries.checked_sub(1)?;
+        }
+        Some(())
+    }
+}
+
+/// Looks at signatures until the requirements are fulfilled, or at all of them.
+pub(super) fn judge_all(
+    question: &Question<'_>,
+    trusted: &Trusted,
+    signatures: &[UntrustedSignature],
+    effort: &mut Effort,
+    extent: Extent,
+) -> Vec<Judged> {
+    let mut seen = HashSet::new();
+    let mut candidates: Vec<(usize, &UntrustedSignature, Sight)> = signatures
+        .iter()
+        .enumerate()
+        .filter(|(_, signature)| extent == Extent::All || seen.insert(&*signature.content))
+        .map(|(place, signature)| (place, signature, look(question, trusted, signature, effort)))
+        .collect();
+    candidates.sort_by_key(|(_, _, sight)| sight.order());
+
+    let (mut judged, mut hopeless) = (Vec::new(), 0);
+    for (place, signature, sight) in candidates {
+        let one = match sight {
+            Sight::Hopeless(one) => {
+                hopeless += 1;
+                (extent == Extent::All || hopeless <= MOST_LISTED).then_some(*one)
+            }
+            Sight::Promising | Sight::Wanted => attempt(question, trusted, signature, effort),
+            // Opening it is half of the try.
+            Sight::Slow => effort.take_try().and_then(|()| {
+                effort.is_paid = true;
+                let one = attempt(question, trusted, signature, effort);
+                effort.is_paid = false;
+                one
+            }),
+        };
+        let Some(one) = one else { continue };
+        let good = one.outcome.is_ok();
+        judged.push(Judged { place, ..one });
+        if extent == Extent::UntilProven && good && prove(question, &judged).is_some() {
+            break;
+        }
+    }
+    judged
+}
+
+/// Opens a signature, without cryptography, if that costs little.
+fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignature, effort: &mut Effort) -> Sight {
+    let knows = |issuers: &[KeyHandle]| trusted.iter().any(|(_, one)| one.keys_of(issuers).next().is_some());
+    let message = match envelope::glance(&signature.content, &mut effort.inflated) {
+        Ok(Glance::Message(message)) => message,
+        Ok(Glance::Slow(Some(issuer))) if !knows(std::slice::from_ref(&issuer)) => {
+            let key = Fingerprint::of(&issuer);
+            let one = Judged { key: Some(key.clone()), ..hopeless(signature, None, Fault::Untrusted(Some(key))) };
+            return Sight::Hopeless(Box::new(one));
+        }
+        Ok(Glance::Slow(_)) => return Sight::Slow,
+        Err(why) => return Sight::Hopeless(Box::new(hopeless(signature, None, Fault::Malformed(why)))),
+    };
+    if !knows(&message.issuers) {
+        let named = named_key(&message);
+        return Sight::Hopeless(Box::new(hopeless(signature, Some(&message), Fault::Untrusted(named))));
+    }
+    let fits = Payload::parse(&message.body).is_ok_and(|payload| {
+        let fits = |one: &Requirement| identity::fits(&one.identity, question.image, &payload.identity);
+        payload.digest == question.digest && question.requirements.all.iter().any(fits)
+    });
+    if fits { Sight::Promising } else { Sight::Wanted }
+}
+
+fn hopeless(signature: &UntrustedSignature, message: Option<&Message>, fault: Fault) -> Judged {
+    Judged {
+        // `judge_all` knows it.
+        place: 0,
+        source: Arc::clone(&signature.source),
+        key: message.and_then(named_key),
+        certificate: None,
+        signed_at: message.and_then(|message| message.signature.signature_creation_time()).map(timestamp),
+        outcome: Err(fault),
+    }
+}
+
+/// The key that a message names, by its fingerprint where it gives that.
+fn named_key(message: &Message) -> Option<Fingerprint> {
+    message.issuers.first().map(Fingerprint::of)
+}
+
+/// Tries a signature with each key that it may be of; usually that is one. Nothing if the tries are over before.
+fn attempt(
+    question: &Question<'_>,
+    trusted: &Trusted,
+    signature: &UntrustedSignature,
+    effort: &mut Effort,
+) -> Option<Judged> {
+    let message = match envelope::open(&signature.content, &mut effort.inflated) {
+        Ok(message) => message,
+        Err(why) => return Some(hopeless(signature, None, Fault::Malformed(why))),
+    };
+    let mut best = hopeless(signature, Some(&message), Fault::Untrusted(named_key(&message)));
+    for (fingerprint, certificate) in trusted {
+        for key in certificate.keys_of(&message.issuers) {
+            let handle = key.key().key_handle();
+            let outcome = try_key(question, certificate, &key, &message, effort)?;
+            let closer = match (&outcome, &best.outcome) {
+                (Ok(_), _) => true,
+                (Err(fault), Err(known)) => fault.closeness() > known.closeness(),
+                (Err(_), Ok(_)) => false,
+            };
+            if closer {
+                best.key = Some(Fingerprint::of(&handle));
+                best.certificate = Some(fingerprint.clone());
+                best.outcome = outcome;
+            }
+            if best.outcome.is_ok() {
+                return Some(best);
+            }
+        }
+    }
+    Some(best)
+}
+
+type KeyOf<'a> =
+    sequoia_openpgp::cert::amalgamation::key::ErasedKeyAmalgamation<'a, sequoia_openpgp::packet::key::PublicParts>;
+
+/// Everything that must hold of a signature by this key, whatever a requirement says. Nothing if the tries are over.
+fn try_key(
+    question: &Question<'_>,
+    certificate: &Certificate,
+    key: &KeyOf<'_>,
+    message: &Message,
+    effort: &mut Effort,
+) -> Option<Result<Proven, Fault>> {
+    let signature = &message.signature;
+    let name = Fingerprint::of(&KeyHandle::from(key.key().fingerprint()));
+    let now = question.now;
+    let Some(signed_at) = signature.signature_creation_time().map(timestamp) else {
+        return Some(Err(Fault::Malformed(Malformed::NoTime)));
+    };
+    if let Some(algorithm) = weak_hash(signature) {
+        return Some(Err(Fault::Weak(name, algorithm)));
+    }
+    if !is_understood(signature, now) {
+        return Some(Err(Fault::Invalid(name, Invalid::Critical)));
+    }
+    if signed_at.duration_since(now) > CLOCK_TOLERANCE {
+        return Some(Err(Fault::Invalid(name, Invalid::Future(signed_at))));
+    }
+    let key_ends = match certificate.check(key, signed_at, now) {
+        Ok(expiry) => expiry,
+        Err(fault) => return Some(Err(fault.into())),
+    };
+    // The first bits of the hash stand in the signature: of one that was damaged on its way, that much is seen for nothing.
+    if !has_its_hash(message) {
+        return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
+    }
+    effort.take_try()?;
+    if signature.verify_message(key.key(), &message.body).is_err() {
+        return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
+    }
+    let signature_ends = signature.signature_expiration_time().map(timestamp);
+    if let Some(at) = signature_ends
+        && at <= now
+    {
+        return Some(Err(Fault::ExpiredSignature(name, at)));
+    }
+    let payload = match Payload::parse(&message.body) {
+        Ok(payload) => payload,
+        Err(error) => return Some(Err(Fault::Malformed(error.into()))),
+    };
+    Some(Ok(Proven {
+        digest: payload.digest,
+        identity: payload.identity,
+        certificate: certificate.fingerprint(),
+        key: name,
+        signed_at,
+        valid_until: first_of([key_ends, signature_ends]),
+    }))
+}
+
+/// Whether the left 16 bits of the hash are those that the signature gives (RFC 9580, section 5.2.3). GnuPG wants that too.
+fn has_its_hash(message: &Message) -> bool {
+    let Message { signature, body, .. } = message;
+    let hash = || {
+        let mut hash = signature.hash_algo().context()?.for_signature(signature.version());
+        if let Some(salt) = signature.salt() {
+            hash.update(salt);
+        }
+        hash.update(body);
+        signature.hash(&mut hash)?;
+        hash.into_digest()
+    };
+    hash().is_ok_and(|digest| digest.starts_with(signature.digest_prefix()))
+}

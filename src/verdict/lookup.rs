@@ -1,0 +1,163 @@
+//! Why nothing could be learned from those who know.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Code;
+use crate::image::ManifestError;
+
+/// Why nothing could be learned from a registry or signature source. `registry` is the canonical host, `url` what was
+/// asked for, without credentials and query.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// The registry has no such image.
+    #[error("{registry} has no such image")]
+    ManifestUnknown {
+        /// The registry.
+        registry: Box<str>,
+        /// What was asked.
+        url: Box<str>,
+    },
+    /// The manifest is of a kind that no decision can stand on.
+    #[error("{error}")]
+    UnsupportedManifest {
+        /// What was asked.
+        url: Box<str>,
+        /// What is wrong.
+        error: ManifestError,
+    },
+    /// It is an index with more in it than is looked at.
+    #[error("its index has {}", beyond.words())]
+    IndexTooLarge {
+        /// What was asked.
+        url: Box<str>,
+        /// What there is too much of.
+        beyond: Beyond,
+    },
+    /// The registry wants other credentials, or any.
+    #[error("{registry} answers {status}: the gate's credentials do not suffice")]
+    Unauthorized {
+        /// The registry.
+        registry: Box<str>,
+        /// What was asked.
+        url: Box<str>,
+        /// 401 or 403.
+        status: u16,
+        /// Whether credentials were sent.
+        with_credentials: bool,
+    },
+    /// The registry can't be reached or is in trouble; it may be better later.
+    #[error("{registry} can't be asked: {cause}")]
+    Unavailable {
+        /// The registry.
+        registry: Box<str>,
+        /// What was asked.
+        url: Box<str>,
+        /// In our own words.
+        cause: Box<str>,
+        /// How long it asked us to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The registry answers what no registry may answer.
+    #[error("{registry} misbehaves: {what}")]
+    Misbehaved {
+        /// The registry.
+        registry: Box<str>,
+        /// What was asked.
+        url: Box<str>,
+        /// In our own words.
+        what: Box<str>,
+    },
+    /// The time for this look-up is over.
+    #[error("{registry} did not answer within {}", humantime::format_duration(*after))]
+    TimedOut {
+        /// The registry.
+        registry: Box<str>,
+        /// What was asked.
+        url: Box<str>,
+        /// The time that there was.
+        after: Duration,
+    },
+}
+
+/// What of an index is beyond its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// Manifests, those in nested indexes counted.
+    Manifests {
+        /// How many there may be.
+        limit: usize,
+    },
+    /// Indexes in indexes.
+    Depth {
+        /// How many indexes there may be, one in the other.
+        limit: usize,
+    },
+}
+
+impl Beyond {
+    fn words(self) -> String {
+        match self {
+            Self::Manifests { limit } => {
+                format!("more manifests than the limit of {limit}, those of nested indexes counted")
+            }
+            Self::Depth { limit } => format!("indexes in it, deeper than the limit of {limit}"),
+        }
+    }
+}
+
+impl LookupError {
+    pub(super) fn facts(&self) -> Value {
+        match self {
+            Self::ManifestUnknown { registry, url } => json!({ "registry": registry, "url": url }),
+            Self::UnsupportedManifest { url, error } => json!({ "url": url, "why": error.to_string() }),
+            Self::IndexTooLarge { url, beyond } => {
+                json!({ "url": url, "why": format!("its index has {}", beyond.words()) })
+            }
+            Self::Unauthorized { registry, url, status, with_credentials } => {
+                json!({ "registry": registry, "url": url, "status": status, "withCredentials": with_credentials })
+            }
+            Self::Unavailable { registry, url, cause, retry_after } => {
+                let retry_after = retry_after.map(|after| after.as_secs());
+                json!({ "registry": registry, "url": url, "why": cause, "retryAfterSeconds": retry_after })
+            }
+            Self::Misbehaved { registry, url, what } => json!({ "registry": registry, "url": url, "why": what }),
+            Self::TimedOut { registry, url, after } => {
+                json!({ "registry": registry, "url": url, "afterSeconds": after.as_secs_f64() })
+            }
+        }
+    }
+
+    /// What the reader of a denial should do next.
+    pub(super) fn next_step(&self) -> &'static str {
+        match self {
+            Self::ManifestUnknown { .. } => "Push the image, or correct its name.",
+            Self::UnsupportedManifest { error: ManifestError::TooManyEntries { .. }, .. }
+            | Self::IndexTooLarge { .. } => {
+                "Push an index with fewer manifests and no indexes in it, or sign the index itself."
+            }
+            Self::UnsupportedManifest { .. } => "Push it again with a current tool.",
+            Self::Unauthorized { .. } => {
+                "Correct its name, or give the gate credentials that may pull it (registries, credentials in its \
+                 configuration)."
+            }
+            Self::Unavailable { .. } | Self::TimedOut { .. } => {
+                "Try again; if it lasts, see whether the gate can reach the registry."
+            }
+            Self::Misbehaved { .. } => "Tell those who run the registry; the gate's log has what it answered.",
+        }
+    }
+
+    /// The code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::ManifestUnknown { .. } => Code::ManifestUnknown,
+            Self::UnsupportedManifest { .. } | Self::IndexTooLarge { .. } => Code::UnsupportedManifest,
+            Self::Unauthorized { .. } => Code::RegistryUnauthorized,
+            Self::Unavailable { .. } => Code::RegistryUnavailable,
+            Self::Misbehaved { .. } => Code::RegistryMisbehaved,
+            Self::TimedOut { .. } => Code::DeadlineExceeded,
+        }
+    }
+}
