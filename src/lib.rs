@@ -7,6 +7,7 @@ pub mod files;
 pub mod gate;
 pub mod gateway;
 pub mod image;
+mod json;
 pub mod kubernetes;
 pub mod operations;
 pub mod policy;

@@ -3,7 +3,8 @@
 use serde_json::value::RawValue;
 
 use super::digest::Digest;
-use super::manifest::{Array, MOST_ENTRIES, Manifest, ManifestError, Object, json, malformed, present, string};
+use super::manifest::{MOST_ENTRIES, Manifest, ManifestError, Object, json, malformed, present, string};
+use crate::json::Array;
 
 /// Something that a manifest names (OCI image specification, "Content Descriptors").
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Contents {
         let top: Object<'_> = serde_json::from_slice(body).map_err(|error| json(&error))?;
         let list = |name: &str| {
             let value = top.get(name)?.ok_or_else(|| malformed("a list is missing"))?;
-            let Array { first, found } =
+            let Array::<MOST_ENTRIES> { first, found } =
                 serde_json::from_str(value.get()).map_err(|_| malformed("a list is expected"))?;
             if found > first.len() {
                 return Err(ManifestError::Malformed(format!("it has {found} layers, more than {MOST_ENTRIES}")));

@@ -9,11 +9,12 @@ use std::fmt;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{Error as _, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
 use super::digest::Digest;
+use crate::json::Array;
 
 /// The most entries of an index. The largest of Docker's official images have about 30, attestations included; each may
 /// have to be asked for.
@@ -245,7 +246,7 @@ impl Manifest {
 
 /// Reads the entries of an index.
 fn index(entries: &RawValue) -> Result<Manifest, ManifestError> {
-    let Array { first: entries, found } =
+    let Array::<MOST_ENTRIES> { first: entries, found } =
         serde_json::from_str(entries.get()).map_err(|_| malformed("manifests is not an array"))?;
     if found > MOST_ENTRIES {
         return Err(ManifestError::TooManyEntries { found, limit: MOST_ENTRIES });
@@ -392,41 +393,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
 /// A string, borrowed where it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// A JSON array, values unread.
-pub(super) struct Array<'a> {
-    /// As many as an index may have.
-    pub(super) first: Vec<&'a RawValue>,
-    /// How many there are.
-    pub(super) found: usize,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Array<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements;
-        impl<'de> Visitor<'de> for Elements {
-            type Value = Array<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut first = Vec::new();
-                while first.len() < MOST_ENTRIES {
-                    let Some(element) = seq.next_element()? else { break };
-                    first.push(element);
-                }
-                let mut found = first.len();
-                while seq.next_element::<IgnoredAny>()?.is_some() {
-                    found += 1;
-                }
-                Ok(Array { first, found })
-            }
-        }
-        deserializer.deserialize_seq(Elements)
-    }
-}
 
 /// The one annotation that matters. Annotations are a map, so their names are told apart by case. There may be any number:
 /// none but this one is kept.

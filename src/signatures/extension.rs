@@ -1,18 +1,16 @@
 //! The extension endpoint: `GET /extensions/v2/<name>/signatures/<digest>`, a registry's own or a store's.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::FutureExt;
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
-};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
 use super::{Found, Kind, kind};
 use crate::image::{Digest, Repository};
+use crate::json::Array;
 use crate::operations::RequestKind;
 use crate::registry::{Budget, Client, Extension, Fetched, Target, What, join, shown};
 use crate::signature::{AskedSource, UntrustedSignature};
@@ -132,40 +130,7 @@ pub(super) struct List {
 #[derive(Deserialize)]
 struct RawList<'a> {
     #[serde(borrow, default)]
-    signatures: Option<Entries<'a>>,
-}
-
-/// The entries, unread. All of a list's could take far more memory than the list itself.
-struct Entries<'a> {
-    first: Vec<&'a RawValue>,
-    left: usize,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements;
-        impl<'de> Visitor<'de> for Elements {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut first = Vec::new();
-                while first.len() < MOST_ENTRIES {
-                    let Some(element) = seq.next_element()? else { break };
-                    first.push(element);
-                }
-                let mut left = 0;
-                while seq.next_element::<IgnoredAny>()?.is_some() {
-                    left += 1;
-                }
-                Ok(Entries { first, left })
-            }
-        }
-        deserializer.deserialize_seq(Elements)
-    }
+    signatures: Option<Array<'a, MOST_ENTRIES>>,
 }
 
 /// One entry. skopeo writes `schemaVersion`, the original registry's documentation `version`. What is of another type than
@@ -198,8 +163,8 @@ pub(super) fn parse(body: &[u8], url: &str) -> Option<List> {
     // serde would take an array for a structure, too.
     let text = std::str::from_utf8(body).ok().filter(|text| text.trim_ascii_start().starts_with('{'))?;
     let raw: RawList<'_> = serde_json::from_str(text).ok()?;
-    let Entries { first, left } = raw.signatures.unwrap_or(Entries { first: Vec::new(), left: 0 });
-    let mut list = List { left, ..List::default() };
+    let Array { first, found } = raw.signatures.unwrap_or(Array { first: Vec::new(), found: 0 });
+    let mut list = List { left: found - first.len(), ..List::default() };
     for (index, raw) in first.into_iter().enumerate() {
         let raw = raw.get();
         let Some(entry) = raw.starts_with('{').then(|| serde_json::from_str::<Entry<'_>>(raw).ok()).flatten() else {

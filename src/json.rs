@@ -1,0 +1,44 @@
+//! JSON that others wrote.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// An array, values unread: all of them could take far more memory than their text does.
+pub(crate) struct Array<'a, const MOST: usize> {
+    /// The first `MOST`.
+    pub(crate) first: Vec<&'a RawValue>,
+    /// How many there are.
+    pub(crate) found: usize,
+}
+
+impl<'de: 'a, 'a, const MOST: usize> Deserialize<'de> for Array<'a, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<const MOST: usize>;
+        impl<'de, const MOST: usize> Visitor<'de> for Elements<MOST> {
+            type Value = Array<'de, MOST>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut first = Vec::new();
+                while first.len() < MOST {
+                    let Some(element) = seq.next_element()? else { break };
+                    first.push(element);
+                }
+                let mut found = first.len();
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    found += 1;
+                }
+                Ok(Array { first, found })
+            }
+        }
+        deserializer.deserialize_seq(Elements::<MOST>)
+    }
+}
