@@ -1,11 +1,36 @@
-//! Numbers that look random and are the same in every run.
+//! Numbers that look random and are the same for the same seed.
+
+use std::time::Duration;
 
 /// A `SplitMix64` generator.
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// With a seed of its own, which a test that fails has printed: `SEALGATE_TEST_SEED` takes it again.
+    pub(crate) fn seeded() -> Self {
+        let given = std::env::var("SEALGATE_TEST_SEED").ok();
+        let seed = given.map(|seed| seed.parse().expect("SEALGATE_TEST_SEED is a number"));
+        let seed = seed.unwrap_or_else(|| {
+            let mut bytes = [0; 4];
+            aws_lc_rs::rand::fill(&mut bytes).expect("there is randomness");
+            u64::from(u32::from_le_bytes(bytes))
+        });
+        eprintln!("SEALGATE_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    /// Another generator, for what runs beside.
+    pub(crate) fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
+    /// A time of fewer milliseconds than this.
+    pub(crate) fn millis(&mut self, bound: usize) -> Duration {
+        Duration::from_millis(u64::try_from(self.below(bound)).expect("a bound is small"))
     }
 
     fn next(&mut self) -> u64 {
@@ -16,12 +41,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound).expect("a bound is small");
         usize::try_from(self.next() % bound).expect("smaller than the bound")
     }
 
-    pub(super) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 }
