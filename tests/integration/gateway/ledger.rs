@@ -168,6 +168,17 @@ impl Writers {
         Self { running: running.collect(), ledger }
     }
 
+    /// Waits until so many more changes are acknowledged.
+    pub(crate) async fn write(&self, more: usize) {
+        let begun = Instant::now();
+        let goal = self.ledger.acknowledged.load(Ordering::SeqCst) + more;
+        while self.ledger.acknowledged.load(Ordering::SeqCst) < goal {
+            assert!(begun.elapsed() < LONGEST, "nothing is acknowledged any more");
+            self.are_well();
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// None of them has seen what it should not: that ends it.
     pub(crate) fn are_well(&self) {
         assert!(!self.running.iter().any(JoinHandle::is_finished), "a client has seen what it should not, see above");

@@ -1,9 +1,11 @@
-//! The store over a real etcd of three members, which are killed, paused, and cut down to one.
+//! The store over a real etcd of three members, which are killed, paused, cut off, and cut down to one.
 
 #![allow(clippy::unwrap_used)] // All of this is tests.
 
+mod hosts;
 mod kills;
 mod members;
+mod network;
 
 use std::{
     collections::HashSet,
