@@ -1,8 +1,8 @@
 //! Gateways over one etcd, and its members, are killed at any moment, while clients write.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, task::spawn_blocking, time::sleep};
+use tokio::{runtime::Handle, sync::Mutex, task::spawn_blocking, time::sleep};
 
 use super::members::Members;
 use crate::{
@@ -15,6 +15,9 @@ use crate::{
 
 /// So that a dead leader is replaced sooner, and more fits into a minute.
 const QUICK_ELECTIONS: &[&str] = &["--heartbeat-interval", "50", "--election-timeout", "500"];
+
+/// How long a gateway waits for etcd (docs/gateway.md#etcd).
+const LONGEST_WAIT: Duration = Duration::from_secs(6);
 
 /// What became of members.
 #[derive(Debug, Default)]
@@ -35,7 +38,8 @@ impl Deaths {
 
 impl Members {
     /// Kills one and then another, with a majority left, now and then the one that leads, and now and then all three at once.
-    async fn die(&mut self, goal: usize, random: &mut Random) -> Deaths {
+    /// No gateway is killed by who has to take its turn first.
+    async fn die(&mut self, goal: usize, gateways: &Mutex<()>, random: &mut Random) -> Deaths {
         let mut deaths = Deaths::default();
         for round in 0.. {
             if deaths.all() >= goal {
@@ -44,10 +48,13 @@ impl Members {
             sleep(random.millis(300)).await;
             let first = if round % 3 == 0 { self.leader().await } else { random.below(3) };
             if round % 6 == 5 {
+                // Now and then for longer than gateways wait, and these live: what they are at is not acknowledged.
+                let long = deaths.cycles % 3 == 0;
+                let _spared = if long { Some(gateways.lock().await) } else { None };
                 for number in 0..3 {
                     self.kill((first + number) % 3);
                 }
-                sleep(random.millis(500)).await;
+                sleep(if long { LONGEST_WAIT + Duration::from_secs(1) } else { random.millis(500) }).await;
                 for number in 0..3 {
                     self.start_one((first + number) % 3);
                 }
@@ -75,11 +82,18 @@ impl Members {
 }
 
 /// One serves while the other is killed.
-async fn die_in_turn(gateways: &mut [Victim; 2], goal: usize, writers: &Writers, random: &mut Random) {
+async fn die_in_turn(
+    gateways: &mut [Victim; 2],
+    goal: usize,
+    turn: &Mutex<()>,
+    writers: &Writers,
+    random: &mut Random,
+) {
     for number in (0..2).cycle() {
         if gateways.iter().map(|gateway| gateway.kills).sum::<usize>() >= goal {
             return;
         }
+        let _turn = turn.lock().await;
         gateways[number].die(writers, random).await;
     }
 }
@@ -101,13 +115,14 @@ async fn gateways_killed_eighty_times_and_members_of_etcd_sixty_times_lose_nothi
     gateways.iter_mut().for_each(Victim::serve);
     let places = gateways.each_ref().map(|gateway| Arc::clone(&gateway.place));
     let writers = Writers::start(&places, Visitor::nobody(), &mut random);
-    let mut other = random.fork();
+    let (mut other, turn) = (random.fork(), Arc::new(Mutex::new(())));
+    let spared = Arc::clone(&turn);
     // Beside, so that gateways start while members are gone, too.
     let dying = spawn_blocking(move || {
-        let deaths = Handle::current().block_on(members.die(kills(60), &mut other));
+        let deaths = Handle::current().block_on(members.die(kills(60), &spared, &mut other));
         (members, deaths)
     });
-    die_in_turn(&mut gateways, kills(80), &writers, &mut random).await;
+    die_in_turn(&mut gateways, kills(80), &turn, &writers, &mut random).await;
     let (_members, deaths) = dying.await.unwrap();
     let sum = writers.end().await;
     let [killed, busy] = [|gateway: &Victim| gateway.kills, |gateway: &Victim| gateway.busy]
