@@ -12,4 +12,4 @@ mod passage;
 pub(crate) mod program;
 mod roles;
 mod signatures;
-mod skopeo;
+pub(crate) mod skopeo;
