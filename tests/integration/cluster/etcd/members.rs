@@ -1,6 +1,11 @@
 //! Three real members of etcd.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
 
 use etcd_client::{Certificate, Client, ConnectOptions, TlsOptions};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
@@ -43,10 +48,14 @@ impl Members {
     }
 
     pub(super) async fn start_with(arguments: &[&str]) -> Self {
+        static COUNT: AtomicU8 = AtomicU8::new(1);
+        // An address of their own, so that nobody takes their ports while they are dead.
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let address = format!("127.{}.{low}.{}", 128 | high, COUNT.fetch_add(1, Ordering::Relaxed));
         for _ in 0..5 {
             let ports: [u16; 6] = free_ports();
             let site = |number| Site {
-                address: "127.0.0.1".to_owned(),
+                address: address.clone(),
                 ports: [ports[number], ports[3 + number]],
                 launch: Vec::new(),
             };

@@ -166,10 +166,10 @@ async fn a_member_that_is_cut_off_is_passed_over_and_nothing_that_was_acknowledg
     let (world, mut random) = (World::start().await, Random::seeded());
     let writers = Writers::start(&world.places(), visitor(), &mut random);
     writers.write(50).await;
-    for round in 0..10 {
+    for round in 0..5 {
         let leader = world.members.leader().await;
         let follower = (leader + 1 + random.below(2)) % 3;
-        let (what, cut) = match round % 5 {
+        let (what, cut) = match round {
             0 => ("the leader from everyone", Cut::off(&world.hosts[leader], &world.hosts)),
             1 => ("another member from everyone", Cut::off(&world.hosts[follower], &world.hosts)),
             2 => ("the leader from the other members", Cut::off(&world.hosts[leader], &world.hosts[..3])),
@@ -178,18 +178,18 @@ async fn a_member_that_is_cut_off_is_passed_over_and_nothing_that_was_acknowledg
         };
         let begun = Instant::now();
         // More than were on their way.
-        let enough = if round % 5 == 4 { 5 } else { 20 };
+        let enough = if round == 4 { 5 } else { 20 };
         writers.write(enough).await;
         let took = begun.elapsed();
         eprintln!("{what}: {enough} changes were acknowledged within {took:?}");
         // Who asks a gateway that is cut off waits for its answer. For all others, twice the longest, for busy machines.
-        assert!(round % 5 == 4 || took < 2 * LONGEST_WAIT, "{took:?}");
+        assert!(round == 4 || took < 2 * LONGEST_WAIT, "{took:?}");
         drop(cut);
         world.healthy().await;
     }
     let sum = writers.end().await;
-    eprintln!("10 cuts: {sum:?}");
-    assert!(sum.acknowledged >= 170 && sum.refused >= 50 && sum.unanswered >= 1, "{sum:?}");
+    eprintln!("5 cuts: {sum:?}");
+    assert!(sum.acknowledged >= 85 && sum.refused >= 30 && sum.unanswered >= 1, "{sum:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -244,7 +244,7 @@ async fn of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_ackno
     }
     let (world, mut random, [one, two, _]) = (World::start().await, Random::seeded(), messages());
     let (mut created, mut exists, mut unknown) = (0, 0, 0);
-    for round in 0..16_usize {
+    for round in 0..10_usize {
         let repository = format!("race/image{round}");
         let leader = world.members.leader().await;
         let cut = || match round % 4 {
@@ -294,6 +294,6 @@ async fn of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_ackno
             }
         }
     }
-    eprintln!("16 races across a cut: {created} created, {exists} refused, {unknown} not known");
-    assert!(created >= 8 && exists >= 4 && unknown >= 1, "{created}, {exists}, {unknown}");
+    eprintln!("10 races across a cut: {created} created, {exists} refused, {unknown} not known");
+    assert!(created >= 5 && exists >= 3 && unknown >= 1, "{created}, {exists}, {unknown}");
 }
