@@ -198,8 +198,7 @@ fn an_edit_takes_effect_without_a_restart() {
     folder.write("p.yaml", denying("two"));
     watched.wait_for_reason("two");
     // As editors do it: a new file in place of the old one.
-    let new = folder.write(".p.yaml.swp", denying("three"));
-    fs::rename(new, folder.path().join("p.yaml")).expect("a rename");
+    folder.replace("p.yaml", denying("three"));
     watched.wait_for_reason("three");
     assert_eq!(watched.current.get().generation, 3);
     watched.wait_for_metric("sealgate_policy_reloads_total{result=\"success\"}", "3");
@@ -230,17 +229,18 @@ fn a_broken_edit_changes_nothing_until_it_is_mended() {
     let folder = Scratch::new();
     folder.write("p.yaml", denying("one"));
     let watched = Watched::start(folder.path(), OFTEN);
-    folder.write("p.yaml", denying("one").replace("deny", "dney"));
+    // Whole: half an edit that is looked at is another failure.
+    folder.replace("p.yaml", denying("one").replace("deny", "dney"));
     watched.wait_for_metric("sealgate_policy_last_reload_successful", "0");
     assert_eq!(watched.reason(), "one");
     // Told once, and not at every look.
     let failures = watched.metric("sealgate_policy_reloads_total{result=\"failure\"}");
     folder.write("notes.txt", "something else");
-    folder.write("p.yaml", denying("one"));
+    folder.replace("p.yaml", denying("one"));
     watched.wait_for_metric("sealgate_policy_last_reload_successful", "1");
     assert_eq!(watched.metric("sealgate_policy_reloads_total{result=\"failure\"}"), failures);
     assert_eq!(watched.current.get().generation, 1, "the same policy is the same generation");
-    folder.write("p.yaml", denying("two"));
+    folder.replace("p.yaml", denying("two"));
     watched.wait_for_reason("two");
 }
 

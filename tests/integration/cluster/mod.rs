@@ -9,10 +9,12 @@ mod apiserver;
 mod control_plane;
 mod controllers;
 mod etcd;
+mod line;
 mod manifests;
 mod operations;
 mod other_webhook;
 mod places;
+mod roles;
 mod world;
 
 use apiserver::Cluster;

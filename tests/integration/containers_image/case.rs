@@ -1,7 +1,7 @@
 //! One case of the matrix: an image, a policy, and the signatures that lie there. Everything in it is plain data, so that a
 //! disagreement prints as what has to be looked at.
 
-use super::random::Random;
+use crate::support::Random;
 
 /// What the policy is asked about, and what it is asked with.
 #[derive(Clone, Debug)]

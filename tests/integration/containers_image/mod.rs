@@ -4,7 +4,6 @@
 
 mod case;
 mod documents;
-mod random;
 mod workshop;
 
 use std::{

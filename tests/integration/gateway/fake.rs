@@ -11,7 +11,7 @@ use std::{
 /// What a registry does with a connection after it has read a request's head.
 type Answer = dyn Fn(&str, &mut TcpStream) -> io::Result<()> + Send + Sync;
 
-pub(super) struct Fake {
+pub(crate) struct Fake {
     address: String,
     heads: Arc<Mutex<Vec<String>>>,
 }
@@ -19,7 +19,11 @@ pub(super) struct Fake {
 impl Fake {
     /// Answers each connection's first request and closes it.
     pub(super) fn start(answer: impl Fn(&str, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen("127.0.0.1:0", answer)
+    }
+
+    fn listen(address: &str, answer: impl Fn(&str, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let (kept, answer): (_, Arc<Answer>) = (Arc::clone(&heads), Arc::new(answer));
@@ -39,16 +43,20 @@ impl Fake {
     }
 
     /// Answers every request with these bytes.
-    pub(super) fn says(answer: &str) -> Self {
-        let answer = answer.to_owned();
-        Self::start(move |_, stream| stream.write_all(answer.as_bytes()))
+    pub(crate) fn says(answer: &str) -> Self {
+        Self::says_at("127.0.0.1:0", answer)
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn says_at(address: &str, answer: &str) -> Self {
+        let answer = answer.to_owned();
+        Self::listen(address, move |_, stream| stream.write_all(answer.as_bytes()))
+    }
+
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(super) fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         &self.address
     }
 

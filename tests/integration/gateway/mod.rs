@@ -4,10 +4,12 @@
 
 mod access;
 pub(crate) mod engines;
-mod fake;
+pub(crate) mod fake;
+pub(crate) mod kills;
 mod layers;
+pub(crate) mod ledger;
 mod passage;
-mod program;
+pub(crate) mod program;
 mod roles;
 mod signatures;
-mod skopeo;
+pub(crate) mod skopeo;

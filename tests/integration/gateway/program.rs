@@ -1,18 +1,16 @@
-//! `sealgate gateway` as a program: what it says when it can't serve, how it ends, what is left when it is killed, how much
-//! memory it takes.
+//! `sealgate gateway` as a program: what it says when it can't serve, how it ends, how much memory it takes.
 
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::Client;
 use sealgate::{
-    gateway::store::{ImageId, ImageLimits, RepositoryName, SignatureStore, redb::RedbStore},
+    gateway::store::{ImageLimits, redb::RedbStore},
     image::Digest,
 };
 use serde_json::json;
@@ -23,7 +21,7 @@ use crate::support::{DockerRegistry, Gpg, Process, Scratch, accept_anything, sko
 const SEALGATE: &str = env!("CARGO_BIN_EXE_sealgate");
 
 /// Writes a configuration; `fields` are those of `gateway` but `listen`.
-fn configuration(folder: &Scratch, listen: &str, fields: &str) -> PathBuf {
+pub(super) fn configuration(folder: &Scratch, listen: &str, fields: &str) -> PathBuf {
     let text = format!(
         "apiVersion: sealgate.dev/v1\nkind: Configuration\ngateway:\n  listen: {listen}\n  store: {{redb: {{file: \
          data/signatures.redb}}}}\n  {fields}\n"
@@ -31,26 +29,35 @@ fn configuration(folder: &Scratch, listen: &str, fields: &str) -> PathBuf {
     folder.write("sealgate.yaml", text)
 }
 
-fn registry_at(url: &str) -> String {
+pub(super) fn registry_at(url: &str) -> String {
     format!("registry: {{url: \"{url}\"}}")
 }
 
 /// Starts the program and waits until it listens; gives its address, too.
-fn start(configuration: &PathBuf) -> (Process, String) {
-    let mut process = Process::start(Command::new(SEALGATE).args(["gateway", "--config"]).arg(configuration));
-    let address = process.wait_for("its address", |printed| {
-        let line = printed.lines().find(|line| line.contains("listening"))?;
-        let rest = line.split_once("address=")?.1;
-        Some(rest.split_whitespace().next()?.to_owned())
-    });
+fn start(configuration: &Path) -> (Process, String) {
+    let mut process = Process::start(&mut command(configuration));
+    let address = address(&mut process);
     (process, address)
 }
 
-/// Runs it to its end, which has to come by itself.
-fn run(configuration: &PathBuf, further: &[&str]) -> Output {
+pub(crate) fn command(configuration: &Path) -> Command {
     let mut command = Command::new(SEALGATE);
-    command.args(["gateway", "--config"]).arg(configuration).args(further).stdin(Stdio::null());
-    command.output().unwrap()
+    command.args(["gateway", "--config"]).arg(configuration);
+    command
+}
+
+/// Waits until it listens.
+pub(crate) fn address(process: &mut Process) -> String {
+    process.wait_for("its address", |printed| {
+        let line = printed.lines().find(|line| line.contains("listening"))?;
+        let rest = line.split_once("address=")?.1;
+        Some(rest.split_whitespace().next()?.to_owned())
+    })
+}
+
+/// Runs it to its end, which has to come by itself.
+fn run(configuration: &Path, further: &[&str]) -> Output {
+    command(configuration).args(further).stdin(Stdio::null()).output().unwrap()
 }
 
 /// A certificate for 127.0.0.1 and its key, which vouches for itself.
@@ -128,51 +135,6 @@ fn sigterm_ends_it_in_good_order() {
     store.signal("TERM");
     assert_eq!(store.wait().code(), Some(0));
     RedbStore::open(&folder.path().join("data/signatures.redb"), ImageLimits::default()).unwrap();
-}
-
-#[tokio::test]
-async fn killed_at_any_time_it_has_every_signature_that_it_acknowledged() {
-    const KILLS: usize = 30;
-    let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    let (folder, gpg) = (Scratch::new(), Gpg::new());
-    let key = gpg.generate("Release <release@example.com>");
-    let digest = Digest::sha256(b"image");
-    let content = BASE64_STANDARD.encode(gpg.sign_image(&key, &digest, "registry.example.com/acme/web:1"));
-    let body = json!({"schemaVersion": 2, "name": format!("{digest}@{:032}", 1), "content": content}).to_string();
-    let file = configuration(&folder, "127.0.0.1:0", &registry_at(&fake.url()));
-    let mut acknowledged = Vec::new();
-    for kill in 0..KILLS {
-        let (store, address) = start(&file);
-        let client = Client::new();
-        let (count, store) = (AtomicUsize::new(0), &store);
-        // One is killed after its first signature, the next after its eighth, and so on; others are under way then.
-        let last = kill * 7 % 23 + 1;
-        let clients = (0..4).map(async |number| {
-            let mut mine = Vec::new();
-            for next in 0.. {
-                let repository = format!("acme/{kill}-{number}-{next}");
-                let url = format!("http://{address}/extensions/v2/{repository}/signatures/{digest}");
-                match client.put(url).body(body.clone()).send().await {
-                    Ok(answer) => assert_eq!(answer.status(), 201),
-                    // It is gone.
-                    Err(_) => break,
-                }
-                mine.push(repository);
-                if count.fetch_add(1, Ordering::Relaxed) + 1 == last {
-                    store.signal("KILL");
-                }
-            }
-            mine
-        });
-        let round: Vec<Vec<String>> = futures_util::future::join_all(clients).await;
-        assert!(round.iter().flatten().count() >= last);
-        acknowledged.extend(round.into_iter().flatten());
-    }
-    let store = RedbStore::open(&folder.path().join("data/signatures.redb"), ImageLimits::default()).unwrap();
-    for repository in &acknowledged {
-        let image = ImageId { repository: RepositoryName::parse(repository).unwrap(), digest };
-        assert_eq!(store.list(&image).await.unwrap().len(), 1, "{repository} of {}", acknowledged.len());
-    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ fn run(gpg: &Gpg, arguments: &[&str]) -> Result<(), String> {
 }
 
 /// A policy.json that wants this key's signatures below this host.
-pub(super) fn signed_by(folder: &Scratch, host: &str, key: &str) -> String {
+pub(crate) fn signed_by(folder: &Scratch, host: &str, key: &str) -> String {
     let policy = format!(
         r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{"{host}":[{{"type":"signedBy","keyType":"GPGKeys","keyPath":"{key}"}}]}}}}}}"#
     );

@@ -70,6 +70,12 @@ impl Process {
         run("kill", [format!("-{signal}"), self.child.id().to_string()]);
     }
 
+    /// Ends it at once, wherever it is.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         wait_until(&format!("the end of {}", self.name), || self.child.try_wait().expect("a child can be waited for"))

@@ -29,6 +29,14 @@ impl Scratch {
         std::fs::write(&path, content).expect("a file can be written");
         path
     }
+
+    /// Exchanges a file for another one, as careful editors do: whoever watches it never sees half of it, or an empty one.
+    pub(crate) fn replace(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path().join(name);
+        let hidden = format!(".{}.new", path.file_name().expect("a file has a name").to_string_lossy());
+        let new = self.write(&Path::new(name).with_file_name(hidden).to_string_lossy(), content);
+        std::fs::rename(new, path).expect("a file can be renamed");
+    }
 }
 
 impl Drop for Scratch {

@@ -1,6 +1,11 @@
-//! The store over a real etcd of three members, which are killed, paused, and cut down to one.
+//! The store over a real etcd of three members, which are killed, paused, cut off, and cut down to one.
 
 #![allow(clippy::unwrap_used)] // All of this is tests.
+
+mod hosts;
+mod kills;
+mod members;
+mod network;
 
 use std::{
     collections::HashSet,
@@ -16,7 +21,6 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use etcd_client::{Client, ConnectOptions, Permission, PermissionType, TlsOptions};
 use futures_util::future::join_all;
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use sealgate::{
     configuration::{self, ClientCertificate, Etcd, EtcdUser, Limits},
     gateway::store::{
@@ -26,6 +30,7 @@ use sealgate::{
     image::Digest,
 };
 
+use self::members::{Members, certificates};
 use super::apiserver::binaries;
 use crate::{
     gateway::engines,
@@ -35,112 +40,7 @@ use crate::{
 /// The longest that anything is waited for; far above what it takes.
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// Three members on loopback.
-struct Members {
-    folder: Scratch,
-    binary: PathBuf,
-    ports: [u16; 6],
-    running: [Option<Process>; 3],
-}
-
-impl Members {
-    async fn start() -> Self {
-        let binary = binaries().join("etcd");
-        'ports: for _ in 0..5 {
-            let mut members = Self {
-                folder: Scratch::new(),
-                binary: binary.clone(),
-                ports: free_ports(),
-                running: [None, None, None],
-            };
-            for number in 0..3 {
-                members.start_one(number);
-            }
-            for number in 0..3 {
-                while !members.is_healthy(number).await {
-                    let printed = members.running[number].as_ref().unwrap().printed();
-                    if printed.contains("address already in use") {
-                        continue 'ports;
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-            return members;
-        }
-        panic!("no free ports for etcd after five attempts");
-    }
-
-    fn start_one(&mut self, number: usize) {
-        let peers: Vec<String> =
-            (0..3).map(|number| format!("m{number}=http://127.0.0.1:{}", self.ports[3 + number])).collect();
-        let (client, peer) = (self.endpoint(number), format!("http://127.0.0.1:{}", self.ports[3 + number]));
-        let mut command = Command::new(&self.binary);
-        command
-            .args(["--name", &format!("m{number}"), "--logger", "zap", "--log-level", "error", "--data-dir"])
-            .arg(self.folder.path().join(format!("m{number}")))
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &peers.join(","), "--initial-cluster-state", "new"]);
-        self.running[number] = Some(Process::start(&mut command));
-    }
-
-    fn endpoint(&self, number: usize) -> String {
-        format!("http://127.0.0.1:{}", self.ports[number])
-    }
-
-    async fn is_healthy(&self, number: usize) -> bool {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().unwrap();
-        let answer = client.get(format!("{}/health", self.endpoint(number))).send().await;
-        answer.is_ok_and(|answer| answer.status().is_success())
-    }
-
-    async fn healthy(&self, number: usize) {
-        wait_for("a healthy member", async || self.is_healthy(number).await.then_some(())).await;
-    }
-
-    /// Which one leads.
-    async fn leader(&self) -> usize {
-        wait_for("a leader", async || {
-            for number in 0..3 {
-                let Ok(mut client) = Client::connect([self.endpoint(number)], None).await else {
-                    continue;
-                };
-                let status = tokio::time::timeout(Duration::from_secs(2), client.status()).await;
-                let Ok(Ok(status)) = status else { continue };
-                if status.leader() != 0 && status.header().is_some_and(|header| header.member_id() == status.leader()) {
-                    return Some(number);
-                }
-            }
-            None
-        })
-        .await
-    }
-
-    fn kill(&mut self, number: usize) {
-        let mut process = self.running[number].take().expect("it runs");
-        process.signal("KILL");
-        process.wait();
-    }
-
-    fn signal(&self, number: usize, signal: &str) {
-        self.running[number].as_ref().expect("it runs").signal(signal);
-    }
-
-    fn settings(&self, prefix: &str) -> Etcd {
-        let endpoints = (0..3).map(|number| self.endpoint(number).parse().expect("a URL")).collect();
-        Etcd { endpoints, prefix: prefix.into(), ca_file: None, certificate: None, user: None }
-    }
-
-    /// A gateway's store.
-    async fn open(&self, prefix: &str) -> EtcdStore {
-        self.open_with(prefix, ImageLimits::default()).await
-    }
-
-    async fn open_with(&self, prefix: &str, limits: ImageLimits) -> EtcdStore {
-        EtcdStore::open(&self.settings(prefix), limits).await.unwrap_or_else(|error| panic!("{error}"))
-    }
-}
-
+/// Waits until a condition gives something.
 async fn wait_for<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let wait = async {
         loop {
@@ -385,30 +285,10 @@ async fn clients_are_told_to_try_again_while_etcd_has_no_majority() {
     assert!(list.text().await.unwrap().contains(&format!("{}@{:032}", pushed.digest, 1)));
 }
 
-/// A CA with certificates for a server at 127.0.0.1 and for a client.
-fn certificates(folder: &Scratch) -> [PathBuf; 5] {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::default();
-    ca.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(ca, ca_key);
-    let make = |file: &str, names: &[&str]| {
-        let key = KeyPair::generate().unwrap();
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let certificate = params.signed_by(&key, &issuer).unwrap().pem();
-        (folder.write(&format!("{file}.crt"), certificate), folder.write(&format!("{file}.key"), key.serialize_pem()))
-    };
-    let (server, server_key) = make("server", &["127.0.0.1"]);
-    let (client, client_key) = make("client", &["gateway"]);
-    [folder.write("ca.crt", ca_pem), server, server_key, client, client_key]
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_certificates_and_a_password_the_store_reaches_its_own_keys_and_no_others() {
     let folder = Scratch::new();
-    let [ca, server, server_key, client, client_key] = certificates(&folder);
+    let [ca, server, server_key, client, client_key] = certificates(&folder, &["127.0.0.1".to_owned()]);
     let [port, peer] = free_ports();
     let endpoint = format!("https://127.0.0.1:{port}");
     let path = |path: &Path| path.display().to_string();

@@ -1,0 +1,92 @@
+//! What is left when a gateway is killed, at whatever moment.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::{task::block_in_place, time::sleep};
+
+use super::{
+    fake::Fake,
+    ledger::{Place, Visitor, Writers},
+    program::{address, command, configuration, registry_at},
+};
+use crate::support::{Process, Random, Scratch};
+
+/// How often something is killed: so often, or as many times that as `SEALGATE_TEST_KILLS` says.
+pub(crate) fn kills(usual: usize) -> usize {
+    let times = std::env::var("SEALGATE_TEST_KILLS").ok();
+    usual * times.map_or(1, |times| times.parse().expect("SEALGATE_TEST_KILLS is a number"))
+}
+
+/// A registry that has every image.
+pub(crate) fn registry(address: &str) -> Fake {
+    Fake::says_at(address, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+}
+
+/// A gateway that is killed again and again.
+pub(crate) struct Victim {
+    configuration: PathBuf,
+    pub(crate) place: Arc<Place>,
+    process: Option<Process>,
+    /// Its place in the ledger, and how much of that it has been asked about.
+    number: usize,
+    looked: usize,
+    pub(crate) kills: usize,
+    /// Kills while clients waited for its answer.
+    pub(crate) busy: usize,
+}
+
+impl Victim {
+    pub(crate) fn new(number: usize, configuration: PathBuf) -> Self {
+        Self { configuration, place: Arc::default(), process: None, number, looked: 0, kills: 0, busy: 0 }
+    }
+
+    /// Starts it; it serves a moment later.
+    fn start(&mut self) -> &mut Process {
+        self.process.insert(Process::start(&mut command(&self.configuration)))
+    }
+
+    /// Starts it, and has it serve.
+    pub(crate) fn serve(&mut self) {
+        let place = Arc::clone(&self.place);
+        let process = self.start();
+        place.opens(format!("http://{}", block_in_place(|| address(process))));
+    }
+
+    /// Kills it while it serves, now and then once more while it starts, and has it serve again; then it has all that was
+    /// acknowledged.
+    pub(crate) async fn die(&mut self, writers: &Writers, random: &mut Random) {
+        sleep(random.millis(250)).await;
+        self.kill();
+        while random.below(4) == 0 {
+            self.start();
+            sleep(random.millis(150)).await;
+            self.kill();
+        }
+        self.serve();
+        writers.ledger.check(self.number, &mut self.looked).await;
+        writers.are_well();
+    }
+
+    fn kill(&mut self) {
+        self.busy += usize::from(self.place.is_busy());
+        self.kills += 1;
+        self.process.take().expect("it was started").kill();
+        self.place.closes();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_is_killed_eighty_times_at_any_moment_has_all_that_it_acknowledged() {
+    let (registry, folder, mut random) = (registry("127.0.0.1:0"), Scratch::new(), Random::seeded());
+    let mut gateway = Victim::new(0, configuration(&folder, "127.0.0.1:0", &registry_at(&registry.url())));
+    let writers = Writers::start(&[Arc::clone(&gateway.place)], Visitor::nobody(), &mut random);
+    gateway.serve();
+    while gateway.kills < kills(80) {
+        gateway.die(&writers, &mut random).await;
+    }
+    let sum = writers.end().await;
+    eprintln!("{} kills, {} of them under way: {sum:?}", gateway.kills, gateway.busy);
+    assert!(gateway.kills >= 80 && gateway.busy >= gateway.kills / 2, "{} of {}", gateway.busy, gateway.kills);
+    assert!(sum.acknowledged >= 5 * gateway.kills && sum.refused >= gateway.kills, "{sum:?}");
+    assert!(sum.unanswered >= gateway.busy, "{sum:?}");
+}
