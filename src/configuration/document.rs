@@ -257,6 +257,10 @@ pub(super) struct RawUpstream {
     pub(super) url: Located<Box<str>>,
     /// PEM file of CAs that count beside the system's.
     pub(super) ca_file: Option<Located<Box<str>>>,
+    /// Where its tokens come from, if not from its own host or domain, or if from another port of a private host; like
+    /// `https://login.example.com`.
+    #[serde(default)]
+    pub(super) token_realms: Vec<Located<Box<str>>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

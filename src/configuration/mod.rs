@@ -240,6 +240,8 @@ pub struct Upstream {
     pub url: Url,
     /// PEM file of CAs that count beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// Origins beside its own host and domain that hand out its tokens.
+    pub token_realms: Vec<Url>,
 }
 
 /// Bounds on what comes from outside.

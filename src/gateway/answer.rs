@@ -184,6 +184,12 @@ impl Refused {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the registry can't be reached; try again")
     }
 
+    /// The registry, or where its tokens come from, gives none.
+    pub(super) fn no_token() -> Self {
+        let message = "the registry's own token can't be had; the store's log says why";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
+    }
+
     /// The registry answers what it should not.
     pub(super) fn bad_gateway() -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", "the registry's answer can't be used")

@@ -157,6 +157,11 @@ impl Desk {
         Ok(Visitor { known, external, authorization, peer: request.peer_addr().map(|peer| peer.ip()) })
     }
 
+    /// What whoever sends this is told of it.
+    pub(super) fn access_refused(&self, request: &HttpRequest, error: &AccessError) -> Refused {
+        refused(error, &self.external(request), None)
+    }
+
     /// What somebody brought along that may be good for the registry, too.
     pub(super) fn for_the_registry(&self, known: &Known) -> Option<SecretString> {
         if self.access.is_shared_with_the_registry() { known.credentials.authorization() } else { None }

@@ -62,7 +62,7 @@ impl Prepared {
     /// Reads the CA file and whatever says who may do what, looks at the store's file, and changes nothing of it: the file
     /// may be in use, and etcd is not asked. To be called on the runtime that outlives the server.
     pub async fn new(settings: &Gateway, limits: &Limits) -> Result<Self, GatewayError> {
-        let upstream = upstream::Settings::new(&settings.registry)?;
+        let upstream = upstream::Settings::new(&settings.registry, limits.manifest_bytes)?;
         let registry = upstream.registry(Learned::new())?;
         match &settings.store {
             Store::Redb(file) => RedbStore::check(file)?,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
@@ -49,6 +49,24 @@ pub struct Known {
     pub credentials: Credentials,
     /// What their token says, if it was one of ours.
     pub pass: Option<Pass>,
+}
+
+/// What goes to the registry in place of a token.
+#[derive(Clone, Debug)]
+pub struct ForTheRegistry {
+    /// As `Authorization`.
+    pub authorization: SecretString,
+    /// How long the registry takes it.
+    pub life: SignedDuration,
+}
+
+/// A token that was given out.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The token.
+    pub token: SecretString,
+    /// How many whole seconds it is good for.
+    pub seconds: i64,
 }
 
 impl AccessControl {
@@ -141,25 +159,34 @@ impl AccessControl {
         }
     }
 
-    /// Gives out a token for [`LIFETIME`]. Whoever comes with one gets no more than that has: neither time nor scopes.
-    ///
-    /// `upstream` is the `Authorization` that goes to the registry in place of the token.
+    /// Gives out a token for [`LIFETIME`], or for as long as what it has in it. Whoever comes with one gets no more than that
+    /// has: neither time nor scopes, and the same for the registry.
     ///
     /// # Errors
-    /// It would be too long.
+    /// It would be too long, or over at once.
     pub fn token(
         &self,
         known: &Known,
         scopes: Scopes,
-        upstream: Option<SecretString>,
+        upstream: Option<ForTheRegistry>,
         now: Timestamp,
-    ) -> Result<SecretString, SealError> {
+    ) -> Result<Given, SealError> {
         let latest = now.saturating_add(LIFETIME).map_err(|_| SealError::Failed)?;
-        let (scopes, expires_at) = match &known.pass {
-            Some(pass) => (scopes.within(&pass.scopes), pass.expires_at.min(latest)),
-            None => (scopes, latest),
+        let (scopes, upstream, expires_at) = match (&known.pass, upstream) {
+            (Some(pass), _) => (scopes.within(&pass.scopes), pass.upstream.clone(), pass.expires_at.min(latest)),
+            (None, Some(ForTheRegistry { authorization, life })) => {
+                let over = now.saturating_add(life).map_err(|_| SealError::Failed)?;
+                (scopes, Some(authorization), over.min(latest))
+            }
+            (None, None) => (scopes, None, latest),
         };
-        self.keys.get().seal(&Pass { caller: known.caller.clone(), scopes, upstream, expires_at })
+        let seconds =
+            Timestamp::from_second(expires_at.as_second()).map_err(|_| SealError::Failed)?.duration_since(now);
+        if seconds.as_secs() < 1 {
+            return Err(SealError::Over);
+        }
+        let token = self.keys.get().seal(&Pass { caller: known.caller.clone(), scopes, upstream, expires_at })?;
+        Ok(Given { token, seconds: seconds.as_secs() })
     }
 }
 
@@ -208,8 +235,9 @@ mod tests {
 
     async fn token(control: &AccessControl, user: &str, scope: &str) -> String {
         let known = identify(control, &basic(user)).await.unwrap();
-        let token = control.token(&known, Scopes::parse([scope]).unwrap(), Some("Basic up".into()), now()).unwrap();
-        format!("Bearer {}", token.expose_secret())
+        let upstream = ForTheRegistry { authorization: "Basic up".into(), life: LIFETIME };
+        let given = control.token(&known, Scopes::parse([scope]).unwrap(), Some(upstream), now()).unwrap();
+        format!("Bearer {}", given.token.expose_secret())
     }
 
     #[tokio::test]
@@ -263,13 +291,36 @@ mod tests {
         let control = control();
         let first = identify(&control, &token(&control, "jane", "repository:a:pull").await).await.unwrap();
         let end = now() + LIFETIME;
-        let later = end - jiff::SignedDuration::from_secs(1);
+        let later = end - SignedDuration::from_secs(1);
         let more = Scopes::parse(["repository:a:pull,push repository:a:pull repository:b:pull"]).unwrap();
-        let second = control.token(&first, more, None, later).unwrap();
-        let field = format!("Bearer {}", second.expose_secret());
+        let upstream = ForTheRegistry { authorization: "Basic other".into(), life: LIFETIME };
+        let second = control.token(&first, more, Some(upstream), later).unwrap();
+        assert_eq!(second.seconds, 1);
+        let field = format!("Bearer {}", second.token.expose_secret());
         let known = control.identify([field.as_bytes()], later).await.unwrap();
-        assert_eq!(known.pass.unwrap().scopes, Scopes::default());
+        let pass = known.pass.unwrap();
+        assert_eq!((pass.scopes, pass.upstream.unwrap().expose_secret()), (Scopes::default(), "Basic up"));
         let over = control.identify([field.as_bytes()], end).await.unwrap_err();
+        assert_eq!(over, Rejection::Token(TokenError::Expired).into());
+        let last = later + SignedDuration::from_millis(1);
+        assert_eq!(control.token(&first, Scopes::default(), None, last).unwrap_err(), SealError::Over);
+    }
+
+    #[tokio::test]
+    async fn a_token_ends_with_what_it_has_for_the_registry() {
+        let control = control();
+        let jane = identify(&control, &basic("jane")).await.unwrap();
+        let given = |life: i64| {
+            let upstream = ForTheRegistry { authorization: "Bearer up".into(), life: SignedDuration::from_secs(life) };
+            control.token(&jane, Scopes::default(), Some(upstream), now()).unwrap()
+        };
+        assert_eq!(given(3600).seconds, LIFETIME.as_secs(), "never longer than our own");
+        let short = given(20);
+        assert_eq!(short.seconds, 20);
+        let field = format!("Bearer {}", short.token.expose_secret());
+        let at = |seconds| now() + SignedDuration::from_secs(seconds);
+        assert!(control.identify([field.as_bytes()], at(19)).await.is_ok());
+        let over = control.identify([field.as_bytes()], at(20)).await.unwrap_err();
         assert_eq!(over, Rejection::Token(TokenError::Expired).into());
     }
 

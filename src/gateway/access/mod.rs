@@ -21,7 +21,7 @@ use base64::{Engine as _, alphabet, engine};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
-pub use control::{AccessControl, AccessSetupError, Known};
+pub use control::{AccessControl, AccessSetupError, ForTheRegistry, Given, Known};
 
 use super::store::RepositoryName;
 use token::TokenError;

@@ -91,7 +91,7 @@ async fn replicas_with_one_key_file_take_each_other_s_tokens_and_a_removed_user_
     let now = Timestamp::now();
     let known = first.identify_as(Credentials::of_user("robot", "sesame").unwrap(), now).await.unwrap();
     let scopes = sealgate::gateway::access::scope::Scopes::parse(["repository:acme/web:pull,push"]).unwrap();
-    let token = first.token(&known, scopes, None, now).unwrap();
+    let token = first.token(&known, scopes, None, now).unwrap().token;
     let known = second.identify_as(Credentials::Bearer(token), now).await.unwrap();
     let repository = RepositoryName::parse("acme/web").unwrap();
     let may = async || second.may(&known, Action::CreateSignature, Some(&repository)).await.unwrap();

@@ -133,10 +133,11 @@ fn sigterm_ends_it_in_good_order() {
 #[tokio::test]
 async fn killed_at_any_time_it_has_every_signature_that_it_acknowledged() {
     const KILLS: usize = 30;
-    let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let digest = Digest::sha256(b"image");
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close";
+    let fake = Fake::says(&format!("{head}\r\nDocker-Content-Digest: {digest}\r\n\r\n"));
     let (folder, gpg) = (Scratch::new(), Gpg::new());
     let key = gpg.generate("Release <release@example.com>");
-    let digest = Digest::sha256(b"image");
     let content = BASE64_STANDARD.encode(gpg.sign_image(&key, &digest, "registry.example.com/acme/web:1"));
     let body = json!({"schemaVersion": 2, "name": format!("{digest}@{:032}", 1), "content": content}).to_string();
     let file = configuration(&folder, "127.0.0.1:0", &registry_at(&fake.url()));

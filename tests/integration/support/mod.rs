@@ -1,6 +1,7 @@
 //! What tests need more than once: real programs, started on ports of their own and ended with the test.
 
 mod gpg;
+mod issuer;
 mod liar;
 mod markdown;
 mod process;
@@ -13,6 +14,7 @@ mod tests;
 mod watchdog;
 
 pub(crate) use gpg::{Gpg, payload};
+pub(crate) use issuer::Issuer;
 pub(crate) use liar::{Asked, Liar, Reply};
 pub(crate) use markdown::code_blocks;
 pub(crate) use process::{Process, run, wait_until};
