@@ -1,6 +1,6 @@
 //! What the server asks: one way in for everybody, whatever they bring along.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -77,6 +77,21 @@ impl AccessControl {
     /// # Errors
     /// Files that can't be read or have mistakes, an API server that can't be asked.
     pub async fn open(settings: Option<&configuration::Access>) -> Result<Self, AccessSetupError> {
+        Self::with(settings, KeyRing::open).await
+    }
+
+    /// Reads all that [`AccessControl::open`] reads, and makes no file.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn check(settings: Option<&configuration::Access>) -> Result<(), AccessSetupError> {
+        Self::with(settings, KeyRing::look).await.map(drop)
+    }
+
+    async fn with(
+        settings: Option<&configuration::Access>,
+        keys: impl FnOnce(&Path) -> Result<KeyRing, TokenKeyError>,
+    ) -> Result<Self, AccessSetupError> {
         let Some(configuration::Access { users, token_key }) = settings else {
             return Ok(Self { backend: Arc::new(Everyone), keys: KeyRing::random()?, asks_who: false, shared: true });
         };
@@ -88,7 +103,7 @@ impl AccessControl {
             }
         };
         let keys = match token_key {
-            Some(path) => KeyRing::open(path)?,
+            Some(path) => keys(path)?,
             None => KeyRing::random()?,
         };
         Ok(Self { backend, keys, asks_who: true, shared })
