@@ -84,11 +84,7 @@ impl Context<'_> {
             Pull::Unknown => Ok(false),
             Pull::No(refused, challenges) => {
                 let scope = format!("repository:{}:{actions}", image.repository.as_str());
-                Err(refused.with_challenges(self.desk.challenges(
-                    self.visitor,
-                    challenges,
-                    Scope::parse(&scope).ok().as_ref(),
-                )))
+                Err(self.desk.passed_on(self.visitor, refused, challenges, Scope::parse(&scope).ok().as_ref()))
             }
             Pull::Undecided(refused, retry_after) => Err(refused.retry_after(retry_after)),
         }

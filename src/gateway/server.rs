@@ -109,6 +109,7 @@ impl Prepared {
             Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
         };
         let desk = web::Data::new(desk.at(address));
+        tokio::spawn(Desk::warn_of(Arc::clone(&desk), registry.clone()));
         let server = HttpServer::new(move || {
             // A worker that can't make clients of its own uses the ones that were made first.
             let registry = upstream.registry(registry.learned().clone()).unwrap_or_else(|_| registry.clone());

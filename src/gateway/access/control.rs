@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Access, AccessError, Action, Caller, Credentials, Everyone, Rejection,
+    Access, AccessError, Action, Caller, Credentials, Everyone, Peer, Rejection,
     htpasswd::{Htpasswd, UsersError},
     kubernetes::{Kubernetes, KubernetesError},
     scope::{Scope, Scopes},
@@ -93,7 +93,7 @@ impl AccessControl {
         keys: impl FnOnce(&Path) -> Result<KeyRing, TokenKeyError>,
     ) -> Result<Self, AccessSetupError> {
         let Some(configuration::Access { users, token_key }) = settings else {
-            return Ok(Self { backend: Arc::new(Everyone), keys: KeyRing::random()?, asks_who: false, shared: true });
+            return Ok(Self::everyone()?);
         };
         let shared = matches!(users, configuration::Users::Htpasswd { .. });
         let backend: Arc<dyn Access> = match users {
@@ -107,6 +107,11 @@ impl AccessControl {
             None => KeyRing::random()?,
         };
         Ok(Self { backend, keys, asks_who: true, shared })
+    }
+
+    /// Everyone may do everything.
+    pub(in crate::gateway) fn everyone() -> Result<Self, TokenKeyError> {
+        Ok(Self { backend: Arc::new(Everyone), keys: KeyRing::random()?, asks_who: false, shared: true })
     }
 
     /// Whether anybody is asked who they are. Where not, credentials are the registry's own business.
@@ -123,31 +128,37 @@ impl AccessControl {
     /// they are told when they try.
     ///
     /// # Errors
-    /// [`AccessError::Rejected`]: 401 with a challenge. [`AccessError::Unavailable`]: 503.
+    /// [`AccessError::Rejected`]: 401 with a challenge. [`AccessError::Busy`]: 429. [`AccessError::Unavailable`]: 503.
     pub async fn identify<'a>(
         &self,
         authorization: impl IntoIterator<Item = &'a [u8]>,
+        peer: Peer,
         now: Timestamp,
     ) -> Result<Known, AccessError> {
         if !self.asks_who {
             return Ok(Known { caller: Caller::anonymous(), credentials: Credentials::None, pass: None });
         }
         let credentials = Credentials::from_authorization(authorization).map_err(Rejection::from)?;
-        self.identify_as(credentials, now).await
+        self.identify_as(credentials, peer, now).await
     }
 
     /// As [`AccessControl::identify`], for credentials out of a form.
     ///
     /// # Errors
     /// The same.
-    pub async fn identify_as(&self, credentials: Credentials, now: Timestamp) -> Result<Known, AccessError> {
+    pub async fn identify_as(
+        &self,
+        credentials: Credentials,
+        peer: Peer,
+        now: Timestamp,
+    ) -> Result<Known, AccessError> {
         if let Credentials::Bearer(token) = &credentials
             && is_ours(token.expose_secret())
         {
             let pass = self.keys.get().open(token.expose_secret(), now).map_err(Rejection::from)?;
             return Ok(Known { caller: pass.caller.clone(), credentials: Credentials::None, pass: Some(pass) });
         }
-        let caller = self.backend.authenticate(&credentials).await?;
+        let caller = self.backend.authenticate(&credentials, peer).await?;
         Ok(Known { caller, credentials, pass: None })
     }
 
@@ -156,7 +167,7 @@ impl AccessControl {
     ///
     /// # Errors
     /// [`AccessError::Rejected`] with [`TokenError::Scope`]: 401, with a challenge that names [`Scope::needed_for`] it.
-    /// [`AccessError::Unavailable`]: 503.
+    /// [`AccessError::Busy`]: 429. [`AccessError::Unavailable`]: 503.
     pub async fn may(
         &self,
         known: &Known,
@@ -218,7 +229,7 @@ mod tests {
 
     #[async_trait]
     impl Access for Jane {
-        async fn authenticate(&self, credentials: &Credentials) -> Result<Caller, AccessError> {
+        async fn authenticate(&self, credentials: &Credentials, _: Peer) -> Result<Caller, AccessError> {
             match credentials {
                 Credentials::None => Ok(Caller::anonymous()),
                 Credentials::Basic { user, .. } => Ok(Caller { name: Some(user.clone()), ..Caller::default() }),
@@ -241,7 +252,7 @@ mod tests {
     }
 
     async fn identify(control: &AccessControl, field: &str) -> Result<Known, AccessError> {
-        control.identify([field.as_bytes()], now()).await
+        control.identify([field.as_bytes()], Peer::default(), now()).await
     }
 
     fn basic(user: &str) -> String {
@@ -264,7 +275,7 @@ mod tests {
         assert_eq!(known.pass.unwrap().upstream.unwrap().expose_secret(), "Basic up");
         let known = identify(&control, &basic("joe")).await.unwrap();
         assert!(matches!(known.credentials, Credentials::Basic { .. }) && known.pass.is_none());
-        let known = control.identify([], now()).await.unwrap();
+        let known = control.identify([], Peer::default(), now()).await.unwrap();
         assert!(known.caller.is_anonymous());
     }
 
@@ -312,10 +323,10 @@ mod tests {
         let second = control.token(&first, more, Some(upstream), later).unwrap();
         assert_eq!(second.seconds, 1);
         let field = format!("Bearer {}", second.token.expose_secret());
-        let known = control.identify([field.as_bytes()], later).await.unwrap();
+        let known = control.identify([field.as_bytes()], Peer::default(), later).await.unwrap();
         let pass = known.pass.unwrap();
         assert_eq!((pass.scopes, pass.upstream.unwrap().expose_secret()), (Scopes::default(), "Basic up"));
-        let over = control.identify([field.as_bytes()], end).await.unwrap_err();
+        let over = control.identify([field.as_bytes()], Peer::default(), end).await.unwrap_err();
         assert_eq!(over, Rejection::Token(TokenError::Expired).into());
         let last = later + SignedDuration::from_millis(1);
         assert_eq!(control.token(&first, Scopes::default(), None, last).unwrap_err(), SealError::Over);
@@ -334,8 +345,8 @@ mod tests {
         assert_eq!(short.seconds, 20);
         let field = format!("Bearer {}", short.token.expose_secret());
         let at = |seconds| now() + SignedDuration::from_secs(seconds);
-        assert!(control.identify([field.as_bytes()], at(19)).await.is_ok());
-        let over = control.identify([field.as_bytes()], at(20)).await.unwrap_err();
+        assert!(control.identify([field.as_bytes()], Peer::default(), at(19)).await.is_ok());
+        let over = control.identify([field.as_bytes()], Peer::default(), at(20)).await.unwrap_err();
         assert_eq!(over, Rejection::Token(TokenError::Expired).into());
     }
 
