@@ -141,6 +141,13 @@ impl Refused {
         Self::new(StatusCode::NOT_FOUND, "SIGNATURE_UNKNOWN", "the image has no signature of this name")
     }
 
+    /// The signature of this name is another one than was looked at.
+    pub(super) fn another_signature() -> Self {
+        let message =
+            "the signature of this name is another one than was looked at: somebody replaced it meanwhile; look again";
+        Self::new(StatusCode::PRECONDITION_FAILED, "SIGNATURE_CHANGED", message)
+    }
+
     /// The body is not of the kind that is taken.
     pub(super) fn media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED", message)

@@ -113,7 +113,7 @@ async fn add(context: &Context<'_>, payload: Payload, image: &ImageId) -> Result
     let put = match context.change(Action::CreateSignature, put, what).await? {
         Changed::Put(put) => put,
         // Only other changes have other outcomes; that it is stored is not known.
-        Changed::Signatures(_) => return Err(Refused::store()),
+        Changed::Signatures(_) | Changed::Another => return Err(Refused::store()),
     };
     let refused = match put {
         Put::Created => return Ok(HttpResponse::Created().finish()),

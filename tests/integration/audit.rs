@@ -504,3 +504,26 @@ async fn what_there_is_to_ask_about_is_asked_for_clearly() {
     let usage = ["verify", &image, "--expected-identity", &image, "--policy", "p"];
     sealgate(setting.auditor.home(), &usage).fails(2, "cannot be used with");
 }
+
+#[tokio::test]
+async fn of_a_signature_that_was_replaced_while_it_was_looked_at_nothing_is_said() {
+    let gpg = Gpg::new();
+    let key = gpg.generate(SIGNER);
+    let error = json!({"errors": [{"code": "SIGNATURE_CHANGED", "message": "another one"}]}).to_string();
+    let (liar, digest) = other_extension(&gpg, &key, Reply::new(412, &[], error));
+    let list = reqwest::get(format!("http://{}/extensions/v2/acme/web/signatures/{digest}", liar.host())).await;
+    let list: Value = serde_json::from_slice(&list.unwrap().bytes().await.unwrap()).unwrap();
+    let content = BASE64_STANDARD.decode(list["signatures"][0]["content"].as_str().unwrap()).unwrap();
+    let image = format!("{}/acme/web:1", liar.host());
+    for (identity, method) in
+        [("registry.example.com/acme/web:1", "PUT"), ("registry.example.com/acme/web:2", "DELETE")]
+    {
+        let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", identity, "--save"];
+        let answer = sealgate(gpg.home(), &verify);
+        assert_eq!(answer.json(3)["signatures"][0]["saved"], "changed");
+        assert!(answer.stderr.contains("1 of the signatures were replaced"), "{}", answer.stderr);
+        let asked = liar.asked().into_iter().rfind(|asked| asked.path.ends_with("/status")).unwrap();
+        assert_eq!(asked.method, method);
+        assert_eq!(asked.header("if-match"), Some(format!("\"{}\"", Digest::sha256(&content)).as_str()));
+    }
+}

@@ -445,6 +445,36 @@ async fn an_auditors_finding_is_kept_beside_a_signature_and_taken_back_without_i
 }
 
 #[tokio::test]
+async fn a_finding_is_kept_of_the_very_signature_that_was_looked_at_alone() {
+    let setting = Setting::new().await;
+    let (name, message) = setting.message(1);
+    assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
+    let content = BASE64_STANDARD.decode(message["content"].as_str().unwrap()).unwrap();
+    let url = setting.own(&format!("/{name}/status"));
+    let finding = json!({"key": setting.key, "identity": "x", "digest": setting.pushed.digest.to_string()}).to_string();
+    let set = |tag: &str| {
+        let request = Client::new().put(&url).basic_auth("jane", Some("jane"));
+        request.header("if-match", tag).body(finding.clone()).send()
+    };
+    let unset = |tag: &str| {
+        status(Client::new().delete(&url).basic_auth("jane", Some("jane")).header("if-match", tag.to_owned()))
+    };
+    let (looked_at, other) = (Digest::sha256(&content), Digest::sha256(b"another"));
+    let refused = set(&format!("\"{other}\"")).await.unwrap();
+    assert_eq!(refused.status(), 412);
+    let text = refused.text().await.unwrap();
+    assert!(text.contains("SIGNATURE_CHANGED") && text.contains("look again"), "{text}");
+    for malformed in [looked_at.to_string(), "*".to_owned(), format!("W/\"{looked_at}\""), "\"x\"".to_owned()] {
+        assert_eq!(set(&malformed).await.unwrap().status(), 400, "{malformed}");
+    }
+    assert!(setting.inspect().await["signatures"][0].get("status").is_none());
+    assert_eq!(set(&format!("\"{looked_at}\"")).await.unwrap().status(), 204);
+    assert_eq!(unset(&format!("\"{other}\"")).await, 412);
+    assert!(setting.inspect().await["signatures"][0].get("status").is_some());
+    assert_eq!(unset(&format!("\"{looked_at}\"")).await, 204);
+}
+
+#[tokio::test]
 async fn a_signer_takes_signatures_away_again() {
     let setting = Setting::new().await;
     let (name, message) = setting.message(1);
