@@ -16,7 +16,8 @@ use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
 use crate::registry::{
-    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, Target, What, join, said, shown,
+    Access, Budget, CREDENTIALS_NEEDED, Client, Content, Extension, Failure, Fetched, Request, Target, What, join,
+    said, shown,
 };
 use crate::verdict::LookupError;
 
@@ -104,7 +105,7 @@ pub(crate) enum StoreError {
         status: u16,
     },
     /// Whoever asks may not.
-    #[error("{url} answers {status}: {}{message}", if *with_credentials { "these credentials do not suffice: " } else { "credentials are needed (--creds, --authfile): " })]
+    #[error("{url} answers {status}: {}: {message}", if *with_credentials { "these credentials do not suffice" } else { CREDENTIALS_NEEDED })]
     Denied {
         /// What was asked.
         url: Box<str>,
