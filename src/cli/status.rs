@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, process::ExitCode};
 
 use crate::push::PushError;
-use crate::registry::UploadError;
+use crate::registry::{CREDENTIALS_NEEDED, UploadError};
 use crate::signatures::{WriteError, store::StoreError};
 use crate::signing::KeyError;
 use crate::source::SourceError;
@@ -82,7 +82,7 @@ impl From<LookupError> for Failure {
                 return Self::refused(if *with_credentials {
                     format!("{registry} answers {status}: the credentials that it was given do not suffice")
                 } else {
-                    format!("{registry} answers {status}: credentials are needed (--creds, --authfile)")
+                    format!("{registry} answers {status}: {CREDENTIALS_NEEDED}")
                 });
             }
             _ => Status::Undecided,

@@ -208,8 +208,8 @@ pub(super) struct RawGateway {
     pub(super) access: Option<Located<RawAccess>>,
     /// The address that clients know the store by, `https://host[:port]`. Left out: the `Host` that they send.
     pub(super) external_url: Option<Located<Box<str>>>,
-    /// Proxies in front of the store, like `10.0.0.0/8`: what they say in `X-Forwarded-Host` and `X-Forwarded-Proto` is
-    /// believed.
+    /// Proxies in front of the store, like `10.0.0.0/8`: what they say in `X-Forwarded-Host`, `X-Forwarded-Proto` and
+    /// `X-Forwarded-For` is believed.
     #[serde(default)]
     pub(super) trusted_proxies: Vec<Located<Box<str>>>,
 }
@@ -257,6 +257,10 @@ pub(super) struct RawUpstream {
     pub(super) url: Located<Box<str>>,
     /// PEM file of CAs that count beside the system's.
     pub(super) ca_file: Option<Located<Box<str>>>,
+    /// Where its tokens come from, if not from its own host or domain, or if from another port of a private host; like
+    /// `https://login.example.com`.
+    #[serde(default)]
+    pub(super) token_realms: Vec<Located<Box<str>>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -466,13 +466,16 @@ impl Check<'_> {
             }
         }
         let certificate = certificate.map(|certificate| self.certificate(&certificate));
-        let RawUpstream { url, ca_file } = registry;
+        let RawUpstream { url, ca_file, token_realms } = registry;
         let url_place = url.place;
         let url = self.url(&url, &["https", "http"]);
         if url.as_ref().is_some_and(|url| url.path() != "/") {
             self.mistake(url_place, "a registry is named by scheme, host and port alone; it serves /v2/");
         }
         let ca_file = ca_file.map(|path| self.path(&path));
+        // A registry by plain HTTP may have its realm so, too.
+        let plain = url.as_ref().is_some_and(|url| url.scheme() == "http");
+        let token_realms = token_realms.iter().filter_map(|realm| self.token_realm(realm, plain)).collect();
         let store = match store {
             None | Some(RawStore::Redb(RawRedb { file: None })) => {
                 Some(Store::Redb(self.folder.join("data/signatures.redb")))
@@ -487,7 +490,7 @@ impl Check<'_> {
             listen: listen?,
             certificate: flatten(certificate)?,
             anyone_may_sign,
-            registry: Upstream { url: url?, ca_file: flatten(ca_file)? },
+            registry: Upstream { url: url?, ca_file: flatten(ca_file)?, token_realms },
             store: store?,
             access: flatten(access)?,
             external_url: flatten(external_url)?,

@@ -159,7 +159,7 @@ pub struct Gateway {
     pub access: Option<Access>,
     /// The address that clients know the store by: scheme, host, port; nothing: the one that they send.
     pub external_url: Option<Url>,
-    /// Proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto` are believed.
+    /// Proxies whose `X-Forwarded-Host`, `X-Forwarded-Proto` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<Network>,
 }
 
@@ -240,6 +240,8 @@ pub struct Upstream {
     pub url: Url,
     /// PEM file of CAs that count beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// Origins beside its own host and domain that hand out its tokens.
+    pub token_realms: Vec<Url>,
 }
 
 /// Bounds on what comes from outside.

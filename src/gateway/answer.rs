@@ -145,6 +145,13 @@ impl Refused {
         Self::new(StatusCode::NOT_FOUND, "SIGNATURE_UNKNOWN", "the image has no signature of this name")
     }
 
+    /// The signature of this name is another one than was looked at.
+    pub(super) fn another_signature() -> Self {
+        let message =
+            "the signature of this name is another one than was looked at: somebody replaced it meanwhile; look again";
+        Self::new(StatusCode::PRECONDITION_FAILED, "SIGNATURE_CHANGED", message)
+    }
+
     /// The body is not of the kind that is taken.
     pub(super) fn media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED", message)
@@ -186,6 +193,12 @@ impl Refused {
     /// The registry can't be reached.
     pub(super) fn unavailable() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the registry can't be reached; try again")
+    }
+
+    /// The registry, or where its tokens come from, gives none.
+    pub(super) fn no_token() -> Self {
+        let message = "the registry's own token can't be had; the store's log says why";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
     }
 
     /// The registry answers what it should not.

@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use super::{
     access::{
-        AccessControl, AccessError, Action, Caller, Credentials, Known, Rejection, scope::Scope, token::TokenError,
+        AccessControl, AccessError, Action, Caller, Credentials, Known, Peer, Rejection, scope::Scope,
+        token::TokenError,
     },
     answer::Refused,
     headers::External,
@@ -34,6 +35,11 @@ const BURST: u32 = 1000;
 const A_SECOND: u32 = 20;
 /// Callers whose rate is known.
 const MOST_CALLERS: u64 = 10_000;
+/// How long until a registry that could not be asked what it wants is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Why nobody's credentials are good for both.
+const MISMATCH_FOR_CALLERS: &str = "; the store takes tokens of its cluster, and the registry behind it names and passwords: \
+     through the store only what everyone may pull can be pulled and signed (docs/gateway.md#credentials)";
 
 /// What all workers know of callers.
 pub(super) struct Desk {
@@ -104,7 +110,7 @@ impl Desk {
             Ok(credentials) => self.receive_with(registry, request, credentials).await,
             Err(malformed) => {
                 let error = Rejection::from(malformed).into();
-                rejected(request, None, &error);
+                self.rejected(request, None, &error);
                 Err(refused(&error, &self.external(request), None))
             }
         }
@@ -121,7 +127,8 @@ impl Desk {
             Credentials::Basic { user, .. } => Some(user.clone()),
             _ => None,
         };
-        match self.access.identify_as(credentials.clone(), Timestamp::now()).await {
+        let peer = Peer::of(self.peer(request));
+        match self.access.identify_as(credentials.clone(), peer, Timestamp::now()).await {
             Ok(known) => self.visitor(registry, known, request).await,
             // Nobody's here may be somebody's there: who may read is the registry's to say.
             Err(AccessError::Rejected(Rejection::Password))
@@ -132,8 +139,10 @@ impl Desk {
                 self.visitor(registry, known, request).await
             }
             Err(error) => {
-                rejected(request, claimed.as_deref(), &error);
-                Err(refused(&error, &self.external(request), None))
+                self.rejected(request, claimed.as_deref(), &error);
+                let refused = refused(&error, &self.external(request), None);
+                let mismatched = matches!(error, AccessError::Rejected(_)) && self.is_mismatched(registry).await;
+                Err(if mismatched { refused.and(MISMATCH_FOR_CALLERS) } else { refused })
             }
         }
     }
@@ -154,7 +163,61 @@ impl Desk {
         } else {
             request.headers().get(header::AUTHORIZATION).cloned()
         };
-        Ok(Visitor { known, external, authorization, peer: request.peer_addr().map(|peer| peer.ip()) })
+        Ok(Visitor { known, external, authorization, peer: self.peer(request) })
+    }
+
+    /// Where a request comes from: the other end of its connection, or whom a proxy names there that is trusted to.
+    fn peer(&self, request: &HttpRequest) -> Option<IpAddr> {
+        let peer = request.peer_addr()?.ip().to_canonical();
+        let path = request.headers().get_all("x-forwarded-for").filter_map(|field| field.to_str().ok());
+        Some(self.behind(peer, path.flat_map(|field| field.split(',')).collect()))
+    }
+
+    /// Each proxy adds at the end from whom it has the request. What trusted ones added is believed, from the end on, and
+    /// nothing of what stands before it.
+    fn behind(&self, mut peer: IpAddr, path: Vec<&str>) -> IpAddr {
+        for text in path.into_iter().rev().map(str::trim) {
+            let address = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+            match address {
+                Ok(address) if self.is_trusted(peer) => peer = address.to_canonical(),
+                _ => break,
+            }
+        }
+        peer
+    }
+
+    fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(peer))
+    }
+
+    /// Whether callers are known by a cluster, and to the registry by a name and a password. There is room for one of both in
+    /// a request.
+    async fn is_mismatched(&self, registry: &Registry) -> bool {
+        self.asks_who()
+            && !self.access.is_shared_with_the_registry()
+            && matches!(registry.wants().await, Ok(Wants::Basic(_)))
+    }
+
+    /// Says once, as soon as the registry can be asked, that they don't go together.
+    pub(super) async fn warn_of(desk: Arc<Self>, registry: Registry) {
+        if !desk.asks_who() || desk.access.is_shared_with_the_registry() {
+            return;
+        }
+        while registry.wants().await.is_err() {
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+        if desk.is_mismatched(&registry).await {
+            tracing::error!(
+                "gateway.access.kubernetes in front of a registry that asks for names and passwords (Basic): what is not for \
+                 everyone there can't be pulled or signed through the store; give the registry tokens, or the store \
+                 gateway.access.htpasswd with the registry's users (docs/gateway.md#credentials)"
+            );
+        }
+    }
+
+    /// What whoever sends this is told of it.
+    pub(super) fn access_refused(&self, request: &HttpRequest, error: &AccessError) -> Refused {
+        refused(error, &self.external(request), None)
     }
 
     /// What somebody brought along that may be good for the registry, too.
@@ -162,13 +225,21 @@ impl Desk {
         if self.access.is_shared_with_the_registry() { known.credentials.authorization() } else { None }
     }
 
+    /// Writes down credentials that proved nothing: who guesses passwords is seen. What was sent is not repeated but for a
+    /// name.
+    fn rejected(&self, request: &HttpRequest, claimed: Option<&str>, error: &AccessError) {
+        if let AccessError::Rejected(why) = error {
+            let peer = self.peer(request);
+            tracing::info!(target: "sealgate::audit", audit = true, claimed, ?peer, %why, "credentials rejected");
+        }
+    }
+
     /// The address that a client knows the gateway by. Where passwords are sent to it, only those are believed who may say it.
     pub(super) fn external(&self, request: &HttpRequest) -> External {
         if let Some(external) = &self.external {
             return external.clone();
         }
-        let peer = request.peer_addr().map(|peer| peer.ip());
-        let trusted = peer.is_some_and(|peer| self.trusted_proxies.iter().any(|network| network.contains(peer)));
+        let trusted = request.peer_addr().is_some_and(|peer| self.is_trusted(peer.ip()));
         External::of(request.headers(), request.app_config().secure(), trusted || !self.asks_who())
     }
 
@@ -195,7 +266,9 @@ impl Desk {
         } else if visitor.known.caller.is_anonymous() {
             Err(match registry.wants().await {
                 // Who they are to the registry they are here.
-                Ok(Wants::Basic(challenge)) => Refused::who_are_you().with_challenges(vec![challenge]),
+                Ok(Wants::Basic(challenge)) if self.access.is_shared_with_the_registry() => {
+                    Refused::who_are_you().with_challenges(vec![challenge])
+                }
                 _ => challenged(Refused::who_are_you(), &visitor.external, Some(&scope), None),
             })
         } else {
@@ -218,17 +291,30 @@ impl Desk {
         outcome
     }
 
+    /// The registry's no to a visitor.
+    pub(super) fn passed_on(
+        &self,
+        visitor: &Visitor,
+        refused: Refused,
+        challenges: Vec<HeaderValue>,
+        scope: Option<&Scope>,
+    ) -> Refused {
+        let cluster = self.asks_who() && !self.access.is_shared_with_the_registry();
+        let mismatched = cluster && !challenges.is_empty() && !challenges.iter().any(is_bearer);
+        let refused = if mismatched { refused.and(MISMATCH_FOR_CALLERS) } else { refused };
+        refused.with_challenges(self.challenges(visitor, challenges, scope))
+    }
+
     /// What the registry's challenges become: where it wants a token of its own, the caller gets one of ours, with that in it.
+    /// A password for the registry is not to be sent to a store that asks a cluster who somebody is.
     pub(super) fn challenges(
         &self,
         visitor: &Visitor,
         given: Vec<HeaderValue>,
         scope: Option<&Scope>,
     ) -> Vec<HeaderValue> {
-        let bearer = |value: &HeaderValue| {
-            value.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
-        };
-        if self.asks_who() && given.iter().any(bearer) { visitor.challenge(scope).into_iter().collect() } else { given }
+        let ours = self.asks_who() && (given.iter().any(is_bearer) || !self.access.is_shared_with_the_registry());
+        if ours && !given.is_empty() { visitor.challenge(scope).into_iter().collect() } else { given }
     }
 
     /// Refuses a caller who adds signatures faster than anybody signs.
@@ -275,12 +361,8 @@ impl Visitor {
     }
 }
 
-/// Writes down credentials that proved nothing: who guesses passwords is seen. What was sent is not repeated but for a name.
-fn rejected(request: &HttpRequest, claimed: Option<&str>, error: &AccessError) {
-    if let AccessError::Rejected(why) = error {
-        let peer = request.peer_addr().map(|peer| peer.ip());
-        tracing::info!(target: "sealgate::audit", audit = true, claimed, ?peer, %why, "credentials rejected");
-    }
+fn is_bearer(challenge: &HeaderValue) -> bool {
+    challenge.as_bytes().get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer"))
 }
 
 fn refused(error: &AccessError, external: &External, scope: Option<&Scope>) -> Refused {
@@ -292,6 +374,7 @@ fn refused(error: &AccessError, external: &External, scope: Option<&Scope>) -> R
             };
             challenged(Refused::rejected(rejection.to_string()), external, scope, Some(code))
         }
+        AccessError::Busy { retry_after } => Refused::too_fast(error.to_string()).after(*retry_after),
         AccessError::Unavailable { retry_after } => Refused::nobody_knows(error.to_string()).after(*retry_after),
     }
 }
@@ -371,6 +454,31 @@ mod tests {
         assert_eq!((0..2 * BURST).filter(|_| bucket.take(now)).count(), BURST as usize);
         let later = now + Duration::from_secs(3);
         assert_eq!((0..BURST).filter(|_| bucket.take(later)).count(), 3 * A_SECOND as usize);
+    }
+
+    #[test]
+    fn a_peer_is_who_the_nearest_trusted_proxy_has_its_request_from() {
+        let desk = |trusted: &[&str]| Desk {
+            access: Arc::new(AccessControl::everyone().unwrap()),
+            external: None,
+            trusted_proxies: trusted.iter().map(|network| Network::parse(network).unwrap()).collect(),
+            on_loopback: false,
+            rates: Cache::new(1),
+        };
+        let proxies = desk(&["10.0.0.0/8", "fd00::1"]);
+        for (desk, peer, path, expected) in [
+            (&desk(&[]), "10.0.0.1", "192.0.2.1", "10.0.0.1"),
+            (&proxies, "192.0.2.9", "192.0.2.1", "192.0.2.9"),
+            (&proxies, "10.0.0.1", "", "10.0.0.1"),
+            (&proxies, "10.0.0.1", "192.0.2.1", "192.0.2.1"),
+            (&proxies, "10.0.0.1", "198.51.100.1, 192.0.2.1:4711", "192.0.2.1"),
+            (&proxies, "10.0.0.1", "192.0.2.1, fd00::1 , 10.1.1.1", "192.0.2.1"),
+            (&proxies, "10.0.0.1", "192.0.2.1, unknown", "10.0.0.1"),
+            (&proxies, "10.0.0.1", "10.0.0.2", "10.0.0.2"),
+        ] {
+            let peer = desk.behind(peer.parse().unwrap(), path.split(',').collect());
+            assert_eq!(peer, expected.parse::<IpAddr>().unwrap(), "{path}");
+        }
     }
 
     #[test]

@@ -84,11 +84,7 @@ impl Context<'_> {
             Pull::Unknown => Ok(false),
             Pull::No(refused, challenges) => {
                 let scope = format!("repository:{}:{actions}", image.repository.as_str());
-                Err(refused.with_challenges(self.desk.challenges(
-                    self.visitor,
-                    challenges,
-                    Scope::parse(&scope).ok().as_ref(),
-                )))
+                Err(self.desk.passed_on(self.visitor, refused, challenges, Scope::parse(&scope).ok().as_ref()))
             }
             Pull::Undecided(refused, retry_after) => Err(refused.retry_after(retry_after)),
         }
@@ -117,7 +113,7 @@ async fn add(context: &Context<'_>, payload: Payload, image: &ImageId) -> Result
     let put = match context.change(Action::CreateSignature, put, what).await? {
         Changed::Put(put) => put,
         // Only other changes have other outcomes; that it is stored is not known.
-        Changed::Signatures(_) => return Err(Refused::store()),
+        Changed::Signatures(_) | Changed::Another => return Err(Refused::store()),
     };
     let refused = match put {
         Put::Created => return Ok(HttpResponse::Created().finish()),
@@ -206,11 +202,120 @@ fn list(image: &ImageId, signatures: &[StoredSignature]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io,
+        sync::{Mutex, PoisonError},
+    };
+
+    use actix_web::test::TestRequest;
+    use async_trait::async_trait;
+    use futures_util::FutureExt as _;
+    use tokio::sync::Notify;
+
     use super::*;
     use crate::{
-        gateway::store::{ImageLimits, RepositoryName, SignatureName},
+        configuration::{Gateway, Store, Upstream},
+        gateway::{
+            access::AccessControl,
+            store::{ImageLimits, RepositoryName, SignatureName},
+            upstream::{Learned, Settings},
+        },
         image::{Digest, digest::Algorithm},
     };
+
+    /// A store whose disk takes its time.
+    #[derive(Default)]
+    struct Slow {
+        begun: Notify,
+        go_on: Notify,
+    }
+
+    #[async_trait]
+    impl SignatureStore for Slow {
+        async fn list(&self, _: &ImageId) -> Result<Vec<StoredSignature>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn inspect(&self, _: &ImageId) -> Result<Vec<Record>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn change(&self, _: Change) -> Result<Changed, StoreError> {
+            self.begun.notify_one();
+            self.go_on.notified().await;
+            Ok(Changed::Signatures(1))
+        }
+
+        async fn scan(&self, _: Option<&Position>, _: usize) -> Result<Vec<(ImageId, Record)>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn health(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    /// A log, in memory.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
+        }
+    }
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_client_leaves_in_the_middle_is_made_and_written_down() {
+        let log = Log::default();
+        let lines = log.clone();
+        let logged = tracing_subscriber::fmt().with_ansi(false).with_writer(move || lines.clone()).finish();
+        let _logging = tracing::subscriber::set_default(logged);
+        let settings = Gateway {
+            listen: ([127, 0, 0, 1], 0).into(),
+            certificate: None,
+            anyone_may_sign: false,
+            registry: Upstream { url: "http://r:5000".parse().unwrap(), ca_file: None, token_realms: Vec::new() },
+            store: Store::Redb("unused".into()),
+            access: None,
+            external_url: None,
+            trusted_proxies: Vec::new(),
+        };
+        let registry = Settings::new(&settings.registry, 0).unwrap().registry(Learned::new()).unwrap();
+        let desk = Desk::new(Arc::new(AccessControl::everyone().unwrap()), &settings);
+        let request = TestRequest::default().peer_addr(([192, 0, 2, 7], 1).into()).to_http_request();
+        let visitor = desk.receive(&registry, &request).await.unwrap();
+        let slow = Arc::new(Slow::default());
+        let store: Arc<dyn SignatureStore> = Arc::clone(&slow) as _;
+        let context = Context { store: &store, registry: &registry, desk: &desk, visitor: &visitor, request: &request };
+        let image = ImageId { repository: RepositoryName::parse("acme/web").unwrap(), digest: Digest::sha256(b"") };
+        let change = context.change(Action::SetStatus, Change::ClearStatuses(image), "the image".to_owned());
+        let mut change = Box::pin(change);
+        assert!((&mut change).now_or_never().is_none());
+        slow.begun.notified().await;
+        // What becomes of a request's handler when its connection ends.
+        drop(change);
+        assert_eq!(log.text(), "");
+        slow.go_on.notify_one();
+        while log.text().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let line = log.text();
+        for part in ["sealgate::audit", "audit=true", "set-status", "the image", "192.0.2.7", "done"] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
 
     #[test]
     fn a_list_is_what_all_clients_read_and_never_longer_than_it_was_counted() {

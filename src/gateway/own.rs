@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use actix_web::{
-    HttpMessage as _, HttpResponse,
+    HttpMessage as _, HttpRequest, HttpResponse,
     body::BodyStream,
     http::{Method, header},
     web::{Bytes, BytesMut, Payload},
@@ -100,6 +100,7 @@ async fn change(context: &Context<'_>, action: Action, change: Change, what: Str
     desk.must_be_allowed(registry, visitor, action, Some(&change.image().repository)).await?;
     match context.change(action, change, what).await? {
         Changed::Signatures(number) => Ok(number),
+        Changed::Another => Err(Refused::another_signature()),
         Changed::Put(_) => Err(Refused::store()),
     }
 }
@@ -122,6 +123,7 @@ async fn set_status(
     let Context { registry, desk, visitor, request, .. } = context;
     // Nobody's body is read who may not.
     desk.must_be_allowed(registry, visitor, Action::SetStatus, Some(&image.repository)).await?;
+    let if_match = looked_at(request)?;
     let body = bounded(request, payload, LARGEST_FINDING).await?;
     let finding: Finding = serde_json::from_slice(&body)
         .map_err(|error| Refused::bad_request(format!("the body is not what an auditor finds: {error}")))?;
@@ -133,12 +135,26 @@ async fn set_status(
     }
     let what = format!("{} verified with {}", Position::behind(&image, &name).as_str(), finding.key);
     let status = Status { verified_by: visitor.name(), verified_at: Timestamp::now(), finding };
-    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, Some(status)), what).await?)
+    let change_of = Change::SetStatus(image, name, if_match, Some(status));
+    of_one(change(context, Action::SetStatus, change_of, what).await?)
 }
 
 async fn unset_status(context: &Context<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, Refused> {
     let what = format!("{} unset", Position::behind(&image, &name).as_str());
-    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, None), what).await?)
+    let if_match = looked_at(context.request)?;
+    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, if_match, None), what).await?)
+}
+
+/// The digest of the signature that somebody looked at: `If-Match` (RFC 9110, section 13.1.1) has it as the one strong tag.
+/// Nothing: any will do.
+fn looked_at(request: &HttpRequest) -> Result<Option<Digest>, Refused> {
+    let mut fields = request.headers().get_all(header::IF_MATCH);
+    let Some(field) = fields.next() else { return Ok(None) };
+    let tag = field.to_str().ok().and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"'));
+    match tag.and_then(|tag| Digest::parse(tag).ok()) {
+        Some(digest) if fields.next().is_none() => Ok(Some(digest)),
+        _ => Err(Refused::bad_request("If-Match is one tag, the digest of the signature's content: \"sha256:...\"")),
+    }
 }
 
 async fn clear_statuses(context: &Context<'_>, image: ImageId) -> Result<HttpResponse, Refused> {
@@ -365,6 +381,6 @@ async fn import_lines(
 fn put_of(changed: Changed) -> Result<Put, String> {
     match changed {
         Changed::Put(put) => Ok(put),
-        Changed::Signatures(_) => Err("the store answers something else".to_owned()),
+        Changed::Signatures(_) | Changed::Another => Err("the store answers something else".to_owned()),
     }
 }

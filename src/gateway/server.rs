@@ -62,17 +62,28 @@ impl Prepared {
     /// Reads the CA file and whatever says who may do what, looks at the store's file, and changes nothing of it: the file
     /// may be in use, and etcd is not asked. To be called on the runtime that outlives the server.
     pub async fn new(settings: &Gateway, limits: &Limits) -> Result<Self, GatewayError> {
-        let upstream = upstream::Settings::new(&settings.registry)?;
-        let registry = upstream.registry(Learned::new())?;
-        match &settings.store {
-            Store::Redb(file) => RedbStore::check(file)?,
-            Store::Etcd(etcd) => EtcdStore::check(etcd)?,
-        }
+        let (upstream, registry) = Self::look(settings, limits)?;
         let limits = ImageLimits { list_bytes: limits.signature_list_bytes, ..ImageLimits::default() };
         let access = AccessControl::open(settings.access.as_ref()).await?;
         let anyone = !access.asks_who();
         let desk = Desk::new(Arc::new(access), settings);
         Ok(Self { upstream, registry, store: settings.store.clone(), limits, desk, anyone })
+    }
+
+    /// Finds what would keep [`Prepared::new`] from its end, and makes no file at all.
+    pub async fn check(settings: &Gateway, limits: &Limits) -> Result<(), GatewayError> {
+        Self::look(settings, limits)?;
+        Ok(AccessControl::check(settings.access.as_ref()).await?)
+    }
+
+    fn look(settings: &Gateway, limits: &Limits) -> Result<(upstream::Settings, Registry), GatewayError> {
+        let upstream = upstream::Settings::new(&settings.registry, limits.manifest_bytes)?;
+        let registry = upstream.registry(Learned::new())?;
+        match &settings.store {
+            Store::Redb(file) => RedbStore::check(file)?,
+            Store::Etcd(etcd) => EtcdStore::check(etcd)?,
+        }
+        Ok((upstream, registry))
     }
 
     /// Opens the store and gives a server that, once awaited, serves until `shutdown` is ready; transfers under way then
@@ -98,6 +109,7 @@ impl Prepared {
             Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
         };
         let desk = web::Data::new(desk.at(address));
+        tokio::spawn(Desk::warn_of(Arc::clone(&desk), registry.clone()));
         let server = HttpServer::new(move || {
             // A worker that can't make clients of its own uses the ones that were made first.
             let registry = upstream.registry(registry.learned().clone()).unwrap_or_else(|_| registry.clone());

@@ -1,12 +1,16 @@
 //! Where tokens come from (distribution specification, "Token Authentication"; OAuth 2 as registries have it).
 
 use actix_web::{HttpRequest, HttpResponse, http::Method, web::Payload};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::{
-    access::{Credentials, scope::Scopes, token::LIFETIME},
+    access::{
+        Credentials, ForTheRegistry, Rejection,
+        scope::Scopes,
+        token::{LIFETIME, SealError, TokenError},
+    },
     answer::Refused,
     desk::{Desk, Visitor},
     extension::bounded,
@@ -30,7 +34,7 @@ pub(super) async fn answer(registry: &Registry, desk: &Desk, request: &HttpReque
 }
 
 #[derive(Serialize)]
-struct Given<'a> {
+struct Answer<'a> {
     token: &'a str,
     access_token: &'a str,
     expires_in: i64,
@@ -75,37 +79,37 @@ async fn give(
         }
         None => desk.receive(registry, request).await?,
     };
+    let upstream = upstream(registry, desk, &visitor, &scopes).await?;
     let now = Timestamp::now();
-    let (upstream, life) = upstream(registry, desk, &visitor, &scopes).await?;
-    let token = desk
-        .access()
-        .token(&visitor.known, scopes, upstream, now)
-        .map_err(|error| Refused::bad_request(error.to_string()))?;
-    let token = token.expose_secret();
-    let expires_in = life.unwrap_or(i64::MAX).min(LIFETIME.as_secs());
-    let given = Given { token, access_token: token, expires_in, issued_at: now };
+    let given = desk.access().token(&visitor.known, scopes, upstream, now).map_err(|error| match error {
+        SealError::Over => desk.access_refused(request, &Rejection::Token(TokenError::Expired).into()),
+        error => Refused::bad_request(error.to_string()),
+    })?;
+    let token = given.token.expose_secret();
+    let given = Answer { token, access_token: token, expires_in: given.seconds, issued_at: now };
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(given))
 }
 
-/// The `Authorization` that goes to the registry with the token, and for how many seconds it is good.
+/// What goes to the registry with the token.
 async fn upstream(
     registry: &Registry,
     desk: &Desk,
     visitor: &Visitor,
     scopes: &Scopes,
-) -> Result<(Option<SecretString>, Option<i64>), Refused> {
-    if let Some(pass) = &visitor.known.pass {
-        return Ok((pass.upstream.clone(), None));
+) -> Result<Option<ForTheRegistry>, Refused> {
+    // Whoever comes with a token of ours gets what that has.
+    if visitor.known.pass.is_some() {
+        return Ok(None);
     }
+    let Some(wanted) = scopes.of_the_registry() else { return Ok(None) };
     // An open registry is told nothing that it does not ask for; and who asks for passwords gets them from the client itself,
     // with each request: a token would carry them to wherever it is shown.
-    let Wants::Bearer { realm, service } = registry.wants().await? else { return Ok((None, None)) };
+    let Wants::Bearer { realm, service } = registry.wants().await? else { return Ok(None) };
     let credentials = desk.for_the_registry(&visitor.known);
     let credentials =
         credentials.map(|value| reqwest::header::HeaderValue::from_str(value.expose_secret())).transpose();
     let credentials = credentials.map_err(|_| Refused::bad_request("the field Authorization can't be passed on"))?;
-    let wanted: Vec<String> = scopes.iter().map(ToString::to_string).collect();
     let (token, life) = registry.token((&realm, service.as_deref()), &wanted, credentials).await?;
-    let token = token.to_str().map_err(|_| Refused::bad_gateway())?;
-    Ok((Some(token.into()), i64::try_from(life.as_secs()).ok()))
+    let authorization = token.to_str().map_err(|_| Refused::bad_gateway())?.into();
+    Ok(Some(ForTheRegistry { authorization, life: SignedDuration::try_from(life).unwrap_or(LIFETIME) }))
 }

@@ -13,8 +13,11 @@ use url::Url;
 
 use super::{answer::Refused, store::ImageId};
 use crate::configuration::Upstream;
+use crate::image::{Digest, digest::Algorithm};
 use crate::operations::RequestKind;
-use crate::registry::{self, Ask, Budget, Challenge, Failure, HostSet, Peer, SetupError, Transport, exchange};
+use crate::registry::{
+    self, Answer, Ask, Budget, Challenge, Failure, HostSet, Peer, SetupError, Transport, exchange, shown,
+};
 use crate::verdict::LookupError;
 
 /// How long a connection may take to come about.
@@ -35,14 +38,17 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, applic
 /// The registry's address, and what its certificate is verified with; checked.
 pub(super) struct Settings {
     url: Url,
+    token_realms: Vec<Url>,
+    /// Bytes that a manifest may have.
+    largest_manifest: usize,
     upstream: registry::Upstream,
 }
 
 impl Settings {
-    pub(super) fn new(settings: &Upstream) -> Result<Self, SetupError> {
-        let Upstream { url, ca_file } = settings;
+    pub(super) fn new(settings: &Upstream, largest_manifest: usize) -> Result<Self, SetupError> {
+        let Upstream { url, ca_file, token_realms } = settings;
         let upstream = registry::Upstream::new("gateway.registry.caFile", ca_file.as_deref())?;
-        Ok(Self { url: url.clone(), upstream })
+        Ok(Self { url: url.clone(), token_realms: token_realms.clone(), largest_manifest, upstream })
     }
 
     /// The registry for one worker: connections are driven on the runtime that uses them first.
@@ -63,10 +69,19 @@ impl Settings {
             .build()?;
         let mut named = HostSet::default();
         named.add_url(&self.url);
+        self.token_realms.iter().for_each(|realm| named.add_url(realm));
         let name = self.url.host_str().unwrap_or_default().into();
-        let peer = Peer { registry: name, settings: Arc::new(self.upstream.settings()?), named: true };
-        let transport = Transport::new(named, Arc::new(|_: &str| false), 0, Arc::default());
-        Ok(Registry { url: self.url.clone(), client, peer, transport: Arc::new(transport), learned })
+        let settings = Arc::new(self.upstream.settings(&self.token_realms)?);
+        let peer = Peer { registry: name, settings, named: true };
+        let transport = Transport::new(named, Arc::new(|_: &str| false), self.largest_manifest, Arc::default());
+        Ok(Registry {
+            url: self.url.clone(),
+            largest_manifest: self.largest_manifest,
+            client,
+            peer,
+            transport: Arc::new(transport),
+            learned,
+        })
     }
 }
 
@@ -74,6 +89,7 @@ impl Settings {
 #[derive(Clone)]
 pub(super) struct Registry {
     url: Url,
+    largest_manifest: usize,
     /// For what passes through.
     client: Client,
     /// For this program's own questions.
@@ -211,7 +227,7 @@ impl Registry {
             LookupError::Unauthorized { .. } => Refused::rejected("the registry does not take these credentials"),
             error => {
                 tracing::warn!(%error, "the registry gives out no token");
-                Refused::unavailable()
+                Refused::no_token()
             }
         })
     }
@@ -232,7 +248,8 @@ impl Registry {
     /// is not kept: they may be withdrawn.
     ///
     /// Some registries redirect such a question, too. That is followed, to another host without the caller's credentials, and
-    /// only at a public address.
+    /// only at a public address. A login page answers 200 as well, so that a yes has the manifest's digest in it: in
+    /// `Docker-Content-Digest` or, where a registry leaves that out (the specification lets it), by the manifest's bytes.
     pub(super) async fn may_pull_now(&self, image: &ImageId, authorization: Option<&HeaderValue>) -> Pull {
         let path = format!("/v2/{}/manifests/{}", image.repository.as_str(), image.digest);
         let Some(url) = self.url_of(&path) else { return Pull::Unknown };
@@ -248,47 +265,77 @@ impl Registry {
             }
         };
         let anonymous = authorization.is_none();
+        let pull = self.find_manifest(&url, image.digest, authorization).await.unwrap_or_else(|pull| pull);
+        if anonymous && matches!(pull, Pull::Yes) {
+            self.learned.public.insert(image.clone(), ()).await;
+        }
+        pull
+    }
+
+    /// Whether the manifest with this digest is there; an error is another answer than yes.
+    async fn find_manifest(
+        &self,
+        url: &Url,
+        digest: Digest,
+        authorization: Option<header::HeaderValue>,
+    ) -> Result<Pull, Pull> {
+        let budget = Budget::of(LOOK);
+        let head = self.ask_for_manifest(url, Method::HEAD, authorization.clone(), budget).await?;
+        let is_it = if let Some(said) = said_digest(&head.headers, digest.algorithm()) {
+            said == Ok(digest)
+        } else {
+            let Answer { body, .. } = self.ask_for_manifest(url, Method::GET, authorization, budget).await?;
+            // Off this thread: there may be megabytes of it.
+            tokio::task::spawn_blocking(move || digest.matches(&body)).await.unwrap_or(false)
+        };
+        if is_it {
+            return Ok(Pull::Yes);
+        }
+        tracing::warn!(url = %shown(url), "the registry answers 200 to a question for a manifest, and not with that manifest");
+        Err(Pull::Undecided(Refused::bad_gateway(), None))
+    }
+
+    /// A 200 to a question for a manifest, whatever it has in it; an error is what any other answer says.
+    async fn ask_for_manifest(
+        &self,
+        url: &Url,
+        method: Method,
+        authorization: Option<header::HeaderValue>,
+        budget: Budget,
+    ) -> Result<Answer, Pull> {
         let ask = Ask {
             peer: &self.peer,
-            url: &url,
-            method: Method::HEAD,
+            url,
+            limit: if method == Method::HEAD { 0 } else { self.largest_manifest },
+            method,
             kind: RequestKind::Manifest,
             headers: HeaderMap::from_iter([(header::ACCEPT, header::HeaderValue::from_static(MANIFEST_TYPES))]),
             authorization,
             content: None,
             repeat: false,
-            limit: 0,
             longest_wait: Duration::ZERO,
-            budget: Budget::of(LOOK),
+            budget,
         };
         let answer = match self.transport.ask_once(&ask).await {
             // The registry had closed a connection that was kept; or it will be so again.
             Err(Failure::Lost) => self.transport.ask_once(&ask).await,
             answer => answer,
         };
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(failure) => {
-                let refused = match failure {
-                    Failure::Unavailable(_) | Failure::Unresolved => Refused::unavailable(),
-                    Failure::TimedOut => Refused::timed_out(),
-                    Failure::Lost | Failure::NotPublic | Failure::Misbehaved(_) => Refused::bad_gateway(),
-                };
-                tracing::warn!(error = %ask.failed(failure), "the registry can't be asked for a manifest");
-                return Pull::Undecided(refused, None);
-            }
-        };
+        let answer = answer.map_err(|failure| {
+            let refused = match failure {
+                Failure::Unavailable(_) | Failure::Unresolved => Refused::unavailable(),
+                Failure::TimedOut => Refused::timed_out(),
+                Failure::Lost | Failure::NotPublic | Failure::Misbehaved(_) => Refused::bad_gateway(),
+            };
+            tracing::warn!(error = %ask.failed(failure), "the registry can't be asked for a manifest");
+            Pull::Undecided(refused, None)
+        })?;
         let copied = |name| -> Vec<HeaderValue> {
             let values = answer.headers.get_all(name).iter();
             values.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()).collect()
         };
-        match StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY) {
-            StatusCode::OK => {
-                if anonymous {
-                    self.learned.public.insert(image.clone(), ()).await;
-                }
-                Pull::Yes
-            }
+        Err(match StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY) {
+            StatusCode::OK => return Ok(answer),
             StatusCode::NOT_FOUND => Pull::Unknown,
             // Where it redirects to, nobody is to log in.
             StatusCode::UNAUTHORIZED if !answer.elsewhere => {
@@ -303,10 +350,19 @@ impl Registry {
                 Pull::Undecided(Refused::unavailable(), copied(header::RETRY_AFTER).pop())
             }
             status => {
-                tracing::warn!(%status, "the registry's answer to HEAD of a manifest can't be used");
+                tracing::warn!(%status, "the registry's answer to {} of a manifest can't be used", ask.method);
                 Pull::Undecided(Refused::bad_gateway(), None)
             }
-        }
+        })
+    }
+}
+
+/// The digest that an answer names. Nothing: none of this algorithm, so that it can't be compared.
+fn said_digest(headers: &HeaderMap, algorithm: Algorithm) -> Option<Result<Digest, ()>> {
+    let said = headers.get("docker-content-digest")?;
+    match said.to_str().ok().and_then(|text| Digest::parse(text).ok()) {
+        Some(said) if said.algorithm() != algorithm => None,
+        said => Some(said.ok_or(())),
     }
 }
 
@@ -327,7 +383,8 @@ mod tests {
 
     #[test]
     fn paths_and_queries_stay_as_they_were_sent() {
-        let settings = Settings::new(&Upstream { url: "http://r:5000".parse().unwrap(), ca_file: None }).unwrap();
+        let upstream = Upstream { url: "http://r:5000".parse().unwrap(), ca_file: None, token_realms: Vec::new() };
+        let settings = Settings::new(&upstream, 0).unwrap();
         let registry = settings.registry(Learned::new()).unwrap();
         for path in
             ["/v2/", "/v2/a/blobs/sha256%3A00?x=%2F%20&y=a+b&_state=A%3D", "/v2/a//b", "/v2/?", "/v2/a~b?n=1&n=2"]

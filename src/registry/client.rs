@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use moka::{Expiry, future::Cache};
 use reqwest::{
     Method,
-    header::{ACCEPT, CONTENT_RANGE, HeaderMap, HeaderValue, WWW_AUTHENTICATE},
+    header::{ACCEPT, CONTENT_RANGE, HeaderMap, HeaderValue, IF_MATCH, WWW_AUTHENTICATE},
 };
 use tokio::time::timeout_at;
 use url::Url;
@@ -127,6 +127,8 @@ pub(crate) struct Request {
     pub(crate) content: Option<Content>,
     /// Which part of a whole the content is: `first-last`.
     pub(crate) content_range: Option<HeaderValue>,
+    /// What the server must still have for the request to do anything.
+    pub(crate) if_match: Option<HeaderValue>,
     /// What a token has to allow.
     pub(crate) access: Access,
     /// Whether it may be sent again as it is, where nothing says what became of the first time.
@@ -138,7 +140,7 @@ impl Request {
 
     /// One without content.
     pub(crate) const fn new(method: Method, access: Access) -> Self {
-        Self { method, location: None, content: None, content_range: None, access, repeat: true }
+        Self { method, location: None, content: None, content_range: None, if_match: None, access, repeat: true }
     }
 }
 
@@ -407,6 +409,9 @@ impl Client {
         }
         if let Some(range) = &request.content_range {
             headers.insert(CONTENT_RANGE, range.clone());
+        }
+        if let Some(tag) = &request.if_match {
+            headers.insert(IF_MATCH, tag.clone());
         }
         let (kind, limit, repeat) = (what.kind, what.limit, request.repeat);
         // A ping is a flight of its own, with more time than those who wait for it.

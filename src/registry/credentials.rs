@@ -22,6 +22,10 @@ const LARGEST_DOCKER_CONFIG: u64 = 1 << 20;
 /// What Docker writes in place of a user name when the password is an identity token.
 const TOKEN_USER: &str = "<token>";
 
+/// What whoever gave a command none for a server is told.
+pub(crate) const NEEDED: &str = "credentials are needed (--creds, --authfile; for another host than the image's, in its \
+                                 registries entry: --config)";
+
 /// What proves who we are.
 #[derive(Clone, Debug)]
 pub(crate) enum Login {

@@ -265,9 +265,9 @@ impl Upstream {
     }
 
     /// How it is talked to, with clients of their own each time.
-    pub(crate) fn settings(&self) -> Result<Settings, SetupError> {
+    pub(crate) fn settings(&self, token_realms: &[Url]) -> Result<Settings, SetupError> {
         let clients = Clients { open: client(self.tls(), &self.open)?, guarded: client(self.tls(), &self.guarded)? };
-        Ok(Settings::without_entry(clients))
+        Ok(Settings { token_realms: token_realms.to_vec(), ..Settings::without_entry(clients) })
     }
 }
 

@@ -314,9 +314,10 @@ pub(crate) async fn exchange(
     if realm.scheme() != "https" && base.scheme() == "https" {
         return Err(failed(Failure::Misbehaved("its token realm is not https".to_owned())));
     }
-    let trusted = is_trusted(realm, base, peer);
-    if credentials.is_some() && !trusted {
-        return Err(failed(Failure::Misbehaved(format!("of its token realm {}: {FOREIGN}", shown(realm)))));
+    if credentials.is_some() && !is_trusted(realm, base, peer) {
+        let what = "callers' credentials are not sent there: it is not of the registry's own host or domain; if it is right, \
+                    name it in gateway.registry.tokenRealms";
+        return Err(failed(Failure::Misbehaved(format!("of its token realm {}: {what}", shown(realm)))));
     }
     let mut url = realm.clone();
     let mut query = url.query_pairs_mut();
@@ -343,7 +344,19 @@ pub(crate) async fn exchange(
         longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
         budget,
     };
-    let answer = transport.ask(&ask).await.map_err(|failure| ask.failed(failure))?;
+    let answer = transport.ask(&ask).await.map_err(|failure| {
+        failed(match failure {
+            Failure::NotPublic => Failure::Unavailable(format!(
+                "no public address of its token realm {} can be found; if it is right, name it in \
+                 gateway.registry.tokenRealms",
+                shown(realm)
+            )),
+            Failure::Unresolved => Failure::Unavailable("its token realm's name can't be resolved".to_owned()),
+            Failure::Unavailable(cause) => Failure::Unavailable(format!("its token realm can't be asked: {cause}")),
+            Failure::Misbehaved(what) => Failure::Misbehaved(format!("of its token realm: {what}")),
+            failure => failure,
+        })
+    })?;
     match answer.status {
         200 => parse(&answer.body)
             .ok_or_else(|| failed(Failure::Misbehaved("what its token realm sends is no token".to_owned()))),
@@ -375,7 +388,9 @@ fn parse(body: &[u8]) -> Option<(HeaderValue, Duration)> {
     }
     let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
     header.set_sensitive(true);
-    let life = expires_in.and_then(|value| value.as_u64()).unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
+    // Zero is what servers write that mean to leave it out.
+    let life = expires_in.and_then(|value| value.as_u64()).filter(|&life| life > 0);
+    let life = life.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
     // Given up early, so that none expires under way.
     let slack = (life / 4).min(10);
     Some((header, Duration::from_secs(life - slack)))
@@ -486,6 +501,7 @@ mod tests {
     fn a_token_lives_as_long_as_its_answer_says_and_a_little_less() {
         let life = |body: &str| parse(body.as_bytes()).map(|(_, life)| life.as_secs());
         assert_eq!(life(r#"{"token": "t"}"#), Some(50));
+        assert_eq!(life(r#"{"token": "t", "expires_in": 0}"#), Some(50));
         assert_eq!(life(r#"{"access_token": "t", "expires_in": 300}"#), Some(290));
         assert_eq!(life(r#"{"token": "", "access_token": "t", "expires_in": 4}"#), Some(3));
         assert_eq!(life(r#"{"token": "t", "expires_in": "x"}"#), Some(50));

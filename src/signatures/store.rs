@@ -4,7 +4,10 @@
 //! signer takes signatures away. Where there is no such endpoint, a registry or lookaside has signatures and nothing else.
 
 use jiff::Timestamp;
-use reqwest::{Method, header::CONTENT_TYPE};
+use reqwest::{
+    Method,
+    header::{CONTENT_TYPE, HeaderValue},
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use url::Url;
@@ -13,7 +16,8 @@ use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
 use crate::registry::{
-    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, Target, What, join, said, shown,
+    Access, Budget, CREDENTIALS_NEEDED, Client, Content, Extension, Failure, Fetched, Request, Target, What, join,
+    said, shown,
 };
 use crate::verdict::LookupError;
 
@@ -72,6 +76,17 @@ pub(crate) struct Finding {
     pub(crate) digest: String,
 }
 
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is made.
+    Done,
+    /// The store has no such signature.
+    Gone,
+    /// The signature of this name is another one by now; its status is as it was.
+    Changed,
+}
+
 /// Why a store does not do what it is asked to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -90,7 +105,7 @@ pub(crate) enum StoreError {
         status: u16,
     },
     /// Whoever asks may not.
-    #[error("{url} answers {status}: {}{message}", if *with_credentials { "these credentials do not suffice: " } else { "credentials are needed (--creds, --authfile): " })]
+    #[error("{url} answers {status}: {}: {message}", if *with_credentials { "these credentials do not suffice" } else { CREDENTIALS_NEEDED })]
     Denied {
         /// What was asked.
         url: Box<str>,
@@ -163,35 +178,48 @@ impl<'a> Store<'a> {
         Ok(Some(list.map_err(failed)?.ok_or_else(misbehaved)?.signatures))
     }
 
-    /// Says that a signature was verified. False: the store has no such signature.
+    /// Says that a signature was verified; `content` is what was.
     ///
     /// # Errors
     /// [`StoreError`]; the status is as it was.
     pub(crate) async fn set_status(
         &self,
         digest: &Digest,
-        name: &Name,
+        (name, content): (&Name, &[u8]),
         finding: &Finding,
         deadline: Instant,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Outcome, StoreError> {
         // Strings can't fail to be JSON.
         let bytes = serde_json::to_vec(finding).expect("strings are JSON").into();
-        let content = Some(Content { kind: "application/json".into(), bytes, may_move: false });
-        let request = Request { content, ..Request::new(Method::PUT, Access::Push) };
-        self.change(&format!("{}/{}/status", image(digest), name.0), request, deadline).await
+        let body = Some(Content { kind: "application/json".into(), bytes, may_move: false });
+        let request = Request { content: body, ..Request::new(Method::PUT, Access::Push) };
+        self.change_status(digest, (name, content), request, deadline).await
     }
 
-    /// Takes back that a signature was verified; all else of it stays. False: the store has no such signature.
+    /// Takes back that a signature was verified; all else of it stays. `content` is what was looked at.
     ///
     /// # Errors
     /// [`StoreError`]; the status is as it was.
     pub(crate) async fn unset_status(
         &self,
         digest: &Digest,
-        name: &Name,
+        (name, content): (&Name, &[u8]),
         deadline: Instant,
-    ) -> Result<bool, StoreError> {
-        self.delete(&format!("{}/{}/status", image(digest), name.0), deadline).await
+    ) -> Result<Outcome, StoreError> {
+        self.change_status(digest, (name, content), Request::new(Method::DELETE, Access::Push), deadline).await
+    }
+
+    /// Between the look and this, somebody may have removed the signature and stored another one of this name.
+    async fn change_status(
+        &self,
+        digest: &Digest,
+        (name, content): (&Name, &[u8]),
+        request: Request,
+        deadline: Instant,
+    ) -> Result<Outcome, StoreError> {
+        // Nothing in it is out of a header's alphabet.
+        let if_match = HeaderValue::from_str(&format!("\"{}\"", Digest::sha256(content))).ok();
+        self.change(&format!("{}/{}/status", image(digest), name.0), Request { if_match, ..request }, deadline).await
     }
 
     /// Takes back that any of an image's signatures was verified.
@@ -207,7 +235,7 @@ impl<'a> Store<'a> {
     /// # Errors
     /// [`StoreError`]; it is still there.
     pub(crate) async fn remove(&self, digest: &Digest, name: &Name, deadline: Instant) -> Result<bool, StoreError> {
-        self.delete(&format!("{}/{}", image(digest), name.0), deadline).await
+        Ok(self.delete(&format!("{}/{}", image(digest), name.0), deadline).await? == Outcome::Done)
     }
 
     /// Where it is, for people.
@@ -225,16 +253,17 @@ impl<'a> Store<'a> {
         self.client.send(&self.target, &what, request, budget).await
     }
 
-    async fn delete(&self, rest: &str, deadline: Instant) -> Result<bool, StoreError> {
+    async fn delete(&self, rest: &str, deadline: Instant) -> Result<Outcome, StoreError> {
         self.change(rest, Request::new(Method::DELETE, Access::Push), deadline).await
     }
 
-    async fn change(&self, rest: &str, request: Request, deadline: Instant) -> Result<bool, StoreError> {
+    async fn change(&self, rest: &str, request: Request, deadline: Instant) -> Result<Outcome, StoreError> {
         let Fetched { url, answer } = self.send(rest, request, LARGEST_ERROR, Budget::until(deadline)).await?;
         let (url, message) = (shown(&url), || said::message(&answer.body));
         match answer.status {
-            200 | 204 => Ok(true),
-            404 if said::code(&answer.body).as_deref() == Some("SIGNATURE_UNKNOWN") => Ok(false),
+            200 | 204 => Ok(Outcome::Done),
+            404 if said::code(&answer.body).as_deref() == Some("SIGNATURE_UNKNOWN") => Ok(Outcome::Gone),
+            412 => Ok(Outcome::Changed),
             status @ (404 | 405 | 501) => Err(StoreError::NoStore { url, status }),
             status @ (401 | 403) => {
                 let with_credentials = self.target.peer.settings.credentials.is_some();

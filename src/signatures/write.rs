@@ -16,7 +16,9 @@ use super::lookaside::{self, MOST_ENTRIES};
 use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
-use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, Target, What, said, shown};
+use crate::registry::{
+    Access, Budget, CREDENTIALS_NEEDED, Client, Content, Extension, Fetched, Request, Target, What, said, shown,
+};
 use crate::verdict::LookupError;
 
 /// Signatures of one image in a lookaside folder. Of [`MOST_ENTRIES`], containers/image takes none.
@@ -64,7 +66,7 @@ pub enum WriteError {
         registry: Box<str>,
     },
     /// Whoever asks may not.
-    #[error("{url} answers {status}: {}{message}", if *with_credentials { "these credentials may not store signatures there: " } else { "credentials are needed (--creds, --authfile): " })]
+    #[error("{url} answers {status}: {}: {message}", if *with_credentials { "these credentials may not store signatures there" } else { CREDENTIALS_NEEDED })]
     Denied {
         /// What was asked.
         url: Box<str>,

@@ -7,12 +7,14 @@ use crate::configuration::{Configuration, Gateway};
 use crate::gateway::Prepared;
 use crate::tls::ServerTls;
 
-/// Reads and checks everything that the store needs, and does not serve.
+/// Reads and checks everything that the store needs; makes no file, and does not serve.
 ///
 /// # Errors
 /// What would keep [`gateway`] from serving, the listener aside.
 pub async fn validate_store(configuration: &Configuration) -> Result<(), StartupError> {
-    prepare(configuration).await.map(|_| ())
+    let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
+    tls(settings)?;
+    Ok(Prepared::check(settings, &configuration.limits).await?)
 }
 
 /// Serves the store until a signal ends it.
@@ -20,7 +22,9 @@ pub async fn validate_store(configuration: &Configuration) -> Result<(), Startup
 /// # Errors
 /// Whatever keeps it from serving.
 pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> {
-    let (settings, tls, prepared) = prepare(configuration).await?;
+    let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
+    let tls = tls(settings)?;
+    let prepared = Prepared::new(settings, &configuration.limits).await?;
     let listener = listen("gateway.listen", settings.listen)?;
     let address = address_of(&listener, settings.listen);
     let ended = |source| StartupError::Ended { what: "the store", source };
@@ -33,11 +37,6 @@ pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> 
         tokio::spawn(super::certificates::renew(tls, |_| ()));
     }
     server.await.map_err(ended)
-}
-
-async fn prepare(configuration: &Configuration) -> Result<(&Gateway, Option<ServerTls>, Prepared), StartupError> {
-    let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
-    Ok((settings, tls(settings)?, Prepared::new(settings, &configuration.limits).await?))
 }
 
 fn tls(settings: &Gateway) -> Result<Option<ServerTls>, StartupError> {

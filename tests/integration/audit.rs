@@ -291,7 +291,7 @@ async fn who_is_no_auditor_saves_nothing_and_is_told_what_was_found_all_the_same
     let before = setting.list();
     for (credentials, said) in [
         (&AS_ROBOT[..], "robot may not"),
-        (&[], "credentials are needed (--creds, --authfile)"),
+        (&[], "credentials are needed (--creds, --authfile;"),
         (&["--creds", "jane:wrong"], "do not suffice"),
     ] {
         let answer = setting.audit(&image, &[&["--save"], credentials].concat());
@@ -503,4 +503,53 @@ async fn what_there_is_to_ask_about_is_asked_for_clearly() {
         .fails(3, "127.0.0.1:1");
     let usage = ["verify", &image, "--expected-identity", &image, "--policy", "p"];
     sealgate(setting.auditor.home(), &usage).fails(2, "cannot be used with");
+}
+
+#[tokio::test]
+async fn of_a_signature_that_was_replaced_while_it_was_looked_at_nothing_is_said() {
+    let gpg = Gpg::new();
+    let key = gpg.generate(SIGNER);
+    let error = json!({"errors": [{"code": "SIGNATURE_CHANGED", "message": "another one"}]}).to_string();
+    let (liar, digest) = other_extension(&gpg, &key, Reply::new(412, &[], error));
+    let list = reqwest::get(format!("http://{}/extensions/v2/acme/web/signatures/{digest}", liar.host())).await;
+    let list: Value = serde_json::from_slice(&list.unwrap().bytes().await.unwrap()).unwrap();
+    let content = BASE64_STANDARD.decode(list["signatures"][0]["content"].as_str().unwrap()).unwrap();
+    let image = format!("{}/acme/web:1", liar.host());
+    for (identity, method) in
+        [("registry.example.com/acme/web:1", "PUT"), ("registry.example.com/acme/web:2", "DELETE")]
+    {
+        let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", identity, "--save"];
+        let answer = sealgate(gpg.home(), &verify);
+        assert_eq!(answer.json(3)["signatures"][0]["saved"], "changed");
+        assert!(answer.stderr.contains("1 of the signatures were replaced"), "{}", answer.stderr);
+        let asked = liar.asked().into_iter().rfind(|asked| asked.path.ends_with("/status")).unwrap();
+        assert_eq!(asked.method, method);
+        assert_eq!(asked.header("if-match"), Some(format!("\"{}\"", Digest::sha256(&content)).as_str()));
+    }
+}
+
+#[tokio::test]
+async fn credentials_for_a_store_elsewhere_come_from_its_registries_entry_and_whoever_has_none_is_told_so() {
+    let setting = Setting::new().await;
+    let image = format!("{}/acme/web:1", setting.registry.host());
+    let store = setting.store.url();
+    let config = |credentials: &str| {
+        let entry = format!("registries:\n- {{scope: '{}', insecure: true{credentials}}}\n", setting.store.host());
+        let text = format!("apiVersion: sealgate.dev/v1\nkind: Configuration\n{entry}");
+        setting.folder.write("sealgate.yaml", text).display().to_string()
+    };
+    let sign = |config: &str| {
+        let to = ["--sign-by", &setting.key, "--to", &store, "--config", config];
+        let sign = ["sign", "--tls-verify=false", &image, "--creds", "robot:robot"];
+        sealgate(setting.signer.home(), &[&sign[..], &to].concat())
+    };
+    // They are the registry's, and don't go to another host.
+    let answer = sign(&config(""));
+    answer
+        .fails(1, "credentials are needed (--creds, --authfile; for another host than the image's, in its registries");
+    assert!(answer.stderr.contains("--config"), "{}", answer.stderr);
+    setting.folder.write("robot", "robot");
+    let answer = sign(&config(", credentials: {username: robot, passwordFile: robot}"));
+    assert_eq!(answer.status, 0, "{}", answer.stderr);
+    assert_eq!(setting.raw().await["signatures"].as_array().unwrap().len(), 1);
 }

@@ -28,7 +28,7 @@ use crate::signature::{
     verify::{Examination, Question},
     verify_each,
 };
-use crate::signatures::store::{Finding, Name, Store};
+use crate::signatures::store::{Finding, Name, Outcome, Store};
 use crate::signing::{self, Gnupg, KeyError, user_id};
 use crate::verdict::Refusal;
 
@@ -278,19 +278,28 @@ async fn save(
             number += 1;
             let source = found.sources.get(examined.place).and_then(|source| stores.get(*source));
             let name = Name::of_source(&examined.source, &digest);
-            let (Some(Some(store)), Some(name)) = (source, name) else { continue };
+            let signature = found.all.signatures.get(examined.place);
+            let (Some(Some(store)), Some(name), Some(signature)) = (source, name, signature) else { continue };
             let (deadline, finding) = (Instant::now() + STEP, finding(examined, ask));
+            let signature = (&name, &*signature.content);
             let done = match &finding {
-                Some(finding) => store.set_status(&digest, &name, finding, deadline).await,
-                None => store.unset_status(&digest, &name, deadline).await,
+                Some(finding) => store.set_status(&digest, signature, finding, deadline).await,
+                None => store.unset_status(&digest, signature, deadline).await,
             };
             let saved = match (done.map_err(|error| failed(error.into(), report))?, finding) {
-                (true, Some(_)) => Saved::Set,
-                (true, None) => Saved::Unset,
-                (false, _) => Saved::Gone,
+                (Outcome::Done, Some(_)) => Saved::Set,
+                (Outcome::Done, None) => Saved::Unset,
+                (Outcome::Gone, _) => Saved::Gone,
+                (Outcome::Changed, _) => Saved::Changed,
             };
             report.signatures[number - 1].saved = Some(saved);
         }
+    }
+    let changed = report.signatures.iter().filter(|signature| signature.saved == Some(Saved::Changed)).count();
+    if changed > 0 {
+        return Err(Failure::undecided(format_args!(
+            "--save: {changed} of the signatures were replaced while they were looked at: verify again"
+        )));
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ pub(super) enum Saved {
     Unset,
     /// Somebody took the signature away meanwhile.
     Gone,
+    /// Somebody put another one in its place meanwhile, of which nothing is said.
+    Changed,
 }
 
 /// The answer about one image. docs/command-line.md describes it.
@@ -218,6 +220,7 @@ impl Signature {
             Saved::Set => "status set in the store".to_owned(),
             Saved::Unset => "status unset in the store".to_owned(),
             Saved::Gone => "the store has not got it any more".to_owned(),
+            Saved::Changed => "the store has another one of this name by now; verify again".to_owned(),
         });
         for line in details.into_iter().flatten().chain([outcome]).chain(saved) {
             text.push_str("\n             ");

@@ -1,12 +1,12 @@
 //! What the server asks: one way in for everybody, whatever they bring along.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
-    Access, AccessError, Action, Caller, Credentials, Everyone, Rejection,
+    Access, AccessError, Action, Caller, Credentials, Everyone, Peer, Rejection,
     htpasswd::{Htpasswd, UsersError},
     kubernetes::{Kubernetes, KubernetesError},
     scope::{Scope, Scopes},
@@ -51,6 +51,24 @@ pub struct Known {
     pub pass: Option<Pass>,
 }
 
+/// What goes to the registry in place of a token.
+#[derive(Clone, Debug)]
+pub struct ForTheRegistry {
+    /// As `Authorization`.
+    pub authorization: SecretString,
+    /// How long the registry takes it.
+    pub life: SignedDuration,
+}
+
+/// A token that was given out.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The token.
+    pub token: SecretString,
+    /// How many whole seconds it is good for.
+    pub seconds: i64,
+}
+
 impl AccessControl {
     /// Puts together what the configuration says; nothing: everyone may do everything.
     ///
@@ -59,8 +77,23 @@ impl AccessControl {
     /// # Errors
     /// Files that can't be read or have mistakes, an API server that can't be asked.
     pub async fn open(settings: Option<&configuration::Access>) -> Result<Self, AccessSetupError> {
+        Self::with(settings, KeyRing::open).await
+    }
+
+    /// Reads all that [`AccessControl::open`] reads, and makes no file.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn check(settings: Option<&configuration::Access>) -> Result<(), AccessSetupError> {
+        Self::with(settings, KeyRing::look).await.map(drop)
+    }
+
+    async fn with(
+        settings: Option<&configuration::Access>,
+        keys: impl FnOnce(&Path) -> Result<KeyRing, TokenKeyError>,
+    ) -> Result<Self, AccessSetupError> {
         let Some(configuration::Access { users, token_key }) = settings else {
-            return Ok(Self { backend: Arc::new(Everyone), keys: KeyRing::random()?, asks_who: false, shared: true });
+            return Ok(Self::everyone()?);
         };
         let shared = matches!(users, configuration::Users::Htpasswd { .. });
         let backend: Arc<dyn Access> = match users {
@@ -70,10 +103,15 @@ impl AccessControl {
             }
         };
         let keys = match token_key {
-            Some(path) => KeyRing::open(path)?,
+            Some(path) => keys(path)?,
             None => KeyRing::random()?,
         };
         Ok(Self { backend, keys, asks_who: true, shared })
+    }
+
+    /// Everyone may do everything.
+    pub(in crate::gateway) fn everyone() -> Result<Self, TokenKeyError> {
+        Ok(Self { backend: Arc::new(Everyone), keys: KeyRing::random()?, asks_who: false, shared: true })
     }
 
     /// Whether anybody is asked who they are. Where not, credentials are the registry's own business.
@@ -90,31 +128,37 @@ impl AccessControl {
     /// they are told when they try.
     ///
     /// # Errors
-    /// [`AccessError::Rejected`]: 401 with a challenge. [`AccessError::Unavailable`]: 503.
+    /// [`AccessError::Rejected`]: 401 with a challenge. [`AccessError::Busy`]: 429. [`AccessError::Unavailable`]: 503.
     pub async fn identify<'a>(
         &self,
         authorization: impl IntoIterator<Item = &'a [u8]>,
+        peer: Peer,
         now: Timestamp,
     ) -> Result<Known, AccessError> {
         if !self.asks_who {
             return Ok(Known { caller: Caller::anonymous(), credentials: Credentials::None, pass: None });
         }
         let credentials = Credentials::from_authorization(authorization).map_err(Rejection::from)?;
-        self.identify_as(credentials, now).await
+        self.identify_as(credentials, peer, now).await
     }
 
     /// As [`AccessControl::identify`], for credentials out of a form.
     ///
     /// # Errors
     /// The same.
-    pub async fn identify_as(&self, credentials: Credentials, now: Timestamp) -> Result<Known, AccessError> {
+    pub async fn identify_as(
+        &self,
+        credentials: Credentials,
+        peer: Peer,
+        now: Timestamp,
+    ) -> Result<Known, AccessError> {
         if let Credentials::Bearer(token) = &credentials
             && is_ours(token.expose_secret())
         {
             let pass = self.keys.get().open(token.expose_secret(), now).map_err(Rejection::from)?;
             return Ok(Known { caller: pass.caller.clone(), credentials: Credentials::None, pass: Some(pass) });
         }
-        let caller = self.backend.authenticate(&credentials).await?;
+        let caller = self.backend.authenticate(&credentials, peer).await?;
         Ok(Known { caller, credentials, pass: None })
     }
 
@@ -128,7 +172,7 @@ impl AccessControl {
     ///
     /// # Errors
     /// [`AccessError::Rejected`] with [`TokenError::Scope`]: 401, with a challenge that names [`Scope::needed_for`] it.
-    /// [`AccessError::Unavailable`]: 503.
+    /// [`AccessError::Busy`]: 429. [`AccessError::Unavailable`]: 503.
     pub async fn may(
         &self,
         known: &Known,
@@ -146,25 +190,34 @@ impl AccessControl {
         }
     }
 
-    /// Gives out a token for [`LIFETIME`]. Whoever comes with one gets no more than that has: neither time nor scopes.
-    ///
-    /// `upstream` is the `Authorization` that goes to the registry in place of the token.
+    /// Gives out a token for [`LIFETIME`], or for as long as what it has in it. Whoever comes with one gets no more than that
+    /// has: neither time nor scopes, and the same for the registry.
     ///
     /// # Errors
-    /// It would be too long.
+    /// It would be too long, or over at once.
     pub fn token(
         &self,
         known: &Known,
         scopes: Scopes,
-        upstream: Option<SecretString>,
+        upstream: Option<ForTheRegistry>,
         now: Timestamp,
-    ) -> Result<SecretString, SealError> {
+    ) -> Result<Given, SealError> {
         let latest = now.saturating_add(LIFETIME).map_err(|_| SealError::Failed)?;
-        let (scopes, expires_at) = match &known.pass {
-            Some(pass) => (scopes.within(&pass.scopes), pass.expires_at.min(latest)),
-            None => (scopes, latest),
+        let (scopes, upstream, expires_at) = match (&known.pass, upstream) {
+            (Some(pass), _) => (scopes.within(&pass.scopes), pass.upstream.clone(), pass.expires_at.min(latest)),
+            (None, Some(ForTheRegistry { authorization, life })) => {
+                let over = now.saturating_add(life).map_err(|_| SealError::Failed)?;
+                (scopes, Some(authorization), over.min(latest))
+            }
+            (None, None) => (scopes, None, latest),
         };
-        self.keys.get().seal(&Pass { caller: known.caller.clone(), scopes, upstream, expires_at })
+        let seconds =
+            Timestamp::from_second(expires_at.as_second()).map_err(|_| SealError::Failed)?.duration_since(now);
+        if seconds.as_secs() < 1 {
+            return Err(SealError::Over);
+        }
+        let token = self.keys.get().seal(&Pass { caller: known.caller.clone(), scopes, upstream, expires_at })?;
+        Ok(Given { token, seconds: seconds.as_secs() })
     }
 }
 
@@ -181,7 +234,7 @@ mod tests {
 
     #[async_trait]
     impl Access for Jane {
-        async fn authenticate(&self, credentials: &Credentials) -> Result<Caller, AccessError> {
+        async fn authenticate(&self, credentials: &Credentials, _: Peer) -> Result<Caller, AccessError> {
             match credentials {
                 Credentials::None => Ok(Caller::anonymous()),
                 Credentials::Basic { user, .. } => Ok(Caller { name: Some(user.clone()), ..Caller::default() }),
@@ -204,7 +257,7 @@ mod tests {
     }
 
     async fn identify(control: &AccessControl, field: &str) -> Result<Known, AccessError> {
-        control.identify([field.as_bytes()], now()).await
+        control.identify([field.as_bytes()], Peer::default(), now()).await
     }
 
     fn basic(user: &str) -> String {
@@ -213,8 +266,9 @@ mod tests {
 
     async fn token(control: &AccessControl, user: &str, scope: &str) -> String {
         let known = identify(control, &basic(user)).await.unwrap();
-        let token = control.token(&known, Scopes::parse([scope]).unwrap(), Some("Basic up".into()), now()).unwrap();
-        format!("Bearer {}", token.expose_secret())
+        let upstream = ForTheRegistry { authorization: "Basic up".into(), life: LIFETIME };
+        let given = control.token(&known, Scopes::parse([scope]).unwrap(), Some(upstream), now()).unwrap();
+        format!("Bearer {}", given.token.expose_secret())
     }
 
     #[tokio::test]
@@ -226,7 +280,7 @@ mod tests {
         assert_eq!(known.pass.unwrap().upstream.unwrap().expose_secret(), "Basic up");
         let known = identify(&control, &basic("joe")).await.unwrap();
         assert!(matches!(known.credentials, Credentials::Basic { .. }) && known.pass.is_none());
-        let known = control.identify([], now()).await.unwrap();
+        let known = control.identify([], Peer::default(), now()).await.unwrap();
         assert!(known.caller.is_anonymous());
     }
 
@@ -268,13 +322,36 @@ mod tests {
         let control = control();
         let first = identify(&control, &token(&control, "jane", "repository:a:pull").await).await.unwrap();
         let end = now() + LIFETIME;
-        let later = end - jiff::SignedDuration::from_secs(1);
+        let later = end - SignedDuration::from_secs(1);
         let more = Scopes::parse(["repository:a:pull,push repository:a:pull repository:b:pull"]).unwrap();
-        let second = control.token(&first, more, None, later).unwrap();
-        let field = format!("Bearer {}", second.expose_secret());
-        let known = control.identify([field.as_bytes()], later).await.unwrap();
-        assert_eq!(known.pass.unwrap().scopes, Scopes::default());
-        let over = control.identify([field.as_bytes()], end).await.unwrap_err();
+        let upstream = ForTheRegistry { authorization: "Basic other".into(), life: LIFETIME };
+        let second = control.token(&first, more, Some(upstream), later).unwrap();
+        assert_eq!(second.seconds, 1);
+        let field = format!("Bearer {}", second.token.expose_secret());
+        let known = control.identify([field.as_bytes()], Peer::default(), later).await.unwrap();
+        let pass = known.pass.unwrap();
+        assert_eq!((pass.scopes, pass.upstream.unwrap().expose_secret()), (Scopes::default(), "Basic up"));
+        let over = control.identify([field.as_bytes()], Peer::default(), end).await.unwrap_err();
+        assert_eq!(over, Rejection::Token(TokenError::Expired).into());
+        let last = later + SignedDuration::from_millis(1);
+        assert_eq!(control.token(&first, Scopes::default(), None, last).unwrap_err(), SealError::Over);
+    }
+
+    #[tokio::test]
+    async fn a_token_ends_with_what_it_has_for_the_registry() {
+        let control = control();
+        let jane = identify(&control, &basic("jane")).await.unwrap();
+        let given = |life: i64| {
+            let upstream = ForTheRegistry { authorization: "Bearer up".into(), life: SignedDuration::from_secs(life) };
+            control.token(&jane, Scopes::default(), Some(upstream), now()).unwrap()
+        };
+        assert_eq!(given(3600).seconds, LIFETIME.as_secs(), "never longer than our own");
+        let short = given(20);
+        assert_eq!(short.seconds, 20);
+        let field = format!("Bearer {}", short.token.expose_secret());
+        let at = |seconds| now() + SignedDuration::from_secs(seconds);
+        assert!(control.identify([field.as_bytes()], Peer::default(), at(19)).await.is_ok());
+        let over = control.identify([field.as_bytes()], Peer::default(), at(20)).await.unwrap_err();
         assert_eq!(over, Rejection::Token(TokenError::Expired).into());
     }
 

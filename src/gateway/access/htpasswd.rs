@@ -1,7 +1,7 @@
 //! Users and passwords in a file of Apache's (`htpasswd -B`), their roles in another.
 //!
-//! Both are read again when they change. Checking a password is meant to be slow, so it happens away from the workers,
-//! by few at once, and a good one is remembered for seconds.
+//! Both are read again when they change. Checking a password is meant to be slow, so it happens away from the workers, by
+//! few at once and one of each peer in turn; and that one is good, or is not, is remembered for seconds.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,7 +19,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::ExposeSecret as _;
 
 use super::{
-    Access, AccessError, Action, Caller, Credentials, Rejection, remembered::Remembered, roles::Roles, turns::Turns,
+    Access, AccessError, Action, Caller, Credentials, Peer, Rejection, remembered::Remembered, roles::Roles,
+    turns::Turns,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::files::{ChangeWatcher, ReadError, read_bounded};
@@ -28,7 +29,9 @@ use crate::gateway::store::RepositoryName;
 /// The most bytes of either file: some ten thousand users.
 const LARGEST: u64 = 1 << 20;
 /// How long a good password is not checked again.
-const REMEMBERED: Duration = Duration::from_secs(10);
+const GOOD: Duration = Duration::from_secs(10);
+/// How long a wrong one is not: clients that have it in a file send it again and again.
+const WRONG: Duration = Duration::from_secs(5);
 /// Above this, one check takes longer than a client waits; it doubles with each step.
 const HIGHEST_COST: u32 = 15;
 /// The cost of a check for nobody, where the file has no user whose cost could be taken.
@@ -109,7 +112,12 @@ impl Htpasswd {
 
     /// Whether this is the user's password. For a user who is not there, somebody's password is checked all the same, the
     /// same one each time, so that time does not tell who is there.
-    async fn check(&self, user: &str, password: &secrecy::SecretString) -> Result<Option<Caller>, AccessError> {
+    async fn check(
+        &self,
+        user: &str,
+        password: &secrecy::SecretString,
+        peer: Peer,
+    ) -> Result<Option<Caller>, AccessError> {
         let users = self.files.users.load_full();
         let name = self.remembered.question(&[user.as_bytes()]);
         let (account, known) = match users.by_name.get(user) {
@@ -119,11 +127,11 @@ impl Htpasswd {
         // With the hash in it: what was remembered of another password is never found.
         let question =
             self.remembered.question(&[user.as_bytes(), password.expose_secret().as_bytes(), account.hash.as_bytes()]);
-        let keep = |good: &bool| if *good { REMEMBERED } else { Duration::ZERO };
+        let keep = |good: &bool| if *good { GOOD } else { WRONG };
         let hash = account.hash.clone();
         let (checks, password) = (self.checks.clone(), password.clone());
         let good = self.remembered.get(question, keep, || async move {
-            let turn = checks.take().await?;
+            let turn = checks.take(peer.into()).await?;
             let check = tokio::task::spawn_blocking(move || {
                 let good = bcrypt::verify(password.expose_secret(), &hash);
                 drop(turn);
@@ -138,11 +146,11 @@ impl Htpasswd {
 
 #[async_trait]
 impl Access for Htpasswd {
-    async fn authenticate(&self, credentials: &Credentials) -> Result<Caller, AccessError> {
+    async fn authenticate(&self, credentials: &Credentials, peer: Peer) -> Result<Caller, AccessError> {
         match credentials {
             Credentials::None => Ok(Caller::anonymous()),
             Credentials::Basic { user, password } => {
-                self.check(user, password).await?.ok_or_else(|| Rejection::Password.into())
+                self.check(user, password, peer).await?.ok_or_else(|| Rejection::Password.into())
             }
             Credentials::Bearer(_) => Err(Rejection::Unknown.into()),
         }
@@ -368,7 +376,12 @@ mod tests {
     }
 
     async fn login(access: &Htpasswd, user: &str, password: &str) -> Result<Caller, AccessError> {
-        access.authenticate(&Credentials::of_user(user, password).unwrap()).await
+        login_from(access, 1, user, password).await
+    }
+
+    async fn login_from(access: &Htpasswd, peer: u8, user: &str, password: &str) -> Result<Caller, AccessError> {
+        let peer = Peer::of(Some([192, 0, 2, peer].into()));
+        access.authenticate(&Credentials::of_user(user, password).unwrap(), peer).await
     }
 
     async fn may_sign(access: &Htpasswd, caller: &Caller) -> bool {
@@ -392,9 +405,9 @@ mod tests {
                 assert_eq!(rejected, Rejection::Password.into(), "{user}: whether there is such a user is not told");
             }
         }
-        assert!(access.authenticate(&Credentials::None).await.unwrap().is_anonymous());
+        assert!(access.authenticate(&Credentials::None, Peer::default()).await.unwrap().is_anonymous());
         assert!(!may_sign(&access, &Caller::anonymous()).await);
-        let token = access.authenticate(&Credentials::Bearer("x".into())).await;
+        let token = access.authenticate(&Credentials::Bearer("x".into()), Peer::default()).await;
         assert_eq!(token.unwrap_err(), Rejection::Unknown.into());
     }
 
@@ -410,6 +423,58 @@ mod tests {
         }
         let (_folder, empty) = opened("# nobody yet\n\n");
         assert_eq!(login(&empty, "jane", "secret").await.unwrap_err(), Rejection::Password.into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wrong_password_is_not_checked_again_for_seconds_whoever_it_is_for() {
+        let (_folder, access) = opened(&line("jane", "secret"));
+        for (user, password) in [("jane", "wrong"), ("nobody", "secret")] {
+            assert_eq!(login(&access, user, password).await.unwrap_err(), Rejection::Password.into());
+        }
+        assert!(login(&access, "jane", "secret").await.is_ok());
+        // Nothing can be checked any more: what has an answer was remembered.
+        let busy = Htpasswd { checks: Turns::new(0, 0), ..access };
+        for (user, password) in [("jane", "wrong"), ("nobody", "secret")] {
+            assert_eq!(login(&busy, user, password).await.unwrap_err(), Rejection::Password.into(), "{user}");
+        }
+        assert!(login(&busy, "jane", "secret").await.is_ok());
+        for (user, password) in [("jane", "other"), ("somebody", "secret")] {
+            let told = login(&busy, user, password).await.unwrap_err();
+            assert!(matches!(told, AccessError::Busy { .. }), "{user}: it takes a check, whether or not there is one");
+        }
+        tokio::time::advance(WRONG).await;
+        assert!(matches!(login(&busy, "jane", "wrong").await, Err(AccessError::Busy { .. })));
+        assert!(login(&busy, "jane", "secret").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_guesses_passwords_keeps_nobody_else_out() {
+        let (_folder, access) = opened(&line("jane", "secret"));
+        let (checks, waiting) = (Turns::new(1, 4), 4);
+        let access = Htpasswd { checks: checks.clone(), ..access };
+        let held = checks.take(Peer::default().into()).await.unwrap();
+        let wrong: Vec<String> = (0..=waiting).map(|number| format!("guess-{number}")).collect();
+        let mut guesses: Vec<_> = wrong.iter().map(|guess| Box::pin(login_from(&access, 66, "jane", guess))).collect();
+        let mut jane = Box::pin(login_from(&access, 1, "jane", "secret"));
+        // In this order, until each stands in the queue or is refused.
+        let mut refused = 0;
+        for guess in &mut guesses {
+            for _ in 0..10 {
+                if let Some(outcome) = futures_util::FutureExt::now_or_never(&mut *guess) {
+                    assert!(matches!(outcome, Err(AccessError::Busy { .. })), "{outcome:?}");
+                    refused += 1;
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        assert_eq!(refused, 1, "the queue is full");
+        for _ in 0..10 {
+            assert!(futures_util::FutureExt::now_or_never(&mut jane).is_none());
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        assert_eq!(jane.await.unwrap().name(), Some("jane"));
     }
 
     async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {

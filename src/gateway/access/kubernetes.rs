@@ -25,7 +25,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Access, AccessError, Action, Caller, Credentials, Rejection, remembered::Remembered, token::is_ours, turns::Turns,
+    Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
+    remembered::Remembered,
+    token::is_ours,
+    turns::{Turns, Whose},
 };
 use crate::gateway::store::RepositoryName;
 
@@ -113,7 +116,7 @@ impl Kubernetes {
         })
     }
 
-    async fn caller(&self, token: &SecretString) -> Result<Caller, AccessError> {
+    async fn caller(&self, token: &SecretString, peer: Peer) -> Result<Caller, AccessError> {
         // Ours are good here or nowhere: never sent to anybody.
         if token.expose_secret().is_empty() || is_ours(token.expose_secret()) {
             return Err(Rejection::Unknown.into());
@@ -121,7 +124,7 @@ impl Kubernetes {
         let question = self.callers.question(&[token.expose_secret().as_bytes()]);
         let keep = |caller: &Option<_>| if caller.is_some() { YES } else { NO };
         let (reviews, token) = (self.reviews.clone(), token.clone());
-        let caller = self.callers.get(question, keep, || async move { reviews.token(&token).await });
+        let caller = self.callers.get(question, keep, || async move { reviews.token(&token, peer).await });
         caller.await?.map(|caller| Caller::clone(&caller)).ok_or_else(|| Rejection::Unknown.into())
     }
 }
@@ -129,10 +132,10 @@ impl Kubernetes {
 #[async_trait]
 impl Access for Kubernetes {
     /// A name beside a token in place of a password does not count: `docker login` wants one.
-    async fn authenticate(&self, credentials: &Credentials) -> Result<Caller, AccessError> {
+    async fn authenticate(&self, credentials: &Credentials, peer: Peer) -> Result<Caller, AccessError> {
         match credentials {
             Credentials::None => Ok(Caller::anonymous()),
-            Credentials::Basic { password: token, .. } | Credentials::Bearer(token) => self.caller(token).await,
+            Credentials::Basic { password: token, .. } | Credentials::Bearer(token) => self.caller(token, peer).await,
         }
     }
 
@@ -257,7 +260,7 @@ enum NoAnswer {
 
 impl Reviews {
     /// Whose token it is; nothing: nobody's.
-    async fn token(&self, token: &SecretString) -> Result<Option<Arc<Caller>>, AccessError> {
+    async fn token(&self, token: &SecretString, peer: Peer) -> Result<Option<Arc<Caller>>, AccessError> {
         let wanted = &self.0.audiences;
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -266,7 +269,7 @@ impl Reviews {
             },
             ..TokenReview::default()
         };
-        let status = self.ask(TOKEN_REVIEWS, &review, |review: TokenReview| review.status).await?;
+        let status = self.ask(TOKEN_REVIEWS, &review, peer.into(), |review: TokenReview| review.status).await?;
         if status.authenticated != Some(true) {
             return Ok(None);
         }
@@ -280,7 +283,8 @@ impl Reviews {
 
     async fn access(&self, spec: SubjectAccessReviewSpec) -> Result<bool, AccessError> {
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-        let status = self.ask(ACCESS_REVIEWS, &review, |review: SubjectAccessReview| review.status).await?;
+        let whose = Whose::Caller(review.spec.user.as_deref().unwrap_or_default().into());
+        let status = self.ask(ACCESS_REVIEWS, &review, whose, |review: SubjectAccessReview| review.status).await?;
         Ok(status.allowed && status.denied != Some(true))
     }
 
@@ -289,10 +293,11 @@ impl Reviews {
         &self,
         path: &str,
         review: &T,
+        whose: Whose,
         status: impl FnOnce(T) -> Option<S>,
     ) -> Result<S, AccessError> {
         let asked = async {
-            let _turn = self.0.turns.take().await?;
+            let _turn = self.0.turns.take(whose).await?;
             match self.post(path, review).await.and_then(|review| status(review).ok_or(NoAnswer::Malformed)) {
                 Ok(status) => Ok(status),
                 Err(why) => Err(self.unavailable(path, &why)),

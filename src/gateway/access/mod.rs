@@ -14,14 +14,19 @@ pub mod token;
 pub mod token_key;
 mod turns;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use base64::{Engine as _, alphabet, engine};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
-pub use control::{AccessControl, AccessSetupError, Known};
+pub use control::{AccessControl, AccessSetupError, ForTheRegistry, Given, Known};
 
 use super::store::RepositoryName;
 use token::TokenError;
@@ -37,13 +42,14 @@ pub trait Access: fmt::Debug + Send + Sync + 'static {
     /// Who sends these credentials. None at all: the anonymous caller, which is no error.
     ///
     /// # Errors
-    /// [`AccessError::Rejected`] where they are not good, [`AccessError::Unavailable`] where that can't be told now.
-    async fn authenticate(&self, credentials: &Credentials) -> Result<Caller, AccessError>;
+    /// [`AccessError::Rejected`] where they are not good, [`AccessError::Busy`] and [`AccessError::Unavailable`] where that
+    /// can't be told now.
+    async fn authenticate(&self, credentials: &Credentials, peer: Peer) -> Result<Caller, AccessError>;
 
     /// Whether this caller may do this to the signatures of a repository; nothing: of every repository.
     ///
     /// # Errors
-    /// [`AccessError::Unavailable`] where that can't be told now.
+    /// [`AccessError::Busy`] and [`AccessError::Unavailable`] where that can't be told now.
     async fn may(
         &self,
         caller: &Caller,
@@ -203,6 +209,21 @@ impl Credentials {
     }
 }
 
+/// Where a request comes from, as far as it matters for whose turn it is: an address, or the network of one customer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer(Option<IpAddr>);
+
+impl Peer {
+    /// Of an address; nothing: it is not known.
+    pub fn of(address: Option<IpAddr>) -> Self {
+        Self(address.map(|address| match address.to_canonical() {
+            // The smallest network that anybody gets has so many bits, and all addresses in it are theirs.
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+            address @ IpAddr::V4(_) => address,
+        }))
+    }
+}
+
 /// Who sends a request, as far as it was proved.
 ///
 /// Tokens carry one sealed; a backend that reads it again must not take its groups for more than they were then.
@@ -256,6 +277,12 @@ pub enum AccessError {
     /// The credentials prove nothing: 401, with a challenge.
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// Too many are being asked about, of this caller or of all: 429, with `Retry-After`.
+    #[error("too many ask at once who they are; try again in {} s", retry_after.as_secs())]
+    Busy {
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// Nobody can tell now: 503, with `Retry-After`. The log has the reason.
     #[error("who may do this can't be told now; try again in {} s", retry_after.as_secs())]
     Unavailable {
@@ -268,6 +295,11 @@ impl AccessError {
     /// After a while that a client may wait and a server may recover in.
     fn unavailable() -> Self {
         Self::Unavailable { retry_after: Duration::from_secs(5) }
+    }
+
+    /// A queue is shorter by then, or others have had their turn.
+    fn busy() -> Self {
+        Self::Busy { retry_after: Duration::from_secs(2) }
     }
 }
 
@@ -296,7 +328,7 @@ pub struct Everyone;
 #[async_trait]
 impl Access for Everyone {
     /// Nobody checks names here, so nobody gets one: a log that names somebody would be wrong some day.
-    async fn authenticate(&self, _: &Credentials) -> Result<Caller, AccessError> {
+    async fn authenticate(&self, _: &Credentials, _: Peer) -> Result<Caller, AccessError> {
         Ok(Caller::anonymous())
     }
 
@@ -366,6 +398,15 @@ mod tests {
         }
         let not_utf8 = Credentials::from_authorization([b"Bearer \xff".as_slice()]);
         assert_eq!(not_utf8.unwrap_err(), MalformedCredentials::Scheme);
+    }
+
+    #[test]
+    fn all_addresses_of_one_customer_are_one_peer() {
+        let peer = |text: &str| Peer::of(Some(text.parse().unwrap()));
+        assert_eq!(peer("2001:db8:1:2::1"), peer("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_eq!(peer("::ffff:192.0.2.1"), peer("192.0.2.1"));
+        assert_ne!(peer("2001:db8:1:2::1"), peer("2001:db8:1:3::1"));
+        assert_ne!(peer("192.0.2.1"), peer("192.0.2.2"));
     }
 
     #[test]

@@ -12,6 +12,10 @@ const MOST: usize = 16;
 /// The longest text of one scope.
 const LONGEST: usize = 512;
 
+/// What all of a store is, as a scope: `registry:signatures:*`.
+const REGISTRY: &str = "registry";
+const THE_STORE: &str = "signatures";
+
 /// One scope: `repository:acme/web:pull,push`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
@@ -79,10 +83,15 @@ impl Scope {
             (Action::CreateSignature | Action::DeleteSignature | Action::SetStatus, Some(repository)) => {
                 ("repository", repository.as_str(), &["pull", "push"])
             }
-            _ => ("registry", "signatures", &["*"]),
+            _ => (REGISTRY, THE_STORE, &["*"]),
         };
         let actions = actions.iter().map(|&action| action.into()).collect();
         Self { kind: kind.into(), name: name.into(), actions }
+    }
+
+    /// Whether it is about the store itself: no registry knows it.
+    fn is_the_store_s(&self) -> bool {
+        &*self.kind == REGISTRY && &*self.name == THE_STORE
     }
 
     fn add(&mut self, action: &str) {
@@ -123,6 +132,13 @@ impl Scopes {
     #[must_use]
     pub fn within(&self, others: &Self) -> Self {
         Self(self.0.iter().filter(|scope| others.cover(scope)).cloned().collect())
+    }
+
+    /// Those that a registry's own token is asked for. Nothing: they are about the store alone.
+    pub fn of_the_registry(&self) -> Option<Vec<String>> {
+        let theirs = self.0.iter().filter(|scope| !scope.is_the_store_s());
+        let theirs: Vec<String> = theirs.map(Scope::to_string).collect();
+        (!theirs.is_empty() || self.0.is_empty()).then_some(theirs)
     }
 
     /// One after the other, as they came.
@@ -217,6 +233,16 @@ mod tests {
         let whole = Scope::needed_for(Action::Export, None);
         assert!(Scopes::parse(["registry:signatures:*"]).unwrap().cover(&whole));
         assert!(!Scopes::parse(["registry:catalog:* repository:signatures:*"]).unwrap().cover(&whole));
+    }
+
+    #[test]
+    fn a_registry_is_not_asked_for_what_is_the_stores_alone() {
+        let theirs = |text: &str| Scopes::parse([text]).unwrap().of_the_registry();
+        let both = "registry:catalog:* repository:signatures:pull";
+        assert_eq!(theirs(both).unwrap().join(" "), both);
+        assert_eq!(theirs(&format!("registry:signatures:* {both}")).unwrap().join(" "), both);
+        assert_eq!(theirs("registry:signatures:*"), None);
+        assert_eq!(theirs(""), Some(Vec::new()), "who only logs in is known to the registry, or is not");
     }
 
     proptest! {

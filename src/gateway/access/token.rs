@@ -77,6 +77,9 @@ pub enum SealError {
     /// Groups, scopes and the registry's own token don't fit into one.
     #[error("a token for all of this would be longer than {LONGEST_TOKEN} bytes; ask for fewer scopes")]
     TooLong,
+    /// It would be over at once, as the one that it was asked for with.
+    #[error("the token that came with this has expired; log in again")]
+    Over,
     /// The system has no randomness, or too little memory.
     #[error("no token can be made now")]
     Failed,

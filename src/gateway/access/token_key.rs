@@ -100,6 +100,18 @@ impl KeyRing {
         Ok(Self { keys, _watcher: Some(watcher.map_err(TokenKeyError::Watch)?) })
     }
 
+    /// Reads the file, which need not be there yet, and makes none.
+    ///
+    /// # Errors
+    /// It can't be read, or has mistakes.
+    pub fn look(path: &Path) -> Result<Self, TokenKeyError> {
+        match read(path) {
+            Ok(keys) => Ok(Self { keys: Arc::new(ArcSwap::from_pointee(keys)), _watcher: None }),
+            Err(TokenKeyError::Unreadable { why: ReadError::Missing, .. }) => Self::random(),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The keys in force now.
     pub fn get(&self) -> Arc<TokenKeys> {
         self.keys.load_full()

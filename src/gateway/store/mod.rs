@@ -147,8 +147,9 @@ pub enum Change {
     Put(ImageId, Record),
     /// Takes a signature away, with all that is known of it.
     Remove(ImageId, SignatureName),
-    /// Sets or clears a signature's status.
-    SetStatus(ImageId, SignatureName, Option<Status>),
+    /// Sets or clears a signature's status; with the digest of its content, only of that one. Names are given out again: the
+    /// signature that somebody looked at may have been removed, and another one stored.
+    SetStatus(ImageId, SignatureName, Option<Digest>, Option<Status>),
     /// Clears the statuses of all signatures of an image.
     ClearStatuses(ImageId),
     /// Adds a signature as it was in another store, with its origin and status. Where it is there already, to the byte, what
@@ -177,6 +178,8 @@ pub enum Changed {
     Put(Put),
     /// Of the others: to how many signatures something was done. None: there is no such signature.
     Signatures(usize),
+    /// Of [`Change::SetStatus`]: the signature of this name has another content, and nothing was done.
+    Another,
 }
 
 /// Keeps signatures.

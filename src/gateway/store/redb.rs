@@ -410,10 +410,14 @@ impl Tables<'_> {
                 self.statuses.remove(key.as_str())?;
                 self.signatures(usize::from(removed))
             }
-            Change::SetStatus(image, name, status) => {
+            Change::SetStatus(image, name, content, status) => {
                 let key = key(image, name);
-                if self.signatures.get(key.as_str())?.is_none() {
-                    return Ok(Changed::Signatures(0));
+                match self.signatures.get(key.as_str())? {
+                    None => return Ok(Changed::Signatures(0)),
+                    Some(there) if !content.is_none_or(|content| content.matches(there.value())) => {
+                        return Ok(Changed::Another);
+                    }
+                    Some(_) => {}
                 }
                 match status {
                     Some(status) => drop(self.statuses.insert(key.as_str(), &*json(status))?),
@@ -562,7 +566,7 @@ mod tests {
     async fn try_put(store: &RedbStore, image: &ImageId, signature: StoredSignature) -> Result<Put, StoreError> {
         match store.change(Change::Put(image.clone(), record(signature))).await? {
             Changed::Put(put) => Ok(put),
-            changed @ Changed::Signatures(_) => panic!("{changed:?}"),
+            changed => panic!("{changed:?}"),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sealgate::gateway::{
-    access::{Access as _, AccessError, Action, Caller, Credentials, Rejection, kubernetes::Kubernetes},
+    access::{Access as _, AccessError, Action, Caller, Credentials, Peer, Rejection, kubernetes::Kubernetes},
     store::RepositoryName,
 };
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ pub(super) fn bind(cluster: &Cluster, role: &str, namespace: &str, account: &str
 }
 
 async fn login(access: &Kubernetes, token: &str) -> Caller {
-    access.authenticate(&Credentials::Bearer(token.into())).await.unwrap()
+    access.authenticate(&Credentials::Bearer(token.into()), Peer::default()).await.unwrap()
 }
 
 async fn may(access: &Kubernetes, caller: &Caller, action: Action, repository: &str) -> bool {
@@ -124,7 +124,7 @@ async fn each_role_lets_do_what_it_is_for_and_no_other_account_anything() {
     assert_eq!(caller.name(), Some(format!("system:serviceaccount:{namespace}:signer").as_str()));
     // As docker login sends it.
     let basic = Credentials::of_user("anything", &tokens[0]).unwrap();
-    assert_eq!(access.authenticate(&basic).await.unwrap(), caller);
+    assert_eq!(access.authenticate(&basic, Peer::default()).await.unwrap(), caller);
 }
 
 #[tokio::test]
@@ -169,12 +169,13 @@ async fn a_deleted_account_and_what_is_no_token_are_nobody() {
     login(&access, &token).await;
     let (head, _) = token.rsplit_once('.').unwrap();
     for other in ["nonsense".to_owned(), "a.b.c".to_owned(), format!("{head}.AAAA")] {
-        let error = access.authenticate(&Credentials::Bearer(other.as_str().into())).await.unwrap_err();
+        let error =
+            access.authenticate(&Credentials::Bearer(other.as_str().into()), Peer::default()).await.unwrap_err();
         assert_eq!(error, Rejection::Unknown.into(), "{other}");
     }
     cluster.kubectl(["-n", &namespace, "delete", "serviceaccount", "robot"]);
     until("the end of the account", async || {
-        access.authenticate(&Credentials::Bearer(token.as_str().into())).await.is_err()
+        access.authenticate(&Credentials::Bearer(token.as_str().into()), Peer::default()).await.is_err()
     })
     .await;
 }
@@ -189,9 +190,13 @@ async fn with_audiences_only_tokens_that_are_meant_for_the_store_count() {
     let usual = account(cluster, &namespace, "robot");
     let meant = token_of(cluster, &namespace, "robot", &["--audience", "store.example.com"]);
     assert!(login(&access, &meant).await.name().is_some());
-    let error = access.authenticate(&Credentials::Bearer(usual.as_str().into())).await.unwrap_err();
+    let error = access.authenticate(&Credentials::Bearer(usual.as_str().into()), Peer::default()).await.unwrap_err();
     assert_eq!(error, Rejection::Unknown.into());
-    let error = store(cluster).await.authenticate(&Credentials::Bearer(meant.as_str().into())).await.unwrap_err();
+    let error = store(cluster)
+        .await
+        .authenticate(&Credentials::Bearer(meant.as_str().into()), Peer::default())
+        .await
+        .unwrap_err();
     assert_eq!(error, Rejection::Unknown.into(), "and without, only those that are meant for the API server");
 }
 
@@ -201,7 +206,7 @@ async fn a_store_that_may_not_ask_lets_nobody_in() {
     let namespace = cluster.namespace("undelegated");
     let token = account(cluster, &namespace, "store");
     let access = store_as(cluster, &token, &[], None).await;
-    let error = access.authenticate(&Credentials::Bearer(token.as_str().into())).await.unwrap_err();
+    let error = access.authenticate(&Credentials::Bearer(token.as_str().into()), Peer::default()).await.unwrap_err();
     assert!(matches!(error, AccessError::Unavailable { .. }), "{error}");
 }
 
@@ -223,7 +228,8 @@ async fn without_the_api_server_nothing_new_is_allowed_and_afterwards_it_is_agai
     let repository = RepositoryName::parse("other/web").unwrap();
     let error = access.may(&caller, Action::CreateSignature, Some(&repository)).await.unwrap_err();
     assert!(unavailable(error), "what was never asked can't be told");
-    let error = access.authenticate(&Credentials::Bearer(tokens[1].as_str().into())).await.unwrap_err();
+    let error =
+        access.authenticate(&Credentials::Bearer(tokens[1].as_str().into()), Peer::default()).await.unwrap_err();
     assert!(unavailable(error), "nor who that is");
     let repository = RepositoryName::parse("acme/web").unwrap();
     until("the end of what is remembered", async || {

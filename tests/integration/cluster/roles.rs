@@ -143,7 +143,9 @@ async fn who_is_bound_to_the_role_in_a_namespace_signs_there_until_the_binding_e
         let (status, refusal) = ask(setting.put(own, number).bearer_auth(token)).await;
         let error = &refusal["errors"][0];
         assert_eq!((status, error["code"].as_str()), (403, Some("DENIED")), "{refusal}");
-        let who = format!("system:serviceaccount:{own}:robot may not");
+        let who = format!(
+            "system:serviceaccount:{own}:robot may not add signatures to {own}/web: that takes the role system:image-signer"
+        );
         assert!(error["message"].as_str().unwrap().contains(&who), "{refusal}");
     }
 

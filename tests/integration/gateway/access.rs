@@ -4,18 +4,20 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use sealgate::{
-    configuration::{Access as Settings, Users},
+    configuration::{Access as Settings, Limits, Users},
     gateway::{
         access::{
-            Access as _, AccessControl, AccessError, Action, Caller, Credentials, Rejection,
+            Access as _, AccessControl, AccessError, Action, Caller, Credentials, Peer, Rejection,
             kubernetes::{Kubernetes, KubernetesError},
         },
         store::RepositoryName,
     },
+    image::Digest,
 };
 use serde_json::{Value, json};
 
-use crate::support::{Asked, Liar, Reply, Scratch, run};
+use super::fake::Fake;
+use crate::support::{Asked, Liar, Reply, Scratch, Store, run};
 
 const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
     - {role: 'system:image-signer', users: [robot], repositories: [acme]}\n\
@@ -39,7 +41,7 @@ async fn open(folder: &Scratch) -> AccessControl {
 
 async fn login(control: &AccessControl, user: &str, password: &str) -> Result<Caller, AccessError> {
     let credentials = Credentials::of_user(user, password).unwrap();
-    control.identify_as(credentials, Timestamp::now()).await.map(|known| known.caller)
+    control.identify_as(credentials, Peer::default(), Timestamp::now()).await.map(|known| known.caller)
 }
 
 #[tokio::test]
@@ -54,7 +56,10 @@ async fn a_file_that_htpasswd_made_lets_its_users_in_with_their_roles() {
     assert_eq!(login(&control, "jane", "open").await.unwrap().name(), Some("jane"));
     assert_eq!(login(&control, "jane", "sesame ü").await.unwrap_err(), Rejection::Password.into());
     let may = async |user: &str, password: &str, action, repository: &str| {
-        let known = control.identify_as(Credentials::of_user(user, password).unwrap(), Timestamp::now()).await.unwrap();
+        let known = control
+            .identify_as(Credentials::of_user(user, password).unwrap(), Peer::default(), Timestamp::now())
+            .await
+            .unwrap();
         control.may(&known, action, Some(&RepositoryName::parse(repository).unwrap())).await.unwrap()
     };
     assert!(may("robot", "sesame ü", Action::CreateSignature, "acme/web").await);
@@ -76,7 +81,10 @@ async fn the_documented_roles_are_read() {
     htpasswd(&folder.path().join("htpasswd"), &["-c", "-B", "-C", "4"], "robot", "x");
     folder.write("roles.yaml", block.lines().map(|line| &line[4..]).collect::<Vec<_>>().join("\n"));
     let control = open(&folder).await;
-    let known = control.identify_as(Credentials::of_user("robot", "x").unwrap(), Timestamp::now()).await.unwrap();
+    let known = control
+        .identify_as(Credentials::of_user("robot", "x").unwrap(), Peer::default(), Timestamp::now())
+        .await
+        .unwrap();
     let repository = RepositoryName::parse("payments/api").unwrap();
     assert!(control.may(&known, Action::CreateSignature, Some(&repository)).await.unwrap());
 }
@@ -89,10 +97,11 @@ async fn replicas_with_one_key_file_take_each_other_s_tokens_and_a_removed_user_
     folder.write("roles.yaml", ROLES);
     let (first, second) = (open(&folder).await, open(&folder).await);
     let now = Timestamp::now();
-    let known = first.identify_as(Credentials::of_user("robot", "sesame").unwrap(), now).await.unwrap();
+    let known =
+        first.identify_as(Credentials::of_user("robot", "sesame").unwrap(), Peer::default(), now).await.unwrap();
     let scopes = sealgate::gateway::access::scope::Scopes::parse(["repository:acme/web:pull,push"]).unwrap();
-    let token = first.token(&known, scopes, None, now).unwrap();
-    let known = second.identify_as(Credentials::Bearer(token), now).await.unwrap();
+    let token = first.token(&known, scopes, None, now).unwrap().token;
+    let known = second.identify_as(Credentials::Bearer(token), Peer::default(), now).await.unwrap();
     let repository = RepositoryName::parse("acme/web").unwrap();
     let may = async || second.may(&known, Action::CreateSignature, Some(&repository)).await.unwrap();
     assert!(may().await);
@@ -149,7 +158,7 @@ fn jane(audiences: &[&str]) -> Value {
 
 /// A caller as the API server made one.
 async fn jane_of(access: &Kubernetes) -> Result<Caller, AccessError> {
-    access.authenticate(&Credentials::Bearer("hers".into())).await
+    access.authenticate(&Credentials::Bearer("hers".into()), Peer::default()).await
 }
 
 const UNAVAILABLE: &str = "who may do this can't be told now; try again in 5 s";
@@ -235,7 +244,7 @@ async fn the_same_question_is_asked_once() {
     let many = (0..50).map(async |number| {
         // docker login sends a name that does not count.
         let basic = Credentials::of_user(&format!("any-{number}"), "hers").unwrap();
-        let caller = access.authenticate(&basic).await.unwrap();
+        let caller = access.authenticate(&basic, Peer::default()).await.unwrap();
         access.may(&caller, Action::CreateSignature, Some(&repository("acme/web"))).await.unwrap()
     });
     assert!(futures_util::future::join_all(many).await.into_iter().all(|may| may));
@@ -265,9 +274,9 @@ async fn our_own_tokens_and_nothing_at_all_are_never_sent_to_the_api_server() {
         Credentials::of_user("x", "sealgate_AAAA").unwrap(),
         Credentials::of_user("x", "").unwrap(),
     ] {
-        assert_eq!(access.authenticate(&credentials).await.unwrap_err(), Rejection::Unknown.into());
+        assert_eq!(access.authenticate(&credentials, Peer::default()).await.unwrap_err(), Rejection::Unknown.into());
     }
-    let nobody = access.authenticate(&Credentials::None).await.unwrap();
+    let nobody = access.authenticate(&Credentials::None, Peer::default()).await.unwrap();
     assert!(nobody.is_anonymous());
     assert!(!access.may(&nobody, Action::CreateSignature, None).await.unwrap());
     assert!(liar.asked().is_empty());
@@ -281,4 +290,48 @@ async fn a_kubeconfig_that_is_not_there_is_named() {
         matches!(error, KubernetesError::Kubeconfig(_)) && error.to_string().contains("/nowhere/kubeconfig"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn in_front_of_a_registry_that_wants_passwords_callers_of_a_cluster_are_told_why_it_can_not_be() {
+    let api = Liar::start(|asked| {
+        let token = serde_json::from_str::<Value>(&asked.body).unwrap()["spec"]["token"].clone();
+        let nobody = json!({"authenticated": false});
+        if token == "hers" { status(asked, &jane(&[])) } else { status(asked, &nobody) }
+    });
+    let folder = Scratch::new();
+    let kubeconfig = kubeconfig(&folder, &format!("http://{}", api.host()));
+    let users = Users::Kubernetes { kubeconfig: Some(kubeconfig), audiences: Vec::new() };
+    let registry = Fake::start(|head, stream| {
+        use std::io::Write;
+        let status = if head.contains("/v2/public/") {
+            "200 OK"
+        } else {
+            "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"registry\""
+        };
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    });
+    let store = Store::start_set(&registry.url(), &Limits::default(), |settings| {
+        settings.access = Some(Settings { users, token_key: None });
+    });
+    let client = reqwest::Client::new();
+    let signatures = || client.get(store.signatures_url("acme/web", Digest::sha256(b"")));
+    for (request, explained) in [
+        // A password of the registry's is not asked for: it would go to the API server, as a token.
+        (client.get(format!("{}/v2/", store.url())), false),
+        (signatures(), true),
+        (signatures().bearer_auth("hers"), true),
+        (signatures().basic_auth("jane", Some("password")), true),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        assert!(challenge.starts_with("Bearer realm="), "{challenge}");
+        let text = answer.text().await.unwrap();
+        assert_eq!(text.contains("takes tokens of its cluster, and the registry"), explained, "{text}");
+    }
+    let public = client.get(format!("{}/v2/public/web/tags/list", store.url())).send().await.unwrap();
+    assert_eq!((public.status().as_u16(), public.headers().get("www-authenticate")), (200, None));
+    let put = client.put(store.signatures_url("acme/web", Digest::sha256(b""))).body("{}").send().await.unwrap();
+    assert!(put.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer realm="), "{put:?}");
 }

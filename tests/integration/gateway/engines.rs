@@ -49,14 +49,14 @@ fn status() -> Status {
 async fn put(store: &dyn SignatureStore, image: &ImageId, record: Record) -> Put {
     match store.change(Change::Put(image.clone(), record)).await.expect("the store works") {
         Changed::Put(put) => put,
-        other @ Changed::Signatures(_) => panic!("{other:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
 async fn touched(store: &dyn SignatureStore, change: Change) -> usize {
     match store.change(change).await.expect("the store works") {
         Changed::Signatures(number) => number,
-        other @ Changed::Put(_) => panic!("{other:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -83,22 +83,41 @@ async fn keeps_statuses(store: &dyn SignatureStore) {
     let web = image("status/web", "1");
     for number in [1, 2] {
         put(store, &web, record(number, "robot")).await;
-        assert_eq!(touched(store, Change::SetStatus(web.clone(), name(number), Some(status()))).await, 1);
+        assert_eq!(touched(store, Change::SetStatus(web.clone(), name(number), None, Some(status()))).await, 1);
     }
-    assert_eq!(touched(store, Change::SetStatus(web.clone(), name(7), Some(status()))).await, 0);
+    assert_eq!(touched(store, Change::SetStatus(web.clone(), name(7), None, Some(status()))).await, 0);
     let with_status = |number| Record { status: Some(status()), ..record(number, "robot") };
     assert_eq!(store.inspect(&web).await.unwrap(), [with_status(1), with_status(2)]);
-    assert_eq!(touched(store, Change::SetStatus(web.clone(), name(1), None)).await, 1);
+    assert_eq!(touched(store, Change::SetStatus(web.clone(), name(1), None, None)).await, 1);
     assert_eq!(store.inspect(&web).await.unwrap(), [record(1, "robot"), with_status(2)]);
     assert_eq!(touched(store, Change::ClearStatuses(web.clone())).await, 1);
     assert_eq!(store.inspect(&web).await.unwrap(), [record(1, "robot"), record(2, "robot")]);
+}
+
+/// A status that somebody found of one signature does not become that of another one of the same name.
+async fn keeps_a_status_to_the_signature_that_was_looked_at(store: &dyn SignatureStore) {
+    let web = image("swapped/web", "1");
+    put(store, &web, record(1, "robot")).await;
+    let looked_at = Digest::sha256(&record(1, "robot").signature.content);
+    let set = |status: Option<Status>| store.change(Change::SetStatus(web.clone(), name(1), Some(looked_at), status));
+    assert_eq!(set(Some(status())).await.unwrap(), Changed::Signatures(1));
+    assert_eq!(touched(store, Change::Remove(web.clone(), name(1))).await, 1);
+    assert_eq!(set(Some(status())).await.unwrap(), Changed::Signatures(0));
+    let other = StoredSignature { name: name(1), ..record(2, "robot").signature };
+    put(store, &web, Record { signature: other.clone(), ..record(2, "robot") }).await;
+    assert_eq!(set(Some(status())).await.unwrap(), Changed::Another);
+    assert_eq!(store.inspect(&web).await.unwrap()[0].status, None);
+    let content = Some(Digest::sha256(&other.content));
+    assert_eq!(touched(store, Change::SetStatus(web.clone(), name(1), content, Some(status()))).await, 1);
+    assert_eq!(set(None).await.unwrap(), Changed::Another);
+    assert_eq!(store.inspect(&web).await.unwrap()[0].status, Some(status()));
 }
 
 /// What is removed is gone with all that was known of it.
 async fn removes(store: &dyn SignatureStore) {
     let web = image("removed/web", "1");
     put(store, &web, record(1, "robot")).await;
-    touched(store, Change::SetStatus(web.clone(), name(1), Some(status()))).await;
+    touched(store, Change::SetStatus(web.clone(), name(1), None, Some(status()))).await;
     assert_eq!(touched(store, Change::Remove(web.clone(), name(1))).await, 1);
     assert_eq!(touched(store, Change::Remove(web.clone(), name(1))).await, 0);
     assert_eq!(store.list(&web).await.unwrap(), []);
@@ -139,7 +158,7 @@ async fn moves(from: &dyn SignatureStore, to: &dyn SignatureStore) {
     let images = [image("move/a", "1"), image("move/a", "2"), image("move/b/c", "1")];
     for (number, image) in images.iter().enumerate() {
         put(from, image, record(number, "robot")).await;
-        touched(from, Change::SetStatus(image.clone(), name(number), Some(status()))).await;
+        touched(from, Change::SetStatus(image.clone(), name(number), None, Some(status()))).await;
     }
     let (mut all, mut after) = (Vec::new(), None);
     loop {
@@ -173,6 +192,7 @@ pub(crate) fn limits() -> ImageLimits {
 pub(crate) async fn does_all_that_a_store_does(store: &dyn SignatureStore, other: &dyn SignatureStore) {
     keeps_signatures_apart(store).await;
     keeps_statuses(store).await;
+    keeps_a_status_to_the_signature_that_was_looked_at(store).await;
     removes(store).await;
     creates_a_name_once(store).await;
     keeps_limits(store).await;

@@ -6,7 +6,7 @@ use tokio::{task::block_in_place, time::sleep};
 
 use super::{
     fake::Fake,
-    ledger::{Place, Visitor, Writers},
+    ledger::{Place, Visitor, Writers, image},
     program::{address, command, configuration, registry_at},
 };
 use crate::support::{Process, Random, Scratch};
@@ -17,9 +17,10 @@ pub(crate) fn kills(usual: usize) -> usize {
     usual * times.map_or(1, |times| times.parse().expect("SEALGATE_TEST_KILLS is a number"))
 }
 
-/// A registry that has every image.
+/// A registry whose every repository has the image that [`Writers`] write about.
 pub(crate) fn registry(address: &str) -> Fake {
-    Fake::says_at(address, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close";
+    Fake::says_at(address, &format!("{head}\r\nDocker-Content-Digest: {}\r\n\r\n", image()))
 }
 
 /// A gateway that is killed again and again.

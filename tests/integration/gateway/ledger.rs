@@ -26,6 +26,11 @@ const WRITERS: usize = 6;
 /// How long a list may be behind what was acknowledged elsewhere (docs/gateway.md#etcd).
 const LONGEST_BEHIND: Duration = Duration::from_secs(3);
 
+/// What they write signatures of.
+pub(crate) fn image() -> Digest {
+    Digest::sha256(b"image")
+}
+
 /// Where clients find a gateway that comes and goes.
 #[derive(Default)]
 pub(crate) struct Place {
@@ -139,7 +144,7 @@ impl Writers {
     pub(crate) fn start(places: &[Arc<Place>], visitor: Visitor, random: &mut Random) -> Self {
         let gpg = Gpg::new();
         let key = gpg.generate("Release <release@example.com>");
-        let digest = Digest::sha256(b"image");
+        let digest = image();
         let message = |digest, tag| BASE64_STANDARD.encode(gpg.sign_image(&key, &digest, &format!("acme/web:{tag}")));
         let ledger = Arc::new(Ledger {
             places: places.to_vec(),

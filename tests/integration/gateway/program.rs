@@ -123,6 +123,23 @@ fn validate_changes_nothing_and_may_be_asked_while_a_store_runs() {
 }
 
 #[test]
+fn validate_makes_no_key_for_tokens() {
+    let folder = Scratch::new();
+    folder.write("htpasswd", "");
+    folder.write("roles.yaml", "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles: []\n");
+    let access = "access: {htpasswd: {file: htpasswd, roles: roles.yaml}, tokenKey: secrets/token.key}";
+    let fields = format!("{}\n  {access}", registry_at("http://127.0.0.1:1"));
+    let file = configuration(&folder, "127.0.0.1:0", &fields);
+    let output = run(&file, &["--validate"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!folder.path().join("secrets").exists());
+    folder.write("secrets/token.key", "nonsense");
+    let output = run(&file, &["--validate"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("token.key:1:1: the base64 of 32 bytes is expected"));
+}
+
+#[test]
 fn sigterm_ends_it_in_good_order() {
     let folder = Scratch::new();
     let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}");

@@ -1,15 +1,17 @@
 //! A store that knows who signs: anonymous pulling and authenticated signing at one address.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::{Client, RequestBuilder, StatusCode};
-use sealgate::configuration::{Access, Limits, Users};
+use sealgate::configuration::{Access, Gateway, Limits, Network, Users};
 use sealgate::image::Digest;
 use serde_json::{Value, json};
 
 use super::fake::Fake;
-use crate::support::{DockerRegistry, Gpg, Pushed, Scratch, Store, accept_anything, run, skopeo};
+use crate::support::{
+    Asked, DockerRegistry, Gpg, Issuer, Liar, Pushed, Reply, Scratch, Store, accept_anything, run, skopeo,
+};
 
 const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
     - {role: 'system:image-signer', users: [robot], repositories: [acme]}\n\
@@ -51,6 +53,11 @@ impl Setting {
 
     /// `configuration` is the registry's.
     async fn behind(configuration: &str) -> Self {
+        Self::with(configuration, |_| {}).await
+    }
+
+    /// With further settings of the store's.
+    async fn with(configuration: &str, set: impl FnOnce(&mut Gateway)) -> Self {
         let mut registry = DockerRegistry::start();
         let pushed = registry.push("acme/web", "1", "one").await;
         if !configuration.is_empty() {
@@ -59,7 +66,10 @@ impl Setting {
         }
         let folder = Scratch::new();
         let access = users(&folder);
-        let store = Store::start_set(&registry.url(), &Limits::default(), |settings| settings.access = Some(access));
+        let store = Store::start_set(&registry.url(), &Limits::default(), |settings| {
+            settings.access = Some(access);
+            set(settings);
+        });
         let gpg = Gpg::new();
         let key = gpg.generate("Release <release@example.com>");
         Self { registry, store, pushed, gpg, key, folder }
@@ -236,6 +246,170 @@ async fn in_front_of_a_registry_that_asks_for_passwords_they_are_good_for_both()
     assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
 }
 
+/// A realm on another port than the registry, which knows robot; whoever brings nothing may pull.
+fn realm_of(issuer: &Arc<Issuer>) -> Liar {
+    let issuer = Arc::clone(issuer);
+    Liar::start(move |asked| {
+        let mut asked = asked.clone();
+        match asked.header("authorization") {
+            None => asked.path = asked.path.replace("%2Cpush", ""),
+            Some(robot) if robot == format!("Basic {}", BASE64_STANDARD.encode("robot:robot")) => {}
+            Some(_) => return Reply::empty(401),
+        }
+        Reply::new(200, &[], json!({"token": issuer.token(&asked), "expires_in": 300}).to_string())
+    })
+}
+
+#[tokio::test]
+async fn in_front_of_a_registry_with_a_token_realm_of_its_own_callers_get_its_tokens_in_the_stores() {
+    let (issuer, folder) = (Arc::new(Issuer::new()), Scratch::new());
+    let realm = realm_of(&issuer);
+    let realm_url = format!("http://{}", realm.host());
+    let configuration = issuer.configuration(&folder, &format!("{realm_url}/token"));
+    let setting =
+        Setting::with(&configuration, |settings| settings.registry.token_realms = vec![realm_url.parse().unwrap()]);
+    let setting = setting.await;
+    let (_, message) = setting.message(1);
+    let host = setting.store.host();
+    let ours = format!(r#"Bearer realm="http://{host}/sealgate/v1/token",service="{host}""#);
+    for (request, scope) in [
+        (Client::new().get(format!("{}/v2/", setting.store.url())), ""),
+        (Client::new().get(setting.signatures()), r#",scope="repository:acme/web:pull""#),
+        (setting.put(&message), r#",scope="repository:acme/web:pull,push""#),
+        // Name and password count for the store; the registry wants a token.
+        (setting.put(&message).basic_auth("robot", Some("robot")), r#",scope="repository:acme/web:pull,push""#),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        assert_eq!(answer.headers()["www-authenticate"].to_str().unwrap(), format!("{ours}{scope}"));
+    }
+    assert_eq!(realm.asked().len(), 0);
+    let nobody = token(&setting.store, None, "repository:acme/web:pull,push").await;
+    let manifest = format!("{}/v2/acme/web/manifests/1", setting.store.url());
+    for url in [manifest, setting.signatures()] {
+        let request = Client::new().get(url).header("accept", setting.pushed.media_type);
+        assert_eq!(status(request.bearer_auth(&nobody)).await, 200);
+    }
+    assert_eq!(status(setting.put(&message).bearer_auth(&nobody)).await, 401);
+    let robot = token(&setting.store, Some("robot"), "repository:acme/web:pull,push").await;
+    assert_eq!(status(setting.put(&message).bearer_auth(&robot)).await, 201);
+    // Known here, and not there.
+    let joe = Client::new().get(format!("{}/sealgate/v1/token", setting.store.url())).basic_auth("joe", Some("joe"));
+    assert_eq!(status(joe).await, 401);
+    let asked: Vec<String> = realm.asked().iter().map(|asked| asked.path.clone()).collect();
+    let scoped = "/token?service=test&scope=repository%3Aacme%2Fweb%3Apull%2Cpush";
+    assert_eq!(asked, [scoped, scoped, "/token?service=test"]);
+
+    let any = accept_anything(&setting.folder).display().to_string();
+    let image = format!("docker://{host}/acme/web");
+    let copy = |further: &[&str]| {
+        let common = ["--policy", &any, "copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
+        let output = skopeo(setting.gpg.home(), &[&common, further].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let pulled = format!("dir:{}", setting.folder.path().join("pulled").display());
+    copy(&[&format!("{image}:1"), &pulled]);
+    copy(&["--dest-creds", "robot:robot", "--sign-by", &setting.key, &pulled, &format!("{image}:2")]);
+    let list = json_of(Client::new().get(setting.signatures()).bearer_auth(&nobody)).await;
+    assert_eq!(list["signatures"].as_array().unwrap().len(), 2, "{list}");
+}
+
+#[tokio::test]
+async fn a_token_realm_inside_that_nobody_named_is_not_asked_although_it_is_on_the_registrys_own_host() {
+    let (issuer, folder) = (Arc::new(Issuer::new()), Scratch::new());
+    let realm = realm_of(&issuer);
+    let setting = Setting::behind(&issuer.configuration(&folder, &format!("http://{}/token", realm.host()))).await;
+    for user in [None, Some("robot")] {
+        let request = Client::new().get(format!("{}/sealgate/v1/token", setting.store.url()));
+        let request = match user {
+            Some(user) => request.basic_auth(user, Some(user)),
+            None => request,
+        };
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 503);
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("the registry's own token can't be had"), "{text}");
+    }
+    assert_eq!(realm.asked().len(), 0);
+}
+
+/// A registry that hands out tokens itself, good for 20 seconds.
+fn registry_with_short_tokens() -> Liar {
+    let digest = Digest::sha256(b"").to_string();
+    Liar::start(move |asked: &Asked| match asked.header("authorization") {
+        _ if asked.path.starts_with("/token") => {
+            Reply::new(200, &[], json!({"token": "inner", "expires_in": 20}).to_string())
+        }
+        Some("Bearer inner") => Reply::new(200, &[("docker-content-digest", &digest)], ""),
+        _ => {
+            let challenge =
+                format!(r#"Bearer realm="http://{}/token",service="s""#, asked.header("host").unwrap_or_default());
+            Reply::new(401, &[("www-authenticate", &challenge)], "")
+        }
+    })
+}
+
+#[tokio::test]
+async fn no_token_says_that_it_is_good_for_longer_than_the_registrys_token_in_it() {
+    let folder = Scratch::new();
+    let access = users(&folder);
+    let registry = registry_with_short_tokens();
+    let url = format!("http://{}", registry.host());
+    let store = Store::start_set(&url, &Limits::default(), |settings| settings.access = Some(access));
+    let tokens = || Client::new().get(format!("{}/sealgate/v1/token?scope=repository:acme/web:pull", store.url()));
+    // Five of the twenty are given up early, so that none expires under way.
+    let first = json_of(tokens().basic_auth("robot", Some("robot"))).await;
+    let good_for = |given: &Value| given["expires_in"].as_i64().unwrap();
+    assert!((13..=15).contains(&good_for(&first)), "{first}");
+    let again = json_of(tokens().bearer_auth(first["token"].as_str().unwrap())).await;
+    assert!(good_for(&again) <= good_for(&first), "{again}");
+    let read = Client::new().get(store.signatures_url("acme/web", Digest::sha256(b"")));
+    assert_eq!(status(read.bearer_auth(again["token"].as_str().unwrap())).await, 200);
+}
+
+#[tokio::test]
+async fn a_registrys_realm_is_asked_for_all_scopes_but_the_stores_own() {
+    let folder = Scratch::new();
+    let access = users(&folder);
+    let registry = registry_with_short_tokens();
+    let url = format!("http://{}", registry.host());
+    let store = Store::start_set(&url, &Limits::default(), |settings| settings.access = Some(access));
+    let scopes = |scopes: &[&str]| {
+        let query = scopes.join("&scope=");
+        let request = Client::new().get(format!("{}/sealgate/v1/token?scope={query}", store.url()));
+        json_of(request.basic_auth("ops", Some("ops")))
+    };
+    scopes(&["registry:catalog:*", "registry:signatures:*", "repository:acme/web:pull"]).await;
+    // Nobody but the store knows this one: some realms give out nothing at all then.
+    let own = scopes(&["registry:signatures:*"]).await;
+    let export = Client::new().get(format!("{}/sealgate/v1/export", store.url()));
+    assert_eq!(status(export.bearer_auth(own["token"].as_str().unwrap())).await, 200);
+    let asked: Vec<String> = registry.paths().into_iter().filter(|path| path.starts_with("/token")).collect();
+    let expected = "/token?service=s&scope=registry%3Acatalog%3A*&scope=repository%3Aacme%2Fweb%3Apull";
+    assert_eq!(asked, [expected]);
+}
+
+#[tokio::test]
+async fn only_a_trusted_proxy_says_where_clients_are_to_log_in() {
+    let folder = Scratch::new();
+    let registry = DockerRegistry::start();
+    for (trusted, realm) in [(vec![], None), (vec!["127.0.0.0/8"], Some("https://store.example.com"))] {
+        let access = users(&folder);
+        let store = Store::start_set(&registry.url(), &Limits::default(), |settings| {
+            settings.access = Some(access);
+            settings.trusted_proxies = trusted.iter().map(|network| Network::parse(network).unwrap()).collect();
+        });
+        let ping = Client::new().get(format!("{}/v2/", store.url()));
+        let forwarded = [("x-forwarded-host", "store.example.com"), ("x-forwarded-proto", "https")];
+        let ping = forwarded.iter().fold(ping, |ping, (name, value)| ping.header(*name, *value));
+        let answer = ping.send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        let challenge = answer.headers()["www-authenticate"].to_str().unwrap();
+        let realm = realm.map_or_else(|| store.url(), str::to_owned);
+        assert!(challenge.starts_with(&format!(r#"Bearer realm="{realm}/sealgate/v1/token""#)), "{challenge}");
+    }
+}
+
 #[tokio::test]
 async fn an_auditors_finding_is_kept_beside_a_signature_and_taken_back_without_it() {
     let setting = Setting::new().await;
@@ -268,6 +442,36 @@ async fn an_auditors_finding_is_kept_beside_a_signature_and_taken_back_without_i
     assert_eq!(setting.inspect().await["signatures"][0], after);
     let missing = setting.own(&format!("/{}/status", "f".repeat(32)));
     assert_eq!(status(unset(missing)).await, 404);
+}
+
+#[tokio::test]
+async fn a_finding_is_kept_of_the_very_signature_that_was_looked_at_alone() {
+    let setting = Setting::new().await;
+    let (name, message) = setting.message(1);
+    assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
+    let content = BASE64_STANDARD.decode(message["content"].as_str().unwrap()).unwrap();
+    let url = setting.own(&format!("/{name}/status"));
+    let finding = json!({"key": setting.key, "identity": "x", "digest": setting.pushed.digest.to_string()}).to_string();
+    let set = |tag: &str| {
+        let request = Client::new().put(&url).basic_auth("jane", Some("jane"));
+        request.header("if-match", tag).body(finding.clone()).send()
+    };
+    let unset = |tag: &str| {
+        status(Client::new().delete(&url).basic_auth("jane", Some("jane")).header("if-match", tag.to_owned()))
+    };
+    let (looked_at, other) = (Digest::sha256(&content), Digest::sha256(b"another"));
+    let refused = set(&format!("\"{other}\"")).await.unwrap();
+    assert_eq!(refused.status(), 412);
+    let text = refused.text().await.unwrap();
+    assert!(text.contains("SIGNATURE_CHANGED") && text.contains("look again"), "{text}");
+    for malformed in [looked_at.to_string(), "*".to_owned(), format!("W/\"{looked_at}\""), "\"x\"".to_owned()] {
+        assert_eq!(set(&malformed).await.unwrap().status(), 400, "{malformed}");
+    }
+    assert!(setting.inspect().await["signatures"][0].get("status").is_none());
+    assert_eq!(set(&format!("\"{looked_at}\"")).await.unwrap().status(), 204);
+    assert_eq!(unset(&format!("\"{other}\"")).await, 412);
+    assert!(setting.inspect().await["signatures"][0].get("status").is_some());
+    assert_eq!(unset(&format!("\"{looked_at}\"")).await, 204);
 }
 
 #[tokio::test]

@@ -119,10 +119,11 @@ async fn what_was_put_is_what_everyone_reads() {
 
 #[tokio::test]
 async fn once_it_is_known_that_everyone_may_pull_an_image_the_registry_is_not_asked_for_each_get() {
-    let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let digest = Digest::sha256(b"public");
+    let fake = Fake::says(&format!("HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\n\r\n"));
     let store = Store::start(&fake.url());
     for _ in 0..3 {
-        assert_eq!(list(&store, &Digest::sha256(b"public")).await, [] as [Value; 0]);
+        assert_eq!(list(&store, &digest).await, [] as [Value; 0]);
     }
     assert_eq!(fake.heads().len(), 1);
 }
@@ -267,7 +268,9 @@ async fn who_may_not_pull_an_image_neither_reads_nor_adds_its_signatures() {
     let challenge =
         r#"Bearer realm="https://auth.example.com/token",service="r",scope="repository:acme/team/web:pull""#;
     let (says_no, denies) = ("HTTP/1.1 401 Unauthorized", "HTTP/1.1 403 Forbidden");
-    let answers = format!("www-authenticate: {challenge}\r\nContent-Length: 0\r\n\r\n");
+    let digest = Digest::sha256(b"private");
+    let answers =
+        format!("www-authenticate: {challenge}\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\n\r\n");
     let fake = Fake::start(move |head, stream| {
         use std::io::Write;
         let status = match head {
@@ -280,7 +283,6 @@ async fn who_may_not_pull_an_image_neither_reads_nor_adds_its_signatures() {
     let store = Store::start(&fake.url());
     let gpg = Gpg::new();
     let key = gpg.generate("Release <release@example.com>");
-    let digest = Digest::sha256(b"private");
     let url = store.signatures_url(REPOSITORY, digest);
     let body = document(&digest, 1, &gpg.sign_image(&key, &digest, REFERENCE));
     let put = || Client::new().put(&url).body(body.to_string());
@@ -391,4 +393,47 @@ async fn a_registry_that_redirects_the_question_for_a_manifest_is_followed_but_n
     assert_eq!(answer(get("acme/away/web")).await, refused(503, "UNAVAILABLE"));
     assert_eq!(answer(get("acme/round/web")).await, refused(502, "UNAVAILABLE"));
     assert_eq!(inside.heads(), [] as [String; 0]);
+}
+
+#[tokio::test]
+async fn only_the_manifest_itself_or_its_digest_says_that_it_may_be_pulled() {
+    use std::io::Write;
+    let manifest = "the manifest";
+    let digest = Digest::sha256(manifest.as_bytes());
+    let other = Digest::sha256(b"other");
+    let longer = Digest::of(Algorithm::Sha512, manifest.as_bytes());
+    let huge = "x".repeat(5 << 20);
+    // What stands there in place of a manifest: a login page, for one, to which everybody is redirected.
+    for (headers, body, status) in [
+        (format!("Docker-Content-Digest: {digest}\r\n"), "", 200),
+        ("Content-Type: application/vnd.oci.image.manifest.v1+json\r\n".to_owned(), manifest, 200),
+        (format!("Docker-Content-Digest: {longer}\r\n"), manifest, 200),
+        (String::new(), manifest, 200),
+        ("Content-Type: text/html\r\n".to_owned(), "<html>Log in, please</html>", 502),
+        ("Content-Type: application/vnd.oci.image.manifest.v1+json\r\n".to_owned(), "another manifest", 502),
+        (format!("Docker-Content-Digest: {longer}\r\n"), "another manifest", 502),
+        (format!("Docker-Content-Digest: {other}\r\n"), manifest, 502),
+        ("Docker-Content-Digest: sha256:x\r\n".to_owned(), manifest, 502),
+        (String::new(), "", 502),
+        (String::new(), huge.as_str(), 502),
+    ] {
+        for redirected in [false, true] {
+            let (said, body) = (headers.clone(), body.to_owned());
+            let registry = Fake::start(move |head, stream| {
+                let path = head.split(' ').nth(1).unwrap_or_default();
+                if redirected && path.starts_with("/v2/") {
+                    let redirect = "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nConnection: close";
+                    return write!(stream, "{redirect}\r\nLocation: /login\r\n\r\n");
+                }
+                let length = body.len();
+                write!(stream, "HTTP/1.1 200 OK\r\n{said}Content-Length: {length}\r\nConnection: close\r\n\r\n")?;
+                if head.starts_with("GET ") { stream.write_all(body.as_bytes()) } else { Ok(()) }
+            });
+            let store = Store::start(&registry.url());
+            let answer = reqwest::get(store.signatures_url(REPOSITORY, digest)).await.unwrap();
+            let asked: Vec<String> =
+                registry.heads().iter().filter_map(|head| head.lines().next().map(str::to_owned)).collect();
+            assert_eq!(answer.status().as_u16(), status, "{headers}, redirected: {redirected}, asked: {asked:?}");
+        }
+    }
 }

@@ -8,16 +8,7 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
-};
-use base64::{
-    Engine,
-    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
-};
-use jiff::Timestamp;
-use rcgen::{CertificateParams, KeyPair};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use sealgate::{
     configuration::{Credentials, Registry},
     verdict::LookupError,
@@ -25,7 +16,7 @@ use sealgate::{
 use url::Url;
 
 use super::{MANIFEST_TYPE, client, entry, manifest, misbehaved, plain, real::logged, resolve, unavailable};
-use crate::support::{Asked, DockerRegistry, Liar, Reply, Scratch, run};
+use crate::support::{Asked, DockerRegistry, Issuer, Liar, Reply, Scratch, run};
 
 fn robot() -> Credentials {
     Credentials::Given { username: "robot".into(), password: "secret".into() }
@@ -36,66 +27,22 @@ fn robots_header() -> String {
     format!("Basic {}", STANDARD.encode("robot:secret"))
 }
 
-/// Signs tokens as distribution's own token servers do: a JWT with the certificate in its header.
-struct Issuer {
-    key: EcdsaKeyPair,
-    certificate: Vec<u8>,
-    pem: String,
-}
-
-impl Issuer {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let certificate = CertificateParams::new(["issuer".to_owned()]).expect("a name");
-        let certificate = certificate.self_signed(&key).expect("a certificate");
-        Self {
-            key: EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.serialize_der()).expect("P-256"),
-            certificate: certificate.der().to_vec(),
-            pem: certificate.pem(),
-        }
-    }
-
-    /// A token that lets its bearer pull what the request's scope names.
-    fn token(&self, asked: &Asked) -> String {
-        let url = Url::parse(&format!("http://realm{}", asked.path)).expect("a URL");
-        let query = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-        let scope = query("scope").expect("a scope");
-        let [kind, name, actions] = scope.split(':').collect::<Vec<_>>()[..] else { panic!("{scope}") };
-        let now = Timestamp::now().as_second();
-        let header = format!(r#"{{"typ":"JWT","alg":"ES256","x5c":["{}"]}}"#, STANDARD.encode(&self.certificate));
-        let claims = format!(
-            r#"{{"iss":"issuer","sub":"robot","aud":"{}","exp":{},"nbf":{},"iat":{now},"jti":"{now}","access":[{{"type":"{kind}","name":"{name}","actions":["{actions}"]}}]}}"#,
-            query("service").expect("a service"),
-            now + 300,
-            now - 10,
-        );
-        let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-        let signature = self.key.sign(&SystemRandom::new(), text.as_bytes()).expect("a signature");
-        format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
-    }
-}
-
 #[tokio::test]
 async fn a_real_registry_with_tokens_costs_one_token_a_repository_and_one_request_a_new_image() {
-    let issuer = Issuer::new();
-    let folder = Scratch::new();
-    let bundle = folder.write("issuer.pem", &issuer.pem);
+    let issuer = Arc::new(Issuer::new());
+    let (folder, signing) = (Scratch::new(), Arc::clone(&issuer));
     let realm = Liar::start(move |asked| {
         if asked.header("authorization") != Some(&robots_header()) {
             return Reply::empty(401);
         }
-        Reply::new(200, &[], format!(r#"{{"token": "{}", "expires_in": 300}}"#, issuer.token(asked)))
+        Reply::new(200, &[], format!(r#"{{"token": "{}", "expires_in": 300}}"#, signing.token(asked)))
     });
     let mut registry = DockerRegistry::start();
     for (tag, content) in [("1", "one"), ("2", "two"), ("3", "three")] {
         registry.push("acme/web", tag, content).await;
     }
     registry.stop();
-    registry.restart_with(&format!(
-        "auth: {{token: {{realm: 'http://{}/token', service: test, issuer: issuer, rootcertbundle: {}}}}}",
-        realm.host(),
-        bundle.display()
-    ));
+    registry.restart_with(&issuer.configuration(&folder, &format!("http://{}/token", realm.host())));
     let image = |tag: &str| format!("{}/acme/web:{tag}", registry.host());
 
     let with = client(vec![Registry {

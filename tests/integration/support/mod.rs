@@ -2,6 +2,7 @@
 
 mod console;
 mod gpg;
+mod issuer;
 mod liar;
 mod markdown;
 mod ports;
@@ -17,6 +18,7 @@ mod watchdog;
 
 pub(crate) use console::follow;
 pub(crate) use gpg::{Gpg, payload};
+pub(crate) use issuer::Issuer;
 pub(crate) use liar::{Asked, Liar, Reply};
 pub(crate) use markdown::code_blocks;
 pub(crate) use ports::free_ports;

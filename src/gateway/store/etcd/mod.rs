@@ -57,6 +57,8 @@ const FORMAT: u64 = 1;
 /// How long anyone waits for an answer. A leader that died is replaced within two or three seconds; the gate asks for
 /// signatures with a deadline of 8 s.
 const DEADLINE: Duration = Duration::from_secs(6);
+/// How long it is remembered whether the store works: it may be asked by anyone, and as often as they like.
+const HEALTH: Duration = Duration::from_secs(1);
 /// How often a change decides anew because others changed the image meanwhile.
 const CONFLICTS: u32 = 32;
 /// Into how many queues the changes of this process are put, so that those of one image wait for each other and not for
@@ -83,6 +85,8 @@ struct Shared {
     hasher: std::hash::RandomState,
     /// Whether this process has seen the store's format: what was there can't just be missing.
     seen: AtomicBool,
+    /// Whether the store works, and when that was found out.
+    health: Mutex<Option<(Instant, Result<(), StoreError>)>>,
 }
 
 impl EtcdStore {
@@ -100,6 +104,7 @@ impl EtcdStore {
             queues: std::array::from_fn(|_| Mutex::new(())),
             hasher: std::hash::RandomState::new(),
             seen: AtomicBool::new(false),
+            health: Mutex::default(),
         });
         match shared.read(&[], Instant::now() + DEADLINE).await {
             Ok(_) => tracing::info!(store = shared.members.name(), "the store is open"),
@@ -160,7 +165,7 @@ impl SignatureStore for EtcdStore {
     }
 
     async fn health(&self) -> Result<(), StoreError> {
-        self.run(|shared| async move { shared.read(&[], Instant::now() + DEADLINE).await.map(drop) }).await
+        self.run(|shared| async move { shared.health().await }).await
     }
 }
 
@@ -336,6 +341,31 @@ impl Shared {
             tracing::warn!(store = self.members.name(), "there was no store; a new one without any signature is made");
         }
         Ok(())
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        // Held while etcd is asked: of many who ask at once, one does.
+        let mut known = self.health.lock().await;
+        if let Some((found_out, health)) = &*known
+            && found_out.elapsed() < HEALTH
+        {
+            return health.clone();
+        }
+        let health = self.can_read_and_write(Instant::now() + DEADLINE).await;
+        *known = Some((Instant::now(), health.clone()));
+        health
+    }
+
+    /// Whether there is a store, and etcd would take a change of it now: a full quota or a missing permission shows in none
+    /// of what is read.
+    async fn can_read_and_write(&self, deadline: Instant) -> Result<(), StoreError> {
+        self.read(&[], deadline).await?;
+        let format = self.keys.format();
+        // No key has a version below 0: nothing is ever written, and there is no new revision. But etcd looks at what would
+        // be, and a majority agrees to it.
+        let never = Compare::version(format.clone(), CompareOp::Less, 0);
+        let change = Txn::new().when([never]).and_then([TxnOp::put(format, FORMAT.to_string(), None)]);
+        self.members.ask(deadline, &change).await.map(drop)
     }
 
     /// A revision that etcd has now. All that was committed before has it, or an earlier one.

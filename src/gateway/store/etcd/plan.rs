@@ -52,7 +52,10 @@ pub(super) fn needs(keys: &Keys, change: &Change) -> Vec<TxnOp> {
                 ranges.push(there(keys.record(Table::Statuses, image, &record.signature.name)));
             }
         }
-        Change::Remove(_, name) | Change::SetStatus(_, name, _) => {
+        Change::SetStatus(_, name, Some(_), _) => {
+            ranges.push(TxnOp::get(keys.record(Table::Signatures, image, name), None));
+        }
+        Change::Remove(_, name) | Change::SetStatus(_, name, None, _) => {
             ranges.push(there(keys.record(Table::Signatures, image, name)));
         }
         Change::ClearStatuses(_) => {
@@ -81,14 +84,20 @@ pub(super) fn plan(keys: &Keys, change: &Change, found: &Found, limits: &ImageLi
         Change::Remove(_, name) if found.signatures.contains_key(name) => {
             Plan { outcome: Changed::Signatures(1), operations: Table::ALL.map(|table| delete(table, name)).into() }
         }
-        Change::SetStatus(_, name, status) if found.signatures.contains_key(name) => {
-            let operation = match status {
-                Some(status) => TxnOp::put(keys.record(Table::Statuses, image, name), json(status), None),
-                None => delete(Table::Statuses, name),
-            };
-            Plan { outcome: Changed::Signatures(1), operations: vec![operation] }
-        }
-        Change::Remove(..) | Change::SetStatus(..) => nothing,
+        Change::SetStatus(_, name, content, status) => match found.signatures.get(name) {
+            None => nothing,
+            Some(there) if !content.is_none_or(|content| content.matches(there.value())) => {
+                Plan { outcome: Changed::Another, operations: Vec::new() }
+            }
+            Some(_) => {
+                let operation = match status {
+                    Some(status) => TxnOp::put(keys.record(Table::Statuses, image, name), json(status), None),
+                    None => delete(Table::Statuses, name),
+                };
+                Plan { outcome: Changed::Signatures(1), operations: vec![operation] }
+            }
+        },
+        Change::Remove(..) => nothing,
         Change::ClearStatuses(_) if found.statuses.is_empty() => nothing,
         Change::ClearStatuses(_) => {
             let all = DeleteOptions::new().with_prefix();

@@ -19,7 +19,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use etcd_client::{Client, ConnectOptions, Permission, PermissionType, TlsOptions};
+use etcd_client::{AlarmAction, AlarmType, Client, ConnectOptions, Permission, PermissionType, TlsOptions};
 use futures_util::future::join_all;
 use sealgate::{
     configuration::{self, ClientCertificate, Etcd, EtcdUser, Limits},
@@ -218,6 +218,34 @@ async fn what_one_gateway_keeps_in_memory_follows_what_another_changes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_etcd_has_no_room_for_is_not_well_and_asking_changes_nothing() {
+    let members = Members::start().await;
+    let store = members.open("/sealgate").await;
+    let web = image("acme/web");
+    assert_eq!(store.change(put(&web, 1)).await.unwrap(), CREATED);
+    let mut client = Client::connect([members.endpoint(0)], None).await.unwrap();
+    let revision = async |client: &mut Client| client.get("/", None).await.unwrap().header().unwrap().revision();
+    let before = revision(&mut client).await;
+    store.health().await.unwrap();
+    assert_eq!(revision(&mut client).await, before, "nothing was written");
+    let alarm = async |client: &mut Client, action| {
+        client.alarm(action, AlarmType::Nospace, None).await.unwrap();
+    };
+    alarm(&mut client, AlarmAction::Activate).await;
+    let full = wait_for("that it shows", async || store.health().await.err()).await;
+    assert!(matches!(full, StoreError::Refused { .. }) && full.to_string().contains("space exceeded"), "{full}");
+    assert_eq!(store.list(&web).await.unwrap(), [signature(1)], "what is there can be read");
+    let begun = transactions(&members).await;
+    join_all((0..50).map(|_| store.health())).await;
+    // Two each time, a second try where etcd refuses, and the watch asks every second as well.
+    let asked = transactions(&members).await - begun;
+    assert!(asked < 30.0, "50 who ask have etcd asked {asked} times");
+    alarm(&mut client, AlarmAction::Deactivate).await;
+    wait_for("that it works again", async || store.health().await.ok()).await;
+    assert_eq!(store.change(put(&web, 2)).await.unwrap(), CREATED);
+}
+
 /// How many transactions etcd has had from anyone.
 async fn transactions(members: &Members) -> f64 {
     let mut count = 0.0;
@@ -338,6 +366,18 @@ async fn with_certificates_and_a_password_the_store_reaches_its_own_keys_and_no_
     let wrong = Some(EtcdUser { name: "sealgate".into(), password_file: wrong });
     let wrong = refused(&Etcd { user: wrong, ..settings.clone() }).await;
     assert!(wrong.contains("authentication failed") && !wrong.contains("first"), "{wrong}");
+    // Reading alone does not make a store.
+    let permit = async |root: &mut Client, kind| {
+        let permission = Permission::new(kind, "/sealgate/").with_prefix();
+        root.role_grant_permission("sealgate", permission).await.unwrap();
+    };
+    store.health().await.unwrap();
+    permit(&mut root, PermissionType::Read).await;
+    let read_only = wait_for("that it shows", async || store.health().await.err()).await.to_string();
+    assert!(read_only.contains("permission denied"), "{read_only}");
+    assert_eq!(store.inspect(&web).await.unwrap().len(), 1);
+    permit(&mut root, PermissionType::Readwrite).await;
+    wait_for("that it works again", async || store.health().await.ok()).await;
     // Only files are looked at here: a key that is none, a pair that is no pair, files that are not there.
     let check = |settings: &Etcd| EtcdStore::check(settings).unwrap_err().to_string();
     let missing = Etcd { ca_file: Some(folder.path().join("none")), ..settings.clone() };

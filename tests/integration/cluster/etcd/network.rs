@@ -9,7 +9,6 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::{join, join_all, join3};
 use reqwest::{Client, Response};
-use sealgate::image::Digest;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -22,7 +21,7 @@ use crate::{
     gateway::{
         fake::Fake,
         kills::registry,
-        ledger::{Place, Visitor, Writers},
+        ledger::{Place, Visitor, Writers, image},
         program::address,
     },
     support::{Gpg, Process, Random, Scratch, run},
@@ -106,11 +105,11 @@ impl World {
     }
 
     fn url(&self, gateway: usize, repository: &str) -> String {
-        format!("{}/extensions/v2/{repository}/signatures/{}", self.urls[gateway], Digest::sha256(b"image"))
+        format!("{}/extensions/v2/{repository}/signatures/{}", self.urls[gateway], image())
     }
 
     async fn put(&self, gateway: usize, repository: &str, name: usize, content: &str) -> Response {
-        let name = format!("{}@{name:032}", Digest::sha256(b"image"));
+        let name = format!("{}@{name:032}", image());
         let body = json!({"version": 2, "name": name, "content": content}).to_string();
         let put = self.client.put(self.url(gateway, repository)).basic_auth("robot", Some("robot"));
         put.body(body).send().await.unwrap()
@@ -146,7 +145,7 @@ fn is_not_available(answer: &Response) -> bool {
 fn messages() -> [String; 3] {
     let gpg = Gpg::new();
     let key = gpg.generate("Release <release@example.com>");
-    let digest = Digest::sha256(b"image");
+    let digest = image();
     [1, 2, 3].map(|tag| BASE64_STANDARD.encode(gpg.sign_image(&key, &digest, &format!("acme/web:{tag}"))))
 }
 
@@ -205,7 +204,7 @@ async fn a_gateway_that_is_cut_off_says_so_and_does_not_show_what_was_removed() 
     let both = Some(vec![one.clone(), two.clone()]);
     assert_eq!(world.list(1, "acme/web").await, both);
     let cut = world.cut_off(1);
-    let path = format!("sealgate/v1/acme/web/signatures/{}/{:032}", Digest::sha256(b"image"), 0);
+    let path = format!("sealgate/v1/acme/web/signatures/{}/{:032}", image(), 0);
     let remove = world.client.delete(format!("{}/{path}", world.urls[0])).basic_auth("robot", Some("robot"));
     assert_eq!(remove.send().await.unwrap().status(), 204);
     let removed = Instant::now();
