@@ -16,7 +16,9 @@ use super::lookaside::{self, MOST_ENTRIES};
 use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
-use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, Target, What, said, shown};
+use crate::registry::{
+    Access, Budget, Client, Content, Extension, Fetched, Request, SaidNo, Target, What, said, shown,
+};
 use crate::verdict::LookupError;
 
 /// Signatures of one image in a lookaside folder. Of [`MOST_ENTRIES`], containers/image takes none.
@@ -63,18 +65,6 @@ pub enum WriteError {
         /// The registry.
         registry: Box<str>,
     },
-    /// Whoever asks may not.
-    #[error("{url} answers {status}: {}{message}", if *with_credentials { "these credentials may not store signatures there: " } else { "credentials are needed (--creds, --authfile): " })]
-    Denied {
-        /// What was asked.
-        url: Box<str>,
-        /// 401 or 403.
-        status: u16,
-        /// Whether credentials were sent.
-        with_credentials: bool,
-        /// The server's own words.
-        message: String,
-    },
     /// The registry has no such image.
     #[error("{url} answers 404: {message}")]
     NoImage {
@@ -83,16 +73,9 @@ pub enum WriteError {
         /// The server's own words.
         message: String,
     },
-    /// Any other answer.
-    #[error("{url} answers {status}: {message}")]
-    Refused {
-        /// What was asked.
-        url: Box<str>,
-        /// The status.
-        status: u16,
-        /// The server's own words.
-        message: String,
-    },
+    /// The server does not take it.
+    #[error(transparent)]
+    SaidNo(#[from] SaidNo),
     /// A file can't be written.
     #[error("{}: {source}", path.display())]
     File {
@@ -188,18 +171,13 @@ async fn put(
     let Fetched { url, answer } = client.send(target, &what, request, budget).await?;
     let at = || shown(&url);
     let place = format!("{}#{name}", at());
-    let message = || said::message(&answer.body);
     match answer.status {
         200..=299 => Ok(Written { place, existed: false }),
         409 if said::code(&answer.body).as_deref() == Some("SIGNATURE_EXISTS") => {
             Ok(Written { place: at().into(), existed: true })
         }
-        status @ (401 | 403) => {
-            let with_credentials = target.peer.settings.credentials.is_some();
-            Err(WriteError::Denied { url: at(), status, with_credentials, message: message() })
-        }
-        404 => Err(WriteError::NoImage { url: at(), message: message() }),
-        status => Err(WriteError::Refused { url: at(), status, message: message() }),
+        404 => Err(WriteError::NoImage { url: at(), message: said::message(&answer.body) }),
+        _ => Err(SaidNo::of(target, &url, &answer).into()),
     }
 }
 

@@ -252,7 +252,7 @@ async fn who_may_not_push_gets_a_clear_answer_and_nothing_is_signed() {
     let to = ["--to", signatures.as_str()];
     assert_fails(&push(&gpg, &layout.source(), &image, &to), 1, "credentials are needed (--creds, --authfile)");
     let wrong = push(&gpg, &layout.source(), &image, &[&to[..], &["--creds", "robot:wrong"]].concat());
-    assert_fails(&wrong, 1, "these credentials may not push there");
+    assert_fails(&wrong, 1, "these credentials do not suffice");
     assert!(!Path::new(&signatures).exists());
     pushed(&gpg, &layout.source(), &image, &[&to[..], &["--creds", "robot:right"]].concat());
 }
