@@ -68,7 +68,7 @@ impl Prepared {
             Store::Redb(file) => RedbStore::check(file)?,
             Store::Etcd(etcd) => EtcdStore::check(etcd)?,
         }
-        let limits = ImageLimits { list_bytes: limits.signature_list_bytes, ..ImageLimits::default() };
+        let limits = ImageLimits::with_lists_of(limits.signature_list_bytes);
         let access = AccessControl::open(settings.access.as_ref()).await?;
         let anyone = !access.asks_who();
         let desk = Desk::new(Arc::new(access), settings);

@@ -9,7 +9,7 @@ pub mod redb;
 mod writer;
 
 pub use limits::ImageLimits;
-pub use record::{Finding, Origin, Record, Status};
+pub use record::{Finding, Origin, Record, Status, kept_name};
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
