@@ -6,6 +6,7 @@ mod keeper;
 mod limits;
 mod record;
 pub mod redb;
+mod unchanged;
 mod writer;
 
 pub use limits::ImageLimits;
@@ -245,6 +246,12 @@ pub enum StoreError {
         path: PathBuf,
         /// Where it shows.
         what: Box<str>,
+    },
+    /// It was opened to be read.
+    #[error("{}: this store is only read here", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
     },
     /// The operating system refuses.
     #[error("{}: the store can't be {doing}: {source}", path.display())]
