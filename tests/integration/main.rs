@@ -12,6 +12,7 @@ mod registry;
 mod serve;
 mod sign;
 mod signatures;
+mod store;
 mod support;
 mod verify;
 mod webhook;
