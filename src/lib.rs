@@ -19,6 +19,7 @@ pub mod signing;
 pub mod source;
 pub mod startup;
 pub mod tls;
+mod transfer;
 pub mod verdict;
 pub mod webhook;
 pub mod yaml;

@@ -55,11 +55,11 @@ pub(crate) enum Format {
     Json,
 }
 
-/// How the image's registry is talked to. Each goes before what the configuration says of it.
+/// How the image's registry, or a store, is talked to. Each goes before what the configuration says of it.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Registry")]
 pub(crate) struct RegistryArguments {
-    /// Credentials for the image's registry
+    /// Credentials for the image's registry, or for the store
     #[arg(long, value_name = "USER:PASSWORD", conflicts_with = "authfile", value_parser = credentials)]
     creds: Option<(String, SecretString)>,
     /// A Docker or podman login file with credentials (`auths`; credential helpers are not run)
@@ -81,6 +81,12 @@ pub(crate) struct RegistryArguments {
 }
 
 impl RegistryArguments {
+    /// Whether there are any.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { creds, authfile, cert_dir, tls_verify } = self;
+        creds.is_some() || authfile.is_some() || cert_dir.is_some() || tls_verify.is_some()
+    }
+
     /// These arguments again, but for the password.
     pub(crate) fn again(&self, command: &mut Command) {
         let Self { creds, authfile, cert_dir, tls_verify } = self;

@@ -9,6 +9,7 @@ mod report;
 mod sign;
 mod signatures;
 mod status;
+mod store;
 mod subject;
 mod terminal;
 mod verify;
@@ -44,6 +45,9 @@ enum Command {
     /// List the signatures that are stored of an image, or take one away
     #[command(subcommand)]
     Signatures(Box<signatures::Command>),
+    /// Move all signatures of a store: into a file or a lookaside tree, and from there into a store
+    #[command(subcommand)]
+    Store(Box<store::Command>),
 }
 
 /// What the servers have in common.
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Sign(arguments) => sign::run(*arguments),
         Command::Push(arguments) => push::run(*arguments),
         Command::Signatures(command) => signatures::run(*command),
+        Command::Store(command) => store::run(*command),
     };
     match status {
         Ok(status) => status.into(),
@@ -197,6 +202,11 @@ mod tests {
             &["sealgate", "signatures", "list"],
             &["sealgate", "signatures", "remove", "a"],
             &["sealgate", "signatures", "remove", "a", "not-a-name"],
+            &["sealgate", "store"],
+            &["sealgate", "store", "export", "store.example.com"],
+            &["sealgate", "store", "import", "store.example.com"],
+            &["sealgate", "store", "export", "ftp://store.example.com", "backup.ndjson"],
+            &["sealgate", "store", "export", "store.example.com", "backup.ndjson", "--dry-run"],
             &["sealgate", "polish"],
         ] {
             let error = CommandLine::try_parse_from(wrong).expect_err(&wrong.join(" "));

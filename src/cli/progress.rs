@@ -1,7 +1,8 @@
-//! How far a push is: a bar a blob on a terminal, else a line a blob.
+//! How far a push is (a bar a blob on a terminal, else a line a blob), and how far a store is moved (one bar, or nothing).
 
 use std::{
     collections::HashMap,
+    fmt,
     io::{self, IsTerminal as _, Write as _},
     sync::{Mutex, PoisonError},
 };
@@ -17,6 +18,13 @@ use crate::source::Blob;
 /// Without colours, which `NO_COLOR` may forbid.
 const BAR: &str = "{prefix} {msg:12} [{bar:32}] {bytes}/{total_bytes}";
 const DONE: &str = "{prefix} {msg:12} {total_bytes}";
+const TALLY: &str = "{msg}";
+const TALLY_OF: &str = "[{bar:32}] {bytes}/{total_bytes} {msg}";
+
+/// Whether somebody sees what moves on standard error.
+fn is_watched() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
 
 /// Shows it on standard error.
 pub(super) struct Progress {
@@ -27,8 +35,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new() -> Self {
-        let watched = io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let bars = watched.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
+        let bars = is_watched().then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
         Self { bars, of: Mutex::new(HashMap::new()) }
     }
 
@@ -77,6 +84,37 @@ impl Watch for Progress {
             }
             bar.finish_with_message(words);
         });
+    }
+}
+
+/// One number that grows.
+pub(super) struct Tally(Option<ProgressBar>);
+
+impl Tally {
+    /// `total` bytes are all, where that is known.
+    pub(super) fn new(total: Option<u64>) -> Self {
+        Self(is_watched().then(|| {
+            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+            let template = if total.is_some() { TALLY_OF } else { TALLY };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar
+        }))
+    }
+
+    pub(super) fn at(&self, bytes: u64, words: fmt::Arguments<'_>) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(bytes);
+            bar.set_message(words.to_string());
+        }
+    }
+
+    /// The result says it.
+    pub(super) fn end(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
     }
 }
 

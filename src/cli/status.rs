@@ -1,12 +1,14 @@
 //! Exit statuses, and failures that end a command with one.
 
-use std::{error::Error, fmt, process::ExitCode};
+use std::{error::Error, fmt, io, process::ExitCode};
 
+use crate::gateway::store::StoreError as OpenedStoreError;
 use crate::push::PushError;
 use crate::registry::{CREDENTIALS_NEEDED, UploadError};
 use crate::signatures::{WriteError, store::StoreError};
 use crate::signing::KeyError;
 use crate::source::SourceError;
+use crate::transfer::TransferError;
 use crate::verdict::LookupError;
 
 /// What the process's exit status says.
@@ -123,6 +125,28 @@ impl From<StoreError> for Failure {
             StoreError::Lookup(error) => error.into(),
             error => Self::refused(error),
         }
+    }
+}
+
+impl From<TransferError> for Failure {
+    fn from(error: TransferError) -> Self {
+        let status = match &error {
+            TransferError::Lookup(_) => {
+                let TransferError::Lookup(error) = error else { unreachable!("it was just looked at") };
+                return error.into();
+            }
+            TransferError::Store(OpenedStoreError::Setting { .. }) => Status::Usage,
+            TransferError::Store(OpenedStoreError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+                Status::Undecided
+            }
+            TransferError::Store(OpenedStoreError::Unavailable { .. } | OpenedStoreError::Stopped { .. })
+            | TransferError::InUse(_)
+            | TransferError::Busy(_)
+            | TransferError::Interrupted => Status::Undecided,
+            TransferError::File { source, .. } if source.kind() != io::ErrorKind::NotFound => Status::Undecided,
+            _ => Status::Refused,
+        };
+        Self { status, message: with_causes(&error) }
     }
 }
 

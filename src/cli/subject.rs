@@ -50,9 +50,9 @@ pub(super) struct Subject {
     pub(super) configuration: Configuration,
 }
 
-/// Where a registry is asked, whatever the image's name says: `--registry-url`.
+/// Where a registry is asked, whatever the image's name says (`--registry-url`), or a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Elsewhere(Url);
+pub(super) struct Elsewhere(pub(super) Url);
 
 impl FromStr for Elsewhere {
     type Err = String;
@@ -148,7 +148,7 @@ pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
 }
 
 /// The configuration, or what it is where there is none.
-fn configuration(file: Option<&Path>) -> Result<Configuration, Failure> {
+pub(super) fn configuration(file: Option<&Path>) -> Result<Configuration, Failure> {
     if let Some(file) = file {
         return files::load_configuration(file).map_err(Failure::usage_of);
     }
@@ -161,7 +161,7 @@ fn configuration(file: Option<&Path>) -> Result<Configuration, Failure> {
 }
 
 /// The registries entry that covers a repository, narrowed to it, so that what the command line says holds for nothing else.
-fn entry_for(registries: &Registries, repository: &Repository) -> Registry {
+pub(super) fn entry_for(registries: &Registries, repository: &Repository) -> Registry {
     let narrow = Scope::Prefix(repository.as_str().into());
     let Some(entry) = registries.entries.get_repository(repository) else {
         return Registry {
@@ -187,7 +187,7 @@ fn entry_for(registries: &Registries, repository: &Repository) -> Registry {
 }
 
 /// Puts an entry in the place of the one with its scope.
-fn put(registries: &mut Registries, entry: Registry) {
+pub(super) fn put(registries: &mut Registries, entry: Registry) {
     let mut entries = ScopeMap::default();
     for (scope, other) in registries.entries.iter().filter(|(scope, _)| *scope != entry.scope) {
         // Scopes of a map are different from each other.

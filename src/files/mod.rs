@@ -1,6 +1,7 @@
 //! Files that people write and change under a running process: read with bounds, and watched.
 
 mod configuration_file;
+pub(crate) mod durable;
 mod policy_folder;
 mod policy_watcher;
 mod watch;

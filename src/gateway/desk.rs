@@ -23,7 +23,7 @@ use super::{
     },
     answer::Refused,
     headers::External,
-    store::RepositoryName,
+    store::{RepositoryName, kept_name},
     upstream::{Registry, Wants},
 };
 use crate::configuration::{Gateway, Network};
@@ -339,9 +339,9 @@ impl Visitor {
         Witness { caller: self.known.caller.to_string(), peer: self.peer }
     }
 
-    /// Who they are, where somebody asked.
+    /// Who they are, where somebody asked, as the store keeps it.
     pub(super) fn name(&self) -> Option<Box<str>> {
-        self.known.caller.name().map(Box::from)
+        self.known.caller.name().map(kept_name)
     }
 
     /// Whether they said nothing of who they are.

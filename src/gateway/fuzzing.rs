@@ -4,6 +4,7 @@ use url::Url;
 
 use super::{
     headers::{External, Rewrite},
+    lines,
     path::{Route, route},
     submission,
 };
@@ -25,6 +26,19 @@ pub fn submission(body: &[u8], digest: &Digest) {
     if let Ok(submission) = submission::parse(body, digest) {
         let payload = crate::signature::claimed_payload(&submission.signature.content).expect("it was looked at");
         assert_eq!(payload.digest, *digest);
+    }
+}
+
+/// Whatever line is read is written again the same, on one line; and what a store takes of it fits into a line of the next.
+pub fn line(line: &[u8]) {
+    if let Ok((image, record)) = lines::read(line) {
+        let mut again = Vec::new();
+        lines::write(&mut again, &image, &record);
+        assert_eq!(again.iter().position(|&byte| byte == b'\n'), Some(again.len() - 1));
+        assert_eq!(lines::read(&again).as_ref(), Ok(&(image.clone(), record.clone())));
+        if lines::check(&image, &record).is_ok() {
+            assert!(again.len() <= lines::LARGEST_LINE);
+        }
     }
 }
 

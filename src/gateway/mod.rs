@@ -10,6 +10,7 @@ mod extension;
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
+pub mod lines;
 mod own;
 mod path;
 mod proxy;

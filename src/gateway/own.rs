@@ -8,36 +8,29 @@ use actix_web::{
     http::{Method, header},
     web::{Bytes, BytesMut, Payload},
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{
     access::Action,
     answer::Refused,
     extension::{Context, bounded, store_failed},
+    lines::{self, Imported, LARGEST_LINE, NDJSON},
     path::Own,
     store::{
-        Change, Changed, Finding, ImageId, Origin, Position, Put, Record, RepositoryName, SignatureName, Status,
-        StoredSignature,
+        Change, Changed, Finding, ImageId, Origin, Position, Put, Record, SignatureName, SignatureStore, Status,
+        StoreError,
     },
-    submission::LARGEST_CONTENT,
 };
 use crate::image::Digest;
-use crate::signature::{Claim, MOST_ISSUERS, claim};
 
 /// The longest body that says what an auditor found.
 const LARGEST_FINDING: usize = 16 << 10;
-/// What an export is, and an import must be.
-const NDJSON: &str = "application/x-ndjson";
 /// Signatures that are read at once for an export.
-const PAGE: usize = 64;
-/// The longest line of an import: the largest signature in base64, and room for what is known of it: a dozen texts
-/// of 512 bytes, half of which may need escapes.
-const LARGEST_LINE: usize = LARGEST_CONTENT / 3 * 4 + (16 << 10);
-/// Lines of an import that are told one by one why they are not in.
-const MOST_TOLD: usize = 100;
+const SCANNED_AT_ONCE: usize = 64;
+/// Bytes of an export that are in memory at once, roughly.
+const LARGEST_PAGE: usize = 1 << 20;
 
 pub(super) async fn answer(context: &Context<'_>, payload: Payload, own: Own) -> HttpResponse {
     let method = context.request.method();
@@ -60,7 +53,7 @@ pub(super) async fn answer(context: &Context<'_>, payload: Payload, own: Own) ->
     answer.unwrap_or_else(Into::into)
 }
 
-/// An entry of the list, and with the image and content a line of an export.
+/// An entry of the list.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
@@ -164,121 +157,77 @@ async fn clear_statuses(context: &Context<'_>, image: ImageId) -> Result<HttpRes
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// A line of an export.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Line {
-    repository: String,
-    digest: String,
-    /// The 32 characters.
-    name: String,
-    /// The message, in base64.
-    content: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    origin: Option<Origin>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
-}
-
-impl Line {
-    fn new(image: &ImageId, record: Record) -> Self {
-        Self {
-            repository: image.repository.as_str().to_owned(),
-            digest: image.digest.to_string(),
-            name: record.signature.name.as_str().to_owned(),
-            content: BASE64_STANDARD.encode(&record.signature.content),
-            origin: record.origin,
-            status: record.status,
-        }
-    }
-
-    /// What a line says, checked as a PUT is.
-    fn check(self) -> Result<(ImageId, Record), String> {
-        let Self { repository, digest, name, content, origin, status } = self;
-        let repository = RepositoryName::parse(&repository).map_err(|error| error.to_string())?;
-        let digest = Digest::parse(&digest).map_err(|error| error.to_string())?;
-        let name = SignatureName::parse(&name).ok_or("name must be 32 characters of A-Z a-z 0-9 _ . -")?;
-        let content = BASE64_STANDARD.decode(content).map_err(|error| format!("content is not base64: {error}"))?;
-        if content.len() > LARGEST_CONTENT {
-            return Err(format!("a signature has at most {LARGEST_CONTENT} bytes"));
-        }
-        let Claim { payload, issuers } =
-            claim(&content).map_err(|error| format!("content is not a signature: {error}"))?;
-        if payload.digest != digest {
-            return Err("the signed payload names another digest".to_owned());
-        }
-        let said = origin.as_ref().map_or(0, |origin| origin.issuers.len());
-        if issuers.len().max(said) > MOST_ISSUERS {
-            return Err(format!("a signature names at most {MOST_ISSUERS} keys as its issuers"));
-        }
-        if !origin.as_ref().is_none_or(Origin::is_plain) || !status.as_ref().is_none_or(Status::is_plain) {
-            return Err("origin or status has more than 512 bytes in a member, or control characters".to_owned());
-        }
-        if status.as_ref().is_some_and(|status| *status.finding.digest != *digest.to_string()) {
-            return Err("the status is of another digest".to_owned());
-        }
-        let signature = StoredSignature { name, content: content.into() };
-        Ok((ImageId { repository, digest }, Record { signature, origin, status }))
-    }
-}
-
 /// All signatures, one a line (NDJSON), in the store's order. `?after=<repository>@<digest>/<32 characters>` goes on behind
 /// the last line that arrived. An error of the store breaks the answer off, so that half of it does not pass for all.
+///
+/// With `most`, as many as have so many bytes together, and one at least; none: there are no further ones.
 async fn export(context: &Context<'_>) -> Result<HttpResponse, Refused> {
     let Context { store, registry, desk, visitor, request } = context;
     desk.must_be_allowed(registry, visitor, Action::Export, None).await?;
     let query = url::form_urlencoded::parse(request.query_string().as_bytes());
-    let mut after = None;
+    let (mut after, mut most) = (None, None);
     for (name, value) in query {
-        if name != "after" {
-            return Err(Refused::bad_request("the query has nothing but after"));
+        match &*name {
+            "after" => {
+                let position = Position::parse(&value);
+                let refused = || Refused::bad_request("after is <repository>@<digest>/<32 characters>");
+                after = Some(position.ok_or_else(refused)?);
+            }
+            "most" => {
+                let bytes: Option<usize> = value.parse().ok();
+                most = Some(bytes.ok_or_else(|| Refused::bad_request("most is a number of bytes"))?);
+            }
+            _ => return Err(Refused::bad_request("the query has nothing but after and most")),
         }
-        let position = Position::parse(&value);
-        after = Some(position.ok_or_else(|| Refused::bad_request("after is <repository>@<digest>/<32 characters>"))?);
     }
     visitor.witness().did(Action::Export, after.as_ref().map_or("all", Position::as_str));
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header((header::CONTENT_TYPE, NDJSON));
+    if let Some(most) = most {
+        let page = page(store, after, most.min(LARGEST_PAGE)).await.map_err(|error| store_failed(&error))?;
+        return Ok(answer.body(page.lines));
+    }
     // The first page is read before the status is sent.
-    let first = store.scan(after.as_ref(), PAGE).await.map_err(|error| store_failed(&error))?;
-    let store = Arc::clone(store);
-    let pages = stream::try_unfold((Some(first), store), |(page, store)| async move {
-        let Some(page) = page else { return Ok(None) };
-        let mut lines = Vec::new();
-        let mut last = None;
-        let whole = page.len() == PAGE;
-        for (image, record) in page {
-            last = Some(Position::behind(&image, &record.signature.name));
-            // Strings can't fail to be JSON.
-            serde_json::to_writer(&mut lines, &Line::new(&image, record)).map_err(io::Error::other)?;
-            lines.push(b'\n');
-        }
+    let first = page(store, after, LARGEST_PAGE).await.map_err(|error| store_failed(&error))?;
+    let pages = stream::try_unfold((Some(first), Arc::clone(store)), |(page, store)| async move {
+        let Some(Page { lines, last }) = page else { return Ok(None) };
         let next = match last {
-            Some(last) if whole => Some(store.scan(Some(&last), PAGE).await.map_err(|error| {
+            Some(last) => Some(self::page(&store, Some(last), LARGEST_PAGE).await.map_err(|error| {
                 tracing::error!(%error, "an export broke off");
                 io::Error::other("the store failed")
             })?),
-            _ => None,
+            None => None,
         };
         Ok::<_, io::Error>(Some((Bytes::from(lines), (next, store))))
     });
-    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, NDJSON)).body(BodyStream::new(pages)))
+    Ok(answer.body(BodyStream::new(pages)))
 }
 
-/// What became of an import.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Imported {
-    created: usize,
-    present: usize,
-    /// How many are not in.
-    refused: usize,
-    /// Why, of the first ones.
-    reasons: Vec<Reason>,
+/// Some lines of an export.
+struct Page {
+    lines: Vec<u8>,
+    /// The last one's position, where there may be more behind it.
+    last: Option<Position>,
 }
 
-#[derive(Serialize)]
-struct Reason {
-    line: usize,
-    reason: String,
+async fn page(store: &Arc<dyn SignatureStore>, mut after: Option<Position>, most: usize) -> Result<Page, StoreError> {
+    let mut lines = Vec::new();
+    loop {
+        let some = store.scan(after.as_ref(), SCANNED_AT_ONCE).await?;
+        let more = some.len() == SCANNED_AT_ONCE;
+        for (image, record) in some {
+            let before = lines.len();
+            lines::write(&mut lines, &image, &record);
+            if before > 0 && lines.len() > most {
+                lines.truncate(before);
+                return Ok(Page { lines, last: after });
+            }
+            after = Some(Position::behind(&image, &record.signature.name));
+        }
+        if !more {
+            return Ok(Page { lines, last: None });
+        }
+    }
 }
 
 /// Takes lines of an export. Each is durable on its own, and what is there already is no error: who is broken off sends all
@@ -333,9 +282,8 @@ async fn import_lines(
     // Off this thread: what is compressed takes its time.
     let checked = tokio::task::spawn_blocking(move || {
         let check = |line: &[u8]| {
-            let line: Line =
-                serde_json::from_slice(line).map_err(|error| format!("not a line of an export: {error}"))?;
-            line.check()
+            let (image, record) = lines::read(line)?;
+            lines::check(&image, &record).map(|_| (image, record))
         };
         lines.into_iter().map(|(number, line)| (number, check(&line))).collect::<Vec<_>>()
     });
@@ -352,28 +300,8 @@ async fn import_lines(
         Ok::<_, Refused>((number, outcome))
     });
     for outcome in futures_util::future::join_all(changes).await {
-        let (number, outcome): (usize, Result<Put, String>) = outcome?;
-        let reason = match outcome {
-            Ok(Put::Created) => {
-                imported.created += 1;
-                continue;
-            }
-            // Under another name it is there as well.
-            Ok(Put::Present | Put::ContentExists) => {
-                imported.present += 1;
-                continue;
-            }
-            Ok(Put::NameExists) => "the image has another signature of this name".to_owned(),
-            Ok(Put::TooMany { limit } | Put::TooManyOfSigner { limit }) => {
-                format!("the image, or the signer of this one, has {limit} signatures, as many as may be")
-            }
-            Ok(Put::TooLong { limit }) => format!("the image's list would have more than {limit} bytes"),
-            Err(reason) => reason,
-        };
-        imported.refused += 1;
-        if imported.reasons.len() < MOST_TOLD {
-            imported.reasons.push(Reason { line: number, reason });
-        }
+        let (number, outcome) = outcome?;
+        imported.count(number, outcome);
     }
     Ok(())
 }

@@ -63,7 +63,7 @@ impl Prepared {
     /// may be in use, and etcd is not asked. To be called on the runtime that outlives the server.
     pub async fn new(settings: &Gateway, limits: &Limits) -> Result<Self, GatewayError> {
         let (upstream, registry) = Self::look(settings, limits)?;
-        let limits = ImageLimits { list_bytes: limits.signature_list_bytes, ..ImageLimits::default() };
+        let limits = ImageLimits::with_lists_of(limits.signature_list_bytes);
         let access = AccessControl::open(settings.access.as_ref()).await?;
         let anyone = !access.asks_who();
         let desk = Desk::new(Arc::new(access), settings);

@@ -15,6 +15,7 @@ mod failure;
 pub mod fuzzing;
 mod guard;
 mod manifest;
+pub(crate) mod patience;
 mod room;
 pub(crate) mod said;
 mod settings;
@@ -26,6 +27,7 @@ mod upload;
 pub use cas::CaError;
 pub use client::Client;
 pub use guard::{HostSet, NamesHosts, PolicyHosts};
+pub use said::SaidNo;
 pub use settings::SetupError;
 pub use upload::{BlobOutcome, UploadError};
 

@@ -1,6 +1,9 @@
 //! What a server says of an error, in its own words: for whoever called it from a command line, never for a denial.
 
 use serde::Deserialize;
+use url::Url;
+
+use super::{credentials::NEEDED, failure::shown, target::Target, transport::Answer};
 
 /// The longest message that is repeated.
 const LONGEST_MESSAGE: usize = 300;
@@ -16,6 +19,35 @@ struct Error {
     code: String,
     #[serde(default)]
     message: String,
+}
+
+/// A server's answer to somebody whom it does not do what they ask it to.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{url} answers {status}: {}{message}", match with_credentials {
+    Some(true) => "these credentials do not suffice: ".to_owned(),
+    Some(false) => format!("{NEEDED}: "),
+    None => String::new(),
+})]
+pub struct SaidNo {
+    /// What was asked.
+    pub url: Box<str>,
+    /// The status.
+    pub status: u16,
+    /// Where whoever asks may not (401, 403): whether there are credentials for this server.
+    pub with_credentials: Option<bool>,
+    /// The server's own words.
+    pub message: String,
+}
+
+impl SaidNo {
+    /// Of this answer.
+    pub(crate) fn of(target: &Target, url: &Url, answer: &Answer) -> Self {
+        let (url, status, message) = (shown(url), answer.status, message(&answer.body));
+        // Elsewhere nobody's credentials are sent.
+        let denied = matches!(status, 401 | 403) && !answer.elsewhere;
+        let with_credentials = denied.then(|| target.peer.settings.credentials.is_some());
+        Self { url, status, with_credentials, message }
+    }
 }
 
 /// The first error of a body as the distribution specification has it.

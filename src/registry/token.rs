@@ -42,7 +42,7 @@ const FOREIGN: &str = "credentials are not sent there: it is not of the registry
 const PLAIN: &str =
     "credentials are not sent over plain HTTP (but where the registries entry of this host says insecure: true)";
 
-/// What is to be done in a repository.
+/// What is to be done in a repository, or with a whole store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// To read.
@@ -51,6 +51,8 @@ pub(crate) enum Access {
     Push,
     /// To read and write, and to read in another repository of the registry, from which blobs are mounted.
     Mount(Arc<str>),
+    /// To read and write all of a store of signatures, whatever the repository.
+    Store,
 }
 
 impl Access {
@@ -62,6 +64,7 @@ impl Access {
             Self::Mount(from) => {
                 vec![format!("repository:{repository}:pull,push"), format!("repository:{from}:pull")]
             }
+            Self::Store => vec!["registry:signatures:*".to_owned()],
         }
     }
 }

@@ -10,14 +10,14 @@ use reqwest::{
     Method,
     header::{CONTENT_LENGTH, HeaderMap, HeaderValue, RANGE},
 };
-use tokio::time::sleep;
 use url::Url;
 
 use super::{
     client::{Client, Fetched, Request, What, join},
     failure::shown,
     manifest::ACCEPTED,
-    said,
+    patience::{self, Patience},
+    said::SaidNo,
     target::Target,
     token::Access,
     transport::{Answer, Budget, Content, location},
@@ -37,13 +37,6 @@ const CHUNK: u64 = 16 << 20;
 const LARGEST_CHUNK: u64 = 128 << 20;
 /// Bytes of an answer that is read.
 const LARGEST_ANSWER: usize = 64 << 10;
-/// Failures in a row, without a byte more, after which a blob is given up; and in all.
-const MOST_FAILURES: u32 = 5;
-const MOST_FAILURES_IN_ALL: u32 = 50;
-/// The wait after the first failure; after each further one it is doubled.
-const BACKOFF: Duration = Duration::from_millis(200);
-/// The longest wait, whatever the registry asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What became of a blob or manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -64,28 +57,9 @@ pub enum UploadError {
     /// The registry can't be asked, or says nothing to stand on.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// Whoever asks may not.
-    #[error("{url} answers {status}: {}{message}", if *with_credentials { "these credentials may not push there: " } else { "credentials are needed (--creds, --authfile): " })]
-    Denied {
-        /// What was asked.
-        url: Box<str>,
-        /// 401 or 403.
-        status: u16,
-        /// Whether there are credentials for it.
-        with_credentials: bool,
-        /// The registry's own words.
-        message: String,
-    },
-    /// Any other answer.
-    #[error("{url} answers {status}: {message}")]
-    Refused {
-        /// What was asked.
-        url: Box<str>,
-        /// The status.
-        status: u16,
-        /// The registry's own words.
-        message: String,
-    },
+    /// The registry does not take it.
+    #[error(transparent)]
+    SaidNo(#[from] SaidNo),
     /// What is pushed can't be read.
     #[error("{name:?} can't be read: {source}")]
     Read {
@@ -108,8 +82,7 @@ impl UploadError {
     /// How long to wait before another try, if one may help: as the registry wishes, or so long.
     fn wait(&self, otherwise: Duration) -> Option<Duration> {
         match self {
-            Self::Lookup(LookupError::Unavailable { retry_after, .. }) => Some(retry_after.unwrap_or(otherwise)),
-            Self::Lookup(LookupError::TimedOut { .. }) => Some(otherwise),
+            Self::Lookup(error) => patience::wait_after(error, otherwise),
             _ => None,
         }
     }
@@ -137,32 +110,10 @@ enum Begun {
     Upload(Session),
 }
 
-/// What is left of the patience with a registry.
-#[derive(Default)]
-struct Failures {
-    in_a_row: u32,
-    in_all: u32,
-    furthest: u64,
-}
-
-impl Failures {
-    /// Waits before another try; or gives the error back, where none is left or would help.
-    async fn bear(&mut self, error: UploadError, offset: u64) -> Result<(), UploadError> {
-        if offset > self.furthest {
-            self.furthest = offset;
-            self.in_a_row = 0;
-        }
-        if self.in_a_row == MOST_FAILURES || self.in_all == MOST_FAILURES_IN_ALL {
-            return Err(error);
-        }
-        let Some(wait) = error.wait(BACKOFF * 2_u32.pow(self.in_a_row)) else { return Err(error) };
-        let wait = wait.min(LONGEST_WAIT);
-        tracing::info!(%error, ?wait, "trying again");
-        self.in_a_row += 1;
-        self.in_all += 1;
-        sleep(wait).await;
-        Ok(())
-    }
+/// Waits before another try; or gives the error back, where none is left or would help.
+async fn bear(patience: &mut Patience, error: UploadError, offset: u64) -> Result<(), UploadError> {
+    let again = patience.bear(&error, offset, |usual| error.wait(usual)).await;
+    if again { Ok(()) } else { Err(error) }
 }
 
 /// The digest of what was read so far, however often parts of it are read again.
@@ -182,14 +133,14 @@ impl Client {
         progress: Progress<'_>,
     ) -> Result<BlobOutcome, UploadError> {
         let mut from = from;
-        let mut failures = Failures::default();
+        let mut patience = Patience::default();
         let mut read = Read { hasher: Hasher::new(blob.digest.algorithm()), at: 0 };
         loop {
             let mut session = match self.begin(target, blob, from.take()).await {
                 Ok(Begun::Settled(outcome)) => return Ok(outcome),
                 Ok(Begun::Upload(session)) => session,
                 Err(error) => {
-                    failures.bear(error, 0).await?;
+                    bear(&mut patience, error, 0).await?;
                     continue;
                 }
             };
@@ -205,7 +156,7 @@ impl Client {
                     }
                     Err(error) => error,
                 };
-                failures.bear(error, session.offset).await?;
+                bear(&mut patience, error, session.offset).await?;
                 // The answer to a last request may be what was lost.
                 if self.has_blob(target, blob).await.unwrap_or(false) {
                     return Ok(BlobOutcome::Pushed);
@@ -237,7 +188,7 @@ impl Client {
                 }
             }
             404 => Ok(false),
-            _ => Err(refused(target, &url, &answer)),
+            _ => Err(SaidNo::of(target, &url, &answer).into()),
         }
     }
 
@@ -270,7 +221,7 @@ impl Client {
             self.push_step(target, &path, Request::new(Method::POST, Access::Push), STEP).await?;
         match answer.status {
             202 => self.begun(target, &url, &answer),
-            _ => Err(refused(target, &url, &answer)),
+            _ => Err(SaidNo::of(target, &url, &answer).into()),
         }
     }
 
@@ -324,7 +275,7 @@ impl Client {
                 session.is_spent = answer.status == 404 || session.resumed;
                 return Err(unsettled(target, &url, answer.status));
             }
-            _ => return Err(refused(target, &url, &answer)),
+            _ => return Err(SaidNo::of(target, &url, &answer).into()),
         }
         session.location = upload_location(target, &url, &answer)?;
         let sent = session.offset + length;
@@ -371,7 +322,7 @@ impl Client {
                 session.is_spent = true;
                 Err(unsettled(target, &url, answer.status))
             }
-            _ => Err(refused(target, &url, &answer)),
+            _ => Err(SaidNo::of(target, &url, &answer).into()),
         }
     }
 
@@ -430,7 +381,7 @@ impl Client {
                 self.check_digest(target, &url, &answer, &manifest.digest)?;
                 Ok(BlobOutcome::Pushed)
             }
-            _ => Err(refused(target, &url, &answer)),
+            _ => Err(SaidNo::of(target, &url, &answer).into()),
         }
     }
 
@@ -444,7 +395,7 @@ impl Client {
         match answer.status {
             200 => Ok(Some(answer.body.to_vec())),
             404 => Ok(None),
-            _ => Err(refused(target, &url, &answer)),
+            _ => Err(SaidNo::of(target, &url, &answer).into()),
         }
     }
 
@@ -521,17 +472,6 @@ fn unsettled(target: &Target, url: &Url, status: u16) -> UploadError {
         cause: format!("it answers {status} in the middle of an upload").into(),
         retry_after: None,
     })
-}
-
-fn refused(target: &Target, url: &Url, answer: &Answer) -> UploadError {
-    let (url, status, message) = (shown(url), answer.status, said::message(&answer.body));
-    match status {
-        401 | 403 if !answer.elsewhere => {
-            let with_credentials = target.peer.settings.credentials.is_some();
-            UploadError::Denied { url, status, with_credentials, message }
-        }
-        _ => UploadError::Refused { url, status, message },
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,7 @@
 //! Lookaside trees: `BASE/<path>@<algorithm>=<hex>/signature-N`, N from 1 until the first that is not there
 //! (containers-registries.d(5)).
 
-use std::{
-    fs, io,
-    io::Read,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, io, io::Read, path::Path, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use url::Url;
@@ -90,8 +84,16 @@ impl Collector {
     }
 }
 
-pub(super) fn folder_name(path: &str, digest: &Digest) -> String {
+/// The folder of an image's signatures, below the tree's own.
+pub(crate) fn folder_name(path: &str, digest: &Digest) -> String {
     format!("{path}@{}={}", digest.algorithm(), digest.hex())
+}
+
+/// The path and digest that a folder's name has; nothing: it is none of an image's signatures.
+pub(crate) fn parse_folder_name(name: &str) -> Option<(&str, Digest)> {
+    let (path, digest) = name.split_once('@')?;
+    let (algorithm, hex) = digest.split_once('=')?;
+    Some((path, Digest::parse(&format!("{algorithm}:{hex}")).ok()?))
 }
 
 /// Asks a web server. It gets no credentials.
@@ -180,8 +182,8 @@ fn read_folder(folder: &Path, limit: usize, total: Duration) -> Found {
     collector.finish(shown(&at).into())
 }
 
-/// At most one byte more than the limit, which the collector then sees. Anything but a file could block for ever.
-fn read_file(path: &PathBuf, limit: usize) -> io::Result<Vec<u8>> {
+/// At most one byte more than the limit, which whoever collects then sees. Anything but a file could block for ever.
+pub(crate) fn read_file(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
     }
@@ -199,6 +201,25 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn a_folders_name_is_read_as_it_is_made() {
+        for digest in [Digest::sha256(b"image"), Digest::parse(&format!("sha512:{}", "0".repeat(128))).unwrap()] {
+            assert_eq!(parse_folder_name(&folder_name("acme/web", &digest)), Some(("acme/web", digest)));
+        }
+        let hex = "0".repeat(64);
+        for other in [
+            "acme",
+            "@",
+            "acme@",
+            "acme@sha256",
+            "acme@sha256=00",
+            &format!("acme@sha256:{hex}"),
+            &format!("acme@sha257={hex}"),
+        ] {
+            assert_eq!(parse_folder_name(other), None, "{other}");
+        }
+    }
 
     #[tokio::test]
     async fn a_folder_that_hangs_takes_no_more_threads_than_it_may_and_ends_at_the_deadline() {

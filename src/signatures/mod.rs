@@ -7,7 +7,7 @@ mod extension;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod lookaside;
+pub(crate) mod lookaside;
 pub mod registries_d;
 pub(crate) mod store;
 mod write;
@@ -25,6 +25,7 @@ use crate::registry::{Blocking, Budget, Client, shown};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
 
+pub(crate) use write::write_file;
 pub use write::{Destination, WriteError, Written, check, write};
 
 /// Says where the signatures of a repository are.
@@ -186,7 +187,7 @@ fn url_of(error: &LookupError) -> Arc<str> {
 
 /// What the bytes of a stored signature are (containers/image: `signature.FromBlob`).
 #[derive(Debug, PartialEq, Eq)]
-enum Kind<'a> {
+pub(crate) enum Kind<'a> {
     /// An OpenPGP message.
     SimpleSigning(&'a [u8]),
     /// Of sigstore: another tool's.
@@ -195,7 +196,7 @@ enum Kind<'a> {
     Unknown,
 }
 
-fn kind(bytes: &[u8]) -> Kind<'_> {
+pub(crate) fn kind(bytes: &[u8]) -> Kind<'_> {
     match bytes {
         [0, rest @ ..] => match rest.strip_prefix(b"simple-signing\n") {
             Some([]) => Kind::Unknown,

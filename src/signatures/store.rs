@@ -16,8 +16,7 @@ use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
 use crate::registry::{
-    Access, Budget, CREDENTIALS_NEEDED, Client, Content, Extension, Failure, Fetched, Request, Target, What, join,
-    said, shown,
+    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, SaidNo, Target, What, join, said, shown,
 };
 use crate::verdict::LookupError;
 
@@ -104,28 +103,9 @@ pub(crate) enum StoreError {
         /// The status.
         status: u16,
     },
-    /// Whoever asks may not.
-    #[error("{url} answers {status}: {}: {message}", if *with_credentials { "these credentials do not suffice" } else { CREDENTIALS_NEEDED })]
-    Denied {
-        /// What was asked.
-        url: Box<str>,
-        /// 401 or 403.
-        status: u16,
-        /// Whether credentials are configured.
-        with_credentials: bool,
-        /// The server's own words.
-        message: String,
-    },
-    /// Any other answer.
-    #[error("{url} answers {status}: {message}")]
-    Refused {
-        /// What was asked.
-        url: Box<str>,
-        /// The status.
-        status: u16,
-        /// The server's own words.
-        message: String,
-    },
+    /// It does not do it.
+    #[error(transparent)]
+    SaidNo(#[from] SaidNo),
 }
 
 impl<'a> Store<'a> {
@@ -259,17 +239,12 @@ impl<'a> Store<'a> {
 
     async fn change(&self, rest: &str, request: Request, deadline: Instant) -> Result<Outcome, StoreError> {
         let Fetched { url, answer } = self.send(rest, request, LARGEST_ERROR, Budget::until(deadline)).await?;
-        let (url, message) = (shown(&url), || said::message(&answer.body));
         match answer.status {
             200 | 204 => Ok(Outcome::Done),
             404 if said::code(&answer.body).as_deref() == Some("SIGNATURE_UNKNOWN") => Ok(Outcome::Gone),
             412 => Ok(Outcome::Changed),
-            status @ (404 | 405 | 501) => Err(StoreError::NoStore { url, status }),
-            status @ (401 | 403) => {
-                let with_credentials = self.target.peer.settings.credentials.is_some();
-                Err(StoreError::Denied { url, status, with_credentials, message: message() })
-            }
-            status => Err(StoreError::Refused { url, status, message: message() }),
+            status @ (404 | 405 | 501) => Err(StoreError::NoStore { url: shown(&url), status }),
+            _ => Err(SaidNo::of(&self.target, &url, &answer).into()),
         }
     }
 }

@@ -12,17 +12,24 @@ use serde::Serialize;
 use tokio::time::Instant;
 use url::Url;
 
-use super::lookaside::{self, MOST_ENTRIES};
+use super::{
+    Kind, kind,
+    lookaside::{self, MOST_ENTRIES},
+};
 use crate::configuration::SignatureSource;
+use crate::files::durable::{create_folder, sync_folder};
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
 use crate::registry::{
-    Access, Budget, CREDENTIALS_NEEDED, Client, Content, Extension, Fetched, Request, Target, What, said, shown,
+    Access, Budget, Client, Content, Extension, Fetched, Request, SaidNo, Target, What, said, shown,
 };
 use crate::verdict::LookupError;
 
 /// Signatures of one image in a lookaside folder. Of [`MOST_ENTRIES`], containers/image takes none.
 const MOST_FILES: usize = MOST_ENTRIES - 1;
+
+/// Bytes that may stand in front of a signature in a file and say of which kind it is.
+const LONGEST_PREFIX: usize = 32;
 
 /// The characters behind the `@` of a signature's name.
 const NAME_CHARACTERS: usize = 32;
@@ -65,18 +72,6 @@ pub enum WriteError {
         /// The registry.
         registry: Box<str>,
     },
-    /// Whoever asks may not.
-    #[error("{url} answers {status}: {}: {message}", if *with_credentials { "these credentials may not store signatures there" } else { CREDENTIALS_NEEDED })]
-    Denied {
-        /// What was asked.
-        url: Box<str>,
-        /// 401 or 403.
-        status: u16,
-        /// Whether credentials were sent.
-        with_credentials: bool,
-        /// The server's own words.
-        message: String,
-    },
     /// The registry has no such image.
     #[error("{url} answers 404: {message}")]
     NoImage {
@@ -85,16 +80,9 @@ pub enum WriteError {
         /// The server's own words.
         message: String,
     },
-    /// Any other answer.
-    #[error("{url} answers {status}: {message}")]
-    Refused {
-        /// What was asked.
-        url: Box<str>,
-        /// The status.
-        status: u16,
-        /// The server's own words.
-        message: String,
-    },
+    /// The server does not take it.
+    #[error(transparent)]
+    SaidNo(#[from] SaidNo),
     /// A file can't be written.
     #[error("{}: {source}", path.display())]
     File {
@@ -190,18 +178,13 @@ async fn put(
     let Fetched { url, answer } = client.send(target, &what, request, budget).await?;
     let at = || shown(&url);
     let place = format!("{}#{name}", at());
-    let message = || said::message(&answer.body);
     match answer.status {
         200..=299 => Ok(Written { place, existed: false }),
         409 if said::code(&answer.body).as_deref() == Some("SIGNATURE_EXISTS") => {
             Ok(Written { place: at().into(), existed: true })
         }
-        status @ (401 | 403) => {
-            let with_credentials = target.peer.settings.credentials.is_some();
-            Err(WriteError::Denied { url: at(), status, with_credentials, message: message() })
-        }
-        404 => Err(WriteError::NoImage { url: at(), message: message() }),
-        status => Err(WriteError::Refused { url: at(), status, message: message() }),
+        404 => Err(WriteError::NoImage { url: at(), message: said::message(&answer.body) }),
+        _ => Err(SaidNo::of(target, &url, &answer).into()),
     }
 }
 
@@ -217,27 +200,39 @@ fn name() -> String {
 }
 
 /// Writes `signature-N` with the first N that is free. Readers stop at the first that is missing, so there must be no gap.
-fn write_file(folder: &Path, signature: &[u8]) -> Result<Written, WriteError> {
+pub(crate) fn write_file(folder: &Path, signature: &[u8]) -> Result<Written, WriteError> {
     use io::Write as _;
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| WriteError::File { path, source }
     };
-    fs::create_dir_all(folder).map_err(failed(folder))?;
+    let place = |number: usize| folder.join(format!("signature-{number}"));
+    let is_this = |path: &Path| {
+        let there = lookaside::read_file(path, signature.len() + LONGEST_PREFIX);
+        there.is_ok_and(|there| kind(&there) == Kind::SimpleSigning(signature) || there == signature)
+    };
+    let existed = |path: &Path| Written { place: path.display().to_string(), existed: true };
+    // Most that are there are found without a word written.
+    let there = (1..=MOST_FILES).map(place).take_while(|path| path.exists());
+    if let Some(path) = there.into_iter().find(|path| is_this(path)) {
+        // Whoever wrote it may have ended before this.
+        sync_folder(folder).map_err(failed(folder))?;
+        return Ok(existed(&path));
+    }
+    create_folder(folder).map_err(failed(folder))?;
     let new = folder.join(format!(".{}.new", name()));
     let written = fs::File::create_new(&new).and_then(|mut file| {
         file.write_all(signature)?;
         file.sync_all()
     });
     let linked = written.map_err(failed(&new)).and_then(|()| {
-        for number in 1..=MOST_FILES {
-            let path = folder.join(format!("signature-{number}"));
+        for path in (1..=MOST_FILES).map(place) {
             // Unlike a rename, this does not replace what another signer writes at the same time.
             match fs::hard_link(&new, &path) {
                 Ok(()) => return Ok(Written { place: path.display().to_string(), existed: false }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    if fs::read(&path).is_ok_and(|there| there == signature) {
-                        return Ok(Written { place: path.display().to_string(), existed: true });
+                    if is_this(&path) {
+                        return Ok(existed(&path));
                     }
                 }
                 Err(source) => return Err(WriteError::File { path, source }),
@@ -246,7 +241,7 @@ fn write_file(folder: &Path, signature: &[u8]) -> Result<Written, WriteError> {
         Err(WriteError::Full(folder.to_owned()))
     });
     let _ = fs::remove_file(&new);
-    let synced = fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder));
+    let synced = sync_folder(folder).map_err(failed(folder));
     linked.and_then(|written| synced.map(|()| written))
 }
 

@@ -13,6 +13,7 @@ mod registry;
 mod serve;
 mod sign;
 mod signatures;
+mod store;
 mod support;
 mod verify;
 mod webhook;

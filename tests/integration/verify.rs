@@ -359,7 +359,7 @@ fn the_version_is_printed_and_help_is_no_error() {
     assert!(version.starts_with(concat!("sealgate ", env!("CARGO_PKG_VERSION"))), "{version}");
     let (status, help) = run("--help");
     assert_eq!(status, Some(0));
-    for command in ["serve", "gateway", "verify"] {
+    for command in ["serve", "gateway", "verify", "store"] {
         assert!(help.contains(command), "{help}");
     }
 }

@@ -23,6 +23,11 @@ impl Default for ImageLimits {
 const ENTRY_BYTES: usize = 384;
 
 impl ImageLimits {
+    /// The usual ones, for clients that read lists of so many bytes.
+    pub fn with_lists_of(list_bytes: usize) -> Self {
+        Self { list_bytes, ..Self::default() }
+    }
+
     /// The bytes that a signature takes in the list as it is sent.
     pub fn listed_bytes(content: usize) -> usize {
         content.div_ceil(3) * 4 + ENTRY_BYTES

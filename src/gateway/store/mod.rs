@@ -6,10 +6,11 @@ mod keeper;
 mod limits;
 mod record;
 pub mod redb;
+mod unchanged;
 mod writer;
 
 pub use limits::ImageLimits;
-pub use record::{Finding, Origin, Record, Status};
+pub use record::{Finding, Origin, Record, Status, kept_name};
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -248,6 +249,12 @@ pub enum StoreError {
         path: PathBuf,
         /// Where it shows.
         what: Box<str>,
+    },
+    /// It was opened to be read.
+    #[error("{}: this store is only read here", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
     },
     /// The operating system refuses.
     #[error("{}: the store can't be {doing}: {source}", path.display())]

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::StoredSignature;
+use crate::image::Digest;
 
 /// Where a signature comes from. What was stored before origins were kept has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +73,27 @@ impl Finding {
     }
 }
 
+/// A caller's name as it is kept. Whoever gives out names may make one so long, or of such characters, that it could not be
+/// shown, nor be taken by another store; of those, a hash tells two apart that begin alike.
+pub fn kept_name(name: &str) -> Box<str> {
+    const HASH: usize = 16;
+    if is_plain(name) {
+        return name.into();
+    }
+    let plain =
+        name.chars().map(|character| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character });
+    let room = LONGEST_MEMBER - HASH - 1;
+    let mut kept = String::new();
+    for character in plain {
+        if kept.len() + character.len_utf8() > room {
+            break;
+        }
+        kept.push(character);
+    }
+    let hash = Digest::sha256(name.as_bytes());
+    format!("{kept}~{}", &hash.hex()[..HASH]).into()
+}
+
 fn is_plain(text: &str) -> bool {
     text.len() <= LONGEST_MEMBER && !text.chars().any(char::is_control)
 }
@@ -92,4 +114,31 @@ pub struct Record {
     pub origin: Option<Origin>,
     /// What an auditor found out.
     pub status: Option<Status>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_usual_name_is_kept_as_it_is() {
+        for name in ["jane", "system:serviceaccount:ci:signer", "jürgen@example.com", &"x".repeat(512)] {
+            assert_eq!(&*kept_name(name), name);
+        }
+        assert_ne!(kept_name(&"x".repeat(513)), kept_name(&"x".repeat(514)));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_name_is_kept_another_store_takes(name in "(?s).{0,600}") {
+            let origin = Origin {
+                added_by: Some(kept_name(&name)),
+                added_at: Timestamp::UNIX_EPOCH,
+                issuers: Vec::new(),
+            };
+            prop_assert!(origin.is_plain());
+        }
+    }
 }

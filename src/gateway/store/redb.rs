@@ -26,8 +26,10 @@ use super::{
     SignatureStore, StoreError, StoredSignature,
     keeper::{FIRST_WAIT, Keeper},
     limits::Admission,
+    unchanged::Unchanged,
     writer::Writer,
 };
+use crate::files::durable::{above, create_folder, sync_folder};
 use crate::image::Digest;
 
 /// See the module.
@@ -43,8 +45,8 @@ const CACHE_BYTES: usize = 64 << 20;
 
 /// The redb engine.
 pub struct RedbStore {
-    // First, since it uses the other.
-    writer: Writer,
+    // First, since it uses the other. Nothing: the store is only read.
+    writer: Option<Writer>,
     keeper: Arc<Keeper>,
     path: PathBuf,
 }
@@ -61,10 +63,18 @@ impl RedbStore {
         }
         let store = {
             let path = path.to_owned();
-            Self::start(&path.clone(), limits, FIRST_WAIT, move || open(&path, |path| builder().open(path)))?
+            Self::start(&path.clone(), Some(limits), FIRST_WAIT, move || open(&path, |path| builder().open(path)))?
         };
         tracing::info!(store = %path.display(), took = ?started.elapsed(), "the store is open");
         Ok(store)
+    }
+
+    /// Opens a store that is there to read it, and changes nothing of its file: one that was not closed well stays as it is,
+    /// and can be read all the same. While it is open, no other process opens it to write. All of the file is checked.
+    pub fn open_unchanged(path: &Path) -> Result<Self, StoreError> {
+        let path = path.to_owned();
+        let database = |path: &Path| builder().create_with_backend(Unchanged::open(path)?);
+        Self::start(&path.clone(), None, FIRST_WAIT, move || open(&path, database))
     }
 
     /// Looks at the file without changing it: whether it is a store, or there is none yet. One that is in use is good, and
@@ -85,15 +95,16 @@ impl RedbStore {
 
     fn start(
         path: &Path,
-        limits: ImageLimits,
+        limits: Option<ImageLimits>,
         first_wait: Duration,
         open: impl Fn() -> Result<Database, StoreError> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         let keeper = Arc::new(Keeper::start(path, first_wait, open)?);
-        let writer = {
+        let writer = |limits| {
             let keeper = Arc::clone(&keeper);
-            Writer::start(path, move |batch| keeper.write(|database| write(database, &limits, batch)))?
+            Writer::start(path, move |batch| keeper.write(|database| write(database, &limits, batch)))
         };
+        let writer = limits.map(writer).transpose()?;
         Ok(Self { writer, keeper, path: path.into() })
     }
 }
@@ -119,7 +130,10 @@ impl SignatureStore for RedbStore {
     }
 
     async fn change(&self, change: Change) -> Result<Changed, StoreError> {
-        self.writer.make(change).await
+        match &self.writer {
+            Some(writer) => writer.make(change).await,
+            None => Err(StoreError::ReadOnly { path: self.path.clone() }),
+        }
     }
 
     async fn scan(&self, after: Option<&Position>, limit: usize) -> Result<Vec<(ImageId, Record)>, StoreError> {
@@ -207,32 +221,6 @@ fn create(path: &Path) -> Result<(), StoreError> {
     made?;
     tracing::warn!(store = %path.display(), "there was no store; a new one without any signature is made");
     Ok(())
-}
-
-/// Makes a folder and those above it, each on the disk before there is something in it.
-fn create_folder(folder: &Path) -> io::Result<()> {
-    match fs::create_dir(folder) {
-        Ok(()) => {}
-        Err(_) if folder.is_dir() => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_folder(above(folder))?;
-            fs::create_dir(folder)?;
-        }
-        Err(error) => return Err(error),
-    }
-    sync_folder(above(folder))
-}
-
-fn above(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// What was made in a folder stays so through a loss of power.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    fs::File::open(folder)?.sync_all()
 }
 
 fn initialize(path: &Path) -> Result<(), redb::Error> {
@@ -613,6 +601,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_store_that_was_killed_is_read_without_a_change_of_its_file() {
+        let (_folder, path, store) = store();
+        let web = image("acme/web", "1");
+        for number in 0..300 {
+            put(&store, &image("acme/web", &number.to_string()), signature(number)).await;
+        }
+        put(&store, &web, signature(300)).await;
+        let locked = RedbStore::open_unchanged(&path).err().unwrap();
+        assert!(matches!(locked, StoreError::Locked { .. }), "{locked}");
+        let killed = path.with_extension("killed");
+        fs::copy(&path, &killed).unwrap();
+        drop(store);
+        for path in [&path, &killed] {
+            let before = fs::read(path).unwrap();
+            let [one, other] = [(); 2].map(|()| RedbStore::open_unchanged(path).unwrap());
+            assert_eq!(one.scan(None, usize::MAX).await.unwrap().len(), 301, "{}", path.display());
+            assert_eq!(other.list(&web).await.unwrap().len(), 2);
+            let refused = try_put(&one, &web, signature(1)).await.unwrap_err();
+            assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused}");
+            let locked = RedbStore::open(path, ImageLimits::default()).err().unwrap();
+            assert!(matches!(locked, StoreError::Locked { .. }), "{locked}");
+            drop((one, other));
+            assert!(fs::read(path).unwrap() == before, "{}", path.display());
+        }
+        assert!(RedbStore::open_unchanged(&path.with_extension("none")).is_err());
+        assert!(!path.with_extension("none").exists());
+    }
+
+    #[tokio::test]
     async fn a_name_and_a_content_exist_once_an_image() {
         let (_folder, _path, store) = store();
         let web = image("acme/web", "1");
@@ -713,7 +730,7 @@ mod tests {
         create(path).unwrap();
         let fault = Arc::new(Mutex::new(None));
         let (disk, own) = (Arc::clone(&fault), path.to_owned());
-        let store = RedbStore::start(path, ImageLimits::default(), Duration::from_millis(1), move || {
+        let store = RedbStore::start(path, Some(ImageLimits::default()), Duration::from_millis(1), move || {
             open(&own, |path| {
                 let file = FileBackend::new(fs::File::options().read(true).write(true).open(path)?)?;
                 // Without a cache each request comes to the disk.
@@ -946,7 +963,7 @@ mod tests {
         })));
         let store = {
             let disk = disk.clone();
-            RedbStore::start(&path, ImageLimits::default(), FIRST_WAIT, move || {
+            RedbStore::start(&path, Some(ImageLimits::default()), FIRST_WAIT, move || {
                 builder().create_with_backend(disk.clone()).map_err(|error| database_error(Path::new("disk"), error))
             })
         };

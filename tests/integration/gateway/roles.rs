@@ -510,7 +510,17 @@ async fn all_of_a_store_is_moved_into_another() {
     assert_eq!(lines.lines().count(), 3);
     let after = format!("?after=acme/web@{}/{:032}", from.pushed.digest, 1);
     assert_eq!(export(&after, "ops").send().await.unwrap().text().await.unwrap().lines().count(), 1);
-    assert_eq!(status(export("?after=x", "ops")).await, 400);
+    for wrong in ["?after=x", "?most=x", "?most=-1", "?least=1"] {
+        assert_eq!(status(export(wrong, "ops")).await, 400, "{wrong}");
+    }
+    // A page has one line at least, and as many as fit; the last one has none.
+    let last = format!("&after=acme/web@{}/{:032}", from.pushed.digest, 2);
+    // Times have as many digits as they need.
+    let two = 2 * lines.lines().next().unwrap().len() + 50;
+    for (rest, count) in [("?most=0", 1), (&*format!("?most={two}"), 2), (&format!("?most=9999999{last}"), 0)] {
+        let page = export(rest, "ops").send().await.unwrap().text().await.unwrap();
+        assert_eq!(page.lines().count(), count, "{rest}: {page}");
+    }
     let import = |lines: String| {
         let url = format!("{}/sealgate/v1/import", to.store.url());
         Client::new()

@@ -1,7 +1,6 @@
 //! `sealgate push` as its users see it: from skopeo's and hand-made sources into real registries and into one that fails.
 
 mod fake;
-mod proxy;
 mod sources;
 mod uploads;
 
@@ -17,7 +16,7 @@ use sealgate::image::Digest;
 use serde_json::Value;
 
 use crate::sign::{Setting, assert_fails, error_of, sealgate};
-use crate::support::{DockerRegistry, Gpg, Scratch, accept_anything, run, skopeo, wait_until};
+use crate::support::{DockerRegistry, Gpg, Proxy, Scratch, accept_anything, run, skopeo, wait_until};
 
 /// Pushes, and signs with this key.
 fn push(gpg: &Gpg, source: &str, image: &str, more: &[&str]) -> Output {
@@ -226,7 +225,7 @@ async fn a_large_layer_comes_through_a_connection_that_breaks() {
     let (layout, _) = Layout::of(&setting.folder, "layout", &[&large]);
     let signatures = setting.folder.path().join("signatures").display().to_string();
     // In the middle of a chunk, once in the first and once in the third.
-    let proxy = proxy::Proxy::start(setting.registry.host(), &[8 << 20, 36 << 20]);
+    let proxy = Proxy::start(setting.registry.host(), &[8 << 20, 36 << 20]);
     let image = format!("{}/acme/web:1", proxy.host());
     let report = pushed(&setting.gpg, &layout.source(), &image, &["--to", &signatures]);
     assert_eq!(outcomes(&report, "blobs"), ["pushed", "pushed"]);
@@ -252,7 +251,7 @@ async fn who_may_not_push_gets_a_clear_answer_and_nothing_is_signed() {
     let to = ["--to", signatures.as_str()];
     assert_fails(&push(&gpg, &layout.source(), &image, &to), 1, "credentials are needed (--creds, --authfile)");
     let wrong = push(&gpg, &layout.source(), &image, &[&to[..], &["--creds", "robot:wrong"]].concat());
-    assert_fails(&wrong, 1, "these credentials may not push there");
+    assert_fails(&wrong, 1, "these credentials do not suffice");
     assert!(!Path::new(&signatures).exists());
     pushed(&gpg, &layout.source(), &image, &[&to[..], &["--creds", "robot:right"]].concat());
 }

@@ -87,6 +87,8 @@ struct Shared {
     seen: AtomicBool,
     /// Whether the store works, and when that was found out.
     health: Mutex<Option<(Instant, Result<(), StoreError>)>>,
+    /// Whether one is made where there is none.
+    may_create: bool,
 }
 
 impl EtcdStore {
@@ -95,6 +97,15 @@ impl EtcdStore {
     ///
     /// The store works on the runtime that this is called on, for as long as it is there.
     pub async fn open(settings: &Etcd, limits: ImageLimits) -> Result<Self, StoreError> {
+        Self::start(settings, limits, true).await
+    }
+
+    /// The same, but that there has to be one.
+    pub async fn open_existing(settings: &Etcd, limits: ImageLimits) -> Result<Self, StoreError> {
+        Self::start(settings, limits, false).await
+    }
+
+    async fn start(settings: &Etcd, limits: ImageLimits, may_create: bool) -> Result<Self, StoreError> {
         Self::check(settings)?;
         let shared = Arc::new(Shared {
             members: Members::new(settings, limits.list_bytes.saturating_add(LARGEST_REST)),
@@ -105,6 +116,7 @@ impl EtcdStore {
             hasher: std::hash::RandomState::new(),
             seen: AtomicBool::new(false),
             health: Mutex::default(),
+            may_create,
         });
         match shared.read(&[], Instant::now() + DEADLINE).await {
             Ok(_) => tracing::info!(store = shared.members.name(), "the store is open"),
@@ -304,6 +316,9 @@ impl Shared {
             if self.seen.load(Ordering::Relaxed) {
                 let what = "it was there and is gone, and with it maybe signatures";
                 return Err(StoreError::Malformed { key: lossy(&format), what: what.into() });
+            }
+            if !self.may_create {
+                return Err(StoreError::Malformed { key: lossy(&format), what: "there is no store here".into() });
             }
             self.create(deadline).await?;
         }

@@ -25,7 +25,7 @@ use sealgate::{
     configuration::{self, ClientCertificate, Etcd, EtcdUser, Limits},
     gateway::store::{
         Change, Changed, ImageId, ImageLimits, Put, Record, RepositoryName, SignatureName, SignatureStore, StoreError,
-        StoredSignature, etcd::EtcdStore,
+        StoredSignature, etcd::EtcdStore, redb::RedbStore,
     },
     image::Digest,
 };
@@ -146,6 +146,55 @@ async fn etcd_does_all_that_a_store_does() {
     let one = members.open_with("/one", engines::limits()).await;
     let other = members.open_with("/other", engines::limits()).await;
     engines::does_all_that_a_store_does(&one, &other).await;
+}
+
+/// With names, origins and statuses; in another order, which is the engine's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_of_a_store_is_moved_from_a_file_into_etcd_and_back_while_gateways_run() {
+    use crate::store;
+
+    let members = Members::start().await;
+    let (folder, gpg) = (Scratch::new(), Gpg::new());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let key = gpg.generate("Release <release@example.com>");
+    let content = gpg.sign_image(&key, &store::image(0).digest, "registry.example.com/acme/web:1");
+    {
+        let first = RedbStore::open(&folder.path().join("first.redb"), ImageLimits::default()).unwrap();
+        let images = (0..500).map(|number| {
+            let mut image = store::image(number);
+            // Here the two orders differ.
+            let path = image.repository.as_str().replace("000007", "000006-x");
+            image.repository = RepositoryName::parse(&path).unwrap();
+            first.change(Change::Import(image, store::record(number, &content)))
+        });
+        futures_util::future::try_join_all(images).await.unwrap();
+    }
+    let endpoints: Vec<String> = (0..3).map(|number| members.endpoint(number)).collect();
+    let configuration = format!(
+        "apiVersion: sealgate.dev/v1\nkind: Configuration\ngateway:\n  registry: {{url: 'http://127.0.0.1:1'}}\n  store: \
+         {{etcd: {{endpoints: {endpoints:?}, prefix: /moved}}}}\n"
+    );
+    let in_etcd = format!("config:{}", folder.write("sealgate.yaml", configuration).display());
+    let moved = |arguments: &[&str]| store::sealgate_store(arguments);
+    let [first, again, last, other] = ["first.redb", "again.ndjson", "last.ndjson", "other.redb"].map(path);
+    let file = path("first.ndjson");
+    moved(&["export", &in_etcd, &file]).fails(1, "there is no store here");
+    moved(&["export", &first, &file]).json(0);
+    let gateway = members.open("/moved").await;
+    assert_eq!(gateway.inspect(&store::image(1)).await.unwrap(), []);
+    for count in ["created", "present"] {
+        assert_eq!(moved(&["import", &in_etcd, &file]).json(0)[count], 500);
+    }
+    wait_for("the gateway to hear of it", async || {
+        (gateway.list(&store::image(1)).await.unwrap().len() == 1).then_some(())
+    })
+    .await;
+    moved(&["export", &in_etcd, &again]).json(0);
+    moved(&["import", &format!("redb:{other}"), &again]).json(0);
+    moved(&["export", &other, &last]).json(0);
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    assert_ne!(read(&again), read(&file));
+    assert!(read(&last) == read(&file));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,14 +11,14 @@ use std::{
 };
 
 /// Passes bytes on, and cuts the connection on which the next limit is reached. It lasts as long as the test's process.
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     host: String,
     cuts: Arc<AtomicUsize>,
 }
 
 impl Proxy {
     /// `limits`: bytes sent to the registry, in all, after which a connection breaks.
-    pub(super) fn start(registry: &str, limits: &'static [usize]) -> Self {
+    pub(crate) fn start(registry: &str, limits: &'static [usize]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let host = listener.local_addr().expect("it is bound").to_string();
         let cuts = Arc::new(AtomicUsize::new(0));
@@ -40,12 +40,12 @@ impl Proxy {
         Self { host, cuts }
     }
 
-    pub(super) fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// Connections that were cut.
-    pub(super) fn cuts(&self) -> usize {
+    pub(crate) fn cuts(&self) -> usize {
         self.cuts.load(Ordering::SeqCst)
     }
 }

@@ -1,0 +1,510 @@
+//! `sealgate store`: all signatures of a store, into a file or a lookaside tree, and into another store.
+
+use std::{
+    fmt::Write as _,
+    io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::arguments::{Format, RegistryArguments};
+use super::progress::Tally;
+use super::status::{Failure, Status};
+use super::subject::{self, Elsewhere};
+use super::terminal::{self, Colours, Tone, plain};
+use crate::configuration::{self, Configuration};
+use crate::gateway::store::ImageLimits;
+use crate::image::Repository;
+use crate::operations::{Metrics, logging};
+use crate::registry::{Client, HostSet};
+use crate::transfer::{
+    ExportFile, Exported, Import, Lines, Place, Running, Sink, Source, Store, TransferError, Tree, Walk, export, import,
+};
+
+/// Reasons that are printed for people. As JSON there are more.
+const PRINTED: usize = 20;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Write all signatures of a store into a file or a lookaside tree
+    Export(ExportArguments),
+    /// Put signatures out of a file or a lookaside tree into a store
+    Import(ImportArguments),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExportArguments {
+    /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one, or config:FILE, where that
+    /// configuration's gateway.store is
+    store: StoreName,
+    /// Where to: a file that is not there yet, - for standard output, or a lookaside tree: a folder, or lookaside:FOLDER
+    to: FileName,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ImportArguments {
+    /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one (made if it is not there), or
+    /// config:FILE, where that configuration's gateway.store is
+    store: StoreName,
+    /// Where from: the file of an export, - for standard input, or a lookaside tree: a folder, or lookaside:FOLDER
+    from: FileName,
+    /// Check what would be imported, and ask no store
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CommonArguments {
+    /// The configuration file: how a running store is asked, and limits
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+    #[command(flatten)]
+    registry: RegistryArguments,
+}
+
+/// A store as it is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum StoreName {
+    /// `redb:FILE`.
+    Redb(PathBuf),
+    /// `config:FILE`.
+    Configured(PathBuf),
+    /// A URL with its scheme.
+    Url(Elsewhere),
+    /// A host, or a file, whatever is there.
+    Plain(String),
+}
+
+impl FromStr for StoreName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("redb" | "config", "")) => Err("a file's name follows".to_owned()),
+            Some(("redb", file)) => Ok(Self::Redb(file.into())),
+            Some(("config", file)) => Ok(Self::Configured(file.into())),
+            _ if text.contains("://") => text.parse().map(Self::Url),
+            _ if text.is_empty() => {
+                Err("expected HOST[:PORT], https://HOST[:PORT], redb:FILE or config:FILE".to_owned())
+            }
+            _ => Ok(Self::Plain(text.to_owned())),
+        }
+    }
+}
+
+/// What an export is written to, or an import read from, as it is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum FileName {
+    /// `-`.
+    Stream,
+    /// `lookaside:FOLDER`.
+    Tree(PathBuf),
+    /// A file, or a tree, whatever is there.
+    Plain(PathBuf),
+}
+
+impl FromStr for FileName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("lookaside:") {
+            Some("") => Err("a folder's name follows".to_owned()),
+            Some(folder) => Ok(Self::Tree(folder.into())),
+            None if text == "-" => Ok(Self::Stream),
+            None if text.is_empty() => Err("expected a file, - or lookaside:FOLDER".to_owned()),
+            None => Ok(Self::Plain(text.into())),
+        }
+    }
+}
+
+/// Whether a store is only read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Read,
+    Write,
+}
+
+/// Where a store is.
+struct Found {
+    place: Where,
+    /// For people, and to tell it from others.
+    name: String,
+    configuration: Configuration,
+}
+
+enum Where {
+    Running { repository: Repository, url: Option<url::Url> },
+    Redb(PathBuf),
+    Etcd(configuration::Etcd),
+}
+
+impl CommonArguments {
+    /// Finds the store that is named. Nobody is asked yet.
+    fn find(&self, store: &StoreName) -> Result<Found, Failure> {
+        let configuration = subject::configuration(self.config.as_deref())?;
+        let here = |place, name, configuration| {
+            if self.registry.is_given() {
+                let text = "--creds, --authfile, --cert-dir and --tls-verify are for running stores, which are given by their URL";
+                return Err(Failure::usage(text));
+            }
+            Ok(Found { place, name, configuration })
+        };
+        let redb = |file: PathBuf, configuration| {
+            // The same file is the same store, however it is called.
+            let name = file.canonicalize().unwrap_or_else(|_| file.clone()).display().to_string();
+            here(Where::Redb(file), name, configuration)
+        };
+        match store {
+            StoreName::Redb(file) => redb(file.clone(), configuration),
+            StoreName::Configured(file) => {
+                let configuration = subject::configuration(Some(file))?;
+                let none =
+                    || Failure::usage(format_args!("{}: there is no gateway in this configuration", file.display()));
+                match configuration.gateway.as_ref().ok_or_else(none)?.store.clone() {
+                    configuration::Store::Redb(file) => redb(file, configuration),
+                    configuration::Store::Etcd(etcd) => {
+                        let endpoints: Vec<&str> = etcd.endpoints.iter().map(url::Url::as_str).collect();
+                        let name = format!("{} {}", endpoints.join(","), etcd.prefix);
+                        here(Where::Etcd(etcd), name, configuration)
+                    }
+                }
+            }
+            StoreName::Url(elsewhere) => self.running(elsewhere, true, configuration),
+            StoreName::Plain(text) if Path::new(text).exists() => redb(text.into(), configuration),
+            StoreName::Plain(text) if text.contains('/') => Err(Failure::refused(format_args!(
+                "{}: there is no such file (redb:FILE makes one for an import)",
+                plain(text)
+            ))),
+            StoreName::Plain(text) => {
+                let elsewhere =
+                    text.parse().map_err(|error| Failure::usage(format_args!("{}: {error}", plain(text))))?;
+                self.running(&elsewhere, false, configuration)
+            }
+        }
+    }
+
+    fn running(
+        &self,
+        Elsewhere(url): &Elsewhere,
+        with_scheme: bool,
+        mut configuration: Configuration,
+    ) -> Result<Found, Failure> {
+        // What is said of the host holds for the store; it is in no repository.
+        let repository = Repository::at(url, "signatures");
+        let repository = repository.ok_or_else(|| Failure::usage(format_args!("{url}: no store can be there")))?;
+        let mut entry = subject::entry_for(&configuration.registries, &repository);
+        self.registry.apply(&mut entry, &repository)?;
+        if url.scheme() == "http" && !entry.insecure {
+            return Err(Failure::usage(format_args!("{url}: plain HTTP needs --tls-verify=false")));
+        }
+        // Of a host alone it is not known whether it speaks TLS, and that is only asked where it need not.
+        let url = (with_scheme || !entry.insecure).then(|| url.clone());
+        subject::put(&mut configuration.registries, entry);
+        let name = match &url {
+            Some(url) => url.to_string(),
+            None => repository.host().to_owned(),
+        };
+        Ok(Found { place: Where::Running { repository, url }, name, configuration })
+    }
+}
+
+impl Found {
+    async fn open(&self, to: Use) -> Result<Store, Failure> {
+        let Configuration { registries, limits, .. } = &self.configuration;
+        let writing = (to == Use::Write).then(|| ImageLimits::with_lists_of(limits.signature_list_bytes));
+        Ok(match &self.place {
+            Where::Running { repository, url } => {
+                let client = Client::new(registries, limits, Arc::new(HostSet::default()), Arc::new(Metrics::new()));
+                let running = Running::at(client.map_err(Failure::usage_of)?, repository, url.as_ref())?;
+                Store::Running(Box::new(running))
+            }
+            Where::Redb(file) => tokio::task::block_in_place(|| Store::redb(file, writing))?,
+            Where::Etcd(etcd) => Store::etcd(etcd, writing).await?,
+        })
+    }
+}
+
+pub(super) fn run(command: Command) -> Result<Status, Failure> {
+    logging::start(logging::Format::Text, "sealgate=warn")?;
+    match command {
+        Command::Export(arguments) => super::block_on(run_export(&arguments))?,
+        Command::Import(arguments) => super::block_on(run_import(&arguments))?,
+    }
+}
+
+async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
+    let ExportArguments { store, to, common } = arguments;
+    let found = common.find(store)?;
+    let mut sink = open_sink(to, &found.name)?;
+    let opened = found.open(Use::Read).await?;
+    let mut exported = Exported::default();
+    let tally = Tally::new(None);
+    let watch = |signatures| tally.at(0, format_args!("{signatures} signatures read"));
+    let done = unless_interrupted(Box::pin(export(&opened, &mut sink, &mut exported, &watch))).await;
+    tally.end();
+    if let Err(error) = done {
+        let failure = Failure::from(error);
+        return Err(match &sink {
+            Sink::File(file) if exported.signatures > 0 => failure.after(format_args!(
+                "{} signatures are in {}; the same command goes on behind them",
+                exported.signatures,
+                file.partial().display()
+            )),
+            _ => failure,
+        });
+    }
+    let report = Report::of_export(&found.name, to, &sink, &exported);
+    // Standard output has the lines.
+    match sink {
+        Sink::Stream(_) => report.print_to_error(common.output)?,
+        Sink::File(_) | Sink::Tree(_) => report.print(common.output)?,
+    }
+    Ok(report.status())
+}
+
+/// Ends the work, between two steps of it, when the process is told to end: so that how far it came can be said.
+async fn unless_interrupted(work: impl Future<Output = Result<(), TransferError>>) -> Result<(), TransferError> {
+    let told = async {
+        match [SignalKind::interrupt(), SignalKind::terminate()].map(signal) {
+            [Ok(mut interrupt), Ok(mut terminate)] => {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            // Then it ends as any process does.
+            _ => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = told => Err(TransferError::Interrupted),
+    }
+}
+
+fn open_sink(to: &FileName, store: &str) -> Result<Sink, Failure> {
+    Ok(match to {
+        FileName::Stream => Sink::Stream(Box::new(io::stdout())),
+        FileName::Tree(folder) => Sink::Tree(Tree::open(folder)?),
+        FileName::Plain(path) if path.is_dir() => Sink::Tree(Tree::open(path)?),
+        FileName::Plain(path) if path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+            let path = path.display();
+            return Err(Failure::usage(format_args!("{path}: there is no such folder (lookaside:{path} makes it)")));
+        }
+        FileName::Plain(path) => Sink::File(ExportFile::open(path, store)?),
+    })
+}
+
+async fn run_import(arguments: &ImportArguments) -> Result<Status, Failure> {
+    let ImportArguments { store, from, dry_run, common } = arguments;
+    let found = common.find(store)?;
+    let mut source = match from {
+        FileName::Stream => Source::Lines(Box::new(Lines::standard_input()?)),
+        FileName::Tree(folder) => Source::Tree(Walk::open(folder)?),
+        FileName::Plain(path) if path.is_dir() => Source::Tree(Walk::open(path)?),
+        FileName::Plain(path) => Source::Lines(Box::new(Lines::open(path)?)),
+    };
+    // Only now: what is no export must not make a store.
+    let opened = if *dry_run { None } else { Some(found.open(Use::Write).await?) };
+    let mut report = Import::default();
+    let tally = Tally::new(source.bytes().1);
+    let watch = |signatures, bytes| tally.at(bytes, format_args!("{signatures} signatures"));
+    let done = unless_interrupted(Box::pin(import(&mut source, opened.as_ref(), &mut report, &watch))).await;
+    tally.end();
+    if let Err(error) = done {
+        let failure = Failure::from(error);
+        return Err(match report.created + report.present {
+            0 => failure,
+            _ if *dry_run => failure,
+            stored => failure.after(format_args!("{stored} signatures are in; the same command brings the rest")),
+        });
+    }
+    let report = Report::of_import(&found.name, from, &report, *dry_run);
+    report.print(common.output)?;
+    Ok(report.status())
+}
+
+/// What was moved.
+struct Report {
+    head: &'static str,
+    rows: Vec<(&'static str, String)>,
+    /// Where something is not in, and why, of the first ones.
+    reasons: Vec<(Place, String)>,
+    refused: usize,
+    json: Value,
+}
+
+/// Why something is not in.
+#[derive(Serialize)]
+struct Reason<'a> {
+    #[serde(flatten)]
+    place: &'a Place,
+    reason: &'a str,
+}
+
+fn told(reasons: &[(Place, String)]) -> Vec<Reason<'_>> {
+    reasons.iter().map(|(place, reason)| Reason { place, reason }).collect()
+}
+
+fn counts(created: usize, present: usize, refused: usize) -> String {
+    format!("{created} new, {present} there already, {refused} refused")
+}
+
+impl Report {
+    fn of_export(store: &str, to: &FileName, sink: &Sink, exported: &Exported) -> Self {
+        let Exported { signatures, resumed, origins, statuses, created, present, refused, reasons } = exported;
+        let mut rows = vec![("from", store.to_owned()), ("to", to.to_string())];
+        let mut json = json!({
+            "store": store, "to": to.to_string(), "signatures": signatures, "origins": origins, "statuses": statuses,
+        });
+        if let Sink::Tree(_) = sink {
+            rows.push(("signatures", counts(*created, *present, *refused)));
+            if origins + statuses > 0 {
+                let left = format!("{origins} origins and {statuses} statuses: a lookaside tree has no place for them");
+                rows.push(("left", left));
+            }
+            json["created"] = (*created).into();
+            json["present"] = (*present).into();
+            json["refused"] = (*refused).into();
+            json["reasons"] = json!(told(reasons));
+        } else {
+            rows.push(("signatures", format!("{signatures}, {statuses} of them with a verification status")));
+            json["resumed"] = (*resumed).into();
+            if *resumed > 0 {
+                rows.push(("resumed", format!("behind {resumed} that an earlier export wrote")));
+            }
+        }
+        let head = if *refused > 0 { "exported in part" } else { "exported" };
+        Self { head, rows, reasons: reasons.clone(), refused: *refused, json }
+    }
+
+    fn of_import(store: &str, from: &FileName, import: &Import, dry_run: bool) -> Self {
+        let Import { created, present, refused, reasons, gaps, first_gaps } = import;
+        let mut rows = vec![("from", from.to_string()), ("to", store.to_owned())];
+        let mut json =
+            json!({ "store": store, "from": from.to_string(), "refused": refused, "reasons": told(reasons) });
+        if dry_run {
+            rows.push(("signatures", format!("{created} good, {refused} would be refused")));
+            json["dryRun"] = true.into();
+            json["good"] = (*created).into();
+        } else {
+            rows.push(("signatures", counts(*created, *present, *refused)));
+            json["created"] = (*created).into();
+            json["present"] = (*present).into();
+        }
+        if let FileName::Tree(_) | FileName::Plain(_) = from
+            && *gaps > 0
+        {
+            json["gaps"] = json!(first_gaps);
+            for path in first_gaps.iter().take(PRINTED) {
+                let why = "is missing: readers stop here, and never saw what lies behind, which is not left out";
+                rows.push(("gap", format!("{} {why}", path.display())));
+            }
+            if *gaps > PRINTED {
+                rows.push(("gap", format!("and {} more", gaps - PRINTED)));
+            }
+        }
+        let head = match (dry_run, refused) {
+            (true, _) => "checked",
+            (false, 0) => "imported",
+            (false, _) => "imported in part",
+        };
+        Self { head, rows, reasons: reasons.clone(), refused: *refused, json }
+    }
+
+    fn status(&self) -> Status {
+        if self.refused > 0 { Status::Refused } else { Status::Done }
+    }
+
+    fn text(&self, colours: Colours) -> String {
+        let tone = if self.refused > 0 { Tone::Unsure } else { Tone::Good };
+        let mut text = colours.paint(tone, self.head) + "\n";
+        let mut row = |label: &str, value: &str| {
+            // Files and servers have a say in it.
+            let _ = writeln!(text, "  {} {}", colours.paint(Tone::Quiet, format_args!("{label:<10}")), plain(value));
+        };
+        for (label, value) in &self.rows {
+            row(label, value);
+        }
+        for (place, reason) in self.reasons.iter().take(PRINTED) {
+            row("refused", &format!("{place}: {reason}"));
+        }
+        if self.refused > PRINTED {
+            row("refused", &format!("and {} more", self.refused - self.reasons.len().min(PRINTED)));
+        }
+        text
+    }
+
+    fn written(&self, format: Format, colours: Colours) -> Result<String, Failure> {
+        Ok(match format {
+            Format::Text => self.text(colours),
+            Format::Json => serde_json::to_string_pretty(&self.json).map_err(Failure::undecided)? + "\n",
+        })
+    }
+
+    fn print(&self, format: Format) -> Result<(), Failure> {
+        terminal::print(&self.written(format, Colours::of(&io::stdout()))?)
+    }
+
+    /// Where nobody reads it, the exit status says it all the same.
+    fn print_to_error(&self, format: Format) -> Result<(), Failure> {
+        let text = self.written(format, Colours::of(&io::stderr()))?;
+        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for FileName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stream => f.write_str("-"),
+            Self::Tree(path) | Self::Plain(path) => path.display().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_and_files_are_told_apart_by_their_names() {
+        let url = |text: &str| StoreName::Url(text.parse().unwrap());
+        for (text, name) in [
+            ("store.example.com", StoreName::Plain("store.example.com".to_owned())),
+            ("store.example.com:5000", StoreName::Plain("store.example.com:5000".to_owned())),
+            ("https://store.example.com", url("https://store.example.com")),
+            ("redb:data/signatures.redb", StoreName::Redb("data/signatures.redb".into())),
+            ("config:sealgate.yaml", StoreName::Configured("sealgate.yaml".into())),
+            ("data/signatures.redb", StoreName::Plain("data/signatures.redb".to_owned())),
+        ] {
+            assert_eq!(text.parse(), Ok(name), "{text}");
+        }
+        for text in ["", "redb:", "config:", "https://", "https://store.example.com/path", "ftp://store.example.com"] {
+            assert!(text.parse::<StoreName>().is_err(), "{text}");
+        }
+        for (text, name) in [
+            ("-", FileName::Stream),
+            ("backup.ndjson", FileName::Plain("backup.ndjson".into())),
+            ("lookaside:tree", FileName::Tree("tree".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(name), "{text}");
+        }
+        for text in ["", "lookaside:"] {
+            assert!(text.parse::<FileName>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Files and folders that stay through a loss of power.
+
+use std::{fs, io, path::Path};
+
+/// Makes a folder and those above it, each on the disk before there is something in it.
+pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(_) if folder.is_dir() => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_folder(above(folder))?;
+            fs::create_dir(folder)?;
+        }
+        Err(error) => return Err(error),
+    }
+    sync_folder(above(folder))
+}
+
+/// The folder that something is in.
+pub(crate) fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// What was made in a folder stays so through a loss of power.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}

@@ -1,0 +1,213 @@
+//! Signatures on their way from one store into another: a JSON object a line (NDJSON), with all that is known of each.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    store::{ImageId, Origin, Put, Record, RepositoryName, SignatureName, Status, StoredSignature},
+    submission::LARGEST_CONTENT,
+};
+use crate::image::Digest;
+use crate::signature::{Claim, MOST_ISSUERS, claim};
+
+/// The media type.
+pub const NDJSON: &str = "application/x-ndjson";
+/// The longest line: the largest signature in base64, and room for what is known of it: a dozen texts of 512 bytes, half of
+/// which may need escapes.
+pub const LARGEST_LINE: usize = LARGEST_CONTENT / 3 * 4 + (16 << 10);
+/// Signatures of an import that are told one by one why they are not in.
+pub const MOST_TOLD: usize = 100;
+
+/// A line.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Line {
+    repository: String,
+    digest: String,
+    /// The 32 characters.
+    name: String,
+    /// The message, in base64.
+    content: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+}
+
+/// Appends a line, with its end.
+pub fn write(lines: &mut Vec<u8>, image: &ImageId, record: &Record) {
+    let Record { signature, origin, status } = record;
+    let line = Line {
+        repository: image.repository.as_str().to_owned(),
+        digest: image.digest.to_string(),
+        name: signature.name.as_str().to_owned(),
+        content: BASE64_STANDARD.encode(&signature.content),
+        origin: origin.clone(),
+        status: status.clone(),
+    };
+    serde_json::to_writer(&mut *lines, &line).expect("strings and times are JSON");
+    lines.push(b'\n');
+}
+
+/// Reads a line of another store's, as it is: whether the signature is one that a store takes, [`check`] says.
+///
+/// # Errors
+/// Why it is no line of an export, for people.
+pub fn read(line: &[u8]) -> Result<(ImageId, Record), String> {
+    let line: Line = serde_json::from_slice(line).map_err(|error| format!("not a line of an export: {error}"))?;
+    let Line { repository, digest, name, content, origin, status } = line;
+    let repository = RepositoryName::parse(&repository).map_err(|error| error.to_string())?;
+    let digest = Digest::parse(&digest).map_err(|error| error.to_string())?;
+    let name = SignatureName::parse(&name).ok_or("name must be 32 characters of A-Z a-z 0-9 _ . -")?;
+    let content = BASE64_STANDARD.decode(content).map_err(|error| format!("content is not base64: {error}"))?;
+    let signature = StoredSignature { name, content: content.into() };
+    Ok((ImageId { repository, digest }, Record { signature, origin, status }))
+}
+
+/// Checks what is to be imported as a PUT is checked, and what is said of it. Gives the keys that the signature names.
+///
+/// # Errors
+/// Why a store does not take it, for people.
+pub fn check(image: &ImageId, record: &Record) -> Result<Vec<Box<str>>, String> {
+    let Record { signature, origin, status } = record;
+    if signature.content.len() > LARGEST_CONTENT {
+        return Err(format!("a signature has at most {LARGEST_CONTENT} bytes"));
+    }
+    let Claim { payload, issuers } =
+        claim(&signature.content).map_err(|error| format!("content is not a signature: {error}"))?;
+    if payload.digest != image.digest {
+        return Err("the signed payload names another digest".to_owned());
+    }
+    let said = origin.as_ref().map_or(0, |origin| origin.issuers.len());
+    if issuers.len().max(said) > MOST_ISSUERS {
+        return Err(format!("a signature names at most {MOST_ISSUERS} keys as its issuers"));
+    }
+    if !origin.as_ref().is_none_or(Origin::is_plain) || !status.as_ref().is_none_or(Status::is_plain) {
+        return Err("origin or status has more than 512 bytes in a member, or control characters".to_owned());
+    }
+    if status.as_ref().is_some_and(|status| *status.finding.digest != *image.digest.to_string()) {
+        return Err("the status is of another digest".to_owned());
+    }
+    Ok(issuers.into_iter().map(|issuer| issuer.0).collect())
+}
+
+/// What became of an import.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Imported {
+    /// How many are new.
+    pub created: usize,
+    /// How many were there.
+    pub present: usize,
+    /// How many are not in.
+    pub refused: usize,
+    /// Why, of the first [`MOST_TOLD`].
+    pub reasons: Vec<Reason>,
+}
+
+/// Why a line is not in.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reason {
+    /// Its number, from 1 on.
+    pub line: usize,
+    /// The reason, for people.
+    pub reason: String,
+}
+
+impl Imported {
+    /// Counts what became of a line.
+    pub fn count(&mut self, line: usize, outcome: Result<Put, String>) {
+        let reason = match outcome {
+            Ok(Put::Created) => {
+                self.created += 1;
+                return;
+            }
+            // Under another name it is there as well.
+            Ok(Put::Present | Put::ContentExists) => {
+                self.present += 1;
+                return;
+            }
+            Ok(Put::NameExists) => "the image has another signature of this name".to_owned(),
+            Ok(Put::TooMany { limit } | Put::TooManyOfSigner { limit }) => {
+                format!("the image, or the signer of this one, has {limit} signatures, as many as may be")
+            }
+            Ok(Put::TooLong { limit }) => format!("the image's list would have more than {limit} bytes"),
+            Err(reason) => reason,
+        };
+        self.refused += 1;
+        if self.reasons.len() < MOST_TOLD {
+            self.reasons.push(Reason { line, reason });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::gateway::store::Finding;
+
+    fn record(content: &[u8], words: &str) -> (ImageId, Record) {
+        let digest = Digest::sha256(b"image");
+        let image = ImageId { repository: RepositoryName::parse("acme/web").unwrap(), digest };
+        let name = SignatureName::parse(&"a".repeat(32)).unwrap();
+        let at = "2026-11-26T00:00:00Z".parse().unwrap();
+        let origin = Origin { added_by: Some(words.into()), added_at: at, issuers: vec![words.into()] };
+        let finding =
+            Finding { key: words.into(), signer: None, identity: words.into(), digest: digest.to_string().into() };
+        let status = Status { verified_by: None, verified_at: at, finding };
+        let signature = StoredSignature { name, content: content.into() };
+        (image, Record { signature, origin: Some(origin), status: Some(status) })
+    }
+
+    #[test]
+    fn the_largest_signature_with_the_longest_words_is_a_line() {
+        let (image, record) = record(&vec![0x90; LARGEST_CONTENT], &"\"".repeat(512));
+        let mut line = Vec::new();
+        write(&mut line, &image, &record);
+        assert!(line.len() <= LARGEST_LINE, "{}", line.len());
+    }
+
+    #[test]
+    fn what_is_no_line_is_refused_with_a_reason() {
+        let (image, record) = record(b"\x90", "jane");
+        let mut line = Vec::new();
+        write(&mut line, &image, &record);
+        let line = String::from_utf8(line).unwrap();
+        for (text, reason) in [
+            ("", "not a line of an export"),
+            ("{}", "missing field `repository`"),
+            (&line.replace("\"acme/web\"", "\"../web\""), "components"),
+            (&line.replace("\"acme/web\"", "1"), "invalid type"),
+            (&line.replace("sha256:", "sha257:"), "digest"),
+            (&line.replace(&"a".repeat(32), "a"), "32 characters"),
+            (&line.replace("\"content\":\"", "\"content\":\"!"), "base64"),
+            (&line.replacen('{', "{\"later\":1,", 1), "unknown field"),
+            (&line.replacen('{', "{\"name\":\"x\",", 1), "duplicate field"),
+        ] {
+            let refused = read(text.as_bytes()).unwrap_err();
+            assert!(refused.contains(reason), "{text}: {refused}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_again_the_same(content in any::<Vec<u8>>(), words in "\\PC{0,40}") {
+            let (image, record) = record(&content, &words);
+            let mut line = Vec::new();
+            write(&mut line, &image, &record);
+            prop_assert_eq!(line.iter().position(|&byte| byte == b'\n'), Some(line.len() - 1), "one line");
+            prop_assert_eq!(read(&line).unwrap(), (image, record));
+        }
+
+        #[test]
+        fn reading_never_panics(line in any::<Vec<u8>>(), text in "[{}\\[\\]\":,a-z0-9 ]{0,80}") {
+            for line in [line.as_slice(), text.as_bytes()] {
+                if let Ok((image, record)) = read(line) {
+                    let _ = check(&image, &record);
+                }
+            }
+        }
+    }
+}

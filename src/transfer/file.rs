@@ -1,0 +1,314 @@
+//! Files of lines: an export that is written, and taken up; and one that is read again.
+
+use std::{
+    fs::{self, TryLockError},
+    io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use super::{Exported, Found, Place, TransferError, What};
+use crate::files::durable::{above, sync_folder};
+use crate::gateway::lines::{self, LARGEST_LINE};
+use crate::gateway::store::Position;
+use crate::image::Digest;
+
+/// A file that an export is written to. It has its name once it is whole: until then it is
+/// `NAME.<8 characters of the store>.partial`, so that what is of one store is never taken up with signatures of another.
+pub(crate) struct ExportFile {
+    path: PathBuf,
+    partial: PathBuf,
+    file: fs::File,
+}
+
+impl ExportFile {
+    /// `store` tells stores apart.
+    pub(crate) fn open(path: &Path, store: &str) -> Result<Self, TransferError> {
+        let free = || match path.symlink_metadata() {
+            Ok(_) => Err(TransferError::Exists(path.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(TransferError::file(path)(error)),
+        };
+        free()?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.partial", &Digest::sha256(store.as_bytes()).hex()[..8]));
+        let partial = path.with_file_name(name);
+        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(&partial);
+        let file = file.map_err(TransferError::file(&partial))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(TransferError::Busy(partial)),
+            Err(TryLockError::Error(error)) => return Err(TransferError::file(&partial)(error)),
+        }
+        // Another one may just have ended.
+        free()?;
+        Ok(Self { path: path.to_owned(), partial, file })
+    }
+
+    /// Counts what an earlier export left, cuts off what is not whole, and gives the position behind it.
+    pub(super) fn take_up(&mut self, exported: &mut Exported) -> Result<Option<Position>, TransferError> {
+        let failed = TransferError::file(&self.partial);
+        let (mut last, mut whole) = (None, 0);
+        let mut taken = || {
+            if !self.file.metadata()?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a file"));
+            }
+            let mut lines = Reader::new(BufReader::new(&self.file));
+            // A loss of power may leave anything behind what was synced, and a line that is no line ends what counts.
+            while let Some(Raw::Whole(line)) = lines.next()?
+                && let Ok((image, record)) = lines::read(&line)
+            {
+                last = Some(Position::behind(&image, &record.signature.name));
+                whole = lines.bytes;
+                exported.count(&record);
+            }
+            self.file.set_len(whole)?;
+            self.file.seek(SeekFrom::Start(whole)).map(drop)
+        };
+        taken().map_err(failed)?;
+        exported.resumed = exported.signatures;
+        Ok(last)
+    }
+
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), TransferError> {
+        self.file.write_all(lines).map_err(TransferError::file(&self.partial))
+    }
+
+    /// Gives it its name.
+    pub(super) fn finish(&mut self) -> Result<(), TransferError> {
+        self.file.sync_all().map_err(TransferError::file(&self.partial))?;
+        // Unlike a rename, this does not replace what somebody else may have put there meanwhile.
+        match fs::hard_link(&self.partial, &self.path) {
+            Ok(()) => fs::remove_file(&self.partial),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(TransferError::Exists(self.path.clone()));
+            }
+            // A file system without links.
+            Err(_) => fs::rename(&self.partial, &self.path),
+        }
+        .and_then(|()| sync_folder(above(&self.path)))
+        .map_err(TransferError::file(&self.path))
+    }
+
+    /// Where it is until it is whole.
+    pub(crate) fn partial(&self) -> &Path {
+        &self.partial
+    }
+}
+
+/// Lines of an export that are read to be imported.
+pub(crate) struct Lines {
+    path: PathBuf,
+    reader: Reader<Box<dyn BufRead + Send>>,
+    total: Option<u64>,
+    begun: bool,
+    /// The first one, which says whether these are lines at all.
+    ahead: Option<Found>,
+}
+
+impl Lines {
+    /// Of a regular file.
+    pub(crate) fn open(path: &Path) -> Result<Self, TransferError> {
+        // Before it is opened: opening a pipe would wait for a writer.
+        let about = fs::metadata(path).map_err(TransferError::file(path))?;
+        if !about.is_file() {
+            let why = "it is not a regular file (- reads standard input)".to_owned();
+            return Err(TransferError::NotAnExport { path: path.to_owned(), why });
+        }
+        let file = fs::File::open(path).map_err(TransferError::file(path))?;
+        Self::new(path, Box::new(BufReader::new(file)), Some(about.len()))
+    }
+
+    /// Of standard input.
+    pub(crate) fn standard_input() -> Result<Self, TransferError> {
+        Self::new(Path::new("standard input"), Box::new(BufReader::new(io::stdin())), None)
+    }
+
+    fn new(path: &Path, reader: Box<dyn BufRead + Send>, total: Option<u64>) -> Result<Self, TransferError> {
+        let mut lines = Self { path: path.to_owned(), reader: Reader::new(reader), total, begun: false, ahead: None };
+        lines.ahead = lines.next()?;
+        Ok(lines)
+    }
+
+    pub(super) fn bytes(&self) -> (u64, Option<u64>) {
+        (self.reader.bytes, self.total)
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<Found>, TransferError> {
+        if let Some(found) = self.ahead.take() {
+            return Ok(Some(found));
+        }
+        loop {
+            let Some(raw) = self.reader.next().map_err(TransferError::file(&self.path))? else { return Ok(None) };
+            let place = Place::Line(self.reader.number);
+            let begins = !std::mem::replace(&mut self.begun, true);
+            let (line, torn) = match &raw {
+                Raw::Whole(line) => (line.trim_ascii(), false),
+                Raw::Torn(line) => (line.trim_ascii(), true),
+                Raw::Long(begin) => (begin.as_slice(), false),
+            };
+            if begins && let Some(why) = is_something_else(line) {
+                return Err(TransferError::NotAnExport { path: self.path.clone(), why: why.to_owned() });
+            }
+            if matches!(raw, Raw::Long(_)) {
+                let why = format!("the line has more than {LARGEST_LINE} bytes");
+                return Ok(Some(Found { place, what: What::Junk(why) }));
+            }
+            if line.is_empty() {
+                self.begun = !begins;
+                continue;
+            }
+            let what = match lines::read(line) {
+                Ok((image, record)) => match lines::check(&image, &record) {
+                    Ok(_) => What::Signature(Box::new((image, record))),
+                    Err(why) => What::Junk(why),
+                },
+                Err(_) if torn => What::Junk("the line has no end: the file is cut off here".to_owned()),
+                Err(why) => What::Junk(why),
+            };
+            return Ok(Some(Found { place, what }));
+        }
+    }
+}
+
+/// Whether a file that begins like this has no lines of an export at all, and what it rather is.
+fn is_something_else(line: &[u8]) -> Option<&'static str> {
+    match line {
+        [0x1f, 0x8b, ..] => Some("it is compressed; give what `gunzip` makes of it"),
+        [b'r', b'e', b'd', b'b', ..] => Some("it is a store's own file; `sealgate store export` reads it"),
+        [] | [b'{', _, ..] => None,
+        _ => Some("its first line is no JSON object"),
+    }
+}
+
+/// Reads lines, none of which takes more memory than the longest may have.
+struct Reader<R> {
+    inner: R,
+    /// The number of the last line.
+    number: usize,
+    /// Bytes up to its end.
+    bytes: u64,
+}
+
+enum Raw {
+    /// With its end.
+    Whole(Vec<u8>),
+    /// Without: the file is over.
+    Torn(Vec<u8>),
+    /// The beginning of one that is longer than any may be. The rest was skipped.
+    Long(Vec<u8>),
+}
+
+impl<R: BufRead> Reader<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, number: 0, bytes: 0 }
+    }
+
+    fn next(&mut self) -> io::Result<Option<Raw>> {
+        let mut line = Vec::new();
+        let read = (&mut self.inner).take(LARGEST_LINE as u64 + 1).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        self.bytes += read as u64;
+        if line.last() == Some(&b'\n') {
+            return Ok(Some(Raw::Whole(line)));
+        }
+        if read <= LARGEST_LINE {
+            return Ok(Some(Raw::Torn(line)));
+        }
+        loop {
+            let some = self.inner.fill_buf()?;
+            let end = some.iter().position(|&byte| byte == b'\n');
+            let skipped = end.map_or(some.len(), |end| end + 1);
+            self.inner.consume(skipped);
+            self.bytes += skipped as u64;
+            if end.is_some() || skipped == 0 {
+                return Ok(Some(Raw::Long(line)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::store::{ImageId, Record, RepositoryName, SignatureName, StoredSignature};
+
+    fn line(number: usize) -> Vec<u8> {
+        let digest = Digest::sha256(b"image");
+        let image = ImageId { repository: RepositoryName::parse("acme/web").unwrap(), digest };
+        let name = SignatureName::parse(&format!("{number:032}")).unwrap();
+        let signature = StoredSignature { name, content: [0x90].into() };
+        let mut line = Vec::new();
+        lines::write(&mut line, &image, &Record { signature, origin: None, status: None });
+        line
+    }
+
+    fn taken(left: &[u8]) -> (usize, Option<String>, Vec<u8>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup.ndjson");
+        let partial = ExportFile::open(&path, "store").unwrap().partial.clone();
+        fs::write(&partial, left).unwrap();
+        let mut file = ExportFile::open(&path, "store").unwrap();
+        let mut exported = Exported::default();
+        let last = file.take_up(&mut exported).unwrap();
+        file.write(b"more\n").unwrap();
+        file.finish().unwrap();
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, std::slice::from_ref(&path), "nothing is left beside it");
+        (exported.resumed, last.map(|last| last.as_str().to_owned()), fs::read(path).unwrap())
+    }
+
+    #[test]
+    fn what_is_whole_of_an_earlier_export_is_taken_up_and_the_rest_is_cut_off() {
+        let two = [line(1), line(2)].concat();
+        let behind = format!("acme/web@{}/{:032}", Digest::sha256(b"image"), 2);
+        let more = [two.as_slice(), b"more\n"].concat();
+        for torn in
+            [&b""[..], &line(3)[..7], &line(3)[..line(3).len() - 1], b"\0\0\0\n", b"\n", b"{}\n", &vec![b'x'; 200_000]]
+        {
+            let left = [two.as_slice(), torn].concat();
+            assert_eq!(taken(&left), (2, Some(behind.clone()), more.clone()));
+        }
+        // What lies behind something that is no line was written before the power was lost, perhaps not all of it.
+        let left = [two.as_slice(), b"\0\n", &line(4)].concat();
+        assert_eq!(taken(&left), (2, Some(behind), more));
+        for nothing in [&b""[..], b"x", b"x\n"] {
+            assert_eq!(taken(nothing), (0, None, b"more\n".to_vec()));
+        }
+    }
+
+    #[test]
+    fn an_export_never_takes_the_place_of_another_nor_goes_on_with_that_of_another_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup.ndjson");
+        let one = ExportFile::open(&path, "store").unwrap();
+        assert!(matches!(ExportFile::open(&path, "store"), Err(TransferError::Busy(_))));
+        let mut other = ExportFile::open(&path, "other").unwrap();
+        assert_ne!(one.partial, other.partial);
+        fs::write(&path, "somebody's").unwrap();
+        assert!(matches!(other.finish(), Err(TransferError::Exists(_))));
+        assert!(matches!(ExportFile::open(&path, "store"), Err(TransferError::Exists(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
+    }
+
+    #[test]
+    fn lines_are_read_one_by_one_whatever_their_length() {
+        let long = vec![b'x'; LARGEST_LINE + 1];
+        let longer = vec![b'x'; LARGEST_LINE * 3];
+        let text = [&b"one\n\n"[..], &long, b"\n", &longer, b"\ntorn"].concat();
+        // A small buffer, so that lines lie across its end.
+        let mut reader = Reader::new(BufReader::with_capacity(7, text.as_slice()));
+        let mut kinds = Vec::new();
+        while let Some(raw) = reader.next().unwrap() {
+            kinds.push(match raw {
+                Raw::Whole(line) => format!("{} {}", reader.number, line.len()),
+                Raw::Torn(line) => format!("{} torn {}", reader.number, line.len()),
+                Raw::Long(_) => format!("{} long", reader.number),
+            });
+        }
+        assert_eq!(kinds, ["1 4", "2 1", "3 long", "4 long", "5 torn 4"]);
+        assert_eq!(reader.bytes, text.len() as u64);
+    }
+}

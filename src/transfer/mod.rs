@@ -1,0 +1,410 @@
+//! Whole stores, moved: from a store into a file or a lookaside tree, and from there into another one.
+//!
+//! Nothing of it has to be done in one go. What is in a store already is no error, and what was exported is taken up behind
+//! the last signature that is whole.
+
+mod file;
+mod running;
+mod tree;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::future::try_join_all;
+
+pub(crate) use file::{ExportFile, Lines};
+pub(crate) use running::Running;
+pub(crate) use tree::{Tree, Walk};
+
+use crate::configuration::Etcd;
+use crate::gateway::lines::{self, Imported, MOST_TOLD};
+use crate::gateway::store::{
+    Change, Changed, ImageId, ImageLimits, Position, Record, SignatureStore, StoreError, etcd::EtcdStore,
+    redb::RedbStore,
+};
+use crate::registry::{
+    SaidNo,
+    patience::{Patience, wait_after},
+};
+use crate::verdict::LookupError;
+
+/// Signatures that are read of an opened store, or put into one, at once; the latter until they have so many bytes.
+const AT_ONCE: usize = 256;
+const BYTES_AT_ONCE: usize = 512 << 10;
+
+/// What is moved.
+type Signature = (ImageId, Record);
+
+/// Why something is not moved.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransferError {
+    /// A store that is opened here can't be used.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The same.
+    #[error("{0}; if it is a running store's, give the store's URL in place of its file")]
+    InUse(StoreError),
+    /// A running store can't be asked.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It is none.
+    #[error("{url} answers {status}: there is no store of `sealgate gateway` at this address")]
+    NoStore {
+        /// What was asked.
+        url: Box<str>,
+        /// The status.
+        status: u16,
+    },
+    /// Whoever asks may not.
+    #[error("{0}; to move a whole store takes the role store-admin (docs/gateway.md says who has it)")]
+    Denied(SaidNo),
+    /// It does not do it.
+    #[error(transparent)]
+    SaidNo(SaidNo),
+    /// A file of this machine.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is there stays there.
+    #[error("{}: this is there already; give another name, or move it away", .0.display())]
+    Exists(PathBuf),
+    /// Somebody else is at it.
+    #[error("{}: another export writes this file; wait for its end", .0.display())]
+    Busy(PathBuf),
+    /// Somebody wants it to end.
+    #[error("interrupted")]
+    Interrupted,
+    /// Not what an import takes.
+    #[error("{}: this is no export of a store: {why}", path.display())]
+    NotAnExport {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+    },
+}
+
+impl From<StoreError> for TransferError {
+    fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::Locked { .. }) { Self::InUse(error) } else { Self::Store(error) }
+    }
+}
+
+impl TransferError {
+    fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+
+    /// How long to wait before another try, if one may help: as the other side wishes, or so long.
+    fn wait(&self, otherwise: Duration) -> Option<Duration> {
+        match self {
+            Self::Lookup(error) => wait_after(error, otherwise),
+            Self::Store(StoreError::Unavailable { retry_after, .. }) => Some(*retry_after),
+            _ => None,
+        }
+    }
+}
+
+/// What signatures are moved from, or into.
+pub(crate) enum Store {
+    /// One that is asked.
+    Running(Box<Running>),
+    /// One that is opened by this process.
+    Opened(Arc<dyn SignatureStore>),
+}
+
+impl Store {
+    /// Opens a file to read it, or to write into it; then it is made where there is none. Blocks while it reads all of it.
+    pub(crate) fn redb(path: &std::path::Path, limits: Option<ImageLimits>) -> Result<Self, TransferError> {
+        Ok(Self::Opened(Arc::new(match limits {
+            None => RedbStore::open_unchanged(path)?,
+            Some(limits) => RedbStore::open(path, limits)?,
+        })))
+    }
+
+    /// The same in etcd, where others may have it open, too.
+    pub(crate) async fn etcd(settings: &Etcd, limits: Option<ImageLimits>) -> Result<Self, TransferError> {
+        Ok(Self::Opened(Arc::new(match limits {
+            None => EtcdStore::open_existing(settings, ImageLimits::default()).await?,
+            Some(limits) => EtcdStore::open(settings, limits).await?,
+        })))
+    }
+
+    /// Signatures behind a position, in the store's order; none: there are no further ones. A failure that may pass is borne
+    /// for a while.
+    async fn page(&self, after: Option<&Position>) -> Result<Vec<Signature>, TransferError> {
+        patiently(async || match self {
+            Self::Running(store) => store.page(after).await,
+            Self::Opened(store) => Ok(store.scan(after, AT_ONCE).await?),
+        })
+        .await
+    }
+
+    /// Puts signatures into it; that they are there is no error. The numbers of what became of them are from 1 on. A failure
+    /// that may pass is borne for a while, by trying all of them again.
+    async fn take(&self, signatures: &[Signature]) -> Result<Imported, TransferError> {
+        patiently(async || match self {
+            Self::Running(store) => store.import(signatures).await,
+            Self::Opened(store) => {
+                let changes = signatures.iter().map(|(image, record)| Change::Import(image.clone(), record.clone()));
+                // Side by side: they share syncs.
+                let changes = try_join_all(changes.map(|change| store.change(change))).await?;
+                let mut imported = Imported::default();
+                for (number, changed) in changes.into_iter().enumerate() {
+                    let outcome = match changed {
+                        Changed::Put(put) => Ok(put),
+                        Changed::Signatures(_) | Changed::Another => Err("the store answers something else".to_owned()),
+                    };
+                    imported.count(number + 1, outcome);
+                }
+                Ok(imported)
+            }
+        })
+        .await
+    }
+}
+
+async fn patiently<T>(mut work: impl AsyncFnMut() -> Result<T, TransferError>) -> Result<T, TransferError> {
+    let mut patience = Patience::default();
+    loop {
+        match work().await {
+            Err(error) if patience.bear(&error, 0, |usual| error.wait(usual)).await => {}
+            done => return done,
+        }
+    }
+}
+
+/// What an export is written to.
+pub(crate) enum Sink {
+    /// Lines that others read meanwhile.
+    Stream(Box<dyn io::Write + Send>),
+    /// A file.
+    File(ExportFile),
+    /// A lookaside tree.
+    Tree(Tree),
+}
+
+/// What became of an export so far.
+#[derive(Debug, Default)]
+pub(crate) struct Exported {
+    /// Signatures of the store.
+    pub(crate) signatures: usize,
+    /// How many of them an earlier export wrote.
+    pub(crate) resumed: usize,
+    /// How many have an origin, and a status.
+    pub(crate) origins: usize,
+    pub(crate) statuses: usize,
+    /// Of a tree: how many are new, and how many were there.
+    pub(crate) created: usize,
+    pub(crate) present: usize,
+    /// How many are not there, and why, of the first ones.
+    pub(crate) refused: usize,
+    pub(crate) reasons: Vec<(Place, String)>,
+}
+
+impl Exported {
+    fn count(&mut self, record: &Record) {
+        self.signatures += 1;
+        self.origins += usize::from(record.origin.is_some());
+        self.statuses += usize::from(record.status.is_some());
+    }
+}
+
+/// Reads all of a store. When this returns, all of it stays through a loss of power, but for a stream.
+pub(crate) async fn export(
+    store: &Store,
+    sink: &mut Sink,
+    exported: &mut Exported,
+    watch: &(dyn Fn(usize) + Sync),
+) -> Result<(), TransferError> {
+    let mut after = match sink {
+        Sink::File(file) => tokio::task::block_in_place(|| file.take_up(exported))?,
+        Sink::Stream(_) | Sink::Tree(_) => None,
+    };
+    loop {
+        watch(exported.signatures);
+        let page = store.page(after.as_ref()).await?;
+        let Some((image, record)) = page.last() else { break };
+        after = Some(Position::behind(image, &record.signature.name));
+        tokio::task::block_in_place(|| sink.add(&page, exported))?;
+    }
+    tokio::task::block_in_place(|| sink.finish())
+}
+
+impl Sink {
+    fn add(&mut self, page: &[Signature], exported: &mut Exported) -> Result<(), TransferError> {
+        let mut text = Vec::new();
+        for (image, record) in page {
+            match self {
+                Self::Tree(tree) => tree.add(image, record, exported)?,
+                Self::File(_) | Self::Stream(_) => lines::write(&mut text, image, record),
+            }
+            exported.count(record);
+        }
+        match self {
+            Self::Stream(stream) => stream.write_all(&text).map_err(TransferError::file("standard output")),
+            Self::File(file) => file.write(&text),
+            Self::Tree(_) => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), TransferError> {
+        match self {
+            Self::Stream(stream) => stream.flush().map_err(TransferError::file("standard output")),
+            Self::File(file) => file.finish(),
+            Self::Tree(_) => Ok(()),
+        }
+    }
+}
+
+/// What an import is read from.
+pub(crate) enum Source {
+    /// Lines of an export.
+    Lines(Box<Lines>),
+    /// A lookaside tree.
+    Tree(Walk),
+}
+
+/// What is found in it.
+struct Found {
+    place: Place,
+    what: What,
+}
+
+enum What {
+    /// What a store takes.
+    Signature(Box<Signature>),
+    /// What none takes, and why.
+    Junk(String),
+    /// A number that is missing, where readers of a lookaside stop.
+    Gap,
+}
+
+/// Where something was found, or should be.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Place {
+    /// A line's number, from 1 on.
+    Line(usize),
+    /// A file or folder.
+    Path(PathBuf),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Line(number) => write!(f, "line {number}"),
+            Self::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Source {
+    fn next(&mut self) -> Result<Option<Found>, TransferError> {
+        match self {
+            Self::Lines(lines) => lines.next(),
+            Self::Tree(walk) => Ok(walk.next()),
+        }
+    }
+
+    /// How far it is read, and how much there is, in bytes, where that is known.
+    pub(crate) fn bytes(&self) -> (u64, Option<u64>) {
+        match self {
+            Self::Lines(lines) => lines.bytes(),
+            Self::Tree(_) => (0, None),
+        }
+    }
+}
+
+/// What became of an import so far.
+#[derive(Debug, Default)]
+pub(crate) struct Import {
+    /// How many are new; without a store, how many it would take.
+    pub(crate) created: usize,
+    /// How many were there.
+    pub(crate) present: usize,
+    /// How many are not in, and why, of the first ones.
+    pub(crate) refused: usize,
+    pub(crate) reasons: Vec<(Place, String)>,
+    /// Where readers of a lookaside stop before the end: how often, and the first ones.
+    pub(crate) gaps: usize,
+    pub(crate) first_gaps: Vec<PathBuf>,
+}
+
+impl Import {
+    fn refuse(&mut self, place: Place, reason: String) {
+        self.refused += 1;
+        if self.reasons.len() < MOST_TOLD {
+            self.reasons.push((place, reason));
+        }
+    }
+
+    pub(crate) fn done(&self) -> usize {
+        self.created + self.present + self.refused
+    }
+}
+
+/// Puts what is found into a store, or looks at it where there is none to put it into. What is counted as created or present
+/// is durable.
+pub(crate) async fn import(
+    source: &mut Source,
+    store: Option<&Store>,
+    report: &mut Import,
+    watch: &(dyn Fn(usize, u64) + Sync),
+) -> Result<(), TransferError> {
+    loop {
+        watch(report.done(), source.bytes().0);
+        let Batch { places, signatures } = tokio::task::block_in_place(|| next_batch(source, report))?;
+        if signatures.is_empty() {
+            return Ok(());
+        }
+        let Some(store) = store else {
+            report.created += signatures.len();
+            continue;
+        };
+        let imported = store.take(&signatures).await?;
+        report.created += imported.created;
+        report.present += imported.present;
+        let told = imported.reasons.len();
+        for reason in imported.reasons {
+            let place = reason.line.checked_sub(1).and_then(|index| places.get(index)).cloned();
+            report.refuse(place.unwrap_or(Place::Line(0)), reason.reason);
+        }
+        // It tells the first ones.
+        report.refused += imported.refused.saturating_sub(told);
+    }
+}
+
+/// Signatures that are put into a store at once, and where they were found.
+#[derive(Default)]
+struct Batch {
+    places: Vec<Place>,
+    signatures: Vec<Signature>,
+}
+
+/// The next signatures; none: there are no further ones.
+fn next_batch(source: &mut Source, report: &mut Import) -> Result<Batch, TransferError> {
+    let (mut batch, mut bytes) = (Batch::default(), 0);
+    while batch.signatures.len() < AT_ONCE && bytes < BYTES_AT_ONCE {
+        let Some(Found { place, what }) = source.next()? else { break };
+        match what {
+            What::Signature(signature) => {
+                bytes += signature.1.signature.content.len();
+                batch.places.push(place);
+                batch.signatures.push(*signature);
+            }
+            What::Junk(reason) => report.refuse(place, reason),
+            What::Gap => {
+                report.gaps += 1;
+                if let (Place::Path(path), true) = (place, report.first_gaps.len() < MOST_TOLD) {
+                    report.first_gaps.push(path);
+                }
+            }
+        }
+    }
+    Ok(batch)
+}

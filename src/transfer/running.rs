@@ -1,0 +1,134 @@
+//! A running store, over its own interface: `/sealgate/v1/export` and `/sealgate/v1/import`.
+
+use std::time::Duration;
+
+use reqwest::{Method, header::CONTENT_TYPE};
+use url::Url;
+
+use super::{Signature, TransferError};
+use crate::gateway::lines::{self, Imported, LARGEST_LINE, NDJSON};
+use crate::gateway::store::Position;
+use crate::image::Repository;
+use crate::operations::RequestKind;
+use crate::registry::{Access, Budget, Client, Content, Failure, Fetched, Request, SaidNo, Target, What, join, shown};
+use crate::verdict::LookupError;
+
+/// The time of one request.
+const STEP: Duration = Duration::from_mins(2);
+/// Bytes of an export that are asked for at once. One line may have more.
+const PAGE: usize = 1 << 20;
+/// The longest answer to an import: a hundred reasons.
+const LARGEST_ANSWER: usize = 256 << 10;
+
+/// A store that is asked.
+pub(crate) struct Running {
+    client: Client,
+    target: Target,
+}
+
+impl Running {
+    /// One at a URL; without, at the host of the repository, which is asked whether it speaks TLS.
+    pub(crate) fn at(client: Client, repository: &Repository, url: Option<&Url>) -> Result<Self, LookupError> {
+        let target = match url {
+            Some(url) => client.target_at(url, repository)?,
+            None => client.target(repository)?,
+        };
+        Ok(Self { client, target })
+    }
+
+    /// Signatures behind a position; none: there are no further ones.
+    pub(super) async fn page(&self, after: Option<&Position>) -> Result<Vec<Signature>, TransferError> {
+        let budget = Budget::of(STEP);
+        let mut url = join(&self.client.origin(&self.target, budget).await?.base, "sealgate/v1/export");
+        url.query_pairs_mut().append_pair("most", &PAGE.to_string());
+        if let Some(after) = after {
+            url.query_pairs_mut().append_pair("after", after.as_str());
+        }
+        let request = Request { location: Some(url), ..Request::new(Method::GET, Access::Store) };
+        let Fetched { url, answer } = self.send(request, NDJSON, PAGE.max(LARGEST_LINE), budget).await?;
+        let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        // Some servers have a page for every path.
+        if kind != NDJSON {
+            return Err(TransferError::NoStore { url: shown(&url), status: answer.status });
+        }
+        let page = self.client.read_body(answer.body, budget, read).await;
+        let page = page.map_err(|failure: Failure| failure.at(&self.target.peer.registry, &url, budget.total()))?;
+        let page = page.map_err(|what| self.misbehaved(&url, what, budget))?;
+        let last = page.last().map(|(image, record)| Position::behind(image, &record.signature.name));
+        if last.is_some() && last.as_ref() == after {
+            return Err(self.misbehaved(&url, "its export goes on where it was".to_owned(), budget));
+        }
+        Ok(page)
+    }
+
+    /// Puts signatures into it.
+    pub(super) async fn import(&self, signatures: &[Signature]) -> Result<Imported, TransferError> {
+        let budget = Budget::of(STEP);
+        let mut bytes = Vec::new();
+        for (image, record) in signatures {
+            lines::write(&mut bytes, image, record);
+        }
+        let url = join(&self.client.origin(&self.target, budget).await?.base, "sealgate/v1/import");
+        let content = Some(Content { kind: NDJSON.into(), bytes: bytes.into(), may_move: false });
+        let request = Request { location: Some(url), content, ..Request::new(Method::POST, Access::Store) };
+        let Fetched { url, answer } = self.send(request, "application/json", LARGEST_ANSWER, budget).await?;
+        let imported: Option<Imported> = serde_json::from_slice(&answer.body).ok();
+        let all = |imported: &Imported| imported.created + imported.present + imported.refused == signatures.len();
+        imported.filter(all).ok_or_else(|| {
+            self.misbehaved(&url, "it does not say of every signature what became of it".to_owned(), budget)
+        })
+    }
+
+    /// Gives a good answer.
+    async fn send(
+        &self,
+        request: Request,
+        accept: &'static str,
+        limit: usize,
+        budget: Budget,
+    ) -> Result<Fetched, TransferError> {
+        let what = What { path: "", accept: Some(accept), kind: RequestKind::Signatures, limit };
+        let Fetched { url, answer } = self.client.send(&self.target, &what, request, budget).await?;
+        match answer.status {
+            200 => Ok(Fetched { url, answer }),
+            status @ (404 | 405 | 501) => Err(TransferError::NoStore { url: shown(&url), status }),
+            401 | 403 => Err(TransferError::Denied(SaidNo::of(&self.target, &url, &answer))),
+            _ => Err(TransferError::SaidNo(SaidNo::of(&self.target, &url, &answer))),
+        }
+    }
+
+    fn misbehaved(&self, url: &Url, what: String, budget: Budget) -> TransferError {
+        self.client.misbehaved(&self.target, url, what, budget).into()
+    }
+}
+
+fn read(body: &[u8]) -> Result<Vec<Signature>, String> {
+    let Some((end, body)) = body.split_last() else { return Ok(Vec::new()) };
+    if *end != b'\n' {
+        return Err("the last line of its export has no end".to_owned());
+    }
+    let read = |line| lines::read(line).map_err(|_| "what it sends is no export of a store".to_owned());
+    body.split(|&byte| byte == b'\n').map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::store::{ImageId, Record, RepositoryName, SignatureName, StoredSignature};
+    use crate::image::Digest;
+
+    #[test]
+    fn a_page_is_whole_lines_or_nothing() {
+        let image = ImageId { repository: RepositoryName::parse("acme/web").unwrap(), digest: Digest::sha256(b"1") };
+        let name = SignatureName::parse(&"a".repeat(32)).unwrap();
+        let record = Record { signature: StoredSignature { name, content: [0x90].into() }, origin: None, status: None };
+        let mut two = Vec::new();
+        lines::write(&mut two, &image, &record);
+        lines::write(&mut two, &image, &record);
+        assert_eq!(read(&two).unwrap().len(), 2);
+        assert_eq!(read(b"").unwrap().len(), 0);
+        for torn in [&two[..two.len() - 1], &two[1..], b"\n", b"<html>\n", b"<html>"] {
+            assert!(read(torn).is_err(), "{}", String::from_utf8_lossy(torn));
+        }
+    }
+}
