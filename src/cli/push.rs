@@ -17,6 +17,7 @@ use crate::operations::logging;
 use crate::push::{Pushed, push};
 use crate::registry::BlobOutcome;
 use crate::signatures;
+use crate::signing;
 use crate::source::{Image, Source, SourceError};
 
 /// How long it may take to find out whether signatures can be stored.
@@ -64,6 +65,9 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
             .map_err(|error| Failure::from(error).about(&subject.image))?;
         let progress = Arc::new(Progress::new());
         let files = read(&source, manifest_bytes, &progress).await?;
+        signing::image::plan_of(&files, signature.index_only)
+            .await
+            .map_err(|error| Failure::refused(error).about(&source))?;
         let pushed = push(&client, &subject.image, &files, mount_from.as_ref(), &*progress)
             .await
             .map_err(|error| Failure::from(error).about(&subject.image))?;

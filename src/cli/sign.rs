@@ -115,7 +115,7 @@ pub(super) struct Signature {
     pub(super) destination: Destination,
     /// The tag that has to name what is signed, before and after.
     tag: Option<Reference>,
-    index_only: bool,
+    pub(super) index_only: bool,
     renew: bool,
 }
 
