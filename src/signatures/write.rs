@@ -166,9 +166,26 @@ pub async fn check(
     repository: &Repository,
     deadline: Instant,
 ) -> Result<(), WriteError> {
-    match destination {
-        Destination::RegistryExtension => extension(client, repository, Budget::until(deadline)).await.map(drop),
-        Destination::Extension(_) | Destination::Folder(_) => Ok(()),
+    let budget = Budget::until(deadline);
+    let target = match destination {
+        Destination::RegistryExtension => extension(client, repository, budget).await?,
+        Destination::Extension(url) => client.target_at(url, repository)?,
+        Destination::Folder(_) => return Ok(()),
+    };
+    // Who may sign is said of repositories; the digest is any, and is left out of what is told.
+    let path = format!("extensions/v2/{}/signatures/{}", target.path, Digest::sha256(b""));
+    let what = What { path: &path, accept: None, kind: RequestKind::Signatures, limit: 64 << 10 };
+    let request = Request::new(Method::OPTIONS, Access::Push);
+    // A store says no in the same words as to a PUT. Whoever else has the extension need not know this question, and what
+    // stands before it may refuse the method.
+    let Fetched { url, answer } = client.send(&target, &what, request, budget).await?;
+    match (answer.status, said::code(&answer.body).as_deref()) {
+        (status @ 401, Some("UNAUTHORIZED")) | (status @ 403, Some("DENIED")) => {
+            let with_credentials = target.peer.settings.credentials.is_some();
+            let url = shown(&url.join(".").unwrap_or(url));
+            Err(WriteError::Denied { url, status, with_credentials, message: said::message(&answer.body) })
+        }
+        _ => Ok(()),
     }
 }
 
