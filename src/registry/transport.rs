@@ -15,6 +15,7 @@ use super::{
     guard::{HostSet, NamesHosts, host_of, is_inner_literal},
     room::{FREE, Reserved, Room},
     settings::Settings,
+    upload::is_for_uploads,
 };
 use crate::operations::{Metrics, RequestKind};
 use crate::verdict::LookupError;
@@ -216,6 +217,10 @@ impl Transport {
                 return Err(Failure::Misbehaved("it redirects what is sent to it".to_owned()));
             }
             let next = location(&url, &answer.headers, ask.peer.settings.insecure)?;
+            let is_upload = ask.kind == RequestKind::Blob && ask.content.is_some();
+            if is_upload && next.origin() == ask.url.origin() && !is_for_uploads(&next) {
+                return Err(Failure::Misbehaved("it redirects an upload to where none can go on".to_owned()));
+            }
             // Once away, credentials stay away, even if the way leads back.
             elsewhere |= next.origin() != ask.url.origin();
             url = next;

@@ -495,7 +495,7 @@ impl Client {
 /// it is not looked at whose upload it is: in front of some registries a proxy puts something before all names. Outside of
 /// `/v2/` there is no rule, for what paths mean there the registry alone knows (Google's uploads are at
 /// `/artifacts-uploads/...`), but for signatures, which are never where layers go.
-fn is_for_uploads(url: &Url) -> bool {
+pub(super) fn is_for_uploads(url: &Url) -> bool {
     let path = percent_decode_str(url.path()).decode_utf8_lossy();
     let segments: Vec<&str> = path.split(['/', '\\']).filter(|segment| !segment.is_empty()).collect();
     match segments[..] {

@@ -361,6 +361,13 @@ fn an_upload_does_not_go_on_at_another_endpoint_of_the_registry() {
             Fake::start(move |asked, _| (asked.method == "POST").then(|| Reply::new(202, &[("location", path)], "")));
         pusher.fails(&layout, &fake, &["--creds", "robot:secret"], 3, "it has an upload go on where none can");
         assert_eq!(fake.count("PUT", ""), 0, "{path}");
+        // The same by a redirect.
+        let fake = Fake::start(move |asked, _| {
+            is_blob_upload(asked, "PUT").then(|| Reply::new(307, &[("location", path)], ""))
+        });
+        let text = "it redirects an upload to where none can go on";
+        pusher.fails(&layout, &fake, &["--creds", "robot:secret"], 3, text);
+        assert_eq!(fake.count("PUT", "manifests") + fake.count("PUT", "extensions"), 0, "{path}");
     }
 }
 
