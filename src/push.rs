@@ -75,8 +75,14 @@ pub async fn push(
         // Sources have at least one manifest; nothing is nothing.
         return Ok(Pushed { digest: Digest::sha256(b""), manifests: Vec::new(), blobs: Vec::new() });
     };
-    if let Some(expected) = image.digest().filter(|digest| **digest != root.digest) {
-        return Err(PushError::OtherImage { expected: *expected, found: root.digest });
+    let mut root = root.clone();
+    if let Some(expected) = image.digest() {
+        // Be it SHA-512.
+        let found = Digest::of(expected.algorithm(), &root.bytes);
+        if found != *expected {
+            return Err(PushError::OtherImage { expected: *expected, found });
+        }
+        root.digest = found;
     }
     let from = mount_from.map(Repository::path);
     let blobs = stream::iter(&source.blobs).map(|blob| {
@@ -89,15 +95,15 @@ pub async fn push(
         }
     });
     let blobs = blobs.buffered(AT_ONCE).try_collect().await?;
+    let named = &source.manifests[..source.manifests.len() - 1];
     let mut manifests = Vec::new();
-    for manifest in &source.manifests {
-        let name = match image.tag() {
-            Some(tag) if manifest.digest == root.digest => tag.as_str().to_owned(),
-            _ => manifest.digest.to_string(),
-        };
-        manifests.push((manifest.digest, client.push_manifest(&target, &name, manifest).await?));
+    for manifest in named {
+        let outcome = client.push_manifest(&target, &manifest.digest.to_string(), manifest).await?;
+        manifests.push((manifest.digest, outcome));
     }
-    check(client, &target, image, source, root).await?;
+    let name = image.tag().map_or_else(|| root.digest.to_string(), |tag| tag.as_str().to_owned());
+    manifests.push((root.digest, client.push_manifest(&target, &name, &root).await?));
+    check(client, &target, image, source, &root).await?;
     Ok(Pushed { digest: root.digest, manifests, blobs })
 }
 
@@ -116,7 +122,8 @@ async fn check(
         }
     });
     blobs.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    for manifest in &source.manifests {
+    let named = &source.manifests[..source.manifests.len() - 1];
+    for manifest in named.iter().chain([root]) {
         let stored = client.stored_manifest(target, &manifest.digest.to_string()).await?;
         if stored.as_deref() != Some(&*manifest.bytes) {
             return Err(PushError::Lost(manifest.digest));

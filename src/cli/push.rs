@@ -17,6 +17,7 @@ use crate::operations::logging;
 use crate::push::{Pushed, push};
 use crate::registry::BlobOutcome;
 use crate::signatures;
+use crate::signing;
 use crate::source::{Image, Source, SourceError};
 
 /// How long it may take to find out whether signatures can be stored.
@@ -61,9 +62,12 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
         let repository = subject.image.repository();
         signatures::check(&client, &signature.destination, repository, Instant::now() + STEP)
             .await
-            .map_err(|error| Failure::from(error).about(&subject.image))?;
+            .map_err(|error| Failure::from(error).about(&subject.image).after("nothing is pushed"))?;
         let progress = Arc::new(Progress::new());
         let files = read(&source, manifest_bytes, &progress).await?;
+        signing::image::plan_of(&files, signature.index_only)
+            .await
+            .map_err(|error| Failure::refused(error).about(&source).after("nothing is pushed"))?;
         let pushed = push(&client, &subject.image, &files, mount_from.as_ref(), &*progress)
             .await
             .map_err(|error| Failure::from(error).about(&subject.image))?;

@@ -32,6 +32,9 @@ use crate::signing::{
 /// How long one step may take: finding out what is to be signed, or writing one signature. Typing a passphrase is no step.
 const STEP: Duration = Duration::from_mins(1);
 
+/// Manifests that a message names one by one.
+const MOST_NAMED: usize = 8;
+
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
     #[command(flatten)]
@@ -115,7 +118,7 @@ pub(super) struct Signature {
     pub(super) destination: Destination,
     /// The tag that has to name what is signed, before and after.
     tag: Option<Reference>,
-    index_only: bool,
+    pub(super) index_only: bool,
     renew: bool,
 }
 
@@ -283,15 +286,11 @@ pub(super) async fn sign(
             Some(message) => {
                 let deadline = Instant::now() + STEP;
                 let written = signatures::write(client, destination, image.repository(), &digest, &message, deadline);
+                // What is written stays: each signature stands for itself.
                 let Written { place, existed: _ } = written.await.map_err(|error| {
                     let failure = Failure::from(error).about(image);
-                    match report.written() {
-                        0 => failure,
-                        // What is written stays: each signature stands for itself.
-                        some => {
-                            failure.after(format_args!("{some} of {} signatures are written", plan.manifests.len()))
-                        }
-                    }
+                    let there = report.signatures.len();
+                    if plan.manifests.len() > 1 { failure.after(how_far(&plan.manifests, there)) } else { failure }
                 })?;
                 Some(place)
             }
@@ -311,6 +310,27 @@ pub(super) async fn sign(
         );
     }
     Ok(report)
+}
+
+/// What is there of several signatures, when the one behind the first `there` of them could not be written.
+fn how_far(manifests: &[Planned], there: usize) -> String {
+    let list = |manifests: &[Planned]| {
+        let platform = |planned: &Planned| planned.platform.as_deref().map(|name| format!(" ({})", plain(name)));
+        let name = |planned: &Planned| format!("{}{}", planned.digest, platform(planned).unwrap_or_default());
+        let mut names: Vec<String> = manifests.iter().take(MOST_NAMED).map(name).collect();
+        if let Some(more) = manifests.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+            names.push(format!("and {more} more"));
+        }
+        names.join(", ")
+    };
+    let (done, open) = manifests.split_at(there);
+    let done = match done {
+        [] => "none is there".to_owned(),
+        [_] => format!("1 is there: {}", list(done)),
+        _ => format!("{there} are there: {}", list(done)),
+    };
+    let (all, open) = (manifests.len(), list(open));
+    format!("of {all} signatures {done}; not there, or not for certain: {open}; the same command writes the rest")
 }
 
 fn not_signed(key: &SigningKey, error: &image::SignError) -> Failure {
@@ -413,6 +433,19 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_far_it_came_is_told_in_a_line_that_ends() {
+        let planned =
+            |number: usize| Planned { digest: Digest::sha256(&[u8::try_from(number).unwrap()]), platform: None };
+        let manifests: Vec<_> = (0..30).map(planned).collect();
+        let text = how_far(&manifests, 0);
+        assert!(text.starts_with("of 30 signatures none is there; not there, or not for certain: sha256:"), "{text}");
+        let text = how_far(&manifests, 20);
+        assert!(text.contains("20 are there: sha256:") && text.contains(", and 12 more; not there"), "{text}");
+        assert!(text.contains(", and 2 more; the same command"), "{text}");
+        assert!(!how_far(&manifests, 22).contains("and 0 more"), "{text}");
+    }
 
     #[test]
     fn a_destination_is_the_extension_a_store_or_a_folder() {

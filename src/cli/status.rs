@@ -105,14 +105,33 @@ impl From<WriteError> for Failure {
 
 impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
-        Self::refused(error)
+        match &error {
+            SourceError::Name(_) => Self::usage(error),
+            SourceError::Read { source, .. } if !is_an_answer(source) => Self::undecided(error),
+            _ => Self::refused(error),
+        }
     }
+}
+
+/// Whether an error says what is there: nothing, or something else than there should be. Any other says nothing of it.
+fn is_an_answer(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::NotFound
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::InvalidData
+            | Kind::InvalidInput
+            | Kind::UnexpectedEof
+    )
 }
 
 impl From<PushError> for Failure {
     fn from(error: PushError) -> Self {
         match error {
             PushError::Upload(UploadError::Lookup(error)) => error.into(),
+            PushError::Upload(UploadError::Read { ref source, .. }) if !is_an_answer(source) => Self::undecided(error),
             PushError::Lost { .. } => Self::undecided(error),
             error => Self::refused(error),
         }
@@ -194,8 +213,6 @@ impl fmt::Display for Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
@@ -214,6 +231,25 @@ mod tests {
             assert_eq!(failure.status, Status::Refused);
             assert!(failure.message.contains(text) && !failure.message.contains("gate"), "{failure}");
         }
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_undecided_and_what_is_not_there_is_refused() {
+        let status = |kind: io::ErrorKind| {
+            let read = SourceError::Read { path: "web.tar".into(), source: kind.into() };
+            let upload = UploadError::Read { name: "layer.tar".to_owned(), source: kind.into() };
+            let [source, upload] = [Failure::from(read), Failure::from(PushError::Upload(upload))];
+            assert_eq!(source.status, upload.status, "{kind}");
+            source.status
+        };
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::UnexpectedEof] {
+            assert_eq!(status(kind), Status::Refused, "{kind}");
+        }
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+            assert_eq!(status(kind), Status::Undecided, "{kind}");
+        }
+        let outside = SourceError::Outside { place: "web.tar".to_owned(), name: "/etc/passwd".to_owned() };
+        assert_eq!(Failure::from(outside).status, Status::Refused);
     }
 
     #[test]

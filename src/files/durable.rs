@@ -4,16 +4,21 @@ use std::{fs, io, path::Path};
 
 /// Makes a folder and those above it, each on the disk before there is something in it.
 pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
+    create_folder_with(folder, &sync_folder)
+}
+
+/// The same, where this is how folders are put on the disk.
+pub(crate) fn create_folder_with(folder: &Path, sync: &impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     match fs::create_dir(folder) {
         Ok(()) => {}
         Err(_) if folder.is_dir() => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_folder(above(folder))?;
+            create_folder_with(above(folder), sync)?;
             fs::create_dir(folder)?;
         }
         Err(error) => return Err(error),
     }
-    sync_folder(above(folder))
+    sync(above(folder))
 }
 
 /// The folder that something is in.

@@ -25,6 +25,8 @@ use super::{
     upstream::{Pull, Registry},
 };
 
+/// What there is to be done with an image's signatures.
+const METHODS: &str = "GET, HEAD, OPTIONS, PUT";
 /// How long a client may take to send a signature.
 const SLOWEST_BODY: Duration = Duration::from_secs(30);
 
@@ -42,9 +44,18 @@ pub(super) async fn answer(context: &Context<'_>, payload: Payload, image: &Imag
     let answer = match *context.request.method() {
         Method::GET | Method::HEAD => read(context, image).await,
         Method::PUT => add(context, payload, image).await,
-        _ => Err(Refused::method("signatures are read with GET and added with PUT", "GET, HEAD, PUT")),
+        Method::OPTIONS => may_add(context, image).await,
+        _ => Err(Refused::method("signatures are read with GET and added with PUT", METHODS)),
     };
     answer.unwrap_or_else(Into::into)
+}
+
+/// Whether the caller may add signatures in this repository: for whoever has an image to push first. It is answered as a PUT
+/// would be, before its body is read.
+async fn may_add(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
+    let Context { registry, desk, visitor, .. } = context;
+    desk.must_be_allowed(registry, visitor, Action::CreateSignature, Some(&image.repository)).await?;
+    Ok(HttpResponse::NoContent().insert_header((header::ALLOW, METHODS)).finish())
 }
 
 /// Who may pull an image may read its signatures. An image that the registry does not have has none: clients take any

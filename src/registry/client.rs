@@ -121,9 +121,8 @@ pub(crate) struct What<'a> {
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
-    /// Where, if not at [`What::path`]: what the server answered in `Location`, perhaps another host. Credentials stay
-    /// with the server.
-    pub(crate) location: Option<Url>,
+    /// Where, if not at [`What::path`].
+    pub(crate) place: Option<Place>,
     pub(crate) content: Option<Content>,
     /// Which part of a whole the content is: `first-last`.
     pub(crate) content_range: Option<HeaderValue>,
@@ -135,12 +134,27 @@ pub(crate) struct Request {
     pub(crate) repeat: bool,
 }
 
+/// Where a server says in `Location` that something goes on: there, or at another host. Credentials stay with the server.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) url: Url,
+    /// Whether another host led there: then it gets no credentials, be it at the server itself.
+    pub(crate) elsewhere: bool,
+}
+
+impl Place {
+    /// One that no other host led to.
+    pub(crate) fn own(url: Url) -> Self {
+        Self { url, elsewhere: false }
+    }
+}
+
 impl Request {
     const GET: Self = Self::new(Method::GET, Access::Pull);
 
     /// One without content.
     pub(crate) const fn new(method: Method, access: Access) -> Self {
-        Self { method, location: None, content: None, content_range: None, if_match: None, access, repeat: true }
+        Self { method, place: None, content: None, content_range: None, if_match: None, access, repeat: true }
     }
 }
 
@@ -310,9 +324,12 @@ impl Client {
         budget: Budget,
     ) -> Result<(Fetched, Grant), LookupError> {
         let origin = self.origin(target, budget).await?;
-        let url = request.location.clone().unwrap_or_else(|| join(&origin.base, what.path));
-        if url.origin() != origin.base.origin() {
-            // Somebody else's host: no credentials, and not named because the registry is.
+        let Place { url, elsewhere } = match &request.place {
+            Some(place) => place.clone(),
+            None => Place { url: join(&origin.base, what.path), elsewhere: false },
+        };
+        if elsewhere || url.origin() != origin.base.origin() {
+            // Somebody else's word or host: no credentials, and not named because the registry is.
             let mut stranger = target.clone();
             stranger.peer.named = false;
             let answer = self.ask(&stranger, &url, what, &request, None, budget).await?;

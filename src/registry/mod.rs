@@ -34,7 +34,7 @@ pub use upload::{BlobOutcome, UploadError};
 pub(crate) use blocking::Blocking;
 pub(crate) use cas::check_cas;
 pub(crate) use challenge::Challenge;
-pub(crate) use client::{Extension, Fetched, Request, What, join};
+pub(crate) use client::{Extension, Fetched, Place, Request, What, join};
 pub(crate) use credentials::{NEEDED as CREDENTIALS_NEEDED, check_docker_config};
 pub(crate) use failure::{Failure, shown};
 pub(crate) use settings::Upstream;

@@ -15,6 +15,7 @@ use super::{
     guard::{HostSet, NamesHosts, host_of, is_inner_literal},
     room::{FREE, Reserved, Room},
     settings::Settings,
+    upload::is_for_uploads,
 };
 use crate::operations::{Metrics, RequestKind};
 use crate::verdict::LookupError;
@@ -107,7 +108,9 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     /// Of a 200 everything, of anything else perhaps not.
     pub(crate) body: Body,
-    /// Whether another origin than the one asked gave it.
+    /// Who gave it: what was asked, or where redirects led to in the end.
+    pub(crate) url: Url,
+    /// Whether the way there led over another origin than the one asked.
     pub(crate) elsewhere: bool,
 }
 
@@ -214,6 +217,10 @@ impl Transport {
                 return Err(Failure::Misbehaved("it redirects what is sent to it".to_owned()));
             }
             let next = location(&url, &answer.headers, ask.peer.settings.insecure)?;
+            let is_upload = ask.kind == RequestKind::Blob && ask.content.is_some();
+            if is_upload && next.origin() == ask.url.origin() && !is_for_uploads(&next) {
+                return Err(Failure::Misbehaved("it redirects an upload to where none can go on".to_owned()));
+            }
             // Once away, credentials stay away, even if the way leads back.
             elsewhere |= next.origin() != ask.url.origin();
             url = next;
@@ -276,7 +283,8 @@ impl Transport {
                 }
             }
             let headers = std::mem::take(response.headers_mut());
-            Ok(Answer { status: response.status().as_u16(), headers, body: Body { bytes, _room: room }, elsewhere })
+            let (status, body) = (response.status().as_u16(), Body { bytes, _room: room });
+            Ok(Answer { status, headers, body, url: url.clone(), elsewhere })
         });
         let answer = answer.await.unwrap_or(Err(Failure::TimedOut)).map_err(|failure| match failure {
             Failure::Unresolved | Failure::NotPublic if !named => {
@@ -324,7 +332,8 @@ mod tests {
 
     fn retry_after(value: &str) -> Option<Duration> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
-        Answer { status: 429, headers, body: Body::default(), elsewhere: false }.retry_after()
+        let url = Url::parse("https://r.example.com/").unwrap();
+        Answer { status: 429, headers, body: Body::default(), url, elsewhere: false }.retry_after()
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::{io, time::Duration};
 
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use reqwest::{
     Method,
     header::{CONTENT_LENGTH, HeaderMap, HeaderValue, RANGE},
@@ -13,7 +14,7 @@ use reqwest::{
 use url::Url;
 
 use super::{
-    client::{Client, Fetched, Request, What, join},
+    client::{Client, Fetched, Place, Request, What, join},
     failure::shown,
     manifest::ACCEPTED,
     patience::{self, Patience},
@@ -93,7 +94,7 @@ pub(crate) type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
 /// An upload under way.
 struct Session {
-    location: Url,
+    place: Place,
     /// Bytes that the registry has.
     offset: u64,
     /// Bytes of a chunk.
@@ -202,7 +203,8 @@ impl Client {
             let base = self.origin(target, Budget::of(STEP)).await?;
             let mut url = join(&base.base, &path);
             url.query_pairs_mut().append_pair("mount", &blob.digest.to_string()).append_pair("from", from);
-            let request = Request { location: Some(url), ..Request::new(Method::POST, Access::Mount(from.into())) };
+            let place = Some(Place::own(url));
+            let request = Request { place, ..Request::new(Method::POST, Access::Mount(from.into())) };
             match self.push_step(target, &path, request, STEP).await {
                 Ok(Fetched { url, answer }) if answer.status == 201 => {
                     self.check_digest(target, &url, &answer, &blob.digest)?;
@@ -211,7 +213,7 @@ impl Client {
                         return Ok(Begun::Settled(BlobOutcome::Mounted));
                     }
                 }
-                Ok(Fetched { url, answer }) if answer.status == 202 => return self.begun(target, &url, &answer),
+                Ok(Fetched { url, answer }) if answer.status == 202 => return self.begun(target, &url, &answer).await,
                 // Not to be allowed to read there is no reason not to push here.
                 Ok(_) | Err(UploadError::Lookup(LookupError::Unauthorized { .. })) => {}
                 Err(error) => return Err(error),
@@ -220,20 +222,20 @@ impl Client {
         let Fetched { url, answer } =
             self.push_step(target, &path, Request::new(Method::POST, Access::Push), STEP).await?;
         match answer.status {
-            202 => self.begun(target, &url, &answer),
+            202 => self.begun(target, &url, &answer).await,
             _ => Err(SaidNo::of(target, &url, &answer).into()),
         }
     }
 
-    fn begun(&self, target: &Target, url: &Url, answer: &Answer) -> Result<Begun, UploadError> {
-        let location = upload_location(target, url, answer)?;
+    async fn begun(&self, target: &Target, url: &Url, answer: &Answer) -> Result<Begun, UploadError> {
+        let place = self.goes_on(target, url, answer).await?;
         let least = answer.headers.get("oci-chunk-min-length").and_then(|value| value.to_str().ok()?.parse().ok());
         let chunk = least.unwrap_or(0).max(CHUNK);
         if chunk > LARGEST_CHUNK {
             let what = format!("it wants chunks of at least {chunk} bytes; here they have at most {LARGEST_CHUNK}");
             return Err(self.wrong(target, url, what));
         }
-        Ok(Begun::Upload(Session { location, offset: 0, chunk, resumed: false, is_spent: false }))
+        Ok(Begun::Upload(Session { place, offset: 0, chunk, resumed: false, is_spent: false }))
     }
 
     /// Sends a chunk, or completes the upload. Gives whether it is complete.
@@ -261,7 +263,7 @@ impl Client {
         let range = HeaderValue::from_str(&format!("{}-{last}", session.offset)).ok();
         let content = Some(Content { kind: "application/octet-stream".into(), bytes, may_move: true });
         let request = Request {
-            location: Some(session.location.clone()),
+            place: Some(session.place.clone()),
             content,
             content_range: range,
             repeat: false,
@@ -277,7 +279,7 @@ impl Client {
             }
             _ => return Err(SaidNo::of(target, &url, &answer).into()),
         }
-        session.location = upload_location(target, &url, &answer)?;
+        session.place = self.goes_on(target, &url, &answer).await?;
         let sent = session.offset + length;
         let offset = match stands_at(&answer.headers) {
             None => sent,
@@ -302,10 +304,10 @@ impl Client {
         session: &mut Session,
         bytes: Bytes,
     ) -> Result<(), UploadError> {
-        let mut url = session.location.clone();
-        url.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
+        let mut place = session.place.clone();
+        place.url.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
         let request = Request {
-            location: Some(url),
+            place: Some(place),
             content: Some(Content { kind: "application/octet-stream".into(), bytes, may_move: true }),
             repeat: false,
             ..Request::new(Method::PUT, Access::Push)
@@ -334,7 +336,7 @@ impl Client {
         session: &mut Session,
         sent: u64,
     ) -> Result<bool, UploadError> {
-        let request = Request { location: Some(session.location.clone()), ..Request::new(Method::GET, Access::Push) };
+        let request = Request { place: Some(session.place.clone()), ..Request::new(Method::GET, Access::Push) };
         let Ok(Fetched { url, answer }) = self.push_step(target, "", request, STEP).await else { return Ok(false) };
         if !matches!(answer.status, 200 | 202 | 204) {
             return Ok(false);
@@ -346,7 +348,7 @@ impl Client {
         }
         // The address is a new one where the answer has one.
         if answer.headers.contains_key("location") {
-            session.location = upload_location(target, &url, &answer)?;
+            session.place = self.goes_on(target, &url, &answer).await?;
         }
         tracing::info!(digest = %blob.digest, offset, "an upload is taken up again");
         session.offset = offset;
@@ -356,7 +358,7 @@ impl Client {
 
     /// Tells the registry that nothing more comes. If it does not hear that, it will find out.
     async fn abandon(&self, target: &Target, session: Session) {
-        let request = Request { location: Some(session.location), ..Request::new(Method::DELETE, Access::Push) };
+        let request = Request { place: Some(session.place), ..Request::new(Method::DELETE, Access::Push) };
         let _ = self.push_step(target, "", request, STEP).await;
     }
 
@@ -421,16 +423,39 @@ impl Client {
         }
     }
 
+    /// Where an upload goes on.
+    async fn goes_on(&self, target: &Target, asked: &Url, answer: &Answer) -> Result<Place, UploadError> {
+        let origin = self.origin(target, Budget::of(STEP)).await?;
+        let url = location(&answer.url, &answer.headers, target.peer.settings.insecure)
+            .map_err(|failure| UploadError::Lookup(failure.at(&target.peer.registry, asked, STEP)))?;
+        if url.origin() == origin.base.origin() && !is_for_uploads(&url) {
+            let what = format!("it has an upload go on where none can: {}", shown(&url));
+            return Err(self.wrong(target, asked, what));
+        }
+        Ok(Place { url, elsewhere: answer.elsewhere })
+    }
+
     fn wrong(&self, target: &Target, url: &Url, what: String) -> UploadError {
         UploadError::Lookup(self.misbehaved(target, url, what, Budget::of(STEP)))
     }
 }
 
-/// Where an upload goes on.
-fn upload_location(target: &Target, url: &Url, answer: &Answer) -> Result<Url, UploadError> {
-    let Target { peer, .. } = target;
-    location(url, &answer.headers, peer.settings.insecure)
-        .map_err(|failure| UploadError::Lookup(failure.at(&peer.registry, url, STEP)))
+/// Whether an upload may go on at this path of the registry, which then gets credentials, and what is sent.
+///
+/// Below `/v2/`, all paths but an upload's are other endpoints, at which the same requests would do something else. There
+/// it is not looked at whose upload it is: in front of some registries a proxy puts something before all names. Outside of
+/// `/v2/` there is no rule, for what paths mean there the registry alone knows (Google's uploads are at
+/// `/artifacts-uploads/...`), but for signatures, which are never where layers go.
+pub(super) fn is_for_uploads(url: &Url) -> bool {
+    let path = percent_decode_str(url.path()).decode_utf8_lossy();
+    let segments: Vec<&str> = path.split(['/', '\\']).filter(|segment| !segment.is_empty()).collect();
+    match segments[..] {
+        _ if segments.iter().any(|segment| matches!(*segment, "." | "..")) => false,
+        // GitHub's has it in the singular.
+        ["v2", _, .., "blobs", "uploads" | "upload"] | ["v2", _, .., "blobs", "uploads" | "upload", _] => true,
+        ["v2" | "extensions" | "sealgate", ..] => false,
+        _ => true,
+    }
 }
 
 async fn read_chunk(blob: &Blob, offset: u64, length: u64, read: &mut Read) -> Result<Bytes, UploadError> {
@@ -477,6 +502,40 @@ fn unsettled(target: &Target, url: &Url, status: u16) -> UploadError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uploads_go_on_where_real_registries_have_them() {
+        let is = |path: &str| is_for_uploads(&Url::parse(&format!("https://r.example.com{path}")).unwrap());
+        for path in [
+            "/v2/acme/web/blobs/uploads/3c1a0d0e-6f1c-4b7e-9d55-7c0d5c1e2f3a?_state=x%2Fy",
+            "/v2/web/blobs/uploads/AJMTJPA_x-y=",
+            "/v2/acme/web/blobs/upload/3c1a0d0e",
+            "/v2/team/acme/web/blobs/uploads/3c1a0d0e",
+            "/v2/acme/web/blobs/uploads/?state=x",
+            "/artifacts-uploads/namespaces/project/repositories/images/uploads/AF2XiV",
+            "/artifactory/api/docker/images/v2/acme/web/blobs/uploads/3c1a0d0e",
+            "/registry/v2/acme/web/blobs/uploads/3c1a0d0e",
+        ] {
+            assert!(is(path), "{path}");
+        }
+        for path in [
+            "/v2/",
+            "/v2/blobs/uploads/x",
+            "/v2/acme/web/manifests/1",
+            "/v2/acme/web/blobs/uploads/x/manifests/1",
+            "/v2/acme/web/blobs/uploads/x/../../../manifests/1",
+            "/v2/acme/web/blobs/uploads/..%2F..%2Fmanifests%2F1",
+            "/v2/acme/web/blobs/uploads%2Fx%2Fmanifests%2F1",
+            "/v2/acme/web/blobs/uploads/x%5Cmanifests%5C1",
+            "/%76%32/acme/web/manifests/1",
+            "//v2/acme/web/manifests/1",
+            "/x%2F..%2Fv2/acme/web/manifests/1",
+            "/extensions/v2/acme/web/signatures/sha256:00",
+            "/sealgate/v1/import",
+        ] {
+            assert!(!is(path), "{path}");
+        }
+    }
 
     #[test]
     fn a_range_says_how_many_bytes_are_there() {

@@ -206,6 +206,12 @@ impl Certificate {
         keys.into_iter().map(|key| key.key().clone()).collect()
     }
 
+    /// Why the key of this name does not sign at `now`, if it is one of this certificate's.
+    pub(crate) fn fault_of(&self, name: &KeyHandle, now: Timestamp) -> Option<KeyFault> {
+        let mut keys = self.inner.keys().filter(|key| key.key().key_handle().aliases(name));
+        keys.find_map(|key| self.check(&key, now, now).err())
+    }
+
     /// Its keys that a signature with these issuers may be of.
     pub(super) fn keys_of<'a>(
         &'a self,

@@ -21,6 +21,7 @@ use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Sign
 use crate::registry::Client;
 use crate::signature::{ComposeError, FoundSignatures, Payload, UntrustedSignature, compose, verify, verify::Question};
 use crate::signatures::Finder;
+use crate::source;
 use crate::verdict::LookupError;
 
 /// Indexes in indexes that are followed, as when they are verified.
@@ -59,7 +60,8 @@ pub enum PlanError {
     Lookup(#[from] LookupError),
     /// More than anyone verifies.
     #[error(
-        "the index has more than {MOST_MANIFESTS} manifests, or indexes in it more than {DEEPEST} deep: no verifier follows that"
+        "the index has more than {MOST_MANIFESTS} manifests, or indexes in it more than {DEEPEST} deep: no verifier follows \
+         that, and with --index-only the index alone is signed"
     )]
     TooLarge,
 }
@@ -71,14 +73,46 @@ pub enum PlanError {
 /// The registry can't be asked; the image has more manifests than anyone verifies.
 pub async fn plan(client: &Client, image: &Reference, index_only: bool, deadline: Instant) -> Result<Plan, PlanError> {
     let resolved = client.resolve(image, deadline).await?;
-    let digest = resolved.digest();
+    let named = async |digest| {
+        let reference = Reference::from_parts(image.repository().clone(), None, Some(digest));
+        client.resolve(&reference, deadline).await.map(|resolved| resolved.manifest().clone())
+    };
+    walk(resolved.digest(), resolved.manifest().clone(), index_only, named).await
+}
+
+/// The same of an image that is not in a registry yet.
+///
+/// # Errors
+/// It has more manifests than anyone verifies.
+pub async fn plan_of(source: &source::Image, index_only: bool) -> Result<Plan, PlanError> {
+    let named = async |digest| {
+        let found = source.manifests.iter().find(|manifest| manifest.digest == digest);
+        // A source has all that it names.
+        Ok(found.map_or(Manifest::Image, |found| found.manifest.clone()))
+    };
+    let (digest, manifest) = match source.manifests.last() {
+        Some(root) => (root.digest, root.manifest.clone()),
+        None => (Digest::sha256(b""), Manifest::Image),
+    };
+    walk(digest, manifest, index_only, named).await
+}
+
+async fn walk(
+    digest: Digest,
+    root: Manifest,
+    index_only: bool,
+    named: impl AsyncFn(Digest) -> Result<Manifest, LookupError>,
+) -> Result<Plan, PlanError> {
     let mut manifests = vec![Planned { digest, platform: None }];
-    let is_index = matches!(resolved.manifest(), Manifest::Index(_));
+    let is_index = matches!(root, Manifest::Index(_));
     let mut seen = HashSet::from([digest]);
-    let mut level = if index_only { Vec::new() } else { vec![resolved] };
+    let mut level = if index_only { Vec::new() } else { vec![root] };
     for depth in 0.. {
         let mut nested = Vec::new();
-        for entry in level.iter().flat_map(|resolved| resolved.entries()) {
+        for entry in level.iter().flat_map(|manifest| match manifest {
+            Manifest::Index(entries) => entries.as_slice(),
+            Manifest::Image => &[],
+        }) {
             if entry.attestation || !seen.insert(entry.digest) {
                 continue;
             }
@@ -86,10 +120,9 @@ pub async fn plan(client: &Client, image: &Reference, index_only: bool, deadline
                 return Err(PlanError::TooLarge);
             }
             manifests.push(Planned { digest: entry.digest, platform: entry.platform.clone() });
-            let reference = Reference::from_parts(image.repository().clone(), None, Some(entry.digest));
-            let resolved = client.resolve(&reference, deadline).await?;
-            if matches!(resolved.manifest(), Manifest::Index(_)) {
-                nested.push(resolved);
+            let manifest = named(entry.digest).await?;
+            if matches!(manifest, Manifest::Index(_)) {
+                nested.push(manifest);
             }
         }
         if nested.is_empty() {
@@ -196,7 +229,36 @@ impl crypto::Signer for Borrowed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::Descriptor;
     use crate::signature::{Fingerprint, testing::Key as TestKey};
+
+    /// An image whose index names so many manifests, and as many attestations about them.
+    fn source_of(count: usize) -> source::Image {
+        let manifest = |text: String, manifest| source::SourceManifest {
+            digest: Digest::sha256(text.as_bytes()),
+            media_type: String::new(),
+            manifest,
+            bytes: text.into(),
+        };
+        let mut manifests: Vec<_> =
+            (0..2 * count).map(|number| manifest(number.to_string(), Manifest::Image)).collect();
+        let entries = manifests.iter().enumerate().map(|(number, named)| Descriptor {
+            digest: named.digest,
+            platform: Some("linux/amd64".to_owned()),
+            attestation: number >= count,
+        });
+        manifests.push(manifest("index".to_owned(), Manifest::Index(entries.collect())));
+        source::Image { manifests, blobs: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn of_a_source_as_much_is_signed_as_of_what_is_pushed() {
+        let plan = plan_of(&source_of(MOST_MANIFESTS), false).await.unwrap();
+        assert_eq!((plan.is_index, plan.manifests.len()), (true, MOST_MANIFESTS + 1));
+        let larger = source_of(MOST_MANIFESTS + 1);
+        assert!(matches!(plan_of(&larger, false).await, Err(PlanError::TooLarge)));
+        assert_eq!(plan_of(&larger, true).await.unwrap().manifests.len(), 1);
+    }
 
     #[test]
     fn what_does_not_verify_is_not_handed_out() {

@@ -153,10 +153,17 @@ fn chosen(
         0 => Err(KeyError::NotFound { query: query.clone(), keyring: keyring.to_owned() }),
         1 => {
             let certificate = fitting.remove(0);
-            certificate
-                .usable(now)
-                .map_err(|fault| KeyError::Unusable { certificate: certificate.fingerprint(), fault })?;
-            Ok(certificate)
+            let fault = match query {
+                // A subkey that is named signs, or none does.
+                KeyQuery::Key(name) if !certificate.cert().key_handle().aliases(name) => {
+                    certificate.fault_of(name, now)
+                }
+                _ => certificate.usable(now).err(),
+            };
+            match fault {
+                None => Ok(certificate),
+                Some(fault) => Err(KeyError::Unusable { certificate: certificate.fingerprint(), fault }),
+            }
         }
         _ => Err(KeyError::Ambiguous {
             query: query.clone(),

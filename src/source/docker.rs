@@ -17,7 +17,7 @@ use super::{
     files::Files,
     layer::{LayerError, compressed},
 };
-use crate::image::{Digest, Reference};
+use crate::image::{self, Digest, Reference};
 
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -116,8 +116,12 @@ pub(super) fn read(
     }
     // Numbers and strings can't fail to be JSON.
     let bytes = serde_json::to_vec(&manifest).expect("strings are JSON");
-    let manifest =
-        SourceManifest { digest: Digest::sha256(&bytes), media_type: MANIFEST.to_owned(), bytes: bytes.into() };
+    let manifest = SourceManifest {
+        digest: Digest::sha256(&bytes),
+        media_type: MANIFEST.to_owned(),
+        manifest: image::Manifest::Image,
+        bytes: bytes.into(),
+    };
     let mut all = vec![config];
     for (diff_id, _) in &wanted {
         let blob = blobs.get(diff_id).filter(|blob| all.iter().all(|other| other.digest != blob.digest));

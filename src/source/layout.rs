@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Deserialize;
 
 use super::{Blob, Image, MOST_BLOBS, SourceError, SourceManifest, files::Files};
-use crate::image::{Contents, Digest, Part};
+use crate::image::{Contents, Digest, Manifest, Part};
 
 /// Indexes in indexes that are followed, as when they are verified.
 const DEEPEST: usize = 3;
@@ -99,6 +99,7 @@ impl Walk<'_> {
             return Err(SourceError::Damaged { place: self.files.place(), name, mismatch });
         }
         let contents = Contents::parse(media_type.as_deref(), &bytes).map_err(wrong)?;
+        let manifest = Manifest::parse(media_type.as_deref(), &bytes).map_err(wrong)?;
         let own = Contents::media_type(&bytes).map_err(wrong)?;
         let media_type = own.or_else(|| media_type.clone()).unwrap_or_else(|| {
             match contents {
@@ -117,7 +118,9 @@ impl Walk<'_> {
         if self.image.manifests.len() == MOST_MANIFESTS {
             return Err(self.too_many("manifests", MOST_MANIFESTS));
         }
-        self.image.manifests.push(SourceManifest { digest: *digest, media_type, bytes: bytes.into() });
+        // What is pushed under a tag, registries call by its SHA-256, whatever the layout calls it.
+        let digest = if depth == 0 { Digest::sha256(&bytes) } else { *digest };
+        self.image.manifests.push(SourceManifest { digest, media_type, manifest, bytes: bytes.into() });
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use std::{fmt, io, path::PathBuf, str::FromStr};
 use bytes::Bytes;
 
 use self::files::Files;
-use crate::image::{Digest, ManifestError, Mismatch};
+use crate::image::{Digest, Manifest, ManifestError, Mismatch};
 
 pub use files::Data;
 
@@ -53,6 +53,8 @@ pub struct SourceManifest {
     pub digest: Digest,
     /// Its media type.
     pub media_type: String,
+    /// What it names.
+    pub manifest: Manifest,
     /// Its bytes.
     pub bytes: Bytes,
 }

@@ -6,7 +6,6 @@
 use std::{
     collections::HashMap,
     fs::File,
-    io,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,8 +19,10 @@ const BLOCK: u64 = 512;
 const NOTHING: [u8; 512] = [0; 512];
 /// Entries that are looked at.
 const MOST_ENTRIES: usize = 65_536;
-/// Bytes of a long name.
+/// Bytes of a name, or of what a link leads to.
 const LONGEST_NAME: u64 = 8 << 10;
+/// Bytes of all names together, which are kept.
+const MOST_NAME_BYTES: usize = 32 << 20;
 /// Bytes of an extension header. Those with a file's extended attributes are the largest.
 const LARGEST_EXTENSION: u64 = 1 << 20;
 /// Links that are followed, one to the next.
@@ -35,6 +36,8 @@ pub(super) struct Archive {
     path: PathBuf,
     file: Arc<File>,
     entries: HashMap<String, Entry>,
+    /// Bytes of all names so far.
+    names: usize,
 }
 
 enum Entry {
@@ -65,10 +68,11 @@ impl Archive {
         let read = |source| SourceError::Read { path: path.to_owned(), source };
         let metadata = path.metadata().map_err(read)?;
         if !metadata.is_file() {
-            return Err(read(io::Error::other("it is no file (an archive that is piped in has to be written to one)")));
+            let what = "it is no file (an archive that is piped in has to be written to one)".to_owned();
+            return Err(SourceError::Malformed { place: path.display().to_string(), what });
         }
         let file = Arc::new(File::open(path).map_err(read)?);
-        let mut archive = Self { path: path.to_owned(), file, entries: HashMap::new() };
+        let mut archive = Self { path: path.to_owned(), file, entries: HashMap::new(), names: 0 };
         archive.index(metadata.len())?;
         Ok(archive)
     }
@@ -169,9 +173,15 @@ impl Archive {
                 for record in PaxExtensions::new(&bytes) {
                     let bad = |_| self.malformed(format!("the extension header at byte {offset} is malformed"));
                     let record = record.map_err(bad)?;
+                    let name = || match record.value_bytes() {
+                        name if name.len() as u64 > LONGEST_NAME => {
+                            Err(self.malformed(format!("a name at byte {offset} has more than {LONGEST_NAME} bytes")))
+                        }
+                        name => Ok(Some(name.to_vec())),
+                    };
                     match record.key_bytes() {
-                        b"path" => extension.name = Some(record.value_bytes().to_vec()),
-                        b"linkpath" => extension.link = Some(record.value_bytes().to_vec()),
+                        b"path" => extension.name = name()?,
+                        b"linkpath" => extension.link = name()?,
                         b"size" => {
                             let size = record.value().ok().and_then(|value| value.parse().ok());
                             let bad = || self.malformed(format!("the size at byte {offset} is no number"));
@@ -191,6 +201,11 @@ impl Archive {
                 // Nothing that is looked for has another name than these.
                 let name = String::from_utf8(name).ok().and_then(|name| within("", &name));
                 let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(()) };
+                self.names += name.len() + link.len();
+                if self.names > MOST_NAME_BYTES {
+                    let (place, what) = (self.path.display().to_string(), "bytes of names");
+                    return Err(SourceError::TooMany { place, what, limit: MOST_NAME_BYTES });
+                }
                 let entry = match kind {
                     _ if sparse || kind.is_gnu_sparse() => Entry::Unusable("is stored sparsely"),
                     EntryType::Regular | EntryType::Continuous => Entry::File { offset, length },
@@ -358,6 +373,39 @@ mod tests {
             let error = opened(&bytes).err().expect("too large").to_string();
             assert!(error.contains("has more than"), "{error}");
         }
+    }
+
+    #[test]
+    fn names_in_extensions_are_as_long_as_others_may_be() {
+        let longest = usize::try_from(LONGEST_NAME).unwrap();
+        for record in ["path", "linkpath"] {
+            let with = |length: usize| {
+                let mut builder = Builder::new(Vec::new());
+                builder.append_pax_extensions([(record, "a".repeat(length).as_bytes())]).unwrap();
+                add(&mut builder, "file", b"abc");
+                opened(&builder.into_inner().unwrap()).err().map(|error| error.to_string())
+            };
+            assert_eq!(with(longest), None);
+            let error = with(longest + 1).expect("too long");
+            assert!(error.contains("a name at byte 512 has more than 8192 bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn all_names_together_are_bounded() {
+        let count = MOST_NAME_BYTES / usize::try_from(LONGEST_NAME).unwrap();
+        let with = |count: usize| {
+            let mut builder = Builder::new(Vec::new());
+            for number in 0..count {
+                let name = format!("{number:08192}");
+                builder.append_pax_extensions([("path", name.as_bytes())]).unwrap();
+                add(&mut builder, "file", b"");
+            }
+            opened(&builder.into_inner().unwrap()).err().map(|error| error.to_string())
+        };
+        assert_eq!(with(count), None);
+        let error = with(count + 1).expect("too many");
+        assert!(error.contains("more than 33554432 bytes of names"), "{error}");
     }
 
     #[test]

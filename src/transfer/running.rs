@@ -10,7 +10,9 @@ use crate::gateway::lines::{self, Imported, LARGEST_LINE, NDJSON};
 use crate::gateway::store::Position;
 use crate::image::Repository;
 use crate::operations::RequestKind;
-use crate::registry::{Access, Budget, Client, Content, Failure, Fetched, Request, SaidNo, Target, What, join, shown};
+use crate::registry::{
+    Access, Budget, Client, Content, Failure, Fetched, Place, Request, SaidNo, Target, What, join, shown,
+};
 use crate::verdict::LookupError;
 
 /// The time of one request.
@@ -44,7 +46,7 @@ impl Running {
         if let Some(after) = after {
             url.query_pairs_mut().append_pair("after", after.as_str());
         }
-        let request = Request { location: Some(url), ..Request::new(Method::GET, Access::Store) };
+        let request = Request { place: Some(Place::own(url)), ..Request::new(Method::GET, Access::Store) };
         let Fetched { url, answer } = self.send(request, NDJSON, PAGE.max(LARGEST_LINE), budget).await?;
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         // Some servers have a page for every path.
@@ -70,7 +72,7 @@ impl Running {
         }
         let url = join(&self.client.origin(&self.target, budget).await?.base, "sealgate/v1/import");
         let content = Some(Content { kind: NDJSON.into(), bytes: bytes.into(), may_move: false });
-        let request = Request { location: Some(url), content, ..Request::new(Method::POST, Access::Store) };
+        let request = Request { place: Some(Place::own(url)), content, ..Request::new(Method::POST, Access::Store) };
         let Fetched { url, answer } = self.send(request, "application/json", LARGEST_ANSWER, budget).await?;
         let imported: Option<Imported> = serde_json::from_slice(&answer.body).ok();
         let all = |imported: &Imported| imported.created + imported.present + imported.refused == signatures.len();

@@ -4,13 +4,17 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sealgate::{image::Digest, signing::Gnupg};
 use serde_json::Value;
 
-use crate::support::{DockerRegistry, Gpg, Scratch, Store, skopeo};
+use crate::support::{DockerRegistry, Gpg, Liar, Reply, Scratch, Store, skopeo};
 
 /// A registry with a store in front of it, and someone who signs.
 pub(crate) struct Setting {
@@ -206,20 +210,33 @@ async fn signatures_go_into_a_lookaside_folder_or_another_store() {
     assert!(report["signatures"][0]["place"].as_str().unwrap().starts_with(&setting.store.url()), "{report}");
 }
 
+/// A key that expired years ago.
+pub(crate) fn expired_key(gpg: &Gpg) -> &'static str {
+    let mut arguments = vec!["--faked-system-time", "20200101T000000"];
+    arguments.extend(["--pinentry-mode", "loopback", "--passphrase", "", "--quick-generate-key"]);
+    arguments.extend(["Old <old@example.com>", "ed25519", "sign,cert", "1y"]);
+    gpg.run(&arguments, b"");
+    "old@example.com"
+}
+
+/// A key that was revoked, with the certificate that GnuPG makes for that beforehand.
+pub(crate) fn revoked_key(gpg: &Gpg) -> String {
+    let key = gpg.generate("Lost <lost@example.com>");
+    let path = gpg.home().join(format!("openpgp-revocs.d/{key}.rev"));
+    // A colon in front of it keeps it from being imported by mistake.
+    let certificate = fs::read_to_string(path).expect("GnuPG makes it").replace(":-----BEGIN", "-----BEGIN");
+    gpg.run(&["--import"], certificate.as_bytes());
+    key
+}
+
 #[tokio::test]
 async fn keys_that_can_not_sign_are_refused_before_anything_is_written() {
     let setting = Setting::new();
     let pushed = setting.registry.push("acme/web", "1", "one").await;
     let image = setting.image("acme/web:1");
-    let expired = {
-        let options = ["--faked-system-time", "20200101T000000"];
-        let mut arguments = options.to_vec();
-        arguments.extend(["--pinentry-mode", "loopback", "--passphrase", "", "--quick-generate-key"]);
-        arguments.extend(["Old <old@example.com>", "ed25519", "sign,cert", "1y"]);
-        setting.gpg.run(&arguments, b"");
-        "old@example.com"
-    };
-    assert_fails(&setting.sign(&image, &["--sign-by", expired]), 1, "expired at 2020-12-31");
+    assert_fails(&setting.sign(&image, &["--sign-by", expired_key(&setting.gpg)]), 1, "expired at 2020-12-31");
+    let revoked = revoked_key(&setting.gpg);
+    assert_fails(&setting.sign(&image, &["--sign-by", &revoked]), 1, &format!("key 0x{revoked} is revoked"));
     assert_fails(&setting.sign(&image, &["--sign-by", "nobody@example.com"]), 1, "no key of nobody@example.com");
     assert_fails(&setting.sign(&image, &["--sign-by", "DEADBEEF"]), 2, "short key ID");
     assert_fails(&setting.sign(&image, &["--sign-by", "release"]), 2, "expected a fingerprint");
@@ -237,37 +254,199 @@ async fn keys_that_can_not_sign_are_refused_before_anything_is_written() {
     assert_eq!(list["signatures"].as_array().unwrap().len(), 0);
 }
 
+/// A key with the passphrase `secret`, and an agent that asks for it with this pinentry, whose answer to GETPIN is given.
+fn lock(setting: &Setting, answer: &str) -> &'static str {
+    let script = format!(
+        "#!/bin/sh\necho OK\nwhile read -r line; do case $line in GETPIN*) printf '{answer}';; BYE*) echo OK; exit;; *) \
+         echo OK;; esac; done\n"
+    );
+    let pinentry = setting.folder.write("pinentry", script).display().to_string();
+    crate::support::run("chmod", ["755", &pinentry]);
+    let configuration = format!("pinentry-program {pinentry}\nallow-loopback-pinentry\nmax-cache-ttl 0\n");
+    fs::write(setting.gpg.home().join("gpg-agent.conf"), configuration).expect("a file can be written");
+    let home = setting.gpg.home().display().to_string();
+    let restart = || crate::support::run("gpgconf", ["--homedir", &home, "--kill", "gpg-agent"]);
+    restart();
+    let passphrase = ["--pinentry-mode", "loopback", "--passphrase", "secret"];
+    let make = ["--quick-generate-key", "Locked <locked@example.com>", "ed25519", "sign", "never"];
+    setting.gpg.run(&[&passphrase[..], &make].concat(), b"");
+    restart();
+    "locked@example.com"
+}
+
 #[tokio::test]
 async fn a_locked_key_that_nobody_unlocks_does_not_sign() {
+    // The pinentry is cancelled, or gets a wrong passphrase as often as it asks.
+    let answers = [("ERR 83886179 cancelled\\n", "Operation cancelled"), ("D Secret\\nOK\\n", "Bad passphrase")];
+    for (answer, text) in answers {
+        let setting = Setting::new();
+        let pushed = setting.registry.push("acme/web", "1", "one").await;
+        let key = lock(&setting, answer);
+        let output = setting.sign(&setting.image("acme/web:1"), &["--sign-by", key]);
+        assert_fails(&output, 3, "did not sign: ");
+        assert_fails(&output, 3, text);
+        assert_eq!(error_of(&output).lines().count(), 1, "{}", error_of(&output));
+        assert!(error_of(&output).contains("nothing is written"), "{}", error_of(&output));
+        let list = setting.list("acme/web", &pushed.digest).await;
+        assert_eq!(list["signatures"], serde_json::json!([]));
+    }
+}
+
+#[tokio::test]
+async fn without_gnupg_there_is_one_clear_message() {
     let setting = Setting::new();
     setting.registry.push("acme/web", "1", "one").await;
+    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        .args(["sign", "--tls-verify=false", &setting.image("acme/web:1"), "--sign-by", &setting.key])
+        .env("GNUPGHOME", setting.gpg.home())
+        .env("PATH", setting.folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_fails(&output, 3, "gpg-agent can't be asked: ");
+    assert!(error_of(&output).contains("is GnuPG installed"), "{}", error_of(&output));
+    assert_eq!(error_of(&output).lines().count(), 1, "{}", error_of(&output));
+}
+
+/// Adds a subkey, and gives its fingerprint.
+fn add_subkey(setting: &Setting, algorithm: &str, usage: &str) -> String {
+    let subkeys = || -> Vec<String> {
+        let listed = setting.gpg.run(&["--with-colons", "--list-keys", &setting.key], b"");
+        let listed = String::from_utf8(listed).expect("text");
+        let lines = listed.lines().filter(|line| line.starts_with("fpr:"));
+        lines.map(|line| line.split(':').nth(9).expect("ten fields").to_owned()).collect()
+    };
+    let before = subkeys();
+    let loopback = ["--pinentry-mode", "loopback", "--passphrase", ""];
+    setting.gpg.run(&[&loopback[..], &["--quick-add-key", &setting.key, algorithm, usage, "never"]].concat(), b"");
+    subkeys().into_iter().find(|subkey| !before.contains(subkey)).expect("there is one more")
+}
+
+#[tokio::test]
+async fn a_subkey_signs_where_it_is_named_and_none_that_can_not() {
+    let setting = Setting::new();
+    let subkeys = [add_subkey(&setting, "ed25519", "sign"), add_subkey(&setting, "ed25519", "sign")];
+    let encryption = add_subkey(&setting, "cv25519", "encr");
+    setting.gpg.export_to(&setting.key, setting.folder.path().join("release.asc"));
+    for (number, subkey) in subkeys.iter().enumerate() {
+        for (form, by) in [subkey.as_str(), &subkey[24..]].into_iter().enumerate() {
+            let pushed = setting.registry.push("acme/web", "1", &format!("{number} {form}")).await;
+            let image = setting.image("acme/web:1");
+            let report = setting.signed(&image, &["--sign-by", by]);
+            assert_eq!(report["key"], setting.key, "a policy names the certificate");
+            let list = setting.list("acme/web", &pushed.digest).await;
+            let message = BASE64_STANDARD.decode(list["signatures"][0]["content"].as_str().unwrap()).unwrap();
+            let status = setting.gpg.run(&["--status-fd", "1", "--decrypt"], &message);
+            let status = String::from_utf8_lossy(&status).into_owned();
+            assert!(status.contains(&format!("[GNUPG:] VALIDSIG {subkey} ")), "{by}: {status}");
+            assert_eq!(setting.verify(&image, "", &[])["verdict"], "verified");
+        }
+    }
     let image = setting.image("acme/web:1");
-    // A pinentry that is cancelled, as by whoever does not know the passphrase.
-    let pinentry = setting.folder.write("pinentry", "#!/bin/sh\necho OK\nwhile read -r line; do case $line in GETPIN*) echo 'ERR 83886179 cancelled';; BYE*) echo OK; exit;; *) echo OK;; esac; done\n");
-    crate::support::run("chmod", ["755", &pinentry.display().to_string()]);
-    fs::write(
-        setting.gpg.home().join("gpg-agent.conf"),
-        format!("pinentry-program {}\nallow-loopback-pinentry\nmax-cache-ttl 0\n", pinentry.display()),
-    )
-    .unwrap();
-    let home = setting.gpg.home().display().to_string();
-    crate::support::run("gpgconf", ["--homedir", &home, "--kill", "gpg-agent"]);
-    setting.gpg.run(
-        &[
-            "--pinentry-mode",
-            "loopback",
-            "--passphrase",
-            "secret",
-            "--quick-generate-key",
-            "Locked <locked@example.com>",
-            "ed25519",
-            "sign",
-            "never",
-        ],
-        b"",
+    for by in [encryption.as_str(), &encryption[24..]] {
+        let output = setting.sign(&image, &["--sign-by", by]);
+        assert_fails(&output, 1, &format!("key 0x{encryption} is not made for signing"));
+    }
+}
+
+/// A manifest in a registry that is none.
+fn manifest(content: &str) -> (Digest, String) {
+    let config = Digest::sha256(content.as_bytes());
+    let text = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"x","digest":"{config}","size":1}},"layers":[]}}"#
     );
-    crate::support::run("gpgconf", ["--homedir", &home, "--kill", "gpg-agent"]);
-    assert_fails(&setting.sign(&image, &["--sign-by", "locked@example.com"]), 3, "did not sign");
+    (Digest::sha256(text.as_bytes()), text)
+}
+
+#[test]
+fn of_a_tag_that_moves_while_it_is_signed_nothing_is_written() {
+    let gpg = Gpg::new();
+    let key = gpg.generate("Release <release@example.com>");
+    let (one, two) = (manifest("one"), manifest("two"));
+    let (first, texts) = (one.0, [one.1, two.1]);
+    let asked_for = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked_for);
+    let server = Liar::start(move |asked| match asked.path.as_str() {
+        "/v2/" => Reply::empty(200),
+        "/v2/acme/web/manifests/1" => {
+            let text = &texts[count.fetch_add(1, Ordering::SeqCst).min(1)];
+            Reply::new(200, &[("content-type", "application/vnd.oci.image.manifest.v1+json")], text)
+        }
+        path if path.starts_with("/extensions/") && asked.method == "GET" => {
+            Reply::new(200, &[], r#"{"signatures":[]}"#)
+        }
+        _ => Reply::empty(404),
+    });
+    let folder = Scratch::new();
+    let image = format!("{}/acme/web:1", server.host());
+    let store = format!("http://{}", server.host());
+    let tree = folder.path().join("tree").display().to_string();
+    let text = format!("{image} names {} now, not {first}, which was to be signed: nothing is written", two.0);
+    for to in [&tree, &store] {
+        asked_for.store(0, Ordering::SeqCst);
+        let output = sealgate(gpg.home(), &["sign", "--tls-verify=false", &image, "--sign-by", &key, "--to", to]);
+        assert_fails(&output, 1, &text);
+    }
+    assert!(!Path::new(&tree).exists());
+    assert!(server.asked().iter().all(|asked| matches!(asked.method.as_str(), "GET" | "HEAD")));
+}
+
+#[tokio::test]
+async fn what_is_written_of_several_signatures_is_told_and_the_rest_follows() {
+    let setting = Setting::new();
+    let images = [
+        setting.registry.push("acme/web", "amd64", "one").await,
+        setting.registry.push("acme/web", "arm64", "two").await,
+    ];
+    let index = setting.registry.push_index("acme/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
+    // A store that has room for one, until it has room for all.
+    let stored = Arc::new(Mutex::new(Vec::<(String, String)>::new()));
+    let room = Arc::new(AtomicUsize::new(1));
+    let (kept, left) = (Arc::clone(&stored), Arc::clone(&room));
+    let store = Liar::start(move |asked| {
+        let mut kept = kept.lock().unwrap();
+        if asked.method == "PUT" {
+            if kept.len() >= left.load(Ordering::SeqCst) {
+                let full = r#"{"errors":[{"code":"SIZE_INVALID","message":"there is no room"}]}"#;
+                return Reply::new(413, &[], full);
+            }
+            kept.push((asked.path.clone(), asked.body.clone()));
+            return Reply::empty(201);
+        }
+        let entries = kept.iter().filter(|(path, _)| *path == asked.path).map(|(_, body)| body.as_str());
+        Reply::new(200, &[], format!(r#"{{"signatures":[{}]}}"#, entries.collect::<Vec<_>>().join(",")))
+    });
+    let image = format!("{}/acme/web:1", setting.registry.host());
+    let to = format!("http://{}", store.host());
+    let by = ["--sign-by", &setting.key, "--to", &to];
+    let output = setting.sign(&image, &by);
+    let [amd64, arm64] = images.map(|image| image.digest);
+    assert_fails(&output, 1, "there is no room (SIZE_INVALID)");
+    assert_fails(
+        &output,
+        1,
+        &format!(
+            "(of 3 signatures 1 is there: {}; not there, or not for certain: {amd64} (linux/amd64), {arm64} \
+             (linux/arm64); the same command writes the rest)",
+            index.digest
+        ),
+    );
+    assert_eq!(stored.lock().unwrap().len(), 1);
+    room.store(usize::MAX, Ordering::SeqCst);
+    let report = setting.signed(&image, &by);
+    let outcomes: Vec<_> = report["signatures"].as_array().unwrap().iter().map(|one| one["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["present", "signed", "signed"]);
+    assert_eq!(stored.lock().unwrap().len(), 3);
+    let verdict = setting.verify(&image, "", &["--config", &{
+        let host = setting.registry.host();
+        let configuration = format!(
+            "apiVersion: sealgate.dev/v1\nkind: Configuration\npolicies: policy.yaml\nregistries:\n- scope: '{host}'\n  insecure: true\n  \
+             signatures: [{{extension: {{url: '{to}'}}}}]\n- scope: '{}'\n  insecure: true\n",
+            store.host()
+        );
+        setting.folder.write("sealgate.yaml", configuration).display().to_string()
+    }]);
+    assert_eq!(verdict["verdict"], "verified", "{verdict}");
 }
 
 #[tokio::test]

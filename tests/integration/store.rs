@@ -347,7 +347,7 @@ fn who_may_not_move_a_store_is_told_which_role_it_takes() {
         with(&["--creds", "joe:joe"]).fails(1, "the role store-admin");
         with(&["--creds", "joe:joe"]).fails(1, "joe may not");
         with(&["--creds", "ops:wrong"]).fails(1, "credentials that it was given do not suffice");
-        with(&[]).fails(1, "credentials are needed (--creds, --authfile)");
+        with(&[]).fails(1, "credentials are needed (--creds, --authfile");
     }
     assert!(!Path::new(&backup).exists());
     // Over plain HTTP only where that is said.

@@ -156,6 +156,33 @@ async fn everyone_reads_a_signer_signs_and_nobody_else_does() {
 }
 
 #[tokio::test]
+async fn who_asks_before_pushing_hears_what_a_signature_would() {
+    let setting = Setting::new().await;
+    // Of an image that is not there yet.
+    let digest = Digest::sha256(b"to be pushed");
+    let ask = |repository: &str, user: Option<&str>| {
+        let url = setting.store.signatures_url(repository, digest);
+        let request = Client::new().request(reqwest::Method::OPTIONS, url);
+        match user {
+            Some(user) => request.basic_auth(user, Some(user)),
+            None => request,
+        }
+    };
+    for (repository, user, expected) in [
+        ("acme/web", None, 401),
+        ("acme/web", Some("joe"), 403),
+        ("acme/web", Some("jane"), 403),
+        ("acme/web", Some("robot"), 204),
+        ("acme/new", Some("robot"), 204),
+        ("other/web", Some("robot"), 403),
+    ] {
+        assert_eq!(status(ask(repository, user)).await, expected, "{repository} {user:?}");
+    }
+    let answer = ask("acme/web", Some("robot")).send().await.unwrap();
+    assert_eq!(answer.headers()["allow"], "GET, HEAD, OPTIONS, PUT");
+}
+
+#[tokio::test]
 async fn a_token_lets_do_what_its_holder_may_and_it_was_asked_for() {
     let setting = Setting::new().await;
     let (_, message) = setting.message(1);

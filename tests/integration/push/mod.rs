@@ -12,11 +12,14 @@ use std::{
     process::Output,
 };
 
+use sealgate::configuration::{Access, Limits, Users};
 use sealgate::image::Digest;
 use serde_json::Value;
 
-use crate::sign::{Setting, assert_fails, error_of, sealgate};
-use crate::support::{DockerRegistry, Gpg, Proxy, Scratch, accept_anything, run, skopeo, wait_until};
+use crate::sign::{Setting, assert_fails, error_of, expired_key, revoked_key, sealgate};
+use crate::support::{
+    DockerRegistry, Gpg, Liar, Proxy, Reply, Scratch, Store, accept_anything, run, skopeo, wait_until,
+};
 
 /// Pushes, and signs with this key.
 fn push(gpg: &Gpg, source: &str, image: &str, more: &[&str]) -> Output {
@@ -249,7 +252,7 @@ async fn who_may_not_push_gets_a_clear_answer_and_nothing_is_signed() {
     let image = format!("{}/acme/web:1", registry.host());
     let signatures = folder.path().join("signatures").display().to_string();
     let to = ["--to", signatures.as_str()];
-    assert_fails(&push(&gpg, &layout.source(), &image, &to), 1, "credentials are needed (--creds, --authfile)");
+    assert_fails(&push(&gpg, &layout.source(), &image, &to), 1, "credentials are needed (--creds, --authfile");
     let wrong = push(&gpg, &layout.source(), &image, &[&to[..], &["--creds", "robot:wrong"]].concat());
     assert_fails(&wrong, 1, "these credentials do not suffice");
     assert!(!Path::new(&signatures).exists());
@@ -266,11 +269,73 @@ async fn what_can_not_be_signed_is_not_pushed() {
         |key: &str| sealgate(setting.gpg.home(), &["push", "--tls-verify=false", &source, &image, "--sign-by", key]);
     assert_fails(&sign_by("nobody@example.com"), 1, "no key of nobody@example.com");
     assert_fails(&sign_by("DEADBEEF"), 2, "short key ID");
+    assert_fails(&sign_by(expired_key(&setting.gpg)), 1, "expired at 2020-12-31");
+    assert_fails(&sign_by(&revoked_key(&setting.gpg)), 1, "is revoked");
     // The registry itself has no extension for signatures.
     let bare = format!("{}/acme/web:1", setting.registry.host());
     assert_fails(&push(&setting.gpg, &source, &bare, &[]), 1, "does not announce a signature extension");
     assert_fails(&push(&setting.gpg, &source, "127.0.0.1:1/acme/web:1", &[]), 3, "127.0.0.1:1");
     assert_eq!(writes(&setting.registry, 0), 0);
+}
+
+#[tokio::test]
+async fn who_may_push_and_not_sign_pushes_nothing() {
+    let folder = Scratch::new();
+    let gpg = Gpg::new();
+    gpg.generate("Release <release@example.com>");
+    let registry = DockerRegistry::start();
+    let htpasswd = folder.write("htpasswd", run("htpasswd", ["-nbB", "-C4", "dev", "dev"]).stdout);
+    let roles = |roles: &str| {
+        folder.write("roles.yaml", format!("apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles: [{roles}]\n"))
+    };
+    let store = |roles| {
+        let users = Users::Htpasswd { file: htpasswd.clone(), roles };
+        let access = Access { users, token_key: None };
+        Store::start_set(&registry.url(), &Limits::default(), |settings| settings.access = Some(access))
+    };
+    let (layout, _) = Layout::of(&folder, "layout", &["layer"]);
+    let creds = ["--creds", "dev:dev"];
+    let image = |store: &Store| format!("{}/acme/web:1", store.host());
+    let other = store(roles("{role: 'system:image-signer', users: [dev], repositories: [other]}"));
+    let denied = push(&gpg, &layout.source(), &image(&other), &creds);
+    assert_fails(
+        &denied,
+        1,
+        "/acme/web/signatures/ answers 403: these credentials may not store signatures there: dev may",
+    );
+    assert!(error_of(&denied).contains("(nothing is pushed)"), "{}", error_of(&denied));
+    let nobody = push(&gpg, &layout.source(), &image(&other), &[]);
+    assert_fails(&nobody, 1, "answers 401: credentials are needed (--creds, --authfile)");
+    // Whatever else would keep it from being signed, here a store without TLS that nobody said may be asked like this.
+    let bare = format!("{}/acme/web:1", registry.host());
+    let to = push(&gpg, &layout.source(), &bare, &["--to", &other.url()]);
+    assert_fails(&to, 3, "its token realm is not https (nothing is pushed)");
+    assert_eq!(writes(&registry, 0), 0);
+    let signers = store(roles("{role: 'system:image-signer', users: [dev], repositories: [acme]}"));
+    pushed(&gpg, &layout.source(), &image(&signers), &creds);
+}
+
+#[test]
+fn an_extension_that_does_not_know_the_question_is_no_reason_not_to_push() {
+    let setting = Setting::new();
+    let (layout, _) = Layout::of(&setting.folder, "layout", &["layer"]);
+    for (number, reply) in [
+        Reply::empty(405),
+        Reply::empty(404),
+        Reply::new(403, &[], "<html>this method is not allowed</html>"),
+        Reply::new(401, &[("www-authenticate", "Basic realm=\"x\"")], ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let store = Liar::start(move |asked| match asked.method.as_str() {
+            "OPTIONS" => reply.clone(),
+            "PUT" => Reply::empty(201),
+            _ => Reply::new(200, &[], r#"{"signatures":[]}"#),
+        });
+        let image = format!("{}/acme/web{number}:1", setting.registry.host());
+        pushed(&setting.gpg, &layout.source(), &image, &["--to", &format!("http://{}", store.host())]);
+    }
 }
 
 /// As [`assert_fails`], where lines about blobs may stand before the error.

@@ -3,7 +3,7 @@
 use std::{io::Write as _, os::unix::fs::symlink};
 
 use flate2::{Compression, write::GzEncoder};
-use sealgate::image::Digest;
+use sealgate::image::{Digest, digest::Algorithm};
 use tar::{Builder, EntryType, Header};
 
 use super::{Layout, flush, outcomes, push, pushed, writes};
@@ -235,6 +235,61 @@ fn bad_layouts_are_refused_before_anything_is_pushed() {
     layout.index(&[(&digest, both.len())]);
     failed(&layout, "both an index's members and an image's");
     assert_eq!(writes(&setting.registry, 0), 0);
+}
+
+/// A layout whose image is this index.
+fn index_layout(layout: &Layout<'_>, index: &str, descriptor: &str) {
+    let list = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"{descriptor}","size":{}}}]}}"#,
+        index.len()
+    );
+    layout.folder.write(&format!("{}/index.json", layout.name), list);
+}
+
+#[test]
+fn an_index_with_more_manifests_than_are_signed_is_not_pushed() {
+    let setting = Setting::new();
+    let layout = Layout::new(&setting.folder, "large");
+    let entries: Vec<String> = (0..129)
+        .map(|number| {
+            let (digest, manifest) = layout.image(&[&number.to_string()]);
+            let kind = "application/vnd.oci.image.manifest.v1+json";
+            format!(r#"{{"mediaType":"{kind}","digest":"{digest}","size":{}}}"#, manifest.len())
+        })
+        .collect();
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
+    index_layout(&layout, &index, &layout.blob(&index).to_string());
+    let output = push(&setting.gpg, &layout.source(), &setting.image("acme/web:1"), &[]);
+    assert_fails(&output, 1, "the index has more than 128 manifests");
+    assert_eq!(writes(&setting.registry, 0), 0);
+}
+
+#[test]
+fn what_a_layout_calls_by_its_sha_512_is_pushed_and_signed_as_the_registry_calls_it() {
+    let setting = Setting::new();
+    let layout = Layout::new(&setting.folder, "layout");
+    let (digest, manifest) = layout.image(&["layer"]);
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{},"platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#,
+        manifest.len()
+    );
+    let long = Digest::of(Algorithm::Sha512, index.as_bytes());
+    let name = format!("layout/blobs/sha512/{}", long.hex());
+    setting.folder.write(&name, &index);
+    index_layout(&layout, &index, &long.to_string());
+    let image = setting.image("acme/web:1");
+    let report = pushed(&setting.gpg, &layout.source(), &image, &[]);
+    assert_eq!(report["digest"], Digest::sha256(index.as_bytes()).to_string());
+    setting.skopeo_takes(&image, &["--override-os=linux", "--override-arch=amd64"]).unwrap();
+    // Under another digest there is nothing to push.
+    let other = Digest::of(Algorithm::Sha512, b"other");
+    let repository = setting.image("acme/other");
+    let output = push(&setting.gpg, &layout.source(), &format!("{repository}@{other}"), &[]);
+    assert_fails(&output, 1, &format!("the source is {long}, not {other}"));
+    // It is the layout's name all the same: what is damaged is noticed.
+    setting.folder.write(&name, index.replace("amd64", "arm64"));
+    let output = push(&setting.gpg, &layout.source(), &image, &[]);
+    assert_fails(&output, 1, &format!("is damaged: it should be {long}"));
 }
 
 #[test]

@@ -268,6 +268,109 @@ fn an_upload_follows_redirects_under_the_same_rules() {
     other.fails(&other.small(), &see_other, &[], 3, "it redirects what is sent to it");
 }
 
+/// A configuration that names the server's other host, too.
+fn naming_both_hosts(pusher: &Pusher, fake: &Fake) -> String {
+    let configuration = format!(
+        "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- scope: {}\n- scope: {}\n  insecure: true\n",
+        fake.server.host(),
+        fake.server.other_host()
+    );
+    pusher.folder.write("sealgate.yaml", configuration).display().to_string()
+}
+
+/// Wants credentials at the registry's own host, but for uploads, and none at the other one.
+fn is_refused(asked: &Asked) -> bool {
+    let here = asked.header("host").is_some_and(|host| host.starts_with("127.0.0.1"));
+    here && !asked.path.contains("/blobs/uploads/u") && asked.header("authorization").is_none()
+}
+
+fn please() -> Reply {
+    Reply::new(401, &[("www-authenticate", "Basic realm=\"x\"")], "")
+}
+
+#[test]
+fn an_upload_that_another_host_leads_back_to_the_registry_gets_no_credentials_there() {
+    let pusher = Pusher::new();
+    let hosts = Arc::new(OnceLock::<[String; 2]>::new());
+    let known = Arc::clone(&hosts);
+    let fake = Fake::start(move |asked, state| {
+        if is_refused(asked) {
+            return Some(please());
+        }
+        let [here, there] = known.get()?;
+        // The first chunk goes elsewhere, and all that follows goes back, at first by a whole URL and then by a path.
+        state.elsewhere = match asked.method.as_str() {
+            "POST" => format!("http://{there}"),
+            "PATCH" if asked.header("host") == Some(there) => format!("http://{here}"),
+            _ => String::new(),
+        };
+        None
+    });
+    hosts.set([fake.server.host(), fake.server.other_host()]).unwrap();
+    let configuration = naming_both_hosts(&pusher, &fake);
+    pusher.pushes(&pusher.large(), &fake, &["--creds", "robot:secret", "--config", &configuration]);
+    let asked = fake.server.asked();
+    let back: Vec<_> = asked
+        .iter()
+        .filter(|asked| is_blob_upload(asked, "PATCH") && asked.header("host") == Some(&fake.server.host()))
+        .map(|asked| asked.header("authorization"))
+        .collect();
+    assert_eq!(back, [None, None], "two more chunks");
+    let with =
+        asked.iter().filter(|asked| asked.path.contains("/manifests/") && asked.header("authorization").is_some());
+    assert!(with.count() > 0, "all else goes with credentials as before");
+}
+
+#[test]
+fn a_relative_location_starts_from_who_gave_it() {
+    let pusher = Pusher::new();
+    let there = Arc::new(OnceLock::<String>::new());
+    let other = Arc::clone(&there);
+    let fake = Fake::start(move |asked, state| {
+        let there = other.get()?;
+        let upload = state.uploads.len();
+        match (asked.method.as_str(), asked.path.as_str()) {
+            ("POST", "/v2/acme/web/blobs/uploads/") => {
+                Some(Reply::new(307, &[("location", &*format!("http://{there}/inner/v2/acme/web/begin/"))], ""))
+            }
+            ("POST", _) => {
+                state.uploads.insert(format!("u{upload}"), String::new());
+                Some(Reply::new(202, &[("location", &*format!("../blobs/uploads/u{upload}"))], ""))
+            }
+            _ => None,
+        }
+    });
+    there.set(fake.server.other_host()).unwrap();
+    let configuration = naming_both_hosts(&pusher, &fake);
+    pusher.pushes(&pusher.small(), &fake, &["--config", &configuration]);
+    let asked = fake.server.asked();
+    let puts: Vec<_> = asked.iter().filter(|asked| is_blob_upload(asked, "PUT")).collect();
+    assert_eq!(puts.len(), 2);
+    for put in puts {
+        assert_eq!(put.header("host"), Some(&*fake.server.other_host()));
+        assert!(put.path.starts_with("/inner/v2/acme/web/blobs/uploads/u"), "{}", put.path);
+    }
+}
+
+#[test]
+fn an_upload_does_not_go_on_at_another_endpoint_of_the_registry() {
+    let pusher = Pusher::new();
+    let layout = pusher.small();
+    for path in ["/v2/acme/web/manifests/1", "/v2/acme/other/blobs/uploads/../../manifests/1?x=y", "/extensions/v2/x"] {
+        let fake =
+            Fake::start(move |asked, _| (asked.method == "POST").then(|| Reply::new(202, &[("location", path)], "")));
+        pusher.fails(&layout, &fake, &["--creds", "robot:secret"], 3, "it has an upload go on where none can");
+        assert_eq!(fake.count("PUT", ""), 0, "{path}");
+        // The same by a redirect.
+        let fake = Fake::start(move |asked, _| {
+            is_blob_upload(asked, "PUT").then(|| Reply::new(307, &[("location", path)], ""))
+        });
+        let text = "it redirects an upload to where none can go on";
+        pusher.fails(&layout, &fake, &["--creds", "robot:secret"], 3, text);
+        assert_eq!(fake.count("PUT", "manifests") + fake.count("PUT", "extensions"), 0, "{path}");
+    }
+}
+
 #[test]
 fn a_token_is_for_pushing_and_for_reading_where_blobs_are_mounted_from() {
     let pusher = Pusher::new();
