@@ -301,7 +301,7 @@ async fn who_may_push_and_not_sign_pushes_nothing() {
     assert_fails(
         &denied,
         1,
-        "/acme/web/signatures/ answers 403: these credentials may not store signatures there: dev may",
+        "/acme/web/signatures/ answers 403: these credentials do not suffice: dev may",
     );
     assert!(error_of(&denied).contains("(nothing is pushed)"), "{}", error_of(&denied));
     let nobody = push(&gpg, &layout.source(), &image(&other), &[]);
