@@ -50,12 +50,13 @@ pub(super) async fn answer(context: &Context<'_>, payload: Payload, image: &Imag
 /// Who may pull an image may read its signatures. An image that the registry does not have has none: clients take any
 /// status but 200 for an error, and ask before they store the first one.
 async fn read(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
-    let signatures = if context.may_read(image).await? {
-        context.store.list(image).await.map_err(|error| store_failed(&error))?
+    let list = if context.may_read(image).await? {
+        let signatures = context.store.list(image).await.map_err(|error| store_failed(&error))?;
+        signatures.encoded(|signatures| list(image, signatures))
     } else {
-        Vec::new()
+        list(image, &[]).into()
     };
-    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list(image, &signatures)))
+    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list))
 }
 
 impl Context<'_> {
