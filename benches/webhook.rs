@@ -6,16 +6,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::{
     hint::black_box,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Duration,
 };
 
 use actix_web::{App, HttpResponse, HttpServer, web};
@@ -52,12 +50,13 @@ use sequoia_openpgp::{
     },
 };
 use serde_json::json;
+use support::{Server, Turns, per_second};
 
 /// Connections kept alive, as many as an API server under load opens.
 const CONNECTIONS: usize = 32;
 const WARM_UP: Duration = Duration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(1);
-/// Rounds, each of both in turn: short, so that what else the machine does hits both. The median of their ratios counts.
+/// Rounds, each of both in turn.
 const ROUNDS: usize = 15;
 /// The ratio to meet.
 const TARGET: f64 = 0.8;
@@ -97,59 +96,8 @@ fn main() {
     let load = |server: &Server, time| load(server.address, &client, &body, time);
     load(&gate, WARM_UP);
     load(&bare, WARM_UP);
-    let (mut of_gate, mut of_bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 1..=ROUNDS {
-        let (bare, gate) = (load(&bare, ROUND), load(&gate, ROUND));
-        println!("round {round:>2}: bare {bare:>7.0}/s, gate {gate:>7.0}/s, ratio {:.2}", gate / bare);
-        of_bare.push(bare);
-        of_gate.push(gate);
-        ratios.push(gate / bare);
-    }
-    let (bare, gate, ratio) = (median(&mut of_bare), median(&mut of_gate), median(&mut ratios));
-    println!("median:   bare {bare:>7.0}/s, gate {gate:>7.0}/s, ratio {ratio:.2} (to meet: {TARGET})");
-    assert!(ratio >= TARGET, "the gate is slower than it should be");
-}
-
-fn median(of: &mut [f64]) -> f64 {
-    of.sort_unstable_by(f64::total_cmp);
-    of[of.len() / 2]
-}
-
-/// A server in a thread of its own, stopped when dropped.
-struct Server {
-    address: SocketAddr,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    fn start<F>(serve: impl FnOnce(TcpListener, tokio::sync::oneshot::Receiver<()>) -> F + Send) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let server = serve(listener, stopped);
-        let thread = std::thread::spawn(|| {
-            tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .unwrap()
-                .block_on(server);
-        });
-        Self { address, stop: Some(stop), thread: Some(thread) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+    let turns = Turns { sides: ["bare", "gate"], unit: "/s", rounds: ROUNDS, target: TARGET };
+    assert!(turns.take(|| load(&bare, ROUND), || load(&gate, ROUND)), "the gate is slower than it should be");
 }
 
 /// The least that a webhook can do: the same server, the same structs, and yes.
@@ -325,28 +273,14 @@ fn load(address: SocketAddr, client: &Arc<ClientConfig>, body: &[u8], time: Dura
     )
     .into_bytes();
     request.extend_from_slice(body);
-    let (over, answered) = (AtomicBool::new(false), AtomicU64::new(0));
-    let started = std::thread::scope(|scope| {
-        let connections: Vec<_> = (0..CONNECTIONS).map(|_| connect(address, client)).collect();
-        let started = Instant::now();
-        for mut connection in connections {
-            let (request, over, answered) = (&request, &over, &answered);
-            scope.spawn(move || {
-                let mut buffer = vec![0; 16 << 10];
-                while !over.load(Ordering::Relaxed) {
-                    connection.write_all(request).unwrap();
-                    answer(&mut connection, &mut buffer);
-                    answered.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+    per_second(CONNECTIONS, time, || {
+        let (mut connection, mut buffer) = (connect(address, client), vec![0; 16 << 10]);
+        let request = &request;
+        move || {
+            connection.write_all(request).unwrap();
+            answer(&mut connection, &mut buffer);
         }
-        std::thread::sleep(time);
-        over.store(true, Ordering::Relaxed);
-        started
-    });
-    #[allow(clippy::cast_precision_loss)] // Far below 2^52.
-    let answered = answered.into_inner() as f64;
-    answered / started.elapsed().as_secs_f64()
+    })
 }
 
 fn connect(address: SocketAddr, client: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {

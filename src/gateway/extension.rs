@@ -61,12 +61,13 @@ async fn may_add(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse,
 /// Who may pull an image may read its signatures. An image that the registry does not have has none: clients take any
 /// status but 200 for an error, and ask before they store the first one.
 async fn read(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
-    let signatures = if context.may_read(image).await? {
-        context.store.list(image).await.map_err(|error| store_failed(&error))?
+    let list = if context.may_read(image).await? {
+        let signatures = context.store.list(image).await.map_err(|error| store_failed(&error))?;
+        signatures.encoded(|signatures| list(image, signatures))
     } else {
-        Vec::new()
+        list(image, &[]).into()
     };
-    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list(image, &signatures)))
+    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list))
 }
 
 impl Context<'_> {
@@ -228,7 +229,7 @@ mod tests {
         configuration::{Gateway, Store, Upstream},
         gateway::{
             access::AccessControl,
-            store::{ImageLimits, RepositoryName, SignatureName},
+            store::{ImageLimits, RepositoryName, SignatureList, SignatureName},
             upstream::{Learned, Settings},
         },
         image::{Digest, digest::Algorithm},
@@ -243,8 +244,8 @@ mod tests {
 
     #[async_trait]
     impl SignatureStore for Slow {
-        async fn list(&self, _: &ImageId) -> Result<Vec<StoredSignature>, StoreError> {
-            Ok(Vec::new())
+        async fn list(&self, _: &ImageId) -> Result<SignatureList, StoreError> {
+            Ok(SignatureList::from_iter([]))
         }
 
         async fn inspect(&self, _: &ImageId) -> Result<Vec<Record>, StoreError> {

@@ -3,12 +3,14 @@
 
 pub mod etcd;
 mod keeper;
+mod kept;
 mod limits;
 mod record;
 pub mod redb;
 mod unchanged;
 mod writer;
 
+pub use kept::SignatureList;
 pub use limits::ImageLimits;
 pub use record::{Finding, Origin, Record, Status, kept_name};
 
@@ -187,7 +189,7 @@ pub enum Changed {
 #[async_trait]
 pub trait SignatureStore: Send + Sync + 'static {
     /// All signatures of an image, by name. None is not an error.
-    async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError>;
+    async fn list(&self, image: &ImageId) -> Result<SignatureList, StoreError>;
 
     /// The same, with all that is known of each.
     async fn inspect(&self, image: &ImageId) -> Result<Vec<Record>, StoreError>;

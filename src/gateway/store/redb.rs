@@ -22,9 +22,10 @@ use redb::{
 use tokio::task::spawn_blocking;
 
 use super::{
-    Change, Changed, ImageId, ImageLimits, Origin, Position, Put, Record, RepositoryName, SignatureName,
+    Change, Changed, ImageId, ImageLimits, Origin, Position, Put, Record, RepositoryName, SignatureList, SignatureName,
     SignatureStore, StoreError, StoredSignature,
     keeper::{FIRST_WAIT, Keeper},
+    kept::KeptLists,
     limits::Admission,
     unchanged::Unchanged,
     writer::Writer,
@@ -48,6 +49,8 @@ pub struct RedbStore {
     // First, since it uses the other. Nothing: the store is only read.
     writer: Option<Writer>,
     keeper: Arc<Keeper>,
+    /// Forgotten with every error: the file is opened anew then, and may be another one.
+    lists: Arc<KeptLists>,
     path: PathBuf,
 }
 
@@ -100,26 +103,44 @@ impl RedbStore {
         open: impl Fn() -> Result<Database, StoreError> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         let keeper = Arc::new(Keeper::start(path, first_wait, open)?);
+        let lists = Arc::new(KeptLists::new());
         let writer = |limits| {
-            let keeper = Arc::clone(&keeper);
-            Writer::start(path, move |batch| keeper.write(|database| write(database, &limits, batch)))
+            let (keeper, lists) = (Arc::clone(&keeper), Arc::clone(&lists));
+            Writer::start(path, move |batch| {
+                let outcome = keeper.write(|database| write(database, &limits, batch));
+                // Before anybody is told.
+                match &outcome {
+                    Ok(_) => batch.iter().for_each(|change| lists.forget(change.image())),
+                    Err(_) => lists.forget_all(),
+                }
+                outcome
+            })
         };
         let writer = limits.map(writer).transpose()?;
-        Ok(Self { writer, keeper, path: path.into() })
+        Ok(Self { writer, keeper, lists, path: path.into() })
     }
 }
 
 #[async_trait]
 impl SignatureStore for RedbStore {
-    async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError> {
-        let (keeper, image) = (Arc::clone(&self.keeper), image.clone());
-        let found = spawn_blocking(move || keeper.read(|database| read(database, &image)));
-        let found = found.await.map_err(|_| damaged(&self.path, "reading it failed"))??;
-        let malformed = || damaged(&self.path, "a signature's name is malformed");
-        let signature = |(name, content): NameAndContent| {
-            Ok(StoredSignature { name: SignatureName::parse(&name).ok_or_else(malformed)?, content })
-        };
-        found.into_iter().map(signature).collect()
+    async fn list(&self, image: &ImageId) -> Result<SignatureList, StoreError> {
+        if let Some(list) = self.lists.get(image) {
+            return Ok(list);
+        }
+        let (keeper, lists, path) = (Arc::clone(&self.keeper), Arc::clone(&self.lists), self.path.clone());
+        let image = image.clone();
+        let found = spawn_blocking(move || {
+            let ticket = lists.ticket(&image);
+            let found = keeper.read(|database| read(database, &image)).inspect_err(|_| lists.forget_all())?;
+            let malformed = || damaged(&path, "a signature's name is malformed");
+            let signature = |(name, content): NameAndContent| {
+                Ok(StoredSignature { name: SignatureName::parse(&name).ok_or_else(malformed)?, content })
+            };
+            let list: SignatureList = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
+            lists.keep(&image, ticket, list.clone());
+            Ok(list)
+        });
+        found.await.map_err(|_| damaged(&self.path, "reading it failed"))?
     }
 
     async fn inspect(&self, image: &ImageId) -> Result<Vec<Record>, StoreError> {
@@ -153,8 +174,10 @@ impl RedbStore {
         range: (Bound<String>, Bound<String>),
         limit: usize,
     ) -> Result<Vec<(ImageId, Record)>, StoreError> {
-        let keeper = Arc::clone(&self.keeper);
-        let found = spawn_blocking(move || keeper.read(|database| read_records(database, &range, limit)));
+        let (keeper, lists) = (Arc::clone(&self.keeper), Arc::clone(&self.lists));
+        let found = spawn_blocking(move || {
+            keeper.read(|database| read_records(database, &range, limit)).inspect_err(|_| lists.forget_all())
+        });
         let found = found.await.map_err(|_| damaged(&self.path, "reading it failed"))??;
         let malformed = |what: &str| damaged(&self.path, what);
         let record = |raw: RawRecord| {
@@ -771,6 +794,28 @@ mod tests {
             let found = store.list(&web).await.unwrap();
             assert!(acknowledged.iter().all(|signature| found.contains(signature)), "{kind:?}: {found:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_a_change_or_an_error_is_not_believed_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signatures.redb");
+        let (web, other) = (image("acme/web", "1"), path.with_extension("other"));
+        assert_eq!(
+            put(&RedbStore::open(&other, ImageLimits::default()).unwrap(), &web, signature(3)).await,
+            Put::Created
+        );
+        let (store, fault) = failing_store(&path);
+        assert_eq!(store.list(&web).await.unwrap(), []);
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        assert_eq!(store.list(&web).await.unwrap(), [signature(1)]);
+        // Somebody puts a backup in its place, and it is opened anew.
+        fs::rename(&other, &path).unwrap();
+        *fault.lock().unwrap() = Some(Fault::Read);
+        store.list(&image("acme/another", "1")).await.unwrap_err();
+        *fault.lock().unwrap() = None;
+        until_healthy(&store).await;
+        assert_eq!(store.list(&web).await.unwrap(), [signature(3)]);
     }
 
     #[tokio::test]

@@ -179,10 +179,40 @@ async fn layers_of_100_mib_go_through_in_little_memory_however_slow_their_reader
     let mut answer = Vec::with_capacity(101 * MIB);
     slow.read_to_end(&mut answer).unwrap();
     assert!(answer.ends_with(&layer), "all of it came");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", store.id())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let peak: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let peak = peak_of(&store);
     assert!(peak < 96 << 10, "{peak} KiB");
+}
+
+/// The most memory that it had so far, in KiB.
+fn peak_of(process: &Process) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_hundred_clients_that_stop_in_the_middle_of_a_layer_keep_little_memory() {
+    const MIB: usize = 1 << 20;
+    let layer = 64 * MIB;
+    let registry = Fake::start(move |_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {layer}\r\nConnection: close\r\n\r\n")?;
+        let piece = vec![0; MIB];
+        (0..layer / MIB).try_for_each(|_| stream.write_all(&piece))
+    });
+    let folder = Scratch::new();
+    let (store, address) = start(&configuration(&folder, "127.0.0.1:0", &registry_at(&registry.url())));
+    let mut clients: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let request = format!("GET /v2/acme/web/blobs/layer HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    for client in &mut clients {
+        client.write_all(request.as_bytes()).unwrap();
+    }
+    let mut some = vec![0; 4 * MIB];
+    for client in &mut clients {
+        client.read_exact(&mut some).unwrap();
+    }
+    // Of each, a piece that was read, one that is read ahead, and what is being sent.
+    let peak = peak_of(&store);
+    assert!(peak < 192 << 10, "{peak} KiB");
 }
 
 #[tokio::test]

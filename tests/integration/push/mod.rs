@@ -298,11 +298,7 @@ async fn who_may_push_and_not_sign_pushes_nothing() {
     let image = |store: &Store| format!("{}/acme/web:1", store.host());
     let other = store(roles("{role: 'system:image-signer', users: [dev], repositories: [other]}"));
     let denied = push(&gpg, &layout.source(), &image(&other), &creds);
-    assert_fails(
-        &denied,
-        1,
-        "/acme/web/signatures/ answers 403: these credentials do not suffice: dev may",
-    );
+    assert_fails(&denied, 1, "/acme/web/signatures/ answers 403: these credentials do not suffice: dev may");
     assert!(error_of(&denied).contains("(nothing is pushed)"), "{}", error_of(&denied));
     let nobody = push(&gpg, &layout.source(), &image(&other), &[]);
     assert_fails(&nobody, 1, "answers 401: credentials are needed (--creds, --authfile)");

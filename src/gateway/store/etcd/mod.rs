@@ -48,7 +48,8 @@ use self::{
     plan::{Found, Plan},
 };
 use super::{
-    Change, Changed, ImageId, ImageLimits, Position, Record, SignatureName, SignatureStore, StoreError, StoredSignature,
+    Change, Changed, ImageId, ImageLimits, Position, Record, SignatureList, SignatureName, SignatureStore, StoreError,
+    StoredSignature,
 };
 use crate::configuration::Etcd;
 
@@ -153,9 +154,9 @@ impl Drop for EtcdStore {
 
 #[async_trait]
 impl SignatureStore for EtcdStore {
-    async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError> {
+    async fn list(&self, image: &ImageId) -> Result<SignatureList, StoreError> {
         if let Some(list) = self.shared.lists.get(image, Instant::now()) {
-            return Ok(list.to_vec());
+            return Ok(list);
         }
         let image = image.clone();
         self.run(|shared| async move { shared.list(&image).await }).await
@@ -182,7 +183,7 @@ impl SignatureStore for EtcdStore {
 }
 
 impl Shared {
-    async fn list(&self, image: &ImageId) -> Result<Vec<StoredSignature>, StoreError> {
+    async fn list(&self, image: &ImageId) -> Result<SignatureList, StoreError> {
         let ticket = self.lists.ticket(image);
         let range = get_all_below(self.keys.image(Table::Signatures, image), GetOptions::new());
         let found = self.read(&[range], Instant::now() + DEADLINE).await?;
@@ -190,9 +191,9 @@ impl Shared {
             let (_, _, name) = self.keys.parse(pair.key()).ok_or_else(|| malformed(&pair, "the key is malformed"))?;
             Ok(StoredSignature { name, content: pair.value().into() })
         };
-        let list: Arc<[StoredSignature]> = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
-        self.lists.keep(image, ticket, Arc::clone(&list));
-        Ok(list.to_vec())
+        let list: SignatureList = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
+        self.lists.keep(image, ticket, list.clone());
+        Ok(list)
     }
 
     async fn inspect(&self, image: &ImageId) -> Result<Vec<(ImageId, Record)>, StoreError> {

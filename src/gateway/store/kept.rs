@@ -1,0 +1,193 @@
+//! Lists of signatures that were read before, for as long as nobody has changed them since.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use bytes::Bytes;
+use moka::sync::Cache;
+
+use super::{ImageId, ImageLimits, StoredSignature};
+
+/// Memory for lists.
+const BYTES: u64 = 64 << 20;
+/// What a list, and each signature in it, takes beside its content and what is sent of it.
+const ENTRY_BYTES: usize = 256;
+/// Into how many groups images are put. One that changes keeps those from being kept that are read at the moment.
+const GROUPS: usize = 256;
+
+/// All signatures of an image, by name.
+#[derive(Clone)]
+pub struct SignatureList(Arc<Whole>);
+
+struct Whole {
+    signatures: Box<[StoredSignature]>,
+    encoded: OnceLock<Bytes>,
+}
+
+impl SignatureList {
+    /// As it is sent. It is made once, however often it is asked for; `encode` has to be the same each time.
+    pub fn encoded(&self, encode: impl FnOnce(&[StoredSignature]) -> Vec<u8>) -> Bytes {
+        self.0.encoded.get_or_init(|| encode(self).into()).clone()
+    }
+}
+
+impl FromIterator<StoredSignature> for SignatureList {
+    fn from_iter<T: IntoIterator<Item = StoredSignature>>(signatures: T) -> Self {
+        Self(Arc::new(Whole { signatures: signatures.into_iter().collect(), encoded: OnceLock::new() }))
+    }
+}
+
+impl Deref for SignatureList {
+    type Target = [StoredSignature];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.signatures
+    }
+}
+
+impl fmt::Debug for SignatureList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.signatures.fmt(f)
+    }
+}
+
+impl<const N: usize> PartialEq<[StoredSignature; N]> for SignatureList {
+    fn eq(&self, other: &[StoredSignature; N]) -> bool {
+        **self == *other
+    }
+}
+
+/// The lists of one engine.
+pub(super) struct KeptLists {
+    kept: Cache<ImageId, SignatureList>,
+    hasher: RandomState,
+    /// How often an image of the group has changed. Held while lists are kept and forgotten.
+    changes: Mutex<[u64; GROUPS]>,
+}
+
+/// Taken before a list is read; says whether its image has changed since.
+#[derive(Clone, Copy)]
+pub(super) struct Ticket {
+    group: usize,
+    changes: u64,
+}
+
+impl KeptLists {
+    pub(super) fn new() -> Self {
+        let weight = |image: &ImageId, list: &SignatureList| {
+            let signatures = list.iter().map(|signature| signature.content.len());
+            let bytes: usize = signatures.map(|length| length + ImageLimits::listed_bytes(length) + ENTRY_BYTES).sum();
+            u32::try_from(image.repository.as_str().len() + ENTRY_BYTES + bytes).unwrap_or(u32::MAX)
+        };
+        Self {
+            kept: Cache::builder().max_capacity(BYTES).weigher(weight).build(),
+            hasher: RandomState::new(),
+            changes: Mutex::new([0; GROUPS]),
+        }
+    }
+
+    pub(super) fn get(&self, image: &ImageId) -> Option<SignatureList> {
+        self.kept.get(image)
+    }
+
+    /// To be taken before a list is read that is to be kept.
+    pub(super) fn ticket(&self, image: &ImageId) -> Ticket {
+        let group = usize::try_from(self.hasher.hash_one(image) % GROUPS as u64).unwrap_or(0);
+        Ticket { group, changes: self.changes()[group] }
+    }
+
+    /// Keeps a list, unless the image may have changed since it was read.
+    pub(super) fn keep(&self, image: &ImageId, ticket: Ticket, list: SignatureList) {
+        let changes = self.changes();
+        if changes[ticket.group] == ticket.changes {
+            self.kept.insert(image.clone(), list);
+        }
+    }
+
+    /// The image has changed.
+    pub(super) fn forget(&self, image: &ImageId) {
+        let group = self.ticket(image).group;
+        let mut changes = self.changes();
+        changes[group] += 1;
+        self.kept.invalidate(image);
+    }
+
+    /// All may have changed.
+    pub(super) fn forget_all(&self) {
+        let mut changes = self.changes();
+        changes.iter_mut().for_each(|changes| *changes += 1);
+        self.kept.invalidate_all();
+    }
+
+    fn changes(&self) -> MutexGuard<'_, [u64; GROUPS]> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        gateway::store::{RepositoryName, SignatureName},
+        image::Digest,
+    };
+
+    fn image(repository: &str) -> ImageId {
+        ImageId { repository: RepositoryName::parse(repository).unwrap(), digest: Digest::sha256(b"") }
+    }
+
+    fn signature(number: usize, length: usize) -> StoredSignature {
+        let name = SignatureName::parse(&format!("{number:032}")).unwrap();
+        StoredSignature { name, content: vec![0; length].into() }
+    }
+
+    fn list(number: usize) -> SignatureList {
+        [signature(number, 1)].into_iter().collect()
+    }
+
+    #[test]
+    fn what_changes_is_forgotten_even_while_it_is_read() {
+        let (lists, web) = (KeptLists::new(), image("web"));
+        let is_kept = || lists.get(&web).is_some();
+        lists.keep(&web, lists.ticket(&web), list(1));
+        assert_eq!(lists.get(&web).unwrap(), [signature(1, 1)]);
+        lists.forget(&web);
+        assert!(!is_kept());
+        let ticket = lists.ticket(&web);
+        lists.forget(&web);
+        lists.keep(&web, ticket, list(1));
+        assert!(!is_kept(), "it was read before the change");
+        lists.keep(&web, lists.ticket(&web), list(1));
+        let ticket = lists.ticket(&web);
+        lists.forget_all();
+        assert!(!is_kept());
+        lists.keep(&web, ticket, list(1));
+        assert!(!is_kept(), "it was read before all was forgotten");
+        lists.keep(&web, lists.ticket(&web), list(2));
+        assert!(is_kept());
+    }
+
+    #[test]
+    fn lists_take_no_more_memory_than_they_may() {
+        let lists = KeptLists::new();
+        let megabyte: SignatureList = [signature(1, 1 << 20)].into_iter().collect();
+        for number in 0..100 {
+            let image = image(&format!("web{number}"));
+            lists.keep(&image, lists.ticket(&image), megabyte.clone());
+        }
+        lists.kept.run_pending_tasks();
+        // What is sent of each is kept, too.
+        assert!((1..28).contains(&lists.kept.entry_count()), "{}", lists.kept.entry_count());
+    }
+
+    #[test]
+    fn what_is_sent_of_a_list_is_made_once() {
+        let list = list(1);
+        assert_eq!(list.encoded(|signatures| vec![b'0'; signatures.len()]), "0");
+        assert_eq!(list.clone().encoded(|_| unreachable!("it is made")), "0");
+    }
+}
