@@ -301,7 +301,7 @@ async fn who_may_push_and_not_sign_pushes_nothing() {
     assert_fails(&denied, 1, "/acme/web/signatures/ answers 403: these credentials do not suffice: dev may");
     assert!(error_of(&denied).contains("(nothing is pushed)"), "{}", error_of(&denied));
     let nobody = push(&gpg, &layout.source(), &image(&other), &[]);
-    assert_fails(&nobody, 1, "answers 401: credentials are needed (--creds, --authfile)");
+    assert_fails(&nobody, 1, "answers 401: credentials are needed (--creds, --authfile");
     // Whatever else would keep it from being signed, here a store without TLS that nobody said may be asked like this.
     let bare = format!("{}/acme/web:1", registry.host());
     let to = push(&gpg, &layout.source(), &bare, &["--to", &other.url()]);
