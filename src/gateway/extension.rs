@@ -7,7 +7,6 @@ use actix_web::{
     http::{Method, header},
     web::{BytesMut, Payload},
 };
-use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -24,6 +23,7 @@ use super::{
     submission::{self, Submission},
     upstream::{Pull, Registry},
 };
+use crate::signatures::Entry;
 
 /// What there is to be done with an image's signatures.
 const METHODS: &str = "GET, HEAD, OPTIONS, PUT";
@@ -179,35 +179,9 @@ struct List<'a> {
     signatures: Vec<Entry<'a>>,
 }
 
-/// With both spellings of the version: containers/image reads `schemaVersion`, what was documented first says `version`.
-#[derive(Serialize)]
-struct Entry<'a> {
-    #[serde(rename = "schemaVersion")]
-    schema_version: u8,
-    version: u8,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    name: String,
-    #[serde(serialize_with = "base64")]
-    content: &'a [u8],
-}
-
-fn base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&Base64Display::new(bytes, &BASE64_STANDARD))
-}
-
 fn list(image: &ImageId, signatures: &[StoredSignature]) -> Vec<u8> {
-    let entry = |signature: &'_ StoredSignature| format!("{}@{}", image.digest, signature.name.as_str());
-    let signatures = signatures
-        .iter()
-        .map(|signature| Entry {
-            schema_version: 2,
-            version: 2,
-            kind: "atomic",
-            name: entry(signature),
-            content: &signature.content,
-        })
-        .collect();
+    let name = |signature: &StoredSignature| format!("{}@{}", image.digest, signature.name.as_str());
+    let signatures = signatures.iter().map(|signature| Entry::new(name(signature), &signature.content)).collect();
     // Strings and numbers can't fail to be JSON.
     serde_json::to_vec(&List { signatures }).expect("a list of strings is JSON")
 }

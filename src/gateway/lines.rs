@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     store::{ImageId, Origin, Put, Record, RepositoryName, SignatureName, Status, StoredSignature},
-    submission::LARGEST_CONTENT,
+    submission::{LARGEST_CONTENT, issuers_of},
 };
 use crate::image::Digest;
-use crate::signature::{Claim, MOST_ISSUERS, claim};
+use crate::signature::MOST_ISSUERS;
 
 /// The media type.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -73,14 +73,9 @@ pub fn check(image: &ImageId, record: &Record) -> Result<Vec<Box<str>>, String> 
     if signature.content.len() > LARGEST_CONTENT {
         return Err(format!("a signature has at most {LARGEST_CONTENT} bytes"));
     }
-    let Claim { payload, issuers } =
-        claim(&signature.content).map_err(|error| format!("content is not a signature: {error}"))?;
-    if payload.digest != image.digest {
-        return Err("the signed payload names another digest".to_owned());
-    }
-    let said = origin.as_ref().map_or(0, |origin| origin.issuers.len());
-    if issuers.len().max(said) > MOST_ISSUERS {
-        return Err(format!("a signature names at most {MOST_ISSUERS} keys as its issuers"));
+    let issuers = issuers_of(&signature.content, &image.digest)?;
+    if origin.as_ref().is_some_and(|origin| origin.issuers.len() > MOST_ISSUERS) {
+        return Err(format!("origin names more than {MOST_ISSUERS} keys"));
     }
     if !origin.as_ref().is_none_or(Origin::is_plain) || !status.as_ref().is_none_or(Status::is_plain) {
         return Err("origin or status has more than 512 bytes in a member, or control characters".to_owned());
@@ -88,7 +83,7 @@ pub fn check(image: &ImageId, record: &Record) -> Result<Vec<Box<str>>, String> 
     if status.as_ref().is_some_and(|status| *status.finding.digest != *image.digest.to_string()) {
         return Err("the status is of another digest".to_owned());
     }
-    Ok(issuers.into_iter().map(|issuer| issuer.0).collect())
+    Ok(issuers)
 }
 
 /// What became of an import.

@@ -68,14 +68,19 @@ pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, Refused>
     if content.len() > LARGEST_CONTENT {
         return Err(Refused::too_large(format!("a signature has at most {LARGEST_CONTENT} bytes")));
     }
-    let Claim { payload, issuers } = signature::claim(&content)
-        .map_err(|error| Refused::signature(format!("content is not a signature: {error}")))?;
+    let issuers = issuers_of(&content, digest).map_err(Refused::signature)?;
+    Ok(Submission { signature: StoredSignature { name, content: Arc::from(content) }, issuers })
+}
+
+/// The keys that a signature of this image names, if it is one: a message whose payload is of the digest.
+pub(super) fn issuers_of(content: &[u8], digest: &Digest) -> Result<Vec<Box<str>>, String> {
+    let Claim { payload, issuers } =
+        signature::claim(content).map_err(|error| format!("content is not a signature: {error}"))?;
     if payload.digest != *digest {
-        return Err(Refused::signature("the signed payload names another digest"));
+        return Err("the signed payload names another digest".to_owned());
     }
     if issuers.len() > MOST_ISSUERS {
-        return Err(Refused::signature(format!("a signature names at most {MOST_ISSUERS} keys as its issuers")));
+        return Err(format!("a signature names at most {MOST_ISSUERS} keys as its issuers"));
     }
-    let issuers = issuers.into_iter().map(|issuer| issuer.0).collect();
-    Ok(Submission { signature: StoredSignature { name, content: Arc::from(content) }, issuers })
+    Ok(issuers.into_iter().map(|issuer| issuer.0).collect())
 }

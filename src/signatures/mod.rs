@@ -3,6 +3,7 @@
 //! Nothing here is trusted or even looked into; `signature` does that. What a source can do is to say nothing, too much, or
 //! nonsense, and none of that takes away what was found beside it.
 
+mod entry;
 mod extension;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -25,6 +26,7 @@ use crate::registry::{Blocking, Budget, Client, shown};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
 
+pub(crate) use entry::Entry;
 pub(crate) use write::write_file;
 pub use write::{Destination, WriteError, Written, check, write};
 

@@ -7,9 +7,7 @@ use std::{
 };
 
 use aws_lc_rs::rand;
-use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
-use serde::Serialize;
 use tempfile::{PathPersistError, TempPath};
 use tokio::{
     task::spawn_blocking,
@@ -18,7 +16,7 @@ use tokio::{
 use url::Url;
 
 use super::{
-    Kind, kind,
+    Entry, Kind, kind,
     lookaside::{self, MOST_ENTRIES},
 };
 use crate::configuration::SignatureSource;
@@ -184,18 +182,6 @@ async fn extension(client: &Client, repository: &Repository, budget: Budget) -> 
     Ok(target)
 }
 
-/// As both generations of clients read it: skopeo `schemaVersion`, what was documented first `version`.
-#[derive(Serialize)]
-struct Entry<'a> {
-    #[serde(rename = "schemaVersion")]
-    schema_version: u8,
-    version: u8,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    name: &'a str,
-    content: String,
-}
-
 async fn put(
     client: &Client,
     target: &Target,
@@ -204,10 +190,8 @@ async fn put(
     budget: Budget,
 ) -> Result<Written, WriteError> {
     let name = format!("{digest}@{}", name());
-    let entry =
-        Entry { schema_version: 2, version: 2, kind: "atomic", name: &name, content: STANDARD.encode(signature) };
     // Numbers and strings can't fail to be JSON.
-    let bytes = serde_json::to_vec(&entry).expect("strings are JSON").into();
+    let bytes = serde_json::to_vec(&Entry::new(name.clone(), signature)).expect("strings are JSON").into();
     let path = format!("extensions/v2/{}/signatures/{digest}", target.path);
     let what = What { path: &path, accept: Some("application/json"), kind: RequestKind::Signatures, limit: 64 << 10 };
     let content = Some(Content { kind: "application/json".into(), bytes, may_move: false });
