@@ -140,6 +140,9 @@ async fn add(context: &Context<'_>, payload: Payload, image: &ImageId) -> Result
         Put::TooLong { limit } => {
             Refused::too_large(format!("the list of the image's signatures would have more than {limit} bytes"))
         }
+        Put::TooLongOfSigner { limit } => Refused::too_large(format!(
+            "this signer's part of the list of the image's signatures would have more than {limit} bytes"
+        )),
     };
     Err(refused)
 }

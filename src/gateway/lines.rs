@@ -127,6 +127,9 @@ impl Imported {
                 format!("the image, or the signer of this one, has {limit} signatures, as many as may be")
             }
             Ok(Put::TooLong { limit }) => format!("the image's list would have more than {limit} bytes"),
+            Ok(Put::TooLongOfSigner { limit }) => {
+                format!("its signer's part of the image's list would have more than {limit} bytes")
+            }
             Err(reason) => reason,
         };
         self.refused += 1;

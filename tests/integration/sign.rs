@@ -212,7 +212,7 @@ async fn signatures_go_into_a_lookaside_folder_or_another_store() {
 
 /// A key that expired years ago.
 pub(crate) fn expired_key(gpg: &Gpg) -> &'static str {
-    let mut arguments = vec!["--faked-system-time", "20200101T000000"];
+    let mut arguments = vec!["--faked-system-time", "20200101T000000!"];
     arguments.extend(["--pinentry-mode", "loopback", "--passphrase", "", "--quick-generate-key"]);
     arguments.extend(["Old <old@example.com>", "ed25519", "sign,cert", "1y"]);
     gpg.run(&arguments, b"");

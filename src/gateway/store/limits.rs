@@ -28,6 +28,11 @@ impl ImageLimits {
         Self { list_bytes, ..Self::default() }
     }
 
+    /// The bytes that one signer's signatures may have in the list: a quarter, as their number is a quarter of all.
+    pub fn list_bytes_of_signer(&self) -> usize {
+        self.list_bytes / 4
+    }
+
     /// The bytes that a signature takes in the list as it is sent.
     pub fn listed_bytes(content: usize) -> usize {
         content.div_ceil(3) * 4 + ENTRY_BYTES
@@ -41,13 +46,14 @@ pub(super) struct Admission<'a> {
     signatures: usize,
     of_signer: usize,
     bytes: usize,
+    bytes_of_signer: usize,
     exists: Option<Put>,
 }
 
 impl<'a> Admission<'a> {
     pub(super) fn new(limits: &'a ImageLimits, new: &'a Record) -> Self {
         let bytes = ImageLimits::listed_bytes(new.signature.content.len());
-        Self { limits, new, signatures: 0, of_signer: 0, bytes, exists: None }
+        Self { limits, new, signatures: 0, of_signer: 0, bytes, bytes_of_signer: bytes, exists: None }
     }
 
     /// One that the image has. `signer` is whose share it takes.
@@ -58,10 +64,12 @@ impl<'a> Admission<'a> {
         } else if *content == **new_content && self.exists.is_none() {
             self.exists = Some(Put::ContentExists);
         }
+        let bytes = ImageLimits::listed_bytes(content.len());
         self.signatures += 1;
-        self.bytes += ImageLimits::listed_bytes(content.len());
+        self.bytes += bytes;
         if signer.is_some() && signer == self.new_signer() {
             self.of_signer += 1;
+            self.bytes_of_signer += bytes;
         }
     }
 
@@ -79,6 +87,8 @@ impl<'a> Admission<'a> {
             Put::TooManyOfSigner { limit: signatures_per_signer }
         } else if self.bytes > list_bytes {
             Put::TooLong { limit: list_bytes }
+        } else if self.of_signer > 0 && self.bytes_of_signer > self.limits.list_bytes_of_signer() {
+            Put::TooLongOfSigner { limit: self.limits.list_bytes_of_signer() }
         } else {
             Put::Created
         }
@@ -114,6 +124,13 @@ mod tests {
         assert_eq!(admitted(limits, &there, &record(4, Some("jane"))), Put::TooManyOfSigner { limit: 2 });
         assert_eq!(admitted(limits, &there, &record(4, Some("robot"))), Put::Created);
         assert_eq!(admitted(limits, &there, &record(4, None)), Put::Created, "nobody in particular is no signer");
+        // The list of eight as small as these. A signer's first is taken, however large it is.
+        let bytes = |records: usize| ImageLimits { list_bytes: records * 400, ..ImageLimits::default() };
+        let jane = |number| record(number, Some("jane"));
+        assert_eq!(admitted(bytes(8), &[jane(1)], &jane(2)), Put::Created);
+        assert_eq!(admitted(bytes(8), &[jane(1), jane(2)], &jane(3)), Put::TooLongOfSigner { limit: 800 });
+        assert_eq!(admitted(bytes(8), &[jane(1), jane(2)], &record(3, Some("robot"))), Put::Created);
+        assert_eq!(admitted(bytes(2), &[record(1, None)], &jane(2)), Put::Created);
         assert_eq!(
             admitted(limits, &there, &record(1, Some("jane"))),
             Put::NameExists,

@@ -115,6 +115,11 @@ pub enum Put {
         /// [`ImageLimits::list_bytes`].
         limit: usize,
     },
+    /// Its signer would take more of the image's list than one may.
+    TooLongOfSigner {
+        /// [`ImageLimits::list_bytes_of_signer`].
+        limit: usize,
+    },
 }
 
 /// A place in a store's order, behind a signature: where an export goes on.

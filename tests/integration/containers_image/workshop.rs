@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 use super::case::{Case, Envelope, Identity, Image, Key, Keyring, Payload, Requirement, Signature};
 use crate::support::{DockerRegistry, Gpg, Scratch, skopeo};
 
-/// When the keys were made, and when the signatures of the key that has expired since.
-const THEN: &str = "20250101T000000";
+/// When the keys were made, and when the signatures of the key that has expired since. The mark stops the clock: a key that takes a
+/// second to make would be one of the future to its first signature.
+const THEN: &str = "20250101T000000!";
 const A_DAY: &str = "86400";
 
 pub(super) struct Workshop {
@@ -326,7 +327,7 @@ impl Workshop {
             Envelope::OlderThanItsKey => {
                 at("20240601T000000", &["--ignore-time-conflict", "--ignore-valid-from", "--sign"])
             }
-            Envelope::OutOfDate => at("20250601T000000", &["--default-sig-expire", "1d", "--sign"]),
+            Envelope::OutOfDate => at("20250601T000000!", &["--default-sig-expire", "1d", "--sign"]),
             Envelope::Tampered => {
                 let mut bytes = plain(&["-z", "0", "--sign"]);
                 let text = b"atomic";

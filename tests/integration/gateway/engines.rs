@@ -149,8 +149,15 @@ async fn keeps_limits(store: &dyn SignatureStore) {
     assert_eq!(put(store, &web, record(4, "jane")).await, Put::Created);
     assert_eq!(put(store, &web, record(5, "joe")).await, Put::TooMany { limit: 4 });
     let long =
-        Record { signature: StoredSignature { name: name(1), content: vec![1; 4096].into() }, ..record(1, "robot") };
-    assert_eq!(put(store, &image("limits/web", "2"), long).await, Put::TooLong { limit: 4096 });
+        Record { signature: StoredSignature { name: name(1), content: vec![1; 8192].into() }, ..record(1, "robot") };
+    assert_eq!(put(store, &image("limits/web", "2"), long).await, Put::TooLong { limit: 8192 });
+    let wide = |number: u8| {
+        let content = vec![number; 700].into();
+        let signature = StoredSignature { name: name(number.into()), content };
+        Record { signature, ..record(number.into(), "robot") }
+    };
+    assert_eq!(put(store, &image("limits/web", "3"), wide(1)).await, Put::Created);
+    assert_eq!(put(store, &image("limits/web", "3"), wide(2)).await, Put::TooLongOfSigner { limit: 2048 });
 }
 
 /// Everything is read in order, from any place on, and put into another store as it was.
@@ -186,7 +193,7 @@ async fn moves(from: &dyn SignatureStore, to: &dyn SignatureStore) {
 }
 
 pub(crate) fn limits() -> ImageLimits {
-    ImageLimits { signatures: 4, signatures_per_signer: 3, list_bytes: 4096 }
+    ImageLimits { signatures: 4, signatures_per_signer: 3, list_bytes: 8192 }
 }
 
 pub(crate) async fn does_all_that_a_store_does(store: &dyn SignatureStore, other: &dyn SignatureStore) {

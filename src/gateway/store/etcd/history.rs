@@ -1,7 +1,8 @@
 //! The last changes of an image's signatures, told apart by random numbers.
 //!
 //! A change whose answer was lost finds its number here if it was made. Others who change the same image push it out after
-//! [`LENGTH`] changes, more than come about within a deadline.
+//! [`LENGTH`] changes, which an import makes within a deadline: then it is not known whether it was made, and must not be
+//! made again, for it could take away what somebody else did meanwhile.
 
 use std::time::Duration;
 
@@ -54,6 +55,16 @@ impl History {
         self.changes.contains(&id)
     }
 
+    /// The newest change.
+    pub(super) fn newest(&self) -> Option<ChangeId> {
+        self.changes.last().copied()
+    }
+
+    /// Whether each change is here that was made since this one was the newest; nothing: since there was none.
+    pub(super) fn has_all_since(&self, newest: Option<ChangeId>) -> bool {
+        newest.map_or(self.changes.len() < LENGTH, |newest| self.has(newest))
+    }
+
     /// With one more change, and without those that are too old.
     pub(super) fn with(&self, id: ChangeId) -> Self {
         let old = (self.changes.len() + 1).saturating_sub(LENGTH);
@@ -73,5 +84,17 @@ mod tests {
         assert_eq!(history.changes, ids[3..]);
         assert!(history.has(ids[3]) && !history.has(ids[2]));
         assert_eq!(History::parse(b"{}"), None);
+    }
+
+    #[test]
+    fn a_history_that_is_too_short_does_not_pass_for_whole() {
+        let ids: Vec<ChangeId> = (0..=LENGTH as u64).map(ChangeId).collect();
+        let of = |ids: &[ChangeId]| ids.iter().fold(History::default(), |history, &id| history.with(id));
+        assert!(of(&[]).has_all_since(None));
+        assert!(of(&ids[..LENGTH - 1]).has_all_since(None));
+        assert!(!of(&ids[..LENGTH]).has_all_since(None), "an earlier one may have been pushed out");
+        assert!(of(&ids[..LENGTH]).has_all_since(Some(ids[0])));
+        assert!(!of(&ids).has_all_since(Some(ids[0])));
+        assert_eq!(of(&ids).newest(), ids.last().copied());
     }
 }

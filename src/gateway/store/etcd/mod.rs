@@ -260,14 +260,19 @@ impl Shared {
         for conflict in 0..CONFLICTS {
             let found = self.find(change, deadline).await?;
             // That a change was made may be known only from here: its answer can get lost.
-            if let Some(outcome) = sent.filter(|_| found.history.has(id)) {
-                return Ok(outcome);
+            if let Some((outcome, newest)) = sent {
+                if found.history.has(id) {
+                    return Ok(outcome);
+                }
+                if !found.history.has_all_since(newest) {
+                    return Err(self.members.unavailable("whether the change was made is not known"));
+                }
             }
             let Plan { outcome, mut operations } = plan::plan(&self.keys, change, &found, &self.limits);
             if operations.is_empty() {
                 return Ok(outcome);
             }
-            sent = Some(outcome);
+            sent = Some((outcome, found.history.newest()));
             let history = self.keys.history(image);
             operations.push(TxnOp::put(history.clone(), found.history.with(id).encoded(), None));
             let unchanged = Compare::mod_revision(history, CompareOp::Equal, found.revision);
