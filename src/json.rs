@@ -8,6 +8,15 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+/// Reads an object into a structure. serde would take an array for one, too.
+pub(crate) fn from_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    if json.trim_ascii_start().starts_with(b"{") {
+        serde_json::from_slice(json)
+    } else {
+        Err(serde::de::Error::custom("an object is expected"))
+    }
+}
+
 /// An array, values unread: all of them could take far more memory than their text does.
 pub(crate) struct Array<'a, const MOST: usize> {
     /// The first `MOST`.

@@ -107,6 +107,7 @@ impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
         match &error {
             SourceError::Name(_) => Self::usage(error),
+            SourceError::Temporary { .. } => Self::undecided(error),
             SourceError::Read { source, .. } if !is_an_answer(source) => Self::undecided(error),
             _ => Self::refused(error),
         }

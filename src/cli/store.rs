@@ -182,7 +182,7 @@ impl CommonArguments {
                     }
                 }
             }
-            StoreName::Url(elsewhere) => self.running(elsewhere, true, configuration),
+            StoreName::Url(elsewhere) => self.running(elsewhere, configuration),
             StoreName::Plain(text) if Path::new(text).exists() => redb(text.into(), configuration),
             StoreName::Plain(text) if text.contains('/') => Err(Failure::refused(format_args!(
                 "{}: there is no such file (redb:FILE makes one for an import)",
@@ -191,15 +191,14 @@ impl CommonArguments {
             StoreName::Plain(text) => {
                 let elsewhere =
                     text.parse().map_err(|error| Failure::usage(format_args!("{}: {error}", plain(text))))?;
-                self.running(&elsewhere, false, configuration)
+                self.running(&elsewhere, configuration)
             }
         }
     }
 
     fn running(
         &self,
-        Elsewhere(url): &Elsewhere,
-        with_scheme: bool,
+        Elsewhere { url, scheme }: &Elsewhere,
         mut configuration: Configuration,
     ) -> Result<Found, Failure> {
         // What is said of the host holds for the store; it is in no repository.
@@ -211,7 +210,7 @@ impl CommonArguments {
             return Err(Failure::usage(format_args!("{url}: plain HTTP needs --tls-verify=false")));
         }
         // Of a host alone it is not known whether it speaks TLS, and that is only asked where it need not.
-        let url = (with_scheme || !entry.insecure).then(|| url.clone());
+        let url = (scheme.is_some() || !entry.insecure).then(|| url.clone());
         subject::put(&mut configuration.registries, entry);
         let name = match &url {
             Some(url) => url.to_string(),

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::arguments::{Command, RegistryArguments};
 use super::status::Failure;
-use crate::configuration::{self, Configuration, Registries, Registry, SignatureSource};
+use crate::configuration::{self, Configuration, Registries, Registry, Scheme, SignatureSource};
 use crate::diagnostic::Diagnostics;
 use crate::files;
 use crate::image::{Reference, Repository, Scope, ScopeMap};
@@ -52,21 +52,27 @@ pub(super) struct Subject {
 
 /// Where a registry is asked, whatever the image's name says (`--registry-url`), or a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Elsewhere(pub(super) Url);
+pub(super) struct Elsewhere {
+    pub(super) url: Url,
+    /// How it is asked, where that was written out: then in no other way.
+    pub(super) scheme: Option<Scheme>,
+}
 
 impl FromStr for Elsewhere {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = || "expected https://HOST[:PORT], http://HOST[:PORT] or HOST[:PORT]".to_owned();
-        let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+        let is_whole = text.contains("://");
+        let text = if is_whole { text.to_owned() } else { format!("https://{text}") };
         let url: Url = text.parse().map_err(|error: url::ParseError| format!("{error}; {}", expected()))?;
         let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
         let is_open = url.username().is_empty() && url.password().is_none();
         if !matches!(url.scheme(), "https" | "http") || !url.has_host() || !is_bare || !is_open {
             return Err(expected());
         }
-        Ok(Self(url))
+        let scheme = if url.scheme() == "http" { Scheme::Http } else { Scheme::Https };
+        Ok(Self { url, scheme: is_whole.then_some(scheme) })
     }
 }
 
@@ -101,7 +107,7 @@ impl ImageArguments {
         let mut configuration = configuration(config.as_deref())?;
         let image = match elsewhere {
             None => named.clone(),
-            Some(Elsewhere(url)) => {
+            Some(Elsewhere { url, .. }) => {
                 let repository = Repository::at(url, named.repository().path())
                     .ok_or_else(|| Failure::usage(format_args!("--registry-url {url}: no registry can be there")))?;
                 Reference::from_parts(repository, named.tag().cloned(), named.digest().copied())
@@ -110,11 +116,11 @@ impl ImageArguments {
         let mut entry = entry_for(&configuration.registries, image.repository());
         registry.apply(&mut entry, image.repository())?;
         entry.insecure |= insecure;
-        if let Some(Elsewhere(url)) = elsewhere
-            && url.scheme() == "http"
-            && !entry.insecure
-        {
-            return Err(Failure::usage(format_args!("--registry-url {url}: plain HTTP needs --insecure")));
+        if let Some(Elsewhere { url, scheme }) = elsewhere {
+            if url.scheme() == "http" && !entry.insecure {
+                return Err(Failure::usage(format_args!("--registry-url {url}: plain HTTP needs --insecure")));
+            }
+            entry.scheme = *scheme;
         }
         if let Some(folder) = registries_d {
             let lookasides = Lookasides::read(folder).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))?;
@@ -168,6 +174,7 @@ pub(super) fn entry_for(registries: &Registries, repository: &Repository) -> Reg
             scope: narrow,
             ca_file: None,
             insecure: false,
+            scheme: None,
             credentials: None,
             token_realms: Vec::new(),
             signatures: None,
@@ -231,13 +238,13 @@ mod tests {
 
     #[test]
     fn a_registry_is_elsewhere_at_a_host_and_nothing_more() {
-        for (text, url) in [
-            ("registry.example.com", "https://registry.example.com/"),
-            ("registry.example.com:5000", "https://registry.example.com:5000/"),
-            ("http://127.0.0.1:5000/", "http://127.0.0.1:5000/"),
-            ("https://[::1]:5000", "https://[::1]:5000/"),
+        for (text, url, scheme) in [
+            ("registry.example.com", "https://registry.example.com/", None),
+            ("registry.example.com:5000", "https://registry.example.com:5000/", None),
+            ("http://127.0.0.1:5000/", "http://127.0.0.1:5000/", Some(Scheme::Http)),
+            ("https://[::1]:5000", "https://[::1]:5000/", Some(Scheme::Https)),
         ] {
-            assert_eq!(text.parse(), Ok(Elsewhere(url.parse().unwrap())), "{text}");
+            assert_eq!(text.parse(), Ok(Elsewhere { url: url.parse().unwrap(), scheme }), "{text}");
         }
         for text in [
             "",

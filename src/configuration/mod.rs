@@ -89,6 +89,9 @@ pub struct Registry {
     pub ca_file: Option<PathBuf>,
     /// Plain HTTP, or a certificate that is not checked.
     pub insecure: bool,
+    /// The one way in which it is asked, where whoever calls wrote it out; nothing: over TLS, and where `insecure`, without it
+    /// if there is none.
+    pub scheme: Option<Scheme>,
     /// Credentials; nothing: none.
     pub credentials: Option<Credentials>,
     /// Origins beside its own host and domain that hand out its tokens.
@@ -97,6 +100,15 @@ pub struct Registry {
     pub signatures: Option<Vec<SignatureSource>>,
     /// Prefixes that hold copies of what lies below `scope`; asked in this order when the registry can't be asked.
     pub mirrors: Vec<Box<str>>,
+}
+
+/// The beginning of a registry's URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Over TLS.
+    Https,
+    /// Without.
+    Http,
 }
 
 /// Where credentials come from.

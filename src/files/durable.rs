@@ -14,7 +14,11 @@ pub(crate) fn create_folder_with(folder: &Path, sync: &impl Fn(&Path) -> io::Res
         Err(_) if folder.is_dir() => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_folder_with(above(folder), sync)?;
-            fs::create_dir(folder)?;
+            match fs::create_dir(folder) {
+                // Somebody else came first, who may not have come to sync it yet.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+                made => made?,
+            }
         }
         Err(error) => return Err(error),
     }
@@ -32,4 +36,23 @@ pub(crate) fn above(path: &Path) -> &Path {
 /// What was made in a folder stays so through a loss of power.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_make_one_folder_at_once() {
+        for _ in 0..50 {
+            let base = tempfile::tempdir().unwrap();
+            let folder = base.path().join("acme/web/inner");
+            std::thread::scope(|scope| {
+                let made: Vec<_> = (0..8).map(|_| scope.spawn(|| create_folder(&folder))).collect();
+                for outcome in made {
+                    outcome.join().unwrap().unwrap();
+                }
+            });
+        }
+    }
 }

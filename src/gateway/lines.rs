@@ -8,6 +8,7 @@ use super::{
     submission::{LARGEST_CONTENT, issuers_of},
 };
 use crate::image::Digest;
+use crate::json;
 use crate::signature::MOST_ISSUERS;
 
 /// The media type.
@@ -54,7 +55,7 @@ pub fn write(lines: &mut Vec<u8>, image: &ImageId, record: &Record) {
 /// # Errors
 /// Why it is no line of an export, for people.
 pub fn read(line: &[u8]) -> Result<(ImageId, Record), String> {
-    let line: Line = serde_json::from_slice(line).map_err(|error| format!("not a line of an export: {error}"))?;
+    let line: Line = json::from_object(line).map_err(|error| format!("not a line of an export: {error}"))?;
     let Line { repository, digest, name, content, origin, status } = line;
     let repository = RepositoryName::parse(&repository).map_err(|error| error.to_string())?;
     let digest = Digest::parse(&digest).map_err(|error| error.to_string())?;

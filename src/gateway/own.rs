@@ -24,6 +24,7 @@ use super::{
     },
 };
 use crate::image::Digest;
+use crate::json;
 
 /// The longest body that says what an auditor found.
 const LARGEST_FINDING: usize = 16 << 10;
@@ -118,7 +119,7 @@ async fn set_status(
     desk.must_be_allowed(registry, visitor, Action::SetStatus, Some(&image.repository)).await?;
     let if_match = looked_at(request)?;
     let body = bounded(request, payload, LARGEST_FINDING).await?;
-    let finding: Finding = serde_json::from_slice(&body)
+    let finding: Finding = json::from_object(&body)
         .map_err(|error| Refused::bad_request(format!("the body is not what an auditor finds: {error}")))?;
     if !finding.is_plain() {
         return Err(Refused::bad_request("key, signer, identity and digest are at most 512 characters of text"));

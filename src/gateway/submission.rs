@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     image::Digest,
+    json,
     signature::{self, Claim, MOST_ISSUERS},
 };
 
@@ -45,7 +46,7 @@ pub(super) struct Submission {
 /// Checks a PUT's body: all that can be said without asking anyone. That its keys are trusted is not among it, for the
 /// store has no policy; who reads signatures verifies them.
 pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, Refused> {
-    let document: Document = serde_json::from_slice(body)
+    let document: Document = json::from_object(body)
         .map_err(|error| Refused::signature(format!("the body is not the JSON of a signature: {error}")))?;
     let versions = [document.schema_version, document.version];
     if versions == [None, None] || versions.iter().flatten().any(|&version| version != VERSION) {

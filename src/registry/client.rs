@@ -20,7 +20,7 @@ use super::{
     token::{Access, Grant, Need, Tokens},
     transport::{Answer, Ask, Body, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Transport},
 };
-use crate::configuration::{Limits, Registries, SignatureSource};
+use crate::configuration::{Limits, Registries, Scheme, SignatureSource};
 use crate::image::Repository;
 use crate::operations::{Metrics, RequestKind};
 use crate::verdict::LookupError;
@@ -247,12 +247,19 @@ impl Client {
         let budget = Budget::of(PING);
         let told = |base, answer: Result<Answer, LookupError>| self.told(target, base, &answer?, budget);
         let secure = target.base.clone();
-        if !target.peer.settings.insecure {
-            let answer = self.ping_at(target, &secure, budget).await;
-            return told(secure, answer);
+        let mut plain = secure.clone();
+        match (target.peer.settings.insecure, target.peer.settings.scheme) {
+            (true, None) => {}
+            (true, Some(Scheme::Http)) if plain.set_scheme("http").is_ok() => {
+                let answer = self.ping_at(target, &plain, budget).await;
+                return told(plain, answer);
+            }
+            _ => {
+                let answer = self.ping_at(target, &secure, budget).await;
+                return told(secure, answer);
+            }
         }
         let first = self.ping_at(target, &secure, Budget::of(TLS_BEFORE_PLAIN)).await;
-        let mut plain = secure.clone();
         let failed = |answer: &Result<Answer, LookupError>| {
             matches!(answer, Err(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }))
         };

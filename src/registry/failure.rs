@@ -121,10 +121,16 @@ fn tls_words(error: &rustls::Error) -> &'static str {
     use rustls::CertificateError as Bad;
     match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
-            Bad::UnknownIssuer => "its TLS certificate is of no CA that is trusted here (caFile names further ones)",
+            Bad::UnknownIssuer => {
+                "its TLS certificate is of no CA that is trusted here (caFile, or --cert-dir, names further ones)"
+            }
             Bad::Expired | Bad::ExpiredContext { .. } => "its TLS certificate is expired",
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => "its TLS certificate is not valid yet",
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => "its TLS certificate is for another name",
+            // What `openssl req -x509` makes; rustls has no name for it.
+            Bad::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+                "its TLS certificate is a CA's own, which is not taken for a server's: have that CA sign one for the server"
+            }
             _ => "its TLS certificate is not valid",
         },
         rustls::Error::InvalidMessage(_) => "it does not speak TLS",

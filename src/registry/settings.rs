@@ -23,7 +23,7 @@ use super::{
     cas::{self, CaError},
     guard::{HostSet, Resolver},
 };
-use crate::configuration::{Credentials, Registries, SignatureSource};
+use crate::configuration::{Credentials, Registries, Scheme, SignatureSource};
 use crate::image::{Repository, Scope, ScopeError, ScopeMap};
 
 /// The longest that a connection may take to come about.
@@ -80,6 +80,7 @@ pub(crate) struct Settings {
     pub(crate) scope: Scope,
     pub(crate) clients: Clients,
     pub(crate) insecure: bool,
+    pub(crate) scheme: Option<Scheme>,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) token_realms: Vec<Url>,
     pub(crate) signatures: Option<Vec<SignatureSource>>,
@@ -95,6 +96,7 @@ impl Settings {
             scope: Scope::Everything,
             clients,
             insecure: false,
+            scheme: None,
             credentials: None,
             token_realms: Vec::new(),
             signatures: None,
@@ -121,6 +123,7 @@ impl AllSettings {
                 scope: _,
                 ca_file,
                 insecure,
+                scheme,
                 credentials,
                 token_realms,
                 signatures,
@@ -155,6 +158,7 @@ impl AllSettings {
                 scope: scope.clone(),
                 clients: maker.clients(&scope, ca_file.as_deref(), *insecure)?,
                 insecure: *insecure,
+                scheme: *scheme,
                 credentials: credentials.clone(),
                 token_realms: token_realms.clone(),
                 signatures: signatures.clone(),

@@ -186,6 +186,7 @@ fn compress(files: &Files, wanted: &[(Digest, Data)], watch: Watch<'_>) -> Resul
         };
         return Err(match error {
             LayerError::Io(source) => files.unreadable(name, source),
+            LayerError::Temporary(source) => SourceError::Temporary { folder: std::env::temp_dir(), source },
             LayerError::Damaged(mismatch) => {
                 SourceError::Damaged { place: files.place(), name: name.to_owned(), mismatch }
             }

@@ -23,6 +23,8 @@ const ZSTANDARD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 #[derive(Debug)]
 pub(super) enum LayerError {
     Io(io::Error),
+    /// Where it is kept meanwhile, nothing can be written.
+    Temporary(io::Error),
     /// The image's configuration says another digest of it.
     Damaged(Box<Mismatch>),
     Zstandard,
@@ -69,7 +71,7 @@ pub(super) fn compressed(data: &Data, diff_id: &Digest, mut progress: impl FnMut
         }
         return Ok(Blob { digest: raw.hasher.finish(), data: data.clone() });
     }
-    let file = tempfile::tempfile()?;
+    let file = tempfile::tempfile().map_err(LayerError::Temporary)?;
     let out = Hashed { inner: io::BufWriter::new(file), hasher: Hasher::new(Algorithm::Sha256), count: 0 };
     // Neither a name nor a time is in it.
     let mut encoder = GzBuilder::new().write(out, Compression::default());
@@ -77,7 +79,7 @@ pub(super) fn compressed(data: &Data, diff_id: &Digest, mut progress: impl FnMut
     let mut length = 0;
     loop {
         plain.update(&step);
-        encoder.write_all(&step)?;
+        encoder.write_all(&step).map_err(LayerError::Temporary)?;
         length += step.len() as u64;
         progress(length);
         if length > LARGEST {
@@ -90,11 +92,11 @@ pub(super) fn compressed(data: &Data, diff_id: &Digest, mut progress: impl FnMut
             break;
         }
     }
-    let Hashed { inner, hasher, count } = encoder.finish()?;
+    let Hashed { inner, hasher, count } = encoder.finish().map_err(LayerError::Temporary)?;
     if let Some(mismatch) = diff_id.mismatch(plain.finish()) {
         return Err(LayerError::Damaged(mismatch));
     }
-    let file: File = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let file: File = inner.into_inner().map_err(|error| LayerError::Temporary(error.into_error()))?;
     Ok(Blob { digest: hasher.finish(), data: Data::of(Arc::new(file), 0, count, data.name()) })
 }
 

@@ -83,6 +83,14 @@ pub enum SourceError {
         /// Why.
         source: io::Error,
     },
+    /// Nothing can be written where layers are kept while they are compressed.
+    #[error("{}: layers can't be kept here while they are compressed: {source}; TMPDIR names another folder", folder.display())]
+    Temporary {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Something that has to be there is not.
     #[error("{place} has no {name:?}: it is incomplete, or not what it is said to be")]
     Missing {

@@ -280,6 +280,11 @@ async fn the_registry_is_asked_where_it_really_is() {
     verify(setting.store.host(), &["--insecure", "--save", "--creds", "jane:jane"]).json(0);
     assert_eq!(setting.list()[0]["status"]["identity"], name);
     verify(&url, &[]).fails(2, "plain HTTP needs --insecure");
+    // Who writes https sends no password without TLS, whatever certificate would do.
+    let https = url.replace("http://", "https://");
+    let refused = verify(&https, &["--insecure", "--save", "--creds", "jane:jane"]);
+    assert_eq!(refused.status, 3, "{}{}", refused.stdout, refused.stderr);
+    assert!(refused.stderr.contains("does not speak TLS"), "{}", refused.stderr);
     verify(&format!("{url}/v2"), &["--insecure"]).fails(2, "expected https://HOST[:PORT]");
 }
 

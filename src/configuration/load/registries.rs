@@ -66,6 +66,7 @@ impl Check<'_> {
             scope: scope?,
             ca_file: flatten(ca_file)?,
             insecure,
+            scheme: None,
             credentials: flatten(credentials)?,
             token_realms,
             signatures,

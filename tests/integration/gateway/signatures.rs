@@ -182,6 +182,10 @@ async fn each_thing_that_is_wrong_with_a_signature_is_said() {
     assert_eq!(answer(put("{")).await, refused(400, "SIGNATURE_INVALID"));
     let twice = r#"{"name":"a","name":"b","schemaVersion":2,"content":""}"#;
     assert_eq!(answer(put(twice)).await, refused(400, "SIGNATURE_INVALID"));
+    // The members in their order, which serde would take for them.
+    let entry = document(&digest, 1, &good);
+    let array = json!([2, 2, "atomic", entry["name"], entry["content"]]).to_string();
+    assert_eq!(answer(put(&array)).await, refused(400, "SIGNATURE_INVALID"));
     assert_eq!(scene.list().await, [] as [Value; 0]);
     assert_eq!(scene.put(&document(&digest, 1, &good)).await, created());
 }

@@ -1,6 +1,10 @@
 //! Sources made by hand: odd ones that are good, and bad ones, of which nothing is pushed.
 
-use std::{io::Write as _, os::unix::fs::symlink};
+use std::{
+    io::Write as _,
+    os::unix::fs::symlink,
+    process::{Command, Stdio},
+};
 
 use flate2::{Compression, write::GzEncoder};
 use sealgate::image::{Digest, digest::Algorithm};
@@ -55,6 +59,25 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes).expect("memory");
     encoder.finish().expect("memory")
+}
+
+#[test]
+fn where_layers_can_not_be_kept_while_they_are_compressed_that_folder_is_named_and_not_the_source() {
+    let setting = Setting::new();
+    let (name, json) = config(&[b"layer"]);
+    let archive = Archive::new().file("manifest.json", manifest(&name, &["layer.tar"]));
+    let archive = archive.file(&name, json).file("layer.tar", "layer");
+    let file = setting.folder.write("web.tar", archive.bytes()).display().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        .args(["push", &format!("docker-archive:{file}"), &setting.image("acme/web:1"), "--sign-by", &setting.key])
+        .arg("--tls-verify=false")
+        .env("GNUPGHOME", setting.gpg.home())
+        .env("TMPDIR", "/nonexistent")
+        .stdin(Stdio::null())
+        .output()
+        .expect("sealgate can be started");
+    assert_fails(&output, 3, "/nonexistent: layers can't be kept here while they are compressed: No such file");
+    assert_fails(&output, 3, "TMPDIR names another folder");
 }
 
 #[test]

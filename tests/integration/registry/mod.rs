@@ -36,6 +36,7 @@ pub(crate) fn entry(scope: &str) -> Registry {
         ca_file: None,
         insecure: false,
         credentials: None,
+        scheme: None,
         token_realms: Vec::new(),
         signatures: None,
         mirrors: Vec::new(),

@@ -80,6 +80,23 @@ async fn a_registry_on_loopback_is_not_insecure_by_itself() {
 }
 
 #[tokio::test]
+async fn a_cas_own_certificate_as_a_servers_is_called_that() {
+    let folder = Scratch::new();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    // As `openssl req -x509` makes it.
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let file = folder.write("tls.crt", params.self_signed(&key).unwrap().pem());
+    let mut registry = DockerRegistry::start();
+    registry.push("acme/web", "1", "one").await;
+    registry.stop();
+    registry.restart_with_tls(&file, &folder.write("tls.key", key.serialize_pem()));
+    let trusting = Registry { ca_file: Some(file), ..entry(registry.host()) };
+    let cause = unavailable(resolve(&client(vec![trusting]), &format!("{}/acme/web:1", registry.host())).await);
+    assert!(cause.contains("is a CA's own, which is not taken for a server's"), "{cause}");
+}
+
+#[tokio::test]
 async fn a_registry_with_tls_and_http_2_is_verified_with_its_ca_file() {
     let folder = Scratch::new();
     let key = rcgen::KeyPair::generate().unwrap();
