@@ -59,7 +59,7 @@ pub(crate) enum Format {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Registry")]
 pub(crate) struct RegistryArguments {
-    /// Credentials for the image's registry, or for the store
+    /// Credentials for the image's registry (or the store that is moved); for stores elsewhere, see registries in --config
     #[arg(long, value_name = "USER:PASSWORD", conflicts_with = "authfile", value_parser = credentials)]
     creds: Option<(String, SecretString)>,
     /// A Docker or podman login file with credentials (`auths`; credential helpers are not run)

@@ -35,7 +35,6 @@ pub(super) struct Arguments {
         long,
         value_name = "PATH",
         help_heading = AGAINST_A_POLICY,
-        required_unless_present_any = ["config", "expected_identity", "remove_all"],
         conflicts_with_all = ["expected_identity", "remove_all"]
     )]
     policy: Option<PathBuf>,
@@ -59,7 +58,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let Subject { image, mut configuration } = image.read(Mirrors::Asked)?;
     configuration.webhook.deadline = DEADLINE;
     let path = policy.as_ref().or(configuration.policies.as_ref());
-    let path = path.ok_or_else(|| Failure::usage("name a policy with --policy; the configuration has none"))?;
+    let path = path.ok_or_else(|| {
+        Failure::usage(
+            "say what the image has to meet: --policy FILE (or a --config with policies), or --expected-identity REFERENCE",
+        )
+    })?;
     // Whoever asks wants to know what this policy says, whatever it is.
     let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true, pin_required: false };
     let policy = files.load().map_err(Failure::usage_of)?;

@@ -131,11 +131,12 @@ async fn add(context: &Context<'_>, payload: Payload, image: &ImageId) -> Result
         Put::Created => return Ok(HttpResponse::Created().finish()),
         Put::Present | Put::NameExists => Refused::exists("the image has a signature of this name"),
         Put::ContentExists => Refused::exists("the image has this signature already, under another name"),
-        Put::TooMany { limit } => {
-            Refused::too_large(format!("the image has {limit} signatures, as many as one may have"))
-        }
+        Put::TooMany { limit } => Refused::too_large(format!(
+            "the image has {limit} signatures, as many as one may have; take some away (sealgate signatures remove)"
+        )),
         Put::TooManyOfSigner { limit } => Refused::too_large(format!(
-            "the image has {limit} signatures of this signer, as many as one signer may have"
+            "the image has {limit} signatures of this signer, as many as one signer may have; take some away \
+             (sealgate signatures remove)"
         )),
         Put::TooLong { limit } => {
             Refused::too_large(format!("the list of the image's signatures would have more than {limit} bytes"))
