@@ -493,8 +493,10 @@ fn a_store_that_breaks_in_the_middle_leaves_what_is_said_undecided() {
 async fn what_there_is_to_ask_about_is_asked_for_clearly() {
     let setting = Setting::new().await;
     let image = setting.image();
-    let no_policy = sealgate(setting.auditor.home(), &["verify", &image, "--insecure"]);
-    no_policy.fails(2, "--policy");
+    let neither = sealgate(setting.auditor.home(), &["verify", &image]);
+    neither.fails(2, "--policy FILE (or a --config with policies), or --expected-identity REFERENCE");
+    let neither = sealgate(setting.auditor.home(), &["verify", &image, "--insecure"]);
+    neither.fails(2, "--insecure goes with --expected-identity or --remove-all");
     let config = setting.folder.write("c.yaml", "apiVersion: sealgate.dev/v1\nkind: Configuration\n");
     let config = config.display().to_string();
     sealgate(setting.auditor.home(), &["verify", &image, "--insecure", "--config", &config])
