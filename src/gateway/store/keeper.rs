@@ -7,7 +7,6 @@
 use std::{
     fs,
     os::unix::fs::FileExt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock},
     thread,
@@ -16,7 +15,7 @@ use std::{
 
 use redb::Database;
 
-use super::{StoreError, redb::storage_error};
+use super::{StoreError, guarded::guarded, redb::storage_error};
 
 /// The first wait after an error that comes again; each further one is twice as long.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -136,8 +135,7 @@ impl Shared {
         }
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let Some(database) = &*database else { return Err(self.stopped("it was closed just now")) };
-        // redb promises errors for what can't be right; where it breaks the promise, that is an error as well.
-        let outcome = catch_unwind(AssertUnwindSafe(|| work(database)))
+        let outcome = guarded(|| work(database))
             .unwrap_or_else(|_| Err(redb::Error::Corrupted("its content can't be right".into())));
         outcome.map_err(|error| {
             let error = storage_error(&self.path, if writing { "written" } else { "read" }, error);
@@ -185,7 +183,7 @@ impl Shared {
             state.wait = self.longer(state.wait);
             drop(state);
             let close = || drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
-            let _ = catch_unwind(AssertUnwindSafe(close));
+            let _ = guarded(close);
             loop {
                 let (state, _) = self
                     .changed
@@ -216,8 +214,7 @@ impl Shared {
     }
 
     fn reopen(&self, after_writing: bool) -> Result<Database, StoreError> {
-        let database = catch_unwind(AssertUnwindSafe(|| (self.open)()))
-            .unwrap_or_else(|_| Err(self.stopped("its content can't be right")))?;
+        let database = guarded(|| (self.open)()).unwrap_or_else(|_| Err(self.stopped("its content can't be right")))?;
         if after_writing {
             write_back(&self.path).map_err(|source| StoreError::Io {
                 path: self.path.clone(),

@@ -2,6 +2,7 @@
 //! the one that several gateways share.
 
 pub mod etcd;
+mod guarded;
 mod keeper;
 mod kept;
 mod limits;

@@ -8,7 +8,6 @@
 use std::{
     fs, io,
     ops::Bound,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -24,6 +23,7 @@ use tokio::task::spawn_blocking;
 use super::{
     Change, Changed, ImageId, ImageLimits, Origin, Position, Put, Record, RepositoryName, SignatureList, SignatureName,
     SignatureStore, StoreError, StoredSignature,
+    guarded::guarded,
     keeper::{FIRST_WAIT, Keeper},
     kept::KeptLists,
     limits::Admission,
@@ -86,13 +86,13 @@ impl RedbStore {
         if look(path)?.is_none() {
             return Ok(());
         }
-        let checked = catch_unwind(AssertUnwindSafe(|| match builder().open_read_only(path) {
+        let checked = guarded(|| match builder().open_read_only(path) {
             Ok(database) => check_format(path, &database),
             Err(
                 DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch | DatabaseError::RepairAborted,
             ) => Ok(()),
             Err(error) => Err(database_error(path, error)),
-        }));
+        });
         checked.unwrap_or_else(|_| Err(damaged(path, "its content can't be right")))
     }
 
@@ -214,12 +214,11 @@ fn open(path: &Path, database: impl FnOnce(&Path) -> Result<Database, DatabaseEr
     if look(path)?.is_none() {
         return Err(io_error(path, "opened", io::ErrorKind::NotFound.into()));
     }
-    // redb promises errors for a damaged file when it checks; where it breaks the promise, that is damage as well.
-    catch_unwind(AssertUnwindSafe(|| {
+    guarded(|| {
         let database = database(path).map_err(|error| database_error(path, error))?;
         check_format(path, &database)?;
         Ok(database)
-    }))
+    })
     .unwrap_or_else(|_| Err(damaged(path, "its checksums do not match")))
 }
 

@@ -1,0 +1,47 @@
+//! redb promises errors for what can't be right. Where it breaks the promise and panics, that is an error as well, and what is told of
+//! it is that error alone.
+
+use std::{
+    cell::Cell,
+    panic::{self, AssertUnwindSafe, catch_unwind},
+    sync::Once,
+};
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The work panicked.
+pub(super) struct Panicked;
+
+/// Does work on a file whose content nobody vouches for. What panics in it is logged for those who look closer.
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |panicked| {
+            if GUARDED.get() {
+                tracing::debug!(%panicked, "the store's file can't be right");
+            } else {
+                usual(panicked);
+            }
+        }));
+    });
+    let outer = GUARDED.replace(true);
+    // What the work leaves half done is not used again: the file is closed.
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(outer);
+    outcome.map_err(|_| Panicked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_outcome() {
+        assert!(guarded(|| panic!("this can't be right")).is_err());
+        assert!(matches!(guarded(|| 1), Ok(1)));
+        assert!(!GUARDED.get(), "what panics from here on is told");
+    }
+}
