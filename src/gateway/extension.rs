@@ -20,6 +20,7 @@ use super::{
     desk::{Desk, Visitor},
     store::{Change, Changed, ImageId, Origin, Position, Put, Record, SignatureList, SignatureStore, StoreError},
     submission::{self, Submission},
+    transfer::answer_with,
     upstream::{Pull, Registry},
 };
 
@@ -64,7 +65,8 @@ async fn read(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse, Re
     } else {
         SignatureList::new(image, Vec::new())
     };
-    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list.encoded()))
+    let mut answer = HttpResponse::Ok();
+    Ok(answer_with(answer.insert_header((header::CONTENT_TYPE, "application/json")), list.encoded()))
 }
 
 impl Context<'_> {

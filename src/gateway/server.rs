@@ -130,7 +130,7 @@ impl Prepared {
         // Whoever stops reading is not waited for: the system ends a connection on which nothing could be sent for so long.
         // Connections inherit it from their listener.
         #[cfg(target_os = "linux")]
-        socket2::SockRef::from(&listener).set_tcp_user_timeout(Some(proxy::STANDSTILL))?;
+        socket2::SockRef::from(&listener).set_tcp_user_timeout(Some(super::transfer::STANDSTILL))?;
         let server = match tls {
             Some(tls) => server.listen_rustls_0_23(listener, tls)?,
             None => server.listen(listener)?,

@@ -8,9 +8,13 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::future::join_all;
 use reqwest::Client;
 use sealgate::{
-    gateway::store::{ImageLimits, redb::RedbStore},
+    gateway::store::{
+        Change, Changed, ImageId, ImageLimits, Put, Record, RepositoryName, SignatureName, SignatureStore,
+        StoredSignature, redb::RedbStore,
+    },
     image::Digest,
 };
 use serde_json::json;
@@ -213,6 +217,47 @@ fn a_hundred_clients_that_stop_in_the_middle_of_a_layer_keep_little_memory() {
     // Of each, a piece that was read, one that is read ahead, and what is being sent.
     let peak = peak_of(&store);
     assert!(peak < 192 << 10, "{peak} KiB");
+}
+
+/// A store's file with one image in it, whose list is almost as long as one may be.
+async fn with_a_long_list(folder: &Scratch) -> ImageId {
+    let image = ImageId { repository: RepositoryName::parse("acme/web").unwrap(), digest: Digest::sha256(b"") };
+    let store = RedbStore::open(&folder.path().join("data/signatures.redb"), ImageLimits::default()).unwrap();
+    let puts = (0..48_u8).map(|number| {
+        let name = SignatureName::parse(&format!("{number:032}")).unwrap();
+        let signature = StoredSignature { name, content: vec![number; 64_000].into() };
+        store.change(Change::Put(image.clone(), Record { signature, origin: None, status: None }))
+    });
+    assert!(join_all(puts).await.into_iter().all(|put| put.unwrap() == Changed::Put(Put::Created)));
+    image
+}
+
+#[tokio::test]
+async fn a_hundred_clients_that_stop_in_the_middle_of_a_list_or_an_export_keep_little_memory() {
+    let folder = Scratch::new();
+    let digest = with_a_long_list(&folder).await.digest;
+    let registry = Fake::says(&format!(
+        "HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+    ));
+    let list = format!("/extensions/v2/acme/web/signatures/{digest}");
+    // Of each client, what is being sent; of an export a page, too.
+    for (path, bound) in [(list.as_str(), 160 << 10), ("/sealgate/v1/export", 256 << 10)] {
+        let (store, address) = start(&configuration(&folder, "127.0.0.1:0", &registry_at(&registry.url())));
+        let whole = super::fake::get(&address, path);
+        assert!(whole.starts_with("HTTP/1.1 200") && whole.len() > 4_000_000, "{path}: {} bytes", whole.len());
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        // One after the other: what an export reads at once is not what its client keeps.
+        let mut some = vec![0; 64 << 10];
+        let mut stop = || {
+            let mut client = TcpStream::connect(&address).unwrap();
+            client.write_all(request.as_bytes()).unwrap();
+            client.read_exact(&mut some).unwrap();
+            client
+        };
+        let _clients: Vec<TcpStream> = (0..100).map(|_| stop()).collect();
+        let peak = peak_of(&store);
+        assert!(peak < bound, "{path}: {peak} KiB");
+    }
 }
 
 #[tokio::test]
