@@ -260,6 +260,44 @@ async fn a_hundred_clients_that_stop_in_the_middle_of_a_list_or_an_export_keep_l
     }
 }
 
+/// Bytes that the system keeps of what was sent on a connection between two ports of this host, and did not arrive yet.
+#[cfg(target_os = "linux")]
+fn on_the_way(from: u16, to: u16) -> usize {
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |address: &str| u16::from_str_radix(address.rsplit_once(':').unwrap().1, 16).unwrap();
+    let connection = connections.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (port(fields[1]) == from && port(fields[2]) == to).then(|| fields[4].split_once(':').unwrap().0.to_owned())
+    });
+    usize::from_str_radix(&connection.unwrap(), 16).unwrap()
+}
+
+/// Otherwise it would seem to stand still for as long as it takes to read that.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_sent_to_a_client_that_reads_slowly_does_not_pile_up_in_the_system() {
+    const LAYER: usize = 16 << 20;
+    let registry = Fake::start(|_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {LAYER}\r\nConnection: close\r\n\r\n")?;
+        stream.write_all(&vec![0; LAYER])
+    });
+    let folder = Scratch::new();
+    let (_store, address) = start(&configuration(&folder, "127.0.0.1:0", &registry_at(&registry.url())));
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(64 << 10).unwrap();
+    client.connect(&address.into()).unwrap();
+    let mut client = TcpStream::from(client);
+    let own = client.local_addr().unwrap().port();
+    write!(client, "GET /v2/acme/web/blobs/layer HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut most = 0;
+    for _ in 0..LAYER / 2 / (16 << 10) {
+        client.read_exact(&mut [0; 16 << 10]).unwrap();
+        most = most.max(on_the_way(address.port(), own));
+    }
+    assert!(most < 512 << 10, "{most} bytes");
+}
+
 #[tokio::test]
 async fn with_tls_on_both_sides_skopeo_signs_and_verifies() {
     let folder = Scratch::new();
