@@ -9,7 +9,6 @@ use actix_web::{
 };
 use futures_util::StreamExt;
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, timeout_at},
@@ -19,11 +18,11 @@ use super::{
     access::{Action, scope::Scope},
     answer::Refused,
     desk::{Desk, Visitor},
-    store::{Change, Changed, ImageId, Origin, Position, Put, Record, SignatureStore, StoreError, StoredSignature},
+    store::{Change, Changed, ImageId, Origin, Position, Put, Record, SignatureList, SignatureStore, StoreError},
     submission::{self, Submission},
+    transfer::answer_with,
     upstream::{Pull, Registry},
 };
-use crate::signatures::Entry;
 
 /// What there is to be done with an image's signatures.
 const METHODS: &str = "GET, HEAD, OPTIONS, PUT";
@@ -62,12 +61,12 @@ async fn may_add(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse,
 /// status but 200 for an error, and ask before they store the first one.
 async fn read(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
     let list = if context.may_read(image).await? {
-        let signatures = context.store.list(image).await.map_err(|error| store_failed(&error))?;
-        signatures.encoded(|signatures| list(image, signatures))
+        context.store.list(image).await.map_err(|error| store_failed(&error))?
     } else {
-        list(image, &[]).into()
+        SignatureList::new(image, Vec::new())
     };
-    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "application/json")).body(list))
+    let mut answer = HttpResponse::Ok();
+    Ok(answer_with(answer.insert_header((header::CONTENT_TYPE, "application/json")), list.encoded()))
 }
 
 impl Context<'_> {
@@ -178,18 +177,6 @@ pub(super) fn store_failed(error: &StoreError) -> Refused {
     }
 }
 
-#[derive(Serialize)]
-struct List<'a> {
-    signatures: Vec<Entry<'a>>,
-}
-
-fn list(image: &ImageId, signatures: &[StoredSignature]) -> Vec<u8> {
-    let name = |signature: &StoredSignature| format!("{}@{}", image.digest, signature.name.as_str());
-    let signatures = signatures.iter().map(|signature| Entry::new(name(signature), &signature.content)).collect();
-    // Strings and numbers can't fail to be JSON.
-    serde_json::to_vec(&List { signatures }).expect("a list of strings is JSON")
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -207,10 +194,10 @@ mod tests {
         configuration::{Gateway, Store, Upstream},
         gateway::{
             access::AccessControl,
-            store::{ImageLimits, RepositoryName, SignatureList, SignatureName},
+            store::RepositoryName,
             upstream::{Learned, Settings},
         },
-        image::{Digest, digest::Algorithm},
+        image::Digest,
     };
 
     /// A store whose disk takes its time.
@@ -222,8 +209,8 @@ mod tests {
 
     #[async_trait]
     impl SignatureStore for Slow {
-        async fn list(&self, _: &ImageId) -> Result<SignatureList, StoreError> {
-            Ok(SignatureList::from_iter([]))
+        async fn list(&self, image: &ImageId) -> Result<SignatureList, StoreError> {
+            Ok(SignatureList::new(image, Vec::new()))
         }
 
         async fn inspect(&self, _: &ImageId) -> Result<Vec<Record>, StoreError> {
@@ -304,25 +291,6 @@ mod tests {
         let line = log.text();
         for part in ["sealgate::audit", "audit=true", "set-status", "the image", "192.0.2.7", "done"] {
             assert!(line.contains(part), "{part}: {line}");
-        }
-    }
-
-    #[test]
-    fn a_list_is_what_all_clients_read_and_never_longer_than_it_was_counted() {
-        for digest in [Digest::sha256(b""), Digest::of(Algorithm::Sha512, b"")] {
-            let image = ImageId { repository: RepositoryName::parse("acme/web").unwrap(), digest };
-            assert_eq!(list(&image, &[]), br#"{"signatures":[]}"#);
-            let name = "a".repeat(32);
-            for length in [0, 1, 2, 3, 1000] {
-                let content = vec![0xff; length].into();
-                let signature = StoredSignature { name: SignatureName::parse(&name).unwrap(), content };
-                let encoded = list(&image, &[signature]);
-                assert!(encoded.len() <= ImageLimits::listed_bytes(length), "{length}: {}", encoded.len());
-                let read: serde_json::Value = serde_json::from_slice(&encoded).unwrap();
-                let entry = &read["signatures"][0];
-                assert_eq!((&entry["schemaVersion"], &entry["version"]), (&2.into(), &2.into()));
-                assert_eq!((&entry["type"], &entry["name"]), (&"atomic".into(), &format!("{digest}@{name}").into()));
-            }
         }
     }
 }

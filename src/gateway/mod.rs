@@ -18,6 +18,7 @@ mod server;
 pub mod store;
 mod submission;
 mod tokens;
+mod transfer;
 mod upstream;
 
 pub use server::{GatewayError, Prepared};

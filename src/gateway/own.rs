@@ -22,6 +22,7 @@ use super::{
         Change, Changed, Finding, ImageId, Origin, Position, Put, Record, SignatureName, SignatureStore, Status,
         StoreError,
     },
+    transfer::{STANDSTILL, Transfer, answer_with},
 };
 use crate::image::Digest;
 use crate::json;
@@ -186,22 +187,21 @@ async fn export(context: &Context<'_>) -> Result<HttpResponse, Refused> {
     answer.insert_header((header::CONTENT_TYPE, NDJSON));
     if let Some(most) = most {
         let page = page(store, after, most.min(LARGEST_PAGE)).await.map_err(|error| store_failed(&error))?;
-        return Ok(answer.body(page.lines));
+        return Ok(answer_with(&mut answer, page.lines.into()));
     }
-    // The first page is read before the status is sent.
+    // The first page is read before the status is sent, and each further one when those before it are.
     let first = page(store, after, LARGEST_PAGE).await.map_err(|error| store_failed(&error))?;
-    let pages = stream::try_unfold((Some(first), Arc::clone(store)), |(page, store)| async move {
-        let Some(Page { lines, last }) = page else { return Ok(None) };
-        let next = match last {
-            Some(last) => Some(self::page(&store, Some(last), LARGEST_PAGE).await.map_err(|error| {
-                tracing::error!(%error, "an export broke off");
-                io::Error::other("the store failed")
-            })?),
-            None => None,
-        };
-        Ok::<_, io::Error>(Some((Bytes::from(lines), (next, store))))
+    let Page { lines, last } = first;
+    let further = stream::try_unfold((last, Arc::clone(store)), |(last, store)| async move {
+        let Some(last) = last else { return Ok(None) };
+        let Page { lines, last } = page(&store, Some(last), LARGEST_PAGE).await.map_err(|error| {
+            tracing::error!(%error, "an export broke off");
+            io::Error::other("the store failed")
+        })?;
+        Ok::<_, io::Error>(Some((Bytes::from(lines), (last, store))))
     });
-    Ok(answer.body(BodyStream::new(pages)))
+    let pages = stream::iter([Ok(Bytes::from(lines))]).chain(further);
+    Ok(answer.body(BodyStream::new(Transfer::new(Box::pin(pages), "the store stopped sending"))))
 }
 
 /// Some lines of an export.
@@ -244,7 +244,7 @@ async fn import(context: &Context<'_>, mut payload: Payload) -> Result<HttpRespo
     let (mut rest, mut number) = (BytesMut::new(), 0);
     let mut more = true;
     while more {
-        match tokio::time::timeout(super::proxy::STANDSTILL, payload.next()).await {
+        match tokio::time::timeout(STANDSTILL, payload.next()).await {
             Ok(Some(Ok(chunk))) => rest.extend_from_slice(&chunk),
             Ok(Some(Err(_))) => return Err(Refused::bad_request("the request's body broke off")),
             Ok(None) => {

@@ -1,11 +1,10 @@
 //! What is the registry's goes through to the registry: streamed both ways, in bounded memory.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     io,
-    pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -31,6 +30,7 @@ use super::{
     answer::Refused,
     desk::{Desk, Visitor},
     headers::{External, HopByHop, Rewrite},
+    transfer::{STANDSTILL, Transfer},
     upstream::{Registry, Wants, failure},
 };
 
@@ -39,17 +39,12 @@ const ANNOUNCEMENT: &str = "x-registry-supports-signatures";
 
 /// The methods that are passed to the registry.
 const PASSED: &str = "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE";
-/// How long a transfer may stand still. There is no limit on one that moves.
-pub(super) const STANDSTILL: Duration = Duration::from_mins(1);
 /// How long a registry may be silent over a request that changes something, once it has all of it: assembling a large
 /// upload on an object store takes minutes.
 const SLOWEST_CHANGE: Duration = Duration::from_mins(15);
 /// Pieces of a request's body on the way between two connections. With at most some dozen KiB each, this bounds an upload's
 /// memory.
 const CHUNKS: usize = 4;
-/// The most of an answer's body that a client's connection gets at once, in bytes. It copies what it gets, and keeps a buffer
-/// of up to this size instead of making one each time.
-const PIECE: usize = 128 << 10;
 
 /// Passes a request to the registry, and its answer back. `ping`: it is for `/v2/` itself.
 pub(super) async fn pass(
@@ -329,117 +324,11 @@ fn from_registry(
 /// Carries an answer's body to the client's connection. A registry that stops, or breaks off, ends the client's connection
 /// without a proper end.
 fn pump_down(answer: reqwest::Response) -> impl Stream<Item = io::Result<Bytes>> + 'static {
-    Transfer::new(answer.bytes_stream().map_err(|error| {
+    let body = answer.bytes_stream().map_err(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "the registry broke off an answer");
         io::Error::other("the registry broke off")
-    }))
-}
-
-/// A body on its way to the client. Nothing is read ahead here: what the client does not take stays where it is.
-///
-/// A client that stops reading keeps nothing: neither the registry's connection nor what is on the way. (Its own connection
-/// is ended by the system, see `server`.)
-struct Transfer<S> {
-    state: Rc<RefCell<TransferState<S>>>,
-    watch: rt::task::JoinHandle<()>,
-}
-
-struct TransferState<S> {
-    /// Nothing: it has ended.
-    answer: Option<S>,
-    /// What is left of the piece that came last.
-    rest: Bytes,
-    waits_for: WaitsFor,
-    since: Instant,
-    waker: Option<Waker>,
-    /// It stood still, and this is to be said of it.
-    stopped: Option<&'static str>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WaitsFor {
-    Registry,
-    Client,
-}
-
-impl<S: Stream<Item = io::Result<Bytes>> + Unpin + 'static> Transfer<S> {
-    fn new(answer: S) -> Self {
-        let (waits_for, since) = (WaitsFor::Client, Instant::now());
-        let state =
-            TransferState { answer: Some(answer), rest: Bytes::new(), waits_for, since, waker: None, stopped: None };
-        let state = Rc::new(RefCell::new(state));
-        // Weak: it is the client's connection that keeps the transfer.
-        let watched = Rc::downgrade(&state);
-        let watch = rt::spawn(async move {
-            while let Some(state) = watched.upgrade() {
-                let end = state.borrow().since + STANDSTILL;
-                if Instant::now() >= end {
-                    return state.borrow_mut().stop();
-                }
-                drop(state);
-                sleep_until(end).await;
-            }
-        });
-        Self { state, watch }
-    }
-}
-
-impl<S: Stream<Item = io::Result<Bytes>> + Unpin> TransferState<S> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        if let Some(what) = self.stopped.take() {
-            // An end like any other would pass for the proper one.
-            return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, what))));
-        }
-        if self.rest.is_empty() {
-            let Some(answer) = &mut self.answer else { return Poll::Ready(None) };
-            match answer.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(piece))) => self.rest = piece,
-                Poll::Ready(last) => {
-                    self.answer = None;
-                    return Poll::Ready(last);
-                }
-                Poll::Pending => {
-                    if self.waits_for == WaitsFor::Client {
-                        (self.waits_for, self.since) = (WaitsFor::Registry, Instant::now());
-                    }
-                    self.waker = Some(context.waker().clone());
-                    return Poll::Pending;
-                }
-            }
-        }
-        (self.waits_for, self.since) = (WaitsFor::Client, Instant::now());
-        let length = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(self.rest.split_to(length))))
-    }
-
-    fn stop(&mut self) {
-        let what = match self.waits_for {
-            WaitsFor::Registry => "the registry stopped sending",
-            WaitsFor::Client => "the client stopped reading",
-        };
-        tracing::debug!("{what}");
-        self.stopped = Some(what);
-        // With the answer the registry's connection is dropped.
-        self.answer = None;
-        self.rest = Bytes::new();
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Stream for Transfer<S> {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.state.borrow_mut().poll(context)
-    }
-}
-
-impl<S> Drop for Transfer<S> {
-    fn drop(&mut self) {
-        self.watch.abort();
-    }
+    });
+    Transfer::new(body, "the registry stopped sending")
 }
 
 #[cfg(test)]
@@ -456,51 +345,6 @@ mod tests {
 
     fn endless() -> impl Stream<Item = io::Result<Bytes>> + Unpin {
         stream::repeat_with(|| Ok(Bytes::from_static(b"chunk")))
-    }
-
-    #[test]
-    fn a_client_that_stops_reading_keeps_neither_the_registrys_connection_nor_chunks() {
-        on_a_clock_of_its_own(async {
-            let connection = Rc::new(());
-            let held = Rc::clone(&connection);
-            let mut body = Box::pin(Transfer::new(Box::pin(endless().inspect(move |_| {
-                let _ = &held;
-            }))));
-            assert_eq!(body.next().await.unwrap().unwrap(), "chunk");
-            tokio::time::sleep(3 * STANDSTILL).await;
-            assert_eq!(Rc::strong_count(&connection), 1);
-            assert_eq!(body.next().await.unwrap().unwrap_err().to_string(), "the client stopped reading");
-        });
-    }
-
-    #[test]
-    fn a_client_that_goes_away_ends_the_registrys_connection() {
-        on_a_clock_of_its_own(async {
-            let connection = Rc::new(());
-            let held = Rc::clone(&connection);
-            drop(Transfer::new(Box::pin(stream::pending().inspect(move |_: &io::Result<Bytes>| {
-                let _ = &held;
-            }))));
-            let started = Instant::now();
-            while Rc::strong_count(&connection) > 1 {
-                tokio::task::yield_now().await;
-            }
-            assert!(started.elapsed() < STANDSTILL);
-        });
-    }
-
-    #[test]
-    fn a_client_that_reads_slowly_gets_all_of_it() {
-        on_a_clock_of_its_own(async {
-            let mut body = Box::pin(Transfer::new(Box::pin(endless().take(20))));
-            let mut count = 0;
-            while let Some(chunk) = body.next().await {
-                chunk.unwrap();
-                count += 1;
-                tokio::time::sleep(STANDSTILL / 2).await;
-            }
-            assert_eq!(count, 20);
-        });
     }
 
     #[test]

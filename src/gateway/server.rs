@@ -128,9 +128,15 @@ impl Prepared {
         .disable_signals()
         .shutdown_signal(shutdown);
         // Whoever stops reading is not waited for: the system ends a connection on which nothing could be sent for so long.
-        // Connections inherit it from their listener.
+        // Whoever reads slowly is not taken for one of them, as he would be if the system took megabytes from us that take him
+        // longer than that to read. Connections inherit both from their listener.
         #[cfg(target_os = "linux")]
-        socket2::SockRef::from(&listener).set_tcp_user_timeout(Some(proxy::STANDSTILL))?;
+        {
+            use super::transfer::{PIECE, STANDSTILL};
+            let socket = socket2::SockRef::from(&listener);
+            socket.set_tcp_user_timeout(Some(STANDSTILL))?;
+            socket.set_tcp_notsent_lowat(u32::try_from(PIECE).unwrap_or(u32::MAX))?;
+        }
         let server = match tls {
             Some(tls) => server.listen_rustls_0_23(listener, tls)?,
             None => server.listen(listener)?,

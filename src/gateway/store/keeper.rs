@@ -25,6 +25,10 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// Opens the database, which is there, and checks all of it.
 type Open = dyn Fn() -> Result<Database, StoreError> + Send + Sync;
 
+/// Hears that the database is taken out of use, before anything is read from the one that is opened then, which may be
+/// another one. It must not ask the keeper anything.
+type Closed = dyn Fn() + Send + Sync;
+
 /// The database, and the thread that opens it again.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
@@ -34,6 +38,7 @@ pub(super) struct Keeper {
 struct Shared {
     path: PathBuf,
     open: Box<Open>,
+    closed: Box<Closed>,
     first_wait: Duration,
     /// Held for reading by all who work with it, and for writing by the one who closes it, who so waits for them.
     database: RwLock<Option<Database>>,
@@ -63,10 +68,12 @@ impl Keeper {
         path: &Path,
         first_wait: Duration,
         open: impl Fn() -> Result<Database, StoreError> + Send + Sync + 'static,
+        closed: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         let database = RwLock::new(Some(open()?));
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { path: path.into(), open: Box::new(open), first_wait, database, state, changed });
+        let (path, open, closed) = (path.to_owned(), Box::new(open), Box::new(closed));
+        let shared = Arc::new(Shared { path: path.clone(), open, closed, first_wait, database, state, changed });
         let keep = {
             let shared = Arc::clone(&shared);
             move || shared.keep()
@@ -74,7 +81,7 @@ impl Keeper {
         let thread = thread::Builder::new()
             .name("store-keeper".into())
             .spawn(keep)
-            .map_err(|source| StoreError::Io { path: path.into(), doing: "opened", source: Arc::new(source) })?;
+            .map_err(|source| StoreError::Io { path, doing: "opened", source: Arc::new(source) })?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -164,6 +171,8 @@ impl Shared {
             state.unwritable = Some((stopped.clone(), now + wait));
         }
         state.closed = Some(stopped);
+        // While nobody can see that it is closed, or open again.
+        (self.closed)();
         drop(state);
         self.changed.notify_all();
     }

@@ -4,13 +4,15 @@ use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 use moka::sync::Cache;
+use serde::Serialize;
 
 use super::{ImageId, ImageLimits, StoredSignature};
+use crate::signatures::Entry;
 
 /// Memory for lists.
 const BYTES: u64 = 64 << 20;
@@ -19,25 +21,34 @@ const ENTRY_BYTES: usize = 256;
 /// Into how many groups images are put. One that changes keeps those from being kept that are read at the moment.
 const GROUPS: usize = 256;
 
-/// All signatures of an image, by name.
+/// All signatures of an image, by name, and as they are sent.
 #[derive(Clone)]
 pub struct SignatureList(Arc<Whole>);
 
 struct Whole {
     signatures: Box<[StoredSignature]>,
-    encoded: OnceLock<Bytes>,
+    encoded: Bytes,
+}
+
+/// As it is sent.
+#[derive(Serialize)]
+struct Sent<'a> {
+    signatures: Vec<Entry<'a>>,
 }
 
 impl SignatureList {
-    /// As it is sent. It is made once, however often it is asked for; `encode` has to be the same each time.
-    pub fn encoded(&self, encode: impl FnOnce(&[StoredSignature]) -> Vec<u8>) -> Bytes {
-        self.0.encoded.get_or_init(|| encode(self).into()).clone()
+    /// Takes a while, where they are many.
+    pub fn new(image: &ImageId, signatures: Vec<StoredSignature>) -> Self {
+        let name = |signature: &StoredSignature| format!("{}@{}", image.digest, signature.name.as_str());
+        let entries = signatures.iter().map(|signature| Entry::new(name(signature), &signature.content)).collect();
+        // Strings and numbers can't fail to be JSON.
+        let encoded = serde_json::to_vec(&Sent { signatures: entries }).expect("a list of strings is JSON");
+        Self(Arc::new(Whole { signatures: signatures.into(), encoded: encoded.into() }))
     }
-}
 
-impl FromIterator<StoredSignature> for SignatureList {
-    fn from_iter<T: IntoIterator<Item = StoredSignature>>(signatures: T) -> Self {
-        Self(Arc::new(Whole { signatures: signatures.into_iter().collect(), encoded: OnceLock::new() }))
+    /// As it is sent.
+    pub fn encoded(&self) -> Bytes {
+        self.0.encoded.clone()
     }
 }
 
@@ -70,7 +81,7 @@ pub(super) struct KeptLists {
 }
 
 /// Taken before a list is read; says whether its image has changed since.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Ticket {
     group: usize,
     changes: u64,
@@ -133,7 +144,7 @@ mod tests {
     use super::*;
     use crate::{
         gateway::store::{RepositoryName, SignatureName},
-        image::Digest,
+        image::{Digest, digest::Algorithm},
     };
 
     fn image(repository: &str) -> ImageId {
@@ -146,7 +157,7 @@ mod tests {
     }
 
     fn list(number: usize) -> SignatureList {
-        [signature(number, 1)].into_iter().collect()
+        SignatureList::new(&image("web"), vec![signature(number, 1)])
     }
 
     #[test]
@@ -174,7 +185,7 @@ mod tests {
     #[test]
     fn lists_take_no_more_memory_than_they_may() {
         let lists = KeptLists::new();
-        let megabyte: SignatureList = [signature(1, 1 << 20)].into_iter().collect();
+        let megabyte = SignatureList::new(&image("web"), vec![signature(1, 1 << 20)]);
         for number in 0..100 {
             let image = image(&format!("web{number}"));
             lists.keep(&image, lists.ticket(&image), megabyte.clone());
@@ -185,9 +196,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_of_a_list_is_made_once() {
-        let list = list(1);
-        assert_eq!(list.encoded(|signatures| vec![b'0'; signatures.len()]), "0");
-        assert_eq!(list.clone().encoded(|_| unreachable!("it is made")), "0");
+    fn a_list_is_what_all_clients_read_and_never_longer_than_it_was_counted() {
+        for digest in [Digest::sha256(b""), Digest::of(Algorithm::Sha512, b"")] {
+            let image = ImageId { repository: RepositoryName::parse("acme/web").unwrap(), digest };
+            assert_eq!(SignatureList::new(&image, Vec::new()).encoded(), r#"{"signatures":[]}"#);
+            let name = "a".repeat(32);
+            for length in [0, 1, 2, 3, 1000] {
+                let content = vec![0xff; length].into();
+                let signature = StoredSignature { name: SignatureName::parse(&name).unwrap(), content };
+                let encoded = SignatureList::new(&image, vec![signature]).encoded();
+                assert!(encoded.len() <= ImageLimits::listed_bytes(length), "{length}: {}", encoded.len());
+                let read: serde_json::Value = serde_json::from_slice(&encoded).unwrap();
+                let entry = &read["signatures"][0];
+                assert_eq!((&entry["schemaVersion"], &entry["version"]), (&2.into(), &2.into()));
+                assert_eq!((&entry["type"], &entry["name"]), (&"atomic".into(), &format!("{digest}@{name}").into()));
+            }
+        }
     }
 }

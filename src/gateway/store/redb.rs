@@ -25,12 +25,13 @@ use super::{
     SignatureStore, StoreError, StoredSignature,
     guarded::guarded,
     keeper::{FIRST_WAIT, Keeper},
-    kept::KeptLists,
+    kept::{KeptLists, Ticket},
     limits::Admission,
     unchanged::Unchanged,
     writer::Writer,
 };
 use crate::files::durable::{above, create_folder, sync_folder};
+use crate::gate::cache::Flights;
 use crate::image::Digest;
 
 /// See the module.
@@ -49,8 +50,10 @@ pub struct RedbStore {
     // First, since it uses the other. Nothing: the store is only read.
     writer: Option<Writer>,
     keeper: Arc<Keeper>,
-    /// Forgotten with every error: the file is opened anew then, and may be another one.
+    /// Forgotten when the file is closed after an error: the one that is opened then may be another one.
     lists: Arc<KeptLists>,
+    /// Who asks for a list that is being read shares it, if nothing has changed since that began.
+    reads: Flights<(ImageId, Ticket), Option<Result<SignatureList, StoreError>>>,
     path: PathBuf,
 }
 
@@ -102,22 +105,36 @@ impl RedbStore {
         first_wait: Duration,
         open: impl Fn() -> Result<Database, StoreError> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        let keeper = Arc::new(Keeper::start(path, first_wait, open)?);
         let lists = Arc::new(KeptLists::new());
+        let closed = {
+            let lists = Arc::clone(&lists);
+            move || lists.forget_all()
+        };
+        let keeper = Arc::new(Keeper::start(path, first_wait, open, closed)?);
         let writer = |limits| {
             let (keeper, lists) = (Arc::clone(&keeper), Arc::clone(&lists));
             Writer::start(path, move |batch| {
                 let outcome = keeper.write(|database| write(database, &limits, batch));
-                // Before anybody is told.
-                match &outcome {
-                    Ok(_) => batch.iter().for_each(|change| lists.forget(change.image())),
-                    Err(_) => lists.forget_all(),
+                // Before anybody is told. (After an error that may have left something written all is forgotten already.)
+                for (change, outcome) in batch.iter().zip(outcome.iter().flatten()) {
+                    if changes_list(change, *outcome) {
+                        lists.forget(change.image());
+                    }
                 }
                 outcome
             })
         };
         let writer = limits.map(writer).transpose()?;
-        Ok(Self { writer, keeper, lists, path: path.into() })
+        Ok(Self { writer, keeper, lists, reads: Flights::new(), path: path.into() })
+    }
+}
+
+/// Whether a change made another list of its image's: what is known of a signature is not in there.
+fn changes_list(change: &Change, outcome: Changed) -> bool {
+    match change {
+        Change::Put(..) | Change::Import(..) => outcome == Changed::Put(Put::Created),
+        Change::Remove(..) => outcome != Changed::Signatures(0),
+        Change::SetStatus(..) | Change::ClearStatuses(_) => false,
     }
 }
 
@@ -127,20 +144,28 @@ impl SignatureStore for RedbStore {
         if let Some(list) = self.lists.get(image) {
             return Ok(list);
         }
-        let (keeper, lists, path) = (Arc::clone(&self.keeper), Arc::clone(&self.lists), self.path.clone());
-        let image = image.clone();
-        let found = spawn_blocking(move || {
-            let ticket = lists.ticket(&image);
-            let found = keeper.read(|database| read(database, &image)).inspect_err(|_| lists.forget_all())?;
-            let malformed = || damaged(&path, "a signature's name is malformed");
-            let signature = |(name, content): NameAndContent| {
-                Ok(StoredSignature { name: SignatureName::parse(&name).ok_or_else(malformed)?, content })
-            };
-            let list: SignatureList = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
-            lists.keep(&image, ticket, list.clone());
-            Ok(list)
-        });
-        found.await.map_err(|_| damaged(&self.path, "reading it failed"))?
+        // Whatever was acknowledged by now was so before this ticket, and before each read with the same one began.
+        let ticket = self.lists.ticket(image);
+        let read = || {
+            let (keeper, lists, path) = (Arc::clone(&self.keeper), Arc::clone(&self.lists), self.path.clone());
+            let image = image.clone();
+            async move {
+                let read = spawn_blocking(move || {
+                    let found = keeper.read(|database| read(database, &image))?;
+                    let malformed = || damaged(&path, "a signature's name is malformed");
+                    let signature = |(name, content): NameAndContent| {
+                        Ok(StoredSignature { name: SignatureName::parse(&name).ok_or_else(malformed)?, content })
+                    };
+                    let signatures = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
+                    let list = SignatureList::new(&image, signatures);
+                    lists.keep(&image, ticket, list.clone());
+                    Ok(list)
+                });
+                read.await.ok()
+            }
+        };
+        let landed = self.reads.join(&(image.clone(), ticket), read).await;
+        landed.answer.flatten().unwrap_or_else(|| Err(damaged(&self.path, "reading it failed")))
     }
 
     async fn inspect(&self, image: &ImageId) -> Result<Vec<Record>, StoreError> {
@@ -174,10 +199,8 @@ impl RedbStore {
         range: (Bound<String>, Bound<String>),
         limit: usize,
     ) -> Result<Vec<(ImageId, Record)>, StoreError> {
-        let (keeper, lists) = (Arc::clone(&self.keeper), Arc::clone(&self.lists));
-        let found = spawn_blocking(move || {
-            keeper.read(|database| read_records(database, &range, limit)).inspect_err(|_| lists.forget_all())
-        });
+        let keeper = Arc::clone(&self.keeper);
+        let found = spawn_blocking(move || keeper.read(|database| read_records(database, &range, limit)));
         let found = found.await.map_err(|_| damaged(&self.path, "reading it failed"))??;
         let malformed = |what: &str| damaged(&self.path, what);
         let record = |raw: RawRecord| {
@@ -705,7 +728,13 @@ mod tests {
     enum Fault {
         Read,
         Write,
+        /// The next write fails, and no further one.
+        NextWrite,
         Sync,
+        /// The next read waits until another fault, or none, is set; only that one.
+        Wait,
+        /// It waits.
+        Waits,
     }
 
     impl Disk {
@@ -724,6 +753,13 @@ mod tests {
 
         fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
             self.check(Fault::Read)?;
+            let next = self.fault.lock().unwrap().take_if(|fault| *fault == Fault::Wait).is_some();
+            if next {
+                *self.fault.lock().unwrap() = Some(Fault::Waits);
+                while *self.fault.lock().unwrap() == Some(Fault::Waits) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
             self.file.read(offset, out)
         }
 
@@ -739,6 +775,9 @@ mod tests {
 
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
             self.check(Fault::Write)?;
+            if self.fault.lock().unwrap().take_if(|fault| *fault == Fault::NextWrite).is_some() {
+                return Err(io::Error::other("a write fails"));
+            }
             self.file.write(offset, data)
         }
 
@@ -749,10 +788,15 @@ mod tests {
 
     /// A store on a disk that fails when told to.
     fn failing_store(path: &Path) -> (RedbStore, Arc<Mutex<Option<Fault>>>) {
+        failing_store_with(path, Duration::from_millis(1))
+    }
+
+    /// The same; `first_wait`: for how long nothing is written after an error.
+    fn failing_store_with(path: &Path, first_wait: Duration) -> (RedbStore, Arc<Mutex<Option<Fault>>>) {
         create(path).unwrap();
         let fault = Arc::new(Mutex::new(None));
         let (disk, own) = (Arc::clone(&fault), path.to_owned());
-        let store = RedbStore::start(path, Some(ImageLimits::default()), Duration::from_millis(1), move || {
+        let store = RedbStore::start(path, Some(ImageLimits::default()), first_wait, move || {
             open(&own, |path| {
                 let file = FileBackend::new(fs::File::options().read(true).write(true).open(path)?)?;
                 // Without a cache each request comes to the disk.
@@ -815,6 +859,71 @@ mod tests {
         *fault.lock().unwrap() = None;
         until_healthy(&store).await;
         assert_eq!(store.list(&web).await.unwrap(), [signature(3)]);
+    }
+
+    #[tokio::test]
+    async fn what_makes_no_other_list_lets_nobody_read_it_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, fault) = failing_store_with(&folder.path().join("signatures.redb"), Duration::from_mins(1));
+        let web = image("acme/web", "1");
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        store.list(&web).await.unwrap();
+        let is_kept = || store.lists.get(&web).is_some();
+        assert_eq!(put(&store, &web, signature(1)).await, Put::NameExists);
+        assert_eq!(
+            put(&store, &web, StoredSignature { name: signature(2).name, ..signature(1) }).await,
+            Put::ContentExists
+        );
+        let origin = Some(Origin { added_by: None, added_at: jiff::Timestamp::UNIX_EPOCH, issuers: Vec::new() });
+        for (change, outcome) in [
+            (Change::Import(web.clone(), Record { origin, ..record(signature(1)) }), Changed::Put(Put::Present)),
+            (Change::Remove(web.clone(), signature(2).name), Changed::Signatures(0)),
+            (Change::SetStatus(web.clone(), signature(1).name, None, None), Changed::Signatures(1)),
+            (Change::ClearStatuses(web.clone()), Changed::Signatures(0)),
+        ] {
+            assert_eq!(store.change(change.clone()).await.unwrap(), outcome, "{change:?}");
+            assert!(is_kept(), "{change:?}");
+        }
+        *fault.lock().unwrap() = Some(Fault::NextWrite);
+        try_put(&store, &web, signature(2)).await.unwrap_err();
+        assert!(!is_kept(), "the file may be another one");
+        while store.list(&web).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        try_put(&store, &web, signature(2)).await.unwrap_err();
+        assert!(is_kept(), "nothing is written for a while, and what is read stays");
+        assert_eq!(store.list(&web).await.unwrap(), [signature(1)]);
+    }
+
+    #[tokio::test]
+    async fn readers_of_one_list_share_one_reading_of_it() {
+        let (_folder, _path, store) = store();
+        let web = image("acme/web", "1");
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        let lists = futures_util::future::join_all((0..20).map(|_| store.list(&web))).await;
+        let first = lists[0].as_ref().unwrap();
+        assert_eq!(*first, [signature(1)]);
+        assert!(lists.iter().all(|list| list.as_ref().unwrap().encoded().as_ptr() == first.encoded().as_ptr()));
+    }
+
+    #[tokio::test]
+    async fn whoever_comes_after_a_change_was_acknowledged_does_not_share_what_is_read_since_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, fault) = failing_store(&folder.path().join("signatures.redb"));
+        let web = image("acme/web", "1");
+        assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
+        *fault.lock().unwrap() = Some(Fault::Wait);
+        let mut early = Box::pin(store.list(&web));
+        assert!(futures_util::poll!(&mut early).is_pending());
+        while *fault.lock().unwrap() != Some(Fault::Waits) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(put(&store, &web, signature(2)).await, Put::Created);
+        let late = store.list(&web).await.unwrap();
+        assert_eq!(late, [signature(1), signature(2)]);
+        *fault.lock().unwrap() = None;
+        assert_eq!(early.await.unwrap(), [signature(1)], "of the moment when it asked");
+        assert_eq!(store.list(&web).await.unwrap(), [signature(1), signature(2)]);
     }
 
     #[tokio::test]

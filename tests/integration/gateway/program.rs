@@ -8,9 +8,13 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::future::join_all;
 use reqwest::Client;
 use sealgate::{
-    gateway::store::{ImageLimits, redb::RedbStore},
+    gateway::store::{
+        Change, Changed, ImageId, ImageLimits, Put, Record, RepositoryName, SignatureName, SignatureStore,
+        StoredSignature, redb::RedbStore,
+    },
     image::Digest,
 };
 use serde_json::json;
@@ -213,6 +217,85 @@ fn a_hundred_clients_that_stop_in_the_middle_of_a_layer_keep_little_memory() {
     // Of each, a piece that was read, one that is read ahead, and what is being sent.
     let peak = peak_of(&store);
     assert!(peak < 192 << 10, "{peak} KiB");
+}
+
+/// A store's file with one image in it, whose list is almost as long as one may be.
+async fn with_a_long_list(folder: &Scratch) -> ImageId {
+    let image = ImageId { repository: RepositoryName::parse("acme/web").unwrap(), digest: Digest::sha256(b"") };
+    let store = RedbStore::open(&folder.path().join("data/signatures.redb"), ImageLimits::default()).unwrap();
+    let puts = (0..48_u8).map(|number| {
+        let name = SignatureName::parse(&format!("{number:032}")).unwrap();
+        let signature = StoredSignature { name, content: vec![number; 64_000].into() };
+        store.change(Change::Put(image.clone(), Record { signature, origin: None, status: None }))
+    });
+    assert!(join_all(puts).await.into_iter().all(|put| put.unwrap() == Changed::Put(Put::Created)));
+    image
+}
+
+#[tokio::test]
+async fn a_hundred_clients_that_stop_in_the_middle_of_a_list_or_an_export_keep_little_memory() {
+    let folder = Scratch::new();
+    let digest = with_a_long_list(&folder).await.digest;
+    let registry = Fake::says(&format!(
+        "HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+    ));
+    let list = format!("/extensions/v2/acme/web/signatures/{digest}");
+    // Of each client, what is being sent; of an export a page, too.
+    for (path, bound) in [(list.as_str(), 160 << 10), ("/sealgate/v1/export", 256 << 10)] {
+        let (store, address) = start(&configuration(&folder, "127.0.0.1:0", &registry_at(&registry.url())));
+        let whole = super::fake::get(&address, path);
+        assert!(whole.starts_with("HTTP/1.1 200") && whole.len() > 4_000_000, "{path}: {} bytes", whole.len());
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        // One after the other: what an export reads at once is not what its client keeps.
+        let mut some = vec![0; 64 << 10];
+        let mut stop = || {
+            let mut client = TcpStream::connect(&address).unwrap();
+            client.write_all(request.as_bytes()).unwrap();
+            client.read_exact(&mut some).unwrap();
+            client
+        };
+        let _clients: Vec<TcpStream> = (0..100).map(|_| stop()).collect();
+        let peak = peak_of(&store);
+        assert!(peak < bound, "{path}: {peak} KiB");
+    }
+}
+
+/// Bytes that the system keeps of what was sent on a connection between two ports of this host, and did not arrive yet.
+#[cfg(target_os = "linux")]
+fn on_the_way(from: u16, to: u16) -> usize {
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = |address: &str| u16::from_str_radix(address.rsplit_once(':').unwrap().1, 16).unwrap();
+    let connection = connections.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (port(fields[1]) == from && port(fields[2]) == to).then(|| fields[4].split_once(':').unwrap().0.to_owned())
+    });
+    usize::from_str_radix(&connection.unwrap(), 16).unwrap()
+}
+
+/// Otherwise it would seem to stand still for as long as it takes to read that.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_sent_to_a_client_that_reads_slowly_does_not_pile_up_in_the_system() {
+    const LAYER: usize = 16 << 20;
+    let registry = Fake::start(|_, stream| {
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {LAYER}\r\nConnection: close\r\n\r\n")?;
+        stream.write_all(&vec![0; LAYER])
+    });
+    let folder = Scratch::new();
+    let (_store, address) = start(&configuration(&folder, "127.0.0.1:0", &registry_at(&registry.url())));
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(64 << 10).unwrap();
+    client.connect(&address.into()).unwrap();
+    let mut client = TcpStream::from(client);
+    let own = client.local_addr().unwrap().port();
+    write!(client, "GET /v2/acme/web/blobs/layer HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut most = 0;
+    for _ in 0..LAYER / 2 / (16 << 10) {
+        client.read_exact(&mut [0; 16 << 10]).unwrap();
+        most = most.max(on_the_way(address.port(), own));
+    }
+    assert!(most < 512 << 10, "{most} bytes");
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ mod tests {
         let image = ImageId { repository: RepositoryName::parse("web").unwrap(), digest: Digest::sha256(b"") };
         let (lists, now) = (Lists::new(), Instant::now());
         let is_given_out = |now| lists.get(&image, now).is_some();
-        lists.keep(&image, lists.ticket(&image), SignatureList::from_iter([]));
+        lists.keep(&image, lists.ticket(&image), SignatureList::new(&image, Vec::new()));
         assert!(!is_given_out(now), "there is no watch yet");
         lists.is_complete_until(Some(now));
         assert!(is_given_out(now + LONGEST_BEHIND));

@@ -36,7 +36,7 @@ use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, ResponseHeader, Txn,
 use tokio::{
     runtime::Handle,
     sync::Mutex,
-    task::AbortHandle,
+    task::{AbortHandle, spawn_blocking},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -191,7 +191,11 @@ impl Shared {
             let (_, _, name) = self.keys.parse(pair.key()).ok_or_else(|| malformed(&pair, "the key is malformed"))?;
             Ok(StoredSignature { name, content: pair.value().into() })
         };
-        let list: SignatureList = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
+        let signatures = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
+        let of = image.clone();
+        // Off this thread, which has others to serve.
+        let list = spawn_blocking(move || SignatureList::new(&of, signatures)).await;
+        let list = list.map_err(|_| self.members.unavailable("the program ends"))?;
         self.lists.keep(image, ticket, list.clone());
         Ok(list)
     }

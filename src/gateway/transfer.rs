@@ -1,0 +1,228 @@
+//! The bodies of answers on their way to clients, in pieces and not for ever.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use actix_web::{HttpResponse, HttpResponseBuilder, body::SizedStream, rt, web::Bytes};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::time::{Instant, sleep_until};
+
+/// How long a transfer may stand still. There is no limit on one that moves.
+pub(super) const STANDSTILL: Duration = Duration::from_mins(1);
+/// The most of an answer's body that a client's connection gets at once, in bytes. It copies what it gets, and keeps a buffer
+/// of up to this size instead of making one each time.
+pub(super) const PIECE: usize = 128 << 10;
+
+/// An answer with a body that is in memory, and may be shared with other answers: of a long one no copy is made.
+pub(super) fn answer_with(answer: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
+    if body.len() <= PIECE {
+        return answer.body(body);
+    }
+    let length = body.len() as u64;
+    answer.body(SizedStream::new(length, Transfer::new(stream::iter([Ok(body)]), "the store stopped sending")))
+}
+
+/// A body on its way to the client. Nothing is read ahead here: what the client does not take stays where it is.
+///
+/// A client that stops reading keeps nothing: neither where the body comes from (a registry's connection, say) nor what is on
+/// the way. (Its own connection is ended by the system, see `server`.)
+pub(super) struct Transfer<S> {
+    state: Rc<RefCell<TransferState<S>>>,
+    watch: rt::task::JoinHandle<()>,
+}
+
+struct TransferState<S> {
+    /// Nothing: it has ended.
+    source: Option<S>,
+    /// What is to be said where the source stands still.
+    source_stopped: &'static str,
+    /// What is left of the piece that came last.
+    rest: Bytes,
+    waits_for: WaitsFor,
+    since: Instant,
+    waker: Option<Waker>,
+    /// It stood still, and this is to be said of it.
+    stopped: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    Source,
+    Client,
+}
+
+impl<S: Stream<Item = io::Result<Bytes>> + Unpin + 'static> Transfer<S> {
+    /// `source_stopped`: what is to be said where it is the source that stands still.
+    pub(super) fn new(source: S, source_stopped: &'static str) -> Self {
+        let state = Rc::new(RefCell::new(TransferState {
+            source: Some(source),
+            source_stopped,
+            rest: Bytes::new(),
+            waits_for: WaitsFor::Client,
+            since: Instant::now(),
+            waker: None,
+            stopped: None,
+        }));
+        // Weak: it is the client's connection that keeps the transfer.
+        let watched = Rc::downgrade(&state);
+        let watch = rt::spawn(async move {
+            while let Some(state) = watched.upgrade() {
+                let end = state.borrow().since + STANDSTILL;
+                if Instant::now() >= end {
+                    return state.borrow_mut().stop();
+                }
+                drop(state);
+                sleep_until(end).await;
+            }
+        });
+        Self { state, watch }
+    }
+}
+
+impl<S: Stream<Item = io::Result<Bytes>> + Unpin> TransferState<S> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Some(what) = self.stopped.take() {
+            // An end like any other would pass for the proper one.
+            return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, what))));
+        }
+        if self.rest.is_empty() {
+            let Some(source) = &mut self.source else { return Poll::Ready(None) };
+            match source.poll_next_unpin(context) {
+                Poll::Ready(Some(Ok(piece))) => self.rest = piece,
+                Poll::Ready(last) => {
+                    self.source = None;
+                    return Poll::Ready(last);
+                }
+                Poll::Pending => {
+                    if self.waits_for == WaitsFor::Client {
+                        (self.waits_for, self.since) = (WaitsFor::Source, Instant::now());
+                    }
+                    self.waker = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        }
+        (self.waits_for, self.since) = (WaitsFor::Client, Instant::now());
+        let length = self.rest.len().min(PIECE);
+        Poll::Ready(Some(Ok(self.rest.split_to(length))))
+    }
+
+    fn stop(&mut self) {
+        let what = match self.waits_for {
+            WaitsFor::Source => self.source_stopped,
+            WaitsFor::Client => "the client stopped reading",
+        };
+        tracing::debug!("{what}");
+        self.stopped = Some(what);
+        // With a registry's answer its connection is dropped.
+        self.source = None;
+        self.rest = Bytes::new();
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl<S: Stream<Item = io::Result<Bytes>> + Unpin> Stream for Transfer<S> {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.state.borrow_mut().poll(context)
+    }
+}
+
+impl<S> Drop for Transfer<S> {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    const STOPPED: &str = "the registry stopped sending";
+
+    /// Runs on a clock that jumps to the next event.
+    fn on_a_clock_of_its_own<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        LocalSet::new().block_on(&runtime, work)
+    }
+
+    fn endless() -> impl Stream<Item = io::Result<Bytes>> + Unpin {
+        stream::repeat_with(|| Ok(Bytes::from_static(b"chunk")))
+    }
+
+    #[test]
+    fn a_client_that_stops_reading_keeps_neither_the_registrys_connection_nor_chunks() {
+        on_a_clock_of_its_own(async {
+            let connection = Rc::new(());
+            let held = Rc::clone(&connection);
+            let mut body = Box::pin(Transfer::new(
+                Box::pin(endless().inspect(move |_| {
+                    let _ = &held;
+                })),
+                STOPPED,
+            ));
+            assert_eq!(body.next().await.unwrap().unwrap(), "chunk");
+            tokio::time::sleep(3 * STANDSTILL).await;
+            assert_eq!(Rc::strong_count(&connection), 1);
+            assert_eq!(body.next().await.unwrap().unwrap_err().to_string(), "the client stopped reading");
+        });
+    }
+
+    #[test]
+    fn a_client_that_goes_away_ends_the_registrys_connection() {
+        on_a_clock_of_its_own(async {
+            let connection = Rc::new(());
+            let held = Rc::clone(&connection);
+            drop(Transfer::new(
+                Box::pin(stream::pending().inspect(move |_: &io::Result<Bytes>| {
+                    let _ = &held;
+                })),
+                STOPPED,
+            ));
+            let started = Instant::now();
+            while Rc::strong_count(&connection) > 1 {
+                tokio::task::yield_now().await;
+            }
+            assert!(started.elapsed() < STANDSTILL);
+        });
+    }
+
+    #[test]
+    fn a_client_that_reads_slowly_gets_all_of_it() {
+        on_a_clock_of_its_own(async {
+            let mut body = Box::pin(Transfer::new(Box::pin(endless().take(20)), STOPPED));
+            let mut count = 0;
+            while let Some(chunk) = body.next().await {
+                chunk.unwrap();
+                count += 1;
+                tokio::time::sleep(STANDSTILL / 2).await;
+            }
+            assert_eq!(count, 20);
+        });
+    }
+
+    #[test]
+    fn a_long_body_comes_whole_and_in_pieces_that_are_not_copied() {
+        on_a_clock_of_its_own(async {
+            let whole = Bytes::from(vec![7; 3 * PIECE + 1]);
+            let mut body = Box::pin(Transfer::new(stream::iter([Ok(whole.clone())]), STOPPED));
+            let mut sent = 0;
+            while let Some(piece) = body.next().await.transpose().unwrap() {
+                assert!(piece.len() <= PIECE && piece.as_ptr() == whole[sent..].as_ptr());
+                sent += piece.len();
+            }
+            assert_eq!(sent, whole.len());
+        });
+    }
+}
