@@ -2,13 +2,14 @@
 
 use std::{
     fmt::Write as _,
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
 };
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,6 +46,10 @@ pub(super) struct ExportArguments {
     store: StoreName,
     /// Where to: a file that is not there yet, - for standard output, or a lookaside tree: a folder, or lookaside:FOLDER
     to: FileName,
+    /// Go on with a file that was interrupted, however long ago it was begun. What was removed from the store since then stays in
+    /// it, and some of what was added is missing. Without this, one that was begun within the last hour is taken up
+    #[arg(long)]
+    resume: bool,
     #[command(flatten)]
     common: CommonArguments,
 }
@@ -246,10 +251,24 @@ pub(super) fn run(command: Command) -> Result<Status, Failure> {
 }
 
 async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
-    let ExportArguments { store, to, common } = arguments;
+    let ExportArguments { store, to, resume, common } = arguments;
+    if *resume && !matches!(to, FileName::Plain(path) if !path.is_dir()) {
+        return Err(Failure::usage("--resume goes on with a file; into a lookaside tree, every export does"));
+    }
     let found = common.find(store)?;
-    let mut sink = open_sink(to, &found.name)?;
+    // First: a store that can't be opened must not leave a file.
     let opened = found.open(Use::Read).await?;
+    let mut sink = open_sink(to, &found.name, *resume)?;
+    if let Sink::File(file) = &sink
+        && let Some(begun) = file.discarded()
+    {
+        // Nobody is told if nobody listens.
+        let _ = writeln!(
+            io::stderr(),
+            "{} this begins anew: an earlier export, begun at {begun}, is removed (--resume goes on with one of any age)",
+            Colours::of(&io::stderr()).paint(Tone::Unsure, "warning:")
+        );
+    }
     let mut exported = Exported::default();
     let tally = Tally::new(None);
     let watch = |signatures| tally.at(0, format_args!("{signatures} signatures read"));
@@ -259,9 +278,10 @@ async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
         let failure = Failure::from(error);
         return Err(match &sink {
             Sink::File(file) if exported.signatures > 0 => failure.after(format_args!(
-                "{} signatures are in {}; the same command goes on behind them",
+                "{} signatures are in {}; the same command goes on behind them until {}, and later with --resume",
                 exported.signatures,
-                file.partial().display()
+                file.partial().display(),
+                file.young_until()
             )),
             _ => failure,
         });
@@ -295,7 +315,7 @@ async fn unless_interrupted(work: impl Future<Output = Result<(), TransferError>
     }
 }
 
-fn open_sink(to: &FileName, store: &str) -> Result<Sink, Failure> {
+fn open_sink(to: &FileName, store: &str, resume: bool) -> Result<Sink, Failure> {
     Ok(match to {
         FileName::Stream => Sink::Stream(Box::new(io::stdout())),
         FileName::Tree(folder) => Sink::Tree(Tree::open(folder)?),
@@ -304,7 +324,7 @@ fn open_sink(to: &FileName, store: &str) -> Result<Sink, Failure> {
             let path = path.display();
             return Err(Failure::usage(format_args!("{path}: there is no such folder (lookaside:{path} makes it)")));
         }
-        FileName::Plain(path) => Sink::File(ExportFile::open(path, store)?),
+        FileName::Plain(path) => Sink::File(ExportFile::open(path, store, Timestamp::now(), resume)?),
     })
 }
 
@@ -365,7 +385,7 @@ fn counts(created: usize, present: usize, refused: usize) -> String {
 
 impl Report {
     fn of_export(store: &str, to: &FileName, sink: &Sink, exported: &Exported) -> Self {
-        let Exported { signatures, resumed, origins, statuses, created, present, refused, reasons } = exported;
+        let Exported { signatures, resumed, begun, origins, statuses, created, present, refused, reasons } = exported;
         let mut rows = vec![("from", store.to_owned()), ("to", to.to_string())];
         let mut json = json!({
             "store": store, "to": to.to_string(), "signatures": signatures, "origins": origins, "statuses": statuses,
@@ -383,8 +403,9 @@ impl Report {
         } else {
             rows.push(("signatures", format!("{signatures}, {statuses} of them with a verification status")));
             json["resumed"] = (*resumed).into();
-            if *resumed > 0 {
-                rows.push(("resumed", format!("behind {resumed} that an earlier export wrote")));
+            if let Some(begun) = begun {
+                json["begun"] = begun.to_string().into();
+                rows.push(("resumed", format!("begun at {begun}, and resumed behind {resumed} signatures")));
             }
         }
         let head = if *refused > 0 { "exported in part" } else { "exported" };
@@ -462,7 +483,7 @@ impl Report {
     /// Where nobody reads it, the exit status says it all the same.
     fn print_to_error(&self, format: Format) -> Result<(), Failure> {
         let text = self.written(format, Colours::of(&io::stderr()))?;
-        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+        let _ = io::stderr().write_all(text.as_bytes());
         Ok(())
     }
 }

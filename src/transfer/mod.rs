@@ -10,6 +10,7 @@ mod tree;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
+use jiff::Timestamp;
 
 pub(crate) use file::{ExportFile, Lines};
 pub(crate) use running::Running;
@@ -74,6 +75,9 @@ pub(crate) enum TransferError {
     /// Somebody else is at it.
     #[error("{}: another export writes this file; wait for its end", .0.display())]
     Busy(PathBuf),
+    /// Something else is where an export is until it is whole.
+    #[error("{}: no export has left this; move it away", .0.display())]
+    NotPartial(PathBuf),
     /// Somebody wants it to end.
     #[error("interrupted")]
     Interrupted,
@@ -195,6 +199,8 @@ pub(crate) struct Exported {
     pub(crate) signatures: usize,
     /// How many of them an earlier export wrote.
     pub(crate) resumed: usize,
+    /// When that one was begun.
+    pub(crate) begun: Option<Timestamp>,
     /// How many have an origin, and a status.
     pub(crate) origins: usize,
     pub(crate) statuses: usize,

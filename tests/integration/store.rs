@@ -272,6 +272,55 @@ fn an_export_that_was_interrupted_goes_on_behind_the_last_line_that_is_whole() {
 }
 
 #[test]
+fn an_export_that_was_begun_long_ago_is_not_taken_up_unasked() {
+    let setting = Setting::new();
+    let lines = setting.lines(3);
+    let stopped = setting.stopped("stopped.redb", &lines);
+    let (store, backup) = (stopped.display().to_string(), setting.path("backup.ndjson"));
+    // One signature that was removed since, and one before which others were added.
+    let left = lines_of([(image(1), record(0, &setting.content())), (image(1), record(1, &setting.content()))]);
+    let partial_of_store = &Digest::sha256(stopped.canonicalize().unwrap().display().to_string().as_bytes()).hex()[..8];
+    let partial = |begun: &str| setting.path(&format!("backup.ndjson.{partial_of_store}.{begun}.partial"));
+    let old = partial("20260101T000000Z");
+    fs::write(&old, &left).unwrap();
+    let answer = sealgate_store(&["export", &store, &backup]);
+    assert_eq!(answer.json(0)["resumed"], 0);
+    assert!(
+        answer.stderr.contains("begins anew: an earlier export, begun at 2026-01-01T00:00:00Z"),
+        "{}",
+        answer.stderr
+    );
+    assert_eq!(fs::read_to_string(&backup).unwrap(), lines);
+    assert!(!Path::new(&old).exists());
+    fs::remove_file(&backup).unwrap();
+    fs::write(&old, &left).unwrap();
+    let resumed = sealgate_store(&["export", &store, &backup, "--resume"]).json(0);
+    assert_eq!((&resumed["resumed"], &resumed["begun"]), (&json!(2), &json!("2026-01-01T00:00:00Z")));
+    assert_eq!(fs::read_to_string(&backup).unwrap(), left + lines.split_inclusive('\n').next_back().unwrap());
+    for to in ["-", setting.folder.path().to_str().unwrap()] {
+        sealgate_store(&["export", &store, to, "--resume"]).fails(2, "--resume goes on with a file");
+    }
+    // What somebody else has put there stays as it is.
+    fs::remove_file(&backup).unwrap();
+    let theirs = setting.folder.write("theirs", "theirs");
+    std::os::unix::fs::symlink(&theirs, partial("20260101T000000Z")).unwrap();
+    sealgate_store(&["export", &store, &backup]).fails(1, "no export has left this; move it away");
+    assert_eq!(fs::read_to_string(&theirs).unwrap(), "theirs");
+}
+
+#[test]
+fn a_store_that_another_process_has_leaves_no_file() {
+    let setting = Setting::new();
+    let stopped = setting.stopped("stopped.redb", "");
+    let _running = RedbStore::open(&stopped, ImageLimits::default()).unwrap();
+    let folder = setting.folder.path().join("backups");
+    fs::create_dir(&folder).unwrap();
+    let backup = folder.join("backup.ndjson").display().to_string();
+    sealgate_store(&["export", &stopped.display().to_string(), &backup]).fails(3, "give the store's URL");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+}
+
+#[test]
 fn an_export_bears_connections_that_break_as_long_as_it_moves_and_no_longer() {
     let setting = Setting::new();
     let lines = setting.lines(2);
