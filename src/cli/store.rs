@@ -12,7 +12,10 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 use super::arguments::{Format, RegistryArguments};
 use super::progress::Tally;
@@ -25,11 +28,15 @@ use crate::image::Repository;
 use crate::operations::{Metrics, logging};
 use crate::registry::{Client, HostSet};
 use crate::transfer::{
-    ExportFile, Exported, Import, Lines, Place, Running, Sink, Source, Store, TransferError, Tree, Walk, export, import,
+    ExportFile, Exported, Import, Lines, Place, Running, Sink, Source, Store, Stream, TransferError, Tree, Walk,
+    export, import,
 };
 
 /// Reasons that are printed for people. As JSON there are more.
 const PRINTED: usize = 20;
+
+/// What `TransferError::Interrupted` ends with, too.
+const INTERRUPTED: i32 = 3;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -295,29 +302,37 @@ async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
     Ok(report.status())
 }
 
-/// Ends the work, between two steps of it, when the process is told to end: so that how far it came can be said.
+/// Ends the work, between two steps of it, when the process is told to end: so that how far it came can be said. Told once
+/// more, or when the work is done, the process ends at once: a step may take as long as a disk or a reader likes.
 async fn unless_interrupted(work: impl Future<Output = Result<(), TransferError>>) -> Result<(), TransferError> {
-    let told = async {
-        match [SignalKind::interrupt(), SignalKind::terminate()].map(signal) {
-            [Ok(mut interrupt), Ok(mut terminate)] => {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
+    let (tell, told) = oneshot::channel();
+    // If there are no signals, it ends as any process does.
+    if let [Ok(mut interrupt), Ok(mut terminate)] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal) {
+        let mut next = async move || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
             }
-            // Then it ends as any process does.
-            _ => std::future::pending().await,
-        }
-    };
+        };
+        // On a thread that no step blocks.
+        tokio::spawn(async move {
+            next().await;
+            if tell.send(()).is_ok() {
+                next().await;
+            }
+            std::process::exit(INTERRUPTED);
+        });
+    }
     tokio::select! {
+        biased;
+        Ok(()) = told => Err(TransferError::Interrupted),
         done = work => done,
-        () = told => Err(TransferError::Interrupted),
     }
 }
 
 fn open_sink(to: &FileName, store: &str, resume: bool) -> Result<Sink, Failure> {
     Ok(match to {
-        FileName::Stream => Sink::Stream(Box::new(io::stdout())),
+        FileName::Stream => Sink::Stream(Stream::new(io::stdout())),
         FileName::Tree(folder) => Sink::Tree(Tree::open(folder)?),
         FileName::Plain(path) if path.is_dir() => Sink::Tree(Tree::open(path)?),
         FileName::Plain(path) if path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
@@ -331,7 +346,7 @@ fn open_sink(to: &FileName, store: &str, resume: bool) -> Result<Sink, Failure> 
 async fn run_import(arguments: &ImportArguments) -> Result<Status, Failure> {
     let ImportArguments { store, from, dry_run, common } = arguments;
     let found = common.find(store)?;
-    let mut source = match from {
+    let source = match from {
         FileName::Stream => Source::Lines(Box::new(Lines::standard_input()?)),
         FileName::Tree(folder) => Source::Tree(Walk::open(folder)?),
         FileName::Plain(path) if path.is_dir() => Source::Tree(Walk::open(path)?),
@@ -342,11 +357,11 @@ async fn run_import(arguments: &ImportArguments) -> Result<Status, Failure> {
     let mut report = Import::default();
     let tally = Tally::new(source.bytes().1);
     let watch = |signatures, bytes| tally.at(bytes, format_args!("{signatures} signatures"));
-    let done = unless_interrupted(Box::pin(import(&mut source, opened.as_ref(), &mut report, &watch))).await;
+    let done = unless_interrupted(Box::pin(import(source, opened.as_ref(), &mut report, &watch))).await;
     tally.end();
     if let Err(error) = done {
         let failure = Failure::from(error);
-        return Err(match report.created + report.present {
+        return Err(match report.stored() {
             0 => failure,
             _ if *dry_run => failure,
             stored => failure.after(format_args!("{stored} signatures are in; the same command brings the rest")),
@@ -379,10 +394,6 @@ fn told(reasons: &[(Place, String)]) -> Vec<Reason<'_>> {
     reasons.iter().map(|(place, reason)| Reason { place, reason }).collect()
 }
 
-fn counts(created: usize, present: usize, refused: usize) -> String {
-    format!("{created} new, {present} there already, {refused} refused")
-}
-
 impl Report {
     fn of_export(store: &str, to: &FileName, sink: &Sink, exported: &Exported) -> Self {
         let Exported { signatures, resumed, begun, origins, statuses, created, present, refused, reasons } = exported;
@@ -391,7 +402,7 @@ impl Report {
             "store": store, "to": to.to_string(), "signatures": signatures, "origins": origins, "statuses": statuses,
         });
         if let Sink::Tree(_) = sink {
-            rows.push(("signatures", counts(*created, *present, *refused)));
+            rows.push(("signatures", format!("{created} new, {present} there already, {refused} refused")));
             if origins + statuses > 0 {
                 let left = format!("{origins} origins and {statuses} statuses: a lookaside tree has no place for them");
                 rows.push(("left", left));
@@ -422,7 +433,7 @@ impl Report {
             json["dryRun"] = true.into();
             json["good"] = (*created).into();
         } else {
-            rows.push(("signatures", counts(*created, *present, *refused)));
+            rows.push(("signatures", format!("{created} new, {present} there already, {refused} refused")));
             json["created"] = (*created).into();
             json["present"] = (*present).into();
         }
