@@ -49,7 +49,7 @@ pub(super) enum Command {
 #[derive(Args, Debug)]
 pub(super) struct ExportArguments {
     /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one, or config:FILE, where that
-    /// configuration's gateway.store is
+    /// configuration's gateway.store is.
     store: StoreName,
     /// Where to: a file that is not there yet, - for standard output, or a lookaside tree: a folder, or lookaside:FOLDER
     to: FileName,
@@ -64,7 +64,7 @@ pub(super) struct ExportArguments {
 #[derive(Args, Debug)]
 pub(super) struct ImportArguments {
     /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one (made if it is not there), or
-    /// config:FILE, where that configuration's gateway.store is
+    /// config:FILE, where that configuration's gateway.store is.
     store: StoreName,
     /// Where from: the file of an export, - for standard input, or a lookaside tree: a folder, or lookaside:FOLDER
     from: FileName,
@@ -424,7 +424,7 @@ impl Report {
     }
 
     fn of_import(store: &str, from: &FileName, import: &Import, dry_run: bool) -> Self {
-        let Import { created, present, refused, reasons, gaps, first_gaps } = import;
+        let Import { created, completed, present, refused, reasons, gaps, first_gaps } = import;
         let mut rows = vec![("from", from.to_string()), ("to", store.to_owned())];
         let mut json =
             json!({ "store": store, "from": from.to_string(), "refused": refused, "reasons": told(reasons) });
@@ -433,8 +433,10 @@ impl Report {
             json["dryRun"] = true.into();
             json["good"] = (*created).into();
         } else {
-            rows.push(("signatures", format!("{created} new, {present} there already, {refused} refused")));
+            let counted = format!("{created} new, {completed} completed, {present} there already, {refused} refused");
+            rows.push(("signatures", counted));
             json["created"] = (*created).into();
+            json["completed"] = (*completed).into();
             json["present"] = (*present).into();
         }
         if let FileName::Tree(_) | FileName::Plain(_) = from

@@ -23,8 +23,7 @@ pub(crate) use tree::{Tree, Walk};
 use crate::configuration::Etcd;
 use crate::gateway::lines::{self, Imported, MOST_TOLD};
 use crate::gateway::store::{
-    Change, Changed, ImageId, ImageLimits, Position, Record, SignatureStore, StoreError, etcd::EtcdStore,
-    redb::RedbStore,
+    Change, ImageId, ImageLimits, Position, Record, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore,
 };
 use crate::registry::{
     SaidNo,
@@ -163,11 +162,7 @@ impl Store {
                 let changes = try_join_all(changes.map(|change| store.change(change))).await?;
                 let mut imported = Imported::default();
                 for (number, changed) in changes.into_iter().enumerate() {
-                    let outcome = match changed {
-                        Changed::Put(put) => Ok(put),
-                        Changed::Signatures(_) | Changed::Another => Err("the store answers something else".to_owned()),
-                    };
-                    imported.count(number + 1, outcome);
+                    imported.count(number + 1, Ok(changed));
                 }
                 Ok(imported)
             }
@@ -375,7 +370,9 @@ impl Source {
 pub(crate) struct Import {
     /// How many are new; without a store, how many it would take.
     pub(crate) created: usize,
-    /// How many were there.
+    /// Of how many that were there something more is known now.
+    pub(crate) completed: usize,
+    /// How many were there, as they are.
     pub(crate) present: usize,
     /// How many are not in, and why, of the first ones.
     pub(crate) refused: usize,
@@ -395,8 +392,9 @@ impl Import {
 
     /// What became of signatures that were found there.
     fn add(&mut self, imported: Imported, places: &[Place]) {
-        let Imported { created, present, refused, reasons } = imported;
+        let Imported { created, completed, present, refused, reasons } = imported;
         self.created += created;
+        self.completed += completed;
         self.present += present;
         // It tells the first ones.
         self.refused += refused.saturating_sub(reasons.len());
@@ -408,7 +406,7 @@ impl Import {
 
     /// How many are in the store.
     pub(crate) fn stored(&self) -> usize {
-        self.created + self.present
+        self.created + self.completed + self.present
     }
 
     fn done(&self) -> usize {
@@ -416,8 +414,8 @@ impl Import {
     }
 }
 
-/// Puts what is found into a store, or looks at it where there is none to put it into. What is counted as created or present
-/// is durable.
+/// Puts what is found into a store, or looks at it where there is none to put it into. What is counted as created,
+/// completed or present is durable.
 pub(crate) async fn import(
     source: Source,
     store: Option<&Store>,

@@ -430,7 +430,7 @@ fn who_may_not_move_a_store_is_told_which_role_it_takes() {
     let file = setting.folder.write("lines.ndjson", setting.lines(1)).display().to_string();
     for arguments in [["export", &url, &backup], ["import", &url, &file]] {
         let with = |creds: &[&str]| sealgate_store(&[&arguments[..], &[INSECURE], creds].concat());
-        with(&["--creds", "joe:joe"]).fails(1, "that takes the role store-admin");
+        with(&["--creds", "joe:joe"]).fails(1, "the role store-admin");
         with(&["--creds", "joe:joe"]).fails(1, "joe may not");
         with(&["--creds", "ops:wrong"]).fails(1, "credentials that it was given do not suffice");
         with(&[]).fails(1, "credentials are needed (--creds, --authfile");
@@ -597,6 +597,9 @@ async fn signatures_go_into_a_lookaside_tree_where_skopeo_finds_them_and_come_ba
         let imported = sealgate_store(&["import", INSECURE, &running.url(), &tree]).json(0);
         assert_eq!((&imported["created"], &imported["present"]), (&json!(created), &json!(present)), "{imported}");
     }
+    let known = lines_of([(image.clone(), Record { status: None, ..record(7, &contents[0]) })]);
+    let imported = with_input(&["import", INSECURE, &running.url(), "-"], known.as_bytes()).json(0);
+    assert_eq!((&imported["completed"], &imported["present"]), (&json!(1), &json!(0)), "{imported}");
     let back = with_input(&["export", INSECURE, &running.url(), "-"], b"").stdout;
     let back: Vec<Value> = back.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let derived = &Digest::sha256(&contents[1]).hex()[..32];
