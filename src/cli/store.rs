@@ -49,7 +49,7 @@ pub(super) enum Command {
 #[derive(Args, Debug)]
 pub(super) struct ExportArguments {
     /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one, or config:FILE, where that
-    /// configuration's gateway.store is.
+    /// configuration's gateway.store is. A host named redb or config is given as a URL
     store: StoreName,
     /// Where to: a file that is not there yet, - for standard output, or a lookaside tree: a folder, or lookaside:FOLDER
     to: FileName,
@@ -64,7 +64,7 @@ pub(super) struct ExportArguments {
 #[derive(Args, Debug)]
 pub(super) struct ImportArguments {
     /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one (made if it is not there), or
-    /// config:FILE, where that configuration's gateway.store is.
+    /// config:FILE, where that configuration's gateway.store is. A host named redb or config is given as a URL
     store: StoreName,
     /// Where from: the file of an export, - for standard input, or a lookaside tree: a folder, or lookaside:FOLDER
     from: FileName,

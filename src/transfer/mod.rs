@@ -58,10 +58,7 @@ pub(crate) enum TransferError {
         /// The status.
         status: u16,
     },
-    /// Whoever asks may not.
-    #[error("{0}; to move a whole store takes the role store-admin (docs/gateway.md says who has it)")]
-    Denied(SaidNo),
-    /// It does not do it.
+    /// It does not do it, or not for whoever asks: its own words say why.
     #[error(transparent)]
     SaidNo(SaidNo),
     /// A file of this machine.

@@ -97,7 +97,6 @@ impl Running {
         match answer.status {
             200 => Ok(Fetched { url, answer }),
             status @ (404 | 405 | 501) => Err(TransferError::NoStore { url: shown(&url), status }),
-            401 | 403 => Err(TransferError::Denied(SaidNo::of(&self.target, &url, &answer))),
             _ => Err(TransferError::SaidNo(SaidNo::of(&self.target, &url, &answer))),
         }
     }

@@ -430,7 +430,7 @@ fn who_may_not_move_a_store_is_told_which_role_it_takes() {
     let file = setting.folder.write("lines.ndjson", setting.lines(1)).display().to_string();
     for arguments in [["export", &url, &backup], ["import", &url, &file]] {
         let with = |creds: &[&str]| sealgate_store(&[&arguments[..], &[INSECURE], creds].concat());
-        with(&["--creds", "joe:joe"]).fails(1, "the role store-admin");
+        with(&["--creds", "joe:joe"]).fails(1, "that takes the role store-admin");
         with(&["--creds", "joe:joe"]).fails(1, "joe may not");
         with(&["--creds", "ops:wrong"]).fails(1, "credentials that it was given do not suffice");
         with(&[]).fails(1, "credentials are needed (--creds, --authfile");
