@@ -2,16 +2,20 @@
 
 use std::{
     fmt::Write as _,
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
 };
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
 
 use super::arguments::{Format, RegistryArguments};
 use super::progress::Tally;
@@ -24,11 +28,15 @@ use crate::image::Repository;
 use crate::operations::{Metrics, logging};
 use crate::registry::{Client, HostSet};
 use crate::transfer::{
-    ExportFile, Exported, Import, Lines, Place, Running, Sink, Source, Store, TransferError, Tree, Walk, export, import,
+    ExportFile, Exported, Import, Lines, Place, Running, Sink, Source, Store, Stream, TransferError, Tree, Walk,
+    export, import,
 };
 
 /// Reasons that are printed for people. As JSON there are more.
 const PRINTED: usize = 20;
+
+/// What `TransferError::Interrupted` ends with, too.
+const INTERRUPTED: i32 = 3;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -41,10 +49,14 @@ pub(super) enum Command {
 #[derive(Args, Debug)]
 pub(super) struct ExportArguments {
     /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one, or config:FILE, where that
-    /// configuration's gateway.store is
+    /// configuration's gateway.store is. A host named redb or config is given as a URL
     store: StoreName,
     /// Where to: a file that is not there yet, - for standard output, or a lookaside tree: a folder, or lookaside:FOLDER
     to: FileName,
+    /// Go on with a file that was interrupted, however long ago it was begun. What was removed from the store since then stays in
+    /// it, and some of what was added is missing. Without this, one that was begun within the last hour is taken up
+    #[arg(long)]
+    resume: bool,
     #[command(flatten)]
     common: CommonArguments,
 }
@@ -52,7 +64,7 @@ pub(super) struct ExportArguments {
 #[derive(Args, Debug)]
 pub(super) struct ImportArguments {
     /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one (made if it is not there), or
-    /// config:FILE, where that configuration's gateway.store is
+    /// config:FILE, where that configuration's gateway.store is. A host named redb or config is given as a URL
     store: StoreName,
     /// Where from: the file of an export, - for standard input, or a lookaside tree: a folder, or lookaside:FOLDER
     from: FileName,
@@ -245,10 +257,24 @@ pub(super) fn run(command: Command) -> Result<Status, Failure> {
 }
 
 async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
-    let ExportArguments { store, to, common } = arguments;
+    let ExportArguments { store, to, resume, common } = arguments;
+    if *resume && !matches!(to, FileName::Plain(path) if !path.is_dir()) {
+        return Err(Failure::usage("--resume goes on with a file; into a lookaside tree, every export does"));
+    }
     let found = common.find(store)?;
-    let mut sink = open_sink(to, &found.name)?;
+    // First: a store that can't be opened must not leave a file.
     let opened = found.open(Use::Read).await?;
+    let mut sink = open_sink(to, &found.name, *resume)?;
+    if let Sink::File(file) = &sink
+        && let Some(begun) = file.discarded()
+    {
+        // Nobody is told if nobody listens.
+        let _ = writeln!(
+            io::stderr(),
+            "{} this begins anew: an earlier export, begun at {begun}, is removed (--resume goes on with one of any age)",
+            Colours::of(&io::stderr()).paint(Tone::Unsure, "warning:")
+        );
+    }
     let mut exported = Exported::default();
     let tally = Tally::new(None);
     let watch = |signatures| tally.at(0, format_args!("{signatures} signatures read"));
@@ -258,9 +284,10 @@ async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
         let failure = Failure::from(error);
         return Err(match &sink {
             Sink::File(file) if exported.signatures > 0 => failure.after(format_args!(
-                "{} signatures are in {}; the same command goes on behind them",
+                "{} signatures are in {}; the same command goes on behind them until {}, and later with --resume",
                 exported.signatures,
-                file.partial().display()
+                file.partial().display(),
+                file.young_until()
             )),
             _ => failure,
         });
@@ -274,43 +301,51 @@ async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
     Ok(report.status())
 }
 
-/// Ends the work, between two steps of it, when the process is told to end: so that how far it came can be said.
+/// Ends the work, between two steps of it, when the process is told to end: so that how far it came can be said. Told once
+/// more, or when the work is done, the process ends at once: a step may take as long as a disk or a reader likes.
 async fn unless_interrupted(work: impl Future<Output = Result<(), TransferError>>) -> Result<(), TransferError> {
-    let told = async {
-        match [SignalKind::interrupt(), SignalKind::terminate()].map(signal) {
-            [Ok(mut interrupt), Ok(mut terminate)] => {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
+    let (tell, told) = oneshot::channel();
+    // If there are no signals, it ends as any process does.
+    if let [Ok(mut interrupt), Ok(mut terminate)] = [SignalKind::interrupt(), SignalKind::terminate()].map(signal) {
+        let mut next = async move || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
             }
-            // Then it ends as any process does.
-            _ => std::future::pending().await,
-        }
-    };
+        };
+        // On a thread that no step blocks.
+        tokio::spawn(async move {
+            next().await;
+            if tell.send(()).is_ok() {
+                next().await;
+            }
+            std::process::exit(INTERRUPTED);
+        });
+    }
     tokio::select! {
+        biased;
+        Ok(()) = told => Err(TransferError::Interrupted),
         done = work => done,
-        () = told => Err(TransferError::Interrupted),
     }
 }
 
-fn open_sink(to: &FileName, store: &str) -> Result<Sink, Failure> {
+fn open_sink(to: &FileName, store: &str, resume: bool) -> Result<Sink, Failure> {
     Ok(match to {
-        FileName::Stream => Sink::Stream(Box::new(io::stdout())),
+        FileName::Stream => Sink::Stream(Stream::new(io::stdout())),
         FileName::Tree(folder) => Sink::Tree(Tree::open(folder)?),
         FileName::Plain(path) if path.is_dir() => Sink::Tree(Tree::open(path)?),
         FileName::Plain(path) if path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
             let path = path.display();
             return Err(Failure::usage(format_args!("{path}: there is no such folder (lookaside:{path} makes it)")));
         }
-        FileName::Plain(path) => Sink::File(ExportFile::open(path, store)?),
+        FileName::Plain(path) => Sink::File(ExportFile::open(path, store, Timestamp::now(), resume)?),
     })
 }
 
 async fn run_import(arguments: &ImportArguments) -> Result<Status, Failure> {
     let ImportArguments { store, from, dry_run, common } = arguments;
     let found = common.find(store)?;
-    let mut source = match from {
+    let source = match from {
         FileName::Stream => Source::Lines(Box::new(Lines::standard_input()?)),
         FileName::Tree(folder) => Source::Tree(Walk::open(folder)?),
         FileName::Plain(path) if path.is_dir() => Source::Tree(Walk::open(path)?),
@@ -321,11 +356,11 @@ async fn run_import(arguments: &ImportArguments) -> Result<Status, Failure> {
     let mut report = Import::default();
     let tally = Tally::new(source.bytes().1);
     let watch = |signatures, bytes| tally.at(bytes, format_args!("{signatures} signatures"));
-    let done = unless_interrupted(Box::pin(import(&mut source, opened.as_ref(), &mut report, &watch))).await;
+    let done = unless_interrupted(Box::pin(import(source, opened.as_ref(), &mut report, &watch))).await;
     tally.end();
     if let Err(error) = done {
         let failure = Failure::from(error);
-        return Err(match report.created + report.present {
+        return Err(match report.stored() {
             0 => failure,
             _ if *dry_run => failure,
             stored => failure.after(format_args!("{stored} signatures are in; the same command brings the rest")),
@@ -358,19 +393,15 @@ fn told(reasons: &[(Place, String)]) -> Vec<Reason<'_>> {
     reasons.iter().map(|(place, reason)| Reason { place, reason }).collect()
 }
 
-fn counts(created: usize, present: usize, refused: usize) -> String {
-    format!("{created} new, {present} there already, {refused} refused")
-}
-
 impl Report {
     fn of_export(store: &str, to: &FileName, sink: &Sink, exported: &Exported) -> Self {
-        let Exported { signatures, resumed, origins, statuses, created, present, refused, reasons } = exported;
+        let Exported { signatures, resumed, begun, origins, statuses, created, present, refused, reasons } = exported;
         let mut rows = vec![("from", store.to_owned()), ("to", to.to_string())];
         let mut json = json!({
             "store": store, "to": to.to_string(), "signatures": signatures, "origins": origins, "statuses": statuses,
         });
         if let Sink::Tree(_) = sink {
-            rows.push(("signatures", counts(*created, *present, *refused)));
+            rows.push(("signatures", format!("{created} new, {present} there already, {refused} refused")));
             if origins + statuses > 0 {
                 let left = format!("{origins} origins and {statuses} statuses: a lookaside tree has no place for them");
                 rows.push(("left", left));
@@ -382,8 +413,9 @@ impl Report {
         } else {
             rows.push(("signatures", format!("{signatures}, {statuses} of them with a verification status")));
             json["resumed"] = (*resumed).into();
-            if *resumed > 0 {
-                rows.push(("resumed", format!("behind {resumed} that an earlier export wrote")));
+            if let Some(begun) = begun {
+                json["begun"] = begun.to_string().into();
+                rows.push(("resumed", format!("begun at {begun}, and resumed behind {resumed} signatures")));
             }
         }
         let head = if *refused > 0 { "exported in part" } else { "exported" };
@@ -391,7 +423,7 @@ impl Report {
     }
 
     fn of_import(store: &str, from: &FileName, import: &Import, dry_run: bool) -> Self {
-        let Import { created, present, refused, reasons, gaps, first_gaps } = import;
+        let Import { created, completed, present, refused, reasons, gaps, first_gaps } = import;
         let mut rows = vec![("from", from.to_string()), ("to", store.to_owned())];
         let mut json =
             json!({ "store": store, "from": from.to_string(), "refused": refused, "reasons": told(reasons) });
@@ -400,8 +432,10 @@ impl Report {
             json["dryRun"] = true.into();
             json["good"] = (*created).into();
         } else {
-            rows.push(("signatures", counts(*created, *present, *refused)));
+            let counted = format!("{created} new, {completed} completed, {present} there already, {refused} refused");
+            rows.push(("signatures", counted));
             json["created"] = (*created).into();
+            json["completed"] = (*completed).into();
             json["present"] = (*present).into();
         }
         if let FileName::Tree(_) | FileName::Plain(_) = from
@@ -461,7 +495,7 @@ impl Report {
     /// Where nobody reads it, the exit status says it all the same.
     fn print_to_error(&self, format: Format) -> Result<(), Failure> {
         let text = self.written(format, Colours::of(&io::stderr()))?;
-        let _ = io::Write::write_all(&mut io::stderr(), text.as_bytes());
+        let _ = io::stderr().write_all(text.as_bytes());
         Ok(())
     }
 }

@@ -81,8 +81,10 @@ impl Context<'_> {
         let (store, witness) = (Arc::clone(self.store), self.visitor.witness());
         let changed = tokio::spawn(async move {
             let changed = store.change(change).await;
-            if matches!(changed, Ok(Changed::Put(Put::Created) | Changed::Signatures(1..))) {
-                witness.did(action, &what);
+            match changed {
+                Ok(Changed::Put(Put::Created) | Changed::Signatures(1..)) => witness.did(action, &what),
+                Ok(Changed::Put(Put::Completed)) => witness.did(action, &format!("{what} completed")),
+                _ => {}
             }
             changed
         });
@@ -128,7 +130,7 @@ async fn add(context: &Context<'_>, payload: Payload, image: &ImageId) -> Result
     };
     let refused = match put {
         Put::Created => return Ok(HttpResponse::Created().finish()),
-        Put::Present | Put::NameExists => Refused::exists("the image has a signature of this name"),
+        Put::Present | Put::Completed | Put::NameExists => Refused::exists("the image has a signature of this name"),
         Put::ContentExists => Refused::exists("the image has this signature already, under another name"),
         Put::TooMany { limit } => Refused::too_large(format!(
             "the image has {limit} signatures, as many as one may have; take some away (sealgate signatures remove)"

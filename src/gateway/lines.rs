@@ -4,7 +4,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    store::{ImageId, Origin, Put, Record, RepositoryName, SignatureName, Status, StoredSignature},
+    store::{Changed, ImageId, Origin, Put, Record, RepositoryName, SignatureName, Status, StoredSignature},
     submission::{LARGEST_CONTENT, issuers_of},
 };
 use crate::image::Digest;
@@ -93,7 +93,10 @@ pub fn check(image: &ImageId, record: &Record) -> Result<Vec<Box<str>>, String> 
 pub struct Imported {
     /// How many are new.
     pub created: usize,
-    /// How many were there.
+    /// Of how many that were there something more is known now.
+    #[serde(default)]
+    pub completed: usize,
+    /// How many were there, as they are.
     pub present: usize,
     /// How many are not in.
     pub refused: usize,
@@ -112,10 +115,19 @@ pub struct Reason {
 
 impl Imported {
     /// Counts what became of a line.
-    pub fn count(&mut self, line: usize, outcome: Result<Put, String>) {
-        let reason = match outcome {
+    pub fn count(&mut self, line: usize, outcome: Result<Changed, String>) {
+        let put = outcome.and_then(|changed| match changed {
+            Changed::Put(put) => Ok(put),
+            // Only other changes have other outcomes.
+            Changed::Signatures(_) | Changed::Another => Err("the store answers something else".to_owned()),
+        });
+        let reason = match put {
             Ok(Put::Created) => {
                 self.created += 1;
+                return;
+            }
+            Ok(Put::Completed) => {
+                self.completed += 1;
                 return;
             }
             // Under another name it is there as well.

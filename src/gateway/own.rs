@@ -19,8 +19,7 @@ use super::{
     lines::{self, Imported, LARGEST_LINE, NDJSON},
     path::Own,
     store::{
-        Change, Changed, Finding, ImageId, Origin, Position, Put, Record, SignatureName, SignatureStore, Status,
-        StoreError,
+        Change, Changed, Finding, ImageId, Origin, Position, Record, SignatureName, SignatureStore, Status, StoreError,
     },
     transfer::{STANDSTILL, Transfer, answer_with},
 };
@@ -270,7 +269,10 @@ async fn import(context: &Context<'_>, mut payload: Payload) -> Result<HttpRespo
     }
     visitor.witness().did(
         Action::Import,
-        &format!("{} new, {} there, {} refused", imported.created, imported.present, imported.refused),
+        &format!(
+            "{} new, {} completed, {} there, {} refused",
+            imported.created, imported.completed, imported.present, imported.refused
+        ),
     );
     Ok(HttpResponse::Ok().json(imported))
 }
@@ -294,7 +296,7 @@ async fn import_lines(
         let outcome = match checked {
             Ok((image, record)) => {
                 let what = Position::behind(&image, &record.signature.name).as_str().to_owned();
-                put_of(context.change(Action::Import, Change::Import(image, record), what).await?)
+                Ok(context.change(Action::Import, Change::Import(image, record), what).await?)
             }
             Err(reason) => Err(reason),
         };
@@ -305,11 +307,4 @@ async fn import_lines(
         imported.count(number, outcome);
     }
     Ok(())
-}
-
-fn put_of(changed: Changed) -> Result<Put, String> {
-    match changed {
-        Changed::Put(put) => Ok(put),
-        Changed::Signatures(_) | Changed::Another => Err("the store answers something else".to_owned()),
-    }
 }

@@ -1,10 +1,14 @@
 //! Files of lines: an export that is written, and taken up; and one that is read again.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs::{self, TryLockError},
     io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Exported, Found, Place, TransferError, What};
 use crate::files::durable::{above, sync_folder};
@@ -12,47 +16,65 @@ use crate::gateway::lines::{self, LARGEST_LINE};
 use crate::gateway::store::Position;
 use crate::image::Digest;
 
-/// A file that an export is written to. It has its name once it is whole: until then it is
-/// `NAME.<8 characters of the store>.partial`, so that what is of one store is never taken up with signatures of another.
+/// How long after its beginning an export is taken up again without being told to. What was removed from the store since then
+/// stays in it, and what was added in front of its end is missing.
+const TAKEN_UP: SignedDuration = SignedDuration::from_hours(1);
+/// What every line of an export begins with.
+const BEGINNING: &[u8] = b"{\"repository\":\"";
+
+/// A file that an export is written to. It has its name once it is whole: until then it is a [`Partial`].
 pub(crate) struct ExportFile {
     path: PathBuf,
-    partial: PathBuf,
+    partial: Partial,
+    discarded: Option<Timestamp>,
+}
+
+/// `NAME.<8 characters of the store>.<beginning>.partial`: what is of one store is never taken up with signatures of another, nor
+/// unasked long after it was begun.
+struct Partial {
+    path: PathBuf,
+    begun: Timestamp,
+    /// Locked.
     file: fs::File,
 }
 
 impl ExportFile {
-    /// `store` tells stores apart.
-    pub(crate) fn open(path: &Path, store: &str) -> Result<Self, TransferError> {
-        let free = || match path.symlink_metadata() {
-            Ok(_) => Err(TransferError::Exists(path.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(TransferError::file(path)(error)),
-        };
-        free()?;
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.partial", &Digest::sha256(store.as_bytes()).hex()[..8]));
-        let partial = path.with_file_name(name);
-        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(&partial);
-        let file = file.map_err(TransferError::file(&partial))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(TransferError::Busy(partial)),
-            Err(TryLockError::Error(error)) => return Err(TransferError::file(&partial)(error)),
-        }
+    /// `store` tells stores apart. What an earlier export left is taken up when it is young, or when that is wished.
+    pub(crate) fn open(path: &Path, store: &str, now: Timestamp, resume: bool) -> Result<Self, TransferError> {
+        is_free(path)?;
+        let prefix = prefix(path, store);
+        let mut left = Partial::all(path, &prefix)?;
+        let young = |begun| (SignedDuration::ZERO..TAKEN_UP).contains(&now.duration_since(begun));
+        let taken = left.pop_if(|partial| resume || young(partial.begun));
         // Another one may just have ended.
-        free()?;
-        Ok(Self { path: path.to_owned(), partial, file })
+        is_free(path)?;
+        let (partial, discarded) = match taken {
+            Some(partial) => (partial, None),
+            None => (Partial::begin(path, prefix, now)?, left.last().map(|partial| partial.begun)),
+        };
+        for Partial { path, .. } in left {
+            fs::remove_file(&path).map_err(TransferError::file(path))?;
+        }
+        Ok(Self { path: path.to_owned(), partial, discarded })
+    }
+
+    /// When an export was begun that is too old to be taken up, and gone now.
+    pub(crate) fn discarded(&self) -> Option<Timestamp> {
+        self.discarded
+    }
+
+    /// Until when it is taken up without being told to.
+    pub(crate) fn young_until(&self) -> Timestamp {
+        self.partial.begun.saturating_add(TAKEN_UP).unwrap_or(Timestamp::MAX)
     }
 
     /// Counts what an earlier export left, cuts off what is not whole, and gives the position behind it.
     pub(super) fn take_up(&mut self, exported: &mut Exported) -> Result<Option<Position>, TransferError> {
-        let failed = TransferError::file(&self.partial);
+        let failed = TransferError::file(&self.partial.path);
         let (mut last, mut whole) = (None, 0);
         let mut taken = || {
-            if !self.file.metadata()?.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a file"));
-            }
-            let mut lines = Reader::new(BufReader::new(&self.file));
+            let mut file = &self.partial.file;
+            let mut lines = Reader::new(BufReader::new(file));
             // A loss of power may leave anything behind what was synced, and a line that is no line ends what counts.
             while let Some(Raw::Whole(line)) = lines.next()?
                 && let Ok((image, record)) = lines::read(&line)
@@ -61,29 +83,30 @@ impl ExportFile {
                 whole = lines.bytes;
                 exported.count(&record);
             }
-            self.file.set_len(whole)?;
-            self.file.seek(SeekFrom::Start(whole)).map(drop)
+            file.set_len(whole)?;
+            file.seek(SeekFrom::Start(whole)).map(drop)
         };
         taken().map_err(failed)?;
         exported.resumed = exported.signatures;
+        exported.begun = last.is_some().then_some(self.partial.begun);
         Ok(last)
     }
 
     pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), TransferError> {
-        self.file.write_all(lines).map_err(TransferError::file(&self.partial))
+        self.partial.file.write_all(lines).map_err(TransferError::file(&self.partial.path))
     }
 
     /// Gives it its name.
     pub(super) fn finish(&mut self) -> Result<(), TransferError> {
-        self.file.sync_all().map_err(TransferError::file(&self.partial))?;
+        self.partial.file.sync_all().map_err(TransferError::file(&self.partial.path))?;
         // Unlike a rename, this does not replace what somebody else may have put there meanwhile.
-        match fs::hard_link(&self.partial, &self.path) {
-            Ok(()) => fs::remove_file(&self.partial),
+        match fs::hard_link(&self.partial.path, &self.path) {
+            Ok(()) => fs::remove_file(&self.partial.path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(TransferError::Exists(self.path.clone()));
             }
             // A file system without links.
-            Err(_) => fs::rename(&self.partial, &self.path),
+            Err(_) => fs::rename(&self.partial.path, &self.path),
         }
         .and_then(|()| sync_folder(above(&self.path)))
         .map_err(TransferError::file(&self.path))
@@ -91,7 +114,91 @@ impl ExportFile {
 
     /// Where it is until it is whole.
     pub(crate) fn partial(&self) -> &Path {
-        &self.partial
+        &self.partial.path
+    }
+}
+
+fn is_free(path: &Path) -> Result<(), TransferError> {
+    match path.symlink_metadata() {
+        Ok(_) => Err(TransferError::Exists(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(TransferError::file(path)(error)),
+    }
+}
+
+/// What the names of a file's partials begin with.
+fn prefix(path: &Path, store: &str) -> OsString {
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(format!(".{}.", &Digest::sha256(store.as_bytes()).hex()[..8]));
+    prefix
+}
+
+impl Partial {
+    /// Those that are there, the oldest first.
+    fn all(path: &Path, prefix: &OsStr) -> Result<Vec<Self>, TransferError> {
+        let failed = || TransferError::file(above(path));
+        let mut found = Vec::new();
+        for entry in fs::read_dir(above(path)).map_err(failed())? {
+            let name = entry.map_err(failed())?.file_name();
+            let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+            let begun = rest.and_then(|rest| str::from_utf8(rest.strip_suffix(b".partial")?).ok()?.parse().ok());
+            if let Some(begun) = begun {
+                found.push((begun, path.with_file_name(name)));
+            }
+        }
+        found.sort_unstable();
+        found.into_iter().map(|(begun, path)| Self::open(path, begun)).collect()
+    }
+
+    fn begin(path: &Path, mut name: OsString, begun: Timestamp) -> Result<Self, TransferError> {
+        name.push(begun.strftime("%Y%m%dT%H%M%SZ.partial").to_string());
+        let path = path.with_file_name(name);
+        match fs::File::options().read(true).write(true).create_new(true).open(&path) {
+            Ok(file) => Self { path, begun, file }.locked(),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(TransferError::Busy(path)),
+            Err(error) => Err(TransferError::file(path)(error)),
+        }
+    }
+
+    /// One that is there. Its name can be foretold, so that somebody else may have put something there: nothing is written to
+    /// what a link points to, nor to what no export has begun.
+    fn open(path: PathBuf, begun: Timestamp) -> Result<Self, TransferError> {
+        let about = path.symlink_metadata().map_err(TransferError::file(&path))?;
+        if !about.is_file() {
+            return Err(TransferError::NotPartial(path));
+        }
+        let file = fs::File::options().read(true).write(true).open(&path).map_err(TransferError::file(&path))?;
+        let partial = Self { path, begun, file }.locked()?;
+        match partial.is_ours() {
+            Ok(true) => Ok(partial),
+            Ok(false) => Err(TransferError::NotPartial(partial.path)),
+            Err(error) => Err(TransferError::file(partial.path)(error)),
+        }
+    }
+
+    fn locked(self) -> Result<Self, TransferError> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(self),
+            Err(TryLockError::WouldBlock) => Err(TransferError::Busy(self.path)),
+            Err(TryLockError::Error(error)) => Err(TransferError::file(self.path)(error)),
+        }
+    }
+
+    /// Whether what is opened is what has the name, and has nothing in it or begins with a line of an export, be it torn.
+    fn is_ours(&self) -> io::Result<bool> {
+        let (named, opened) = (self.path.symlink_metadata()?, self.file.metadata()?);
+        if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {
+            return Ok(false);
+        }
+        let mut file = &self.file;
+        let first = Reader::new(BufReader::new(file)).next()?;
+        file.rewind()?;
+        Ok(match first {
+            None => true,
+            Some(Raw::Whole(line)) => lines::read(&line).is_ok(),
+            Some(Raw::Torn(line)) => line.iter().zip(BEGINNING).all(|(one, other)| one == other),
+            Some(Raw::Long(_)) => false,
+        })
     }
 }
 
@@ -245,12 +352,18 @@ mod tests {
         line
     }
 
+    const BEGUN: &str = "2026-11-26T10:00:00Z";
+
+    fn open(path: &Path, store: &str, now: &str, resume: bool) -> Result<ExportFile, TransferError> {
+        ExportFile::open(path, store, now.parse().unwrap(), resume)
+    }
+
     fn taken(left: &[u8]) -> (usize, Option<String>, Vec<u8>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("backup.ndjson");
-        let partial = ExportFile::open(&path, "store").unwrap().partial.clone();
+        let partial = open(&path, "store", BEGUN, false).unwrap().partial().to_owned();
         fs::write(&partial, left).unwrap();
-        let mut file = ExportFile::open(&path, "store").unwrap();
+        let mut file = open(&path, "store", "2026-11-26T10:59:59Z", false).unwrap();
         let mut exported = Exported::default();
         let last = file.take_up(&mut exported).unwrap();
         file.write(b"more\n").unwrap();
@@ -274,7 +387,7 @@ mod tests {
         // What lies behind something that is no line was written before the power was lost, perhaps not all of it.
         let left = [two.as_slice(), b"\0\n", &line(4)].concat();
         assert_eq!(taken(&left), (2, Some(behind), more));
-        for nothing in [&b""[..], b"x", b"x\n"] {
+        for nothing in [&b""[..], b"{\"rep", &line(1)[..99]] {
             assert_eq!(taken(nothing), (0, None, b"more\n".to_vec()));
         }
     }
@@ -283,14 +396,69 @@ mod tests {
     fn an_export_never_takes_the_place_of_another_nor_goes_on_with_that_of_another_store() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("backup.ndjson");
-        let one = ExportFile::open(&path, "store").unwrap();
-        assert!(matches!(ExportFile::open(&path, "store"), Err(TransferError::Busy(_))));
-        let mut other = ExportFile::open(&path, "other").unwrap();
-        assert_ne!(one.partial, other.partial);
+        let one = open(&path, "store", BEGUN, false).unwrap();
+        for (now, resume) in [(BEGUN, false), ("2026-11-26T12:00:00Z", false), ("2026-11-26T12:00:00Z", true)] {
+            assert!(matches!(open(&path, "store", now, resume), Err(TransferError::Busy(_))));
+        }
+        let mut other = open(&path, "other", BEGUN, false).unwrap();
+        assert_ne!(one.partial(), other.partial());
         fs::write(&path, "somebody's").unwrap();
         assert!(matches!(other.finish(), Err(TransferError::Exists(_))));
-        assert!(matches!(ExportFile::open(&path, "store"), Err(TransferError::Exists(_))));
+        drop(one);
+        assert!(matches!(open(&path, "store", BEGUN, false), Err(TransferError::Exists(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
+    }
+
+    #[test]
+    fn an_export_that_was_begun_an_hour_ago_is_taken_up_only_where_that_is_wished() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("backup.ndjson");
+        let begun: Timestamp = BEGUN.parse().unwrap();
+        let left = open(&path, "store", BEGUN, false).unwrap();
+        assert_eq!((left.discarded(), left.young_until().to_string().as_str()), (None, "2026-11-26T11:00:00Z"));
+        fs::write(left.partial(), line(1)).unwrap();
+        drop(left);
+        let taken = |now, resume| {
+            let (mut file, mut exported) = (open(&path, "store", now, resume).unwrap(), Exported::default());
+            file.take_up(&mut exported).unwrap();
+            (exported.resumed, exported.begun, file.discarded())
+        };
+        assert_eq!(taken("2026-11-26T10:59:59Z", false), (1, Some(begun), None));
+        // It does not grow younger.
+        assert_eq!(taken("2026-11-30T00:00:00Z", true), (1, Some(begun), None));
+        assert_eq!(taken("2026-11-26T11:00:00Z", false), (0, None, Some(begun)));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the old one is gone");
+        // Nor is one that a clock had begun in the future.
+        assert_eq!(taken(BEGUN, false), (0, None, Some("2026-11-26T11:00:00Z".parse().unwrap())));
+    }
+
+    #[test]
+    fn nothing_is_written_to_what_somebody_else_has_put_in_an_exports_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, theirs) = (folder.path().join("backup.ndjson"), folder.path().join("theirs"));
+        let partial = open(&path, "store", BEGUN, false).unwrap().partial().to_owned();
+        let refused = |why: &str| {
+            for (now, resume) in [(BEGUN, false), ("2026-11-30T00:00:00Z", false), ("2026-11-30T00:00:00Z", true)] {
+                let opened = open(&path, "store", now, resume).map(drop);
+                assert!(matches!(opened, Err(TransferError::NotPartial(_))), "{why}: {opened:?}");
+            }
+        };
+        for content in [&b"x"[..], b"x\n", b"{}\n", &vec![b'{'; LARGEST_LINE + 2]] {
+            fs::write(&partial, content).unwrap();
+            refused("no export");
+            assert_eq!(fs::read(&partial).unwrap(), content);
+        }
+        fs::remove_file(&partial).unwrap();
+        fs::create_dir(&partial).unwrap();
+        refused("a folder");
+        fs::remove_dir(&partial).unwrap();
+        for content in [&b"theirs"[..], b"", &line(1)] {
+            fs::write(&theirs, content).unwrap();
+            std::os::unix::fs::symlink(&theirs, &partial).unwrap();
+            refused("a link");
+            assert_eq!(fs::read(&theirs).unwrap(), content);
+            fs::remove_file(&partial).unwrap();
+        }
     }
 
     #[test]

@@ -10,6 +10,11 @@ mod tree;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+};
 
 pub(crate) use file::{ExportFile, Lines};
 pub(crate) use running::Running;
@@ -18,8 +23,7 @@ pub(crate) use tree::{Tree, Walk};
 use crate::configuration::Etcd;
 use crate::gateway::lines::{self, Imported, MOST_TOLD};
 use crate::gateway::store::{
-    Change, Changed, ImageId, ImageLimits, Position, Record, SignatureStore, StoreError, etcd::EtcdStore,
-    redb::RedbStore,
+    Change, ImageId, ImageLimits, Position, Record, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore,
 };
 use crate::registry::{
     SaidNo,
@@ -54,10 +58,7 @@ pub(crate) enum TransferError {
         /// The status.
         status: u16,
     },
-    /// Whoever asks may not.
-    #[error("{0}; to move a whole store takes the role store-admin (docs/gateway.md says who has it)")]
-    Denied(SaidNo),
-    /// It does not do it.
+    /// It does not do it, or not for whoever asks: its own words say why.
     #[error(transparent)]
     SaidNo(SaidNo),
     /// A file of this machine.
@@ -74,6 +75,9 @@ pub(crate) enum TransferError {
     /// Somebody else is at it.
     #[error("{}: another export writes this file; wait for its end", .0.display())]
     Busy(PathBuf),
+    /// Something else is where an export is until it is whole.
+    #[error("{}: no export has left this; move it away", .0.display())]
+    NotPartial(PathBuf),
     /// Somebody wants it to end.
     #[error("interrupted")]
     Interrupted,
@@ -155,11 +159,7 @@ impl Store {
                 let changes = try_join_all(changes.map(|change| store.change(change))).await?;
                 let mut imported = Imported::default();
                 for (number, changed) in changes.into_iter().enumerate() {
-                    let outcome = match changed {
-                        Changed::Put(put) => Ok(put),
-                        Changed::Signatures(_) | Changed::Another => Err("the store answers something else".to_owned()),
-                    };
-                    imported.count(number + 1, outcome);
+                    imported.count(number + 1, Ok(changed));
                 }
                 Ok(imported)
             }
@@ -181,7 +181,7 @@ async fn patiently<T>(mut work: impl AsyncFnMut() -> Result<T, TransferError>) -
 /// What an export is written to.
 pub(crate) enum Sink {
     /// Lines that others read meanwhile.
-    Stream(Box<dyn io::Write + Send>),
+    Stream(Stream),
     /// A file.
     File(ExportFile),
     /// A lookaside tree.
@@ -195,6 +195,8 @@ pub(crate) struct Exported {
     pub(crate) signatures: usize,
     /// How many of them an earlier export wrote.
     pub(crate) resumed: usize,
+    /// When that one was begun.
+    pub(crate) begun: Option<Timestamp>,
     /// How many have an origin, and a status.
     pub(crate) origins: usize,
     pub(crate) statuses: usize,
@@ -230,34 +232,74 @@ pub(crate) async fn export(
         let page = store.page(after.as_ref()).await?;
         let Some((image, record)) = page.last() else { break };
         after = Some(Position::behind(image, &record.signature.name));
-        tokio::task::block_in_place(|| sink.add(&page, exported))?;
+        sink.add(&page, exported).await?;
     }
-    tokio::task::block_in_place(|| sink.finish())
+    sink.finish().await
 }
 
 impl Sink {
-    fn add(&mut self, page: &[Signature], exported: &mut Exported) -> Result<(), TransferError> {
-        let mut text = Vec::new();
-        for (image, record) in page {
-            match self {
-                Self::Tree(tree) => tree.add(image, record, exported)?,
-                Self::File(_) | Self::Stream(_) => lines::write(&mut text, image, record),
+    async fn add(&mut self, page: &[Signature], exported: &mut Exported) -> Result<(), TransferError> {
+        let text = || {
+            let mut text = Vec::new();
+            for (image, record) in page {
+                lines::write(&mut text, image, record);
             }
+            text
+        };
+        match self {
+            Self::Stream(stream) => stream.write(text()).await?,
+            Self::File(file) => tokio::task::block_in_place(|| file.write(&text()))?,
+            Self::Tree(tree) => tokio::task::block_in_place(|| {
+                page.iter().try_for_each(|(image, record)| tree.add(image, record, exported))
+            })?,
+        }
+        for (_, record) in page {
             exported.count(record);
         }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), TransferError> {
         match self {
-            Self::Stream(stream) => stream.write_all(&text).map_err(TransferError::file("standard output")),
-            Self::File(file) => file.write(&text),
+            Self::Stream(stream) => stream.finish().await,
+            Self::File(file) => tokio::task::block_in_place(|| file.finish()),
             Self::Tree(_) => Ok(()),
         }
     }
+}
 
-    fn finish(&mut self) -> Result<(), TransferError> {
-        match self {
-            Self::Stream(stream) => stream.flush().map_err(TransferError::file("standard output")),
-            Self::File(file) => file.finish(),
-            Self::Tree(_) => Ok(()),
+/// Something that may stand still for as long as its reader likes. It is written to by a thread of its own, so that whoever
+/// waits for that can leave.
+pub(crate) struct Stream {
+    /// Nothing: it is over.
+    pages: Option<mpsc::Sender<Vec<u8>>>,
+    written: JoinHandle<io::Result<()>>,
+}
+
+impl Stream {
+    pub(crate) fn new(mut to: impl io::Write + Send + 'static) -> Self {
+        let (pages, mut written) = mpsc::channel::<Vec<u8>>(1);
+        let written = spawn_blocking(move || {
+            while let Some(page) = written.blocking_recv() {
+                to.write_all(&page)?;
+            }
+            to.flush()
+        });
+        Self { pages: Some(pages), written }
+    }
+
+    async fn write(&mut self, page: Vec<u8>) -> Result<(), TransferError> {
+        match &self.pages {
+            Some(pages) if pages.send(page).await.is_ok() => Ok(()),
+            // It says why it ended.
+            _ => self.finish().await,
         }
+    }
+
+    async fn finish(&mut self) -> Result<(), TransferError> {
+        self.pages = None;
+        let written = (&mut self.written).await.map_err(io::Error::other);
+        written.flatten().map_err(TransferError::file("standard output"))
     }
 }
 
@@ -325,7 +367,9 @@ impl Source {
 pub(crate) struct Import {
     /// How many are new; without a store, how many it would take.
     pub(crate) created: usize,
-    /// How many were there.
+    /// Of how many that were there something more is known now.
+    pub(crate) completed: usize,
+    /// How many were there, as they are.
     pub(crate) present: usize,
     /// How many are not in, and why, of the first ones.
     pub(crate) refused: usize,
@@ -343,68 +387,102 @@ impl Import {
         }
     }
 
-    pub(crate) fn done(&self) -> usize {
-        self.created + self.present + self.refused
+    /// What became of signatures that were found there.
+    fn add(&mut self, imported: Imported, places: &[Place]) {
+        let Imported { created, completed, present, refused, reasons } = imported;
+        self.created += created;
+        self.completed += completed;
+        self.present += present;
+        // It tells the first ones.
+        self.refused += refused.saturating_sub(reasons.len());
+        for reason in reasons {
+            let place = reason.line.checked_sub(1).and_then(|index| places.get(index)).cloned();
+            self.refuse(place.unwrap_or(Place::Line(0)), reason.reason);
+        }
+    }
+
+    /// How many are in the store.
+    pub(crate) fn stored(&self) -> usize {
+        self.created + self.completed + self.present
+    }
+
+    fn done(&self) -> usize {
+        self.stored() + self.refused
     }
 }
 
-/// Puts what is found into a store, or looks at it where there is none to put it into. What is counted as created or present
-/// is durable.
+/// Puts what is found into a store, or looks at it where there is none to put it into. What is counted as created,
+/// completed or present is durable.
 pub(crate) async fn import(
-    source: &mut Source,
+    source: Source,
     store: Option<&Store>,
     report: &mut Import,
     watch: &(dyn Fn(usize, u64) + Sync),
 ) -> Result<(), TransferError> {
+    let mut batches = read(source);
     loop {
-        watch(report.done(), source.bytes().0);
-        let Batch { places, signatures } = tokio::task::block_in_place(|| next_batch(source, report))?;
-        if signatures.is_empty() {
+        // Its end is said: that of a thread alone might be any.
+        let cut_off = || TransferError::file("what is imported")(io::Error::other("it can't be read to its end"));
+        let Batch { found, bytes } = batches.recv().await.ok_or_else(cut_off)??;
+        if found.is_empty() {
             return Ok(());
         }
-        let Some(store) = store else {
-            report.created += signatures.len();
-            continue;
-        };
-        let imported = store.take(&signatures).await?;
-        report.created += imported.created;
-        report.present += imported.present;
-        let told = imported.reasons.len();
-        for reason in imported.reasons {
-            let place = reason.line.checked_sub(1).and_then(|index| places.get(index)).cloned();
-            report.refuse(place.unwrap_or(Place::Line(0)), reason.reason);
-        }
-        // It tells the first ones.
-        report.refused += imported.refused.saturating_sub(told);
-    }
-}
-
-/// Signatures that are put into a store at once, and where they were found.
-#[derive(Default)]
-struct Batch {
-    places: Vec<Place>,
-    signatures: Vec<Signature>,
-}
-
-/// The next signatures; none: there are no further ones.
-fn next_batch(source: &mut Source, report: &mut Import) -> Result<Batch, TransferError> {
-    let (mut batch, mut bytes) = (Batch::default(), 0);
-    while batch.signatures.len() < AT_ONCE && bytes < BYTES_AT_ONCE {
-        let Some(Found { place, what }) = source.next()? else { break };
-        match what {
-            What::Signature(signature) => {
-                bytes += signature.1.signature.content.len();
-                batch.places.push(place);
-                batch.signatures.push(*signature);
-            }
-            What::Junk(reason) => report.refuse(place, reason),
-            What::Gap => {
-                report.gaps += 1;
-                if let (Place::Path(path), true) = (place, report.first_gaps.len() < MOST_TOLD) {
-                    report.first_gaps.push(path);
+        let (mut places, mut signatures) = (Vec::new(), Vec::new());
+        for Found { place, what } in found {
+            match what {
+                What::Signature(signature) => {
+                    places.push(place);
+                    signatures.push(*signature);
+                }
+                What::Junk(reason) => report.refuse(place, reason),
+                What::Gap => {
+                    report.gaps += 1;
+                    if let (Place::Path(path), true) = (place, report.first_gaps.len() < MOST_TOLD) {
+                        report.first_gaps.push(path);
+                    }
                 }
             }
         }
+        match store {
+            _ if signatures.is_empty() => {}
+            None => report.created += signatures.len(),
+            Some(store) => report.add(store.take(&signatures).await?, &places),
+        }
+        watch(report.done(), bytes);
     }
-    Ok(batch)
+}
+
+/// What is found at once, and how far that is read.
+struct Batch {
+    found: Vec<Found>,
+    bytes: u64,
+}
+
+/// Reads on a thread of its own: what is read may stand still, and whoever waits for it can leave.
+fn read(mut source: Source) -> mpsc::Receiver<Result<Batch, TransferError>> {
+    let (sender, batches) = mpsc::channel(1);
+    spawn_blocking(move || {
+        loop {
+            let batch = next_batch(&mut source);
+            let is_last = batch.as_ref().map_or(true, |batch| batch.found.is_empty());
+            // Nobody listens any more when the import has failed.
+            if sender.blocking_send(batch).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    batches
+}
+
+/// What is found next; nothing: there is no more.
+fn next_batch(source: &mut Source) -> Result<Batch, TransferError> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while found.len() < AT_ONCE && bytes < BYTES_AT_ONCE {
+        let Some(next) = source.next()? else { break };
+        if let What::Signature(signature) = &next.what {
+            bytes += signature.1.signature.content.len();
+        }
+        found.push(next);
+    }
+    Ok(Batch { found, bytes: source.bytes().0 })
 }

@@ -75,7 +75,10 @@ impl Running {
         let request = Request { place: Some(Place::own(url)), content, ..Request::new(Method::POST, Access::Store) };
         let Fetched { url, answer } = self.send(request, "application/json", LARGEST_ANSWER, budget).await?;
         let imported: Option<Imported> = serde_json::from_slice(&answer.body).ok();
-        let all = |imported: &Imported| imported.created + imported.present + imported.refused == signatures.len();
+        let all = |Imported { created, completed, present, refused, .. }: &Imported| {
+            [*created, *completed, *present, *refused].iter().fold(0, |all: usize, some| all.saturating_add(*some))
+                == signatures.len()
+        };
         imported.filter(all).ok_or_else(|| {
             self.misbehaved(&url, "it does not say of every signature what became of it".to_owned(), budget)
         })
@@ -94,7 +97,6 @@ impl Running {
         match answer.status {
             200 => Ok(Fetched { url, answer }),
             status @ (404 | 405 | 501) => Err(TransferError::NoStore { url: shown(&url), status }),
-            401 | 403 => Err(TransferError::Denied(SaidNo::of(&self.target, &url, &answer))),
             _ => Err(TransferError::SaidNo(SaidNo::of(&self.target, &url, &answer))),
         }
     }

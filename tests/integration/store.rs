@@ -4,9 +4,9 @@
 
 use std::{
     fs,
-    io::Write as _,
+    io::{Read as _, Write as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -27,7 +27,7 @@ use sealgate::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{DockerRegistry, Gpg, Liar, Process, Proxy, Reply, Scratch, Store, run, skopeo};
+use crate::support::{DockerRegistry, Gpg, Liar, Process, Proxy, Reply, Scratch, Store, run, skopeo, wait_until};
 
 const SEALGATE: &str = env!("CARGO_BIN_EXE_sealgate");
 const INSECURE: &str = "--tls-verify=false";
@@ -242,7 +242,7 @@ fn an_export_that_was_interrupted_goes_on_behind_the_last_line_that_is_whole() {
     let (url, backup) = (format!("http://{}", store.host()), setting.path("backup.ndjson"));
     let export = ["store", "export", INSECURE, &url, &backup];
     let mut interrupted = Process::start(Command::new(SEALGATE).args(export));
-    let partial = crate::support::wait_until("two lines", || {
+    let partial = wait_until("two lines", || {
         let mut there = fs::read_dir(setting.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         there.find(|path| {
             let is_partial = path.extension().is_some_and(|extension| extension == "partial");
@@ -269,6 +269,55 @@ fn an_export_that_was_interrupted_goes_on_behind_the_last_line_that_is_whole() {
     assert!(!partial.exists());
     // What is there is not replaced.
     sealgate_store(&export[1..]).fails(1, "backup.ndjson: this is there already");
+}
+
+#[test]
+fn an_export_that_was_begun_long_ago_is_not_taken_up_unasked() {
+    let setting = Setting::new();
+    let lines = setting.lines(3);
+    let stopped = setting.stopped("stopped.redb", &lines);
+    let (store, backup) = (stopped.display().to_string(), setting.path("backup.ndjson"));
+    // One signature that was removed since, and one before which others were added.
+    let left = lines_of([(image(1), record(0, &setting.content())), (image(1), record(1, &setting.content()))]);
+    let partial_of_store = &Digest::sha256(stopped.canonicalize().unwrap().display().to_string().as_bytes()).hex()[..8];
+    let partial = |begun: &str| setting.path(&format!("backup.ndjson.{partial_of_store}.{begun}.partial"));
+    let old = partial("20260101T000000Z");
+    fs::write(&old, &left).unwrap();
+    let answer = sealgate_store(&["export", &store, &backup]);
+    assert_eq!(answer.json(0)["resumed"], 0);
+    assert!(
+        answer.stderr.contains("begins anew: an earlier export, begun at 2026-01-01T00:00:00Z"),
+        "{}",
+        answer.stderr
+    );
+    assert_eq!(fs::read_to_string(&backup).unwrap(), lines);
+    assert!(!Path::new(&old).exists());
+    fs::remove_file(&backup).unwrap();
+    fs::write(&old, &left).unwrap();
+    let resumed = sealgate_store(&["export", &store, &backup, "--resume"]).json(0);
+    assert_eq!((&resumed["resumed"], &resumed["begun"]), (&json!(2), &json!("2026-01-01T00:00:00Z")));
+    assert_eq!(fs::read_to_string(&backup).unwrap(), left + lines.split_inclusive('\n').next_back().unwrap());
+    for to in ["-", setting.folder.path().to_str().unwrap()] {
+        sealgate_store(&["export", &store, to, "--resume"]).fails(2, "--resume goes on with a file");
+    }
+    // What somebody else has put there stays as it is.
+    fs::remove_file(&backup).unwrap();
+    let theirs = setting.folder.write("theirs", "theirs");
+    std::os::unix::fs::symlink(&theirs, partial("20260101T000000Z")).unwrap();
+    sealgate_store(&["export", &store, &backup]).fails(1, "no export has left this; move it away");
+    assert_eq!(fs::read_to_string(&theirs).unwrap(), "theirs");
+}
+
+#[test]
+fn a_store_that_another_process_has_leaves_no_file() {
+    let setting = Setting::new();
+    let stopped = setting.stopped("stopped.redb", "");
+    let _running = RedbStore::open(&stopped, ImageLimits::default()).unwrap();
+    let folder = setting.folder.path().join("backups");
+    fs::create_dir(&folder).unwrap();
+    let backup = folder.join("backup.ndjson").display().to_string();
+    sealgate_store(&["export", &stopped.display().to_string(), &backup]).fails(3, "give the store's URL");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
 }
 
 #[test]
@@ -327,13 +376,50 @@ fn an_import_bears_connections_that_break_and_can_be_repeated_at_any_time() {
     let proxy = Proxy::start(other.host(), &[700_000, 700_000, 700_000, 700_000, 700_000, 700_000, 700_000, 700_000]);
     let url = format!("http://{}", proxy.host());
     let mut import = Process::start(Command::new(SEALGATE).args(["store", "import", INSECURE, &url, &file]));
-    crate::support::wait_until("some batches", || (proxy.cuts() > 0).then_some(()));
+    wait_until("some batches", || (proxy.cuts() > 0).then_some(()));
     import.signal("INT");
     let ended = import.wait();
     assert!(matches!(ended.code(), Some(0 | 3)), "{ended}");
     let imported = sealgate_store(&["import", INSECURE, &other.url(), &file]).json(0);
     assert!(imported["present"].as_u64().unwrap() >= 256, "{imported}");
     assert!(with_input(&["export", INSECURE, &other.url(), "-"], b"").stdout == lines);
+}
+
+#[test]
+fn a_stream_that_stands_still_can_be_left() {
+    let setting = Setting::new();
+    // More than a batch, and than any pipe holds.
+    let lines = setting.lines(1500);
+    let stopped = setting.stopped("stopped.redb", &lines).display().to_string();
+    let left = |mut child: Child| {
+        run("kill", ["-INT", &child.id().to_string()]);
+        let ended = wait_until("its end", || child.try_wait().unwrap());
+        let mut printed = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut printed).unwrap();
+        assert_eq!(ended.code(), Some(3), "{printed}");
+        assert!(printed.contains("interrupted"), "{printed}");
+    };
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(SEALGATE);
+        command.arg("store").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let mut export = start(&["export", &stopped, "-"]);
+    // The rest nobody reads.
+    export.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    left(export);
+
+    let store = Liar::start(|asked| {
+        let count = asked.body.lines().count();
+        let answer = json!({"created": count, "present": 0, "refused": 0, "reasons": []});
+        Reply::new(200, &[("content-type", "application/json")], answer.to_string())
+    });
+    let mut import = start(&["import", INSECURE, &format!("http://{}", store.host()), "-"]);
+    // Behind these, nothing comes.
+    let first: String = lines.split_inclusive('\n').take(300).collect();
+    import.stdin.as_mut().unwrap().write_all(first.as_bytes()).unwrap();
+    wait_until("a batch", || store.paths().contains(&"/sealgate/v1/import".to_owned()).then_some(()));
+    left(import);
 }
 
 #[test]
@@ -344,7 +430,7 @@ fn who_may_not_move_a_store_is_told_which_role_it_takes() {
     let file = setting.folder.write("lines.ndjson", setting.lines(1)).display().to_string();
     for arguments in [["export", &url, &backup], ["import", &url, &file]] {
         let with = |creds: &[&str]| sealgate_store(&[&arguments[..], &[INSECURE], creds].concat());
-        with(&["--creds", "joe:joe"]).fails(1, "the role store-admin");
+        with(&["--creds", "joe:joe"]).fails(1, "that takes the role store-admin");
         with(&["--creds", "joe:joe"]).fails(1, "joe may not");
         with(&["--creds", "ops:wrong"]).fails(1, "credentials that it was given do not suffice");
         with(&[]).fails(1, "credentials are needed (--creds, --authfile");
@@ -511,6 +597,9 @@ async fn signatures_go_into_a_lookaside_tree_where_skopeo_finds_them_and_come_ba
         let imported = sealgate_store(&["import", INSECURE, &running.url(), &tree]).json(0);
         assert_eq!((&imported["created"], &imported["present"]), (&json!(created), &json!(present)), "{imported}");
     }
+    let known = lines_of([(image.clone(), Record { status: None, ..record(7, &contents[0]) })]);
+    let imported = with_input(&["import", INSECURE, &running.url(), "-"], known.as_bytes()).json(0);
+    assert_eq!((&imported["completed"], &imported["present"]), (&json!(1), &json!(0)), "{imported}");
     let back = with_input(&["export", INSECURE, &running.url(), "-"], b"").stdout;
     let back: Vec<Value> = back.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let derived = &Digest::sha256(&contents[1]).hex()[..32];

@@ -97,6 +97,8 @@ pub enum Put {
     Created,
     /// It is there already, as it is.
     Present,
+    /// It is there already, and more is known of it now: its origin, or its status.
+    Completed,
     /// The image has a signature of this name.
     NameExists,
     /// The image has this very signature under another name.
@@ -183,7 +185,7 @@ impl Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
     /// Of [`Change::Put`] and [`Change::Import`]; of the latter, [`Put::ContentExists`] and [`Put::NameExists`] with the same
-    /// content are [`Put::Present`].
+    /// content are [`Put::Present`] or [`Put::Completed`].
     Put(Put),
     /// Of the others: to how many signatures something was done. None: there is no such signature.
     Signatures(usize),

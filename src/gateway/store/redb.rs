@@ -515,8 +515,9 @@ impl Tables<'_> {
             status: if missing(&self.statuses)? { record.status.clone() } else { None },
         };
         self.know(&key, &record)?;
-        self.changed |= record.origin.is_some() || record.status.is_some();
-        Ok(Some(Put::Present))
+        let completed = record.origin.is_some() || record.status.is_some();
+        self.changed |= completed;
+        Ok(Some(if completed { Put::Completed } else { Put::Present }))
     }
 
     fn know(&mut self, key: &str, record: &Record) -> Result<(), StorageError> {

@@ -353,17 +353,31 @@ async fn the_audit_log_has_what_was_done_and_who_guessed_and_not_what_was_not_do
     let missing = own(&format!("acme/web/signatures/{}/{}", pushed.digest, "e".repeat(32)));
     assert_eq!(client.delete(missing).basic_auth("ops", Some("ops")).send().await.unwrap().status(), 404);
     let name = "f".repeat(32);
-    let line = json!({"repository": "acme/web", "digest": pushed.digest.to_string(), "name": name, "content": content});
-    let import =
-        client.post(own("import")).basic_auth("ops", Some("ops")).header("content-type", "application/x-ndjson");
-    assert_eq!(import.body(line.to_string()).send().await.unwrap().status(), 200);
-    let log = process.wait_for("the import", |printed| {
-        printed.lines().any(|line| line.contains("1 new, 0 there, 0 refused")).then(|| printed.to_owned())
+    let digest = pushed.digest.to_string();
+    let line = json!({"repository": "acme/web", "digest": digest, "name": name, "content": content});
+    let mut verified = line.clone();
+    verified["status"] = json!({
+        "verifiedBy": "jane", "verifiedAt": "2026-11-26T00:00:00Z", "key": key, "signer": null,
+        "identity": "registry.example.com/acme/web:1", "digest": digest,
+    });
+    for line in [&line, &verified, &verified] {
+        let import =
+            client.post(own("import")).basic_auth("ops", Some("ops")).header("content-type", "application/x-ndjson");
+        assert_eq!(import.body(line.to_string()).send().await.unwrap().status(), 200);
+    }
+    let log = process.wait_for("the imports", |printed| {
+        let is_last = |line: &str| line.contains("0 new, 0 completed, 1 there, 0 refused");
+        printed.lines().any(is_last).then(|| printed.to_owned())
     });
     let audit: Vec<&str> = log.lines().filter(|line| line.contains("audit=true")).collect();
     let of = |words: &[&str]| audit.iter().filter(|line| words.iter().all(|word| line.contains(word))).count();
     assert_eq!(of(&["credentials rejected", r#"claimed="o\"ps""#, "peer=Some(127.0.0.1)"]), 1, "{log}");
-    assert_eq!(of(&["done", r#"caller="ops""#, "import", &name]), 1, "{log}");
+    assert_eq!(of(&["done", r#"caller="ops""#, "import", &name]), 2, "{log}");
+    // It counts as verified from now on.
+    assert_eq!(of(&["done", r#"caller="ops""#, "import", &format!("{name} completed")]), 1, "{log}");
+    for counts in ["1 new, 0 completed, 0 there, 0 refused", "0 new, 1 completed, 0 there, 0 refused"] {
+        assert_eq!(of(&["done", "import", counts]), 1, "{log}");
+    }
     assert_eq!(of(&["delete-signature"]), 0, "nothing was there: {log}");
     assert!(!log.contains("hunter2"), "{log}");
     registry.stop();

@@ -572,7 +572,7 @@ async fn all_of_a_store_is_moved_into_another() {
     for (line, reason) in [
         (with("/origin/addedBy", json!("a\u{1b}b")), "control"),
         (with("/origin/issuers/0", json!("A".repeat(513))), "512"),
-        (with("/origin/issuers", json!(["A", "B", "C", "D", "E"])), "at most 4"),
+        (with("/origin/issuers", json!(["A", "B", "C", "D", "E"])), "more than 4 keys"),
         (with("/status/verifiedBy", json!("a\nb")), "control"),
         (with("/status/digest", json!(format!("sha256:{}", "0".repeat(64)))), "another digest"),
         (with("/origin", Value::Null).replacen('{', "{\"x\":1,", 1), "unknown field"),

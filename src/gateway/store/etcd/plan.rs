@@ -127,8 +127,10 @@ fn complete(keys: &Keys, image: &ImageId, record: &Record, found: &Found) -> Opt
     let status = record.status.as_ref().filter(|_| !found.statuses.contains_key(name)).map(json);
     let put =
         |table, json: Option<_>| json.map(|json: Vec<u8>| TxnOp::put(keys.record(table, image, name), json, None));
-    let operations = [put(Table::Origins, origin), put(Table::Statuses, status)];
-    Some(Plan { outcome: Changed::Put(Put::Present), operations: operations.into_iter().flatten().collect() })
+    let operations: Vec<_> =
+        [put(Table::Origins, origin), put(Table::Statuses, status)].into_iter().flatten().collect();
+    let put = if operations.is_empty() { Put::Present } else { Put::Completed };
+    Some(Plan { outcome: Changed::Put(put), operations })
 }
 
 fn write(keys: &Keys, image: &ImageId, record: &Record) -> Vec<TxnOp> {
