@@ -197,7 +197,8 @@ pub(super) struct RawGateway {
     pub(super) listen: Option<Located<Box<str>>>,
     /// Its certificate. Left out: plain HTTP, on loopback only.
     pub(super) certificate: Option<RawCertificate>,
-    /// Everyone who reaches the listener may store signatures, although it is not on loopback.
+    /// Everyone who reaches the store may add signatures, although it is not for this machine alone: it listens beyond loopback,
+    /// or has an `externalUrl` of another host or `trustedProxies`.
     #[serde(default)]
     pub(super) anyone_may_sign: bool,
     /// The registry that it stands in front of.
@@ -208,8 +209,8 @@ pub(super) struct RawGateway {
     pub(super) access: Option<Located<RawAccess>>,
     /// The address that clients know the store by, `https://host[:port]`. Left out: the `Host` that they send.
     pub(super) external_url: Option<Located<Box<str>>>,
-    /// Proxies in front of the store, like `10.0.0.0/8`: what they say in `X-Forwarded-Host`, `X-Forwarded-Proto` and
-    /// `X-Forwarded-For` is believed.
+    /// Proxies in front of the store, like `192.0.2.10`, and nobody else: what they say in `X-Forwarded-Host`,
+    /// `X-Forwarded-Proto` and `X-Forwarded-For` is believed.
     #[serde(default)]
     pub(super) trusted_proxies: Vec<Located<Box<str>>>,
 }

@@ -7,7 +7,7 @@ mod network;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
-use url::Url;
+use url::{Host, Url};
 
 use crate::image::{Scope, ScopeMap};
 use crate::policy::Mode;
@@ -161,7 +161,7 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// Its certificate; nothing: plain HTTP.
     pub certificate: Option<Certificate>,
-    /// Says that everyone who reaches the listener may store signatures, although it is not on loopback.
+    /// Says that everyone who reaches the store may add signatures, although it is not for this machine alone.
     pub anyone_may_sign: bool,
     /// The registry behind it.
     pub registry: Upstream,
@@ -173,6 +173,23 @@ pub struct Gateway {
     pub external_url: Option<Url>,
     /// Proxies whose `X-Forwarded-Host`, `X-Forwarded-Proto` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<Network>,
+}
+
+impl Gateway {
+    /// Whether others reach it although it may listen on loopback: something passes their requests on.
+    pub fn is_reached_through_others(&self) -> bool {
+        !self.trusted_proxies.is_empty() || self.external_url.as_ref().is_some_and(|url| !is_on_loopback(url))
+    }
+}
+
+/// Whether a URL leads to this machine, and over no network.
+pub(crate) fn is_on_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 /// Who may sign.

@@ -217,7 +217,6 @@ impl Refused {
     }
 
     /// The status.
-    #[cfg(test)]
     pub(super) fn status(&self) -> u16 {
         self.status.as_u16()
     }

@@ -22,7 +22,7 @@ use super::{
         token::TokenError,
     },
     answer::Refused,
-    headers::External,
+    headers::{External, is_about_the_way},
     store::{RepositoryName, kept_name},
     upstream::{Registry, Wants},
 };
@@ -46,7 +46,7 @@ pub(super) struct Desk {
     access: Arc<AccessControl>,
     external: Option<External>,
     trusted_proxies: Vec<Network>,
-    /// Whether only this machine reaches the store.
+    /// Whether only this machine reaches the store, as far as its settings say.
     on_loopback: bool,
     rates: Cache<Box<str>, Arc<rate::Bucket>>,
 }
@@ -56,10 +56,14 @@ pub(super) struct Visitor {
     pub(super) known: Known,
     /// Where they think that they are.
     pub(super) external: External,
-    /// The `Authorization` that the registry gets from them.
-    pub(super) authorization: Option<HeaderValue>,
+    /// The `Authorization` that they sent, where it is the registry's own business.
+    passed: Option<HeaderValue>,
+    /// The name whose password they don't have: to the registry they may be somebody all the same.
+    rejected: Option<Box<str>>,
     /// Where they come from, for the audit log.
     peer: Option<IpAddr>,
+    /// Whether they are on this machine, and nobody else sends this through them.
+    from_here: bool,
 }
 
 /// Writes down what somebody did, also when they have left.
@@ -81,12 +85,18 @@ impl Desk {
         let Gateway { external_url, trusted_proxies, .. } = settings;
         let external = external_url.as_ref().map(External::of_url);
         let rates = Cache::builder().max_capacity(MOST_CALLERS).time_to_idle(Duration::from_mins(10)).build();
-        Self { access, external, trusted_proxies: trusted_proxies.clone(), on_loopback: false, rates }
+        let on_loopback = !settings.is_reached_through_others();
+        Self { access, external, trusted_proxies: trusted_proxies.clone(), on_loopback, rates }
     }
 
     /// The same, at the address where callers come in.
     pub(super) fn at(self, address: SocketAddr) -> Self {
-        Self { on_loopback: address.ip().to_canonical().is_loopback(), ..self }
+        Self { on_loopback: self.on_loopback && address.ip().to_canonical().is_loopback(), ..self }
+    }
+
+    /// Whether only this machine reaches the store, as far as its settings say.
+    pub(super) fn is_on_loopback(&self) -> bool {
+        self.on_loopback
     }
 
     /// What gives out tokens.
@@ -103,7 +113,8 @@ impl Desk {
     pub(super) async fn receive(&self, registry: &Registry, request: &HttpRequest) -> Result<Visitor, Refused> {
         if !self.asks_who() {
             let known = Known { caller: Caller::anonymous(), credentials: Credentials::None, pass: None };
-            return self.visitor(registry, known, request).await;
+            let passed = request.headers().get(header::AUTHORIZATION).cloned();
+            return Ok(Visitor { passed, ..self.visitor(known, request) });
         }
         let fields = request.headers().get_all(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         match Credentials::from_authorization(fields) {
@@ -129,14 +140,14 @@ impl Desk {
         };
         let peer = Peer::of(self.peer(request));
         match self.access.identify_as(credentials.clone(), peer, Timestamp::now()).await {
-            Ok(known) => self.visitor(registry, known, request).await,
+            Ok(known) => Ok(self.visitor(known, request)),
             // Nobody's here may be somebody's there: who may read is the registry's to say.
             Err(AccessError::Rejected(Rejection::Password))
                 if self.access.is_shared_with_the_registry()
                     && matches!(registry.wants().await, Ok(Wants::Basic(_) | Wants::Bearer { .. })) =>
             {
                 let known = Known { caller: Caller::anonymous(), credentials, pass: None };
-                self.visitor(registry, known, request).await
+                Ok(Visitor { rejected: claimed, ..self.visitor(known, request) })
             }
             Err(error) => {
                 self.rejected(request, claimed.as_deref(), &error);
@@ -147,43 +158,57 @@ impl Desk {
         }
     }
 
-    /// The registry gets a name and password only where it asks for them: an open one could be anybody's, and one that wants
-    /// tokens gets them in exchange for a token of its own alone.
-    async fn visitor(&self, registry: &Registry, known: Known, request: &HttpRequest) -> Result<Visitor, Refused> {
-        let external = self.external(request);
-        let authorization = if self.asks_who() {
-            let upstream = match &known.pass {
-                Some(pass) => pass.upstream.clone(),
-                None => match self.for_the_registry(&known) {
-                    Some(credentials) if matches!(registry.wants().await?, Wants::Basic(_)) => Some(credentials),
-                    _ => None,
-                },
-            };
-            upstream.map(|value| sensitive(&value)).transpose()?
-        } else {
-            request.headers().get(header::AUTHORIZATION).cloned()
+    fn visitor(&self, known: Known, request: &HttpRequest) -> Visitor {
+        let (external, peer) = (self.external(request), self.peer(request));
+        let from_here = self.on_loopback && peer.is_some_and(|peer| peer.is_loopback()) && !is_passed_on(request);
+        Visitor { known, external, passed: None, rejected: None, peer, from_here }
+    }
+
+    /// The `Authorization` that the registry gets from a visitor. Asked for where the registry is: what it wants takes a
+    /// question to it, and what is the store's alone needs none.
+    ///
+    /// It gets a name and password only where it asks for them: an open one could be anybody's, and one that wants tokens gets
+    /// them in exchange for a token of its own alone.
+    pub(super) async fn authorization(
+        &self,
+        registry: &Registry,
+        visitor: &Visitor,
+    ) -> Result<Option<HeaderValue>, Refused> {
+        if !self.asks_who() {
+            return Ok(visitor.passed.clone());
+        }
+        let upstream = match &visitor.known.pass {
+            Some(pass) => pass.upstream.clone(),
+            None => match self.for_the_registry(&visitor.known) {
+                Some(credentials) if matches!(registry.wants().await?, Wants::Basic(_)) => Some(credentials),
+                _ => None,
+            },
         };
-        Ok(Visitor { known, external, authorization, peer: self.peer(request) })
+        upstream.map(|value| sensitive(&value)).transpose()
     }
 
     /// Where a request comes from: the other end of its connection, or whom a proxy names there that is trusted to.
     fn peer(&self, request: &HttpRequest) -> Option<IpAddr> {
         let peer = request.peer_addr()?.ip().to_canonical();
-        let path = request.headers().get_all("x-forwarded-for").filter_map(|field| field.to_str().ok());
-        Some(self.behind(peer, path.flat_map(|field| field.split(',')).collect()))
+        let fields = request.headers().get_all("x-forwarded-for");
+        Some(self.behind(peer, fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b',')).collect()))
     }
 
-    /// Each proxy adds at the end from whom it has the request. What trusted ones added is believed, from the end on, and
-    /// nothing of what stands before it.
-    fn behind(&self, mut peer: IpAddr, path: Vec<&str>) -> IpAddr {
-        for text in path.into_iter().rev().map(str::trim) {
-            let address = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
-            match address {
-                Ok(address) if self.is_trusted(peer) => peer = address.to_canonical(),
+    /// Each proxy adds at the end from whom it has the request. What trusted ones added is believed, from the end on up to
+    /// what can't be read, and nothing of what stands before it.
+    fn behind(&self, mut peer: IpAddr, path: Vec<&[u8]>) -> IpAddr {
+        for piece in path.into_iter().rev() {
+            match address_of(piece) {
+                Some(address) if self.is_trusted(peer) => peer = address,
                 _ => break,
             }
         }
         peer
+    }
+
+    /// Whether a request comes over a connection of a proxy that is trusted.
+    pub(super) fn is_of_a_trusted_proxy(&self, request: &HttpRequest) -> bool {
+        request.peer_addr().is_some_and(|peer| self.is_trusted(peer.ip()))
     }
 
     fn is_trusted(&self, peer: IpAddr) -> bool {
@@ -225,6 +250,14 @@ impl Desk {
         if self.access.is_shared_with_the_registry() { known.credentials.authorization() } else { None }
     }
 
+    /// Refuses whoever came with a wrong password, and writes that down; for where the registry has no say.
+    pub(super) fn must_not_be_rejected(&self, request: &HttpRequest, visitor: &Visitor) -> Result<(), Refused> {
+        let Some(claimed) = &visitor.rejected else { return Ok(()) };
+        let error = Rejection::Password.into();
+        self.rejected(request, Some(claimed), &error);
+        Err(refused(&error, &visitor.external, None))
+    }
+
     /// Writes down credentials that proved nothing: who guesses passwords is seen. What was sent is not repeated but for a
     /// name.
     fn rejected(&self, request: &HttpRequest, claimed: Option<&str>, error: &AccessError) {
@@ -239,8 +272,8 @@ impl Desk {
         if let Some(external) = &self.external {
             return external.clone();
         }
-        let trusted = request.peer_addr().is_some_and(|peer| self.is_trusted(peer.ip()));
-        External::of(request.headers(), request.app_config().secure(), trusted || !self.asks_who())
+        let believed = self.is_of_a_trusted_proxy(request) || !self.asks_who();
+        External::of(request.headers(), request.app_config().secure(), believed)
     }
 
     /// Refuses whoever may not do this to the signatures of a repository; nothing: of every repository.
@@ -254,22 +287,24 @@ impl Desk {
         let scope = Scope::needed_for(action, repository);
         let outcome = if !self.asks_who() {
             // A signature proves itself. That nobody is asked gives nobody the right to take away those of others.
-            if self.on_loopback || action == Action::CreateSignature {
+            if visitor.from_here || action == Action::CreateSignature {
                 Ok(())
             } else {
                 Err(Refused::no_role(format!(
-                    "without gateway.access nobody may {}, since it listens beyond loopback: \
-                     say in gateway.access who may, or set gateway.listen to a loopback address",
+                    "without gateway.access nobody may {} but on the machine of a store that nobody else reaches (gateway.listen \
+                     on loopback, no proxy, no gateway.externalUrl, no gateway.trustedProxies): say in gateway.access who may",
                     action.in_words(repository)
                 )))
             }
         } else if visitor.known.caller.is_anonymous() {
+            let rejected = visitor.rejected.as_ref().map(|_| Rejection::Password);
+            let refused = rejected.map_or_else(Refused::who_are_you, |why| Refused::rejected(why.to_string()));
             Err(match registry.wants().await {
                 // Who they are to the registry they are here.
                 Ok(Wants::Basic(challenge)) if self.access.is_shared_with_the_registry() => {
-                    Refused::who_are_you().with_challenges(vec![challenge])
+                    refused.with_challenges(vec![challenge])
                 }
-                _ => challenged(Refused::who_are_you(), &visitor.external, Some(&scope), None),
+                _ => challenged(refused, &visitor.external, Some(&scope), rejected.map(|_| "invalid_token")),
             })
         } else {
             match self.access.may(&visitor.known, action, repository).await {
@@ -286,7 +321,8 @@ impl Desk {
         if let Err(refused) = &outcome {
             let what = repository.map_or("the store", RepositoryName::as_str);
             let (caller, refused) = (visitor.known.caller.to_string(), refused.to_string());
-            tracing::info!(target: "sealgate::audit", audit = true, caller, peer = ?visitor.peer, %action, what, refused, "refused");
+            let claimed = visitor.rejected.as_deref();
+            tracing::info!(target: "sealgate::audit", audit = true, caller, claimed, peer = ?visitor.peer, %action, what, refused, "refused");
         }
         outcome
     }
@@ -359,6 +395,18 @@ impl Visitor {
         // A token that was good here and not there has been overtaken by the registry's own.
         challenge(&self.external, scope, self.known.pass.as_ref().map(|_| "invalid_token"))
     }
+}
+
+/// Whether somebody sends this for somebody else, whoever they are. A proxy that says nothing of itself is not seen.
+fn is_passed_on(request: &HttpRequest) -> bool {
+    request.headers().keys().any(|name| is_about_the_way(name.as_str()) || matches!(name.as_str(), "via" | "x-real-ip"))
+}
+
+/// One step of the way of a request.
+fn address_of(piece: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(piece).ok()?.trim();
+    let address = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));
+    Some(address.ok()?.to_canonical())
 }
 
 fn is_bearer(challenge: &HeaderValue) -> bool {
@@ -445,7 +493,16 @@ mod rate {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::{FromRequest as _, test::TestRequest, web::Payload};
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+
     use super::*;
+    use crate::configuration::{Access, Store, Upstream, Users};
+    use crate::gateway::{
+        logged::Log,
+        tokens,
+        upstream::{Learned, Settings},
+    };
 
     #[test]
     fn a_caller_may_add_many_at_once_and_then_some_a_second() {
@@ -467,17 +524,80 @@ mod tests {
         };
         let proxies = desk(&["10.0.0.0/8", "fd00::1"]);
         for (desk, peer, path, expected) in [
-            (&desk(&[]), "10.0.0.1", "192.0.2.1", "10.0.0.1"),
-            (&proxies, "192.0.2.9", "192.0.2.1", "192.0.2.9"),
-            (&proxies, "10.0.0.1", "", "10.0.0.1"),
-            (&proxies, "10.0.0.1", "192.0.2.1", "192.0.2.1"),
-            (&proxies, "10.0.0.1", "198.51.100.1, 192.0.2.1:4711", "192.0.2.1"),
-            (&proxies, "10.0.0.1", "192.0.2.1, fd00::1 , 10.1.1.1", "192.0.2.1"),
-            (&proxies, "10.0.0.1", "192.0.2.1, unknown", "10.0.0.1"),
-            (&proxies, "10.0.0.1", "10.0.0.2", "10.0.0.2"),
+            (&desk(&[]), "10.0.0.1", b"192.0.2.1".as_slice(), "10.0.0.1"),
+            (&proxies, "192.0.2.9", b"192.0.2.1", "192.0.2.9"),
+            (&proxies, "10.0.0.1", b"", "10.0.0.1"),
+            (&proxies, "10.0.0.1", b"192.0.2.1", "192.0.2.1"),
+            (&proxies, "10.0.0.1", b"198.51.100.1, 192.0.2.1:4711", "192.0.2.1"),
+            (&proxies, "10.0.0.1", b"192.0.2.1, fd00::1 , 10.1.1.1", "192.0.2.1"),
+            (&proxies, "10.0.0.1", b"192.0.2.1, unknown", "10.0.0.1"),
+            (&proxies, "10.0.0.1", b"10.0.0.2", "10.0.0.2"),
+            // Whoever sends what can't be read hides nothing of what was added behind it.
+            (&proxies, "10.0.0.1", b"\xff, 192.0.2.1", "192.0.2.1"),
+            (&proxies, "10.0.0.1", b"198.51.100.1, \xff, 10.0.0.2", "10.0.0.2"),
         ] {
-            let peer = desk.behind(peer.parse().unwrap(), path.split(',').collect());
-            assert_eq!(peer, expected.parse::<IpAddr>().unwrap(), "{path}");
+            let peer = desk.behind(peer.parse().unwrap(), path.split(|&byte| byte == b',').collect());
+            assert_eq!(peer, expected.parse::<IpAddr>().unwrap(), "{}", String::from_utf8_lossy(path));
+        }
+    }
+
+    fn settings() -> Gateway {
+        Gateway {
+            listen: ([127, 0, 0, 1], 0).into(),
+            certificate: None,
+            anyone_may_sign: false,
+            registry: Upstream { url: "http://127.0.0.1:1".parse().unwrap(), ca_file: None, token_realms: Vec::new() },
+            store: Store::Redb("unused".into()),
+            access: None,
+            external_url: None,
+            trusted_proxies: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_guesses_passwords_is_written_down_where_the_registry_may_know_them_too() {
+        let (log, _logging) = Log::start();
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let hash = bcrypt::hash_with_salt("secret", 4, [7; 16]).unwrap();
+        std::fs::write(path("htpasswd"), format!("jane:{hash}\n")).unwrap();
+        std::fs::write(path("roles"), "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles: []\n").unwrap();
+        let users = Users::Htpasswd { file: path("htpasswd"), roles: path("roles") };
+        let access = AccessControl::open(Some(&Access { users, token_key: None })).await.unwrap();
+        let settings = settings();
+        let desk = Desk::new(Arc::new(access), &settings).at(settings.listen);
+        let realm = "http://127.0.0.1:1/token".parse().unwrap();
+        for wants in
+            [Wants::Basic(HeaderValue::from_static("Basic realm=\"r\"")), Wants::Bearer { realm, service: None }]
+        {
+            let learned = Learned::that_it_wants(wants).await;
+            let registry = Settings::new(&settings.registry, 0).unwrap().registry(learned).unwrap();
+            let request = |uri: &str| {
+                let basic = format!("Basic {}", BASE64_STANDARD.encode("jane:guessed"));
+                let request = TestRequest::with_uri(uri).peer_addr(([192, 0, 2, 7], 1).into());
+                request.insert_header(("authorization", basic)).to_http_request()
+            };
+            let before = log.text().len();
+            let visitor = desk.receive(&registry, &request("/v2/")).await.unwrap();
+            assert_eq!(log.text().len(), before, "they may read, as far as the registry lets them");
+            let refused = desk.must_be_allowed(&registry, &visitor, Action::Export, None).await.unwrap_err();
+            assert!(
+                refused.to_string().starts_with("401 ") && refused.to_string().contains("password is wrong"),
+                "{refused}"
+            );
+            let line = log.text()[before..].to_owned();
+            for part in ["audit=true", "claimed=\"jane\"", "192.0.2.7", "export", "password is wrong", "refused"] {
+                assert!(line.contains(part), "{part}: {line}");
+            }
+            let before = log.text().len();
+            let asks = request("/sealgate/v1/token?scope=registry:signatures:*");
+            let nothing = Payload::extract(&asks).await.unwrap();
+            assert_eq!(tokens::answer(&registry, &desk, &asks, nothing).await.status(), 401);
+            let line = log.text()[before..].to_owned();
+            for part in ["audit=true", "claimed=\"jane\"", "192.0.2.7", "password is wrong", "credentials rejected"] {
+                assert!(line.contains(part), "{part}: {line}");
+            }
+            assert!(!log.text().contains("guessed"));
         }
     }
 

@@ -72,7 +72,8 @@ async fn read(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse, Re
 impl Context<'_> {
     /// Whether the caller may pull the image; that there is none is no refusal.
     pub(super) async fn may_read(&self, image: &ImageId) -> Result<bool, Refused> {
-        let pull = self.registry.may_pull(image, self.visitor.authorization.as_ref()).await;
+        let authorization = self.desk.authorization(self.registry, self.visitor).await?;
+        let pull = self.registry.may_pull(image, authorization.as_ref()).await;
         self.may_pull(image, pull, "pull")
     }
 
@@ -111,7 +112,8 @@ async fn add(context: &Context<'_>, payload: Payload, image: &ImageId) -> Result
     desk.must_be_allowed(registry, visitor, Action::CreateSignature, Some(&image.repository)).await?;
     desk.must_be_slow_enough(visitor)?;
     let body = bounded(request, payload, submission::LARGEST_BODY).await?;
-    let pull = registry.may_pull_now(image, visitor.authorization.as_ref()).await;
+    let authorization = desk.authorization(registry, visitor).await?;
+    let pull = registry.may_pull_now(image, authorization.as_ref()).await;
     if !context.may_pull(image, pull, "pull,push")? {
         return Err(Refused::manifest_unknown());
     }
@@ -181,11 +183,6 @@ pub(super) fn store_failed(error: &StoreError) -> Refused {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io,
-        sync::{Mutex, PoisonError},
-    };
-
     use actix_web::test::TestRequest;
     use async_trait::async_trait;
     use futures_util::FutureExt as _;
@@ -196,6 +193,7 @@ mod tests {
         configuration::{Gateway, Store, Upstream},
         gateway::{
             access::AccessControl,
+            logged::Log,
             store::RepositoryName,
             upstream::{Learned, Settings},
         },
@@ -234,33 +232,9 @@ mod tests {
         }
     }
 
-    /// A log, in memory.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Log {
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
-        }
-    }
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[tokio::test]
     async fn a_change_whose_client_leaves_in_the_middle_is_made_and_written_down() {
-        let log = Log::default();
-        let lines = log.clone();
-        let logged = tracing_subscriber::fmt().with_ansi(false).with_writer(move || lines.clone()).finish();
-        let _logging = tracing::subscriber::set_default(logged);
+        let (log, _logging) = Log::start();
         let settings = Gateway {
             listen: ([127, 0, 0, 1], 0).into(),
             certificate: None,

@@ -1,7 +1,9 @@
 //! Header fields on their way through: which are passed on, and what addresses in them become.
 
 use actix_web::http::header::HeaderMap;
-use url::{Host, Url};
+use url::Url;
+
+use crate::configuration::is_on_loopback;
 
 /// Fields about one connection (RFC 9110, section 7.6.1), about a proxy's own credentials, or about trailers, which are
 /// not passed on. Those that `Connection` names come on top.
@@ -16,6 +18,11 @@ const HOP_BY_HOP: [&str; 9] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Whether this field (in lower case) is a proxy's, and says how a request came (RFC 7239).
+pub(super) fn is_about_the_way(name: &str) -> bool {
+    name == "forwarded" || name.starts_with("x-forwarded-")
+}
 
 /// Tells which fields of a message concern only the connection that it came on.
 pub(super) struct HopByHop(Vec<String>);
@@ -62,13 +69,7 @@ impl External {
         let Some(host) = &self.host else { return true };
         // As clients read it.
         let url = Url::parse(&format!("http://{host}"));
-        let on_loopback = url.is_ok_and(|url| match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        });
-        self.scheme == "https" || on_loopback
+        self.scheme == "https" || url.is_ok_and(|url| is_on_loopback(&url))
     }
 
     /// From what the client says, or (where `forwarded` is believed) the proxy in front of this one. A lie comes back to the

@@ -11,6 +11,8 @@ mod extension;
 pub mod fuzzing;
 mod headers;
 pub mod lines;
+#[cfg(test)]
+mod logged;
 mod own;
 mod path;
 mod proxy;

@@ -29,7 +29,7 @@ use super::{
     access::scope::Scope,
     answer::Refused,
     desk::{Desk, Visitor},
-    headers::{External, HopByHop, Rewrite},
+    headers::{External, HopByHop, Rewrite, is_about_the_way},
     transfer::{STANDSTILL, Transfer},
     upstream::{Registry, Wants, failure},
 };
@@ -79,12 +79,15 @@ pub(super) async fn pass(
         response.headers_mut().insert(HeaderName::from_static(ANNOUNCEMENT), HeaderValue::from_static("1"));
         return response;
     }
+    let asked_as = match desk.authorization(registry, visitor).await {
+        Ok(authorization) if desk.asks_who() => As::Visitor(authorization),
+        Ok(_) => As::Itself,
+        Err(refused) => return refused.into(),
+    };
     let external = &visitor.external;
-    let mut outgoing = registry.client().request(upstream_method, url.clone()).headers(to_registry(
-        request,
-        external,
-        As::of(desk, visitor),
-    ));
+    let way = desk.is_of_a_trusted_proxy(request);
+    let mut outgoing =
+        registry.client().request(upstream_method, url.clone()).headers(to_registry(request, external, &asked_as, way));
     let upload = Rc::new(Upload::new(has_body(request.headers())));
     if has_body(request.headers()) {
         let body = stream::poll_fn(pump_up(payload, &upload));
@@ -111,18 +114,11 @@ pub(super) async fn pass(
 }
 
 /// As whom the registry is asked.
-#[derive(Clone, Copy)]
-enum As<'a> {
+enum As {
     /// As whoever the request says.
     Itself,
     /// With this `Authorization`, or none, in place of what was meant for us.
-    Visitor(Option<&'a HeaderValue>),
-}
-
-impl<'a> As<'a> {
-    fn of(desk: &Desk, visitor: &'a Visitor) -> Self {
-        if desk.asks_who() { Self::Visitor(visitor.authorization.as_ref()) } else { Self::Itself }
-    }
+    Visitor(Option<HeaderValue>),
 }
 
 /// What a token needs for this path, where it is about a repository.
@@ -144,8 +140,9 @@ fn has_body(headers: &HeaderMap) -> bool {
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
 }
 
-/// The header fields that the registry gets.
-fn to_registry(request: &HttpRequest, external: &External, asked_as: As<'_>) -> reqwest::header::HeaderMap {
+/// The header fields that the registry gets. `way`: what they say of how the request came is believed; else it ends here, since
+/// the registry trusts this gateway.
+fn to_registry(request: &HttpRequest, external: &External, asked_as: &As, way: bool) -> reqwest::header::HeaderMap {
     let headers = request.headers();
     let hops = HopByHop::new(headers.get_all(header::CONNECTION).map(HeaderValue::as_bytes));
     let chunked = headers.contains_key(header::TRANSFER_ENCODING);
@@ -158,7 +155,7 @@ fn to_registry(request: &HttpRequest, external: &External, asked_as: As<'_>) -> 
             "content-length" => chunked,
             // What was meant for us stays here.
             "authorization" => matches!(asked_as, As::Visitor(_)),
-            name => hops.contains(name),
+            name => hops.contains(name) || (!way && is_about_the_way(name)),
         };
         if !ours {
             append(&mut outgoing, name, value.as_bytes());
@@ -171,7 +168,8 @@ fn to_registry(request: &HttpRequest, external: &External, asked_as: As<'_>) -> 
     if let Some(host) = &external.host {
         append(&mut outgoing, "x-forwarded-host", host.as_bytes());
     }
-    let mut path: Vec<Vec<u8>> = headers.get_all("x-forwarded-for").map(|value| value.as_bytes().to_vec()).collect();
+    let told = headers.get_all("x-forwarded-for").filter(|_| way);
+    let mut path: Vec<Vec<u8>> = told.map(|value| value.as_bytes().to_vec()).collect();
     path.extend(request.peer_addr().map(|peer| peer.ip().to_string().into_bytes()));
     append(&mut outgoing, "x-forwarded-for", &path.join(b", ".as_slice()));
     outgoing

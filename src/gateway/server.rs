@@ -101,14 +101,15 @@ impl Prepared {
         let upstream = Arc::new(upstream);
         let address = listener.local_addr()?;
         // That this is meant was asked when the configuration was read.
-        if anyone && !address.ip().is_loopback() {
-            tracing::warn!(%address, "everyone who reaches this address may add signatures to images");
+        let desk = desk.at(address);
+        if anyone && !desk.is_on_loopback() {
+            tracing::warn!(%address, "everyone who reaches this address, or a proxy in front of it, may add signatures to images");
         }
         let store: Arc<dyn SignatureStore> = match store {
             Store::Redb(file) => Arc::new(RedbStore::open(&file, limits)?),
             Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
         };
-        let desk = web::Data::new(desk.at(address));
+        let desk = web::Data::new(desk);
         tokio::spawn(Desk::warn_of(Arc::clone(&desk), registry.clone()));
         let server = HttpServer::new(move || {
             // A worker that can't make clients of its own uses the ones that were made first.

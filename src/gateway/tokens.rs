@@ -79,7 +79,7 @@ async fn give(
         }
         None => desk.receive(registry, request).await?,
     };
-    let upstream = upstream(registry, desk, &visitor, &scopes).await?;
+    let upstream = upstream(registry, (desk, request), &visitor, &scopes).await?;
     let now = Timestamp::now();
     let given = desk.access().token(&visitor.known, scopes, upstream, now).map_err(|error| match error {
         SealError::Over => desk.access_refused(request, &Rejection::Token(TokenError::Expired).into()),
@@ -93,7 +93,7 @@ async fn give(
 /// What goes to the registry with the token.
 async fn upstream(
     registry: &Registry,
-    desk: &Desk,
+    (desk, request): (&Desk, &HttpRequest),
     visitor: &Visitor,
     scopes: &Scopes,
 ) -> Result<Option<ForTheRegistry>, Refused> {
@@ -101,15 +101,29 @@ async fn upstream(
     if visitor.known.pass.is_some() {
         return Ok(None);
     }
-    let Some(wanted) = scopes.of_the_registry() else { return Ok(None) };
+    // Where the registry has no say, a wrong password is one: a token of nobody's would tell it from a good one, unseen.
+    let Some(wanted) = scopes.of_the_registry() else {
+        return desk.must_not_be_rejected(request, visitor).map(|()| None);
+    };
     // An open registry is told nothing that it does not ask for; and who asks for passwords gets them from the client itself,
     // with each request: a token would carry them to wherever it is shown.
-    let Wants::Bearer { realm, service } = registry.wants().await? else { return Ok(None) };
+    let Wants::Bearer { realm, service } = registry.wants().await? else {
+        return desk.must_not_be_rejected(request, visitor).map(|()| None);
+    };
     let credentials = desk.for_the_registry(&visitor.known);
     let credentials =
         credentials.map(|value| reqwest::header::HeaderValue::from_str(value.expose_secret())).transpose();
     let credentials = credentials.map_err(|_| Refused::bad_request("the field Authorization can't be passed on"))?;
-    let (token, life) = registry.token((&realm, service.as_deref()), &wanted, credentials).await?;
+    let (token, life) = match registry.token((&realm, service.as_deref()), &wanted, credentials).await {
+        Ok(given) => given,
+        Err(refused) => {
+            // Good for neither.
+            if refused.status() == 401 {
+                desk.must_not_be_rejected(request, visitor)?;
+            }
+            return Err(refused);
+        }
+    };
     let authorization = token.to_str().map_err(|_| Refused::bad_gateway())?.into();
     Ok(Some(ForTheRegistry { authorization, life: SignedDuration::try_from(life).unwrap_or(LIFETIME) }))
 }

@@ -116,6 +116,16 @@ impl Learned {
     }
 }
 
+#[cfg(test)]
+impl Learned {
+    /// What a registry wants that need not be there.
+    pub(super) async fn that_it_wants(wants: Wants) -> Self {
+        let learned = Self::new();
+        learned.wants.insert((), wants).await;
+        learned
+    }
+}
+
 /// What the registry wants of whoever brings nothing along.
 #[derive(Clone, Debug)]
 pub(super) enum Wants {

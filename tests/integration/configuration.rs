@@ -85,7 +85,10 @@ fn the_complete_example_says_what_it_seems_to_say() {
     let users = Users::Htpasswd { file: file("secrets/htpasswd"), roles: file("secrets/roles.yaml") };
     assert_eq!(gateway.access, Some(Access { users, token_key: Some(file("secrets/token.key")) }));
     assert_eq!(gateway.external_url.expect("an address").as_str(), "https://store.example.com/");
-    assert_eq!(gateway.trusted_proxies, ["10.0.0.0/8", "fd00::1"].map(|text| Network::parse(text).expect("a network")));
+    assert_eq!(
+        gateway.trusted_proxies,
+        ["192.0.2.10", "2001:db8::10"].map(|text| Network::parse(text).expect("a network"))
+    );
     assert_eq!(configuration.limits.review_bytes, 8 << 20);
 }
 
@@ -266,6 +269,16 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
             "anyoneMaySign: true",
         ),
         (
+            "gateway: {registry: {url: \"https://r.example.com\"}, externalUrl: \"https://store.example.com\"}\n",
+            "3:66: everyone who reaches the store at this address may store signatures",
+            "anyoneMaySign: true",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\"}, trustedProxies: [127.0.0.1]}\n",
+            "3:70: everyone who reaches the store through this proxy may store signatures",
+            "anyoneMaySign: true",
+        ),
+        (
             "gateway: {registry: {url: \"https://r.example.com\"}, access: {kubernetes: {}, htpasswd: {file: a, roles: b}}}\n",
             "3:53: users and roles come either from files or from Kubernetes",
             "{kubernetes: {}}",
@@ -329,6 +342,11 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
     assert!(try_load(&format!("{SMALLEST}{restricted}")).is_ok());
     let local = "gateway: {registry: {url: \"https://r.example.com\"}, externalUrl: \"http://127.0.0.1:5000\"}\n";
     assert!(try_load(&format!("{SMALLEST}{local}")).is_ok());
+    // TLS ends at the proxy, and what is behind it stays on the machine.
+    let proxied = "gateway: {anyoneMaySign: true, externalUrl: \"https://s.example.com\", trustedProxies: [127.0.0.1], registry: {url: \"https://r.example.com\"}}\n";
+    assert!(try_load(&format!("{SMALLEST}{proxied}")).is_ok());
+    let restricted = proxied.replace("anyoneMaySign: true", "access: {kubernetes: {}}");
+    assert!(try_load(&format!("{SMALLEST}{restricted}")).is_ok());
 }
 
 fn etcd(fields: &str) -> String {

@@ -2,12 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::{Check, flatten};
 use crate::configuration::{
     Access, ClientCertificate, Etcd, EtcdUser, Gateway, Network, Store, Upstream, Users,
     document::{RawAccess, RawCertificate, RawEtcd, RawGateway, RawKubernetes, RawRedb, RawStore, RawUpstream},
+    is_on_loopback,
 };
 use crate::yaml::Located;
 
@@ -22,29 +23,49 @@ impl Check<'_> {
         }
         let restricted = access.is_some();
         let access = access.map(|access| self.access(access));
+        let known_as = external_url.as_ref().map(|url| url.place);
         let external_url = external_url.map(|url| self.external_url(&url));
-        let trusted_proxies = trusted_proxies.iter().filter_map(|proxy| self.network(proxy)).collect();
+        let first_proxy = trusted_proxies.first().map(|proxy| proxy.place);
+        let trusted_proxies: Vec<_> = trusted_proxies.iter().filter_map(|proxy| self.network(proxy)).collect();
         let place = listen.as_ref().map(|listen| listen.place);
         let listen = match listen {
             Some(listen) => self.listen(Some(&listen), 5000),
             None => Some((Ipv4Addr::LOCALHOST, 5000).into()),
         };
         let open = listen.is_some_and(|listen| !listen.ip().is_loopback());
-        if let Some(place) = place.filter(|_| open) {
-            if certificate.is_none() {
-                self.mistake_with_help(
-                    place,
-                    "without a certificate the store listens on loopback only: plain HTTP would show credentials to the network",
-                    "add certificate: {file: ..., key: ...}, or listen on 127.0.0.1",
-                );
-            }
-            if !restricted && !anyone_may_sign {
-                self.mistake_with_help(
-                    place,
-                    "everyone who reaches this listener may store signatures, because access says nothing else",
-                    "add access: {htpasswd: ...} or {kubernetes: {}}, listen on 127.0.0.1, or say that you know it: anyoneMaySign: true",
-                );
-            }
+        if let Some(place) = place.filter(|_| open)
+            && certificate.is_none()
+        {
+            self.mistake_with_help(
+                place,
+                "without a certificate the store listens on loopback only: plain HTTP would show credentials to the network",
+                "add certificate: {file: ..., key: ...}, or listen on 127.0.0.1",
+            );
+        }
+        // TLS may end at a proxy on this machine, so that a listener on loopback needs no certificate. That the proxy lets
+        // everybody in is no other thing than to listen for everybody.
+        let known_abroad = external_url.as_ref().and_then(Option::as_ref).is_some_and(|url| !is_on_loopback(url));
+        let reached = [
+            (place.filter(|_| open), "reaches this listener", "listen on 127.0.0.1"),
+            (known_as.filter(|_| known_abroad), "reaches the store at this address", "leave out externalUrl"),
+            (
+                first_proxy.filter(|_| !trusted_proxies.is_empty()),
+                "reaches the store through this proxy",
+                "leave out trustedProxies",
+            ),
+        ];
+        if !restricted
+            && !anyone_may_sign
+            && let Some((place, who, instead)) =
+                reached.into_iter().find_map(|(place, who, instead)| Some((place?, who, instead)))
+        {
+            self.mistake_with_help(
+                place,
+                format!("everyone who {who} may store signatures, because access says nothing else"),
+                format!(
+                    "add access: {{htpasswd: ...}} or {{kubernetes: {{}}}}, {instead}, or say that you know it: anyoneMaySign: true"
+                ),
+            );
         }
         let certificate = certificate.map(|certificate| self.certificate(&certificate));
         let RawUpstream { url, ca_file, token_realms } = registry;
@@ -129,18 +150,12 @@ impl Check<'_> {
     /// Clients are sent to this address with their passwords, so it is https, or does not leave the machine.
     fn external_url(&mut self, text: &Located<Box<str>>) -> Option<Url> {
         let url = self.url(text, &["https", "http"])?;
-        let loopback = match url.host() {
-            Some(url::Host::Domain(name)) => name == "localhost",
-            Some(url::Host::Ipv4(address)) => address.is_loopback(),
-            Some(url::Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
         if url.path() != "/" {
             let message = "the store is known by scheme, host and port alone; it serves /v2/";
             self.mistake_with_help(text.place, message, format!("write {}", url.origin().ascii_serialization()));
             return None;
         }
-        if url.scheme() == "http" && !loopback {
+        if url.scheme() == "http" && !is_on_loopback(&url) {
             let message = "clients would send their passwords over plain HTTP to this address";
             self.mistake_with_help(
                 text.place,
@@ -241,13 +256,7 @@ impl Check<'_> {
             self.mistake(text.place, "an endpoint is named by scheme, host and port alone");
             return None;
         }
-        let loopback = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(address)) => address.is_loopback(),
-            Some(Host::Ipv6(address)) => address.is_loopback(),
-            None => false,
-        };
-        if url.scheme() == "http" && !loopback {
+        if url.scheme() == "http" && !is_on_loopback(&url) {
             let message = "plain HTTP to etcd is for loopback only: on a network, everyone could write signatures";
             self.mistake_with_help(text.place, message, "write https://, and name the CA in caFile");
             return None;

@@ -1,7 +1,8 @@
 //! Users and passwords in a file of Apache's (`htpasswd -B`), their roles in another.
 //!
 //! Both are read again when they change. Checking a password is meant to be slow, so it happens away from the workers, by
-//! few at once and one of each peer in turn; and that one is good, or is not, is remembered for seconds.
+//! few at once and one of each peer in turn, and whoever was let in within the hour does not stand behind those who were not;
+//! and that one is good, or is not, is remembered for seconds.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,7 +20,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::ExposeSecret as _;
 
 use super::{
-    Access, AccessError, Action, Caller, Credentials, Peer, Rejection, remembered::Remembered, roles::Roles,
+    Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
+    remembered::{Proven, Remembered},
+    roles::Roles,
     turns::Turns,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
@@ -73,6 +76,7 @@ pub struct Htpasswd {
     files: Arc<Files>,
     checks: Turns,
     remembered: Remembered<bool>,
+    proven: Proven,
     _watcher: ChangeWatcher,
 }
 
@@ -104,8 +108,9 @@ impl Htpasswd {
         let places = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
         Ok(Self {
             files,
-            checks: Turns::new(places, WAITING),
+            checks: Turns::new("password checks", places, WAITING),
             remembered: Remembered::new().ok_or(UsersError::NoRandomness)?,
+            proven: Proven::new(),
             _watcher: watcher.map_err(UsersError::Watch)?,
         })
     }
@@ -129,9 +134,9 @@ impl Htpasswd {
             self.remembered.question(&[user.as_bytes(), password.expose_secret().as_bytes(), account.hash.as_bytes()]);
         let keep = |good: &bool| if *good { GOOD } else { WRONG };
         let hash = account.hash.clone();
-        let (checks, password) = (self.checks.clone(), password.clone());
+        let (checks, password, class) = (self.checks.clone(), password.clone(), self.proven.class(&question));
         let good = self.remembered.get(question, keep, || async move {
-            let turn = checks.take(peer.into()).await?;
+            let turn = checks.take(peer.into(), class).await?;
             let check = tokio::task::spawn_blocking(move || {
                 let good = bcrypt::verify(password.expose_secret(), &hash);
                 drop(turn);
@@ -140,6 +145,9 @@ impl Htpasswd {
             check.await.map_err(|_| AccessError::unavailable())
         });
         let good = good.await?;
+        if good && known {
+            self.proven.add(question);
+        }
         Ok((good && known).then(|| account.caller(user)))
     }
 }
@@ -358,7 +366,7 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::*;
+    use super::{super::turns::Class, *};
 
     const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
         - {role: 'system:image-signer', users: [jane], repositories: [acme]}\n";
@@ -433,7 +441,7 @@ mod tests {
         }
         assert!(login(&access, "jane", "secret").await.is_ok());
         // Nothing can be checked any more: what has an answer was remembered.
-        let busy = Htpasswd { checks: Turns::new(0, 0), ..access };
+        let busy = Htpasswd { checks: Turns::new("checks", 0, 0), ..access };
         for (user, password) in [("jane", "wrong"), ("nobody", "secret")] {
             assert_eq!(login(&busy, user, password).await.unwrap_err(), Rejection::Password.into(), "{user}");
         }
@@ -450,9 +458,9 @@ mod tests {
     #[tokio::test]
     async fn whoever_guesses_passwords_keeps_nobody_else_out() {
         let (_folder, access) = opened(&line("jane", "secret"));
-        let (checks, waiting) = (Turns::new(1, 4), 4);
+        let (checks, waiting) = (Turns::new("checks", 1, 4), 4);
         let access = Htpasswd { checks: checks.clone(), ..access };
-        let held = checks.take(Peer::default().into()).await.unwrap();
+        let held = checks.take(Peer::default().into(), Class::Unproven).await.unwrap();
         let wrong: Vec<String> = (0..=waiting).map(|number| format!("guess-{number}")).collect();
         let mut guesses: Vec<_> = wrong.iter().map(|guess| Box::pin(login_from(&access, 66, "jane", guess))).collect();
         let mut jane = Box::pin(login_from(&access, 1, "jane", "secret"));
@@ -470,6 +478,39 @@ mod tests {
         }
         assert_eq!(refused, 1, "the queue is full");
         for _ in 0..10 {
+            assert!(futures_util::FutureExt::now_or_never(&mut jane).is_none());
+            tokio::task::yield_now().await;
+        }
+        drop(held);
+        assert_eq!(jane.await.unwrap().name(), Some("jane"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_was_let_in_within_the_hour_is_let_in_again_however_many_guess() {
+        let (_folder, access) = opened(&(line("jane", "secret") + &line("joe", "other")));
+        assert!(login(&access, "jane", "secret").await.is_ok());
+        // It has to be checked again.
+        tokio::time::advance(GOOD).await;
+        let checks = Turns::new("checks", 1, 8);
+        let access = Htpasswd { checks: checks.clone(), ..access };
+        let held = checks.take(Peer::default().into(), Class::Unproven).await.unwrap();
+        let guess = async |number: u16| {
+            // No two of them are neighbours.
+            let peer = Peer::of(Some([0x2001, 0xdb8, number, 0, 0, 0, 0, 1].into()));
+            access.authenticate(&Credentials::of_user("jane", &format!("guess-{number}")).unwrap(), peer).await
+        };
+        let mut guesses: Vec<_> = (0..8).map(|number| Box::pin(guess(number))).collect();
+        let mut jane = Box::pin(login_from(&access, 1, "jane", "secret"));
+        let mut joe = Box::pin(login_from(&access, 2, "joe", "other"));
+        for _ in 0..20 {
+            for guess in &mut guesses {
+                assert!(futures_util::FutureExt::now_or_never(guess).is_none());
+            }
+            tokio::task::yield_now().await;
+        }
+        let refused = joe.as_mut().await.unwrap_err();
+        assert!(matches!(refused, AccessError::Busy { .. }), "who was never here is one of many: {refused}");
+        for _ in 0..20 {
             assert!(futures_util::FutureExt::now_or_never(&mut jane).is_none());
             tokio::task::yield_now().await;
         }

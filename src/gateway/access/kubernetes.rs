@@ -22,13 +22,13 @@ use kube::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{
     Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
-    remembered::Remembered,
+    remembered::{Proven, Remembered},
     token::is_ours,
-    turns::{Turns, Whose},
+    turns::{Class, Seldom, Turns, Whose},
 };
 use crate::gateway::store::RepositoryName;
 
@@ -42,7 +42,8 @@ const NOBODY: &str = "system:anonymous";
 const YES: Duration = Duration::from_secs(10);
 /// How long a no is believed: whoever was just given a role tries again soon.
 const NO: Duration = Duration::from_secs(2);
-/// How long a review may take, waiting for a turn included.
+/// How long a review may wait for its turn, and how long it may take then.
+const TURN: Duration = Duration::from_secs(3);
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How long it may take to reach the API server.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -51,8 +52,6 @@ const LARGEST: usize = 1 << 20;
 /// Reviews at once, and how many more may wait.
 const AT_ONCE: usize = 16;
 const WAITING: usize = 256;
-/// How often the log says that the API server gives no answers.
-const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Why the API server can't be asked at all.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +78,7 @@ pub enum KubernetesError {
 pub struct Kubernetes {
     reviews: Reviews,
     callers: Remembered<Option<Arc<Caller>>>,
+    proven: Proven,
     permissions: Remembered<bool>,
 }
 
@@ -105,13 +105,14 @@ impl Kubernetes {
         let reviews = Reviews(Arc::new(Shared {
             client: Client::try_from(config)?,
             audiences,
-            turns: Turns::new(AT_ONCE, WAITING),
-            told: std::sync::Mutex::new(None),
+            turns: Turns::new("reviews", AT_ONCE, WAITING),
+            told: Seldom::default(),
         }));
         let no_randomness = KubernetesError::NoRandomness;
         Ok(Self {
             reviews,
             callers: Remembered::new().ok_or(no_randomness)?,
+            proven: Proven::new(),
             permissions: Remembered::new().ok_or(KubernetesError::NoRandomness)?,
         })
     }
@@ -123,9 +124,11 @@ impl Kubernetes {
         }
         let question = self.callers.question(&[token.expose_secret().as_bytes()]);
         let keep = |caller: &Option<_>| if caller.is_some() { YES } else { NO };
-        let (reviews, token) = (self.reviews.clone(), token.clone());
-        let caller = self.callers.get(question, keep, || async move { reviews.token(&token, peer).await });
-        caller.await?.map(|caller| Caller::clone(&caller)).ok_or_else(|| Rejection::Unknown.into())
+        let (reviews, token, class) = (self.reviews.clone(), token.clone(), self.proven.class(&question));
+        let caller = self.callers.get(question, keep, || async move { reviews.token(&token, peer, class).await });
+        let caller = caller.await?.ok_or(Rejection::Unknown)?;
+        self.proven.add(question);
+        Ok(Caller::clone(&caller))
     }
 }
 
@@ -229,8 +232,8 @@ struct Shared {
     client: Client,
     audiences: Vec<String>,
     turns: Turns,
-    /// When the log last said that there is no answer.
-    told: std::sync::Mutex<Option<Instant>>,
+    /// Whether the log has said of late that there is no answer.
+    told: Seldom,
 }
 
 impl fmt::Debug for Shared {
@@ -260,7 +263,7 @@ enum NoAnswer {
 
 impl Reviews {
     /// Whose token it is; nothing: nobody's.
-    async fn token(&self, token: &SecretString, peer: Peer) -> Result<Option<Arc<Caller>>, AccessError> {
+    async fn token(&self, token: &SecretString, peer: Peer, class: Class) -> Result<Option<Arc<Caller>>, AccessError> {
         let wanted = &self.0.audiences;
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -269,7 +272,8 @@ impl Reviews {
             },
             ..TokenReview::default()
         };
-        let status = self.ask(TOKEN_REVIEWS, &review, peer.into(), |review: TokenReview| review.status).await?;
+        let whose = (peer.into(), class);
+        let status = self.ask(TOKEN_REVIEWS, &review, whose, |review: TokenReview| review.status).await?;
         if status.authenticated != Some(true) {
             return Ok(None);
         }
@@ -283,7 +287,8 @@ impl Reviews {
 
     async fn access(&self, spec: SubjectAccessReviewSpec) -> Result<bool, AccessError> {
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-        let whose = Whose::Caller(review.spec.user.as_deref().unwrap_or_default().into());
+        // Their token was good.
+        let whose = (Whose::Caller(review.spec.user.as_deref().unwrap_or_default().into()), Class::Proven);
         let status = self.ask(ACCESS_REVIEWS, &review, whose, |review: SubjectAccessReview| review.status).await?;
         Ok(status.allowed && status.denied != Some(true))
     }
@@ -293,17 +298,15 @@ impl Reviews {
         &self,
         path: &str,
         review: &T,
-        whose: Whose,
+        (whose, class): (Whose, Class),
         status: impl FnOnce(T) -> Option<S>,
     ) -> Result<S, AccessError> {
-        let asked = async {
-            let _turn = self.0.turns.take(whose).await?;
-            match self.post(path, review).await.and_then(|review| status(review).ok_or(NoAnswer::Malformed)) {
-                Ok(status) => Ok(status),
-                Err(why) => Err(self.unavailable(path, &why)),
-            }
-        };
-        timeout(DEADLINE, asked).await.unwrap_or_else(|_| Err(self.unavailable(path, &NoAnswer::TimedOut)))
+        // A clock of its own: that many wait here is nothing that the API server did.
+        let turn = timeout(TURN, self.0.turns.take(whose, class)).await;
+        let _turn = turn.unwrap_or_else(|_| Err(self.0.turns.busy()))?;
+        let review = timeout(DEADLINE, self.post(path, review)).await.unwrap_or(Err(NoAnswer::TimedOut));
+        let status = review.and_then(|review| status(review).ok_or(NoAnswer::Malformed));
+        status.map_err(|why| self.unavailable(path, &why))
     }
 
     /// Without the client's own reading of answers: it has no bound, and logs what it can't read, the token included.
@@ -329,10 +332,7 @@ impl Reviews {
     }
 
     fn unavailable(&self, path: &str, why: &NoAnswer) -> AccessError {
-        let now = Instant::now();
-        let mut told = self.0.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY) {
-            *told = Some(now);
+        if self.0.told.is_time() {
             tracing::error!(path, "the API server reviews nothing, so nobody is let in: {why}");
         }
         AccessError::unavailable()
@@ -342,6 +342,30 @@ impl Reviews {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::logged::Log;
+
+    #[tokio::test(start_paused = true)]
+    async fn that_too_many_wait_for_a_review_is_not_said_to_be_the_api_servers_fault() {
+        let (log, _logging) = Log::start();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kubeconfig");
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": "http://127.0.0.1:1"}}],
+            "users": [{"name": "store", "user": {"token": "store-token"}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "store"}}],
+        });
+        std::fs::write(&file, text.to_string()).unwrap();
+        let mut access = Kubernetes::connect(Some(&file), &[]).await.unwrap();
+        // Others have all places, and keep them.
+        Arc::get_mut(&mut access.reviews.0).unwrap().turns = Turns::new("reviews", 0, 1);
+        let begun = tokio::time::Instant::now();
+        let error = access.authenticate(&Credentials::Bearer("hers".into()), Peer::default()).await.unwrap_err();
+        assert!(matches!(error, AccessError::Busy { .. }), "{error}");
+        assert_eq!(begun.elapsed().as_secs(), TURN.as_secs());
+        let text = log.text();
+        assert!(text.contains("too many wait for their turn") && !text.contains("API server"), "{text}");
+    }
 
     #[test]
     fn a_repository_is_in_the_namespace_of_its_first_component() {

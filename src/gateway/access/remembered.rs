@@ -6,13 +6,15 @@ use aws_lc_rs::{hmac, rand::SystemRandom};
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::AccessError;
+use super::{AccessError, turns::Class};
 use crate::gate::cache::Flights;
 
 /// Answers that are kept at the most.
 const MOST: u64 = 10_000;
 /// No answer is kept for longer.
 const LONGEST: Duration = Duration::from_mins(1);
+/// How long credentials that were good have turns of their own.
+const PROVEN_FOR: Duration = Duration::from_hours(1);
 
 /// What was asked, under a key of this process: no password or token can be read or guessed from what is kept.
 pub(super) type Question = [u8; 32];
@@ -82,6 +84,32 @@ impl<V: Clone + Send + Sync + 'static> Remembered<V> {
         };
         let landed = self.flights.join(&question, start).await;
         landed.answer.unwrap_or_else(|| Err(AccessError::unavailable()))
+    }
+}
+
+/// Questions that had a good answer not long ago: whoever asks one is no guesser, however many guess.
+pub(super) struct Proven(Cache<Question, ()>);
+
+impl Proven {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        Self(Cache::builder().max_capacity(MOST).time_to_live(PROVEN_FOR).build())
+    }
+
+    /// It had one now.
+    pub(super) fn add(&self, question: Question) {
+        self.0.insert(question, ());
+    }
+
+    /// In whose turn the answer is found again.
+    pub(super) fn class(&self, question: &Question) -> Class {
+        if self.0.contains_key(question) { Class::Proven } else { Class::Unproven }
+    }
+}
+
+impl fmt::Debug for Proven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proven").finish_non_exhaustive()
     }
 }
 

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use sealgate::configuration::{Limits, Network};
+
 use super::fake::{Fake, closed_by_peer, get, send, signal};
 use crate::support::{DockerRegistry, Store};
 
@@ -60,7 +62,8 @@ async fn headers_go_through_but_for_those_of_one_connection() {
         store.host(),
         "GET /v2/a/manifests/%31?x=%2F&y=a+b HTTP/1.1\r\nHost: store.example.com:5000\r\nAccept: a/b\r\naccept: c/d, e/f\r\n\
          Authorization: Basic eDp5\r\nConnection: close, X-Own\r\nX-Own: 1\r\nTE: trailers\r\nProxy-Authorization: secret\r\n\
-         Range: bytes=0-1\r\nX-Forwarded-For: 192.0.2.1\r\nUser-Agent: test\r\n\r\n",
+         Range: bytes=0-1\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Port: 1\r\nForwarded: for=192.0.2.1\r\n\
+         User-Agent: test\r\n\r\n",
     );
     let heads = fake.heads();
     assert_eq!(heads.len(), 1);
@@ -73,7 +76,9 @@ async fn headers_go_through_but_for_those_of_one_connection() {
         ("user-agent", vec!["test"]),
         ("x-forwarded-host", vec!["store.example.com:5000"]),
         ("x-forwarded-proto", vec!["http"]),
-        ("x-forwarded-for", vec!["192.0.2.1, 127.0.0.1"]),
+        ("x-forwarded-for", vec!["127.0.0.1"]),
+        ("x-forwarded-port", vec![]),
+        ("forwarded", vec![]),
         ("x-own", vec![]),
         ("te", vec![]),
         ("proxy-authorization", vec![]),
@@ -87,6 +92,25 @@ async fn headers_go_through_but_for_those_of_one_connection() {
     assert_eq!(header(&answer, "content-length"), ["2"]);
     assert!(header(&answer, "x-hop").is_empty() && header(&answer, "keep-alive").is_empty());
     assert!(answer.ends_with("\r\n\r\nok"));
+}
+
+#[tokio::test]
+async fn how_a_request_came_is_passed_on_as_trusted_proxies_have_it() {
+    let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let store = Store::start_set(&fake.url(), &Limits::default(), |settings| {
+        settings.trusted_proxies = vec![Network::parse("127.0.0.1").unwrap()];
+    });
+    send(
+        store.host(),
+        "GET /v2/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Port: 1\r\n\
+         Forwarded: for=192.0.2.1\r\n\r\n",
+    );
+    let head = &fake.heads()[0];
+    for (name, value) in
+        [("x-forwarded-for", "192.0.2.1, 127.0.0.1"), ("x-forwarded-port", "1"), ("forwarded", "for=192.0.2.1")]
+    {
+        assert_eq!(header(head, name), [value], "{head}");
+    }
 }
 
 #[tokio::test]

@@ -621,6 +621,103 @@ async fn without_roles_a_store_beyond_loopback_takes_signatures_and_gives_nothin
 }
 
 #[tokio::test]
+async fn without_roles_nobody_who_comes_through_a_proxy_is_somebody_on_this_machine() {
+    let setting = Setting::new().await;
+    let trusted = || vec![Network::parse("127.0.0.1").unwrap()];
+    let url = || Some("https://store.example.com".parse().unwrap());
+    let here = || Some("http://localhost:5000".parse().unwrap());
+    let through: &[(&str, &str)] = &[("x-forwarded-for", "192.0.2.1")];
+    for (external_url, trusted_proxies, fields, expected) in [
+        (url(), trusted(), through, 403),
+        (None, Vec::new(), through, 403),
+        (None, Vec::new(), &[("x-forwarded-proto", "https")], 403),
+        (None, Vec::new(), &[("forwarded", "for=192.0.2.1")], 403),
+        (None, Vec::new(), &[("x-real-ip", "127.0.0.1")], 403),
+        (None, Vec::new(), &[("via", "1.1 proxy")], 403),
+        // A proxy that says nothing of whom it has it from.
+        (url(), Vec::new(), &[], 403),
+        (None, trusted(), &[], 403),
+        (here(), Vec::new(), &[], 200),
+    ] {
+        let store = Store::start_set(&setting.registry.url(), &Limits::default(), |settings| {
+            settings.anyone_may_sign = true;
+            settings.external_url = external_url;
+            settings.trusted_proxies = trusted_proxies;
+        });
+        let sent = |request: RequestBuilder| {
+            fields.iter().fold(request, |request, (name, value)| request.header(*name, *value)).send()
+        };
+        let client = Client::new();
+        let own = |rest: &str| format!("{}/sealgate/v1/{rest}", store.url());
+        let of_it = own(&format!("acme/web/signatures/{}/{:032}", setting.pushed.digest, 1));
+        let there_is_none = if expected == 200 { 404 } else { expected };
+        for (request, expected) in [
+            (client.get(own("export")), expected),
+            (client.post(own("import")).header("content-type", "application/x-ndjson"), expected),
+            (client.delete(of_it), there_is_none),
+        ] {
+            let answer = sent(request).await.unwrap();
+            let (got, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+            assert_eq!(got, expected, "{fields:?}: {text}");
+            assert!(got != 403 || text.contains("gateway.access"), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_not_answered_with_a_token_of_nobodys() {
+    let folder = Scratch::new();
+    let basic = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"r\"\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n";
+    let (asks_for_passwords, has_tokens) = (Fake::says(basic), registry_with_short_tokens());
+    for registry in [asks_for_passwords.url(), format!("http://{}", has_tokens.host())] {
+        let access = users(&folder);
+        let store = Store::start_set(&registry, &Limits::default(), |settings| settings.access = Some(access));
+        let tokens = |password: &str| {
+            let url = format!("{}/sealgate/v1/token?scope=registry:signatures:*", store.url());
+            status(Client::new().get(url).basic_auth("ops", Some(password.to_owned())))
+        };
+        assert_eq!(tokens("ops").await, 200, "{registry}");
+        assert_eq!(tokens("wrong").await, 401, "{registry}");
+        let export = Client::new().get(format!("{}/sealgate/v1/export", store.url()));
+        let answer = export.basic_auth("ops", Some("wrong")).send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        assert!(answer.headers().contains_key("www-authenticate"), "{registry}");
+        let text = answer.text().await.unwrap();
+        assert!(text.contains("the user name or the password is wrong"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_down_keeps_nobody_from_what_is_the_stores_alone() {
+    let mut setting = Setting::new().await;
+    let (name, message) = setting.message(1);
+    assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
+    let folder = Scratch::new();
+    let access = users(&folder);
+    setting.registry.stop();
+    // It has never learned what the registry wants.
+    let store =
+        Store::start_set(&setting.registry.url(), &Limits::default(), |settings| settings.access = Some(access));
+    let client = Client::new();
+    let digest = setting.pushed.digest;
+    let one = format!("{}/sealgate/v1/acme/web/signatures/{digest}/{name}", store.url());
+    let finding = json!({"key": setting.key, "identity": "x", "digest": digest.to_string()}).to_string();
+    for (user, request, expected) in [
+        ("ops", client.get(format!("{}/sealgate/v1/export", store.url())), 200),
+        ("ops", client.get(format!("{}/sealgate/v1/token?scope=registry:signatures:*", store.url())), 200),
+        ("robot", client.request(reqwest::Method::OPTIONS, store.signatures_url("acme/web", digest)), 204),
+        ("robot", client.delete(&one), 404),
+        ("jane", client.put(format!("{one}/status")).body(finding), 404),
+        // What the registry has to say.
+        ("robot", client.get(store.signatures_url("acme/web", digest)), 503),
+        ("robot", client.get(format!("{}/v2/acme/web/tags/list", store.url())), 503),
+    ] {
+        assert_eq!(status(request.basic_auth(user, Some(user))).await, expected, "{user} {expected}");
+    }
+}
+
+#[tokio::test]
 async fn behind_a_proxy_that_says_nothing_of_tls_clients_are_not_told_where_to_send_passwords() {
     let setting = Setting::new().await;
     let (_, message) = setting.message(1);
