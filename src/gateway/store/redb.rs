@@ -877,7 +877,7 @@ mod tests {
         );
         let origin = Some(Origin { added_by: None, added_at: jiff::Timestamp::UNIX_EPOCH, issuers: Vec::new() });
         for (change, outcome) in [
-            (Change::Import(web.clone(), Record { origin, ..record(signature(1)) }), Changed::Put(Put::Present)),
+            (Change::Import(web.clone(), Record { origin, ..record(signature(1)) }), Changed::Put(Put::Completed)),
             (Change::Remove(web.clone(), signature(2).name), Changed::Signatures(0)),
             (Change::SetStatus(web.clone(), signature(1).name, None, None), Changed::Signatures(1)),
             (Change::ClearStatuses(web.clone()), Changed::Signatures(0)),
