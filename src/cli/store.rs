@@ -349,6 +349,12 @@ async fn run_import(arguments: &ImportArguments) -> Result<Status, Failure> {
         FileName::Stream => Source::Lines(Box::new(Lines::standard_input()?)),
         FileName::Tree(folder) => Source::Tree(Walk::open(folder)?),
         FileName::Plain(path) if path.is_dir() => Source::Tree(Walk::open(path)?),
+        FileName::Plain(path) if std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.len() == 0) => {
+            return Err(Failure::refused(format_args!(
+                "{}: it has no bytes: nothing is imported (a full disk leaves such files; so does the export of an empty store)",
+                path.display()
+            )));
+        }
         FileName::Plain(path) => Source::Lines(Box::new(Lines::open(path)?)),
     };
     // Only now: what is no export must not make a store.
@@ -441,7 +447,7 @@ impl Report {
         if let FileName::Tree(_) | FileName::Plain(_) = from
             && *gaps > 0
         {
-            json["gaps"] = json!(first_gaps);
+            json["gaps"] = first_gaps.iter().map(|path| path.display().to_string()).collect();
             for path in first_gaps.iter().take(PRINTED) {
                 let why = "is missing: readers stop here, and never saw what lies behind, which is not left out";
                 rows.push(("gap", format!("{} {why}", path.display())));

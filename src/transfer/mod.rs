@@ -7,7 +7,12 @@ mod file;
 mod running;
 mod tree;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
@@ -333,7 +338,13 @@ pub(crate) enum Place {
     /// A line's number, from 1 on.
     Line(usize),
     /// A file or folder.
+    #[serde(serialize_with = "as_shown")]
     Path(PathBuf),
+}
+
+/// A path as people are shown it: what is not UTF-8 in it does not keep a report from being JSON.
+fn as_shown<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 impl std::fmt::Display for Place {

@@ -494,6 +494,19 @@ fn what_is_no_line_is_named_by_its_number_and_the_rest_is_in() {
 }
 
 #[test]
+fn a_tree_with_a_name_that_is_no_utf_8_is_reported_as_any_other() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let folder = Scratch::new();
+    let odd = std::ffi::OsString::from_vec(b"tree/web\xff".to_vec());
+    fs::create_dir_all(folder.path().join(odd)).unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let import = ["import", &format!("redb:{}", at("new.redb")), &at("tree")];
+    let report = sealgate_store(&import).json(1);
+    assert_eq!(report["refused"], 1, "{report}");
+    assert!(report["reasons"][0].to_string().contains("tree/web"), "{report}");
+}
+
+#[test]
 fn what_is_no_export_is_refused_whole_and_makes_no_store() {
     let setting = Setting::new();
     let stopped = setting.stopped("other.redb", "");
@@ -502,6 +515,7 @@ fn what_is_no_export_is_refused_whole_and_makes_no_store() {
         (&b"\x1f\x8b\x08\x00rest"[..], "gunzip"),
         (&redb, "a store's own file"),
         (b"apiVersion: v1\n", "no JSON object"),
+        (b"", "it has no bytes"),
         (b"{\n\"signatures\": []\n}\n", "no JSON object"),
         (&vec![0; 300_000], "no JSON object"),
     ] {
