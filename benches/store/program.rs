@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use sealgate::{files::load_configuration, gateway::Prepared};
 
 use crate::support::Server;
@@ -46,9 +46,11 @@ pub(crate) fn registry_of_all() -> (Server, Arc<AtomicU64>) {
     let serve = |listener: TcpListener, stopped: tokio::sync::oneshot::Receiver<()>| async move {
         let server = HttpServer::new(move || {
             let counted = Arc::clone(&counted);
-            App::new().default_service(web::to(move || {
+            App::new().default_service(web::to(move |request: HttpRequest| {
                 counted.fetch_add(1, Ordering::Relaxed);
-                async { HttpResponse::Ok().finish() }
+                // The digest that is asked for, as registries say it of a manifest that they have.
+                let digest = request.path().rsplit('/').next().unwrap_or_default().to_owned();
+                async { HttpResponse::Ok().insert_header(("Docker-Content-Digest", digest)).finish() }
             }))
         });
         let server = server.workers(1).tcp_nodelay(true).shutdown_timeout(1);
