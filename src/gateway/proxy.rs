@@ -331,19 +331,8 @@ fn pump_down(answer: reqwest::Response) -> impl Stream<Item = io::Result<Bytes>>
 
 #[cfg(test)]
 mod tests {
-    use tokio::task::LocalSet;
-
     use super::*;
-
-    /// Runs on a clock that jumps to the next event.
-    fn on_a_clock_of_its_own<T>(work: impl Future<Output = T>) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        LocalSet::new().block_on(&runtime, work)
-    }
-
-    fn endless() -> impl Stream<Item = io::Result<Bytes>> + Unpin {
-        stream::repeat_with(|| Ok(Bytes::from_static(b"chunk")))
-    }
+    use crate::gateway::transfer::testing::{endless, on_a_clock_of_its_own};
 
     #[test]
     fn a_registry_that_takes_no_more_of_an_upload_is_waited_for_as_long_as_a_standstill_and_not_as_a_change() {

@@ -144,22 +144,30 @@ impl<S> Drop for Transfer<S> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use tokio::task::LocalSet;
 
     use super::*;
 
-    const STOPPED: &str = "the registry stopped sending";
-
     /// Runs on a clock that jumps to the next event.
-    fn on_a_clock_of_its_own<T>(work: impl Future<Output = T>) -> T {
+    pub(in crate::gateway) fn on_a_clock_of_its_own<T>(work: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         LocalSet::new().block_on(&runtime, work)
     }
 
-    fn endless() -> impl Stream<Item = io::Result<Bytes>> + Unpin {
+    pub(in crate::gateway) fn endless() -> impl Stream<Item = io::Result<Bytes>> + Unpin {
         stream::repeat_with(|| Ok(Bytes::from_static(b"chunk")))
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{endless, on_a_clock_of_its_own},
+        *,
+    };
+
+    const STOPPED: &str = "the registry stopped sending";
 
     #[test]
     fn a_client_that_stops_reading_keeps_neither_the_registrys_connection_nor_chunks() {
