@@ -11,7 +11,7 @@ use crate::gate::{
     CurrentPolicy, Gate, Settings,
     cache::{CachedResolve, CachedSignatures, Times},
 };
-use crate::operations::{Metrics, Readiness, health};
+use crate::operations::{Metrics, Readiness, health, raise_descriptor_limit};
 use crate::registry::{Client, PolicyHosts};
 use crate::signatures::{Finder, SignatureSources};
 use crate::tls::{ServerTls, WEBHOOK_NAMES};
@@ -65,6 +65,7 @@ pub fn validate_gate(configuration: &Configuration) -> Result<(), StartupError> 
 /// Whatever keeps it from serving.
 pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let ended = |what| move |source| StartupError::Ended { what, source };
+    raise_descriptor_limit();
     warn_of_insecure(configuration);
     let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(Readiness::default());

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{StartupError, address_of, listen, signals::Stop};
 use crate::configuration::{Configuration, Gateway};
 use crate::gateway::Prepared;
+use crate::operations::raise_descriptor_limit;
 use crate::tls::ServerTls;
 
 /// Reads and checks everything that the store needs; makes no file, and does not serve.
@@ -23,6 +24,7 @@ pub async fn validate_store(configuration: &Configuration) -> Result<(), Startup
 /// Whatever keeps it from serving.
 pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> {
     let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
+    raise_descriptor_limit();
     let tls = tls(settings)?;
     let prepared = Prepared::new(settings, &configuration.limits).await?;
     let listener = listen("gateway.listen", settings.listen)?;

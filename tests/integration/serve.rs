@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sealgate::{configuration::Certificate, tls::ServerTls};
 use serde_json::{Value, json};
 
-use crate::support::{Process, Scratch};
+use crate::support::{Process, Scratch, free_ports};
 
 const POLICY: &str = "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {name: cluster}\nspec:\n  rules:\n  \
     - {name: all, images: [registry.example.com/acme], allow: {reason: tests}}\n";
@@ -96,6 +96,34 @@ fn is_not_valid(folder: &Scratch) -> String {
     let said = refuses_to_start(folder, &[]);
     assert_eq!(refuses_to_start(folder, &["--validate"]), said);
     said
+}
+
+#[test]
+fn servers_raise_the_soft_limit_of_descriptors_to_the_hard_one() {
+    let [registry] = free_ports();
+    for (role, settings) in [
+        ("gate", format!("policies: policies\n{ANY_PORT}")),
+        (
+            "gateway",
+            format!(
+                "gateway:\n  listen: 127.0.0.1:0\n  store: {{redb: {{file: data/signatures.redb}}}}\n  registry: {{url: \
+                 'http://127.0.0.1:{registry}'}}\n"
+            ),
+        ),
+    ] {
+        let folder = folder("");
+        configure(&folder, &settings);
+        let subcommand = if role == "gate" { "serve" } else { "gateway" };
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=64:700", env!("CARGO_BIN_EXE_sealgate"), subcommand, "--config"]);
+        let mut process = Process::start(command.arg(folder.path().join("sealgate.yaml")));
+        process.wait_for("its address", |printed| listening(printed, role));
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).expect("it runs");
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of open files");
+        assert_eq!(line.split_whitespace().nth(3), Some("700"), "{line}");
+        let logged = process.printed();
+        assert!(logged.contains("limit of file descriptors limit=700 was=64"), "{logged}");
+    }
 }
 
 #[test]
