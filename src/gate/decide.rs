@@ -23,26 +23,21 @@ pub(super) async fn decide(
     match Reference::for_image(image.text) {
         Ok(reference) => {
             let until = Until::new(admission.now, admission.deadline);
-            let unpinned = image.runs_as_written && gate.settings.pin_required && reference.digest().is_none();
-            let decision = Case { gate, policy, admission, image: reference, unpinned, until }.decide().await;
-            if image.runs_as_written && gate.settings.pin_required && !Reference::names_registry(image.text) {
-                without_registry_refused(decision)
-            } else {
-                decision
-            }
+            let pin_required = gate.settings.pin_required;
+            let case = Case {
+                gate,
+                policy,
+                admission,
+                unpinned: image.runs_as_written && pin_required && reference.digest().is_none(),
+                short_name: pin_required && !Reference::names_registry(image.text),
+                runs_as_written: image.runs_as_written,
+                image: reference,
+                until,
+            };
+            case.decide().await
         }
         Err(error) => without_reference(gate, policy, admission, Refusal::InvalidReference(error)),
     }
-}
-
-/// Refuses an image that is written without its registry, if nothing but the rule for that registry lets it run. Where a
-/// node is set up to look through several, it is the first that has the name which counts. A digest that signatures prove is
-/// the same everywhere.
-fn without_registry_refused(mut decision: Decision) -> Decision {
-    if let (Ok(Verdict::AllowedByRule { rule, .. }), Mode::Enforce) = (&decision.verdict, decision.mode) {
-        decision.verdict = Err(Refusal::NotPinned { why: Unpinned::ShortName { rule: rule.clone() }, digest: None });
-    }
-    decision
 }
 
 /// Refuses what no rule can be looked up for. It could fall under any rule, so the strictest mode of all holds.
@@ -100,6 +95,10 @@ struct Case<'a> {
     image: Reference,
     /// It will run as it is written, must name a digest for that, and does not.
     unpinned: bool,
+    /// It must name its registry to run, and does not.
+    short_name: bool,
+    /// It will run as it is written: nothing is written in its place any more.
+    runs_as_written: bool,
     until: Until,
 }
 
@@ -131,11 +130,11 @@ impl Case<'_> {
             Some(found) => {
                 let ruling = self.ruling(found, early_namespace, resolved.as_ref());
                 let (cluster_ruling, ruling) = futures_util::future::join(cluster_ruling, ruling).await;
-                (cluster_ruling, Some(self.lifted(found.layer, ruling, digest)))
+                (cluster_ruling, Some(self.with_registry_named(self.lifted(found.layer, ruling, digest))))
             }
             None => (cluster_ruling.await, None),
         };
-        let cluster_ruling = self.lifted(cluster.layer, cluster_ruling, digest);
+        let cluster_ruling = self.with_registry_named(self.lifted(cluster.layer, cluster_ruling, digest));
         join(self.image, cluster_ruling, namespace_ruling)
     }
 
@@ -348,6 +347,28 @@ impl Case<'_> {
             return (ruling, None);
         }
         (ruling, Some(Lift { exemption, by_digest: Some(digest) }))
+    }
+
+    /// Refuses an image that is written without its registry, if nothing but the rule or the exemption for that registry
+    /// lets it run. A node that is set up to look through several registries takes the first one that has the name. A digest
+    /// that signatures prove is the same everywhere.
+    ///
+    /// Part of a layer's own ruling, exemption included, so that no other layer takes it away.
+    fn with_registry_named(&self, (mut ruling, lift): (Ruling, Option<Lift>)) -> (Ruling, Option<Lift>) {
+        if !self.short_name || ruling.mode != Mode::Enforce {
+            return (ruling, lift);
+        }
+        let why = match (&ruling.result, &ruling.rule, &lift) {
+            (Ok(Pass::Allowed { .. }), Some(rule), _) => Unpinned::ShortName { rule: rule.clone() },
+            (Err(_), _, Some(lift)) => Unpinned::ExemptedShortName { exemption: lift.exemption.id.clone() },
+            _ => return (ruling, lift),
+        };
+        if !self.runs_as_written {
+            ruling.needs_registry = true;
+            return (ruling, lift);
+        }
+        ruling.result = Err(Refusal::NotPinned { why, digest: None });
+        (ruling, None)
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Ruling {
     /// Whether for another digest an enforced rule could refuse it: then it runs by that digest alone, even where what is
     /// said of it is not enforced.
     pub(super) guarded: bool,
+    /// Whether a mutation must write the registry for it, since it would be refused without.
+    pub(super) needs_registry: bool,
     /// What was seen of the signatures.
     pub(super) examination: Option<Arc<Examination>>,
 }
@@ -60,6 +62,7 @@ struct Settled {
     said: Said,
     /// What a mutation has to write, so that what runs is what was decided about.
     digest: Option<Digest>,
+    needs_registry: bool,
     proven: bool,
     examination: Option<Arc<Examination>>,
 }
@@ -77,7 +80,16 @@ enum Said {
 impl Ruling {
     /// A ruling that needed nothing but the policy.
     pub(super) fn new(rule: Option<RuleId>, mode: Mode, result: Result<Pass, Refusal>) -> Self {
-        Self { rule, mode, result, proof: None, chosen_by: None, guarded: false, examination: None }
+        Self {
+            rule,
+            mode,
+            result,
+            proof: None,
+            chosen_by: None,
+            guarded: false,
+            needs_registry: false,
+            examination: None,
+        }
     }
 
     /// Whether it refuses, and nothing lifts that. Then no other layer can change the outcome.
@@ -86,7 +98,7 @@ impl Ruling {
     }
 
     fn settle(self, lift: Option<Lift>) -> Settled {
-        let Self { rule, mode, result, proof, chosen_by, guarded, examination } = self;
+        let Self { rule, mode, result, proof, chosen_by, guarded, needs_registry, examination } = self;
         let mut digest = proof.as_ref().map(VerifiedImage::digest).or(chosen_by);
         let said = match (result, lift) {
             (Ok(Pass::Proven(proof)), _) => Said::Proven(proof),
@@ -103,7 +115,7 @@ impl Ruling {
         if matches!(said, Said::NotEnforced { .. } | Said::Refused(_)) && proof.is_none() && !guarded {
             digest = None;
         }
-        Settled { rule, mode, said, digest, proven: proof.is_some(), examination }
+        Settled { rule, mode, said, digest, needs_registry, proven: proof.is_some(), examination }
     }
 }
 
@@ -112,15 +124,17 @@ impl Settled {
     /// first goes first: what is not enforced, what is exempted, what is proven, what is merely allowed.
     fn rank(&self) -> u8 {
         match &self.said {
-            // Waiting helps against the second, but not where the first stands beside it.
+            // A mutation mends the third, but not where one of the others stands beside it. Waiting helps against the second,
+            // but not where the first does.
             Said::Refused(refusal) if !refusal.code().is_transient() => 0,
-            Said::Refused(_) => 1,
-            Said::NotEnforced { .. } if self.mode == Mode::Warn => 2,
-            Said::NotEnforced { .. } => 3,
-            Said::Exempted { .. } => 4,
-            Said::Proven(_) => 5,
-            Said::Allowed { .. } => 6,
-            Said::Abstained => 7,
+            Said::Refused(refusal) if !matches!(refusal, Refusal::NotPinned { .. }) => 1,
+            Said::Refused(_) => 2,
+            Said::NotEnforced { .. } if self.mode == Mode::Warn => 3,
+            Said::NotEnforced { .. } => 4,
+            Said::Exempted { .. } => 5,
+            Said::Proven(_) => 6,
+            Said::Allowed { .. } => 7,
+            Said::Abstained => 8,
         }
     }
 }
@@ -147,6 +161,7 @@ pub(super) fn join(
     let proven = layers().filter(|layer| layer.proven).find_map(|layer| layer.digest);
     // All layers speak of one digest: a tag is resolved once a decision.
     let digest = proven.or_else(|| layers().find_map(|layer| layer.digest));
+    let needs_registry = layers().any(|layer| layer.needs_registry);
     let unenforced = layers().any(|layer| matches!(layer.said, Said::NotEnforced { .. }));
     let all = std::iter::once(&mut cluster).chain(&mut namespace);
     let examinations = all.filter_map(|layer| layer.examination.take()).collect();
@@ -169,7 +184,7 @@ pub(super) fn join(
     };
     let pinned = match (&verdict, digest) {
         (Ok(_), Some(digest)) => Some(image.pinned(digest)),
-        (Ok(_), None) if !unenforced => Some(image.clone()),
+        (Ok(_), None) if needs_registry || !unenforced => Some(image.clone()),
         _ => None,
     };
     Decision { verdict, image: Some(image), rule, mode, pinned, examinations }

@@ -198,6 +198,14 @@ pub enum Unpinned {
         /// The rule.
         rule: RuleId,
     },
+    /// An exemption covers it in its registry, and the pod does not name that.
+    #[error(
+        "its registry is not written, and a node may look for it in another than the one that exemption {exemption} is for"
+    )]
+    ExemptedShortName {
+        /// The exemption.
+        exemption: RuleId,
+    },
     /// An exemption is for one digest.
     #[error("it is not pinned to the digest that exemption {exemption} is for")]
     Exempted {
@@ -306,7 +314,9 @@ impl Refusal {
                         facts["rule"] = rule.as_str().into();
                     }
                     Unpinned::MayFallUnder { rule } => facts["rule"] = rule.as_ref().map(RuleId::as_str).into(),
-                    Unpinned::Exempted { exemption } => facts["exemption"] = exemption.as_str().into(),
+                    Unpinned::Exempted { exemption } | Unpinned::ExemptedShortName { exemption } => {
+                        facts["exemption"] = exemption.as_str().into()
+                    }
                 }
                 facts
             }

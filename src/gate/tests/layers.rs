@@ -249,6 +249,87 @@ async fn where_a_tag_may_fall_under_no_rule_and_cannot_be_resolved_the_configura
     assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
 }
 
+#[tokio::test]
+async fn a_registry_that_must_be_named_is_asked_for_whatever_the_other_layer_says_and_mutation_writes_it() {
+    let key = Key::new("a");
+    let other = "docker.io/other";
+    let cluster_layers = [
+        ("allowed", layer(vec![("docker.io", None, allow())])),
+        ("denied and exempted", exempting(layer(vec![("docker.io", None, deny())]), "docker.io/library", &[])),
+        ("without a rule and exempted", exempting(layer(vec![(other, None, deny())]), "docker.io", &[])),
+    ];
+    let namespace_layers = [
+        ("none", None),
+        ("denied, audit", Some(layer(vec![("docker.io", Some(Mode::Audit), deny())]))),
+        ("denied, warn", Some(layer(vec![("docker.io", Some(Mode::Warn), deny())]))),
+        ("unsigned, warn", Some(layer(vec![("docker.io", Some(Mode::Warn), signed_by(&key))]))),
+        ("allowed, warn", Some(layer(vec![("docker.io", Some(Mode::Warn), allow())]))),
+        ("allowed", Some(layer(vec![("docker.io", None, allow())]))),
+        ("denied and exempted", Some(exempting(layer(vec![("docker.io", None, deny())]), "docker.io", &[]))),
+        (
+            "denied under audit and exempted",
+            Some(exempting(layer(vec![("docker.io", Some(Mode::Audit), deny())]), "docker.io", &[])),
+        ),
+        ("about something else", Some(layer(vec![(other, None, deny())]))),
+    ];
+    let digest = Digest::sha256(b"one");
+    for (cluster_is, cluster_layer) in &cluster_layers {
+        for (namespace_is, namespace_layer) in &namespace_layers {
+            let policy = match namespace_layer {
+                Some(layer) => with_namespace(cluster_layer.clone(), "billing", layer.clone()),
+                None => cluster(cluster_layer.clone()),
+            };
+            let scene = Scene::new(policy);
+            scene.world.image("docker.io/library/nginx", "one");
+            for (short, whole) in [
+                ("nginx".to_owned(), "docker.io/library/nginx:latest".to_owned()),
+                (format!("nginx@{digest}"), format!("docker.io/library/nginx@{digest}")),
+            ] {
+                let case = format!("{short}: cluster {cluster_is}, namespace {namespace_is}");
+                assert_eq!(said(&scene.decide_run_in(HERE, &short).await), "not-pinned", "{case}");
+                let mutation = scene.decide_in(HERE, &short).await;
+                assert_eq!(pinned(&mutation), whole, "{case}: {:?}", mutation.verdict);
+                let validation = scene.decide_run_in(HERE, &whole).await;
+                assert!(validation.verdict.is_ok(), "{case}: {:?}", validation.verdict);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_asks_for_a_registry_that_its_own_rule_allows() {
+    let scene = Scene::new(with_namespace(
+        layer(vec![("docker.io", Some(Mode::Warn), allow())]),
+        "billing",
+        layer(vec![("docker.io", None, allow())]),
+    ));
+    assert_eq!(said(&scene.decide_run("nginx").await), "allowed_by_rule");
+    let refusal = scene.decide_run_in(HERE, "nginx").await.verdict.unwrap_err();
+    assert!(matches!(&refusal, Refusal::NotPinned { digest: None, .. }), "{refusal}");
+}
+
+#[tokio::test]
+async fn an_exemption_under_which_a_short_name_does_not_run_is_named() {
+    let scene = Scene::new(cluster(exempting(layer(vec![("docker.io", None, deny())]), "docker.io", &[])));
+    let refusal = scene.decide_run("nginx").await.verdict.unwrap_err();
+    assert_eq!(refusal.facts()["exemption"], "test/legacy");
+    let text = format!("{refusal}. {}", refusal.next_step("docker.io/library/nginx:latest"));
+    assert!(text.starts_with("its registry is not written, ") && text.contains("exemption test/legacy"), "{text}");
+    assert!(text.ends_with("write docker.io/library/nginx:latest"), "{text}");
+    assert!(!scene.metrics().contains("sealgate_exemptions_used_total{"), "it lifted nothing");
+}
+
+#[tokio::test]
+async fn a_missing_registry_is_the_last_thing_that_a_refusal_tells() {
+    let scene = Scene::new(with_namespace(
+        layer(vec![("docker.io", None, allow())]),
+        "billing",
+        layer(vec![("docker.io/library", None, signed_by(&Key::new("a")))]),
+    ));
+    scene.world.registry_fails(Some(unavailable()));
+    assert_eq!(said(&scene.decide_run_in(HERE, "nginx").await), "registry-unavailable", "a mutation would not help");
+}
+
 /// A rule, without its keys: those are of the layer.
 #[derive(Clone, Copy, Debug)]
 enum Says {
@@ -257,42 +338,67 @@ enum Says {
     Deny,
 }
 
-type Rules = Vec<(usize, Option<Mode>, Says)>;
-
-const SCOPES: [&str; 5] = ["*", "registry.example.com", ACME, "registry.example.com/acme/web", "DIGEST"];
-
-fn rules() -> impl Strategy<Value = Rules> {
-    let mode = prop_oneof![Just(None), Just(Some(Mode::Enforce)), Just(Some(Mode::Warn)), Just(Some(Mode::Audit))];
-    let says = prop_oneof![Just(Says::Require), Just(Says::Allow), Just(Says::Deny)];
-    proptest::collection::vec((0..SCOPES.len(), mode, says), 0..5)
+/// A layer, without its keys.
+#[derive(Clone, Debug)]
+struct Outline {
+    rules: Vec<(usize, Option<Mode>, Says)>,
+    exempt: Option<usize>,
+    dialect: Dialect,
 }
 
-fn build(rules: &Rules, key: &Key, digest: Digest, exempt: bool) -> Layer {
-    let scope = format!("registry.example.com/acme/web@{digest}");
+/// `DIGEST` stands for the scope of the image's own digest, `OTHER` for that of another one.
+const SCOPES: [&str; 6] = ["*", "docker.io", "docker.io/library", "docker.io/library/web", "DIGEST", "OTHER"];
+const FULL_NAME: &str = "docker.io/library/web:1";
+
+fn some_mode() -> impl Strategy<Value = Option<Mode>> {
+    prop_oneof![Just(None), Just(Some(Mode::Enforce)), Just(Some(Mode::Warn)), Just(Some(Mode::Audit))]
+}
+
+fn outline(dialects: bool) -> impl Strategy<Value = Outline> {
+    let says = prop_oneof![Just(Says::Require), Just(Says::Allow), Just(Says::Deny)];
+    let rules = proptest::collection::vec((0..SCOPES.len(), some_mode(), says), 0..5);
+    // An exemption for everything is none that a policy can have.
+    let exempt = proptest::option::weighted(0.4, 1..SCOPES.len());
+    let dialect =
+        any::<bool>().prop_map(move |other| if other && dialects { Dialect::PolicyJson } else { Dialect::Sealgate });
+    (rules, exempt, dialect).prop_map(|(rules, exempt, dialect)| Outline { rules, exempt, dialect })
+}
+
+fn build(outline: &Outline, key: &Key, digest: Digest) -> Layer {
+    let scope = |place: usize| match SCOPES[place] {
+        "DIGEST" => format!("docker.io/library/web@{digest}"),
+        "OTHER" => format!("docker.io/library/web@{}", Digest::sha256(b"other")),
+        scope => scope.to_owned(),
+    };
     let mut seen = std::collections::HashSet::new();
-    let rules = rules.iter().filter(|(place, ..)| seen.insert(*place)).map(|(place, mode, says)| {
+    let rules = outline.rules.iter().filter(|(place, ..)| seen.insert(*place));
+    let rules: Vec<_> = rules.map(|(place, mode, says)| (scope(*place), *mode, *says)).collect();
+    let rules = rules.iter().map(|(scope, mode, says)| {
         let action = match says {
             Says::Require => signed_by(key),
             Says::Allow => allow(),
             Says::Deny => deny(),
         };
-        (if SCOPES[*place] == "DIGEST" { scope.as_str() } else { SCOPES[*place] }, *mode, action)
+        (scope.as_str(), *mode, action)
     });
-    let layer = layer(rules.collect());
-    if exempt { exempting(layer, ACME, &[]) } else { layer }
+    let layer = Layer { dialect: outline.dialect, ..layer(rules.collect()) };
+    match outline.exempt {
+        Some(place) => exempting(layer, &scope(place), &[]),
+        None => layer,
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn a_namespace_layer_never_lets_run_what_the_clusters_refuses(
-        cluster_rules in rules(),
-        namespace_rules in rules(),
+        cluster_outline in outline(true),
+        namespace_outline in outline(false),
+        default_mode in some_mode(),
         signed_for_cluster: bool,
         signed_for_namespace: bool,
-        exempt: bool,
-        runs: bool,
+        short: bool,
         by_digest: bool,
         down: bool,
     ) {
@@ -301,30 +407,49 @@ proptest! {
         runtime.block_on(async {
             let (a, b) = &*KEYS;
             let digest = Digest::sha256(b"one");
-            let cluster_layer = build(&cluster_rules, a, digest, false);
-            let namespace_layer = build(&namespace_rules, b, digest, exempt);
-            let alone = Scene::cached(cluster(cluster_layer.clone()));
-            let both = Scene::cached(with_namespace(cluster_layer, "billing", namespace_layer));
-            let text = if by_digest { format!("{WEB}@{digest}") } else { WEB.to_owned() };
-            let mut decisions = Vec::new();
-            for scene in [alone, both] {
-                assert_eq!(scene.world.image(WEB, "one"), digest);
+            let cluster_layer = build(&cluster_outline, a, digest);
+            let namespace_layer = build(&namespace_outline, b, digest);
+            let choose = |choices: &mut Choices| {
+                choices.times = Some(TIMES);
+                choices.settings.mode = default_mode.unwrap_or(Mode::Enforce);
+            };
+            let alone = Scene::with(cluster(cluster_layer.clone()), choose);
+            let both = Scene::with(with_namespace(cluster_layer, "billing", namespace_layer), choose);
+            let name = if short { "web:1" } else { FULL_NAME };
+            let text = if by_digest { format!("{name}@{digest}") } else { name.to_owned() };
+            for scene in [&alone, &both] {
+                assert_eq!(scene.world.image(FULL_NAME, "one"), digest);
                 for (signed, key) in [(signed_for_cluster, a), (signed_for_namespace, b)] {
                     if signed {
-                        scene.world.sign(key, digest, WEB);
+                        scene.world.sign(key, digest, FULL_NAME);
                     }
                 }
                 if down {
                     scene.world.registry_fails(Some(unavailable()));
                 }
-                decisions.push(scene.decide_at(HERE, &text, runs, at(NOW)).await);
             }
-            if decisions[0].verdict.is_err() {
-                assert!(decisions[1].verdict.is_err(), "{decisions:?}");
+            for runs in [false, true] {
+                let by_cluster = alone.decide_at(HERE, &text, runs, at(NOW)).await;
+                let by_both = both.decide_at(HERE, &text, runs, at(NOW)).await;
+                if by_cluster.verdict.is_err() {
+                    assert!(by_both.verdict.is_err(), "{by_cluster:?} {by_both:?}");
+                }
+                // What both prove says so only if the cluster's layer proves it, or asks for no proof.
+                if let Ok(Verdict::Verified(_)) = by_both.verdict {
+                    assert!(
+                        matches!(by_cluster.verdict, Ok(Verdict::Verified(_) | Verdict::AllowedByRule { .. })),
+                        "{by_cluster:?}"
+                    );
+                }
             }
-            // What both prove says so only if the cluster's layer proves it, or asks for no proof.
-            if let Ok(Verdict::Verified(_)) = decisions[1].verdict {
-                assert!(matches!(decisions[0].verdict, Ok(Verdict::Verified(_) | Verdict::AllowedByRule { .. })));
+            // What a mutation lets pass is, as it writes it, not refused for how it is written.
+            for scene in [&alone, &both] {
+                let mutation = scene.decide_at(HERE, &text, false, at(NOW)).await;
+                if mutation.verdict.is_ok() {
+                    let written = mutation.pinned.as_ref().map_or_else(|| text.clone(), ToString::to_string);
+                    let validation = scene.decide_at(HERE, &written, true, at(NOW)).await;
+                    assert_ne!(said(&validation), "not-pinned", "{written}: {mutation:?} {validation:?}");
+                }
             }
         });
     }

@@ -30,6 +30,9 @@ pub(super) const NOW: &str = "2026-06-01T12:00:00Z";
 const SIGNED_AT: &str = "2026-05-01T12:00:00Z";
 pub(super) const WEB: &str = "registry.example.com/acme/web:1";
 
+/// How long a test waits for what must come, before it fails.
+pub(super) const MOST_WAIT: Duration = Duration::from_secs(10);
+
 /// A registry and its signatures.
 pub(super) struct World {
     state: Mutex<State>,
@@ -101,7 +104,7 @@ impl World {
     pub(super) async fn until_asked(&self, manifests: usize, signatures: usize) {
         let mut asked = self.asked.subscribe();
         let there = |asked: &Asked| asked.manifests >= manifests && asked.signatures >= signatures;
-        tokio::time::timeout(Duration::from_hours(1), asked.wait_for(there)).await.expect("so much is asked").unwrap();
+        tokio::time::timeout(MOST_WAIT, asked.wait_for(there)).await.expect("so much is asked").unwrap();
     }
 
     /// Makes an image, and lets the tag point to it.

@@ -126,6 +126,46 @@ async fn validate_refuses_with_the_container_the_code_and_a_status() {
 }
 
 #[tokio::test]
+async fn a_pod_names_its_registry_whatever_a_namespace_or_an_exemption_says_and_mutate_writes_it() {
+    let hub = "  rules: [{name: hub, images: [docker.io], allow: {reason: tests}}]\n";
+    let exemption = |scope: &str| {
+        format!(
+            "  exemptions:\n  - {{name: legacy, images: [{scope}], until: 2999-01-01T00:00:00Z, approvedBy: jane, \
+             reason: tests}}\n"
+        )
+    };
+    let namespace = |mode: &str, exempt: bool| {
+        let exemption = if exempt { exemption("docker.io/library") } else { String::new() };
+        format!(
+            "---\napiVersion: sealgate.dev/v1\nkind: SealPolicy\nmetadata: {{name: shop, namespace: shop}}\nspec:\n  \
+             mode: {mode}\n  rules: [{{name: none, images: [docker.io], deny: {{reason: tests}}}}]\n{exemption}"
+        )
+    };
+    for policy in [
+        hub.to_owned(),
+        format!("{hub}{}", exemption("docker.io/library")),
+        format!("{hub}{}", exemption("example.com")),
+        format!("{hub}{}", namespace("audit", false)),
+        format!("{hub}{}", namespace("warn", false)),
+        format!("{hub}{}", namespace("enforce", true)),
+        format!("{hub}{}{}", exemption("docker.io"), namespace("audit", true)),
+        format!("  rules: [{{name: none, images: [docker.io], deny: {{reason: tests}}}}]\n{}", exemption("docker.io")),
+    ] {
+        let server = Server::start_real("", &policy);
+        let client = server.client();
+        let refused = server.ask(&client, "/validate", &review(&[("web", "nginx")])).await;
+        assert_eq!(refused["allowed"], false, "{policy}");
+        let message = refused["status"]["message"].as_str().unwrap();
+        assert!(message.contains("refused [not-pinned]: its registry is not written"), "{message}");
+        let mutated = server.ask(&client, "/mutate", &review(&[("web", "nginx")])).await;
+        let whole = "docker.io/library/nginx:latest";
+        let expected = json!([{"op": "replace", "path": "/spec/containers/0/image", "value": whole}]);
+        assert_eq!(patch(&mutated), Some(expected), "{policy}");
+        assert_eq!(server.ask(&client, "/validate", &review(&[("web", whole)])).await["allowed"], true, "{policy}");
+    }
+}
+
+#[tokio::test]
 async fn an_update_that_changes_no_image_asks_nobody() {
     let server = Server::start();
     let client = server.client();
