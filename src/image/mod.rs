@@ -2,6 +2,10 @@
 
 mod contents;
 pub mod digest;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+pub(crate) mod host;
 pub mod manifest;
 pub mod reference;
 pub mod scope;

@@ -4,16 +4,17 @@
 //! spellings name the same image must become equal here. Otherwise `Registry.Example.com:443/acme/x` would walk around
 //! the rule for `registry.example.com`.
 
-use std::{fmt, net::Ipv6Addr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use url::Url;
 
-use super::digest::{Digest, DigestError};
+use super::{
+    digest::{Digest, DigestError},
+    host::{canonical_host, host_of, looks_like_host},
+};
 
 /// Docker Hub's canonical host.
 pub const DOCKER_HUB: &str = "docker.io";
-/// Other hosts under which Docker Hub's images are known.
-const DOCKER_HUB_ALIASES: [&str; 3] = ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 /// The longest name, `host/path`, that registries accept (distribution specification, "Pulling manifests").
 const LONGEST_NAME: usize = 255;
 /// The longest tag (distribution specification).
@@ -67,6 +68,11 @@ pub enum ReferenceError {
     /// The host is not one.
     #[error("the host must be a DNS name or an IP address, an IPv6 address in brackets")]
     Host,
+    /// The host ends in a number, and is no IPv4 address in its one spelling: readers differ in which address it is.
+    #[error(
+        "a host that ends in a number must be an IPv4 address of four decimal numbers without leading zeros (192.0.2.1)"
+    )]
+    Number,
     /// The port is not a number from 1 to 65535.
     #[error("the port must be a number from 1 to 65535")]
     Port,
@@ -229,75 +235,6 @@ fn split_host(name: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// Whether what stands before the first slash of a name is a host and not a namespace on Docker Hub, whatever its case: it
-/// has a dot or a colon, or is `localhost`.
-pub(super) fn looks_like_host(text: &str) -> bool {
-    text.contains(['.', ':']) || text.eq_ignore_ascii_case("localhost")
-}
-
-/// The host without a port that says nothing, if it is still one when it is read again: `registry/x` would be on Docker Hub.
-fn on_https_port(host: String) -> String {
-    if looks_like_host(&host) { host } else { format!("{host}:443") }
-}
-
-/// `host[:port]` of a URL as references have it. Nothing for plain HTTP on HTTPS's port, which no reference can tell from
-/// HTTPS.
-pub(crate) fn host_of(url: &Url) -> Option<String> {
-    let host = url.host_str()?.to_ascii_lowercase();
-    match (url.scheme(), url.port_or_known_default()?) {
-        ("https", 443) => Some(on_https_port(host)),
-        (_, 443) => None,
-        (_, port) => Some(format!("{host}:{port}")),
-    }
-}
-
-/// Checks `host[:port]` and makes it canonical: lower case, `:443` only behind a single label, Docker Hub's one name, IPv6
-/// in its shortest form.
-pub(crate) fn canonical_host(text: &str) -> Result<String, ReferenceError> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, after) = rest.split_once(']').ok_or(ReferenceError::Host)?;
-            let address: Ipv6Addr = address.parse().map_err(|_| ReferenceError::Host)?;
-            let port = match after.strip_prefix(':') {
-                Some(port) => Some(port),
-                None if after.is_empty() => None,
-                None => return Err(ReferenceError::Host),
-            };
-            // Not as `::ffff:1.2.3.4`, which is no host for Docker.
-            let [.., high, low] = address.segments();
-            let text = address.to_ipv4_mapped().map(|_| format!("[::ffff:{high:x}:{low:x}]"));
-            (text.unwrap_or_else(|| format!("[{address}]")), port)
-        }
-        None => match text.split_once(':') {
-            Some((host, port)) => (domain(host)?, Some(port)),
-            None => (domain(text)?, None),
-        },
-    };
-    let port = match port {
-        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(digits.parse::<u16>().ok().filter(|&port| port > 0).ok_or(ReferenceError::Port)?)
-        }
-        Some(_) => return Err(ReferenceError::Port),
-        None => None,
-    };
-    Ok(match port {
-        None | Some(443) if DOCKER_HUB_ALIASES.contains(&host.as_str()) => DOCKER_HUB.to_owned(),
-        None | Some(443) => on_https_port(host),
-        Some(port) => format!("{host}:{port}"),
-    })
-}
-
-/// Checks a DNS name or IPv4 address, and makes it lower case.
-pub(super) fn domain(text: &str) -> Result<String, ReferenceError> {
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if text.split('.').all(label) { Ok(text.to_ascii_lowercase()) } else { Err(ReferenceError::Host) }
-}
-
 /// Checks a repository's path (distribution specification: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`, joined by slashes).
 pub(crate) fn check_path(path: &str) -> Result<(), ReferenceError> {
     if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -387,7 +324,8 @@ mod tests {
             ("LOCALHOST/x", "localhost/x:latest"),
             ("[2001:DB8:0::1]:5000/x", "[2001:db8::1]:5000/x:latest"),
             ("[::1]:443/x", "[::1]/x:latest"),
-            ("[::FFFF:10.0.0.1]/x", "[::ffff:a00:1]/x:latest"),
+            ("[::FFFF:10.0.0.1]/x", "10.0.0.1/x:latest"),
+            ("[::ffff:10.0.0.5]:5000/x", "10.0.0.5:5000/x:latest"),
             ("10.0.0.1/x", "10.0.0.1/x:latest"),
             ("localhost:443/x", "localhost/x:latest"),
             // Without its port, a single label would be read again as a namespace on Docker Hub.
@@ -422,6 +360,16 @@ mod tests {
             ("exa mple.com/x", ReferenceError::Host),
             ("-example.com/x", ReferenceError::Host),
             ("[::1/x", ReferenceError::Host),
+            ("[::1]junk/x", ReferenceError::Host),
+            ("10.0.5:5000/x", ReferenceError::Number),
+            ("0xa.0.0.5:5000/x", ReferenceError::Number),
+            ("167772165:5000/x", ReferenceError::Number),
+            ("010.0.0.5:5000/x", ReferenceError::Number),
+            ("10.0.0.5.:5000/x", ReferenceError::Number),
+            ("0XA000005/x", ReferenceError::Number),
+            ("example.com./x", ReferenceError::Host),
+            ("localhost./x", ReferenceError::Host),
+            ("ex%61mple.com/x", ReferenceError::Host),
             ("[fe80::1%25eth0]/x", ReferenceError::Host),
             ("x@sha256:12", ReferenceError::Digest(Digest::parse("sha256:12").unwrap_err())),
             (&"a".repeat(64), ReferenceError::LocalId),

@@ -4,9 +4,8 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     digest::{Digest, DigestError},
-    reference::{
-        DOCKER_HUB, Reference, ReferenceError, Repository, Tag, canonical_host, check_path, domain, looks_like_host,
-    },
+    host::{canonical_host, domain, looks_like_host},
+    reference::{DOCKER_HUB, Reference, ReferenceError, Repository, Tag, check_path},
 };
 
 /// What a rule covers. The derived order is only for printing; which scope wins is [`ScopeMap::get`]'s business.
@@ -388,6 +387,39 @@ mod tests {
         assert_eq!(winner(&["r.example.com"], "r.example.com:5000/x"), None);
         assert_eq!(winner(&["r.example.com:5000"], "r.example.com:5000/x").as_deref(), Some("r.example.com:5000"));
         assert_eq!(winner(&["R.Example.com:443"], "r.example.com/x").as_deref(), Some("R.Example.com:443"));
+    }
+
+    #[test]
+    fn a_scope_and_an_image_in_other_spellings_of_one_address_meet() {
+        let spellings = ["10.0.0.5:5000", "[::ffff:10.0.0.5]:5000", "[::FFFF:a00:5]:05000", "[0:0::ffff:0a00:5]:5000"];
+        let digest = format!("/x@{DIGEST}");
+        for scope in spellings {
+            for image in spellings {
+                for (below, name) in [("", "/x"), ("/x", "/x/y:1"), ("/x:1", "/x:1"), (&*digest, &*digest)] {
+                    let (scope, image) = (format!("{scope}{below}"), format!("{image}{name}"));
+                    assert_eq!(winner(&["*", &scope], &image), Some(scope), "{image}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_scope_that_no_image_can_fall_under_is_an_error() {
+        let number = Err(ScopeError::Part(ReferenceError::Number));
+        for host in ["10.0.5:5000", "0xa.0.0.5:5000", "167772165:5000", "010.0.0.5:5000", "10.0.0.5.", "1.2.3.256"] {
+            for scope in [host.to_owned(), format!("{host}/x"), format!("{host}/x:1"), format!("{host}/x@{DIGEST}")] {
+                assert_eq!(Scope::parse_with_tag(&scope), number, "{scope}");
+            }
+        }
+        // No address has addresses below it.
+        for domain in ["0.0.5", "10.0.0.5", "5", "0xa", "example.com.5"] {
+            assert_eq!(Scope::parse(&format!("*.{domain}")), number, "{domain}");
+        }
+        for scope in
+            ["[::1]junk", "[::1]junk/x", "r.example.com.", "*.example.com.", "r.ex%61mple.com/x", "*.exämple.com"]
+        {
+            assert_eq!(Scope::parse(scope), Err(ScopeError::Part(ReferenceError::Host)), "{scope}");
+        }
     }
 
     #[test]

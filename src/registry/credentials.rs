@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::configuration::Credentials;
 use crate::files::{ReadError, read_bounded};
-use crate::image::{Repository, reference::canonical_host};
+use crate::image::{Repository, host::canonical_host};
 
 /// The largest password file.
 const LARGEST_PASSWORD_FILE: u64 = 64 << 10;

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::gate::CurrentPolicy;
-pub(crate) use crate::image::reference::host_of;
+pub(crate) use crate::image::host::host_of;
 use crate::image::{Scope, scope::domains_above};
 use crate::policy::{Layer, Policy};
 

@@ -294,6 +294,18 @@ fn every_mistake_is_refused_at_its_place_with_what_to_do() {
             "p.yaml:10:14: \"nginx\" is not a scope: a scope begins with a registry's host; \"docker.io/library/nginx\" may be meant\n  help: write docker.io/library/nginx",
         ),
         (
+            &with_rules("  - name: r\n    images: [10.0.5:5000/x]\n    deny: {reason: x}\n"),
+            "p.yaml:10:14: \"10.0.5:5000/x\" is not a scope: a host that ends in a number must be an IPv4 address",
+        ),
+        (
+            &with_rules("  - name: r\n    images: [\"*.0.0.5\"]\n    deny: {reason: x}\n"),
+            "p.yaml:10:14: \"*.0.0.5\" is not a scope: a host that ends in a number must be an IPv4 address",
+        ),
+        (
+            &with_rules("  - name: r\n    images: [a.example.com.]\n    deny: {reason: x}\n"),
+            "p.yaml:10:14: \"a.example.com.\" is not a scope: the host must be a DNS name",
+        ),
+        (
             &with_rules("  - name: r\n    images: [a.example.com/x/*]\n    deny: {reason: x}\n"),
             "p.yaml:10:14: \"a.example.com/x/*\" is not a scope: a star stands only alone (*) or in front of a domain (*.example.com)\n  help: write a.example.com/x: it covers everything below it",
         ),
@@ -414,6 +426,10 @@ fn every_mistake_is_refused_at_its_place_with_what_to_do() {
         (
             &with_requirement("{signedBy: [release], identity: {remap: {from: \"*\", to: b.example.com}}}"),
             "p.yaml:12:54: \"*\" is not a prefix",
+        ),
+        (
+            &with_requirement("{signedBy: [release], identity: {remap: {from: 0xa.0.0.5, to: b.example.com}}}"),
+            "p.yaml:12:54: \"0xa.0.0.5\" is not a prefix: a host that ends in a number must be an IPv4 address",
         ),
         (&with_requirement("{signedBy: [release], identity: remap}"), "p.yaml:12:39: the text \"remap\" needs a value"),
         (

@@ -101,6 +101,25 @@ fn every_mistake_is_named_at_once() {
 }
 
 #[test]
+fn a_scope_in_another_spelling_of_an_address_is_refused_rather_than_dead() {
+    for (scope, expected) in [
+        ("[::ffff:10.0.0.5]:5000", "write \"10.0.0.5:5000\""),
+        ("[2001:DB8::1]/x", "write \"[2001:db8::1]/x\""),
+        ("10.0.5:5000", "four decimal numbers"),
+        ("0xa.0.0.5/x", "four decimal numbers"),
+        ("*.0.0.5", "four decimal numbers"),
+        ("r.example.com.", "DNS name"),
+    ] {
+        let text = format!(
+            "{{\"default\":[{{\"type\":\"reject\"}}],\n\"transports\":{{\"docker\":{{\"{scope}\":[{{\"type\":\"reject\"}}]}}}}}}"
+        );
+        let diagnostics = read(&text).unwrap_err();
+        let message = diagnostics[0].to_string();
+        assert!(message.starts_with("policy.json:2:25: ") && message.contains(expected), "{scope}: {message}");
+    }
+}
+
+#[test]
 fn a_default_must_be_there_and_say_something() {
     assert_eq!(wrong("{}"), "the policy has no \"default\"");
     assert_eq!(wrong(r#"{"default":null}"#), "a list of requirements must be a list, found null");

@@ -1,0 +1,40 @@
+//! What fuzz targets reach of references. Only there with the feature `fuzzing`.
+
+use url::Url;
+
+use super::{
+    Reference, Scope,
+    host::{canonical_host, host_of},
+};
+
+/// A canonical host is itself, and that of a URL that is made of it.
+///
+/// # Panics
+/// It is not.
+pub fn host(host: &str) {
+    assert_eq!(canonical_host(host).as_deref(), Ok(host));
+    let url = Url::parse(&format!("https://{host}/v2/")).expect("a canonical host makes a URL");
+    assert_eq!(host_of(&url).as_deref(), Some(host));
+}
+
+/// The host of a reference, and that of the scope for all of its registry, are one.
+///
+/// # Panics
+/// They are not.
+pub fn reference(reference: &Reference) {
+    let name = reference.repository().host();
+    host(name);
+    assert_eq!(Scope::parse(name).map(|scope| scope.to_string()).as_deref(), Ok(name));
+}
+
+/// The host of a scope, if it has one.
+///
+/// # Panics
+/// It is not canonical.
+pub fn scope(scope: &Scope) {
+    match scope {
+        Scope::Everything | Scope::Subdomains(_) => {}
+        Scope::Prefix(prefix) => host(prefix.split_once('/').map_or(prefix, |(host, _)| host)),
+        Scope::Tag(repository, _) | Scope::Digest(repository, _) => host(repository.host()),
+    }
+}
