@@ -1,8 +1,11 @@
-//! The OpenPGP message around a payload: opened, bounded, and held to the one shape that signers make.
+//! The OpenPGP message around a payload: opened, bounded, and held to the shapes that signers make.
 //!
-//! `one-pass signature, literal data, signature`, or the same in one compressed packet, which is what GnuPG makes. As with
-//! containers/image: one signer, nothing armored, detached or clear-signed; what follows the compressed packet is no part of
-//! the message, and what follows an uncompressed message spoils it.
+//! `one-pass signature, literal data, signature`, or `signature, literal data`, which PGP made, or either in one compressed
+//! packet, which is what GnuPG makes. As with containers/image: one signer, nothing armored, detached or clear-signed; what
+//! follows the compressed packet is no part of the message, and what follows an uncompressed message spoils it.
+//!
+//! Headers are read by [`super::framing`]; sequoia gets one-pass signatures and signatures alone. The payload is cut out of
+//! its packet here, so that what is verified and what is read are one slice.
 
 use std::{borrow::Cow, io::Read};
 
@@ -10,11 +13,14 @@ use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 use sequoia_openpgp::{
     KeyHandle, Packet,
     packet::{Signature, Tag},
-    parse::{Dearmor, PacketParserBuilder, PacketParserResult, Parse},
+    parse::{Dearmor, PacketParser, PacketParserBuilder, PacketParserResult, Parse},
     types::{CompressionAlgorithm, SignatureType},
 };
 
-use super::payload::LARGEST_PAYLOAD;
+use super::{
+    framing::{RawPacket, first_packet},
+    payload::LARGEST_PAYLOAD,
+};
 use crate::verdict::refusal::Malformed;
 
 /// The largest message, in bytes, before and after it is inflated: a payload, a signature by the largest key, and notations.
@@ -27,7 +33,8 @@ pub(super) const USUAL_RATIO: usize = 8;
 pub(super) struct Message {
     /// The signature.
     pub(super) signature: Signature,
-    /// What it is about, the payload.
+    /// What it is about, the payload: the very bytes that were signed, with CR LF at each end of a line where it is a text
+    /// signature.
     pub(super) body: Vec<u8>,
     /// The keys that it names. Verification wants them to be one.
     pub(super) issuers: Vec<KeyHandle>,
@@ -53,20 +60,21 @@ pub(super) fn glance(content: &[u8], inflated: &mut usize) -> Result<Glance, Mal
         return Ok(Glance::Slow(None));
     }
     let limit = USUAL_RATIO.saturating_mul(content.len()).min(LARGEST_MESSAGE);
-    let bytes = inflate(algorithm, content, &compressed, limit, inflated)?;
+    let bytes = inflate(algorithm, &compressed, limit, inflated)?;
     if bytes.len() <= limit {
         return open_packets(&bytes).map(Box::new).map(Glance::Message);
     }
     if limit == LARGEST_MESSAGE {
         return Err(Malformed::TooLarge { limit });
     }
-    match parser(&bytes) {
-        Ok(PacketParserResult::Some(parser)) => match &parser.packet {
-            Packet::OnePassSig(first) => Ok(Glance::Slow(Some(first.issuer().clone()))),
-            _ => Err(Malformed::Envelope),
-        },
-        _ => Err(Malformed::Envelope),
-    }
+    // Both kinds of message begin with the key that they are of.
+    let (first, _) = first_packet(&bytes).ok_or(Malformed::Envelope)?;
+    let issuer = match sequoia_packet(&first)? {
+        Packet::OnePassSig(first) => Some(first.issuer().clone()),
+        Packet::Signature(first) => first.get_issuers().into_iter().next(),
+        _ => None,
+    };
+    issuer.map(|issuer| Glance::Slow(Some(issuer))).ok_or(Malformed::Envelope)
 }
 
 /// Opens a message, whatever that costs within its bounds.
@@ -74,7 +82,7 @@ pub(super) fn open(content: &[u8], inflated: &mut usize) -> Result<Message, Malf
     match unpack(content)? {
         Packed::Not => open_packets(content),
         Packed::Compressed(algorithm, compressed) => {
-            let bytes = inflate(algorithm, content, &compressed, LARGEST_MESSAGE, inflated)?;
+            let bytes = inflate(algorithm, &compressed, LARGEST_MESSAGE, inflated)?;
             bounded(bytes.len())?;
             open_packets(&bytes)
         }
@@ -89,21 +97,16 @@ enum Packed<'a> {
     Compressed(CompressionAlgorithm, Cow<'a, [u8]>),
 }
 
-/// Takes the outermost packet apart (RFC 9580, sections 4.2 and 5.6), without inflating it: sequoia's reader inflates at least
-/// 64 KiB at once, however little is asked for.
+/// Takes the outermost packet apart (RFC 9580, section 5.6), without inflating it: sequoia's reader inflates at least 64 KiB at
+/// once, however little is asked for.
 fn unpack(content: &[u8]) -> Result<Packed<'_>, Malformed> {
     bounded(content.len())?;
-    // Armor and clear-signed text begin with a letter or dash; every packet has the first bit set.
-    let (&first, rest) = content.split_first().filter(|(first, _)| *first & 0x80 != 0).ok_or(Malformed::Envelope)?;
-    let is_old = first & 0x40 == 0;
-    let tag = if is_old { (first >> 2) & 0xf } else { first & 0x3f };
-    if Tag::from(tag) != Tag::CompressedData {
+    let (packet, _) = first_packet(content).ok_or(Malformed::Envelope)?;
+    if packet.tag != Tag::CompressedData {
         return Ok(Packed::Not);
     }
-    let body = if is_old { old_body(first & 3, rest) } else { new_body(rest) };
-    let body = body.ok_or(Malformed::Envelope)?;
-    let &algorithm = body.first().ok_or(Malformed::Envelope)?;
-    let compressed = match body {
+    let &algorithm = packet.body.first().ok_or(Malformed::Envelope)?;
+    let compressed = match packet.body {
         Cow::Borrowed(body) => Cow::Borrowed(&body[1..]),
         Cow::Owned(mut body) => {
             body.remove(0);
@@ -113,68 +116,26 @@ fn unpack(content: &[u8]) -> Result<Packed<'_>, Malformed> {
     Ok(Packed::Compressed(algorithm.into(), compressed))
 }
 
-/// The body behind an old header, whose length has 1, 2 or 4 bytes, or goes to the end.
-fn old_body(kind: u8, rest: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let size = match kind {
-        0 => 1,
-        1 => 2,
-        2 => 4,
-        _ => return Some(rest.into()),
-    };
-    let (length, rest) = rest.split_at_checked(size)?;
-    rest.get(..number(length)?).map(Cow::from)
-}
-
-/// The body behind a new header. It may come in parts, each with its length.
-fn new_body(mut rest: &[u8]) -> Option<Cow<'_, [u8]>> {
-    let mut parts: Option<Vec<u8>> = None;
-    loop {
-        let (&first, after) = rest.split_first()?;
-        let (length, after, is_last) = match first {
-            0..192 => (usize::from(first), after, true),
-            192..224 => {
-                let (&second, after) = after.split_first()?;
-                ((usize::from(first) - 192) * 256 + usize::from(second) + 192, after, true)
-            }
-            224..255 => (1 << (first & 0x1f), after, false),
-            255 => {
-                let (length, after) = after.split_at_checked(4)?;
-                (number(length)?, after, true)
-            }
-        };
-        let (part, after) = after.split_at_checked(length)?;
-        match (&mut parts, is_last) {
-            (None, true) => return Some(part.into()),
-            (None, false) => parts = Some(part.to_vec()),
-            (Some(parts), _) => parts.extend_from_slice(part),
-        }
-        if is_last {
-            return parts.map(Cow::from);
-        }
-        rest = after;
-    }
-}
-
-fn number(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().try_fold(0_usize, |number, &byte| number.checked_mul(256)?.checked_add(byte.into()))
-}
-
 /// Inflates at most one byte more than `limit`.
 fn inflate(
     algorithm: CompressionAlgorithm,
-    content: &[u8],
     compressed: &[u8],
     limit: usize,
     inflated: &mut usize,
 ) -> Result<Vec<u8>, Malformed> {
     let bytes = match algorithm {
-        CompressionAlgorithm::Uncompressed => Ok(compressed.to_vec()),
+        CompressionAlgorithm::Uncompressed => read(compressed, limit),
         CompressionAlgorithm::Zip => read(DeflateDecoder::new(compressed), limit),
         CompressionAlgorithm::Zlib => read(ZlibDecoder::new(compressed), limit),
-        CompressionAlgorithm::BZip2 => match parser(content) {
-            Ok(PacketParserResult::Some(mut parser)) => read(&mut parser, limit),
-            _ => return Err(Malformed::Envelope),
-        },
+        CompressionAlgorithm::BZip2 => {
+            let body = [&[algorithm.into()], compressed].concat();
+            let packet = RawPacket { tag: Tag::CompressedData, body: body.into() };
+            let packet = packet.reframed().ok_or(Malformed::Envelope)?;
+            match parser(&packet) {
+                Ok(PacketParserResult::Some(mut parser)) => read(&mut parser, limit),
+                _ => return Err(Malformed::Envelope),
+            }
+        }
         _ => return Err(Malformed::Envelope),
     };
     let bytes = bytes.map_err(|_| Malformed::Envelope)?;
@@ -189,37 +150,96 @@ fn read(from: impl Read, limit: usize) -> std::io::Result<Vec<u8>> {
 }
 
 fn open_packets(bytes: &[u8]) -> Result<Message, Malformed> {
-    let next = parser(bytes).map_err(|_| Malformed::Envelope)?;
-    let (Packet::OnePassSig(first), next) = step(next, Tag::OnePassSig)? else { return Err(Malformed::Envelope) };
-    let (Packet::Literal(literal), next) = step(next, Tag::Literal)? else { return Err(Malformed::Envelope) };
-    let (Packet::Signature(signature), next) = step(next, Tag::Signature)? else { return Err(Malformed::Envelope) };
-    let PacketParserResult::EOF(_) = next else { return Err(Malformed::Envelope) };
-    let agree = first.last()
-        && first.typ() == signature.typ()
-        && first.hash_algo() == signature.hash_algo()
-        && first.pk_algo() == signature.pk_algo();
-    if !agree || signature.typ() != SignatureType::Binary || !matches!(signature.version(), 4 | 6) {
+    let next = |rest| first_packet(rest).ok_or(Malformed::Envelope);
+    let (first, rest) = next(bytes)?;
+    // A packet of another kind is not looked into: it could be a bomb.
+    let (one_pass, literal, signature, rest) = match first.tag {
+        Tag::OnePassSig => {
+            let (literal, rest) = next(rest)?;
+            let (signature, rest) = next(rest)?;
+            (Some(first), literal, signature, rest)
+        }
+        Tag::Signature if rest.is_empty() => return Err(Malformed::Detached),
+        Tag::Signature => {
+            let (literal, rest) = next(rest)?;
+            (None, literal, first, rest)
+        }
+        _ => return Err(Malformed::Envelope),
+    };
+    if literal.tag != Tag::Literal || signature.tag != Tag::Signature || !rest.is_empty() {
         return Err(Malformed::Envelope);
     }
-    let body = literal.body().to_vec();
-    if body.len() > LARGEST_PAYLOAD {
-        return Err(Malformed::TooLarge { limit: LARGEST_PAYLOAD });
+    let Packet::Signature(signature) = sequoia_packet(&signature)? else { return Err(Malformed::Envelope) };
+    if !matches!(signature.version(), 3 | 4 | 6) {
+        return Err(Malformed::Envelope);
     }
     let mut issuers = signature.get_issuers();
-    // GnuPG does not look at the first packet's issuer; where it names another key than the signature, one of them lies.
-    // A signature without any names no key, whatever the first packet says.
-    if !issuers.is_empty() {
-        issuers.push(first.issuer());
+    if let Some(one_pass) = one_pass {
+        let Packet::OnePassSig(first) = sequoia_packet(&one_pass)? else { return Err(Malformed::Envelope) };
+        let agree = first.last()
+            && first.typ() == signature.typ()
+            && first.hash_algo() == signature.hash_algo()
+            && first.pk_algo() == signature.pk_algo();
+        if !agree {
+            return Err(Malformed::Envelope);
+        }
+        // GnuPG does not look at the first packet's issuer; where it names another key than the signature, one of them lies.
+        // A signature without any names no key, whatever the first packet says.
+        if !issuers.is_empty() {
+            issuers.push(first.issuer());
+        }
+    }
+    let data = literal_data(&literal.body).ok_or(Malformed::Envelope)?;
+    let body = match signature.typ() {
+        SignatureType::Binary => data.to_vec(),
+        SignatureType::Text => canonical_text(data)?,
+        _ => return Err(Malformed::Envelope),
+    };
+    if body.len() > LARGEST_PAYLOAD {
+        return Err(Malformed::TooLarge { limit: LARGEST_PAYLOAD });
     }
     Ok(Message { signature, body, issuers })
 }
 
-/// Reads one packet, which must be of this kind. Another one is not even read to its end: it could be a bomb.
-fn step(next: PacketParserResult<'_>, expected: Tag) -> Result<(Packet, PacketParserResult<'_>), Malformed> {
-    match next {
-        PacketParserResult::Some(packet) if packet.packet.tag() == expected => {
-            packet.next().map_err(|_| Malformed::Envelope)
+/// Returns what a literal packet holds, behind its format, file name and time, which nothing signs (RFC 9580, section 5.9).
+fn literal_data(body: &[u8]) -> Option<&[u8]> {
+    let (&[_format, name], rest) = body.split_first_chunk::<2>()?;
+    rest.get(usize::from(name) + 4..)
+}
+
+/// Returns text as a text signature is about it: with CR LF at the end of each line (RFC 9580, section 5.2.1.2). That, and not
+/// what was received, is then the payload.
+///
+/// # Errors
+/// A CR without LF behind it is the end of a line to one program and none to another.
+fn canonical_text(text: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let mut canonical = Vec::with_capacity(text.len() + 16);
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'\r' if after.first() == Some(&b'\n') => rest = &after[1..],
+            b'\r' => return Err(Malformed::LineEnd),
+            b'\n' => {}
+            _ => {
+                canonical.push(byte);
+                continue;
+            }
         }
+        canonical.extend(b"\r\n");
+    }
+    Ok(canonical)
+}
+
+/// Parses one packet. Nothing may be left of it.
+fn sequoia_packet(packet: &RawPacket<'_>) -> Result<Packet, Malformed> {
+    let bytes = packet.reframed().ok_or(Malformed::Envelope)?;
+    let parsed = match parser(&bytes) {
+        Ok(PacketParserResult::Some(parser)) => PacketParser::next(parser),
+        _ => return Err(Malformed::Envelope),
+    };
+    match parsed {
+        Ok((parsed, PacketParserResult::EOF(_))) => Ok(parsed),
         _ => Err(Malformed::Envelope),
     }
 }

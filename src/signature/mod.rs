@@ -4,6 +4,7 @@ pub mod certificate;
 mod claim;
 pub mod compose;
 mod envelope;
+mod framing;
 pub(crate) mod identity;
 pub mod payload;
 #[cfg(test)]

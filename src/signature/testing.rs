@@ -11,11 +11,12 @@ use sequoia_openpgp::{
     Cert, Packet,
     armor::{Kind, Writer},
     cert::prelude::*,
-    crypto::KeyPair,
+    crypto::{KeyPair, Signer as _},
     packet::{
-        UserID,
+        OnePassSig, Signature, UserID,
         key::{Key4, PrimaryRole, SecretParts},
-        signature::SignatureBuilder,
+        one_pass_sig::OnePassSig3,
+        signature::{Signature3, SignatureBuilder},
     },
     serialize::{
         SerializeInto as _,
@@ -24,7 +25,10 @@ use sequoia_openpgp::{
     types::{CompressionAlgorithm, HashAlgorithm, KeyFlags, ReasonForRevocation, SignatureType},
 };
 
-use super::{Certificate, Fingerprint, UntrustedSignature};
+use super::{
+    Certificate, Fingerprint, UntrustedSignature,
+    framing::{first_packet, tests::in_parts},
+};
 use crate::policy;
 
 /// When keys are made, unless said otherwise.
@@ -233,6 +237,80 @@ impl Key {
         message.finalize().unwrap();
         sink
     }
+}
+
+/// The bodies of a message's packets: to be put under headers of any kind.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) one_pass: Vec<u8>,
+    /// Without format, file name and time.
+    pub(crate) data: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+}
+
+impl Parts {
+    /// A signature of version 4.
+    pub(crate) fn v4(key: &Key, data: &[u8], when: Timestamp, hash: HashAlgorithm, typ: SignatureType) -> Self {
+        let message = key.sign_with(data, when, hash, None, |builder| builder.set_type(typ));
+        let mut rest = &*message;
+        let [one_pass, _, signature] = [(); 3].map(|()| {
+            let (packet, behind) = first_packet(rest).unwrap();
+            rest = behind;
+            packet.body.into_owned()
+        });
+        Self { one_pass, data: data.to_vec(), signature }
+    }
+
+    /// A signature of version 3 (RFC 4880, section 5.2.2). `data` is hashed as it is, also for a text signature.
+    pub(crate) fn v3(key: &Key, data: &[u8], when: Timestamp, hash: HashAlgorithm, typ: SignatureType) -> Self {
+        let mut pair = key.pair();
+        let time = sequoia_openpgp::types::Timestamp::try_from(system(when)).unwrap();
+        let mut context = hash.context().unwrap().for_signature(3);
+        context.update(data);
+        context.update(&[u8::from(typ)]);
+        context.update(&u32::from(time).to_be_bytes());
+        let digest = context.into_digest().unwrap();
+        let mpis = pair.sign(hash, &digest).unwrap();
+        let (issuer, algorithm) = (pair.public().keyid(), pair.public().pk_algo());
+        let signature = Signature3::new(typ, time, issuer.clone(), algorithm, hash, [digest[0], digest[1]], mpis);
+        let mut one_pass = OnePassSig3::new(typ);
+        one_pass.set_pk_algo(algorithm);
+        one_pass.set_hash_algo(hash);
+        one_pass.set_issuer(issuer);
+        one_pass.set_last(true);
+        let body = |packet: Packet| first_packet(&packet.to_vec().unwrap()).unwrap().0.body.into_owned();
+        let (one_pass, signature) = (OnePassSig::from(one_pass), Signature::from(signature));
+        Self { one_pass: body(one_pass.into()), data: data.to_vec(), signature: body(signature.into()) }
+    }
+
+    /// The literal packet's body: with a format, a file name and a time.
+    pub(crate) fn literal(&self, format: u8, name: &str) -> Vec<u8> {
+        let head = [format, u8::try_from(name.len()).unwrap()];
+        [&head[..], name.as_bytes(), &1_554_833_664_u32.to_be_bytes(), &self.data].concat()
+    }
+
+    /// The message as Go's openpgp library frames it: the literal in parts of these powers of two and the rest.
+    pub(crate) fn in_parts(&self, powers: impl IntoIterator<Item = u8>) -> Vec<u8> {
+        let literal = in_parts(11, &self.literal(b'b', ""), powers);
+        [in_parts(4, &self.one_pass, []), literal, in_parts(2, &self.signature, [])].concat()
+    }
+
+    /// The message, the literal in one part.
+    pub(crate) fn message(&self) -> Vec<u8> {
+        self.in_parts([])
+    }
+
+    /// Signature and literal, without a one-pass packet.
+    pub(crate) fn signature_first(&self) -> Vec<u8> {
+        [in_parts(2, &self.signature, []), in_parts(11, &self.literal(b'b', ""), [])].concat()
+    }
+}
+
+/// The body of a compressed packet.
+pub(crate) fn deflated(message: &[u8]) -> Vec<u8> {
+    let mut compressed = flate2::write::DeflateEncoder::new(vec![1], flate2::Compression::best());
+    compressed.write_all(message).unwrap();
+    compressed.finish().unwrap()
 }
 
 /// A signer of the policy.

@@ -225,6 +225,12 @@ pub enum Malformed {
     /// Not one OpenPGP message signed by one key.
     #[error("it is not one OpenPGP message with one signature")]
     Envelope,
+    /// A signature without what it is about.
+    #[error("it is a detached signature (gpg --detach-sign), which does not contain what is signed")]
+    Detached,
+    /// A text signature, over text whose lines are not clear.
+    #[error("it is a text signature (gpg --textmode) over text with a carriage return inside a line")]
+    LineEnd,
     /// It inflates to more than a payload ever has.
     #[error("it inflates to more than {limit} bytes")]
     TooLarge {

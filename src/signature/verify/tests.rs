@@ -46,6 +46,7 @@ fn of(threshold: usize, signed_by: &[Arc<Signer>]) -> Requirement {
 }
 
 /// A question that tests change a little.
+#[derive(Clone)]
 struct Ask {
     requirements: Requirements,
     image: Reference,
@@ -281,21 +282,18 @@ fn what_is_not_one_message_of_one_signer_is_malformed() {
     literal_writer.write_all(&body).unwrap();
     literal_writer.finalize().unwrap();
 
-    let text =
-        key.sign_with(&body, at(SIGNED), HashAlgorithm::SHA256, None, |builder| builder.set_type(SignatureType::Text));
     for (name, message) in [
         ("two signers", two_signers),
         ("armored", armored.finalize().unwrap()),
         ("clear-signed", b"-----BEGIN PGP SIGNED MESSAGE-----\n\n{}\n-----BEGIN PGP SIGNATURE-----\n".to_vec()),
         ("detached", pile(&[&signature]).to_vec().unwrap()),
-        ("signature first", pile(&[&signature, &literal]).to_vec().unwrap()),
+        ("signature last", pile(&[&literal, &signature]).to_vec().unwrap()),
         ("unsigned", pile(&[&literal]).to_vec().unwrap()),
         ("two literals", pile(&[&one_pass, &literal, &literal, &signature]).to_vec().unwrap()),
         ("two signatures", pile(&[&one_pass, &literal, &signature, &signature]).to_vec().unwrap()),
         ("two messages", [plain.clone(), plain.clone()].concat()),
         ("something after it", [plain.clone(), b"x".to_vec()].concat()),
         ("nested compression", nested),
-        ("a text signature", text),
         ("empty", vec![]),
         ("lookaside prefix", [b"\0simple-signing\n".to_vec(), plain.clone()].concat()),
         ("a certificate", key.public()),
@@ -877,6 +875,8 @@ mod each {
         assert_eq!(join(&ask(vec![]), "acme", &entries, &good).unwrap_err(), Code::DeniedByPolicy);
     }
 }
+
+mod forms;
 
 mod mutations {
     use std::sync::LazyLock;
