@@ -171,7 +171,8 @@ impl ResolveDigest for Registry {
 impl FindSignatures for Registry {
     async fn find(&self, _: &Repository, _: Digest, _: tokio::time::Instant) -> Arc<FoundSignatures> {
         let source: Arc<str> = "https://registry.example.com/extensions/v2/acme/web/signatures".into();
-        let signature = UntrustedSignature { content: Arc::clone(&self.signature), source: Arc::clone(&source) };
+        let signature =
+            UntrustedSignature { content: Arc::clone(&self.signature), source: Arc::clone(&source), number: 1 };
         Arc::new(FoundSignatures {
             signatures: vec![signature],
             asked: vec![AskedSource { url: source, outcome: Ok(1) }],

@@ -18,6 +18,7 @@ pub mod signatures;
 pub mod signing;
 pub mod source;
 pub mod startup;
+mod text;
 pub mod tls;
 mod transfer;
 pub mod verdict;

@@ -37,7 +37,7 @@ fuzz_target!(|contents: Vec<Vec<u8>>| {
         tries: 8,
     };
     let signatures =
-        contents.into_iter().map(|content| UntrustedSignature { content: content.into(), source: "".into() });
+        contents.into_iter().map(|content| UntrustedSignature { content: content.into(), source: "".into(), number: 1 });
     let found = FoundSignatures { signatures: signatures.collect(), asked: vec![] };
     assert!(verify(&question, &found).result.is_err());
 });

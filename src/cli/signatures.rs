@@ -263,7 +263,7 @@ impl Entry {
     }
 
     fn found(part: &Part, found: &UntrustedSignature) -> Self {
-        let UntrustedSignature { content, source } = found;
+        let UntrustedSignature { content, source, number: _ } = found;
         let (url, name) = match source.rsplit_once('#') {
             Some((url, name)) => (url, name),
             None => source.rsplit_once('/').unwrap_or(("", source)),

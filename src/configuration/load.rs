@@ -18,6 +18,7 @@ use super::{
 use crate::diagnostic::{Diagnostic, Place};
 use crate::image::Repository;
 use crate::policy::{API_VERSION, Mode, SourceFile};
+use crate::text;
 use crate::yaml::{self, Located, Source};
 
 /// The API server waits 30 s for a webhook at the most.
@@ -32,11 +33,7 @@ const LARGEST_COUNT: usize = 100_000;
 /// # Errors
 /// Every mistake that can be found at once. Never empty.
 pub fn load(file: &SourceFile) -> Result<Configuration, Vec<Diagnostic>> {
-    let text = std::str::from_utf8(&file.bytes).map_err(|error| {
-        let good = String::from_utf8_lossy(&file.bytes[..error.valid_up_to()]);
-        let place = Place::of_bytes(&good, good.len()..good.len());
-        vec![hide_secrets(Diagnostic::at(&file.name, &good, place, "the file is not UTF-8 here"))]
-    })?;
+    let text = text::utf8(&file.name, &file.bytes).map_err(|mistake| vec![hide_secrets(*mistake)])?;
     load_text(Source { name: &file.name, text }, &file.folder)
         .map_err(|mistakes| mistakes.into_iter().map(|mistake| hide_secrets(mistake.showing(text))).collect())
 }

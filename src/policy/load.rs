@@ -14,6 +14,7 @@ use super::{
 };
 use crate::diagnostic::{Diagnostic, Place, did_you_mean, quoted};
 use crate::image::{Digest, Scope};
+use crate::text;
 use crate::yaml::{self, Node, Source, Value};
 
 /// The most rules of a policy.
@@ -125,11 +126,7 @@ struct Stands {
 }
 
 fn load_file(file: &SourceFile, keys: &mut Keys<'_, '_>, merge: &mut Merge) -> Result<(), Vec<Diagnostic>> {
-    let text = std::str::from_utf8(&file.bytes).map_err(|error| {
-        let good = String::from_utf8_lossy(&file.bytes[..error.valid_up_to()]);
-        let place = Place::of_bytes(&good, good.len()..good.len());
-        vec![Diagnostic::at(&file.name, &good, place, "the file is not UTF-8 here")]
-    })?;
+    let text = text::utf8(&file.name, &file.bytes).map_err(|mistake| vec![*mistake])?;
     let source = Source { name: &file.name, text };
     let documents = yaml::parse(source);
     if is_policy_json(file, text, documents.as_deref().unwrap_or_default()) {

@@ -16,6 +16,7 @@ use super::{
 use crate::diagnostic::{self, Diagnostic, Place, did_you_mean};
 use crate::image::{Reference, Scope, ScopeMap};
 use crate::signature::{Certificate, CertificateError, Fingerprint};
+use crate::text;
 
 /// The name in front of each rule's scope.
 const DOCUMENT: &str = "policy.json";
@@ -27,11 +28,7 @@ const DEFAULT: &str = "default";
 /// # Errors
 /// Everything that is wrong with it, as far as that can be seen in one go.
 pub fn load(file: &SourceFile, read_key: &mut ReadKey<'_>) -> Result<Layer, Vec<Diagnostic>> {
-    let text = std::str::from_utf8(&file.bytes).map_err(|error| {
-        let good = String::from_utf8_lossy(&file.bytes[..error.valid_up_to()]);
-        let place = Place::of_bytes(&good, good.len()..good.len());
-        vec![Diagnostic::at(&file.name, &good, place, "the file is not UTF-8 here")]
-    })?;
+    let text = text::utf8(&file.name, &file.bytes).map_err(|mistake| vec![*mistake])?;
     let mut loader = Loader { folder: &file.folder, read_key, signers: HashMap::new(), problems: Vec::new() };
     let layer = Value::of_document(text).map(|document| loader.policy(&document));
     let problems = match layer {

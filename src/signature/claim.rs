@@ -120,20 +120,28 @@ mod tests {
         let payload = payload(&Digest::sha256(b"manifest"));
         let of = |form| message(form, payload.as_bytes());
         let good = of(GPG);
+        let armored = String::from_utf8(of(Form { armored: true, ..GPG })).unwrap();
+        let utf16 = |bytes: fn(u16) -> [u8; 2]| armored.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
         let bad = [
-            of(Form { signers: 0, ..GPG }),
-            of(Form { signers: 2, ..GPG }),
-            of(Form { armored: true, ..GPG }),
-            of(Form { compressions: 2, ..GPG }),
-            [of(Form { compressions: 0, ..GPG }), good.clone()].concat(),
-            good[..good.len() / 2].to_vec(),
-            payload.clone().into_bytes(),
-            b"-----BEGIN PGP SIGNED MESSAGE-----\n".to_vec(),
-            Vec::new(),
-            vec![0xff; 1000],
+            (of(Form { signers: 0, ..GPG }), Malformed::Envelope),
+            (of(Form { signers: 2, ..GPG }), Malformed::Envelope),
+            (of(Form { compressions: 2, ..GPG }), Malformed::Envelope),
+            ([of(Form { compressions: 0, ..GPG }), good.clone()].concat(), Malformed::Envelope),
+            (good[..good.len() / 2].to_vec(), Malformed::Envelope),
+            (vec![0xff; 1000], Malformed::Envelope),
+            (armored.clone().into_bytes(), Malformed::Armored),
+            (format!("\u{feff}\r\n{}", armored.replace('\n', "\r\n")).into_bytes(), Malformed::Armored),
+            (utf16(u16::to_le_bytes), Malformed::Utf16),
+            (utf16(u16::to_be_bytes), Malformed::Utf16),
+            ([vec![0xff, 0xfe], utf16(u16::to_le_bytes)].concat(), Malformed::Utf16),
+            (b"-----BEGIN PGP SIGNED MESSAGE-----\n".to_vec(), Malformed::ClearSigned),
+            (Vec::new(), Malformed::Empty),
+            (b" \r\n".to_vec(), Malformed::Empty),
+            (payload.clone().into_bytes(), Malformed::NoPacket),
+            (b"not OpenPGP".to_vec(), Malformed::NoPacket),
         ];
-        for (number, message) in bad.iter().enumerate() {
-            assert_eq!(claimed_payload(message).unwrap_err(), Malformed::Envelope, "{number}");
+        for (message, why) in bad {
+            assert_eq!(claimed_payload(&message).unwrap_err(), why);
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
     framing::{RawPacket, first_packet},
     payload::LARGEST_PAYLOAD,
 };
-use crate::verdict::refusal::Malformed;
+use crate::{text, verdict::refusal::Malformed};
 
 /// The largest message, in bytes, before and after it is inflated: a payload, a signature by the largest key, and notations.
 pub(super) const LARGEST_MESSAGE: usize = 64 << 10;
@@ -101,6 +101,9 @@ enum Packed<'a> {
 /// once, however little is asked for.
 fn unpack(content: &[u8]) -> Result<Packed<'_>, Malformed> {
     bounded(content.len())?;
+    if let Some(why) = not_binary(content) {
+        return Err(why);
+    }
     let (packet, _) = first_packet(content).ok_or(Malformed::Envelope)?;
     if packet.tag != Tag::CompressedData {
         return Ok(Packed::Not);
@@ -114,6 +117,32 @@ fn unpack(content: &[u8]) -> Result<Packed<'_>, Malformed> {
         }
     };
     Ok(Packed::Compressed(algorithm.into(), compressed))
+}
+
+/// Returns what the bytes are, if they don't begin with a packet.
+fn not_binary(content: &[u8]) -> Option<Malformed> {
+    const ARMOR: &[u8] = b"-----BEGIN PGP ";
+    const CLEAR: &[u8] = b"-----BEGIN PGP SIGNED MESSAGE-----";
+    if content.is_empty() {
+        return Some(Malformed::Empty);
+    }
+    if text::is_utf16(content) {
+        return Some(Malformed::Utf16);
+    }
+    let (is_marked, text) = match content.strip_prefix(text::BYTE_ORDER_MARK) {
+        Some(text) => (true, text),
+        None => (false, content),
+    };
+    if !is_marked && content[0] & 0x80 != 0 {
+        return None;
+    }
+    let text = text.trim_ascii_start();
+    Some(match text {
+        [] => Malformed::Empty,
+        text if text.starts_with(CLEAR) => Malformed::ClearSigned,
+        text if text.starts_with(ARMOR) => Malformed::Armored,
+        _ => Malformed::NoPacket,
+    })
 }
 
 /// Inflates at most one byte more than `limit`.

@@ -31,6 +31,18 @@ pub struct UntrustedSignature {
     pub content: Arc<[u8]>,
     /// Where it comes from, for people: a URL, with the signature's name where it has one.
     pub source: Arc<str>,
+    /// Its number at its source, from 1.
+    pub number: usize,
+}
+
+impl UntrustedSignature {
+    /// Where it is, without the name that its source gave it.
+    pub(crate) fn place(&self) -> Box<str> {
+        match self.source.split_once('#') {
+            Some((url, _)) => format!("{url}, entry {}", self.number).into(),
+            None => (*self.source).into(),
+        }
+    }
 }
 
 /// All that could be found about one image, from all sources, and what became of each request.

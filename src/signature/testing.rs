@@ -335,7 +335,8 @@ pub(crate) fn payload(reference: &str, digest: &str) -> Vec<u8> {
 
 /// As a source hands it out.
 pub(crate) fn untrusted(content: Vec<u8>) -> UntrustedSignature {
-    UntrustedSignature { content: content.into(), source: "https://registry.example.com/signature-1".into() }
+    let source = "https://registry.example.com/signature-1".into();
+    UntrustedSignature { content: content.into(), source, number: 1 }
 }
 
 pub(crate) fn armored(bytes: &[u8]) -> String {

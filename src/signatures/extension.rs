@@ -179,18 +179,26 @@ pub(super) fn parse(body: &[u8], url: &str) -> Option<List> {
             continue;
         }
         let content = entry.content.and_then(text_of).and_then(|content| STANDARD.decode(&*content).ok());
-        match content.as_deref().map(kind) {
-            Some(Kind::SimpleSigning(content)) => {
-                let name = entry.name.and_then(text_of).filter(|name| is_plain(name));
-                let source = match name {
-                    Some(name) => format!("{url}#{name}"),
-                    None => format!("{url}#{}", index + 1),
-                };
-                list.signatures.push(UntrustedSignature { content: content.into(), source: source.into() });
+        let Some(content) = content else {
+            list.broken += 1;
+            continue;
+        };
+        let content = match kind(&content) {
+            Kind::SimpleSigning(content) => content,
+            Kind::Sigstore => {
+                list.skipped += 1;
+                continue;
             }
-            Some(Kind::Sigstore) => list.skipped += 1,
-            Some(Kind::Unknown) | None => list.broken += 1,
-        }
+            // A mistake of those who stored it: verification says which.
+            Kind::Page | Kind::Unknown => &content,
+        };
+        let number = index + 1;
+        let name = entry.name.and_then(text_of).filter(|name| is_plain(name));
+        let source = match name {
+            Some(name) => format!("{url}#{name}"),
+            None => format!("{url}#{number}"),
+        };
+        list.signatures.push(UntrustedSignature { content: content.into(), source: source.into(), number });
     }
     Some(list)
 }
@@ -252,7 +260,7 @@ mod tests {
             7, null, "x",
             {"schemaVersion": 2, "type": "atomic", "content": "owE="}
         ]}"#;
-        assert_eq!(read(body), (vec!["u#12".into()], 4, 7));
+        assert_eq!(read(body), (vec!["u#6".into(), "u#12".into()], 4, 6));
     }
 
     #[test]

@@ -28,6 +28,10 @@ struct Collector {
     failures: usize,
     bytes: usize,
     limit: usize,
+    /// Whether entries come from a web server, and not from a folder.
+    is_web: bool,
+    /// Entries that were there.
+    number: usize,
 }
 
 /// What became of an entry.
@@ -38,8 +42,8 @@ enum Entry {
 }
 
 impl Collector {
-    fn new(limit: usize) -> Self {
-        Self { found: Found::default(), failures: 0, bytes: 0, limit }
+    fn new(limit: usize, is_web: bool) -> Self {
+        Self { found: Found::default(), failures: 0, bytes: 0, limit, is_web, number: 0 }
     }
 
     /// Adds an entry, and says whether to go on. `misbehaved` makes an error of this entry.
@@ -54,15 +58,22 @@ impl Collector {
                     self.fail(misbehaved(format!("there are more than {limit} of signatures")));
                     return false;
                 }
-                match kind(&bytes) {
-                    Kind::SimpleSigning(content) => {
-                        let signature = UntrustedSignature { content: content.into(), source: Arc::clone(url) };
-                        self.found.signatures.push(signature);
-                        true
+                self.number += 1;
+                let content = match kind(&bytes) {
+                    Kind::SimpleSigning(content) => content,
+                    Kind::Sigstore => return true,
+                    // Whoever answers in the place of the server may be gone with the next request.
+                    Kind::Page if self.is_web => {
+                        return self
+                            .fail(misbehaved("a web page or JSON is there in the place of a signature".to_owned()));
                     }
-                    Kind::Sigstore => true,
-                    Kind::Unknown => self.fail(misbehaved("what is there is no signature".to_owned())),
-                }
+                    // A mistake of those who put it there: verification says which.
+                    Kind::Page | Kind::Unknown => &bytes,
+                };
+                let signature =
+                    UntrustedSignature { content: content.into(), source: Arc::clone(url), number: self.number };
+                self.found.signatures.push(signature);
+                true
             }
         }
     }
@@ -107,7 +118,7 @@ pub(super) async fn web(
     let target = client.target_at(url, repository)?;
     let name = folder_name(&target.path, digest);
     let limit = client.signature_list_bytes();
-    let mut collector = Collector::new(limit);
+    let mut collector = Collector::new(limit, true);
     let fetch = |number: usize| {
         let path = format!("{name}/signature-{number}");
         let target = &target;
@@ -155,7 +166,7 @@ pub(super) async fn folder(
 }
 
 fn read_folder(folder: &Path, limit: usize, total: Duration) -> Found {
-    let mut collector = Collector::new(limit);
+    let mut collector = Collector::new(limit, false);
     let mut more = true;
     let mut number = 0;
     while more && number < MOST_ENTRIES {

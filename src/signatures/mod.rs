@@ -194,7 +194,9 @@ pub(crate) enum Kind<'a> {
     SimpleSigning(&'a [u8]),
     /// Of sigstore: another tool's.
     Sigstore,
-    /// Nothing that is known: empty, armored, or text.
+    /// A web page or JSON: what servers answer in the place of a file.
+    Page,
+    /// Nothing that is known: empty, armored, or other text.
     Unknown,
 }
 
@@ -208,7 +210,10 @@ pub(crate) fn kind(bytes: &[u8]) -> Kind<'_> {
         },
         // Every OpenPGP packet begins with this bit (RFC 9580, section 4.2).
         [0x80..=0xff, ..] => Kind::SimpleSigning(bytes),
-        _ => Kind::Unknown,
+        _ => match bytes.trim_ascii_start() {
+            [b'<' | b'{' | b'[', ..] => Kind::Page,
+            _ => Kind::Unknown,
+        },
     }
 }
 
@@ -221,10 +226,11 @@ mod tests {
         assert_eq!(kind(b"\xa3\x01"), Kind::SimpleSigning(b"\xa3\x01"));
         assert_eq!(kind(b"\0simple-signing\n\xa3"), Kind::SimpleSigning(b"\xa3"));
         assert_eq!(kind(b"\0sigstore-json\n{}"), Kind::Sigstore);
-        for unknown in
-            [&b""[..], b"-----BEGIN PGP", b"\0", b"\0simple-signing", b"\0simple-signing\n", b"\0other\nx", b"{"]
-        {
+        for unknown in [&b""[..], b"-----BEGIN PGP", b"\0", b"\0simple-signing", b"\0simple-signing\n", b"\0other\nx"] {
             assert_eq!(kind(unknown), Kind::Unknown);
+        }
+        for page in [&b"<html>"[..], b"\r\n<!doctype html>", b"{\"errors\": []}", b"[]"] {
+            assert_eq!(kind(page), Kind::Page);
         }
     }
 }

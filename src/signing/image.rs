@@ -197,7 +197,7 @@ pub enum SignError {
 /// The key does not sign, or what it made is not good.
 pub fn sign(key: &mut SigningKey, identity: &Reference, digest: Digest, now: Timestamp) -> Result<Vec<u8>, SignError> {
     let message = compose(&Payload { digest, identity: identity.clone() }, Borrowed(key.signer.as_mut()), now)?;
-    let signature = UntrustedSignature { content: message.clone().into(), source: "sealgate sign".into() };
+    let signature = UntrustedSignature { content: message.clone().into(), source: "sealgate sign".into(), number: 1 };
     let found = FoundSignatures { signatures: vec![signature], asked: Vec::new() };
     if is_signed(&found, key, identity, digest, Timestamp::now()) { Ok(message) } else { Err(SignError::NotVerified) }
 }

@@ -61,10 +61,12 @@ pub enum Refusal {
         wanted: Wanted,
     },
     /// Not an OpenPGP message, or its payload is not strict.
-    #[error("a signature is malformed: {why} ({wanted})")]
+    #[error("{} is malformed: {why} ({wanted})", at.as_ref().map_or_else(|| "a signature".to_owned(), |at| format!("the signature at {at}")))]
     MalformedSignature {
         /// What is wrong.
         why: Malformed,
+        /// Where the signature is: a URL, and the number of an entry in a list.
+        at: Option<Box<str>>,
         /// What the rule wants.
         wanted: Wanted,
     },
@@ -225,8 +227,23 @@ pub enum Malformed {
     /// Not one OpenPGP message signed by one key.
     #[error("it is not one OpenPGP message with one signature")]
     Envelope,
+    /// Nothing.
+    #[error("it is empty")]
+    Empty,
+    /// ASCII armor around it.
+    #[error("it is armored, and a signature is a binary message; sign without --armor")]
+    Armored,
+    /// Text with a signature below.
+    #[error("it is clear-signed text, and a signature is a binary message; sign with gpg --sign")]
+    ClearSigned,
+    /// Text of twice the size, which may have been armor or a binary message.
+    #[error("it is in UTF-16, as PowerShell's > writes files; write it with gpg --output")]
+    Utf16,
+    /// Neither armor nor a packet.
+    #[error("it does not begin as a binary OpenPGP message does")]
+    NoPacket,
     /// A signature without what it is about.
-    #[error("it is a detached signature (gpg --detach-sign), which does not contain what is signed")]
+    #[error("it is a detached signature, without what is signed; sign with gpg --sign")]
     Detached,
     /// A text signature, over text whose lines are not clear.
     #[error("it is a text signature (gpg --textmode) over text with a carriage return inside a line")]
@@ -331,7 +348,7 @@ impl Refusal {
             }
             Self::WrongIdentity { signed, .. } => json!({ "signed": signed.to_string() }),
             Self::WrongDigest { signed, .. } => json!({ "signed": signed.to_string() }),
-            Self::MalformedSignature { why, .. } => json!({ "why": why.to_string() }),
+            Self::MalformedSignature { why, at, .. } => json!({ "why": why.to_string(), "at": at }),
             Self::InvalidSignature { key, why, .. } => json!({ "key": key.to_string(), "why": why.to_string() }),
             Self::ExpiredSignature { key, at, .. } | Self::ExpiredKey { key, at, .. } => {
                 json!({ "key": key.to_string(), "expiredAt": at.to_string() })

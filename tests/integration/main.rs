@@ -4,6 +4,7 @@ mod audit;
 mod cluster;
 mod configuration;
 mod containers_image;
+mod forms;
 mod from_openshift;
 mod gate;
 mod gateway;

@@ -628,7 +628,10 @@ async fn signatures_go_into_a_lookaside_tree_where_skopeo_finds_them_and_come_ba
     assert_eq!((&imported["present"], &imported["refused"]), (&json!(2), &json!(2)), "{imported}");
     assert_eq!(imported["gaps"], json!([place(2)]));
     assert_eq!(imported["reasons"][0]["path"], json!(place(5)));
-    assert_eq!(imported["reasons"][1], json!({"path": place(4), "reason": "it is no signature"}));
+    assert_eq!(
+        imported["reasons"][1],
+        json!({"path": place(4), "reason": "content is not a signature: it does not begin as a binary OpenPGP message does"})
+    );
 }
 
 #[tokio::test]

@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn the_weight_of_signatures_has_all_of_their_texts() {
         let text: Arc<str> = "x".repeat(1000).into();
-        let signature = UntrustedSignature { content: vec![0; 1000].into(), source: Arc::clone(&text) };
+        let signature = UntrustedSignature { content: vec![0; 1000].into(), source: Arc::clone(&text), number: 1 };
         let asked = vec![AskedSource { url: text, outcome: Ok(10) }];
         assert!(weight(&FoundSignatures { signatures: vec![signature; 10], asked }) >= 21_000);
     }

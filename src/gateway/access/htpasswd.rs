@@ -28,6 +28,7 @@ use super::{
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::files::{ChangeWatcher, ReadError, read_bounded};
 use crate::gateway::store::RepositoryName;
+use crate::text;
 
 /// The most bytes of either file: some ten thousand users.
 const LARGEST: u64 = 1 << 20;
@@ -254,9 +255,9 @@ fn read_roles(path: &Path) -> Result<Roles, UsersError> {
 fn read_text(setting: &'static str, path: &Path) -> Result<String, UsersError> {
     let bytes = read_bounded(path, LARGEST);
     let bytes = bytes.map_err(|why| UsersError::Unreadable { setting, path: path.to_owned(), why })?;
-    String::from_utf8(bytes).map_err(|_| {
-        UsersError::Refused(vec![Diagnostic::of_file(&path.display().to_string(), "the file is not UTF-8")])
-    })
+    // Its lines are secrets, which are not shown.
+    let hide = |mistake: Diagnostic| UsersError::Refused(vec![Diagnostic { snippet: None, ..mistake }]);
+    text::utf8(&path.display().to_string(), &bytes).map(str::to_owned).map_err(|mistake| hide(*mistake))
 }
 
 /// A line of the file.

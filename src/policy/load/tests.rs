@@ -668,3 +668,70 @@ proptest! {
         }
     }
 }
+
+/// A namespace's policy in which each kind of thing has this name.
+fn named(policy: &str, key: &str, rule: &str, exemption: &str, namespace: &str) -> String {
+    format!(
+        "apiVersion: sealgate.dev/v1\nkind: SealPolicy\nmetadata: {{name: '{policy}', namespace: '{namespace}'}}\nspec:\n  \
+         keys:\n    '{key}': {{file: release.asc}}\n  rules:\n  - name: '{rule}'\n    images: [registry.example.com]\n    \
+         require: [{{signedBy: ['{key}']}}]\n  exemptions:\n  - name: '{exemption}'\n    images: [registry.example.com]\n    \
+         until: 2027-01-31T00:00:00Z\n    approvedBy: jane\n    reason: it moves\n"
+    )
+}
+
+#[test]
+fn every_name_has_1_to_63_characters() {
+    let cluster = with_requirement("{signedBy: [release]}");
+    let load = |text: &str| load_texts(&[("a.yaml", text), ("b.yaml", &cluster)]);
+    let good = "n".repeat(63);
+    let all = |name: &str| named(name, name, name, name, name);
+    for name in ["n", &good] {
+        let policy = load(&all(name)).unwrap_or_else(|mistakes| panic!("{name}: {}", shown(&mistakes)));
+        assert!(policy.namespaces.contains_key(name));
+    }
+    for bad in ["", &"n".repeat(64)] {
+        for (place, what) in ["a policy", "a key", "a rule", "an exemption", "a namespace"].into_iter().enumerate() {
+            let name = |other: usize| if place == other { bad } else { "n" };
+            let text = named(name(0), name(1), name(2), name(3), name(4));
+            let mistakes = shown(&load(&text).unwrap_err());
+            let said = match place {
+                4 => "a namespace's name has 1 to 63 characters".to_owned(),
+                _ => format!("the name of {what} has 1 to 63 characters"),
+            };
+            assert!(mistakes.contains(&said), "{what} of {} characters: {mistakes}", bad.len());
+        }
+    }
+}
+
+#[test]
+fn the_shortest_and_the_longest_age_of_a_signature_are_a_second_and_a_hundred_years() {
+    for (text, expected) in [("1s", Some(1)), ("876600h", Some(876_600 * 3600)), ("999ms", None), ("876601h", None)] {
+        let loaded = load_texts(&[("p.yaml", &with_requirement(&format!("{{signedBy: [release], maxAge: {text}}}")))]);
+        let age = loaded.ok().map(|policy| {
+            let rules: Vec<_> = policy.cluster.rules.iter().collect();
+            let Action::Require(requirements) = &rules[0].1.action else { panic!("{rules:?}") };
+            requirements.all[0].max_age
+        });
+        assert_eq!(age.flatten(), expected.map(std::time::Duration::from_secs), "{text}");
+    }
+}
+
+#[test]
+fn a_policy_in_utf_16_is_called_that_in_either_dialect() {
+    let yaml = with_requirement("{signedBy: [release]}");
+    for (name, text) in [("p.yaml", &*yaml), ("policy.json", r#"{"default": [{"type": "reject"}]}"#)] {
+        for mark in ["", "\u{feff}"] {
+            let units: Vec<u16> = format!("{mark}{text}").encode_utf16().collect();
+            for bytes in [
+                units.iter().flat_map(|unit| unit.to_le_bytes()).collect(),
+                units.iter().flat_map(|unit| unit.to_be_bytes()).collect::<Vec<u8>>(),
+            ] {
+                let file = SourceFile { bytes, ..file(name, "") };
+                let mistakes = load(&[file], &mut read_key).unwrap_err();
+                let mistake = mistakes[0].to_string();
+                assert!(mistake.starts_with(&format!("{name}: the file is in UTF-16\n")), "{mistake}");
+                assert!(mistake.contains("save it as UTF-8"), "{mistake}");
+            }
+        }
+    }
+}

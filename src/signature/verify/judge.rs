@@ -27,6 +27,8 @@ pub(super) const MOST_LISTED: usize = 64;
 pub(super) struct Judged {
     pub(super) place: usize,
     pub(super) source: Arc<str>,
+    /// Where it is, in words that can stand in a denial; only of what is malformed.
+    pub(super) at: Option<Box<str>>,
     /// The key that it names, or that it was proven to be of.
     pub(super) key: Option<Fingerprint>,
     /// The certificate of that key, where it is one of the rule's.
@@ -90,10 +92,11 @@ impl Fault {
         }
     }
 
-    pub(super) fn refusal(self, wanted: Wanted) -> Refusal {
+    /// As a refusal. `at` is where the signature is.
+    pub(super) fn refusal(self, wanted: Wanted, at: Option<&str>) -> Refusal {
         match self {
             Self::Untrusted(key) => Refusal::UntrustedKey { signed_by: key.into_iter().collect(), wanted },
-            Self::Malformed(why) => Refusal::MalformedSignature { why, wanted },
+            Self::Malformed(why) => Refusal::MalformedSignature { why, at: at.map(Box::from), wanted },
             Self::Invalid(key, why) => Refusal::InvalidSignature { key, why, wanted },
             Self::Weak(key, algorithm) => Refusal::WeakAlgorithm { key, algorithm, wanted },
             Self::Revoked(key) => Refusal::RevokedKey { key, wanted },
@@ -249,6 +252,7 @@ fn hopeless(signature: &UntrustedSignature, message: Option<&Message>, fault: Fa
         // `judge_all` knows it.
         place: 0,
         source: Arc::clone(&signature.source),
+        at: matches!(fault, Fault::Malformed(_)).then(|| signature.place()),
         key: message.and_then(named_key),
         certificate: None,
         signed_at: message.and_then(|message| message.signature.signature_creation_time()).map(timestamp),
@@ -283,6 +287,7 @@ fn attempt(
                 (Err(_), Ok(_)) => false,
             };
             if closer {
+                best.at = matches!(outcome, Err(Fault::Malformed(_))).then(|| signature.place());
                 best.key = Some(Fingerprint::of(&handle));
                 best.certificate = Some(fingerprint.clone());
                 best.outcome = outcome;

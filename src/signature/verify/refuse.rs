@@ -23,7 +23,7 @@ pub(super) fn refuse(
     let unmet: Vec<&Want<'_>> = wants.0.iter().filter(unmet).collect();
     for want in &unmet {
         if let Some(fault) = unusable(question, trusted, want.requirement) {
-            return Fault::from(fault).refusal(want.wanted());
+            return Fault::from(fault).refusal(want.wanted(), None);
         }
     }
     if let Some(failure) = found.failure() {
@@ -64,18 +64,19 @@ fn closest(question: &Question<'_>, want: &Want<'_>, judged: &[Judged]) -> Refus
     if !good.is_empty() {
         return Refusal::ThresholdNotMet { good, threshold: requirement.threshold, wanted };
     }
-    let faults: Vec<Fault> = judged.iter().filter_map(|one| weigh(question, requirement, one).err()).collect();
-    let mut closest: Option<&Fault> = None;
+    let fault = |one| weigh(question, requirement, one).err().map(|fault| (one, fault));
+    let faults: Vec<(&Judged, Fault)> = judged.iter().filter_map(fault).collect();
+    let mut closest: Option<&(&Judged, Fault)> = None;
     for fault in &faults {
-        if closest.is_none_or(|known| fault.closeness() > known.closeness()) {
+        if closest.is_none_or(|(_, known)| fault.1.closeness() > known.closeness()) {
             closest = Some(fault);
         }
     }
     match closest {
         None => Refusal::Unsigned(wanted),
-        Some(Fault::Untrusted(_)) => {
+        Some((_, Fault::Untrusted(_))) => {
             let mut signed_by: Vec<Fingerprint> = Vec::new();
-            for fault in &faults {
+            for (_, fault) in &faults {
                 if let Fault::Untrusted(Some(key)) = fault
                     && signed_by.len() < MOST_NAMED
                     && !signed_by.contains(key)
@@ -85,7 +86,7 @@ fn closest(question: &Question<'_>, want: &Want<'_>, judged: &[Judged]) -> Refus
             }
             Refusal::UntrustedKey { signed_by, wanted }
         }
-        Some(fault) => fault.clone().refusal(wanted),
+        Some((one, fault)) => fault.clone().refusal(wanted, one.at.as_deref()),
     }
 }
 
@@ -162,6 +163,6 @@ pub(super) fn examined(question: &Question<'_>, wants: &Wants<'_>, judged: Judge
         signed_at: judged.signed_at,
         identity,
         digest,
-        outcome: outcome.map_err(|(want, fault)| fault.refusal(want.wanted())),
+        outcome: outcome.map_err(|(want, fault)| fault.refusal(want.wanted(), judged.at.as_deref())),
     }
 }

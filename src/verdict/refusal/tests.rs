@@ -59,7 +59,11 @@ fn examples() -> Vec<Refusal> {
             wanted: wanted(),
         },
         Refusal::WrongDigest { signed: Box::new(digest), wanted: wanted() },
-        Refusal::MalformedSignature { why: PayloadError::Twice { place: "critical" }.into(), wanted: wanted() },
+        Refusal::MalformedSignature {
+            why: Malformed::Armored,
+            at: Some("https://lookaside.example.com/acme/web@sha256=02f0ad7b/signature-1".into()),
+            wanted: wanted(),
+        },
         Refusal::InvalidSignature { key: ours.clone(), why: Invalid::Cryptography, wanted: wanted() },
         Refusal::ExpiredSignature { key: ours.clone(), at: at("2026-05-02T00:00:00Z"), wanted: wanted() },
         Refusal::ExpiredKey { key: ours.clone(), at: at("2026-05-02T00:00:00Z"), wanted: without_first() },
