@@ -14,7 +14,7 @@ pub fn raise_descriptor_limit() {
     match failure {
         None => tracing::info!(%limit, %was, "limit of file descriptors"),
         Some(error) => {
-            tracing::warn!(%limit, %error, "the limit of file descriptors can't be raised to the hard limit")
+            tracing::warn!(%limit, %error, "the limit of file descriptors can't be raised to the hard limit");
         }
     }
 }

@@ -338,7 +338,7 @@ impl Refusal {
                     }
                     Unpinned::MayFallUnder { rule } => facts["rule"] = rule.as_ref().map(RuleId::as_str).into(),
                     Unpinned::Exempted { exemption } | Unpinned::ExemptedShortName { exemption } => {
-                        facts["exemption"] = exemption.as_str().into()
+                        facts["exemption"] = exemption.as_str().into();
                     }
                 }
                 facts
