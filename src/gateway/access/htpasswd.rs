@@ -520,7 +520,7 @@ mod tests {
     }
 
     async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        for _ in 0..3000 {
+        for _ in 0..12_000 {
             if holds().await {
                 return;
             }

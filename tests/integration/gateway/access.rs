@@ -108,7 +108,7 @@ async fn replicas_with_one_key_file_take_each_other_s_tokens_and_a_removed_user_
     htpasswd(&file, &["-D"], "robot", "");
     let begun = std::time::Instant::now();
     while may().await {
-        assert!(begun.elapsed().as_secs() < 30, "the user is still there");
+        assert!(begun.elapsed().as_secs() < 120, "the user is still there");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

@@ -23,8 +23,9 @@ use crate::support::{Gpg, Random};
 const LONGEST: Duration = Duration::from_mins(2);
 /// Clients that write side by side.
 const WRITERS: usize = 6;
-/// How long a list may be behind what was acknowledged elsewhere (docs/gateway.md#etcd).
-const LONGEST_BEHIND: Duration = Duration::from_secs(3);
+/// The most changes of one image that are acknowledged, and how many are refused before the second of them is.
+const ACKNOWLEDGED_OF_AN_IMAGE: usize = 8;
+const REFUSED_OF_AN_IMAGE: usize = 3;
 
 /// What they write signatures of.
 pub(crate) fn image() -> Digest {
@@ -73,8 +74,6 @@ struct Image {
     repository: String,
     /// What has to be there, by name. Whatever else is there was refused or removed.
     signatures: BTreeMap<String, Expected>,
-    /// When the last change was acknowledged.
-    since: Instant,
 }
 
 #[derive(Debug)]
@@ -100,7 +99,8 @@ impl Visitor {
     }
 }
 
-pub(super) struct Ledger {
+/// What clients were told, and what has to be there because of that.
+pub(crate) struct Ledger {
     places: Vec<Arc<Place>>,
     visitor: Visitor,
     digest: Digest,
@@ -134,9 +134,17 @@ pub(crate) struct Sum {
     pub(crate) unanswered: usize,
 }
 
+impl Sum {
+    /// The fewest changes that were refused where so many were acknowledged, however they fell to the clients: each image
+    /// begins with one that is acknowledged, and then come those that are refused.
+    pub(crate) fn fewest_refused(acknowledged: usize) -> usize {
+        acknowledged.saturating_sub(WRITERS) / ACKNOWLEDGED_OF_AN_IMAGE * REFUSED_OF_AN_IMAGE
+    }
+}
+
 /// Clients that write until they are told to end.
 pub(crate) struct Writers {
-    pub(super) ledger: Arc<Ledger>,
+    pub(crate) ledger: Arc<Ledger>,
     running: Vec<JoinHandle<()>>,
 }
 
@@ -241,7 +249,7 @@ impl Ledger {
             self.put(&repository, &name, three, 201, random).await;
             signatures.extend([(name, three, None)].map(Expected::entry));
         }
-        Image { repository, signatures, since: Instant::now() }
+        Image { repository, signatures }
     }
 
     async fn put(&self, repository: &str, name: &str, content: &str, expected: u16, random: &mut Random) {
@@ -279,6 +287,15 @@ impl Ledger {
             .await;
         assert_eq!(answer.status, 204, "{repository} {name}");
         self.count(true);
+    }
+
+    /// Waits until one more request is left without an answer, or is told to come again.
+    pub(crate) async fn miss_an_answer(&self) {
+        let (begun, before) = (Instant::now(), self.unanswered.load(Ordering::SeqCst));
+        while self.unanswered.load(Ordering::SeqCst) == before {
+            assert!(begun.elapsed() < LONGEST, "every request is answered");
+            sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn own(&self, repository: &str) -> String {
@@ -362,8 +379,8 @@ impl Ledger {
         name.strip_prefix(&format!("{}@", self.digest)).unwrap_or_else(|| panic!("{name}")).to_owned()
     }
 
-    /// Sees to it that a gateway has exactly what was acknowledged, of all images that came to the ledger since the last
-    /// look.
+    /// Sees to it that a gateway comes to have exactly what was acknowledged, of all images that came to the ledger since the
+    /// last look. For how long it may be behind, `gateway::store::etcd::lists` tests.
     pub(super) async fn check(&self, place: usize, looked: &mut usize) {
         let images = self.images.lock().unwrap()[*looked..].to_vec();
         *looked += images.len();
@@ -372,21 +389,21 @@ impl Ledger {
     }
 
     async fn check_one(&self, place: usize, image: &Image) {
-        let Image { repository, signatures, since } = image;
+        let Image { repository, signatures } = image;
         let begun = Instant::now();
         let expected = (contents(signatures), statuses(signatures));
+        let mut seen = None;
         loop {
-            let asked = Instant::now();
-            assert!(begun.elapsed() < LONGEST, "nothing is known of {repository}");
             if let Some(list) = self.list(place, repository).await
                 && let Some(statuses) = self.statuses(place, repository).await
             {
                 if (&list, &statuses) == (&expected.0, &expected.1) {
                     return;
                 }
-                let late = asked.duration_since(*since) > LONGEST_BEHIND;
-                assert!(!late, "{repository} at {place}: {list:?}, {statuses:?}; acknowledged: {signatures:?}");
+                seen = Some((list, statuses));
             }
+            let goes_on = begun.elapsed() < LONGEST;
+            assert!(goes_on, "{repository} at {place}: {seen:?}; acknowledged: {signatures:?}");
             sleep(Duration::from_millis(20)).await;
         }
     }

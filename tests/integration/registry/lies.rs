@@ -125,7 +125,8 @@ async fn a_registry_that_dawdles_leaves_time_for_its_mirror() {
     let mirror = liar(|_| good("one"));
     let mirrored = Registry { mirrors: vec![mirror.host().into()], ..plain(&slow.host()) };
     let client = client(vec![mirrored, plain(&mirror.host())]);
-    let time = Duration::from_secs(4);
+    // Half of it is for the mirror.
+    let time = Duration::from_secs(10);
     let found = resolve_within(&client, &format!("{}/acme/web:1", slow.host()), time).await.unwrap();
     assert_eq!(found.digest(), Digest::sha256(&manifest("one")));
     assert_eq!(mirror.paths(), ["/v2/acme/web/manifests/1"]);

@@ -27,7 +27,7 @@ pub(crate) fn follow(text: &str, folder: &Path, environment: &[(&str, &str)]) {
     std::fs::write(folder.join(".session"), script).expect("a script can be written");
     // One that hangs takes nothing along.
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=10", "120", "bash", "-c", "exec bash .session 2>&1"]);
+    command.args(["--kill-after=10", "170", "bash", "-c", "exec bash .session 2>&1"]);
     command.current_dir(folder).envs(environment.iter().copied());
     let mut shell = Process::start(&mut command);
     let status = shell.wait();

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -14,6 +15,8 @@ use super::Left;
 pub(crate) struct Process {
     child: Child,
     printed: Arc<Mutex<String>>,
+    /// Those that read what it prints, until its pipes end.
+    readers: [JoinHandle<()>; 2],
     name: String,
 }
 
@@ -31,9 +34,8 @@ impl Process {
         let printed = Arc::new(Mutex::new(String::new()));
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let stderr = child.stderr.take().expect("stderr is a pipe");
-        keep(stdout, &printed);
-        keep(stderr, &printed);
-        Self { child, printed, name }
+        let readers = [keep(stdout, &printed), keep(stderr, &printed)];
+        Self { child, printed, readers, name }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -52,9 +54,10 @@ impl Process {
             if let Some(found) = find(&self.printed()) {
                 return found;
             }
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Ok(Some(status)) = self.child.try_wait()
                 // What it printed last may still be on its way through the pipe.
-                std::thread::sleep(Duration::from_millis(50));
+                && self.readers.iter().all(JoinHandle::is_finished)
+            {
                 if let Some(found) = find(&self.printed()) {
                     return found;
                 }
@@ -95,7 +98,7 @@ impl Drop for Process {
 }
 
 /// The longest that any condition is waited for; far above what it takes, for busy machines.
-const LONGEST: Duration = Duration::from_mins(1);
+const LONGEST: Duration = Duration::from_mins(3);
 const POLL: Duration = Duration::from_millis(10);
 
 /// Waits until a condition gives something.
@@ -119,7 +122,7 @@ pub(crate) fn run<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(program: &str, arg
     output
 }
 
-fn keep(pipe: impl std::io::Read + Send + 'static, printed: &Arc<Mutex<String>>) {
+fn keep(pipe: impl std::io::Read + Send + 'static, printed: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let printed = Arc::clone(printed);
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -127,5 +130,5 @@ fn keep(pipe: impl std::io::Read + Send + 'static, printed: &Arc<Mutex<String>>)
             printed.push_str(&line);
             printed.push('\n');
         }
-    });
+    })
 }

@@ -1,10 +1,6 @@
 //! Packets between gateways and members of etcd, and among these, get lost.
 
-use std::{
-    process::Command,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{process::Command, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::{join, join_all, join3};
@@ -21,15 +17,12 @@ use crate::{
     gateway::{
         fake::Fake,
         kills::registry,
-        ledger::{Place, Visitor, Writers, image},
+        ledger::{Place, Sum, Visitor, Writers, image},
         program::address,
     },
     support::{Gpg, Process, Random, Scratch, run},
 };
 
-/// What lists in a gateway's memory may be behind, and how long it waits for etcd (docs/gateway.md#etcd).
-const LONGEST_BEHIND: Duration = Duration::from_secs(3);
-const LONGEST_WAIT: Duration = Duration::from_secs(6);
 /// Between two changes of one client's, so that it does not sign faster than it may.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -150,7 +143,7 @@ fn messages() -> [String; 3] {
 }
 
 fn client() -> Client {
-    Client::builder().danger_accept_invalid_certs(true).timeout(Duration::from_mins(1)).build().unwrap()
+    Client::builder().danger_accept_invalid_certs(true).timeout(Duration::from_mins(2)).build().unwrap()
 }
 
 fn visitor() -> Visitor {
@@ -175,20 +168,23 @@ async fn a_member_that_is_cut_off_is_passed_over_and_nothing_that_was_acknowledg
             3 => ("the leader from the gateways", Cut::off(&world.hosts[leader], &world.hosts[3..])),
             _ => ("a gateway from all members", world.cut_off(random.below(2))),
         };
-        let begun = Instant::now();
+        eprintln!("cut off: {what}");
+        match round {
+            // The others go on by themselves.
+            0 | 2 => {
+                wait_for("another leader", async || (world.members.leader().await != leader).then_some(())).await;
+            }
+            4 => writers.ledger.miss_an_answer().await,
+            _ => {}
+        }
         // More than were on their way.
-        let enough = if round == 4 { 5 } else { 20 };
-        writers.write(enough).await;
-        let took = begun.elapsed();
-        eprintln!("{what}: {enough} changes were acknowledged within {took:?}");
-        // Who asks a gateway that is cut off waits for its answer. For all others, twice the longest, for busy machines.
-        assert!(round == 4 || took < 2 * LONGEST_WAIT, "{took:?}");
+        writers.write(20).await;
         drop(cut);
         world.healthy().await;
     }
     let sum = writers.end().await;
     eprintln!("5 cuts: {sum:?}");
-    assert!(sum.acknowledged >= 85 && sum.refused >= 30 && sum.unanswered >= 1, "{sum:?}");
+    assert!(sum.refused >= Sum::fewest_refused(sum.acknowledged) && sum.unanswered > 0, "{sum:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,22 +203,17 @@ async fn a_gateway_that_is_cut_off_says_so_and_does_not_show_what_was_removed() 
     let path = format!("sealgate/v1/acme/web/signatures/{}/{:032}", image(), 0);
     let remove = world.client.delete(format!("{}/{path}", world.urls[0])).basic_auth("robot", Some("robot"));
     assert_eq!(remove.send().await.unwrap().status(), 204);
-    let removed = Instant::now();
-    let waited = loop {
-        let asked = Instant::now();
-        let Some(list) = world.list(1, "acme/web").await else { break asked.elapsed() };
-        assert_eq!(Some(list), both);
-        assert!(asked.duration_since(removed) <= LONGEST_BEHIND, "what was removed is still shown");
-    };
-    let asked = Instant::now();
+    // For a moment it may be behind; then it has nothing to say.
+    wait_for("that it does not show what was removed", async || {
+        let list = world.list(1, "acme/web").await;
+        assert!(list.is_none() || list == both, "{list:?}");
+        list.is_none().then_some(())
+    })
+    .await;
     let health = world.client.get(format!("{}/healthz", world.urls[1])).send();
     let (list, put, health) = join3(world.list(1, "acme/web"), world.put(1, "acme/web", 2, &three), health).await;
     assert!(list.is_none() && is_not_available(&put));
     assert_eq!(health.unwrap().status(), 503);
-    let times = [waited, asked.elapsed()];
-    eprintln!("that the store is not available was said within {times:?}");
-    // Twice that, for busy machines: what waited for one thing after the other would take longer.
-    assert!(times.iter().all(|time| *time < 2 * LONGEST_WAIT), "{times:?}");
     // The other one serves all along.
     assert_eq!(world.list(0, "acme/web").await, Some(vec![two.clone()]));
     drop(cut);
@@ -241,8 +232,7 @@ async fn of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_ackno
     if outside("of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_acknowledged") {
         return;
     }
-    let (world, mut random, [one, two, _]) = (World::start().await, Random::seeded(), messages());
-    let (mut created, mut exists, mut unknown) = (0, 0, 0);
+    let (world, mut random, [one, two, three]) = (World::start().await, Random::seeded(), messages());
     for round in 0..10_usize {
         let repository = format!("race/image{round}");
         let leader = world.members.leader().await;
@@ -265,6 +255,9 @@ async fn of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_ackno
         };
         let outcomes = [(first, &one), (second, &two)].map(|(answer, content)| (answer.status().as_u16(), content));
         eprintln!("{round}: {} and {}", outcomes[0].0, outcomes[1].0);
+        assert!(outcomes.iter().all(|(status, _)| [201, 409, 503].contains(status)), "{outcomes:?}");
+        // That gateway was cut off all the time.
+        assert!(round != 0 || outcomes[0].0 == 503, "nothing tells it whether the name is there");
         let winners: Vec<&String> =
             outcomes.iter().filter(|(status, _)| *status == 201).map(|(_, content)| *content).collect();
         assert!(winners.len() <= 1, "both were acknowledged");
@@ -284,15 +277,11 @@ async fn of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_ackno
             assert_eq!(list.len(), 1);
             assert!(winners.iter().all(|winner| list == [(*winner).clone()]), "what was acknowledged is gone");
         }
-        for (status, _) in outcomes {
-            match status {
-                201 => created += 1,
-                409 => exists += 1,
-                503 => unknown += 1,
-                status => panic!("{status}"),
-            }
-        }
+        // Whatever came first, the name is taken, and the other gateway knows it as well.
+        let third = wait_for("the store", async || {
+            let answer = world.put(0, &repository, 1, &three).await;
+            (!is_not_available(&answer)).then_some(answer.status().as_u16())
+        });
+        assert_eq!(third.await, 409);
     }
-    eprintln!("10 races across a cut: {created} created, {exists} refused, {unknown} not known");
-    assert!(created >= 5 && exists >= 3 && unknown >= 1, "{created}, {exists}, {unknown}");
 }
