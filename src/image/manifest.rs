@@ -564,6 +564,17 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_a_platform_has_at_most_64_characters() {
+        let entry = |os: &str| {
+            entry(&format!(r#","platform":{{"os":"{os}","architecture":"amd64"}}"#)).map(|entry| entry.platform)
+        };
+        let most = "x".repeat(64);
+        assert_eq!(entry(&most), Ok(Some(format!("{most}/amd64"))));
+        assert!(entry(&"x".repeat(65)).is_err());
+        assert_eq!(entry("a.b_c-D9"), Ok(Some("a.b_c-D9/amd64".to_owned())));
+    }
+
+    #[test]
     fn an_index_is_bounded() {
         let many = vec![format!(r#"{{"digest":"{DIGEST}"}}"#); MOST_ENTRIES + 1];
         let error = parse(None, &index_of(&many.join(","))).unwrap_err();

@@ -416,6 +416,51 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_part_may_be_as_long_as_it_may_and_no_longer() {
+        let name = |length: usize| format!("example.com/{}", "a".repeat(length - "example.com/".len()));
+        assert!(Reference::parse(&name(LONGEST_NAME)).is_ok());
+        let found = Reference::parse(&name(LONGEST_NAME + 1));
+        assert_eq!(found, Err(ReferenceError::NameTooLong { length: LONGEST_NAME + 1 }));
+        // What is added counts, too.
+        let short = |length: usize| "a".repeat(length - "docker.io/library/".len());
+        assert!(Reference::parse(&short(LONGEST_NAME)).is_ok());
+        let found = Reference::parse(&short(LONGEST_NAME + 1));
+        assert_eq!(found, Err(ReferenceError::NameTooLong { length: LONGEST_NAME + 1 }));
+        let tag = |length: usize| Tag::parse(&"t".repeat(length));
+        assert!(tag(1).is_ok() && tag(LONGEST_TAG).is_ok());
+        assert!(tag(0).is_err() && tag(LONGEST_TAG + 1).is_err());
+        let digest = Digest::of(crate::image::digest::Algorithm::Sha512, b"");
+        let longest = format!("{}:{}@{digest}", name(LONGEST_NAME), "t".repeat(LONGEST_TAG));
+        assert_eq!(longest.len(), LONGEST_REFERENCE);
+        assert_eq!(Reference::parse(&longest).unwrap().to_string(), longest);
+        let longer = format!("{longest}0");
+        assert_eq!(Reference::parse(&longer), Err(ReferenceError::TooLong { length: LONGEST_REFERENCE + 1 }));
+    }
+
+    #[test]
+    fn a_port_is_a_number_from_1_to_65535() {
+        for port in ["1", "80", "65535", "0065535"] {
+            assert!(Reference::parse(&format!("example.com:{port}/x")).is_ok(), "{port}");
+        }
+        for port in ["", "0", "00", "65536", "99999999999999999999", "-1", "1a", "0x50", "1 "] {
+            let found = Reference::parse(&format!("example.com:{port}/x"));
+            assert_eq!(found, Err(ReferenceError::Port), "{port}");
+        }
+    }
+
+    #[test]
+    fn only_64_hexadecimal_digits_are_a_local_id() {
+        for text in ["0".repeat(63), "f".repeat(65), format!("{}g", "0".repeat(63)), format!("a/{}", "0".repeat(64))] {
+            assert!(Reference::parse(&text).is_ok(), "{text}");
+        }
+        for text in
+            ["0123456789abcdef".repeat(4), format!("{}:1", "f".repeat(64)), format!("{}@{DIGEST}", "9".repeat(64))]
+        {
+            assert_eq!(Reference::parse(&text), Err(ReferenceError::LocalId), "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn parsing_never_panics_and_canonical_text_stays_as_it_is(

@@ -502,6 +502,44 @@ mod tests {
     }
 
     #[test]
+    fn behind_a_single_label_a_port_is_one_that_registries_have_and_other_numbers_are_tags() {
+        for port in ["80", "443", "1024", "5000", "65535"] {
+            assert!(matches!(Scope::parse(&format!("registry:{port}")), Ok(Scope::Prefix(_))), "{port}");
+        }
+        for tag in ["79", "81", "442", "444", "1023", "65536", "0"] {
+            let found = Scope::parse(&format!("registry:{tag}"));
+            assert_eq!(found, Err(ScopeError::NoHost { suggestion: "docker.io/library/registry".into() }), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_domain_s_scope_covers_each_host_below_it_and_not_itself() {
+        let domain = ["*.example.com"];
+        for image in ["a.example.com/x", "a.b.example.com/x", "a.example.com:5000/x", "A.Example.COM/x"] {
+            assert_eq!(winner(&domain, image).as_deref(), Some("*.example.com"), "{image}");
+        }
+        for image in ["example.com/x", "notexample.com/x", "a.example.com.evil.example.org/x", "a.example.org/x"] {
+            assert_eq!(winner(&domain, image), None, "{image}");
+        }
+        assert_eq!(
+            winner(&["*.example.com", "*.b.example.com"], "a.b.example.com/x").as_deref(),
+            Some("*.b.example.com")
+        );
+    }
+
+    #[test]
+    fn a_scope_ends_at_a_slash_and_nowhere_else() {
+        let scope = ["r.example.com/acme"];
+        assert!(winner(&scope, "r.example.com/acme/web").is_some());
+        assert!(winner(&scope, "r.example.com/acme:1").is_some(), "the repository of this name, too");
+        for image in
+            ["r.example.com/acme2/web", "r.example.com/acme-web", "r.example.com/other/acme", "r.example.com:5000/acme"]
+        {
+            assert_eq!(winner(&scope, image), None, "{image}");
+        }
+    }
+
+    #[test]
     fn one_scope_has_one_value() {
         let mut map = map(&["r.example.com"]);
         assert_eq!(map.insert(Scope::parse("R.example.com:443").unwrap(), "two".into()), Err("two".to_owned()));

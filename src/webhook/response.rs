@@ -547,6 +547,86 @@ mod tests {
         assert!(audit.contains("\"a\": docker.io/acme/a:latest not enforced (audit) [no-policy]"), "{audit}");
     }
 
+    /// So many images, each with this verdict.
+    fn validated_alike(count: usize, verdict: impl Fn() -> Result<Verdict, Refusal>) -> Value {
+        validated(&vec![("web", "acme/web:1"); count], (0..count).map(|_| verdict()).collect())
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_denial_or_of_warnings_is_counted_from_the_first_one_on() {
+        let lines = |count: usize| {
+            let message = validated_alike(count, || Err(no_policy()))["status"]["message"].clone();
+            let lines: Vec<String> = message.as_str().unwrap().lines().map(str::to_owned).collect();
+            (lines.len(), lines.last().unwrap().clone())
+        };
+        assert_eq!(lines(MOST_LINES).0, MOST_LINES);
+        assert!(lines(MOST_LINES).1.starts_with("container \"web\": "));
+        assert_eq!(lines(MOST_LINES + 1), (MOST_LINES + 1, "... and 1 more".to_owned()));
+        let warnings = |count: usize| {
+            let refusal = || Box::new(no_policy());
+            let warn = || Ok(Verdict::NotEnforced { mode: Mode::Warn, refusal: refusal(), digest: None });
+            let warnings = validated_alike(count, warn)["warnings"].as_array().unwrap().clone();
+            (warnings.len(), warnings.last().unwrap().as_str().unwrap().to_owned())
+        };
+        assert_eq!(warnings(MOST_WARNINGS).0, MOST_WARNINGS);
+        assert!(warnings(MOST_WARNINGS).1.starts_with("container \"web\": "));
+        let more = "... and 1 more images with warnings".to_owned();
+        assert_eq!(warnings(MOST_WARNINGS + 1), (MOST_WARNINGS + 1, more));
+    }
+
+    #[test]
+    fn an_annotation_names_images_as_long_as_they_fit_and_counts_the_rest() {
+        for count in 1..200 {
+            let response = validated_alike(count, || Ok(allow()));
+            let text = response["auditAnnotations"]["images"].as_str().unwrap();
+            let (named, more) = match text.rsplit_once("; and ") {
+                Some((named, more)) => (named, more.strip_suffix(" more").unwrap().parse().unwrap()),
+                None => (text, 0),
+            };
+            assert_eq!(named.split("; ").count() + more, count, "{text}");
+            assert!(named.len() <= LONGEST_ANNOTATION, "{}", named.len());
+            // The next one would not have fitted.
+            let one = named.split("; ").next().unwrap().len();
+            assert!(more == 0 || named.len() + "; ".len() + one > LONGEST_ANNOTATION, "{}", named.len());
+        }
+        assert_eq!(validated_alike(0, || Ok(allow())).get("auditAnnotations"), None);
+    }
+
+    #[test]
+    fn a_registry_s_wish_to_be_asked_later_counts_within_bounds() {
+        for (wish, expected) in [(0, 3), (2, 3), (3, 3), (4, 4), (9, 9), (10, 10), (11, 10)] {
+            let response = validated(&[("web", "acme/web:1")], vec![Err(unavailable(Some(wish)))]);
+            assert_eq!(response["status"]["details"]["retryAfterSeconds"], expected, "{wish}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_into_what_is_no_pod_nor_where_nothing_changes() {
+        let digest = Digest::parse(&PIN[1..]).unwrap();
+        let operations = |kind: &str, image: &str, verdict: Result<Verdict, Refusal>, pinned: bool| {
+            let spec = json!({"containers": [{"name": "web", "image": image}]});
+            let (group, resource, object) = match kind {
+                "Pod" => ("", "pods", json!({"spec": spec})),
+                _ => ("apps", "deployments", json!({"spec": {"template": {"spec": spec}}})),
+            };
+            let mut body: Value = serde_json::from_str(&body(&[], "")).unwrap();
+            body["request"]["kind"] = json!({"group": group, "version": "v1", "kind": kind});
+            body["request"]["resource"] = json!({"group": group, "version": "v1", "resource": resource});
+            body["request"]["object"] = object;
+            let body = body.to_string();
+            let review = Review::parse(body.as_bytes()).unwrap();
+            let Ok(Subject::Images(asked)) = review.subject() else { panic!() };
+            let decision = decision(image, verdict);
+            let pinned = decision.image.as_ref().filter(|_| pinned).map(|image| image.pinned(digest));
+            patch::operations(&asked, &[Decision { pinned, ..decision }]).len()
+        };
+        assert_eq!(operations("Pod", "acme/web:1", Ok(allow()), true), 1);
+        assert_eq!(operations("Deployment", "acme/web:1", Ok(allow()), true), 0, "its pods are pinned");
+        assert_eq!(operations("Pod", "acme/web:1", Err(no_policy()), true), 0, "a refused image stays as it is");
+        assert_eq!(operations("Pod", "acme/web:1", Ok(allow()), false), 0, "there is nothing to write");
+        assert_eq!(operations("Pod", &format!("docker.io/acme/web:1{PIN}"), Ok(allow()), true), 0, "it stands there");
+    }
+
     #[test]
     fn a_resource_that_is_not_read_is_refused_with_its_name() {
         let body = body(&[], "evic\ntion");

@@ -660,6 +660,29 @@ mod tests {
     }
 
     #[test]
+    fn a_uid_has_1_to_128_characters() {
+        for (length, good) in [(0, false), (1, true), (LONGEST_UID, true), (LONGEST_UID + 1, false)] {
+            let mut review = review(pod(), "CREATE", Some(json!({"containers": []})), None);
+            review["request"]["uid"] = json!("u".repeat(length));
+            assert_eq!(Review::parse(review.to_string().as_bytes()).is_ok(), good, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_is_left_out_of_a_template_by_its_whole_text_and_never_out_of_a_pod() {
+        let spec = json!({"containers": containers(&[("a", "auto"), ("b", "Auto"), ("c", "auto "), ("d", "")])});
+        let placeholders: [Box<str>; 2] = ["auto".into(), "other".into()];
+        for (carrier, taken) in [(Carrier::find("apps", "v1", "deployments", "Deployment").unwrap(), 1), (pod(), 0)] {
+            let body = review(carrier, "CREATE", Some(spec.clone()), None).to_string();
+            let review = Review::parse(body.as_bytes()).unwrap();
+            let Subject::Images(mut images) = review.subject().unwrap() else { panic!() };
+            assert_eq!(images.take_placeholders(&placeholders), taken, "{carrier:?}");
+            assert_eq!(images.to_decide.len(), 4 - taken);
+            assert_eq!(images.to_decide.iter().any(|place| place.image == "auto"), taken == 0);
+        }
+    }
+
+    #[test]
     fn what_is_no_review_says_why() {
         let refused = |body: &str| Review::parse(body.as_bytes()).unwrap_err().to_string();
         let whole = review(pod(), "CREATE", Some(json!({"containers": []})), None);

@@ -55,6 +55,29 @@ mod tests {
         assert_eq!(Outside("abcdef", 3).to_string(), "abc…");
     }
 
+    #[test]
+    fn a_text_that_just_fits_stays_whole() {
+        for (text, most, expected) in [
+            ("abc", 3, "abc"),
+            ("abcd", 3, "abc…"),
+            // Characters count, not bytes, and what is escaped counts as one.
+            ("\u{430}bc", 3, "\\u{430}bc"),
+            ("\u{430}bcd", 3, "\\u{430}bc…"),
+            ("a\"c", 3, "a\\\"c"),
+            ("", 0, ""),
+            ("a", 0, "…"),
+            (" ~", 2, " ~"),
+            ("\u{7f}\u{1f}", 2, "\\u{7f}\\u{1f}"),
+        ] {
+            assert_eq!(Outside(text, most).to_string(), expected, "{text:?} {most}");
+        }
+        assert_eq!(one_line("abcdef".to_owned(), 6), "abcdef");
+        assert_eq!(one_line("abcdefg".to_owned(), 6), "abc…");
+        // A character is never cut.
+        assert_eq!(one_line("abäefg".to_owned(), 6), "ab…");
+        assert_eq!(one_line("a\n\r\nb\u{7f}".to_owned(), 9), "a b");
+    }
+
     proptest! {
         #[test]
         fn one_line_is_one_line_and_bounded(text in "\\PC*|(.|\n){0,400}", most in 3usize..300) {

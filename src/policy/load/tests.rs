@@ -652,6 +652,107 @@ fn exemptions_of_a_namespace_without_a_rule_are_refused_for_they_would_lift_noth
     loaded(&namespace.replace("SealPolicy", "ClusterSealPolicy").replace(", namespace: billing", ""));
 }
 
+/// Ends of a range: what is still in it is loaded, the next is refused with this message.
+fn ends<T: std::fmt::Debug>(text: impl Fn(&T) -> String, good: &[T], bad: &[T], message: &str) {
+    for value in good {
+        loaded(&text(value));
+    }
+    for value in bad {
+        let found = refused(&text(value));
+        assert!(found.contains(message), "{value:?}: {found}");
+    }
+}
+
+#[test]
+fn a_name_has_1_to_63_characters_of_its_own_alphabet_wherever_it_stands() {
+    const RULE: &str = "  - {name: r, images: [r.example.com], require: [{signedBy: [release]}]}\n";
+    let document = |name: &str| with_rules(RULE).replace("{name: p}", &format!("{{name: \"{name}\"}}"));
+    let rule = |name: &str| with_rules(&RULE.replace("name: r,", &format!("name: \"{name}\",")));
+    let key = |name: &str| {
+        let text = with_rules(RULE).replace("    release:", &format!("    \"{name}\":"));
+        text.replace("[release]", &format!("[\"{name}\"]"))
+    };
+    let exemption = |name: &str| {
+        format!(
+            "{}  exemptions:\n  - {{name: \"{name}\", images: [r.example.com], until: 2027-01-31T00:00:00Z, \
+             approvedBy: jane@example.com, reason: INC-1}}\n",
+            with_rules(RULE)
+        )
+    };
+    let (one, most, more) = ("x".to_owned(), "x".repeat(63), "x".repeat(64));
+    let good = [one, most, "Az09._-@+".to_owned()];
+    let bad = [String::new(), more, "a/b".to_owned(), "a b".to_owned(), "a:b".to_owned(), "ä".to_owned()];
+    let message = |of: &str| format!("the name of {of} has 1 to 63 characters");
+    ends(|name| document(name), &good, &bad, &message("a policy"));
+    ends(|name| rule(name), &good, &bad, &message("a rule"));
+    ends(|name| key(name), &good, &bad, &message("a key"));
+    ends(|name| exemption(name), &good, &bad, &message("an exemption"));
+}
+
+#[test]
+fn a_namespace_is_a_label_of_1_to_63_characters() {
+    let text = |name: &String| {
+        let text = with_rules("  - {name: r, images: [r.example.com], deny: {reason: x}}\n");
+        let of_a_namespace = text.replace("ClusterSealPolicy", "SealPolicy");
+        let of_a_namespace = of_a_namespace.replace("{name: p}", &format!("{{name: q, namespace: \"{name}\"}}"));
+        format!("{text}---\n{of_a_namespace}")
+    };
+    let good = ["a", "7", "a-b", "a--b", &"x".repeat(63)].map(str::to_owned);
+    let bad = ["", "-", "-a", "a-", "a.b", "A", "a_b", &"x".repeat(64)].map(str::to_owned);
+    ends(text, &good, &bad, "a namespace's name has 1 to 63 characters of a-z 0-9 -, and no dash at an end");
+}
+
+#[test]
+fn a_threshold_reaches_from_one_to_the_number_of_names() {
+    let text =
+        |threshold: &i64| with_requirement(&format!("{{signedBy: [release, security], threshold: {threshold}}}"));
+    ends(text, &[1, 2], &[], "");
+    ends(text, &[], &[0, -1, i64::MIN], "a threshold is at least 1");
+    ends(text, &[], &[3, i64::MAX], "can't be met: signedBy has 2 different names");
+    let policy = loaded(&text(&2));
+    let Action::Require(requirements) = &rule(&policy, "r.example.com/x").action else { panic!() };
+    assert_eq!(requirements.all[0].threshold.get(), 2);
+}
+
+#[test]
+fn an_age_reaches_from_a_second_to_a_hundred_years() {
+    let text = |age: &&str| with_requirement(&format!("{{signedBy: [release], maxAge: {age}}}"));
+    let message = "maxAge is at least 1s, and at most 100y";
+    ends(text, &["1s", "1s 1ms", "876600h", "100y"], &["0s", "999ms", "100y 1ms", "876601h"], message);
+    let policy = loaded(&text(&"1s"));
+    let Action::Require(requirements) = &rule(&policy, "r.example.com/x").action else { panic!() };
+    assert_eq!(requirements.all[0].max_age, Some(std::time::Duration::from_secs(1)));
+}
+
+#[test]
+fn an_exemption_covers_its_images_in_its_namespaces_until_its_end_and_not_at_it() {
+    let policy = |namespaces: &str| {
+        loaded(&format!(
+            "{}  exemptions:\n  - {{name: e, images: [r.example.com/a], until: 2027-01-31T00:00:00Z, \
+             approvedBy: jane@example.com, reason: INC-1{namespaces}}}\n",
+            with_rules("  - {name: r, images: [\"*\"], deny: {reason: x}}\n")
+        ))
+    };
+    let covers = |policy: &Policy, image: &str, namespace: Option<&str>, now: &str| {
+        let image = Reference::for_image(image).unwrap();
+        policy.cluster.exemptions[0].covers(&image, namespace, now.parse().unwrap())
+    };
+    let (before, end) = ("2027-01-30T23:59:59.999999999Z", "2027-01-31T00:00:00Z");
+    let everywhere = policy("");
+    for namespace in [None, Some("billing")] {
+        assert!(covers(&everywhere, "r.example.com/a/b:1", namespace, before));
+        assert!(!covers(&everywhere, "r.example.com/a/b:1", namespace, end), "its end is no part of it");
+        assert!(!covers(&everywhere, "r.example.com/b:1", namespace, before), "another image");
+    }
+    let there = policy(", namespaces: [billing, shop]");
+    for (namespace, expected) in
+        [(Some("billing"), true), (Some("shop"), true), (Some("shop2"), false), (Some(""), false), (None, false)]
+    {
+        assert_eq!(covers(&there, "r.example.com/a:1", namespace, before), expected, "{namespace:?}");
+        assert!(!covers(&there, "r.example.com/a:1", namespace, end));
+    }
+}
+
 proptest! {
     /// Whatever an editor's slip does to a policy, it is loaded or refused with a place, and nothing panics.
     #[test]
