@@ -78,7 +78,7 @@ impl Cluster {
     }
 
     fn start() -> Self {
-        let binaries = binaries();
+        let binaries = binaries(&["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"]);
         for _ in 0..5 {
             if let Some(cluster) = Self::start_on_free_ports(&binaries) {
                 return cluster;
@@ -225,11 +225,11 @@ pub(super) fn failed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Where the programs are: `KUBEBUILDER_ASSETS`, or where `make binaries` puts them.
-pub(super) fn binaries() -> PathBuf {
+/// Where these programs are: `KUBEBUILDER_ASSETS`, or where `make binaries` puts them.
+pub(super) fn binaries(programs: &[&str]) -> PathBuf {
     let folder = std::env::var_os("KUBEBUILDER_ASSETS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/.cache/bin"), PathBuf::from);
-    for program in ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"] {
+    for program in programs {
         let path = folder.join(program);
         assert!(
             path.is_file(),

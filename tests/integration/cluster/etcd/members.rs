@@ -68,7 +68,7 @@ impl Members {
     pub(super) async fn start_at(sites: [Site; 3], arguments: Vec<String>, ca: Option<PathBuf>) -> Option<Self> {
         let mut members = Self {
             folder: Scratch::new(),
-            binary: binaries().join("etcd"),
+            binary: binaries(&["etcd"]).join("etcd"),
             sites,
             running: [None, None, None],
             ca,
