@@ -1,0 +1,3 @@
+module sealgate.dev/benches/cluster
+
+go 1.24
