@@ -11,6 +11,7 @@ mod gateway;
 mod policy;
 mod push;
 mod registry;
+mod security;
 mod serve;
 mod sign;
 mod signatures;
