@@ -1,5 +1,5 @@
 # One line a target; `make help` prints them. The work is in scripts/.
-.PHONY: help test demo build binaries image image-test clean
+.PHONY: help test demo build binaries image image-test bench-cluster fuzz clean
 
 IMAGE ?= sealgate:latest
 ENGINE ?= $(shell command -v podman || command -v docker || echo buildah)
@@ -27,6 +27,14 @@ image: ## the container image (IMAGE=name, ENGINE=podman, docker or buildah)
 image-test: ## the container image on bases made of Debian packages, built and run without an image registry
 	@scripts/image-test
 
+bench-cluster: ## what the gate costs a real API server, against a webhook that only pins; writes docs/performance.md
+	@scripts/packages
+	cargo build --release --locked
+	@scripts/bench-cluster
+
+fuzz: ## every fuzz target for a minute (SECONDS_EACH=60)
+	@scripts/fuzz
+
 clean: ## removes what was built
 	cargo clean
-	rm -rf tests/cluster/.cache
+	rm -rf tests/cluster/.cache fuzz/target
