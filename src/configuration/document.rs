@@ -26,6 +26,9 @@ pub(super) struct RawConfiguration {
     pub(super) kind: Kind,
     /// The policy folder or file. All paths are relative to this file. The gate needs it.
     pub(super) policies: Option<Located<Box<str>>>,
+    /// How long the gate goes on deciding by a policy that could not be loaded from its files again; after that it refuses
+    /// (`policy-unavailable`). At least `5s`. Left out: without limit.
+    pub(super) policy_max_stale: Option<Located<RawDuration>>,
     /// Serve a policy.json whose default accepts anything.
     #[serde(default)]
     pub(super) accept_anything_by_default: bool,

@@ -23,6 +23,8 @@ use crate::yaml::{self, Located, Source};
 
 /// The API server waits 30 s for a webhook at the most.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(29);
+/// Less than this would refuse everything at each change of the policy: a change counts after two equal reads, two seconds apart.
+const SHORTEST_POLICY_MAX_STALE: Duration = Duration::from_secs(5);
 /// The most that any limit in bytes can be.
 const LARGEST_SIZE: u64 = 1 << 30;
 /// The most that any other limit can be.
@@ -129,6 +131,7 @@ impl Check<'_> {
             api_version: ApiVersion::V1,
             kind: Kind::Configuration,
             policies,
+            policy_max_stale,
             accept_anything_by_default,
             webhook,
             metrics,
@@ -138,6 +141,13 @@ impl Check<'_> {
             limits,
         } = raw;
         let policies = policies.map(|path| self.path(&path));
+        let policy_max_stale = policy_max_stale.map(|duration| {
+            if duration.value.0 < SHORTEST_POLICY_MAX_STALE {
+                let message = "a change of the policy files takes longer to settle than this";
+                self.mistake_with_help(duration.place, message, "write 5s or more; 1h, say, leaves time to mend them");
+            }
+            duration.value.0
+        });
         let webhook_place = webhook.listen.as_ref().map(|listen| listen.place);
         let webhook = self.webhook(webhook);
         let metrics_place = metrics.listen.as_ref().map(|listen| listen.place);
@@ -162,6 +172,7 @@ impl Check<'_> {
         let limits = self.limits(&limits);
         Some(Configuration {
             policies: flatten(policies)?,
+            policy_max_stale,
             accept_anything_by_default,
             webhook: webhook?,
             metrics: metrics?,

@@ -21,6 +21,8 @@ pub use network::{Network, NetworkError};
 pub struct Configuration {
     /// The policy folder or file. Needed by the gate, not by the store.
     pub policies: Option<PathBuf>,
+    /// How long the gate goes on deciding by a policy that could not be loaded from its files again. `None`: without limit.
+    pub policy_max_stale: Option<Duration>,
     /// Whether a policy.json whose default accepts anything may be served.
     pub accept_anything_by_default: bool,
     /// The gate's listener.

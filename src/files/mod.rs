@@ -1,17 +1,27 @@
 //! Files that people write and change under a running process: read with bounds, and watched.
 
 mod configuration_file;
+mod descriptor_reserve;
 pub(crate) mod durable;
+pub(crate) mod follower;
 mod policy_folder;
+mod policy_freshness;
 mod policy_watcher;
 mod watch;
 
-use std::{fs, io::Read as _, path::Path};
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::Path,
+};
 
 pub use configuration_file::{ConfigurationLoadError, load_configuration};
+pub use descriptor_reserve::reserve_descriptors;
+pub(crate) use descriptor_reserve::with_reserve;
+pub use follower::SETTLE_INTERVAL;
 pub use policy_folder::{PolicyFiles, PolicyLoadError};
 pub use policy_watcher::PolicyWatcher;
-pub use watch::ChangeWatcher;
+pub use watch::{ChangeWatcher, Look};
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +53,19 @@ impl From<std::io::Error> for ReadError {
     }
 }
 
-/// Reads a regular file, symbolic links followed, of at most `limit` bytes.
+/// Reads a regular file, symbolic links followed, of at most `limit` bytes; with a descriptor of the reserve where there is no
+/// other.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
     // Before it is opened: opening a pipe would wait for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(ReadError::NotAFile);
     }
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = with_reserve(read)?;
     if bytes.len() as u64 > limit {
         return Err(ReadError::TooLarge { limit });
     }

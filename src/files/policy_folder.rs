@@ -2,11 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use super::{ReadError, read_bounded};
+use super::{ReadError, read_bounded, with_reserve};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::image::{Repository, Scope};
 use crate::policy::{self, Action, Dialect, KeyFileError, Policy, SourceFile, policy_json};
@@ -61,6 +61,9 @@ pub enum PolicyLoadError {
     /// There are mistakes in it.
     #[error("{}", Diagnostics(.0))]
     Refused(Vec<Diagnostic>),
+    /// A file of keys is there, and the system does not let it be read.
+    #[error("{}", Diagnostics(.0))]
+    KeysUnreadable(Vec<Diagnostic>),
     /// A policy.json that lets everything run that it does not name.
     #[error(
         "policies {}: the default of this policy.json accepts anything: whatever it does not name would run unsigned\n  \
@@ -87,6 +90,14 @@ pub enum PolicyLoadError {
         /// What to write in its place.
         repository: Repository,
     },
+}
+
+impl PolicyLoadError {
+    /// Whether it says nothing of what the files say, since they could not be read. A folder without any is what a volume that
+    /// was lost leaves.
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self, Self::Unreadable { .. } | Self::KeysUnreadable(_) | Self::Empty { .. })
+    }
 }
 
 impl PolicyFiles {
@@ -123,11 +134,15 @@ impl PolicyFiles {
     fn load_once(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError> {
         folders.extend(parent(&self.path));
         let files = self.read(folders)?;
+        let mut keys_unread = false;
         let policy = policy::load(&files, &mut |path| {
             folders.extend(parent(path));
-            read_key(path)
-        })
-        .map_err(PolicyLoadError::Refused)?;
+            let key = read_key(path);
+            keys_unread |= matches!(key, Err(KeyFileError::Unreadable(_)));
+            key
+        });
+        let refused = if keys_unread { PolicyLoadError::KeysUnreadable } else { PolicyLoadError::Refused };
+        let policy = policy.map_err(refused)?;
         let accepts_anything =
             policy.cluster.dialect == Dialect::PolicyJson && policy_json::accepts_anything_by_default(&policy.cluster);
         if accepts_anything && !self.accept_anything_by_default {
@@ -155,15 +170,11 @@ impl PolicyFiles {
             return Ok(vec![read(self.path.clone(), &parent(&self.path).unwrap_or_default())?]);
         }
         folders.insert(self.path.clone());
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(|error| unreadable(&self.path, error.into()))? {
-            let entry = entry.map_err(|error| unreadable(&self.path, error.into()))?;
-            if is_policy_file(&entry.file_name().to_string_lossy()) {
-                paths.push(entry.path());
-            }
-            if paths.len() > MOST_FILES {
-                return Err(PolicyLoadError::TooManyFiles { path: self.path.clone(), limit: MOST_FILES });
-            }
+        // The folder is closed before its files are opened: one descriptor at a time.
+        let paths = with_reserve(|| policy_files_in(&self.path));
+        let mut paths = paths.map_err(|error| unreadable(&self.path, error.into()))?;
+        if paths.len() > MOST_FILES {
+            return Err(PolicyLoadError::TooManyFiles { path: self.path.clone(), limit: MOST_FILES });
         }
         if paths.is_empty() {
             return Err(PolicyLoadError::Empty { path: self.path.clone() });
@@ -171,6 +182,21 @@ impl PolicyFiles {
         paths.sort();
         paths.into_iter().map(|path| read(path, &self.path)).collect()
     }
+}
+
+/// The policy files of a folder; one more than [`MOST_FILES`] at the most.
+fn policy_files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if is_policy_file(&entry.file_name().to_string_lossy()) {
+            paths.push(entry.path());
+        }
+        if paths.len() > MOST_FILES {
+            break;
+        }
+    }
+    Ok(paths)
 }
 
 fn is_policy_file(name: &str) -> bool {

@@ -9,8 +9,13 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
-use super::{ChangeWatcher, PolicyFiles, PolicyLoadError};
+use super::{
+    ChangeWatcher, Look, PolicyFiles, PolicyLoadError,
+    follower::{Follower, Progress},
+    policy_freshness::{Freshness, FreshnessMonitor, ReadStatus},
+};
 use crate::gate::CurrentPolicy;
 use crate::image::Digest;
 use crate::operations::Metrics;
@@ -18,21 +23,30 @@ use crate::policy::{Action, Policy};
 
 /// How often the files are looked at where no event tells of a change.
 const POLL: Duration = Duration::from_secs(10);
+/// How many times they are looked at before a policy is too old: one look that is late or fails must not refuse everything.
+const LOOKS_WITHIN_MAX_STALE: u32 = 4;
 
-/// Reloads the policy when its files change, until it is dropped. A policy that can't be loaded changes nothing: the last
-/// good one stays in force, and a metric and a log line say so.
+/// Reloads the policy when its files change, until it is dropped.
+///
+/// - What was read counts once it was read twice, one [`SETTLE_INTERVAL`](super::follower::SETTLE_INTERVAL) apart, and the same
+///   each time.
+/// - A policy that can't be loaded changes nothing: the last good one stays in force, and a metric and a log line say so.
+/// - Files that can't be read at all, or never come to rest, for longer than the polling interval are a state of its own, with
+///   a metric and with log lines again and again.
 #[derive(Debug)]
 pub struct PolicyWatcher {
     _watcher: ChangeWatcher,
+    _monitor: FreshnessMonitor,
 }
 
 impl PolicyWatcher {
     /// Starts; `current` holds what [`PolicyFiles::load`] gave. The metrics of the policy in force are set at once.
     ///
     /// # Errors
-    /// The thread can't be started.
+    /// A thread can't be started.
     pub fn start(files: PolicyFiles, current: Arc<CurrentPolicy>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
-        Self::start_polling(files, current, metrics, POLL)
+        let poll = current.max_stale().map_or(POLL, |limit| POLL.min(limit / LOOKS_WITHIN_MAX_STALE));
+        Self::start_polling(files, current, metrics, poll)
     }
 
     /// As [`PolicyWatcher::start`], with another time between two looks.
@@ -44,10 +58,13 @@ impl PolicyWatcher {
     ) -> std::io::Result<Self> {
         let loaded = current.get();
         announce(&metrics, loaded.generation, &loaded.policy);
+        metrics.policy_read(Timestamp::now().as_second());
+        let status = Arc::new(ReadStatus::new(Instant::now()));
+        let freshness = Freshness::new(Arc::clone(&status), Arc::clone(&current), Arc::clone(&metrics), poll);
         let load = move |folders: &mut BTreeSet<PathBuf>| files.load_noting_folders(folders);
-        let mut reload = Reload { load, current, metrics, folders: BTreeSet::new(), refused: None };
-        let watcher = ChangeWatcher::start("policy-watcher", poll, move || reload.check())?;
-        Ok(Self { _watcher: watcher })
+        let mut reload = Reload::new(load, current, metrics, status);
+        let watcher = ChangeWatcher::start("policy-watcher", poll, move || reload.check(Instant::now()))?;
+        Ok(Self { _watcher: watcher, _monitor: FreshnessMonitor::start(freshness)? })
     }
 }
 
@@ -56,51 +73,94 @@ struct Reload<L> {
     load: L,
     current: Arc<CurrentPolicy>,
     metrics: Arc<Metrics>,
+    status: Arc<ReadStatus>,
     /// The folders of the last look.
     folders: BTreeSet<PathBuf>,
-    /// Why the files as they are were refused, so that it is told once and not at every look.
-    refused: Option<String>,
+    /// A policy is known by the digest over all its files.
+    follower: Follower<Option<Digest>>,
+    /// Whether the last policy that settled was refused.
+    refused: bool,
+}
+
+/// Why there is no policy.
+struct LoadFailure {
+    message: String,
+    /// Whether nothing is known of what the files say.
+    unread: bool,
 }
 
 impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Reload<L> {
-    fn check(&mut self) -> BTreeSet<PathBuf> {
+    fn new(load: L, current: Arc<CurrentPolicy>, metrics: Arc<Metrics>, status: Arc<ReadStatus>) -> Self {
+        let follower = Follower::new("the policy files");
+        Self { load, current, metrics, status, folders: BTreeSet::new(), follower, refused: false }
+    }
+
+    /// Reads the files; `now` is the time before that.
+    fn check(&mut self, now: Instant) -> Look {
         let mut folders = BTreeSet::new();
         // A panic would end the thread, and nobody would hear of a changed policy ever again.
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| match (self.load)(&mut folders) {
-            Ok(policy) => self.loaded(policy),
-            Err(error) => self.refuse(error.to_string()),
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+            let loaded = (self.load)(&mut folders);
+            self.take(
+                loaded.map_err(|error| LoadFailure { unread: error.is_unread(), message: error.to_string() }),
+                now,
+            )
         }));
-        if outcome.is_err() {
-            self.refuse("reading them ended in a panic, which is a bug of Sealgate's; please report it".to_owned());
+        let progress = outcome.unwrap_or_else(|_| {
             // How far it came, nobody knows.
             folders.extend(std::mem::take(&mut self.folders));
-        }
+            let message = "reading them ended in a panic, which is a bug of Sealgate's; please report it".to_owned();
+            self.take(Err(LoadFailure { message, unread: true }), now)
+        });
         self.folders.clone_from(&folders);
-        folders
+        Look { folders, again: progress.again() }
     }
 
-    fn refuse(&mut self, error: String) {
-        if self.refused.as_ref() != Some(&error) {
-            self.metrics.policy_refused();
-            tracing::error!("the policy files are refused, the last good policy stays in force:\n{error}");
-            self.refused = Some(error);
-        }
-    }
-
-    fn loaded(&mut self, policy: Policy) {
+    fn take(&mut self, loaded: Result<Policy, LoadFailure>, now: Instant) -> Progress {
         let in_force = self.current.get();
-        let was_refused = self.refused.take().is_some();
-        if policy.digest == in_force.policy.digest {
-            if was_refused {
-                announce(&self.metrics, in_force.generation, &in_force.policy);
-                tracing::info!(generation = in_force.generation, "the policy files are those in force again");
+        let read = match &loaded {
+            Ok(policy) => Ok(policy.digest),
+            Err(failure) => Err(failure.message.clone()),
+        };
+        let progress = self.follower.take(&in_force.policy.digest, read, now);
+        match (progress, loaded) {
+            (Progress::InForce, _) => {
+                self.current.confirm(now);
+                self.read_whole(now);
+                if std::mem::take(&mut self.refused) {
+                    announce(&self.metrics, in_force.generation, &in_force.policy);
+                }
             }
-            return;
+            (Progress::Changed, Ok(policy)) => {
+                let generation = self.current.replace(policy);
+                self.current.confirm(now);
+                self.read_whole(now);
+                self.refused = false;
+                let in_force = self.current.get();
+                announce(&self.metrics, generation, &in_force.policy);
+                tracing::info!(generation, digest = %digest(&in_force.policy), "a changed policy is in force");
+            }
+            // An error is never put in force.
+            (Progress::Unsettled(_) | Progress::Changed, _) => {}
+            (Progress::Refused { is_new, settled }, loaded) => {
+                if is_new {
+                    self.metrics.policy_refused();
+                }
+                self.refused = true;
+                match loaded {
+                    Err(LoadFailure { message, unread: true }) => self.status.failed(&message),
+                    _ if !settled => self.status.failed("they are changed again and again: no two reads agree"),
+                    // What stands there is known, and is no policy.
+                    _ => self.read_whole(now),
+                }
+            }
         }
-        let generation = self.current.replace(policy);
-        let in_force = self.current.get();
-        announce(&self.metrics, generation, &in_force.policy);
-        tracing::info!(generation, digest = %digest(&in_force.policy), "a changed policy is in force");
+        progress
+    }
+
+    fn read_whole(&self, now: Instant) {
+        self.status.succeeded(now);
+        self.metrics.policy_read(Timestamp::now().as_second());
     }
 }
 
@@ -127,38 +187,4 @@ fn announce(metrics: &Metrics, generation: u64, policy: &Policy) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_is_a_refused_policy_and_the_next_one_is_loaded() {
-        let current = Arc::new(CurrentPolicy::new(Policy::default()));
-        let metrics = Arc::new(Metrics::new());
-        let mut looks = 0;
-        let load = |folders: &mut BTreeSet<PathBuf>| {
-            looks += 1;
-            match looks {
-                1 => folders.extend([PathBuf::from("policies"), PathBuf::from("keys")]),
-                2 | 3 => {
-                    folders.insert(PathBuf::from("policies"));
-                    panic!("of the test");
-                }
-                _ => return Ok(Policy { digest: Some(Digest::sha256(b"next")), ..Policy::default() }),
-            }
-            Ok(Policy::default())
-        };
-        let (kept, counted) = (Arc::clone(&current), Arc::clone(&metrics));
-        let mut reload = Reload { load, current, metrics, folders: BTreeSet::new(), refused: None };
-        let both = BTreeSet::from([PathBuf::from("policies"), PathBuf::from("keys")]);
-        for _ in 0..3 {
-            assert_eq!(reload.check(), both, "all that was watched still is");
-        }
-        assert_eq!(kept.get().generation, 1);
-        let text = |metrics: &Metrics| String::from_utf8(metrics.text().unwrap()).unwrap();
-        assert!(text(&counted).contains("sealgate_policy_reloads_total{result=\"failure\"} 1"), "{}", text(&counted));
-        assert!(text(&counted).contains("sealgate_policy_last_reload_successful 0"));
-        reload.check();
-        assert_eq!(kept.get().generation, 2);
-        assert!(text(&counted).contains("sealgate_policy_last_reload_successful 1"));
-    }
-}
+mod tests;

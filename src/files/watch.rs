@@ -15,6 +15,21 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 /// However long changes go on, after this time they are looked at.
 const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
 
+/// What a look at files leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// The folders that matter from now on.
+    pub folders: BTreeSet<PathBuf>,
+    /// When to look again, where that is sooner than the slow poll.
+    pub again: Option<Duration>,
+}
+
+impl From<BTreeSet<PathBuf>> for Look {
+    fn from(folders: BTreeSet<PathBuf>) -> Self {
+        Self { folders, again: None }
+    }
+}
+
 /// Calls back whenever something may have changed in some folders, until it is dropped.
 ///
 /// Events of the file system make it quick, a slow poll makes it certain: a watch ends when its folder is replaced, and
@@ -32,14 +47,14 @@ enum Message {
 
 impl ChangeWatcher {
     /// Starts. `check` is called at once, then after changes and at least every `poll`, always on one thread of its own;
-    /// it gives the folders that matter from now on.
+    /// it gives the folders that matter from now on, and may ask for a look sooner than that.
     ///
     /// # Errors
     /// The thread can't be started.
-    pub fn start(
+    pub fn start<L: Into<Look>>(
         name: &str,
         poll: Duration,
-        check: impl FnMut() -> BTreeSet<PathBuf> + Send + 'static,
+        mut check: impl FnMut() -> L + Send + 'static,
     ) -> std::io::Result<Self> {
         let (messages, received) = mpsc::channel();
         let events = messages.clone();
@@ -55,7 +70,7 @@ impl ChangeWatcher {
             .ok();
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || run(&received, poll, Watches { watcher, watched: BTreeSet::new() }, check))?;
+            .spawn(move || run(&received, poll, Watches { watcher, watched: BTreeSet::new() }, || check().into()))?;
         Ok(Self { messages, thread: Some(thread) })
     }
 }
@@ -70,21 +85,17 @@ impl Drop for ChangeWatcher {
     }
 }
 
-fn run(
-    received: &Receiver<Message>,
-    poll: Duration,
-    mut watches: Watches,
-    mut check: impl FnMut() -> BTreeSet<PathBuf>,
-) {
+fn run(received: &Receiver<Message>, poll: Duration, mut watches: Watches, mut check: impl FnMut() -> Look) {
     loop {
         let before = watches.watched.clone();
-        let folders = check();
-        watches.set(&folders);
+        let mut look = check();
+        watches.set(&look.folders);
         if watches.watched != before {
             // What changed between the look and the watch has made no event.
-            watches.set(&check());
+            look = check();
+            watches.set(&look.folders);
         }
-        match received.recv_timeout(poll) {
+        match received.recv_timeout(look.again.map_or(poll, |again| again.min(poll))) {
             Ok(Message::Changed) => {}
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {

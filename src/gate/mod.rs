@@ -4,6 +4,7 @@
 //! them together.
 
 pub mod cache;
+mod current;
 mod decide;
 mod index;
 mod layer;
@@ -12,13 +13,8 @@ mod prove;
 mod tests;
 mod verdicts;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
@@ -26,11 +22,12 @@ use tokio::time::Instant;
 
 use self::verdicts::Verdicts;
 
+pub use current::{CurrentPolicy, LoadedPolicy};
 pub(crate) use index::refusal_of_index;
 
 use crate::image::{Digest, HashedManifest, Reference, Repository};
 use crate::operations::Metrics;
-use crate::policy::{Mode, Policy, RuleId};
+use crate::policy::{Mode, RuleId};
 use crate::signature::{FoundSignatures, verify::Examination};
 use crate::verdict::{LookupError, Refusal, Verdict};
 
@@ -74,48 +71,6 @@ pub trait FindSignatures: Send + Sync {
     /// not at all, as where there is no cache.
     fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) -> Option<Instant> {
         None
-    }
-}
-
-/// The policy in force, replaced as a whole.
-#[derive(Debug)]
-pub struct CurrentPolicy {
-    current: ArcSwap<LoadedPolicy>,
-    /// Held while one replaces another, so that no two get one generation.
-    replacing: Mutex<()>,
-}
-
-/// A policy and how many there were before it.
-#[derive(Debug)]
-pub struct LoadedPolicy {
-    /// Counts from 1; no two policies of a process share one.
-    pub generation: u64,
-    /// The policy.
-    pub policy: Policy,
-}
-
-impl CurrentPolicy {
-    /// The first policy.
-    pub fn new(policy: Policy) -> Self {
-        Self { current: ArcSwap::from_pointee(LoadedPolicy { generation: 1, policy }), replacing: Mutex::new(()) }
-    }
-
-    /// The policy in force.
-    pub fn get(&self) -> Arc<LoadedPolicy> {
-        self.current.load_full()
-    }
-
-    /// The generation of the policy in force.
-    pub fn generation(&self) -> u64 {
-        self.current.load().generation
-    }
-
-    /// Puts another in force, and gives back its generation.
-    pub fn replace(&self, policy: Policy) -> u64 {
-        let _alone = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let generation = self.current.load().generation + 1;
-        self.current.store(Arc::new(LoadedPolicy { generation, policy }));
-        generation
     }
 }
 
@@ -209,21 +164,19 @@ impl Gate {
     /// Dropping the future is safe: what it waits for goes on for the others who wait for it.
     ///
     /// # Errors
-    /// [`Refusal::TooManyImages`], of all of them together.
+    /// [`Refusal::TooManyImages`] and [`Refusal::PolicyUnavailable`], of all of them together.
     pub async fn decide(&self, admission: &Admission<'_>) -> Result<Vec<Decision>, Refusal> {
         // Counted before anything is kept of them: many reviews may wait at once, each with all of its images.
         let (found, limit) = (admission.images.len(), self.settings.images_per_review);
         if found > limit {
-            let refusal = Refusal::TooManyImages { found, limit };
-            let decision = decide::without_reference(self, &self.policy.get(), admission, refusal);
-            self.tell(admission, "(all)", &decision);
-            return match decision.verdict {
-                Err(refusal) => Err(refusal),
-                Ok(_) => Ok(vec![decision; found]),
-            };
+            return self.refuse_all(admission, Refusal::TooManyImages { found, limit });
         }
         let (different, places) = different(admission.images);
         let decisions = loop {
+            // Before caches are asked: what they know is known by the same policy.
+            if let Err(refusal) = self.policy.check_fresh(Instant::now()) {
+                return self.refuse_all(admission, refusal);
+            }
             let policy = self.policy.get();
             let decisions = self.decide_different(&policy, admission, &different).await;
             // A policy that came into force meanwhile takes effect at once: a key may have been removed.
@@ -238,6 +191,16 @@ impl Gate {
             return Ok(decisions);
         }
         Ok(places.into_iter().map(|place| decisions[place].clone()).collect())
+    }
+
+    /// Refuses the review as a whole, in the strictest mode that could hold for any of its images.
+    fn refuse_all(&self, admission: &Admission<'_>, refusal: Refusal) -> Result<Vec<Decision>, Refusal> {
+        let decision = decide::without_reference(self, &self.policy.get(), admission, refusal);
+        self.tell(admission, "(all)", &decision);
+        match decision.verdict {
+            Err(refusal) => Err(refusal),
+            Ok(_) => Ok(vec![decision; admission.images.len()]),
+        }
     }
 
     async fn decide_different(

@@ -22,9 +22,14 @@ pub struct Metrics {
     cache_entries: IntGaugeVec,
     key_expiry: GaugeVec,
     certificate_expiry: Gauge,
+    certificate_last_reload_successful: IntGauge,
+    client_ca_last_reload_successful: IntGauge,
     policy_info: IntGaugeVec,
     policy_reloads: IntCounterVec,
     policy_last_reload_successful: IntGauge,
+    policy_last_read: Gauge,
+    policy_readable: IntGauge,
+    policy_unavailable: IntGauge,
     exemptions_used: IntCounterVec,
 }
 
@@ -179,6 +184,20 @@ impl Metrics {
                     "When the webhook's certificate expires.",
                 )),
             ),
+            certificate_last_reload_successful: register(
+                &registry,
+                IntGauge::with_opts(Opts::new(
+                    "sealgate_certificate_last_reload_successful",
+                    "1 if the files of the webhook's certificate as they are now are in force, 0 if the last good ones are.",
+                )),
+            ),
+            client_ca_last_reload_successful: register(
+                &registry,
+                IntGauge::with_opts(Opts::new(
+                    "sealgate_client_ca_last_reload_successful",
+                    "1 if the file of the webhook's client CA as it is now is in force, 0 if the last good one is.",
+                )),
+            ),
             policy_info: register(
                 &registry,
                 IntGaugeVec::new(
@@ -200,6 +219,27 @@ impl Metrics {
                     "1 if the files as they are now are in force, 0 if the last good ones are.",
                 )),
             ),
+            policy_last_read: register(
+                &registry,
+                Gauge::with_opts(Opts::new(
+                    "sealgate_policy_last_read_timestamp_seconds",
+                    "When all policy files were last read whole, valid or not.",
+                )),
+            ),
+            policy_readable: register(
+                &registry,
+                IntGauge::with_opts(Opts::new(
+                    "sealgate_policy_readable",
+                    "0 if the policy files could not be read for longer than the polling interval, else 1.",
+                )),
+            ),
+            policy_unavailable: register(
+                &registry,
+                IntGauge::with_opts(Opts::new(
+                    "sealgate_policy_unavailable",
+                    "1 if every image is refused because the policy could not be loaded for longer than policyMaxStale.",
+                )),
+            ),
             exemptions_used: register(
                 &registry,
                 IntCounterVec::new(
@@ -214,6 +254,8 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("sealgate_build_info", "The version that runs: always 1."), &["version"]),
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        metrics.policy_readable.set(1);
+        metrics.certificate_reloads(true, true);
         let process = metrics.registry.register(Box::new(ProcessCollector::for_self()));
         process.expect("no metric of ours has the name of a process metric");
         metrics
@@ -274,6 +316,12 @@ impl Metrics {
         self.certificate_expiry.set(seconds as f64);
     }
 
+    /// Whether the files of the webhook's certificate and of its client CA are those in force.
+    pub fn certificate_reloads(&self, certificate: bool, client_ca: bool) {
+        self.certificate_last_reload_successful.set(certificate.into());
+        self.client_ca_last_reload_successful.set(client_ca.into());
+    }
+
     /// A policy came into force.
     pub fn policy_loaded(&self, generation: u64, digest: &str) {
         self.policy_info.reset();
@@ -286,6 +334,22 @@ impl Metrics {
     pub fn policy_refused(&self) {
         self.policy_reloads.with_label_values(&["failure"]).inc();
         self.policy_last_reload_successful.set(0);
+    }
+
+    /// All policy files were read whole at this time (seconds since 1970).
+    pub fn policy_read(&self, seconds: i64) {
+        #[allow(clippy::cast_precision_loss)] // As above.
+        self.policy_last_read.set(seconds as f64);
+    }
+
+    /// Whether the policy files could be read within the polling interval.
+    pub fn policy_readable(&self, readable: bool) {
+        self.policy_readable.set(readable.into());
+    }
+
+    /// Whether every image is refused for want of a policy that is known to be current.
+    pub fn policy_unavailable(&self, unavailable: bool) {
+        self.policy_unavailable.set(unavailable.into());
     }
 
     /// An image runs only by this exemption.
@@ -397,8 +461,12 @@ mod tests {
         metrics.cache_request("tag", CacheResult::Hit);
         metrics.cache_entries("tag", 1);
         metrics.key_expiries([("acme", "AB".to_owned(), None)].into_iter());
+        metrics.certificate_reloads(true, false);
         metrics.policy_loaded(1, "sha256:00");
         metrics.policy_refused();
+        metrics.policy_read(1);
+        metrics.policy_readable(true);
+        metrics.policy_unavailable(true);
         metrics.exemption_used("production/legacy");
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         for line in [
@@ -411,9 +479,14 @@ mod tests {
             "sealgate_cache_entries{cache=\"tag\"} 1",
             "sealgate_key_expiry_timestamp_seconds{fingerprint=\"AB\",key=\"acme\"} inf",
             "sealgate_certificate_expiry_timestamp_seconds 0",
+            "sealgate_certificate_last_reload_successful 1",
+            "sealgate_client_ca_last_reload_successful 0",
             "sealgate_policy_info{digest=\"sha256:00\",generation=\"1\"} 1",
             "sealgate_policy_reloads_total{result=\"failure\"} 1",
             "sealgate_policy_last_reload_successful 0",
+            "sealgate_policy_last_read_timestamp_seconds 1",
+            "sealgate_policy_readable 1",
+            "sealgate_policy_unavailable 1",
             "sealgate_exemptions_used_total{exemption=\"production/legacy\"} 1",
             "sealgate_build_info{version=",
             "process_open_fds",

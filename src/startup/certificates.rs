@@ -3,26 +3,21 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep};
 
-use crate::tls::ServerTls;
+use crate::tls::{Refreshed, ServerTls};
 
 /// How often the files are read again. They are few and small, so that reading them costs less than a watch that misses
 /// what a Secret's mount does; and a certificate that is made here has to be made anew by the clock anyway.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Reads the certificate's files again for as long as the server runs, and tells `expires` when the certificate expires, at
-/// first and whenever that changes.
-pub(super) async fn renew(tls: ServerTls, expires: impl Fn(Timestamp)) {
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    expires(tls.expires_at());
-    // The first tick is at once; the files were read just now.
-    ticks.tick().await;
+/// Reads the files of certificate and client CA again for as long as the server runs; `refreshed` is told what was found.
+pub(super) async fn renew(tls: ServerTls, refreshed: impl Fn(&ServerTls, Refreshed)) {
+    let mut again = None;
     loop {
-        ticks.tick().await;
-        if tls.refresh(Timestamp::now()) {
-            expires(tls.expires_at());
-        }
+        sleep(again.unwrap_or(EVERY).min(EVERY)).await;
+        let found = tls.refresh(Timestamp::now(), Instant::now());
+        again = found.again;
+        refreshed(&tls, found);
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::{StartupError, address_of, certificates, listen, signals::Stop, time_for_lookups};
 use crate::configuration::Configuration;
-use crate::files::{PolicyFiles, PolicyWatcher};
+use crate::files::{PolicyFiles, PolicyWatcher, reserve_descriptors};
 use crate::gate::{
     CurrentPolicy, Gate, Settings,
     cache::{CachedResolve, CachedSignatures, Times},
@@ -66,11 +67,13 @@ pub fn validate_gate(configuration: &Configuration) -> Result<(), StartupError> 
 pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let ended = |what| move |source| StartupError::Ended { what, source };
     raise_descriptor_limit();
+    reserve_descriptors();
     warn_of_insecure(configuration);
     let metrics = Arc::new(Metrics::new());
     let readiness = Arc::new(Readiness::default());
     let policies = policies(configuration)?;
-    let current = Arc::new(CurrentPolicy::new(policies.load()?));
+    let read_at = Instant::now();
+    let current = Arc::new(CurrentPolicy::with_max_stale(policies.load()?, configuration.policy_max_stale, read_at));
     let tls = tls(configuration)?;
     let gate = Arc::new(engine(configuration, Arc::clone(&current), None, Arc::clone(&metrics))?);
     let listener = listen("webhook.listen", configuration.webhook.listen)?;
@@ -89,8 +92,12 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let _watcher =
         PolicyWatcher::start(policies, current, Arc::clone(&metrics)).map_err(ended("the policy watcher"))?;
     let config = tls.server_config();
-    let expiry = Arc::clone(&metrics);
-    tokio::spawn(certificates::renew(tls, move |at| expiry.certificate_expiry(at.as_second())));
+    metrics.certificate_expiry(tls.expires_at().as_second());
+    let certificates = Arc::clone(&metrics);
+    tokio::spawn(certificates::renew(tls, move |tls, refreshed| {
+        certificates.certificate_expiry(tls.expires_at().as_second());
+        certificates.certificate_reloads(!refreshed.certificate_refused, !refreshed.client_ca_refused);
+    }));
 
     let settings = webhook::Settings::new(configuration);
     let server = webhook::run(listener, config, gate, settings, metrics, Arc::clone(&readiness), stop.stopped().wait());

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{StartupError, address_of, listen, signals::Stop};
 use crate::configuration::{Configuration, Gateway};
+use crate::files::reserve_descriptors;
 use crate::gateway::Prepared;
 use crate::operations::raise_descriptor_limit;
 use crate::tls::ServerTls;
@@ -25,6 +26,7 @@ pub async fn validate_store(configuration: &Configuration) -> Result<(), Startup
 pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> {
     let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
     raise_descriptor_limit();
+    reserve_descriptors();
     let tls = tls(settings)?;
     let prepared = Prepared::new(settings, &configuration.limits).await?;
     let listener = listen("gateway.listen", settings.listen)?;
@@ -36,7 +38,7 @@ pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> 
     tracing::info!(%address, role = "gateway", tls = tls.is_some(), registry = %settings.registry.url, "listening");
     tokio::spawn(stop.on_signal(|| ()));
     if let Some(tls) = tls {
-        tokio::spawn(super::certificates::renew(tls, |_| ()));
+        tokio::spawn(super::certificates::renew(tls, |_, _| ()));
     }
     server.await.map_err(ended)
 }

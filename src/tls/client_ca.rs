@@ -13,18 +13,28 @@ use rustls::{
         danger::{ClientCertVerified, ClientCertVerifier},
     },
 };
+use tokio::time::Instant;
 
 use super::{TlsError, pair};
+use crate::files::follower::{Follower, Progress};
 use crate::image::Digest;
 
 /// Checks clients against the CA in force.
 #[derive(Debug)]
-pub(super) struct Verifier(ArcSwap<Loaded>);
+pub(super) struct Verifier(ArcSwap<ClientCa>);
 
+/// The CAs of a file.
 #[derive(Debug)]
-struct Loaded {
+pub(super) struct ClientCa {
     verifier: Arc<dyn ClientCertVerifier>,
+    /// Of the file's bytes.
     digest: Digest,
+}
+
+impl PartialEq for ClientCa {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
 }
 
 impl Verifier {
@@ -32,18 +42,25 @@ impl Verifier {
         load(path, provider).map(|loaded| Self(ArcSwap::from_pointee(loaded)))
     }
 
-    /// Reads the file again; says whether it changed.
-    pub(super) fn reload(&self, path: &Path, provider: &Arc<CryptoProvider>) -> Result<bool, TlsError> {
-        let loaded = load(path, provider)?;
-        let changed = loaded.digest != self.0.load().digest;
-        if changed {
-            self.0.store(Arc::new(loaded));
-        }
-        Ok(changed)
+    /// The digest of the file whose CAs are in force.
+    #[cfg(test)]
+    pub(super) fn digest(&self) -> Digest {
+        self.0.load().digest
+    }
+
+    /// Reads the file again, and puts it in force once a change of it has settled.
+    pub(super) fn refresh(
+        &self,
+        path: &Path,
+        provider: &Arc<CryptoProvider>,
+        follower: &mut Follower<Arc<ClientCa>>,
+        now: Instant,
+    ) -> Progress {
+        follower.follow(&self.0, load(path, provider), now)
     }
 }
 
-fn load(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Loaded, TlsError> {
+fn load(path: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCa, TlsError> {
     let failed = |why: String| TlsError::ClientCa { path: path.to_owned(), why };
     let bytes = pair::read_file(path)?;
     let mut roots = RootCertStore::empty();
@@ -53,7 +70,7 @@ fn load(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Loaded, TlsError>
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|error| failed(error.to_string()))?;
-    Ok(Loaded { verifier, digest: Digest::sha256(&bytes) })
+    Ok(ClientCa { verifier, digest: Digest::sha256(&bytes) })
 }
 
 impl ClientCertVerifier for Verifier {

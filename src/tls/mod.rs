@@ -12,6 +12,7 @@ mod pair;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -22,8 +23,10 @@ use rustls::{
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
 };
+use tokio::time::Instant;
 
 use crate::configuration::Certificate;
+use crate::files::follower::{Follower, Progress};
 
 pub use error::TlsError;
 use pair::Pair;
@@ -43,8 +46,27 @@ pub struct ServerTls {
     current: Arc<Current>,
     client_ca: Option<(PathBuf, Arc<client_ca::Verifier>)>,
     provider: Arc<CryptoProvider>,
-    /// What the last refresh failed for, so that its log line is not repeated for as long as nobody repairs it.
-    failure: Mutex<Option<String>>,
+    followers: Mutex<Followers>,
+}
+
+/// What was read of the files last. Each is exchanged by itself: a broken CA keeps no renewed certificate out, nor the reverse.
+#[derive(Debug)]
+struct Followers {
+    pair: Follower<Arc<Pair>>,
+    client_ca: Follower<Arc<client_ca::ClientCa>>,
+}
+
+/// What [`ServerTls::refresh`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refreshed {
+    /// Whether another certificate or another client CA is in force.
+    pub changed: bool,
+    /// Whether the certificate's files are refused, so that the last good pair stays in force.
+    pub certificate_refused: bool,
+    /// Whether the client CA's file is refused, so that the last good one stays in force.
+    pub client_ca_refused: bool,
+    /// When to refresh again, where that is sooner than usual: a change has to settle.
+    pub again: Option<Duration>,
 }
 
 /// The pair that handshakes get.
@@ -87,7 +109,11 @@ impl ServerTls {
             None => None,
         };
         let current = Arc::new(Current(ArcSwap::from_pointee(pair)));
-        Ok(Self { source: certificate.clone(), names, current, client_ca, provider, failure: Mutex::default() })
+        let followers = Mutex::new(Followers {
+            pair: Follower::new("the certificate's files"),
+            client_ca: Follower::new("the client CA's certificates"),
+        });
+        Ok(Self { source: certificate.clone(), names, current, client_ca, provider, followers })
     }
 
     /// What a rustls server needs: TLS 1.2 and 1.3, HTTP/1.1 alone. Every configuration given out follows each reload.
@@ -109,43 +135,25 @@ impl ServerTls {
         config
     }
 
-    /// Reads the files again, makes a certificate anew that is soon over, and puts in force what changed. Says whether
-    /// anything did.
+    /// Reads the files again, makes a certificate anew that is soon over, and puts in force what changed: certificate and client
+    /// CA each by itself, once two reads of it a little apart are the same. What is refused leaves the last good one in force.
+    /// Logs what is new.
     ///
-    /// # Errors
-    /// As for [`ServerTls::load`]; then the old pair and the old CA stay in force.
-    pub fn reload(&self, now: Timestamp) -> Result<bool, TlsError> {
-        let pair = read(&self.source, &self.names, &self.provider, now)?;
-        let mut changed = false;
+    /// `now` is the time by which certificates expire, `at` that of the monotonic clock.
+    pub fn refresh(&self, now: Timestamp, at: Instant) -> Refreshed {
+        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Followers { pair, client_ca } = &mut *followers;
+        let certificate = read(&self.source, &self.names, &self.provider, now);
+        let mut progress = vec![pair.follow(&self.current.0, certificate, at)];
         if let Some((path, verifier)) = &self.client_ca {
-            changed |= verifier.reload(path, &self.provider)?;
+            progress.push(verifier.refresh(path, &self.provider, client_ca, at));
         }
-        if pair.digest != self.current.0.load().digest {
-            self.current.0.store(Arc::new(pair));
-            changed = true;
+        Refreshed {
+            changed: progress.contains(&Progress::Changed),
+            certificate_refused: pair.is_refused(),
+            client_ca_refused: client_ca.is_refused(),
+            again: progress.into_iter().filter_map(Progress::again).min(),
         }
-        Ok(changed)
-    }
-
-    /// [`ServerTls::reload`], with a log line about an outcome that is new. Says whether anything changed.
-    pub fn refresh(&self, now: Timestamp) -> bool {
-        let (changed, failed) = match self.reload(now) {
-            Ok(changed) => (changed, None),
-            Err(error) => (false, Some(error.to_string())),
-        };
-        if changed {
-            tracing::info!(expires_at = %self.expires_at(), "certificate exchanged; open connections stay");
-        }
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if *failure != failed {
-            if let Some(error) = &failed {
-                tracing::error!(error, "certificate not exchanged; the one before stays in force");
-            } else {
-                tracing::info!("the certificate's files are in order again");
-            }
-            *failure = failed;
-        }
-        changed
     }
 
     /// When the server's certificate expires.

@@ -1,6 +1,11 @@
 //! A certificate chain and its key, read from PEM files.
 
-use std::{fs::File, io::Read as _, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use rustls::{
@@ -11,6 +16,7 @@ use rustls::{
 };
 
 use super::TlsError;
+use crate::files::with_reserve;
 use crate::image::Digest;
 
 /// No PEM file of a server is longer.
@@ -25,6 +31,12 @@ pub(super) struct Pair {
     pub(super) expires_at: Timestamp,
     /// Of both files' bytes: equal ones are the same pair.
     pub(super) digest: Digest,
+}
+
+impl PartialEq for Pair {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
 }
 
 impl Pair {
@@ -52,9 +64,12 @@ impl Pair {
 
 /// Reads a file that is no longer than such files are.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(LONGEST_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = with_reserve(read).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     if bytes.len() as u64 > LONGEST_FILE {
         return Err(TlsError::TooLong { path: path.to_owned(), limit: LONGEST_FILE });
     }

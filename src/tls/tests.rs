@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 
 use super::*;
+use crate::files::SETTLE_INTERVAL;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -17,6 +18,14 @@ fn made(folder: &Path, now: Timestamp) -> Result<ServerTls, TlsError> {
 
 fn files(folder: &Path) -> Certificate {
     Certificate::Files { chain: folder.join("tls.crt"), key: folder.join("tls.key") }
+}
+
+/// Refreshes until what is there has settled.
+fn refresh(tls: &ServerTls, now: Timestamp) -> Refreshed {
+    let at = Instant::now();
+    let first = tls.refresh(now, at);
+    assert!(!first.changed, "no change counts at first sight");
+    tls.refresh(now, at + SETTLE_INTERVAL)
 }
 
 fn leaf(tls: &ServerTls) -> Vec<u8> {
@@ -48,8 +57,8 @@ fn a_made_certificate_is_made_anew_before_it_ends_and_by_the_same_ca() {
     let ca = fs::read(folder.path().join("ca.crt")).unwrap();
     let before = leaf(&tls);
     let later = tls.expires_at() - HOUR * 24 * 29;
-    assert!(!tls.reload(tls.expires_at() - HOUR * 24 * 31).unwrap());
-    assert!(tls.reload(later).unwrap());
+    assert!(!refresh(&tls, tls.expires_at() - HOUR * 24 * 31).changed);
+    assert!(refresh(&tls, later).changed);
     assert_ne!(leaf(&tls), before);
     assert!(tls.expires_at() > later + HOUR * 24 * 300);
     assert_eq!(fs::read(folder.path().join("ca.crt")).unwrap(), ca);
@@ -60,7 +69,7 @@ fn a_made_ca_is_made_anew_before_it_cannot_cover_a_server_certificate() {
     let folder = TempDir::new().unwrap();
     let tls = made(folder.path(), now()).unwrap();
     let ca = fs::read(folder.path().join("ca.crt")).unwrap();
-    assert!(tls.reload(now() + HOUR * 24 * (9 * 365 + 10)).unwrap());
+    assert!(refresh(&tls, now() + HOUR * 24 * (9 * 365 + 10)).changed);
     assert_ne!(fs::read(folder.path().join("ca.crt")).unwrap(), ca);
 }
 
@@ -132,25 +141,101 @@ fn files_that_are_no_pair_are_refused_by_name_with_what_to_do() {
 }
 
 #[test]
-fn a_reload_puts_a_new_pair_in_force_and_a_broken_one_not() {
+fn a_refresh_puts_a_new_pair_in_force_and_a_broken_one_not() {
     let folder = TempDir::new().unwrap();
     let other = TempDir::new().unwrap();
     made(folder.path(), now()).unwrap();
     made(other.path(), now()).unwrap();
     let tls = ServerTls::load(&files(folder.path()), None, &[], now()).unwrap();
     let before = leaf(&tls);
-    assert!(!tls.refresh(now()), "nothing changed");
+    let unchanged = Refreshed { changed: false, certificate_refused: false, client_ca_refused: false, again: None };
+    assert_eq!(refresh(&tls, now()), unchanged);
 
     fs::copy(other.path().join("tls.crt"), folder.path().join("tls.crt")).unwrap();
-    assert!(matches!(tls.reload(now()), Err(TlsError::Mismatch { .. })), "half of the exchange");
-    assert!(!tls.refresh(now()));
-    assert!(tls.failure.lock().unwrap().as_ref().unwrap().contains("do not belong together"));
+    assert!(matches!(Pair::read(&tls.files()[0], &tls.files()[1], &tls.provider), Err(TlsError::Mismatch { .. })));
+    assert_eq!(refresh(&tls, now()), Refreshed { certificate_refused: true, ..unchanged }, "half of the exchange");
     assert_eq!(leaf(&tls), before);
 
     fs::copy(other.path().join("tls.key"), folder.path().join("tls.key")).unwrap();
-    assert!(tls.refresh(now()));
-    assert_eq!(*tls.failure.lock().unwrap(), None);
+    assert_eq!(refresh(&tls, now()), Refreshed { changed: true, ..unchanged });
     assert_ne!(leaf(&tls), before);
+}
+
+#[test]
+fn certificate_and_client_ca_are_exchanged_each_by_itself_whatever_is_wrong_with_the_other() {
+    let [folder, one, two] = [(); 3].map(|()| TempDir::new().unwrap());
+    for made_in in [&folder, &one, &two] {
+        made(made_in.path(), now()).unwrap();
+    }
+    let path = |file: &str| folder.path().join(file);
+    let copy = |from: &TempDir, file: &str, to: &str| fs::copy(from.path().join(file), path(to)).map(drop).unwrap();
+    copy(&folder, "ca.crt", "clients.crt");
+    let tls = ServerTls::load(&files(folder.path()), Some(&path("clients.crt")), &[], now()).unwrap();
+    let in_force = || (leaf(&tls), tls.client_ca.as_ref().unwrap().1.digest());
+    // What stands in the CA's file, and then in the key's: missing, empty, garbage, half of what is good.
+    let half = |path: &Path| {
+        let whole = fs::read(path).unwrap();
+        fs::write(path, &whole[..whole.len() / 2]).unwrap();
+    };
+    let broken: [&dyn Fn(&Path); 4] = [
+        &|path| fs::remove_file(path).unwrap(),
+        &|path| fs::write(path, "").unwrap(),
+        &|path| fs::write(path, "garbage").unwrap(),
+        &half,
+    ];
+    for breaks in broken {
+        let (before_leaf, before_ca) = in_force();
+        copy(&one, "ca.crt", "clients.crt");
+        breaks(&path("clients.crt"));
+        copy(&one, "tls.crt", "tls.crt");
+        copy(&one, "tls.key", "tls.key");
+        let refreshed = refresh(&tls, now());
+        assert!(refreshed.changed && refreshed.client_ca_refused && !refreshed.certificate_refused, "{refreshed:?}");
+        let (renewed_leaf, ca) = in_force();
+        assert!(renewed_leaf != before_leaf && ca == before_ca);
+
+        copy(&two, "ca.crt", "clients.crt");
+        copy(&two, "tls.crt", "tls.crt");
+        copy(&two, "tls.key", "tls.key");
+        breaks(&path("tls.key"));
+        let refreshed = refresh(&tls, now());
+        assert!(refreshed.changed && refreshed.certificate_refused && !refreshed.client_ca_refused, "{refreshed:?}");
+        let (leaf, ca) = in_force();
+        assert!(leaf == renewed_leaf && ca != before_ca);
+
+        copy(&folder, "ca.crt", "clients.crt");
+        copy(&two, "tls.key", "tls.key");
+        assert!(refresh(&tls, now()).changed);
+    }
+}
+
+/// The first half of a chain is a certificate that is good by itself, and no client trusts it.
+#[test]
+fn files_that_are_written_in_place_take_effect_whole_however_long_that_takes() {
+    let [folder, other] = [(); 2].map(|()| TempDir::new().unwrap());
+    let path = |file: &str| folder.path().join(file);
+    made(folder.path(), now()).unwrap();
+    made(other.path(), now()).unwrap();
+    let read = |file: &str| fs::read_to_string(other.path().join(file)).unwrap();
+    let whole = read("tls.crt") + &read("ca.crt");
+    fs::write(path("clients.crt"), read("ca.crt")).unwrap();
+    let tls = ServerTls::load(&files(folder.path()), Some(&path("clients.crt")), &[], now()).unwrap();
+    let clients = || tls.client_ca.as_ref().unwrap().1.digest();
+    let (before, clients_before) = (leaf(&tls), clients());
+    fs::write(path("tls.key"), read("tls.key")).unwrap();
+    let mut at = Instant::now();
+    for end in whole.match_indices('\n').map(|(end, _)| end + 1) {
+        fs::write(path("tls.crt"), &whole[..end]).unwrap();
+        fs::write(path("clients.crt"), &whole[..end]).unwrap();
+        for _ in 0..2 {
+            assert!(!tls.refresh(now(), at).changed);
+            at += SETTLE_INTERVAL / 2;
+        }
+        assert_eq!((leaf(&tls), clients()), (before.clone(), clients_before));
+    }
+    assert!(tls.refresh(now(), at).changed);
+    assert_eq!(tls.current.0.load().certified.cert.len(), 2, "the whole chain");
+    assert_ne!(clients(), clients_before);
 }
 
 #[test]

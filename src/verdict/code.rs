@@ -29,13 +29,14 @@ pub enum Code {
     RegistryUnauthorized,
     RegistryUnavailable,
     RegistryMisbehaved,
+    PolicyUnavailable,
     DeadlineExceeded,
     Overloaded,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NoPolicy,
         Self::DeniedByPolicy,
         Self::NotPinned,
@@ -59,6 +60,7 @@ impl Code {
         Self::RegistryUnauthorized,
         Self::RegistryUnavailable,
         Self::RegistryMisbehaved,
+        Self::PolicyUnavailable,
         Self::DeadlineExceeded,
         Self::Overloaded,
     ];
@@ -89,6 +91,7 @@ impl Code {
             Self::RegistryUnauthorized => "registry-unauthorized",
             Self::RegistryUnavailable => "registry-unavailable",
             Self::RegistryMisbehaved => "registry-misbehaved",
+            Self::PolicyUnavailable => "policy-unavailable",
             Self::DeadlineExceeded => "deadline-exceeded",
             Self::Overloaded => "overloaded",
         }
@@ -101,6 +104,7 @@ impl Code {
             Self::RegistryUnauthorized
                 | Self::RegistryUnavailable
                 | Self::RegistryMisbehaved
+                | Self::PolicyUnavailable
                 | Self::DeadlineExceeded
                 | Self::Overloaded
         )

@@ -17,6 +17,12 @@ pub enum Refusal {
     /// No rule covers the image.
     #[error("no rule covers it")]
     NoPolicy,
+    /// The policy in force may not be the one that its files say.
+    #[error("the policy could not be loaded from its files for longer than {}", humantime::format_duration(*limit))]
+    PolicyUnavailable {
+        /// How long that is accepted (`policyMaxStale`).
+        limit: Duration,
+    },
     /// A rule denies it.
     #[error("rule {rule} denies it: {reason}")]
     DeniedByPolicy {
@@ -303,6 +309,7 @@ impl Refusal {
     pub fn code(&self) -> Code {
         match self {
             Self::NoPolicy => Code::NoPolicy,
+            Self::PolicyUnavailable { .. } => Code::PolicyUnavailable,
             Self::DeniedByPolicy { .. } => Code::DeniedByPolicy,
             Self::NotPinned { .. } => Code::NotPinned,
             Self::Unsigned(_) => Code::Unsigned,
@@ -329,6 +336,7 @@ impl Refusal {
     /// The facts, for logs and JSON output: `code`, and what the variant carries; fingerprints whole.
     pub fn facts(&self) -> Value {
         let mut facts = match self {
+            Self::PolicyUnavailable { limit } => json!({ "limitSeconds": limit.as_secs() }),
             Self::DeniedByPolicy { rule, reason } => json!({ "rule": rule.as_str(), "reason": reason }),
             Self::NotPinned { why, digest } => {
                 let mut facts = json!({ "why": why.to_string(), "digest": digest.map(|digest| digest.to_string()) });
@@ -403,6 +411,9 @@ impl Refusal {
     pub fn next_step(&self, image: &str) -> String {
         match self {
             Self::NoPolicy => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
+            Self::PolicyUnavailable { .. } => {
+                "Try again; if it lasts, those who run the gate find the reason in its log.".to_owned()
+            }
             Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
             Self::NotPinned { digest, .. } => {
                 let written = match (digest, Reference::for_image(image)) {

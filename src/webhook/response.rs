@@ -449,6 +449,7 @@ mod tests {
         assert_eq!(status(vec![unavailable(Some(8)), unavailable(None)]), (503, Some(8)));
         assert_eq!(status(vec![unavailable(Some(86_400))]), (503, Some(10)));
         assert_eq!(status(vec![Refusal::DeadlineExceeded { after: Duration::from_secs(8) }]), (503, Some(3)));
+        assert_eq!(status(vec![Refusal::PolicyUnavailable { limit: Duration::from_hours(1) }]), (503, Some(3)));
         assert_eq!(status(vec![unavailable(None), no_policy(), Refusal::Overloaded]), (403, None));
         // Whatever kept the mutation from pinning may be over; credentials don't come by waiting.
         assert_eq!(status(vec![not_pinned()]), (503, Some(1)));

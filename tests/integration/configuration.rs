@@ -61,6 +61,7 @@ fn the_complete_example_says_what_it_seems_to_say() {
     let configuration = loaded(&complete());
     let file = |path: &str| PathBuf::from("/etc/sealgate").join(path);
     assert_eq!(configuration.policies, Some(file("policies")));
+    assert_eq!(configuration.policy_max_stale, Some(Duration::from_hours(1)));
     assert_eq!(configuration.webhook.client_ca, Some(file("certs/apiserver-ca.crt")));
     assert_eq!(configuration.webhook.deadline, Duration::from_secs(8));
     assert_eq!(configuration.webhook.placeholders, ["auto".into()]);
@@ -96,6 +97,7 @@ fn the_complete_example_says_what_it_seems_to_say() {
 fn what_is_left_out_is_what_the_documentation_calls_the_default() {
     let default = loaded(SMALLEST);
     assert_eq!(default.policies, None);
+    assert_eq!(default.policy_max_stale, None);
     assert!(!default.accept_anything_by_default);
     assert_eq!(default.webhook.listen, SocketAddr::from(([0, 0, 0, 0], 8443)));
     assert_eq!(default.webhook.certificate, Certificate::Made { folder: "/etc/sealgate/certs".into() });
@@ -164,6 +166,9 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
         ("webhook: {listen: \":8443\"}\n", "3:19: ", "write 0.0.0.0:8443"),
         ("webhook: {listen: \"localhost:8443\"}\n", "3:19: ", "write 127.0.0.1:8443"),
         ("webhook: {listen: \"0.0.0.0:70000\"}\n", "3:19: ", "a port is a number up to 65535"),
+        ("policyMaxStale: 4s\n", "3:17: a change of the policy files takes longer to settle", "write 5s or more"),
+        ("policyMaxStale: 0s\n", "3:17: a change of the policy files takes longer to settle", "write 5s or more"),
+        ("policyMaxStale: off\n", "3:17: \"off\" is not a duration like 30s", ""),
         ("webhook: {deadline: 0s}\n", "3:21: no image can be checked", "8s is the default"),
         ("webhook: {deadline: 30s}\n", "3:21: the deadline must be below", "timeoutSeconds: 10"),
         ("webhook: {deadline: 8}\n", "3:21: a duration like 30s or 10m is expected, found integer `8`", ""),

@@ -1,18 +1,20 @@
 //! Policy folders on a real file system: read, watched, and put in force.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    io::Write as _,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sealgate::{
-    files::{ChangeWatcher, PolicyFiles, PolicyLoadError, PolicyWatcher},
+    files::{ChangeWatcher, PolicyFiles, PolicyLoadError, PolicyWatcher, SETTLE_INTERVAL},
     gate::CurrentPolicy,
     image::Reference,
     operations::Metrics,
@@ -224,6 +226,57 @@ fn a_config_map_that_is_swapped_takes_effect() {
     watched.wait_for_reason("three");
 }
 
+/// The rule that denies stands at the end, after a wider one that allows: every part of the file allows what the whole denies.
+#[test]
+fn a_file_that_a_slow_writer_writes_in_place_takes_effect_whole() {
+    let folder = Scratch::new();
+    let deny = "  - {name: deny, images: [acme.example.com], deny: {reason: whole}}\n";
+    let path = folder.write("p.yaml", policy("p", deny));
+    let watched = Watched::start(folder.path(), OFTEN);
+    let denied = || {
+        let image = Reference::for_image("acme.example.com/web").expect("an image");
+        let loaded = watched.current.get();
+        matches!(loaded.policy.cluster.rules.get(&image).map(|rule| &rule.action), Some(Action::Deny { .. }))
+    };
+    let attempt = |name: &str| {
+        // Longer than files are waited for: many looks fall into the writing.
+        let begun = Instant::now();
+        let mut longest_pause = Duration::ZERO;
+        let mut file = fs::File::create(&path).expect("it can be written");
+        let head = policy("p", &format!("  - {{name: {name}, images: [\"*\"], allow: {{reason: part}}}}\n"));
+        file.write_all(head.as_bytes()).expect("it can be written");
+        let mut last = Instant::now();
+        let mut line = 0;
+        while begun.elapsed() < SETTLE_INTERVAL * 2 {
+            std::thread::sleep(Duration::from_millis(10));
+            line += 1;
+            let rule = format!("  - {{name: r{line}, images: [r{line}.example.com], allow: {{reason: part}}}}\n");
+            file.write_all(rule.as_bytes()).expect("it can be written");
+            longest_pause = longest_pause.max(last.elapsed());
+            last = Instant::now();
+            // A writer that the machine let stand still for an interval is taken for one that is done.
+            if longest_pause >= SETTLE_INTERVAL / 2 {
+                return false;
+            }
+            assert!(denied(), "a part of the file is in force after {line} lines");
+        }
+        file.write_all(deny.as_bytes()).expect("it can be written");
+        drop(file);
+        wait_until("the whole file is in force", || {
+            let loaded = watched.current.get();
+            loaded.policy.cluster.rules.iter().any(|(_, rule)| rule.id.as_str() == format!("p/{name}")).then_some(())
+        });
+        assert!(denied());
+        true
+    };
+    let done = (0..20).any(|number| {
+        fs::write(&path, policy("p", deny)).expect("it can be written");
+        wait_until("the file before is in force", || denied().then_some(()));
+        attempt(&format!("all-{number}"))
+    });
+    assert!(done, "no writer was left alone by this machine");
+}
+
 #[test]
 fn a_broken_edit_changes_nothing_until_it_is_mended() {
     let folder = Scratch::new();
@@ -290,7 +343,7 @@ fn a_watcher_looks_when_something_changed_and_is_quiet_otherwise() {
             // Looking is no change, or it would go on for ever.
             assert!(fs::read(&file).is_ok());
             looks.fetch_add(1, Ordering::SeqCst);
-            [folder.clone(), other.clone(), folder.join("missing")].into()
+            BTreeSet::from([folder.clone(), other.clone(), folder.join("missing")])
         })
         .expect("a thread")
     };

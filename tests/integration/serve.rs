@@ -1,6 +1,7 @@
 //! `sealgate serve`, the whole program: how it starts, why it does not, and how it ends.
 
 use std::{
+    collections::BTreeSet,
     net::TcpListener,
     path::Path,
     process::{Command, Stdio},
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use sealgate::{configuration::Certificate, tls::ServerTls};
 use serde_json::{Value, json};
 
-use crate::support::{Process, Scratch, free_ports};
+use crate::support::{Process, Scratch, free_ports, run, wait_until};
 
 const POLICY: &str = "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {name: cluster}\nspec:\n  rules:\n  \
     - {name: all, images: [registry.example.com/acme], allow: {reason: tests}}\n";
@@ -214,6 +215,99 @@ async fn once_it_listens_it_is_ready_whatever_the_registries_are() {
     assert_eq!(gate.readiness().await, 200);
     let answer = gate.says(&folder, "registry.example.com/acme/web:1").await;
     assert_eq!(answer["response"]["allowed"], true, "{answer}");
+}
+
+/// The soft limit of descriptors is lowered to what the gate has open: every connection and every file fails with EMFILE.
+#[tokio::test]
+async fn a_rule_that_was_removed_takes_effect_while_no_descriptor_is_left() {
+    let folder = folder(ANY_PORT);
+    let gate = Gate::start(&folder);
+    let image = "registry.example.com/acme/web:1";
+    assert_eq!(gate.says(&folder, image).await["response"]["allowed"], true);
+    let open = || -> BTreeSet<u32> {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", gate.process.id())).expect("it runs");
+        descriptors.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+    };
+    let limit = |soft: &str| run("prlimit", [format!("--pid={}", gate.process.id()), format!("--nofile={soft}:")]);
+    let before = std::fs::read_to_string(format!("/proc/{}/limits", gate.process.id())).expect("it runs");
+    let before = before.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit");
+    let before = before.split_whitespace().next().expect("a soft limit");
+    // The watcher may have a file open at this moment, whose number is free again in the next.
+    let lowest_free = (0..100).map(|_| (0..=u32::MAX).find(|number| !open().contains(number)).expect("a number")).min();
+    limit(&lowest_free.expect("many looks").to_string());
+    let idle: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(&gate.address).expect("a backlog")).collect();
+    for version in 1..=3 {
+        folder.write(
+            "policies/cluster.yaml",
+            POLICY.replace("registry.example.com/acme", &format!("v{version}.example.com")),
+        );
+        let in_force = format!("generation={}", version + 1);
+        wait_until("the changed policy is in force", || {
+            let printed = gate.process.printed();
+            printed.lines().any(|line| line.contains("in force") && line.contains(&in_force)).then_some(())
+        });
+    }
+    limit(before);
+    drop(idle);
+    let answer = gate.says(&folder, image).await;
+    assert!(answer["response"]["status"]["message"].as_str().unwrap_or_default().contains("[no-policy]"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_policy_that_can_not_be_loaded_decides_about_nothing_after_policy_max_stale_until_it_can() {
+    let folder = folder(ANY_PORT);
+    configure(&folder, &format!("policies: policies\npolicyMaxStale: 10s\n{ANY_PORT}"));
+    let gate = Gate::start(&folder);
+    let image = "registry.example.com/acme/web:1";
+    let until = async |what: &str, holds: &dyn Fn(&Value) -> bool| {
+        let begun = std::time::Instant::now();
+        loop {
+            let answer = gate.says(&folder, image).await;
+            if holds(&answer) {
+                return answer;
+            }
+            assert!(begun.elapsed() < std::time::Duration::from_mins(1), "{what} did not come: {answer}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let metrics = async || {
+        let answer = reqwest::get(format!("http://{}/metrics", gate.metrics)).await.expect("it answers");
+        answer.text().await.expect("metrics")
+    };
+    let allowed = |answer: &Value| answer["response"]["allowed"] == true;
+    let unavailable = |answer: &Value| {
+        let message = answer["response"]["status"]["message"].as_str().unwrap_or_default();
+        message.contains("refused [policy-unavailable]") && answer["response"]["status"]["code"] == 503
+    };
+    let policies = folder.path().join("policies");
+    for spoil in [0, 1] {
+        until("a decision", &allowed).await;
+        if spoil == 0 {
+            std::fs::rename(&policies, folder.path().join("elsewhere")).expect("a lost volume");
+        } else {
+            folder.write("policies/cluster.yaml", POLICY.replace("allow", "alow"));
+        }
+        let answer = until("policy-unavailable", &unavailable).await;
+        assert_eq!(answer["response"]["status"]["details"]["retryAfterSeconds"], 3, "{answer}");
+        assert_eq!(gate.readiness().await, 200, "without endpoints, failurePolicy: Ignore would let everything in");
+        let states = ["sealgate_policy_unavailable 1".to_owned(), format!("sealgate_policy_readable {spoil}")];
+        let begun = std::time::Instant::now();
+        loop {
+            let text = metrics().await;
+            assert!(text.contains("code=\"policy-unavailable\",mode=\"enforce\""), "{text}");
+            if states.iter().all(|state| text.contains(state)) {
+                break;
+            }
+            assert!(begun.elapsed() < std::time::Duration::from_mins(1), "{states:?} did not come: {text}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        if spoil == 0 {
+            std::fs::rename(folder.path().join("elsewhere"), &policies).expect("it is back");
+        } else {
+            folder.write("policies/cluster.yaml", POLICY);
+        }
+    }
+    until("a decision", &allowed).await;
 }
 
 #[tokio::test]

@@ -211,6 +211,73 @@ async fn more_images_than_are_looked_at_are_refused_all_of_them() {
     assert!(decisions.iter().all(|decision| said(decision) == "not_enforced(too-many-images)"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_too_old_decides_about_nothing_whatever_is_cached_until_it_is_confirmed() {
+    const LIMIT: Duration = Duration::from_mins(1);
+    let key = Key::new("acme");
+    let rules = || layer(vec![(ACME, None, signed_by(&key)), ("docker.io", None, allow())]);
+    let limited = |choices: &mut Choices| {
+        choices.times = Some(TIMES);
+        choices.policy_max_stale = Some(LIMIT);
+    };
+    let scene = Scene::with(cluster(rules()), limited);
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    tokio::time::advance(LIMIT).await;
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    let asked = scene.world.asked();
+    tokio::time::advance(Duration::from_nanos(1)).await;
+    for texts in [&[WEB][..], &["nginx"], &[WEB, "nginx", "NOT A REFERENCE"]] {
+        let refusal = scene.try_decide_all(texts).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::PolicyUnavailable { limit: LIMIT }), "{refusal}");
+        assert!(refusal.code().is_transient() && refusal.code().is_undecided());
+    }
+    assert_eq!(scene.world.asked(), asked, "nothing is looked up");
+    let refused = r#"sealgate_images_total{code="policy-unavailable",mode="enforce",rule="",verdict="refused"} 3"#;
+    assert!(scene.metrics().contains(refused), "once a review");
+    scene.policy.confirm(Instant::now());
+    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    assert_eq!(said(&scene.decide("nginx").await), "allowed_by_rule");
+
+    // Without a limit, a lost volume stops nothing.
+    let scene = Scene::with(cluster(rules()), |choices| choices.times = Some(TIMES));
+    tokio::time::advance(LIMIT * 100_000).await;
+    assert_eq!(said(&scene.decide("nginx").await), "allowed_by_rule");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_is_too_old_is_refused_in_the_strictest_mode_that_is_known_and_no_exemption_lifts_it() {
+    let limit = Duration::from_mins(1);
+    for (default, rule, expected) in [
+        (Mode::Enforce, Some(Mode::Audit), None),
+        (Mode::Warn, Some(Mode::Enforce), None),
+        (Mode::Warn, Some(Mode::Audit), Some(Mode::Warn)),
+        (Mode::Audit, None, Some(Mode::Audit)),
+    ] {
+        let only = exempting(layer(vec![("docker.io", rule, allow())]), "docker.io/library/nginx", &["billing"]);
+        let scene = Scene::with(cluster(only), |choices| {
+            choices.settings.mode = default;
+            choices.policy_max_stale = Some(limit);
+        });
+        tokio::time::advance(limit * 2).await;
+        let images = ["nginx", "redis"].map(|text| ImageUse { text, runs_as_written: false });
+        let deadline = Instant::now() + Duration::from_secs(8);
+        let admission =
+            Admission { namespace: Some("billing"), images: &images, now: at(NOW), deadline, is_final: false };
+        match (scene.gate.decide(&admission).await, expected) {
+            (Err(Refusal::PolicyUnavailable { .. }), None) => {}
+            (Ok(decisions), Some(mode)) => {
+                for decision in &decisions {
+                    assert_eq!((said(decision).as_str(), decision.mode), ("not_enforced(policy-unavailable)", mode));
+                    assert_eq!(decision.pinned, None, "a mutation leaves it as it is");
+                }
+            }
+            (decided, _) => panic!("{default} {rule:?}: {decided:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_reference_falls_under_the_strictest_mode_for_it_could_be_any_image() {
     let warn = |choices: &mut Choices| choices.settings.mode = Mode::Warn;

@@ -22,7 +22,7 @@ use tokio::{
 use super::cache::{CachedResolve, CachedSignatures, Times};
 use super::*;
 use crate::image::{Descriptor, Manifest, Scope};
-use crate::policy::{Action, Dialect, Exemption, Identity, Layer, Platforms, Requirement, Requirements, Rule};
+use crate::policy::{Action, Dialect, Exemption, Identity, Layer, Platforms, Policy, Requirement, Requirements, Rule};
 use crate::signature::testing::{Key, at, payload, untrusted};
 use crate::signature::{AskedSource, UntrustedSignature};
 
@@ -213,6 +213,7 @@ pub(super) struct Scene {
 pub(super) struct Choices {
     pub(super) settings: Settings,
     pub(super) times: Option<Times>,
+    pub(super) policy_max_stale: Option<Duration>,
 }
 
 pub(super) const TIMES: Times =
@@ -236,11 +237,11 @@ impl Scene {
             signatures_per_image: 64,
             last_known_good: Duration::ZERO,
         };
-        let mut choices = Choices { settings, times: None };
+        let mut choices = Choices { settings, times: None, policy_max_stale: None };
         choose(&mut choices);
-        let Choices { settings, times } = choices;
+        let Choices { settings, times, policy_max_stale } = choices;
         let (world, metrics) = (World::new(), Arc::new(Metrics::new()));
-        let policy = Arc::new(CurrentPolicy::new(policy));
+        let policy = Arc::new(CurrentPolicy::with_max_stale(policy, policy_max_stale, Instant::now()));
         let mut resolve: Arc<dyn ResolveDigest> = world.clone();
         let mut signatures: Arc<dyn FindSignatures> = world.clone();
         if let Some(times) = times {

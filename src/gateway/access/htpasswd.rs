@@ -5,7 +5,7 @@
 //! and that one is good, or is not, is remembered for seconds.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     fmt,
     path::{Path, PathBuf},
     str::FromStr as _,
@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::ExposeSecret as _;
+use tokio::time::Instant;
 
 use super::{
     Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
@@ -26,7 +27,11 @@ use super::{
     turns::Turns,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
-use crate::files::{ChangeWatcher, ReadError, read_bounded};
+use crate::files::{
+    ChangeWatcher, Look, ReadError,
+    follower::{Follower, Progress},
+    read_bounded,
+};
 use crate::gateway::store::RepositoryName;
 use crate::text;
 
@@ -103,8 +108,8 @@ impl Htpasswd {
             roles_file: roles_file.to_owned(),
         });
         files.warn_of_strangers();
-        let mut reload = Reload { files: Arc::clone(&files), refused: [None, None] };
-        let watcher = ChangeWatcher::start("access-watcher", POLL, move || reload.check());
+        let mut reload = Reload::new(Arc::clone(&files));
+        let watcher = ChangeWatcher::start("access-watcher", POLL, move || reload.check(Instant::now()));
         // A check keeps a core busy: at least one is left for everything else.
         let places = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
         Ok(Self {
@@ -192,52 +197,33 @@ impl Files {
 
 struct Reload {
     files: Arc<Files>,
-    /// Why the files as they are were refused, so that it is told once and not at every look.
-    refused: [Option<String>; 2],
+    users: Follower<Arc<Users>>,
+    roles: Follower<Arc<Roles>>,
 }
 
 impl Reload {
-    fn check(&mut self) -> BTreeSet<PathBuf> {
-        let Self { files, refused: [users_refused, roles_refused] } = self;
-        let mut changed = exchange(&files.users, read_users(&files.users_file), users_refused, "password");
-        changed |= exchange(&files.roles, read_roles(&files.roles_file), roles_refused, "roles");
-        if changed {
+    fn new(files: Arc<Files>) -> Self {
+        Self {
+            files,
+            users: Follower::new("the passwords of gateway.access.htpasswd"),
+            roles: Follower::new("the roles of gateway.access.htpasswd"),
+        }
+    }
+
+    /// Reads both files. Each counts by itself: broken roles must not keep a removed user in.
+    fn check(&mut self, now: Instant) -> Look {
+        let Self { files, users, roles } = self;
+        let progress = [
+            users.follow(&files.users, read_users(&files.users_file), now),
+            roles.follow(&files.roles, read_roles(&files.roles_file), now),
+        ];
+        if progress.contains(&Progress::Changed) {
             files.warn_of_strangers();
         }
-        [&files.users_file, &files.roles_file]
-            .into_iter()
-            .filter_map(|file| file.parent().map(Path::to_owned))
-            .collect()
-    }
-}
-
-/// Whether something else is in force now.
-fn exchange<T: PartialEq>(
-    in_force: &ArcSwap<T>,
-    read: Result<T, UsersError>,
-    refused: &mut Option<String>,
-    file: &str,
-) -> bool {
-    match read {
-        Ok(read) => {
-            *refused = None;
-            let changed = **in_force.load() != read;
-            if changed {
-                in_force.store(Arc::new(read));
-                tracing::info!(file, "a changed file of gateway.access is in force");
-            }
-            changed
-        }
-        Err(error) => {
-            let error = error.to_string();
-            if refused.as_ref() != Some(&error) {
-                tracing::error!(
-                    file,
-                    "a file of gateway.access is refused, the last good one stays in force:\n{error}"
-                );
-                *refused = Some(error);
-            }
-            false
+        let folders = [&files.users_file, &files.roles_file].into_iter();
+        Look {
+            folders: folders.filter_map(|file| file.parent().map(Path::to_owned)).collect(),
+            again: progress.into_iter().filter_map(Progress::again).min(),
         }
     }
 }
@@ -368,6 +354,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::{super::turns::Class, *};
+    use crate::files::SETTLE_INTERVAL;
 
     const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
         - {role: 'system:image-signer', users: [jane], repositories: [acme]}\n";
@@ -545,6 +532,47 @@ mod tests {
         fs::write(folder.path().join("roles.yaml"), ROLES.replace("jane", "joe")).unwrap();
         until("the new roles", async || !may_sign(&access, &changed).await).await;
         assert!(login(&access, "jane", "changed").await.is_ok(), "the last good passwords are in force");
+    }
+
+    /// Roles without their last lines give more than the whole: `repositories` is what bounds a role.
+    #[test]
+    fn a_file_that_is_written_in_place_takes_effect_whole_however_long_that_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let [users, roles] = ["htpasswd", "roles.yaml"].map(|name| folder.path().join(name));
+        let grant = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n- role: system:image-signer\n  users: [jane]\n  \
+                     repositories:\n  - acme/web\n";
+        let no_roles = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles: []\n";
+        let (jane, joe) = (line("jane", "secret"), line("joe", "other"));
+        fs::write(&users, &jane).unwrap();
+        fs::write(&roles, no_roles).unwrap();
+        let files = Arc::new(Files {
+            users: ArcSwap::from_pointee(read_users(&users).unwrap()),
+            roles: ArcSwap::from_pointee(read_roles(&roles).unwrap()),
+            users_file: users.clone(),
+            roles_file: roles.clone(),
+        });
+        let mut reload = Reload::new(Arc::clone(&files));
+        let repository = |name: &str| RepositoryName::parse(name).unwrap();
+        let may_sign = |name: &str| files.roles.load().let_do("jane", Action::CreateSignature, Some(&repository(name)));
+        let is_there = |name: &str| files.users.load().by_name.contains_key(name);
+        let all_users = format!("{joe}{jane}");
+        let mut now = Instant::now();
+        for end in grant.match_indices('\n').map(|(end, _)| end + 1) {
+            fs::write(&roles, &grant[..end]).unwrap();
+            fs::write(&users, &all_users[..joe.len() * end / grant.len()]).unwrap();
+            for _ in 0..2 {
+                reload.check(now);
+                now += SETTLE_INTERVAL / 2;
+                assert!(!may_sign("acme/web") && !may_sign("other"), "a part counts: {}", &grant[..end]);
+                assert!(is_there("jane") && !is_there("joe"));
+            }
+        }
+        fs::write(&users, &all_users).unwrap();
+        reload.check(now);
+        let look = reload.check(now + SETTLE_INTERVAL);
+        assert!(may_sign("acme/web") && !may_sign("other"));
+        assert!(is_there("jane") && is_there("joe"));
+        assert_eq!(look.again, None);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! One key a line, in base64; the first seals, all of them open. Lines that begin with `#` don't count.
 
 use std::{
-    collections::BTreeSet,
     fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -14,10 +13,11 @@ use std::{
 
 use arc_swap::ArcSwap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use tokio::time::Instant;
 
 use super::token::{KEY_BYTES, TokenKey, TokenKeys};
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
-use crate::files::{ChangeWatcher, ReadError, read_bounded};
+use crate::files::{ChangeWatcher, Look, ReadError, follower::Follower, read_bounded};
 
 /// The most bytes of the file.
 const LARGEST: u64 = 64 << 10;
@@ -92,10 +92,10 @@ impl KeyRing {
         };
         let keys = Arc::new(ArcSwap::from_pointee(first));
         let (in_force, path) = (Arc::clone(&keys), path.to_owned());
-        let mut refused = None;
+        let mut follower = Follower::new("the keys of gateway.access.tokenKey");
         let watcher = ChangeWatcher::start("token-key-watcher", POLL, move || {
-            follow(&in_force, &path, &mut refused);
-            path.parent().map(Path::to_owned).into_iter().collect::<BTreeSet<_>>()
+            let again = follower.follow(&in_force, read(&path), Instant::now()).again();
+            Look { folders: path.parent().map(Path::to_owned).into_iter().collect(), again }
         });
         Ok(Self { keys, _watcher: Some(watcher.map_err(TokenKeyError::Watch)?) })
     }
@@ -115,25 +115,6 @@ impl KeyRing {
     /// The keys in force now.
     pub fn get(&self) -> Arc<TokenKeys> {
         self.keys.load_full()
-    }
-}
-
-fn follow(in_force: &ArcSwap<TokenKeys>, path: &Path, refused: &mut Option<String>) {
-    match read(path) {
-        Ok(keys) => {
-            *refused = None;
-            if **in_force.load() != keys {
-                in_force.store(Arc::new(keys));
-                tracing::info!(path = %path.display(), "changed keys of tokens are in force");
-            }
-        }
-        Err(error) => {
-            let error = error.to_string();
-            if refused.as_ref() != Some(&error) {
-                tracing::error!("the keys of tokens are refused, the last good ones stay in force:\n{error}");
-                *refused = Some(error);
-            }
-        }
     }
 }
 

@@ -104,6 +104,7 @@ fn examples() -> Vec<Refusal> {
             what: "its answer does not have the digest that was asked for".into(),
         }
         .into(),
+        Refusal::PolicyUnavailable { limit: Duration::from_hours(1) },
         Refusal::DeadlineExceeded { after: Duration::from_secs(8) },
         Refusal::Overloaded,
     ]
@@ -274,7 +275,13 @@ fn a_key_that_can_t_be_used_is_proposed_by_no_code() {
 
 #[test]
 fn waiting_helps_where_somebody_could_not_be_asked_or_pinned_and_not_against_missing_credentials() {
-    let undecided = [Code::RegistryUnavailable, Code::RegistryMisbehaved, Code::DeadlineExceeded, Code::Overloaded];
+    let undecided = [
+        Code::RegistryUnavailable,
+        Code::RegistryMisbehaved,
+        Code::PolicyUnavailable,
+        Code::DeadlineExceeded,
+        Code::Overloaded,
+    ];
     let of = |which: fn(Code) -> bool| Code::ALL.into_iter().filter(|&code| which(code)).collect::<Vec<_>>();
     assert_eq!(of(Code::is_transient), [&[Code::NotPinned], &undecided[..]].concat());
     assert_eq!(of(Code::is_undecided), [&[Code::RegistryUnauthorized], &undecided[..]].concat());

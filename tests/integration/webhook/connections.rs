@@ -13,10 +13,18 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
-use sealgate::{configuration::Certificate, tls::ServerTls, webhook::Settings};
+use sealgate::{configuration::Certificate, files::SETTLE_INTERVAL, tls::ServerTls, webhook::Settings};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::fixture::{Server, review};
+
+/// Refreshes until what the files say has settled. Says whether anything changed.
+fn refresh(server: &Server) -> bool {
+    let at = Instant::now();
+    server.tls.refresh(Timestamp::now(), at);
+    server.tls.refresh(Timestamp::now(), at + SETTLE_INTERVAL).changed
+}
 
 /// One TLS connection, kept alive.
 struct Connection(StreamOwned<ClientConnection, TcpStream>);
@@ -97,7 +105,7 @@ fn an_exchanged_certificate_drops_no_connection() {
     }
     let cas = [fs::read(server.ca()).unwrap(), fs::read(other.path().join("ca.crt")).unwrap()].concat();
     fs::write(server.ca(), cas).unwrap();
-    assert!(server.tls.refresh(Timestamp::now()));
+    assert!(refresh(&server));
 
     assert!(open.ask("example.com/good:1").1.contains("\"allowed\":true"), "the open connection goes on");
     let new = Connection::open(&server, &[]).unwrap();
@@ -109,7 +117,7 @@ fn a_broken_exchange_leaves_the_certificate_in_force() {
     let server = Server::start();
     let before = Connection::open(&server, &[]).unwrap().certificate();
     fs::write(server.folder.path().join("tls.key"), "not a key").unwrap();
-    assert!(!server.tls.refresh(Timestamp::now()));
+    assert!(!refresh(&server));
     assert_eq!(Connection::open(&server, &[]).unwrap().certificate(), before);
 }
 
@@ -144,7 +152,7 @@ async fn with_a_client_ca_only_its_clients_are_served_and_a_new_ca_holds_at_once
     assert!(!works(Some(&unknown)).await);
     assert!(!works(None).await);
     fs::write(server.folder.path().join("client-ca.crt"), other_ca).unwrap();
-    assert!(server.tls.refresh(Timestamp::now()));
+    assert!(refresh(&server));
     assert!(!works(Some(&known)).await);
     assert!(works(Some(&unknown)).await);
 }
