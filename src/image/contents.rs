@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::digest::Digest;
-use super::manifest::{MOST_ENTRIES, Manifest, ManifestError, Object, json, malformed, present, string};
+use super::manifest::{MOST_ENTRIES, Manifest, ManifestError, Object, json, malformed, media_type, present, string};
 use crate::json::Array;
 
 /// Something that a manifest names (OCI image specification, "Content Descriptors").
@@ -56,7 +56,7 @@ impl Contents {
     /// The media type that a manifest says it is of.
     pub fn media_type(body: &[u8]) -> Result<Option<String>, ManifestError> {
         let top: Object<'_> = serde_json::from_slice(body).map_err(|error| json(&error))?;
-        present(top.get("mediaType")?).map(|value| string(value, "mediaType is not a string")).transpose()
+        media_type(&top)
     }
 }
 
@@ -97,6 +97,10 @@ mod tests {
         let found: Vec<_> = parts.iter().map(|part| (part.size, part.is_foreign)).collect();
         assert_eq!(found, [(6, false), (5, false), (5, true)]);
         assert_eq!(Contents::media_type(body.as_bytes()).unwrap(), None);
+        for empty in [r#""""#, "null"] {
+            let body = body.replacen('{', &format!(r#"{{"mediaType":{empty},"#), 1);
+            assert_eq!(Contents::media_type(body.as_bytes()).unwrap(), None, "{empty}");
+        }
     }
 
     #[test]

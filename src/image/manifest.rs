@@ -192,10 +192,7 @@ impl Manifest {
             return Err(ManifestError::SchemaOne);
         }
         let top: Object<'_> = serde_json::from_slice(body).map_err(|error| json(&error))?;
-        let media_type = match top.get("mediaType")? {
-            Some(value) => Some(MediaType::parse(&string(value, "mediaType is not a string")?)),
-            None => None,
-        };
+        let media_type = media_type(&top)?.map(|text| MediaType::parse(&text));
         let version: Option<u64> = match top.get("schemaVersion")? {
             Some(value) => {
                 Some(serde_json::from_str(value.get()).map_err(|_| malformed("schemaVersion is no number"))?)
@@ -301,6 +298,13 @@ fn platform(value: &RawValue) -> Result<Option<String>, ManifestError> {
     }
     text.shrink_to_fit();
     Ok((text != "/").then_some(text))
+}
+
+/// The media type that a manifest says it is of. Empty text and `null` say nothing: Go's tools can't tell them from absence.
+pub(super) fn media_type(top: &Object<'_>) -> Result<Option<String>, ManifestError> {
+    let Some(value) = present(top.get("mediaType")?) else { return Ok(None) };
+    let text = string(value, "mediaType is not a string")?;
+    Ok((!text.is_empty()).then_some(text))
 }
 
 /// `null` is absence to Go.
@@ -490,6 +494,33 @@ mod tests {
         assert!(matches!(parse(Some(OCI_INDEX), &image(None)), Err(ManifestError::Malformed(_))));
         assert_eq!(parse(None, &image(Some("application/x"))), Err(ManifestError::UnknownMediaType));
         assert_eq!(parse(None, &image(Some("application/json"))), Err(ManifestError::UnknownMediaType));
+    }
+
+    #[test]
+    fn a_media_type_that_is_empty_or_null_is_as_good_as_none() {
+        for empty in [r#""""#, "null", r#" "" "#] {
+            let with = |body: &str| body.replacen('{', &format!(r#"{{"mediaType":{empty},"#), 1);
+            let (image, index) = (with(&image(None)), with(r#"{"schemaVersion":2,"manifests":[]}"#));
+            for kind in [Some(OCI_IMAGE), Some(DOCKER_IMAGE), Some("application/json"), None] {
+                assert_eq!(parse(kind, &image), Ok(Manifest::Image), "{kind:?}");
+            }
+            for kind in [Some(OCI_INDEX), Some(DOCKER_INDEX), Some("application/json"), None] {
+                assert_eq!(parse(kind, &index), Ok(Manifest::Index(vec![])), "{kind:?}");
+            }
+            // What else holds without one holds here.
+            assert_eq!(parse(Some("text/html"), &image), Err(ManifestError::UnknownMediaType));
+            assert!(matches!(parse(Some(OCI_INDEX), &image), Err(ManifestError::Malformed(_))));
+            let both = with(r#"{"schemaVersion":2,"manifests":[],"layers":[],"config":{}}"#);
+            assert_eq!(parse(Some(OCI_IMAGE), &both), Err(ManifestError::Ambiguous));
+            let twice = image.replacen('{', &format!(r#"{{"mediaType":"{OCI_IMAGE}","#), 1);
+            assert!(parse(Some(OCI_IMAGE), &twice).is_err(), "{twice}");
+            let spelled = image.replacen('{', r#"{"MediaType":"","#, 1);
+            assert!(parse(Some(OCI_IMAGE), &spelled).is_err(), "{spelled}");
+        }
+        for other in [r#"" ""#, r#"";""#, r#""\u0000""#, "0", "[]", "{}", "false"] {
+            let body = image(None).replacen('{', &format!(r#"{{"mediaType":{other},"#), 1);
+            assert!(parse(Some(OCI_IMAGE), &body).is_err(), "{other}");
+        }
     }
 
     #[test]
