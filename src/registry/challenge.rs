@@ -1,4 +1,10 @@
 //! `WWW-Authenticate`: how a registry wants to be asked (RFC 9110, section 11.6.1; distribution's token specification).
+//!
+//! Registries, and what stands before them, write it in many ways that the grammar does not know: values without quotes and
+//! with spaces in them, spaces or semicolons for commas, empty values, a parameter twice, Latin-1. What can be meant in one
+//! way only is read so. Where credentials go does not depend on it: that is decided by the realm's host.
+
+use std::borrow::Cow;
 
 use url::Url;
 
@@ -8,6 +14,8 @@ const LONGEST: usize = 8 << 10;
 const MOST: usize = 16;
 /// The longest realm and the longest service.
 const LONGEST_REALM: usize = 2048;
+/// The schemes that are answered. In a value without quotes no other word is taken for the next challenge.
+const SCHEMES: [&str; 2] = ["Basic", "Bearer"];
 
 /// What a registry wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,44 +59,71 @@ impl Challenge {
     pub(crate) fn parse<'a>(headers: impl Iterator<Item = &'a [u8]>) -> Result<Self, ChallengeError> {
         let mut found = Vec::new();
         for header in headers {
-            let text = std::str::from_utf8(header).map_err(|_| ChallengeError::Malformed)?;
-            if text.len() > LONGEST {
+            if header.len() > LONGEST {
                 return Err(ChallengeError::Malformed);
             }
-            Reader { rest: text }.challenges(&mut found)?;
+            // Latin-1, perhaps: in a text for people it does no harm, elsewhere the mark for it is refused.
+            Reader { rest: &String::from_utf8_lossy(header) }.challenges(&mut found)?;
         }
         if found.is_empty() {
             return Err(ChallengeError::Missing);
         }
-        if let Some(bearer) = found.iter().find(|raw| raw.scheme.eq_ignore_ascii_case("Bearer")) {
-            return bearer.bearer();
+        let mut bearers = found.iter().filter(|raw| raw.is("Bearer")).map(Raw::bearer);
+        if let Some(first) = bearers.next() {
+            return if first.is_ok() { first } else { bearers.find(Result::is_ok).unwrap_or(first) };
         }
-        let basic = found.iter().any(|raw| raw.scheme.eq_ignore_ascii_case("Basic"));
+        let basic = found.iter().any(|raw| raw.is("Basic"));
         if basic { Ok(Self::Basic) } else { Err(ChallengeError::UnknownScheme) }
     }
 }
 
 /// One challenge as it stands there.
-struct Raw<'a> {
-    scheme: &'a str,
-    parameters: Vec<(&'a str, String)>,
+struct Raw {
+    scheme: Box<str>,
+    /// Parameters that are there; only those that matter are kept.
+    count: usize,
+    parameters: Vec<(&'static str, String)>,
 }
 
-impl Raw<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+impl Raw {
+    fn is(&self, scheme: &str) -> bool {
+        self.scheme.eq_ignore_ascii_case(scheme)
+    }
+
+    fn add(&mut self, name: &str, value: Cow<'_, str>) -> Result<(), ChallengeError> {
+        self.count += 1;
+        if self.count > MOST {
+            return Err(ChallengeError::Malformed);
+        }
+        if let Some(name) = ["realm", "service"].into_iter().find(|known| name.eq_ignore_ascii_case(known)) {
+            self.parameters.push((name, value.into_owned()));
+        }
+        Ok(())
+    }
+
+    /// The value of a parameter. Nobody can say which of two different ones is meant.
+    fn get(&self, name: &str) -> Result<Option<&str>, ChallengeError> {
+        let mut values = self.parameters.iter().filter(|(key, _)| *key == name).map(|(_, value)| value.as_str());
+        let first = values.next();
+        if values.all(|other| Some(other) == first) { Ok(first) } else { Err(ChallengeError::Malformed) }
     }
 
     fn bearer(&self) -> Result<Challenge, ChallengeError> {
-        let text = self.get("realm").filter(|realm| realm.len() <= LONGEST_REALM).ok_or(ChallengeError::Realm)?;
+        let text = self.get("realm")?.unwrap_or_default().trim();
+        // A URL has no spaces: this is two things, or a text for people.
+        let unclear = |c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER;
+        if text.is_empty() || text.len() > LONGEST_REALM || text.contains(unclear) {
+            return Err(ChallengeError::Realm);
+        }
         let mut realm = Url::parse(text).map_err(|_| ChallengeError::Realm)?;
         let bare = realm.username().is_empty() && realm.password().is_none();
         if !matches!(realm.scheme(), "http" | "https") || !bare || !realm.has_host() {
             return Err(ChallengeError::Realm);
         }
         realm.set_fragment(None);
-        let service = self.get("service").filter(|service| !service.is_empty());
-        if service.is_some_and(|service| service.len() > LONGEST_REALM) {
+        let service = self.get("service")?.filter(|service| !service.is_empty());
+        if service.is_some_and(|service| service.len() > LONGEST_REALM || service.contains(char::REPLACEMENT_CHARACTER))
+        {
             return Err(ChallengeError::Malformed);
         }
         Ok(Challenge::Bearer { realm, service: service.map(Into::into) })
@@ -99,73 +134,110 @@ struct Reader<'a> {
     rest: &'a str,
 }
 
+/// What divides parameters and challenges. RFC 9110 knows the comma alone.
+fn is_divider(c: char) -> bool {
+    is_space(c) || matches!(c, ',' | ';')
+}
+
+fn is_space(c: char) -> bool {
+    matches!(c, ' ' | '\t')
+}
+
 impl<'a> Reader<'a> {
-    fn challenges(&mut self, found: &mut Vec<Raw<'a>>) -> Result<(), ChallengeError> {
-        self.skip(&[' ', '\t', ',']);
-        while !self.rest.is_empty() {
-            if found.len() == MOST {
-                return Err(ChallengeError::Malformed);
-            }
-            let scheme = self.token().ok_or(ChallengeError::Malformed)?;
-            let spaces = self.skip(&[' ', '\t']);
-            if spaces == 0 && !self.rest.is_empty() && !self.rest.starts_with(',') {
-                return Err(ChallengeError::Malformed);
-            }
-            let mut raw = Raw { scheme, parameters: Vec::new() };
-            self.parameters(&mut raw)?;
-            found.push(raw);
-        }
-        Ok(())
-    }
-
-    /// Reads parameters until the next challenge begins: a word that no equals sign follows.
-    fn parameters(&mut self, raw: &mut Raw<'a>) -> Result<(), ChallengeError> {
-        let mut first = true;
+    /// Reads words: one that an equals sign follows is a parameter of the challenge before it, any other begins a challenge.
+    fn challenges(&mut self, found: &mut Vec<Raw>) -> Result<(), ChallengeError> {
+        // A parameter belongs to a challenge of the same header.
+        let first = found.len();
+        // Right behind a scheme and a space, a word may be the scheme's data ("Negotiate YWJj").
+        let mut data_may_follow = false;
         loop {
-            let before = self.rest;
-            let Some(key) = self.token() else {
-                // token68 has a slash, which no other word has.
-                if first {
-                    self.token68();
-                }
-                return self.end();
-            };
-            self.skip(&[' ', '\t']);
-            let Some(rest) = self.rest.strip_prefix('=') else {
-                self.rest = before;
-                // "Negotiate YWJj" or the next scheme; after a comma it is the latter.
-                return if first && self.token68() { self.end() } else { Ok(()) };
-            };
-            self.rest = rest;
-            self.skip(&[' ', '\t']);
-            let Some(value) = self.value()? else {
-                // "Negotiate YWJj==" is one word that ends in equals signs.
-                self.rest = before;
-                return if first && self.token68() { self.end() } else { Err(ChallengeError::Malformed) };
-            };
-            if raw.get(key).is_some() || raw.parameters.len() == MOST {
+            let divider = self.skip(is_divider);
+            if self.rest.is_empty() {
+                return Ok(());
+            }
+            let word = self.word();
+            if word.is_empty() {
+                // A quote or an equals sign where nothing is named.
                 return Err(ChallengeError::Malformed);
             }
-            raw.parameters.push((key, value));
-            self.end()?;
-            first = false;
+            if self.is_at_equals() {
+                let value = self.value()?;
+                let raw = found[first..].last_mut().ok_or(ChallengeError::Malformed)?;
+                raw.add(word, value)?;
+                data_may_follow = false;
+                continue;
+            }
+            if !self.rest.is_empty() && !self.rest.starts_with(is_divider) {
+                return Err(ChallengeError::Malformed);
+            }
+            let is_data = data_may_follow && divider.chars().all(is_space) && !is_known(word);
+            if is_data {
+                data_may_follow = false;
+                continue;
+            }
+            if !is_token(word) || found.len() == MOST {
+                return Err(ChallengeError::Malformed);
+            }
+            found.push(Raw { scheme: word.into(), count: 0, parameters: Vec::new() });
+            data_may_follow = true;
         }
     }
 
-    /// What follows a parameter: the end, or a comma.
-    fn end(&mut self) -> Result<(), ChallengeError> {
-        self.skip(&[' ', '\t']);
-        if !self.rest.is_empty() && !self.rest.starts_with(',') {
+    /// What follows a parameter's name: an equals sign, and a value with quotes, without, or none.
+    fn value(&mut self) -> Result<Cow<'a, str>, ChallengeError> {
+        self.skip(is_space);
+        self.rest = self.rest.strip_prefix('=').ok_or(ChallengeError::Malformed)?;
+        let before = self.rest;
+        let is_apart = !self.skip(is_space).is_empty();
+        if let Some(rest) = self.rest.strip_prefix('"') {
+            return self.quoted(rest).map(Cow::Owned);
+        }
+        let start = self.rest;
+        self.rest = start.trim_start_matches(|c: char| !is_divider(c) && c != '"');
+        let word = &start[..start.len() - self.rest.len()];
+        if is_apart && (word.contains('=') || self.is_at_equals() || self.rest.starts_with('"')) {
+            // That is the next parameter: "error= scope=x".
+            self.rest = before;
+            return Ok(Cow::Borrowed(""));
+        }
+        if self.rest.starts_with('"') {
             return Err(ChallengeError::Malformed);
         }
-        self.skip(&[' ', '\t', ',']);
-        Ok(())
+        if word.contains(char::is_control) {
+            return Err(ChallengeError::Malformed);
+        }
+        let mut value = Cow::Borrowed(word);
+        // Further words up to a comma are of the value, too: "realm=Docker Registry".
+        while let Some(word) = self.word_of_value() {
+            let value = value.to_mut();
+            value.push(' ');
+            value.push_str(word);
+        }
+        Ok(value)
     }
 
-    fn value(&mut self) -> Result<Option<String>, ChallengeError> {
-        let Some(mut rest) = self.rest.strip_prefix('"') else {
-            return Ok(self.token().map(str::to_owned));
-        };
+    /// The next word of a value without quotes, if it is one, and not a parameter or a challenge.
+    fn word_of_value(&mut self) -> Option<&'a str> {
+        let before = self.rest;
+        if self.skip(is_space).is_empty() {
+            return None;
+        }
+        let word = self.word();
+        let ends = self.rest.is_empty() || self.rest.starts_with(is_divider);
+        let mut is_of_value = !word.contains(char::is_control) && !word.is_empty() && ends && !self.is_at_equals();
+        if is_of_value && is_known(word) {
+            let mut behind = Reader { rest: self.rest };
+            behind.skip(is_space);
+            is_of_value = behind.word().is_empty() || !behind.is_at_equals();
+        }
+        if !is_of_value {
+            self.rest = before;
+        }
+        is_of_value.then_some(word)
+    }
+
+    /// A value in quotes, of which the first was read.
+    fn quoted(&mut self, mut rest: &'a str) -> Result<String, ChallengeError> {
         let mut value = String::new();
         loop {
             let mut characters = rest.chars();
@@ -181,31 +253,35 @@ impl<'a> Reader<'a> {
             rest = characters.as_str();
         }
         self.rest = &rest[1..];
-        Ok(Some(value))
+        let ends = self.rest.is_empty() || self.rest.starts_with(is_divider);
+        if ends { Ok(value) } else { Err(ChallengeError::Malformed) }
     }
 
-    fn token(&mut self) -> Option<&'a str> {
-        let word = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        let length = self.rest.bytes().take_while(|&byte| word(byte)).count();
-        let (token, rest) = self.rest.split_at(length);
-        self.rest = rest;
-        (length > 0).then_some(token)
+    /// The characters up to what divides words.
+    fn word(&mut self) -> &'a str {
+        let start = self.rest;
+        self.rest = start.trim_start_matches(|c: char| !is_divider(c) && !matches!(c, '=' | '"'));
+        &start[..start.len() - self.rest.len()]
     }
 
-    fn token68(&mut self) -> bool {
-        let word = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
-        let words = self.rest.bytes().take_while(|&byte| word(byte)).count();
-        let equals = self.rest[words..].bytes().take_while(|&byte| byte == b'=').count();
-        self.rest = &self.rest[words + equals..];
-        words > 0
+    fn is_at_equals(&self) -> bool {
+        self.rest.trim_start_matches(is_space).starts_with('=')
     }
 
-    fn skip(&mut self, what: &[char]) -> usize {
-        let rest = self.rest.trim_start_matches(what);
-        let skipped = self.rest.len() - rest.len();
-        self.rest = rest;
-        skipped
+    fn skip(&mut self, what: fn(char) -> bool) -> &'a str {
+        let start = self.rest;
+        self.rest = start.trim_start_matches(what);
+        &start[..start.len() - self.rest.len()]
     }
+}
+
+fn is_known(word: &str) -> bool {
+    SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(word))
+}
+
+fn is_token(word: &str) -> bool {
+    let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !word.is_empty() && word.bytes().all(is_of_token)
 }
 
 #[cfg(test)]
@@ -213,6 +289,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const REALM: &str = "https://auth.example.com/token?a=b";
 
     fn parse(headers: &[&str]) -> Result<Challenge, ChallengeError> {
         Challenge::parse(headers.iter().map(|header| header.as_bytes()))
@@ -228,8 +306,12 @@ mod tests {
         let expected = bearer("https://auth.docker.io/token", Some("registry.docker.io"));
         assert_eq!(parse(&[hub]).unwrap(), expected);
         assert_eq!(parse(&["Basic realm=x", hub]).unwrap(), expected);
+        assert_eq!(parse(&[hub, "Basic realm=x"]).unwrap(), expected);
         assert_eq!(parse(&[&format!("Negotiate, Basic realm=\"a\\\"b\" , {hub}")]).unwrap(), expected);
-        assert_eq!(parse(&[&format!("Negotiate YWJj==, {hub}")]).unwrap(), expected);
+        for data in ["YWJj", "YWJj=", "YWJj==", "a/b+c==", "a/b+c"] {
+            assert_eq!(parse(&[&format!("Negotiate {data}, {hub}")]).unwrap(), expected, "{data}");
+            assert_eq!(parse(&[&format!("{hub}, Negotiate {data}")]).unwrap(), expected, "{data}");
+        }
         assert_eq!(
             parse(&["bearer REALM=\"http://r.example.com/t#f\""]).unwrap(),
             bearer("http://r.example.com/t", None)
@@ -239,41 +321,175 @@ mod tests {
     }
 
     #[test]
+    fn a_basic_challenge_may_be_written_oddly() {
+        let latin_1 = b"Basic realm=\"Zugang f\xfcr alle\"".as_slice();
+        let bare_latin_1 = b"Basic realm=Zugang f\xfcr alle, charset=\"UTF-8\"".as_slice();
+        for header in [latin_1, bare_latin_1] {
+            assert_eq!(Challenge::parse([header].into_iter()), Ok(Challenge::Basic));
+        }
+        for header in [
+            "Basic realm=Docker Registry",
+            "Basic realm=Docker Registry, charset=UTF-8",
+            "Basic realm=Registry (for all) v2; charset=UTF-8",
+            "Basic realm=\"x\" charset=\"UTF-8\"",
+            "Basic realm=\"x\";charset=\"UTF-8\";",
+            "Basic realm=",
+            "Basic realm=,",
+            "Basic realm= charset=\"UTF-8\"",
+            "Basic realm=\"x\",realm=\"y\"",
+            "Basic realm=\"x\", error=",
+            "Basic, realm=\"x\"",
+            "Basic realm=Token Bearer",
+            "Basic realm=All Bearers of Basic passwords",
+            "Basic realm=\"Bearer realm=https://r.example.com/\"",
+        ] {
+            assert_eq!(parse(&[header]), Ok(Challenge::Basic), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_challenge_may_be_written_oddly() {
+        let r = format!(r#"realm="{REALM}",service="x""#);
+        let expected = bearer(REALM, Some("x"));
+        for header in [
+            format!(r#"Bearer {r},scope="a",scope="b""#),
+            format!(r#"Bearer {r},scope="a",scope="a""#),
+            format!(r#"Bearer {r},scope="repository:a/b:pull",error="insufficient_scope",error="x""#),
+            format!("Bearer {r},error="),
+            format!("Bearer error=,{r}"),
+            format!("Bearer error= ,{r}"),
+            format!("Bearer error= {r}"),
+            format!("Bearer error= {}", r.replace("realm=", "realm =")),
+            format!("Bearer {r},service=x"),
+            format!("Bearer {r} , {r}"),
+            format!("Bearer {}", r.replace(',', " ")),
+            format!("Bearer {}", r.replace(',', "\t")),
+            format!("Bearer {}", r.replace(',', ";")),
+            format!("Bearer {}", r.replace(',', " ; ")),
+            format!("Bearer {r};"),
+            format!("Bearer {r} ; , "),
+            format!("Bearer, {r}"),
+            format!("Bearer {}", r.replace('=', " = ").replace("a = b", "a=b")),
+            format!("Bearer realm={REALM},service=x"),
+            format!("Bearer realm={REALM} service=x"),
+            format!("Bearer realm={REALM};service=x scope=a b c"),
+            format!("Bearer service=x, realm={REALM}"),
+            format!(r#"Basic realm="r" Bearer {r}"#),
+            format!("Basic realm=r Bearer {r}"),
+            format!("Basic realm=Docker Registry, Bearer {r}"),
+            format!("Basic realm=Docker Registry; Bearer {r}"),
+            format!("Basic realm=Docker Registry Bearer {r}"),
+            format!("Basic Bearer {r}"),
+            format!("Bearer {r} Basic realm=r"),
+            format!("Bearer {r}, Basic realm=Docker Registry"),
+            format!("Bearer service=x, Bearer {r}"),
+        ] {
+            assert_eq!(parse(&[&header]).as_ref(), Ok(&expected), "{header}");
+            assert_eq!(parse(&["Basic realm=Docker Registry", &header]).as_ref(), Ok(&expected), "{header}");
+            assert_eq!(parse(&[&header, "Negotiate"]).as_ref(), Ok(&expected), "{header}");
+        }
+        let spaced = format!("Bearer realm={REALM},service=My Registry,scope=a");
+        assert_eq!(parse(&[&spaced]), Ok(bearer(REALM, Some("My Registry"))), "not a part of it");
+        assert_eq!(parse(&[&format!("Bearer realm={REALM},service=")]), Ok(bearer(REALM, None)));
+    }
+
+    #[test]
     fn what_no_registry_should_say_is_refused() {
         assert_eq!(parse(&[]), Err(ChallengeError::Missing));
         assert_eq!(parse(&["  , "]), Err(ChallengeError::Missing));
         assert_eq!(parse(&["Negotiate"]), Err(ChallengeError::UnknownScheme));
         for header in [
+            "Bearer",
             "Bearer service=x",
+            "Bearer service=x, Basic realm=r",
             "Bearer realm=x",
             "Bearer realm=\"file:///etc/passwd\"",
             "Bearer realm=\"https://user:pass@r.example.com/\"",
             "Bearer realm=\"\"",
+            "Bearer realm=",
             "Bearer realm==",
+            "Bearer realm=\"a\" realm2=\"b\"",
+            "Bearer realm=\"https://r.example.com/a b\"",
+            "Bearer realm=https://r.example.com/a b",
+            "Bearer realm=\"https://r.example.com/\u{fffd}\"",
         ] {
             assert_eq!(parse(&[header]), Err(ChallengeError::Realm), "{header}");
         }
         for header in [
             "Bearer realm=\"https://r.example.com",
             "Bearer realm=\"https://r.example.com\\",
-            "Bearer realm=\"a\" realm2=\"b\"",
-            "Bearer realm=\"a\",realm=\"b\"",
+            "Bearer realm=\"https://a.example.com\",realm=\"https://b.example.com\"",
+            "Bearer realm=\"https://a.example.com\",service=\"a\",service=\"b\"",
+            "Bearer realm=\"https://a.example.com\",service=\"a\u{fffd}\"",
+            "Bearer realm=\"https://a.example.com\"service=\"a\"",
             "Bearer realm=\"a\u{1}\"",
+            "Bearer realm=a\"b\"",
+            "realm=\"https://a.example.com\"",
             "\"",
             "=",
             "Basic\u{e9}",
+            "Basic\"x\"",
         ] {
             assert_eq!(parse(&[header]), Err(ChallengeError::Malformed), "{header}");
         }
+        // A parameter does not belong to what another header says.
+        let split = [format!("Bearer realm={REALM}"), "service=x".to_owned()];
+        assert_eq!(parse(&[&split[0], &split[1]]), Err(ChallengeError::Malformed));
         assert_eq!(parse(&[&format!("Basic realm=\"{}\"", "a".repeat(LONGEST))]), Err(ChallengeError::Malformed));
+        assert_eq!(parse(&[&"Basic,".repeat(MOST)]), Ok(Challenge::Basic));
         assert_eq!(parse(&[&"Basic,".repeat(MOST + 1)]), Err(ChallengeError::Malformed));
-        assert_eq!(Challenge::parse([b"Basic \xff".as_slice()].into_iter()), Err(ChallengeError::Malformed));
+        let scopes = |count: usize| parse(&[&format!("Basic {}", "scope=a,".repeat(count))]);
+        assert_eq!((scopes(MOST), scopes(MOST + 1)), (Ok(Challenge::Basic), Err(ChallengeError::Malformed)));
+        let latin_1 = b"Bearer realm=\"https://r.example.com/f\xfcr\"".as_slice();
+        assert_eq!(Challenge::parse([latin_1].into_iter()), Err(ChallengeError::Realm));
+    }
+
+    /// A parameter as it may be written, and what divides it from the next.
+    fn parameter(name: &'static str, value: &'static str) -> impl Strategy<Value = String> {
+        let quotes = prop_oneof![Just(true), Just(false)];
+        let equals = prop_oneof![Just("="), Just(" ="), Just("= "), Just(" = ")];
+        (quotes, equals).prop_map(move |(quoted, equals)| {
+            // Behind a space, a value with an equals sign in it would be the next parameter.
+            let quote = if quoted || (equals.ends_with(' ') && value.contains('=')) { "\"" } else { "" };
+            format!("{name}{equals}{quote}{value}{quote}")
+        })
+    }
+
+    fn divider() -> impl Strategy<Value = &'static str> {
+        prop_oneof![Just(","), Just(", "), Just(" ,"), Just(" "), Just(";"), Just("; "), Just(",,"), Just("\t")]
     }
 
     proptest! {
         #[test]
-        fn reading_never_panics_and_always_ends(text in "\\PC{0,60}|[a-zB \",=\\\\]{0,60}") {
+        fn reading_never_panics_and_always_ends(text in "\\PC{0,60}|[a-zB \",;=\\\\]{0,60}") {
             let _ = parse(&[&text, &text]);
+        }
+
+        /// However it is divided and quoted, in whatever order, beside whatever else.
+        #[test]
+        fn what_is_meant_in_one_way_is_read_so(
+            realm in parameter("realm", REALM),
+            service in parameter("Service", "registry.example.com"),
+            scope in parameter("scope", "repository:acme/web:pull"),
+            again in any::<bool>(),
+            error in prop_oneof![Just(""), Just("error="), Just("error=\"\"")],
+            order in Just([0_usize, 1, 2, 3, 4]).prop_shuffle(),
+            dividers in proptest::collection::vec(divider(), 7),
+            before in prop_oneof![Just(""), Just("Negotiate, "), Just("Negotiate YWJj==, "), Just("Basic realm=\"x\" ")],
+            behind in prop_oneof![Just(""), Just("Basic realm=x"), Just("Negotiate")],
+        ) {
+            let parts = [realm, service, scope.clone(), if again { scope } else { String::new() }, error.to_owned()];
+            let mut header = format!("{before}Bearer ");
+            for (place, divider) in order.iter().zip(&dividers) {
+                if !parts[*place].is_empty() {
+                    header += &parts[*place];
+                    header += divider;
+                }
+            }
+            // A word without a comma before it could be one more of a value without quotes.
+            header += ",";
+            header += behind;
+            prop_assert_eq!(parse(&[&header]), Ok(bearer(REALM, Some("registry.example.com"))), "{}", header);
         }
     }
 }
