@@ -294,6 +294,31 @@ mod tests {
         assert!(keys(1, &[]).open(&sealed(&keys(1, &[]), &fits), now()).is_ok());
     }
 
+    #[test]
+    fn a_token_may_have_all_of_its_length_and_no_byte_more() {
+        let keys = keys(1, &[]);
+        let of = |length: usize| keys.seal(&Pass { upstream: Some("x".repeat(length).into()), ..pass() });
+        let fits = (0..LONGEST_TOKEN).rev().find(|&length| of(length).is_ok()).unwrap();
+        let longest = of(fits).unwrap();
+        assert_eq!(longest.expose_secret().len(), LONGEST_TOKEN);
+        let opened = keys.open(longest.expose_secret(), now()).unwrap();
+        assert_eq!(opened.upstream.unwrap().expose_secret().len(), fits);
+        assert_eq!(of(fits + 1).unwrap_err(), SealError::TooLong);
+        // Sealed by hand, with nothing amiss but its length.
+        let sealed = Sealed {
+            caller: pass().caller,
+            scopes: pass().scopes,
+            upstream: Some("x".repeat(fits + 1).into()),
+            expires: pass().expires_at.as_second(),
+        };
+        let mut text = serde_json::to_vec(&sealed).unwrap();
+        let (nonce, head) = ([7; NONCE_LEN], head(keys.sealing.id));
+        let key = &keys.sealing.key;
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(head), &mut text).unwrap();
+        let long = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode([&head, nonce.as_slice(), &text].concat()));
+        assert_eq!(keys.open(&long, now()).unwrap_err(), TokenError::Unknown);
+    }
+
     proptest! {
         #[test]
         fn opening_never_panics(text in "\\PC{0,60}|sealgate_[A-Za-z0-9_-]{0,120}") {
