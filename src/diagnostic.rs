@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::redact::shown_line;
+
 /// The most characters of a source line that are shown.
 const WIDEST_SNIPPET: usize = 120;
 
@@ -139,7 +141,7 @@ impl Snippet {
         let width = place.width.clamp(1, (length - before).max(1));
         // Of a long line (JSON often is one), the part around the mark.
         let skipped = if length <= WIDEST_SNIPPET { 0 } else { before.saturating_sub(WIDEST_SNIPPET / 3) };
-        let line = without_key_material(line);
+        let line = without_key_material(&shown_line(line));
         let shown = line.chars().skip(skipped).take(WIDEST_SNIPPET);
         let shown = shown.map(|character| match character {
             '\t' => ' ',
@@ -248,6 +250,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_line_is_shown_without_the_secrets_of_its_urls() {
+        let text = "lookaside: https://u:pass@h.example.com/s?sig=abc # x";
+        let place = Place { line: 1, column: 12, width: 42 };
+        let shown = Diagnostic::at("f.yaml", text, place, "no").to_string();
+        let expected =
+            "f.yaml:1:12: no\n  |\n1 | lookaside: https://******@h.example.com/s?******* # x\n  |            ^";
+        assert!(shown.starts_with(expected), "{shown}");
+    }
 
     #[test]
     fn a_diagnostic_shows_the_place_the_line_and_what_to_do() {

@@ -1,5 +1,6 @@
 //! Sealgate: only images with the right seal pass the gate. ARCHITECTURE.md is the map.
 
+mod base64_text;
 pub mod cli;
 pub mod configuration;
 pub mod diagnostic;
@@ -12,6 +13,7 @@ pub mod kubernetes;
 pub mod operations;
 pub mod policy;
 pub mod push;
+mod redact;
 pub mod registry;
 pub mod signature;
 pub mod signatures;

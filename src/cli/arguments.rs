@@ -6,9 +6,10 @@ use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args, ValueEnum};
 use secrecy::SecretString;
 
-use crate::configuration::{Credentials, Registry};
+use super::logins;
+use crate::configuration::{Credentials, Logins, Registry};
 use crate::image::Repository;
-use crate::registry::{check_cas, check_docker_config};
+use crate::registry::{check_cas, check_login_file};
 
 /// A command to copy from a message into a shell.
 pub(crate) struct Command(String);
@@ -62,7 +63,8 @@ pub(crate) struct RegistryArguments {
     /// Credentials for the image's registry (or the store that is moved); for stores elsewhere, see registries in --config
     #[arg(long, value_name = "USER:PASSWORD", conflicts_with = "authfile", value_parser = credentials)]
     creds: Option<(String, SecretString)>,
-    /// A Docker or podman login file with credentials (`auths`; credential helpers are not run)
+    /// A Docker or podman login file with credentials; its credential helpers are run. Left out: where docker login and podman
+    /// login put them
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
     /// A folder whose *.crt files are trusted beside the system's CAs
@@ -87,6 +89,13 @@ impl RegistryArguments {
         creds.is_some() || authfile.is_some() || cert_dir.is_some() || tls_verify.is_some()
     }
 
+    /// The login files for servers of which nothing else says whose credentials they get: the one that was named, or the caller's.
+    pub(crate) fn logins(&self) -> anyhow::Result<Logins> {
+        let Some(file) = &self.authfile else { return Ok(logins::of_caller()) };
+        let file = std::path::absolute(file).with_context(|| format!("--authfile {}", file.display()))?;
+        Ok(logins::named(file))
+    }
+
     /// These arguments again, but for the password.
     pub(crate) fn again(&self, command: &mut Command) {
         let Self { creds, authfile, cert_dir, tls_verify } = self;
@@ -107,9 +116,9 @@ impl RegistryArguments {
         }
         if let Some(file) = authfile {
             let flag = || format!("--authfile {}", file.display());
-            check_docker_config(file, repository).with_context(flag)?;
+            check_login_file(file, repository).with_context(flag)?;
             let file = std::path::absolute(file).with_context(flag)?;
-            entry.credentials = Some(Credentials::DockerConfig(file));
+            entry.credentials = Some(Credentials::Logins(logins::named(file)));
         }
         if let Some(folder) = cert_dir {
             let flag = || format!("--cert-dir {}", folder.display());

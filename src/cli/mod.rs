@@ -2,6 +2,7 @@
 
 mod arguments;
 mod audit;
+mod logins;
 mod parts;
 mod progress;
 mod push;
@@ -66,8 +67,10 @@ struct ServerArguments {
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    // Clap prints help and usage errors itself, and ends with 0 and 2.
-    let CommandLine { command } = CommandLine::parse();
+    let CommandLine { command } = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return not_parsed(&error),
+    };
     let status = match command {
         Command::Serve(arguments) => server(&arguments, Server::Gate),
         Command::Gateway(arguments) => server(&arguments, Server::Store),
@@ -84,6 +87,18 @@ pub fn main() -> ExitCode {
             failure.status.into()
         }
     }
+}
+
+/// Help and the version go to standard output, with 0; usage errors to standard error, with 2. Those repeat what was typed, but for
+/// the secrets of URLs.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody is told if nobody listens.
+        let _ = error.print();
+        return Status::Done.into();
+    }
+    terminal::complain_of_usage(error);
+    Status::Usage.into()
 }
 
 /// Which server.

@@ -12,6 +12,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
+use url::Url;
 
 use super::arguments::{Command, Format};
 use super::status::{Failure, Status};
@@ -189,9 +190,15 @@ fn destination(text: &str) -> Result<Destination, Failure> {
         let folder = std::path::absolute(text).map_err(|error| bad(&error.to_string()))?;
         return Ok(Destination::Folder(folder));
     }
-    let url: url::Url = text.parse().map_err(|error: url::ParseError| bad(&error.to_string()))?;
+    let url: Url = text.parse().map_err(|error: url::ParseError| bad(&error.to_string()))?;
     match url.scheme() {
-        "file" => url.to_file_path().map(Destination::Folder).map_err(|()| bad("expected file:///FOLDER")),
+        "file" if url.query().is_none() && url.fragment().is_none() => {
+            url.to_file_path().map(Destination::Folder).map_err(|()| bad("expected file:///FOLDER"))
+        }
+        "file" => Err(bad("expected file:///FOLDER without a query or fragment; %3F and %23 stand for ? and #")),
+        "http" | "https" if url.query().is_some() || url.fragment().is_some() => {
+            Err(bad("expected https://HOST[:PORT][/PATH] without a query or fragment"))
+        }
         "http" | "https" if url.has_host() && url.username().is_empty() && url.password().is_none() => {
             Ok(Destination::Extension(url))
         }
@@ -204,6 +211,8 @@ fn destination(text: &str) -> Result<Destination, Failure> {
 
 /// Where the image's signatures are looked for first, if signatures can be written there.
 fn configured(subject: &Subject) -> Result<Destination, Failure> {
+    let folder =
+        |url: &Url| (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten().map(Destination::Folder);
     let entry = subject.configuration.registries.entries.get_repository(subject.image.repository());
     let Some(sources) = entry.and_then(|entry| entry.signatures.as_ref()) else {
         return Ok(Destination::RegistryExtension);
@@ -211,9 +220,11 @@ fn configured(subject: &Subject) -> Result<Destination, Failure> {
     let writable = sources.iter().find_map(|source| match source {
         SignatureSource::RegistryExtension => Some(Destination::RegistryExtension),
         SignatureSource::Extension(url) => Some(Destination::Extension(url.clone())),
-        SignatureSource::Lookaside(url) if url.scheme() == "file" => url.to_file_path().ok().map(Destination::Folder),
-        SignatureSource::Lookaside(_) => None,
+        // What registries.d names for reading comes last, and has another place for writing beside it.
+        SignatureSource::Lookaside(_) if subject.staging.is_some() && Some(source) == sources.last() => None,
+        SignatureSource::Lookaside(url) => folder(url),
     });
+    let writable = writable.or_else(|| subject.staging.as_ref().and_then(folder));
     writable.ok_or_else(|| {
         Failure::usage("signatures of this image are looked for on web servers alone, which take none: say where they go with --to")
     })
@@ -456,7 +467,16 @@ mod tests {
         );
         assert_eq!(destination("file:///var/lib/x").unwrap(), Destination::Folder("/var/lib/x".into()));
         assert_eq!(destination("/var/lib/x").unwrap(), Destination::Folder("/var/lib/x".into()));
-        for bad in ["ftp://x", "https://user:password@x", "https://", "file://host/x"] {
+        for bad in [
+            "ftp://x",
+            "https://user:password@x",
+            "https://",
+            "file://host/x",
+            "https://x/?sig=1",
+            "https://x/#y",
+            "file:///x?y",
+            "file:///x#y",
+        ] {
             let failure = destination(bad).unwrap_err();
             assert_eq!(failure.status, Status::Usage, "{bad}");
         }

@@ -4,7 +4,8 @@ use std::{error::Error, fmt, io, process::ExitCode};
 
 use crate::gateway::store::StoreError as OpenedStoreError;
 use crate::push::PushError;
-use crate::registry::{CREDENTIALS_NEEDED, UploadError};
+use crate::redact::shown_text;
+use crate::registry::{UploadError, credentials_needed};
 use crate::signatures::{WriteError, store::StoreError};
 use crate::signing::KeyError;
 use crate::source::SourceError;
@@ -80,11 +81,11 @@ impl From<LookupError> for Failure {
         let status = match &error {
             LookupError::ManifestUnknown { .. } => Status::Refused,
             // The error's own words are about the gate's credentials.
-            LookupError::Unauthorized { registry, status, with_credentials, .. } => {
+            LookupError::Unauthorized { registry, status, with_credentials, looked_in, .. } => {
                 return Self::refused(if *with_credentials {
                     format!("{registry} answers {status}: the credentials that it was given do not suffice")
                 } else {
-                    format!("{registry} answers {status}: {CREDENTIALS_NEEDED}")
+                    format!("{registry} answers {status}: {}", credentials_needed(looked_in.as_deref()))
                 });
             }
             _ => Status::Undecided,
@@ -208,7 +209,8 @@ fn with_causes(error: &dyn Error) -> String {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        // It may repeat what was typed, or what stands in a file.
+        f.write_str(&shown_text(&self.message))
     }
 }
 
@@ -226,9 +228,15 @@ mod tests {
 
     #[test]
     fn who_may_not_look_is_told_so_in_words_about_his_own_credentials() {
-        for (with_credentials, text) in [(true, "do not suffice"), (false, "--creds")] {
+        let places = || Some("/home/jane/.docker/config.json".into());
+        for (with_credentials, looked_in, text) in [
+            (true, None, "do not suffice"),
+            (false, None, "--creds"),
+            (false, places(), "none for it are in /home/jane/.docker/config.json"),
+        ] {
             let (registry, url) = ("registry.example.com".into(), "https://registry.example.com/v2/".into());
-            let failure = Failure::from(LookupError::Unauthorized { registry, url, status: 401, with_credentials });
+            let error = LookupError::Unauthorized { registry, url, status: 401, with_credentials, looked_in };
+            let failure = Failure::from(error);
             assert_eq!(failure.status, Status::Refused);
             assert!(failure.message.contains(text) && !failure.message.contains("gate"), "{failure}");
         }
@@ -251,6 +259,18 @@ mod tests {
         }
         let outside = SourceError::Outside { place: "web.tar".to_owned(), name: "/etc/passwd".to_owned() };
         assert_eq!(Failure::from(outside).status, Status::Refused);
+    }
+
+    #[test]
+    fn a_failure_repeats_no_secret_of_a_url() {
+        for failure in [
+            Failure::usage("--to https://user:secret@store.example.com/?sig=secret: no"),
+            Failure::undecided("x").about("https://store.example.com/?sig=secret"),
+            Failure::refused("x").after("https://store.example.com/?sig=secret"),
+        ] {
+            let text = failure.to_string();
+            assert!(text.contains("store.example.com/") && !text.contains("secret"), "{text}");
+        }
     }
 
     #[test]

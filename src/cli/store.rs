@@ -216,6 +216,7 @@ impl CommonArguments {
         // What is said of the host holds for the store; it is in no repository.
         let repository = Repository::at(url, "signatures");
         let repository = repository.ok_or_else(|| Failure::usage(format_args!("{url}: no store can be there")))?;
+        configuration.registries.logins = Some(self.registry.logins()?);
         let mut entry = subject::entry_for(&configuration.registries, &repository);
         self.registry.apply(&mut entry, &repository)?;
         if url.scheme() == "http" && !entry.insecure {

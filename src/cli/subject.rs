@@ -48,6 +48,8 @@ pub(super) enum Mirrors {
 pub(super) struct Subject {
     pub(super) image: Reference,
     pub(super) configuration: Configuration,
+    /// Where registries.d has signatures written, where that is another place than the one where they are read.
+    pub(super) staging: Option<Url>,
 }
 
 /// Where a registry is asked, whatever the image's name says (`--registry-url`), or a store.
@@ -105,6 +107,7 @@ impl ImageArguments {
         let Self { image: _, config, registries_d, registry } = self;
         let named = self.named()?;
         let mut configuration = configuration(config.as_deref())?;
+        configuration.registries.logins = Some(registry.logins()?);
         let image = match elsewhere {
             None => named.clone(),
             Some(Elsewhere { url, .. }) => {
@@ -113,6 +116,7 @@ impl ImageArguments {
                 Reference::from_parts(repository, named.tag().cloned(), named.digest().copied())
             }
         };
+        let mut staging = None;
         let mut entry = entry_for(&configuration.registries, image.repository());
         registry.apply(&mut entry, image.repository())?;
         entry.insecure |= insecure;
@@ -124,16 +128,20 @@ impl ImageArguments {
         }
         if let Some(folder) = registries_d {
             let lookasides = Lookasides::read(folder).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))?;
+            for warning in lookasides.warnings() {
+                tracing::warn!("{warning}");
+            }
             if let Some(url) = lookasides.of(named.repository()) {
                 let sources = entry.signatures.get_or_insert_with(|| vec![SignatureSource::RegistryExtension]);
                 sources.push(SignatureSource::Lookaside(url.clone()));
             }
+            staging = lookasides.staging_of(named.repository()).cloned();
         }
         if mirrors == Mirrors::LeftOut {
             entry.mirrors.clear();
         }
         put(&mut configuration.registries, entry);
-        Ok(Subject { image, configuration })
+        Ok(Subject { image, configuration, staging })
     }
 }
 

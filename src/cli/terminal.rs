@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::status::Failure;
+use crate::redact::shown_text;
 
 /// How a piece of text is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,13 @@ fn print_to(stream: &mut impl Write, text: &str) -> Result<(), Failure> {
 pub(crate) fn complain(failure: &Failure) {
     let error = Colours::of(&io::stderr()).paint(Tone::Bad, "error:");
     let _ = writeln!(io::stderr(), "{error} {failure}");
+}
+
+/// Prints what is wrong with a command line, as clap says it, but for the secrets of URLs in it.
+pub(crate) fn complain_of_usage(error: &clap::Error) {
+    let text = error.render();
+    let text = if Colours::of(&io::stderr()).0 { text.ansi().to_string() } else { text.to_string() };
+    let _ = write!(io::stderr(), "{}", shown_text(&text));
 }
 
 #[cfg(test)]

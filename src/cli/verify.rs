@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         return audit.run(image, *output);
     }
     audit.must_be_unused()?;
-    let Subject { image, mut configuration } = image.read(Mirrors::Asked)?;
+    let Subject { image, mut configuration, .. } = image.read(Mirrors::Asked)?;
     configuration.webhook.deadline = DEADLINE;
     let path = policy.as_ref().or(configuration.policies.as_ref());
     let path = path.ok_or_else(|| {

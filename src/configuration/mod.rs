@@ -4,13 +4,14 @@ mod document;
 mod load;
 mod network;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use url::{Host, Url};
 
 use crate::image::{Scope, ScopeMap};
 use crate::policy::Mode;
+use crate::redact::shown;
 
 pub use document::schema;
 pub use load::load;
@@ -80,6 +81,9 @@ pub enum Certificate {
 pub struct Registries {
     /// The entries.
     pub entries: ScopeMap<Arc<Registry>>,
+    /// Login files for the servers whose entry has no credentials, or that have no entry. `None` for the gate and the store:
+    /// only a person's command looks for them.
+    pub logins: Option<Logins>,
 }
 
 /// One `registries` entry.
@@ -125,6 +129,9 @@ pub enum Credentials {
     },
     /// A Docker configuration file (`auths`). Credential helpers are not run.
     DockerConfig(PathBuf),
+    /// Login files of the person who calls. Their credential helpers are run. Commands alone make this: no configuration file
+    /// leads to it.
+    Logins(Logins),
     /// Name and password, from the command line.
     Given {
         /// The name.
@@ -134,8 +141,30 @@ pub enum Credentials {
     },
 }
 
-/// A place where signatures are found.
+/// Login files, in the order in which they are read; one that is not there is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logins(pub Arc<[LoginFile]>);
+
+/// A login file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: LoginFormat,
+}
+
+/// The format of a login file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginFormat {
+    /// Docker's config.json, podman's auth.json.
+    Current,
+    /// Docker's .dockercfg, without `auths`.
+    Old,
+}
+
+/// A place where signatures are found.
+#[derive(Clone, PartialEq, Eq)]
 pub enum SignatureSource {
     /// The registry's own extension endpoint.
     RegistryExtension,
@@ -143,6 +172,17 @@ pub enum SignatureSource {
     Extension(Url),
     /// A lookaside tree: http, https or file.
     Lookaside(Url),
+}
+
+/// The query of a lookaside's URL may be a secret.
+impl fmt::Debug for SignatureSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RegistryExtension => f.write_str("RegistryExtension"),
+            Self::Extension(url) => f.debug_tuple("Extension").field(&shown(url)).finish(),
+            Self::Lookaside(url) => f.debug_tuple("Lookaside").field(&shown(url)).finish(),
+        }
+    }
 }
 
 /// How long what was learned is kept.

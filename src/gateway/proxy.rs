@@ -102,6 +102,8 @@ pub(super) async fn pass(
             return Refused::slow_client().into();
         }
         Some(Err(error)) => {
+            // Its URL has the query that the client sent: the state of an upload, or a token.
+            let error = error.without_url();
             tracing::warn!(error = &error as &dyn std::error::Error, %method, "the registry can't be asked");
             return failure(&error).into();
         }
@@ -323,6 +325,7 @@ fn from_registry(
 /// without a proper end.
 fn pump_down(answer: reqwest::Response) -> impl Stream<Item = io::Result<Bytes>> + 'static {
     let body = answer.bytes_stream().map_err(|error| {
+        let error = error.without_url();
         tracing::warn!(error = &error as &dyn std::error::Error, "the registry broke off an answer");
         io::Error::other("the registry broke off")
     });

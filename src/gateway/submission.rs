@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 
 use super::{
@@ -10,6 +9,7 @@ use super::{
     store::{SignatureName, StoredSignature},
 };
 use crate::{
+    base64_text,
     image::Digest,
     json,
     signature::{self, Claim, MOST_ISSUERS},
@@ -17,11 +17,14 @@ use crate::{
 
 /// The longest message that is taken. Real ones have less than 4 KiB, whatever the key.
 pub(super) const LARGEST_CONTENT: usize = 64 << 10;
-/// The longest body: that message in base64, and room for the rest.
-pub(super) const LARGEST_BODY: usize = LARGEST_CONTENT / 3 * 4 + (4 << 10);
-/// The only version and type that there are.
+/// The longest body: that message in base64, in lines of 64 characters with a line break of four (`\r\n` in JSON), and room
+/// for the rest.
+pub(super) const LARGEST_BODY: usize = LARGEST_CONTENT / 3 * 4 / 64 * 68 + (4 << 10);
+/// The only version that there is.
 const VERSION: u64 = 2;
-const TYPE: &str = "atomic";
+/// The names of the only type that there is: the one that is listed, OpenShift's own, and none, which the original registry
+/// took, too.
+const TYPES: [&str; 3] = ["atomic", "AtomicImageV1", ""];
 
 /// The body of a PUT. Members that are not known do no harm.
 #[derive(Deserialize)]
@@ -52,7 +55,7 @@ pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, Refused>
     if versions == [None, None] || versions.iter().flatten().any(|&version| version != VERSION) {
         return Err(Refused::signature("schemaVersion (or version) must be 2"));
     }
-    if document.kind.as_deref().is_some_and(|kind| kind != TYPE) {
+    if document.kind.as_deref().is_some_and(|kind| !TYPES.contains(&kind)) {
         return Err(Refused::signature("type must be \"atomic\""));
     }
     let name = document
@@ -63,8 +66,7 @@ pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, Refused>
         .ok_or_else(|| {
             Refused::signature("name must be <digest>@<32 characters of A-Z a-z 0-9 _ . ->, with this image's digest")
         })?;
-    let content = BASE64_STANDARD
-        .decode(&document.content)
+    let content = base64_text::decode(&document.content)
         .map_err(|error| Refused::signature(format!("content is not base64: {error}")))?;
     if content.len() > LARGEST_CONTENT {
         return Err(Refused::too_large(format!("a signature has at most {LARGEST_CONTENT} bytes")));
@@ -84,4 +86,75 @@ pub(super) fn issuers_of(content: &[u8], digest: &Digest) -> Result<Vec<Box<str>
         return Err(format!("a signature names at most {MOST_ISSUERS} keys as its issuers"));
     }
     Ok(issuers.into_iter().map(|issuer| issuer.0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::signature::testing::{self, Key};
+
+    const NAME: &str = "0123456789abcdef0123456789abcdef";
+
+    fn signed(digest: &Digest) -> Vec<u8> {
+        let payload = testing::payload("registry.example.com/acme/web:1", &digest.to_string());
+        Key::new("release").sign(&payload, testing::at(testing::BORN))
+    }
+
+    /// The body of a PUT, with these members in place of the usual ones.
+    fn body(digest: &Digest, content: &str, changes: &[(&str, Value)]) -> Vec<u8> {
+        let mut body =
+            json!({"schemaVersion": 2, "type": "atomic", "name": format!("{digest}@{NAME}"), "content": content});
+        for (name, value) in changes {
+            body[*name] = value.clone();
+        }
+        body.to_string().into_bytes()
+    }
+
+    #[test]
+    fn content_may_be_wrapped_and_nothing_else() {
+        let digest = Digest::sha256(b"image");
+        let message = signed(&digest);
+        let text = BASE64_STANDARD.encode(&message);
+        let lines = |columns: usize, end: &str| {
+            let lines = text.as_bytes().chunks(columns).map(|line| std::str::from_utf8(line).unwrap());
+            lines.collect::<Vec<_>>().join(end)
+        };
+        for good in [text.clone(), lines(76, "\n"), lines(64, "\r\n"), format!("{text}\n"), format!("{text}\r\n")] {
+            let submission = parse(&body(&digest, &good, &[]), &digest).unwrap();
+            assert_eq!(*submission.signature.content, *message, "{good:?}");
+        }
+        for bad in
+            [lines(76, " "), lines(76, "\t"), format!("{text}!"), text[..text.len() - 1].to_owned(), String::new()]
+        {
+            let refused = parse(&body(&digest, &bad, &[]), &digest).unwrap_err();
+            assert!(refused.to_string().starts_with("400 "), "{bad:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn the_largest_content_fits_into_a_body_however_it_is_wrapped() {
+        let text = BASE64_STANDARD.encode(vec![0x80; LARGEST_CONTENT]);
+        let lines = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap());
+        let wrapped = lines.collect::<Vec<_>>().join("\r\n");
+        assert!(body(&Digest::sha256(b""), &wrapped, &[]).len() <= LARGEST_BODY);
+    }
+
+    #[test]
+    fn a_type_is_one_that_the_original_registry_took() {
+        let digest = Digest::sha256(b"image");
+        let content = BASE64_STANDARD.encode(signed(&digest));
+        for kind in ["atomic", "AtomicImageV1", ""].map(Value::from).into_iter().chain([Value::Null]) {
+            assert!(parse(&body(&digest, &content, &[("type", kind.clone())]), &digest).is_ok(), "{kind}");
+        }
+        for kind in ["atomicimagev1", "AtomicImageV2", "Atomic", " ", "atomic\n", "sigstore"] {
+            let refused = parse(&body(&digest, &content, &[("type", kind.into())]), &digest).unwrap_err();
+            assert!(refused.to_string().starts_with("400 "), "{kind}: {refused}");
+        }
+        for kind in [json!(2), json!([]), json!({}), json!(false)] {
+            assert!(parse(&body(&digest, &content, &[("type", kind.clone())]), &digest).is_err(), "{kind}");
+        }
+    }
 }

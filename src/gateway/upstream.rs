@@ -16,7 +16,8 @@ use crate::configuration::Upstream;
 use crate::image::{Digest, digest::Algorithm};
 use crate::operations::RequestKind;
 use crate::registry::{
-    self, Answer, Ask, Budget, Challenge, Failure, HostSet, Peer, SetupError, Transport, exchange, shown,
+    self, Answer, Ask, Budget, Challenge, Failure, HostSet, Peer, SetupError, Transport, claimed_digests, exchange,
+    shown,
 };
 use crate::verdict::LookupError;
 
@@ -369,11 +370,15 @@ impl Registry {
 
 /// The digest that an answer names. Nothing: none of this algorithm, so that it can't be compared.
 fn said_digest(headers: &HeaderMap, algorithm: Algorithm) -> Option<Result<Digest, ()>> {
-    let said = headers.get("docker-content-digest")?;
-    match said.to_str().ok().and_then(|text| Digest::parse(text).ok()) {
-        Some(said) if said.algorithm() != algorithm => None,
-        said => Some(said.ok_or(())),
-    }
+    let mut of_algorithm = claimed_digests(headers).filter_map(|said| {
+        match said.to_str().ok().and_then(|text| Digest::parse(text).ok()) {
+            Some(said) if said.algorithm() != algorithm => None,
+            said => Some(said.ok_or(())),
+        }
+    });
+    let first = of_algorithm.next()?;
+    // One of several that differ is not believed.
+    Some(if of_algorithm.all(|other| other == first) { first } else { Err(()) })
 }
 
 /// What a client is told of a failed request.
@@ -390,6 +395,31 @@ pub(super) fn failure(error: &reqwest::Error) -> Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_digest_says_nothing_and_several_must_agree() {
+        let (one, two) = (Digest::sha256(b"one"), Digest::sha256(b"two"));
+        let other = format!("sha512:{}", "0".repeat(128));
+        let said = |values: &[&str]| {
+            let name = header::HeaderName::from_static("docker-content-digest");
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(name.clone(), header::HeaderValue::from_str(value).unwrap());
+            }
+            said_digest(&headers, Algorithm::Sha256)
+        };
+        let (one_text, two_text) = (one.to_string(), two.to_string());
+        for nothing in [&[][..], &[""], &["  "], &["", ""], &[&other], &["", &other]] {
+            assert_eq!(said(nothing), None, "{nothing:?}");
+        }
+        for first in [&[one_text.as_str()][..], &["", &one_text], &[&one_text, ""], &[&one_text, &one_text, &other]] {
+            assert_eq!(said(first), Some(Ok(one)), "{first:?}");
+        }
+        assert_eq!(said(&[&two_text]), Some(Ok(two)));
+        for bad in [&["x"][..], &["", "x"], &[&one_text, &two_text], &[&one_text, "x"]] {
+            assert_eq!(said(bad), Some(Err(())), "{bad:?}");
+        }
+    }
 
     #[test]
     fn paths_and_queries_stay_as_they_were_sent() {

@@ -12,13 +12,15 @@ use url::Url;
 
 use super::{
     blocking::Blocking,
+    body::Body,
     challenge::{Challenge, ChallengeError},
+    credentials::looked_in,
     failure::{Failure, shown},
     guard::NamesHosts,
     settings::{AllSettings, SetupError},
     target::Target,
     token::{Access, Grant, Need, Tokens},
-    transport::{Answer, Ask, Body, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Transport},
+    transport::{Answer, Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Transport},
 };
 use crate::configuration::{Limits, Registries, Scheme, SignatureSource};
 use crate::image::Repository;
@@ -377,6 +379,7 @@ impl Client {
                 grant.withheld = grant.withheld.or(fresh.withheld);
             }
         }
+        answer.with_credentials = grant.with_credentials;
         Ok((Fetched { url, answer }, grant))
     }
 
@@ -401,6 +404,11 @@ impl Client {
         let answer = self.ask(target, &url, what, &Request::GET, None, budget).await?;
         match answer.status {
             200 | 404 => Ok(Fetched { url, answer }),
+            status @ (401 | 403) => Err(LookupError::LookasideDenied {
+                registry: (&*target.peer.registry).into(),
+                url: shown(&url),
+                status,
+            }),
             _ => Err(self.status(target, &url, &answer, &Grant::NONE, budget)),
         }
     }
@@ -458,6 +466,7 @@ impl Client {
                 url: shown(url),
                 status,
                 with_credentials: grant.with_credentials && !answer.elsewhere,
+                looked_in: looked_in(target.peer.settings.credentials.as_ref()).filter(|_| !grant.with_credentials),
             },
             status @ (429 | 500..) => LookupError::Unavailable {
                 registry,

@@ -1,30 +1,49 @@
 //! Credentials: read from their files when they are needed, so that a rotated password is seen.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Once,
+    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use moka::future::Cache;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use tokio::time::Instant;
 
-use crate::configuration::Credentials;
+use super::{
+    blocking::Blocking,
+    failure::Failure,
+    helper::{self, HELPER_TIMEOUT, HelperError},
+    login_file::{self, Found},
+};
+use crate::configuration::{Credentials, LoginFile, LoginFormat, Logins};
 use crate::files::{ReadError, read_bounded};
-use crate::image::{Repository, host::canonical_host};
+use crate::image::Repository;
 
 /// The largest password file.
 const LARGEST_PASSWORD_FILE: u64 = 64 << 10;
 /// The largest Docker configuration file.
 const LARGEST_DOCKER_CONFIG: u64 = 1 << 20;
-/// What Docker writes in place of a user name when the password is an identity token.
-const TOKEN_USER: &str = "<token>";
+/// How long a helper's answer is kept: far shorter than any token that one hands out.
+const HELPER_TTL: Duration = Duration::from_mins(5);
+/// Helpers that run at once.
+const HELPERS_AT_ONCE: usize = 4;
+/// Answers of helpers that are kept.
+const MAX_HELPER_ANSWERS: u64 = 1000;
 
 /// What whoever gave a command none for a server is told.
-pub(crate) const NEEDED: &str = "credentials are needed (--creds, --authfile; for another host than the image's, in its \
-                                 registries entry: --config)";
+const NEEDED: &str = "credentials are needed (--creds, --authfile; for another host than the image's, in its registries entry: \
+                      --config; or docker login, podman login)";
+
+/// That a server needs credentials, and where they were looked for.
+pub(crate) fn needed(looked_in: Option<&str>) -> String {
+    match looked_in {
+        Some(places) => format!("{NEEDED}, and none for it are in {places}"),
+        None => NEEDED.to_owned(),
+    }
+}
 
 /// What proves who we are.
 #[derive(Clone, Debug)]
@@ -46,6 +65,11 @@ pub(crate) enum CredentialsError {
     NotDockerConfig { path: PathBuf },
     #[error("in {path}, the entry for this registry is not base64 of name:password", path = path.display())]
     Auth { path: PathBuf },
+    #[error(
+        "in {path}, the credential helper for this registry has no name of letters, digits, '.', '_' and '-'",
+        path = path.display()
+    )]
+    HelperName { path: PathBuf },
 }
 
 impl Login {
@@ -59,10 +83,95 @@ impl Login {
     }
 }
 
-/// Reads what is configured for a repository. Nothing: no credentials are there for it.
+/// Finds what is configured for a repository; `Ok(None)` if there are no credentials for it.
 ///
-/// It may hang with the file's disk: not for the runtime's workers.
-pub(crate) fn read(credentials: &Credentials, repository: &Repository) -> Result<Option<Login>, CredentialsError> {
+/// # Errors
+/// The time is over, or what is configured can't be used.
+pub(super) async fn find(
+    credentials: &Credentials,
+    repository: &Repository,
+    files: &Blocking,
+    helpers: &Helpers,
+    deadline: Instant,
+) -> Result<Option<Login>, FindError> {
+    // A file may hang with its disk: not for the runtime's workers.
+    let Credentials::Logins(Logins(logins)) = credentials else {
+        let (credentials, repository) = (credentials.clone(), repository.clone());
+        return Ok(files.run(deadline, move || read(&credentials, &repository)).await??);
+    };
+    for file in logins.iter() {
+        let (file, repository) = (file.clone(), repository.clone());
+        match files.run(deadline, move || read_login_file(&file, &repository)).await?? {
+            Found::Login(login) => return Ok(Some(login)),
+            Found::Nothing => {}
+            Found::Helper { name, servers } => {
+                for server in servers {
+                    if let Some(login) = helpers.get(&name, &server).await? {
+                        return Ok(Some(login));
+                    }
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Why credentials are not found out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FindError {
+    #[error("{0:?}")]
+    Failure(Failure),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Helper(#[from] HelperError),
+}
+
+impl From<Failure> for FindError {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// Asks credential helpers; an answer is kept for a while, and who asks at once shares one.
+pub(super) struct Helpers {
+    answers: Cache<(Box<str>, Box<str>), Option<Login>>,
+    /// Programs that run at once.
+    programs: Blocking,
+}
+
+impl Helpers {
+    pub(super) fn new() -> Self {
+        let answers = Cache::builder().max_capacity(MAX_HELPER_ANSWERS).time_to_live(HELPER_TTL).build();
+        Self { answers, programs: Blocking::new(HELPERS_AT_ONCE) }
+    }
+
+    async fn get(&self, name: &str, server: &str) -> Result<Option<Login>, FindError> {
+        let (of, at) = (name.to_owned(), server.to_owned());
+        let asking = async {
+            // It ends by itself before that.
+            let deadline = Instant::now() + 2 * HELPER_TIMEOUT;
+            let answer = self.programs.run(deadline, move || helper::get(&of, &at)).await;
+            answer.map_err(FindError::from)?.map_err(FindError::from)
+        };
+        let answer = self.answers.try_get_with((name.into(), server.into()), asking).await;
+        answer.map_err(|error| match &*error {
+            FindError::Failure(failure) => failure.clone().into(),
+            FindError::Helper(error) => error.clone().into(),
+            FindError::Credentials(_) => Failure::Unavailable("a credential helper failed".to_owned()).into(),
+        })
+    }
+}
+
+/// The places where credentials were looked for, for the person who calls; `None` where an operator configured them.
+pub(crate) fn looked_in(credentials: Option<&Credentials>) -> Option<Box<str>> {
+    let Some(Credentials::Logins(Logins(files))) = credentials else { return None };
+    let paths: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
+    (!paths.is_empty()).then(|| paths.join(", ").into())
+}
+
+/// Reads what is configured for a repository, without running anything. It blocks.
+fn read(credentials: &Credentials, repository: &Repository) -> Result<Option<Login>, CredentialsError> {
     match credentials {
         Credentials::Given { username, password } => {
             Ok(Some(Login::Password { username: username.clone(), password: password.clone() }))
@@ -77,13 +186,24 @@ pub(crate) fn read(credentials: &Credentials, repository: &Repository) -> Result
             let text = read_file(path, LARGEST_DOCKER_CONFIG)?;
             from_docker_config(path, text.expose_secret(), repository)
         }
+        // Only `find` runs helpers.
+        Credentials::Logins(_) => Ok(None),
     }
 }
 
-/// Whether a Docker configuration file can be used for a repository; it may well have no credentials for it.
-pub(crate) fn check_docker_config(path: &Path, repository: &Repository) -> Result<(), CredentialsError> {
+/// What a login file says of a repository. One that is not there says nothing.
+fn read_login_file(LoginFile { path, format }: &LoginFile, repository: &Repository) -> Result<Found, CredentialsError> {
+    match read_file(path, LARGEST_DOCKER_CONFIG) {
+        Ok(text) => login_file::LoginFile::parse(path, *format, text.expose_secret())?.find(repository),
+        Err(CredentialsError::Read { source: ReadError::Missing, .. }) => Ok(Found::Nothing),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a login file can be used for a repository; it may well have no credentials for it. No helper is run.
+pub(crate) fn check_login_file(path: &Path, repository: &Repository) -> Result<(), CredentialsError> {
     let text = read_file(path, LARGEST_DOCKER_CONFIG)?;
-    from_docker_config(path, text.expose_secret(), repository).map(drop)
+    login_file::LoginFile::parse(path, LoginFormat::Current, text.expose_secret())?.find(repository).map(drop)
 }
 
 fn read_file(path: &Path, limit: u64) -> Result<SecretString, CredentialsError> {
@@ -91,88 +211,16 @@ fn read_file(path: &Path, limit: u64) -> Result<SecretString, CredentialsError> 
     String::from_utf8(bytes).map(SecretString::from).map_err(|_| CredentialsError::NotText { path: path.to_owned() })
 }
 
-/// Docker's config.json, as far as containers-auth.json(5) has it. Other members are not ours to judge.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct DockerConfig {
-    #[serde(default)]
-    auths: BTreeMap<String, DockerAuth>,
-    #[serde(default)]
-    creds_store: Option<String>,
-    #[serde(default)]
-    cred_helpers: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Default, Deserialize)]
-struct DockerAuth {
-    #[serde(default)]
-    auth: String,
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    identitytoken: String,
-}
-
+/// What an operator's login file has of a repository. The gate runs no credential helpers: it executes nothing.
 fn from_docker_config(path: &Path, text: &str, repository: &Repository) -> Result<Option<Login>, CredentialsError> {
     static HELPERS: Once = Once::new();
-    // The JSON error is left out: it could quote a password.
-    let config: DockerConfig =
-        serde_json::from_str(text).map_err(|_| CredentialsError::NotDockerConfig { path: path.to_owned() })?;
-    if config.creds_store.is_some() || config.cred_helpers.is_some_and(|helpers| !helpers.is_empty()) {
+    let file = login_file::LoginFile::parse(path, LoginFormat::Current, text)?;
+    if file.has_helpers() {
         HELPERS.call_once(|| {
             tracing::warn!(path = %path.display(), "credential helpers (credsStore, credHelpers) are not run; only auths are read");
         });
     }
-    let Some(found) = find(&config.auths, repository) else { return Ok(None) };
-    let (username, password) = if found.auth.is_empty() {
-        (found.username.clone(), SecretString::from(found.password.clone()))
-    } else {
-        let bad = || CredentialsError::Auth { path: path.to_owned() };
-        let plain = STANDARD.decode(found.auth.trim()).map_err(|_| bad())?;
-        let plain = String::from_utf8(plain).map_err(|_| bad())?;
-        let (username, password) = plain.split_once(':').ok_or_else(bad)?;
-        // Docker pads the password with NULs.
-        (username.to_owned(), SecretString::from(password.trim_end_matches('\0')))
-    };
-    if !found.identitytoken.is_empty() {
-        return Ok(Some(Login::IdentityToken(found.identitytoken.clone().into())));
-    }
-    if username == TOKEN_USER {
-        return Ok(Some(Login::IdentityToken(password)));
-    }
-    // An entry without anything in it says that a helper has the password.
-    Ok((!username.is_empty()).then(|| Login::Password { username: username.into(), password }))
-}
-
-/// The entry of the most specific key: `host/namespace/repo`, each namespace above, the host; then Docker's old keys with a
-/// scheme (containers-auth.json(5)).
-fn find<'a>(auths: &'a BTreeMap<String, DockerAuth>, repository: &Repository) -> Option<&'a DockerAuth> {
-    let mut key = repository.as_str();
-    loop {
-        if let Some(found) = auths.get(key) {
-            return Some(found);
-        }
-        match key.rfind('/') {
-            Some(slash) => key = &key[..slash],
-            None => break,
-        }
-    }
-    let host = repository.host();
-    auths.iter().find(|(key, _)| bare_host(key).is_some_and(|key| key == host)).map(|(_, found)| found)
-}
-
-/// The host of a key such as `https://index.docker.io/v1/`, or of a host that is not written canonically.
-fn bare_host(key: &str) -> Option<String> {
-    let old = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
-    let host = match old {
-        Some(rest) => rest.split_once('/').map_or(rest, |(host, _)| host),
-        None if key.contains('/') => return None,
-        None => key,
-    };
-    // Docker Hub's other hosts become docker.io here.
-    canonical_host(host).ok()
+    file.login(repository)
 }
 
 #[cfg(test)]
@@ -227,9 +275,62 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_a_helper_has_no_credentials() {
+    fn an_operators_entry_of_a_helper_has_no_credentials() {
         let config = r#"{"auths": {"a.example.com": {}}, "credsStore": "desktop", "HttpHeaders": {}}"#;
         assert_eq!(user(config, "a.example.com/x"), None);
+        let config = r#"{"auths": {"a.example.com": {"auth": "YTpi"}}, "credHelpers": {"a.example.com": "x"}}"#;
+        assert_eq!(user(config, "a.example.com/x").as_deref(), Some("a:b"));
+    }
+
+    #[test]
+    fn auth_may_be_wrapped_as_base64_does_it() {
+        let long = format!("robot:{}", "0123456789".repeat(20));
+        let text = STANDARD.encode(&long);
+        let lines: Vec<&str> = text.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        for auth in [text.clone(), lines.join("\n"), lines.join("\r\n"), format!("{}\n", lines.join("\n"))] {
+            let config = serde_json::json!({"auths": {"a.example.com": {"auth": auth}}}).to_string();
+            assert_eq!(user(&config, "a.example.com/x").as_deref(), Some(long.as_str()), "{auth:?}");
+        }
+        for auth in [lines.join(" "), format!("{text}!"), text[..text.len() - 1].to_owned(), lines.join("\\n")] {
+            let config = serde_json::json!({"auths": {"a.example.com": {"auth": auth}}}).to_string();
+            let outcome = login(&config, "a.example.com/x");
+            assert!(matches!(outcome, Err(CredentialsError::Auth { .. })), "{auth:?}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_null_is_as_good_as_nothing() {
+        for (entry, expected) in [
+            (
+                r#"{"auth": "YTpi", "identitytoken": null, "username": null, "password": null, "email": null}"#,
+                Some("a:b"),
+            ),
+            (r#"{"auth": null, "username": "a", "password": "b"}"#, Some("a:b")),
+            (r#"{"auth": null, "identitytoken": "t"}"#, Some("token t")),
+            (r#"{"auth": null, "username": "a", "password": null}"#, Some("a:")),
+            (r#"{"auth": null}"#, None),
+            ("null", None),
+        ] {
+            let config =
+                format!(r#"{{"auths": {{"a.example.com": {entry}}}, "credsStore": null, "credHelpers": null}}"#);
+            assert_eq!(user(&config, "a.example.com/x").as_deref(), expected, "{entry}");
+        }
+        assert_eq!(user(r#"{"auths": null}"#, "a.example.com/x"), None);
+    }
+
+    #[test]
+    fn what_is_wrong_in_another_hosts_entry_does_no_harm() {
+        for other in
+            ["null", "7", "[]", r#"{"auth": null}"#, r#"{"auth": 7}"#, r#"{"auth": "!"}"#, r#"{"email": null}"#]
+        {
+            let config = format!(r#"{{"auths": {{"a.example.com": {{"auth": "YTpi"}}, "b.example.com": {other}}}}}"#);
+            assert_eq!(user(&config, "a.example.com/x").as_deref(), Some("a:b"), "{other}");
+        }
+        // Of its own, it does.
+        for own in ["7", "[1]", r#"{"auth": 7}"#, r#"{"auth": "!"}"#] {
+            let config = format!(r#"{{"auths": {{"a.example.com": {own}}}}}"#);
+            assert!(login(&config, "a.example.com/x").is_err(), "{own}");
+        }
     }
 
     #[test]

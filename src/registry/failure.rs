@@ -5,6 +5,7 @@ use std::{error::Error, io, time::Duration};
 use url::Url;
 
 use super::guard::{LookupFailed, NotPublic};
+pub(crate) use crate::redact::shown;
 use crate::verdict::LookupError;
 
 /// Said of names that lead inside and of names that lead nowhere: the difference would tell whoever may create pods which
@@ -95,17 +96,6 @@ impl Failure {
     }
 }
 
-/// A URL without user information, query and fragment.
-pub(crate) fn shown(url: &Url) -> Box<str> {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    // Both fail only for URLs that can't have user information.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.as_str().into()
-}
-
 /// TLS errors are wrapped in one or more `io::Error`s, whose `source` leaves out what they wrap.
 fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut cause = cause;
@@ -135,16 +125,5 @@ fn tls_words(error: &rustls::Error) -> &'static str {
         },
         rustls::Error::InvalidMessage(_) => "it does not speak TLS",
         _ => "no TLS connection comes about",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shown_url_has_no_secrets() {
-        let url = Url::parse("https://user:pass@r.example.com:5000/v2/x?token=secret#f").unwrap();
-        assert_eq!(&*shown(&url), "https://r.example.com:5000/v2/x");
     }
 }

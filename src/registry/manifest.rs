@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::{FutureExt, future::BoxFuture};
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::{
@@ -29,6 +29,11 @@ pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
 
 /// Headers that claim a digest.
 const MOST_CLAIMS: usize = 4;
+
+/// The values of `Docker-Content-Digest` that say something. Some registries send it empty, which is as good as not at all.
+pub(crate) fn claimed_digests(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
+    headers.get_all("docker-content-digest").iter().filter(|value| !value.as_bytes().trim_ascii().is_empty())
+}
 
 #[async_trait]
 impl ResolveDigest for Client {
@@ -112,7 +117,7 @@ fn read(asked: Option<Digest>, headers: &HeaderMap, body: &[u8]) -> Result<Hashe
         None => Hashed::sha256(body),
     };
     let digest = hashed.digest();
-    for (number, claimed) in headers.get_all("docker-content-digest").iter().enumerate() {
+    for (number, claimed) in claimed_digests(headers).enumerate() {
         // Each may cost another hash of the body.
         if number == MOST_CLAIMS {
             return Err(Wrong::Answer("it sends many Docker-Content-Digest headers"));

@@ -5,15 +5,19 @@
 //! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
 
 mod blocking;
+mod body;
 mod cas;
 mod challenge;
 mod client;
 mod credentials;
+mod encoding;
 mod failure;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod helper;
+mod login_file;
 mod manifest;
 pub(crate) mod patience;
 mod room;
@@ -35,8 +39,9 @@ pub(crate) use blocking::Blocking;
 pub(crate) use cas::check_cas;
 pub(crate) use challenge::Challenge;
 pub(crate) use client::{Extension, Fetched, Place, Request, What, join};
-pub(crate) use credentials::{NEEDED as CREDENTIALS_NEEDED, check_docker_config};
+pub(crate) use credentials::{check_login_file, needed as credentials_needed};
 pub(crate) use failure::{Failure, shown};
+pub(crate) use manifest::claimed_digests;
 pub(crate) use settings::Upstream;
 pub(crate) use target::Target;
 pub(crate) use token::{Access, exchange};

@@ -3,7 +3,13 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::{credentials::NEEDED, failure::shown, target::Target, transport::Answer};
+use super::{
+    credentials::{looked_in, needed},
+    failure::shown,
+    target::Target,
+    transport::Answer,
+};
+use crate::redact::shown_text;
 
 /// The longest message that is repeated.
 const LONGEST_MESSAGE: usize = 300;
@@ -25,7 +31,7 @@ struct Error {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{url} answers {status}: {}{message}", match with_credentials {
     Some(true) => "these credentials do not suffice: ".to_owned(),
-    Some(false) => format!("{NEEDED}: "),
+    Some(false) => format!("{}: ", needed(looked_in.as_deref())),
     None => String::new(),
 })]
 pub struct SaidNo {
@@ -35,6 +41,8 @@ pub struct SaidNo {
     pub status: u16,
     /// Where whoever asks may not (401, 403): whether there are credentials for this server.
     pub with_credentials: Option<bool>,
+    /// Where credentials for it were looked for and not found, where a person calls.
+    pub looked_in: Option<Box<str>>,
     /// The server's own words.
     pub message: String,
 }
@@ -45,8 +53,14 @@ impl SaidNo {
         let (url, status, message) = (shown(url), answer.status, message(&answer.body));
         // Elsewhere nobody's credentials are sent.
         let denied = matches!(status, 401 | 403) && !answer.elsewhere;
-        let with_credentials = denied.then(|| target.peer.settings.credentials.is_some());
-        Self { url, status, with_credentials, message }
+        let credentials = target.peer.settings.credentials.as_ref();
+        let is_there = match credentials {
+            // What is there was found or not found by now.
+            _ if target.peer.settings.is_asked_by_a_person() => answer.with_credentials,
+            credentials => credentials.is_some(),
+        };
+        let looked_in = looked_in(credentials).filter(|_| denied && !is_there);
+        Self { url, status, with_credentials: denied.then_some(is_there), looked_in, message }
     }
 }
 
@@ -67,7 +81,7 @@ pub(crate) fn message(body: &[u8]) -> String {
         Some(Error { code, message }) => format!("{message} ({code})"),
         None => "it does not say why".to_owned(),
     };
-    text.chars().take(LONGEST_MESSAGE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    shown_text(&text).chars().take(LONGEST_MESSAGE).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -78,6 +92,8 @@ mod tests {
     fn a_servers_words_stay_on_one_line() {
         let body = br#"{"errors":[{"code":"DENIED","message":"no\nway"}]}"#;
         assert_eq!(message(body), "no way (DENIED)");
+        let body = br#"{"errors":[{"message":"moved to https://b.example.com/x?sig=secret"}]}"#;
+        assert_eq!(message(body), "moved to https://b.example.com/x?*** ()");
         assert_eq!(message(b"<html>"), "it does not say why");
         assert_eq!(message(br#"{"errors":[]}"#), "it does not say why");
     }

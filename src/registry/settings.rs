@@ -88,6 +88,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether credentials are those of a person who calls a command, if there are any.
+    pub(crate) fn is_asked_by_a_person(&self) -> bool {
+        matches!(self.credentials, Some(Credentials::Logins(_)))
+    }
+
     /// Where no entry holds.
     fn without_entry(clients: Clients) -> Self {
         Self {
@@ -116,6 +121,7 @@ pub(crate) struct AllSettings {
 impl AllSettings {
     pub(crate) fn new(registries: &Registries) -> Result<Self, SetupError> {
         let mut maker = Maker::new();
+        let logins = registries.logins.clone().map(Credentials::Logins);
         let mut entries = ScopeMap::default();
         let mut named = HostSet::default();
         for (number, (scope, entry)) in registries.entries.iter().enumerate() {
@@ -159,7 +165,7 @@ impl AllSettings {
                 clients: maker.clients(&scope, ca_file.as_deref(), *insecure)?,
                 insecure: *insecure,
                 scheme: *scheme,
-                credentials: credentials.clone(),
+                credentials: credentials.clone().or_else(|| logins.clone()),
                 token_realms: token_realms.clone(),
                 signatures: signatures.clone(),
                 mirrors: prefixes,
@@ -167,7 +173,8 @@ impl AllSettings {
             // Scopes of a map are different from each other.
             let _ = entries.insert(scope, Arc::new(settings));
         }
-        let default = Settings::without_entry(maker.clients(&Scope::Everything, None, false)?);
+        let clients = maker.clients(&Scope::Everything, None, false)?;
+        let default = Settings { credentials: logins, ..Settings::without_entry(clients) };
         Ok(Self { entries, default: Arc::new(default), named })
     }
 

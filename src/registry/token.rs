@@ -13,9 +13,10 @@ use url::Url;
 use super::{
     blocking::Blocking,
     challenge::Challenge,
-    credentials::{self, Login},
+    credentials::{self, FindError, Helpers, Login, looked_in},
     failure::{Failure, shown},
     guard::host_of,
+    helper::HELPER_TIMEOUT,
     target::Target,
     transport::{Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Peer, Transport},
 };
@@ -124,12 +125,13 @@ pub(crate) struct Tokens {
     kept: Cache<Key, Grant>,
     /// Reads credentials.
     files: Blocking,
+    helpers: Helpers,
 }
 
 impl Tokens {
     pub(crate) fn new() -> Self {
         let kept = Cache::builder().max_capacity(TOKEN_BYTES).weigher(weight).expire_after(Life).build();
-        Self { kept, files: Blocking::new(FILES_AT_ONCE) }
+        Self { kept, files: Blocking::new(FILES_AT_ONCE), helpers: Helpers::new() }
     }
 
     /// What answers a challenge. `refused` is what did not: it is not given again.
@@ -169,25 +171,32 @@ impl Tokens {
     }
 
     async fn basic(&self, target: &Target, base: &Url, budget: Budget) -> Result<Grant, LookupError> {
-        if base.scheme() != "https" && !target.peer.settings.insecure {
+        let may_be_seen = base.scheme() != "https" && !target.peer.settings.insecure;
+        if may_be_seen && !target.peer.settings.is_asked_by_a_person() {
             let withheld = target.peer.settings.credentials.as_ref().map(|_| PLAIN);
             return Ok(Grant { withheld, ..Grant::NONE });
         }
         let login = self.login(target, base, budget).await?;
+        if may_be_seen {
+            return Ok(Grant { withheld: login.map(|_| PLAIN), ..Grant::NONE });
+        }
         let header = login.as_ref().and_then(Login::basic);
         Ok(Grant { with_credentials: header.is_some(), header, ..Grant::NONE })
     }
 
     async fn login(&self, target: &Target, base: &Url, budget: Budget) -> Result<Option<Login>, LookupError> {
         let Some(credentials) = &target.peer.settings.credentials else { return Ok(None) };
-        let (credentials, repository) = (credentials.clone(), target.repository.clone());
-        let reading = self.files.run(budget.deadline, move || credentials::read(&credentials, &repository)).await;
-        let failed = |failure: Failure| failure.at(&target.peer.registry, base, budget.total());
-        reading.map_err(failed)?.map_err(|error| {
-            let source = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::error!(registry = %target.peer.registry, %error, source, "credentials can't be used");
-            let cause = "the gate can't use its credentials for it (its log says why)".to_owned();
-            failed(Failure::Unavailable(cause))
+        let found = credentials::find(credentials, &target.repository, &self.files, &self.helpers, budget.deadline);
+        let found = timeout_at(budget.deadline, found).await.unwrap_or(Err(FindError::Failure(Failure::TimedOut)));
+        found.map_err(|error| {
+            let failure = if let FindError::Failure(failure) = error {
+                failure
+            } else {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::error!(registry = %target.peer.registry, %error, source, "credentials can't be used");
+                Failure::Unavailable("the credentials for it can't be used (the log says why)".to_owned())
+            };
+            failure.at(&target.peer.registry, base, budget.total())
         })
     }
 
@@ -207,8 +216,15 @@ impl Tokens {
             return Err(at_base(Failure::Misbehaved("its token realm is not https".to_owned())));
         }
         let trusted = is_trusted(realm, base, &target.peer);
-        let login = if trusted { self.login(target, base, budget).await? } else { None };
-        let withheld = settings.credentials.as_ref().filter(|_| !trusted).map(|_| FOREIGN);
+        // Of a person's login files, it is not known whether they have credentials until they are read; and a helper may have to ask
+        // for a passphrase. The realm has its whole time after that.
+        let is_person = settings.is_asked_by_a_person();
+        let finding = if is_person { Budget::until(Instant::now() + 2 * HELPER_TIMEOUT) } else { budget };
+        let login = if trusted || is_person { self.login(target, base, finding).await? } else { None };
+        let budget = if is_person { Budget::until(Instant::now() + FLIGHT) } else { budget };
+        let is_withheld = !trusted && if is_person { login.is_some() } else { settings.credentials.is_some() };
+        let withheld = is_withheld.then_some(FOREIGN);
+        let login = login.filter(|_| trusted);
         if withheld.is_some() {
             tracing::warn!(
                 registry = %target.peer.registry,
@@ -283,6 +299,7 @@ impl Tokens {
                     url: shown(if trusted { &url } else { base }),
                     status,
                     with_credentials: login.is_some(),
+                    looked_in: looked_in(settings.credentials.as_ref()).filter(|_| login.is_none()),
                 });
             }
             status @ (429 | 500..) => {
@@ -368,6 +385,7 @@ pub(crate) async fn exchange(
             url: shown(base),
             status,
             with_credentials,
+            looked_in: None,
         }),
         status => Err(failed(Failure::Unavailable(format!("its token realm answers {status}")))),
     }

@@ -1,19 +1,20 @@
 //! One exchange over HTTP, bounded in time and bytes, with redirects followed by hand.
 
-use std::{borrow::Cow, ops::Deref, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
     Method,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
 
 use super::{
+    body::{Body, Reading},
     failure::Failure,
     guard::{HostSet, NamesHosts, host_of, is_inner_literal},
-    room::{FREE, Reserved, Room},
+    room::{FREE, Room},
     settings::Settings,
     upload::is_for_uploads,
 };
@@ -106,28 +107,14 @@ pub(crate) struct Content {
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    /// Of a 200 everything, of anything else perhaps not.
+    /// Of a 200 everything, of anything else perhaps not; decoded.
     pub(crate) body: Body,
     /// Who gave it: what was asked, or where redirects led to in the end.
     pub(crate) url: Url,
     /// Whether the way there led over another origin than the one asked.
     pub(crate) elsewhere: bool,
-}
-
-/// The bytes of an answer.
-#[derive(Default)]
-pub(crate) struct Body {
-    bytes: Vec<u8>,
-    /// What they take of the room that there is for all.
-    _room: Option<Reserved>,
-}
-
-impl Deref for Body {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
+    /// Whether credentials stood behind the request.
+    pub(crate) with_credentials: bool,
 }
 
 /// Sends requests where they may go.
@@ -238,7 +225,8 @@ impl Transport {
             return Err(Failure::NotPublic);
         }
         let client = if named { &settings.clients.open } else { &settings.clients.guarded };
-        let mut request = client.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
+        let request = client.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
+        let mut request = request.header(ACCEPT_ENCODING, "identity");
         if let Some(Content { kind, bytes, may_move: _ }) = &ask.content {
             request = request.header(CONTENT_TYPE, &**kind).body(bytes.clone());
         }
@@ -254,37 +242,12 @@ impl Transport {
             status = Some(response.status().as_u16());
             let good = response.status().as_u16() == 200;
             let limit = if good { ask.limit } else { ERROR_BODY };
-            let too_long = || {
-                let limit = bytesize::ByteSize::b(limit as u64);
-                Failure::Misbehaved(format!("it sends more than {limit}"))
-            };
-            // To HEAD no bytes come, whatever is announced (RFC 9110, section 9.3.2).
-            let announced = response.content_length().filter(|_| ask.method != Method::HEAD);
-            if good && announced.is_some_and(|bytes| bytes > limit as u64) {
-                return Err(too_long());
-            }
-            let (mut bytes, mut room) = (Vec::new(), None);
-            loop {
-                match response.chunk().await {
-                    Ok(Some(chunk)) if chunk.len() <= limit - bytes.len() => {
-                        let length = bytes.len() + chunk.len();
-                        if room.is_none() && length > FREE {
-                            // All that it may become, in one step: who has some and waits for more could wait for ever.
-                            let most = announced.and_then(|bytes| usize::try_from(bytes).ok());
-                            let most = most.filter(|&most| most >= length).unwrap_or(limit);
-                            room = Some(self.room.take(most, &host, named).await);
-                            bytes.reserve_exact(most - bytes.len());
-                        }
-                        bytes.extend_from_slice(&chunk);
-                    }
-                    Ok(Some(_)) if good => return Err(too_long()),
-                    Err(error) if good => return Err(Failure::of(&error)),
-                    Ok(_) | Err(_) => break,
-                }
-            }
+            let (room, is_head) = (&self.room, ask.method == Method::HEAD);
+            let reading = Reading { limit, counts: good, is_head, room, host: &host, named };
+            let body = reading.read(&mut response).await?;
             let headers = std::mem::take(response.headers_mut());
-            let (status, body) = (response.status().as_u16(), Body { bytes, _room: room });
-            Ok(Answer { status, headers, body, url: url.clone(), elsewhere })
+            let status = response.status().as_u16();
+            Ok(Answer { status, headers, body, url: url.clone(), elsewhere, with_credentials: false })
         });
         let answer = answer.await.unwrap_or(Err(Failure::TimedOut)).map_err(|failure| match failure {
             Failure::Unresolved | Failure::NotPublic if !named => {
@@ -333,7 +296,8 @@ mod tests {
     fn retry_after(value: &str) -> Option<Duration> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
         let url = Url::parse("https://r.example.com/").unwrap();
-        Answer { status: 429, headers, body: Body::default(), url, elsewhere: false }.retry_after()
+        Answer { status: 429, headers, body: Body::default(), url, elsewhere: false, with_credentials: false }
+            .retry_after()
     }
 
     #[test]

@@ -15,8 +15,9 @@ use url::Url;
 
 use super::{
     client::{Client, Fetched, Place, Request, What, join},
+    encoding::Encoding,
     failure::shown,
-    manifest::ACCEPTED,
+    manifest::{ACCEPTED, claimed_digests},
     patience::{self, Patience},
     said::SaidNo,
     target::Target,
@@ -177,8 +178,9 @@ impl Client {
         match answer.status {
             200 => {
                 self.check_digest(target, &url, &answer, &blob.digest)?;
-                // Where a HEAD is answered without, that says nothing.
-                let length = answer.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+                // Where a HEAD is answered without, that says nothing; nor does the length of what is encoded.
+                let length = answer.headers.get(CONTENT_LENGTH).filter(|_| Encoding::of(&answer.headers).is_identity());
+                let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
                 match length.filter(|&length: &u64| length != blob.data.length() && !answer.elsewhere) {
                     Some(length) => Err(self.wrong(
                         target,
@@ -415,12 +417,10 @@ impl Client {
     /// A digest that the registry names has to be the one that was pushed.
     fn check_digest(&self, target: &Target, url: &Url, answer: &Answer, digest: &Digest) -> Result<(), UploadError> {
         let expected = digest.to_string();
-        match answer.headers.get("docker-content-digest") {
-            Some(named) if named.as_bytes() != expected.as_bytes() => {
-                Err(self.wrong(target, url, format!("its Docker-Content-Digest header is not {expected}")))
-            }
-            _ => Ok(()),
+        if claimed_digests(&answer.headers).all(|named| named.as_bytes() == expected.as_bytes()) {
+            return Ok(());
         }
+        Err(self.wrong(target, url, format!("its Docker-Content-Digest header is not {expected}")))
     }
 
     /// Where an upload goes on.

@@ -2,13 +2,13 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::FutureExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
 use super::{Found, Kind, kind};
+use crate::base64_text;
 use crate::image::{Digest, Repository};
 use crate::json::Array;
 use crate::operations::RequestKind;
@@ -178,7 +178,7 @@ pub(super) fn parse(body: &[u8], url: &str) -> Option<List> {
             list.skipped += 1;
             continue;
         }
-        let content = entry.content.and_then(text_of).and_then(|content| STANDARD.decode(&*content).ok());
+        let content = entry.content.and_then(text_of).and_then(|content| base64_text::decode(&content).ok());
         let Some(content) = content else {
             list.broken += 1;
             continue;
@@ -244,6 +244,27 @@ mod tests {
         ], "later": 1}"#;
         assert_eq!(read(body), (vec!["u#sha256:00@a1".into(), "u#2".into(), "u#3".into()], 0, 0));
         assert_eq!(&*parse(body.as_bytes(), "u").unwrap().signatures[0].content, b"\xa3\x01");
+    }
+
+    #[test]
+    fn content_may_be_wrapped() {
+        let content: Vec<u8> = (0..200).map(|number| 0x80 | number).collect();
+        let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &content);
+        let lines: Vec<&str> = text.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        for text in [lines.join("\n"), lines.join("\r\n"), format!("{text}\n"), format!("{text}\r\n")] {
+            let entry = serde_json::json!({"schemaVersion": 2, "type": "atomic", "content": text});
+            let list = parse(serde_json::json!({"signatures": [entry]}).to_string().as_bytes(), "u").unwrap();
+            assert_eq!(list.broken, 0, "{text:?}");
+            assert_eq!(&*list.signatures[0].content, content);
+        }
+        for text in
+            [lines.join(" "), lines.join("\t"), format!("{text} "), lines[1..].join("\n"), text[..30].to_owned()]
+        {
+            let entry = serde_json::json!({"schemaVersion": 2, "type": "atomic", "content": text});
+            let list = parse(serde_json::json!({"signatures": [entry]}).to_string().as_bytes(), "u").unwrap();
+            // What begins elsewhere may be base64 all the same, and is another message then.
+            assert!(list.signatures.iter().all(|signature| *signature.content != *content), "{text:?}");
+        }
     }
 
     #[test]

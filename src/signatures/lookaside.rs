@@ -115,7 +115,9 @@ pub(super) async fn web(
     digest: &Digest,
     budget: Budget,
 ) -> Result<Found, LookupError> {
-    let target = client.target_at(url, repository)?;
+    let mut target = client.target_at(url, repository)?;
+    // Behind each signature's name, as containers/image has it: a shared access signature, say.
+    target.base.set_query(url.query());
     let name = folder_name(&target.path, digest);
     let limit = client.signature_list_bytes();
     let mut collector = Collector::new(limit, true);

@@ -181,6 +181,7 @@ fn url_of(error: &LookupError) -> Arc<str> {
         | LookupError::UnsupportedManifest { url, .. }
         | LookupError::IndexTooLarge { url, .. }
         | LookupError::Unauthorized { url, .. }
+        | LookupError::LookasideDenied { url, .. }
         | LookupError::Unavailable { url, .. }
         | LookupError::Misbehaved { url, .. }
         | LookupError::TimedOut { url, .. } => Arc::from(&**url),

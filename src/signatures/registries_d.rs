@@ -1,11 +1,12 @@
 //! containers-registries.d(5): a folder of YAML files that say where the signatures of each registry's images lie.
 
-use std::{collections::HashMap, fs, io, path::Path};
+use std::{collections::HashMap, fmt, fs, io, path::Path};
 
 use url::Url;
 
-use crate::diagnostic::{Diagnostic, Place, did_you_mean};
+use crate::diagnostic::{Diagnostic, Place, did_you_mean, quoted};
 use crate::image::{Repository, Scope, ScopeMap};
+use crate::redact::shown;
 use crate::yaml::{Node, Source, Value, parse};
 
 /// The most bytes of one file.
@@ -15,14 +16,28 @@ const MEMBERS: [&str; 5] =
     ["lookaside", "lookaside-staging", "sigstore", "sigstore-staging", "use-sigstore-attachments"];
 
 /// Where signatures lie, by scope.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Lookasides {
     by_scope: ScopeMap<Url>,
+    /// Of each namespace that says where signatures are written, where that is, if not where they are read.
+    staging: ScopeMap<Option<Url>>,
+    warnings: Vec<Diagnostic>,
 }
 
 impl Default for Lookasides {
     fn default() -> Self {
-        Self { by_scope: ScopeMap::literal() }
+        Self { by_scope: ScopeMap::literal(), staging: ScopeMap::literal(), warnings: Vec::new() }
+    }
+}
+
+/// A URL's query may be a secret.
+impl fmt::Debug for Lookasides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by_scope, staging, warnings } = self;
+        let read = by_scope.iter().map(|(scope, url)| (scope, shown(url)));
+        let written = staging.iter().filter_map(|(scope, url)| Some((scope, shown(url.as_ref()?))));
+        f.debug_map().entries(read).entries(written).finish()?;
+        write!(f, " {} warnings", warnings.len())
     }
 }
 
@@ -57,12 +72,23 @@ impl Lookasides {
                 Err(error) => reader.mistakes.push(Diagnostic::of_file(&name, format!("it can't be read: {error}"))),
             }
         }
-        if reader.mistakes.is_empty() { Ok(reader.found) } else { Err(reader.mistakes) }
+        let Reader { found, warnings, mistakes, .. } = reader;
+        if mistakes.is_empty() { Ok(Self { warnings, ..found }) } else { Err(mistakes) }
     }
 
     /// Where the signatures of this repository's images lie: what the most specific scope says that says anything of it.
     pub fn of(&self, repository: &Repository) -> Option<&Url> {
         self.by_scope.get_repository(repository)
+    }
+
+    /// Where they are written, if that is another place.
+    pub fn staging_of(&self, repository: &Repository) -> Option<&Url> {
+        self.staging.get_repository(repository)?.as_ref()
+    }
+
+    /// What stands there and means nothing here.
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
     }
 }
 
@@ -78,6 +104,7 @@ struct Reader {
     found: Lookasides,
     /// Where each scope was seen, whatever it says: none may come twice.
     seen: HashMap<Scope, (Box<str>, Place)>,
+    warnings: Vec<Diagnostic>,
     mistakes: Vec<Diagnostic>,
 }
 
@@ -113,7 +140,7 @@ impl Reader {
             return;
         }
         self.seen.insert(scope.clone(), (source.name.into(), key.place));
-        let mut lookaside = None;
+        let (mut lookaside, mut staging) = (None, None);
         for (key, value) in self.map(source, value, "a namespace") {
             let name = key.as_text().unwrap_or_default();
             match (name, &value.value) {
@@ -121,13 +148,18 @@ impl Reader {
                 ("use-sigstore-attachments", _) => {
                     self.mistakes.push(source.mistake(value.place, "\"use-sigstore-attachments\" is true or false"));
                 }
-                // The older name counts where the newer one is not there.
-                ("lookaside" | "sigstore", Value::Text(text)) if !text.is_empty() => match address(text) {
-                    Ok(url) if name == "lookaside" || lookaside.is_none() => lookaside = Some(url),
-                    Ok(_) => {}
-                    Err(why) => self.mistakes.push(source.mistake(value.place, why)),
-                },
-                // Where signatures are written to does not matter here.
+                // The older names count where the newer ones are not there.
+                ("lookaside" | "sigstore" | "lookaside-staging" | "sigstore-staging", Value::Text(text))
+                    if !text.is_empty() =>
+                {
+                    let is_new = name.starts_with("lookaside");
+                    let place = if name.ends_with("-staging") { &mut staging } else { &mut lookaside };
+                    match address(text) {
+                        Ok(url) if is_new || place.is_none() => *place = Some(url),
+                        Ok(_) => {}
+                        Err(why) => self.mistakes.push(source.mistake(value.place, why)),
+                    }
+                }
                 (name, Value::Text(_) | Value::Null) if MEMBERS.contains(&name) => {}
                 (name, _) if MEMBERS.contains(&name) => {
                     self.mistakes.push(source.mistake(value.place, format!("{name:?} is a URL")));
@@ -135,8 +167,12 @@ impl Reader {
                 _ => self.unknown(source, key, &MEMBERS),
             }
         }
+        // Every scope comes once.
+        if lookaside.is_some() || staging.is_some() {
+            let other = staging.filter(|staging| lookaside.as_ref() != Some(staging));
+            let _ = self.found.staging.insert(scope.clone(), other);
+        }
         if let Some(url) = lookaside {
-            // Every scope comes once.
             let _ = self.found.by_scope.insert(scope, url);
         }
     }
@@ -153,11 +189,13 @@ impl Reader {
         }
     }
 
+    /// A member of another version, or a misspelt one: other tools read on, and so do we, but not in silence.
     fn unknown(&mut self, source: Source<'_>, key: &Node, known: &[&str]) {
-        let name = key.as_text().unwrap_or_default();
-        let meant = did_you_mean(name, known.iter().copied()).map(|word| format!("did you mean {word:?}?"));
-        let mistake = source.mistake(key.place, format!("unknown member {name:?}")).suggest_maybe(meant);
-        self.mistakes.push(mistake);
+        let name = quoted(key.as_text().unwrap_or_default());
+        let meant = key.as_text().and_then(|name| did_you_mean(name, known.iter().copied()));
+        let meant = meant.map(|word| format!("did you mean {word:?}?"));
+        let warning = source.mistake(key.place, format!("the unknown member {name} is left out")).suggest_maybe(meant);
+        self.warnings.push(warning);
     }
 }
 
@@ -175,6 +213,9 @@ fn scope(text: &str) -> Result<Scope, String> {
 fn address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("this is not a URL: {error}"))?;
     match url.scheme() {
+        "file" if url.query().is_some() || url.fragment().is_some() => {
+            Err("a file URL has no query and no fragment; %3F and %23 stand for ? and #".to_owned())
+        }
         "http" | "https" | "file" => Ok(url),
         scheme => Err(format!("signatures are read from http, https and file URLs, not from {scheme:?}")),
     }
@@ -221,8 +262,10 @@ mod tests {
     fn what_is_wrong_is_said_with_its_place() {
         for (text, said) in [
             ("docker: [a]", "f.yaml:1:9: \"docker\" must be a map"),
-            ("dokcer: {}", "did you mean \"docker\"?"),
-            ("docker: {r.example.com: {lookasid: 'file:///x'}}", "did you mean \"lookaside\"?"),
+            ("docker: {r.example.com: {lookaside: 'file:///x?sig=1'}}", "no query"),
+            ("docker: {r.example.com: {lookaside-staging: 'file:///x#y'}}", "no query and no fragment"),
+            ("docker: {r.example.com: {lookaside-staging: 'ftp://x/y'}}", "not from \"ftp\""),
+            ("docker: {r.example.com: {lookaside-staging: [1]}}", "is a URL"),
             ("docker: {r.example.com: {lookaside: 'ftp://x/y'}}", "not from \"ftp\""),
             ("docker: {r.example.com: {lookaside: '/srv'}}", "this is not a URL"),
             ("docker: {r.example.com: {lookaside: 5}}", "is a URL"),
@@ -237,6 +280,72 @@ mod tests {
         }
         let twice = [("a.yaml", "default-docker: {}"), ("b.yaml", "default-docker: {}")];
         assert!(read(&twice).expect_err("twice").contains("note: a.yaml:1:1"));
+    }
+
+    #[test]
+    fn unknown_members_are_left_out_with_a_warning_that_says_where_they_stand() {
+        for (text, place, meant) in [
+            ("default-docker: {lookaside: 'https://s.example.com'}\nrekor: {url: x}\n", "f.yaml:2:1: ", ""),
+            ("dokcer: {}\ndefault-docker: {lookaside: 'https://s.example.com'}\n", "f.yaml:1:1: ", "docker"),
+            ("default-docker:\n  lookaside: https://s.example.com\n  signed-by: [x]\n", "f.yaml:3:3: ", ""),
+            ("default-docker:\n  lokaside: x\n  lookaside: https://s.example.com\n", "f.yaml:2:3: ", "lookaside"),
+        ] {
+            let found = read(&[("f.yaml", text)]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+            assert_eq!(super::tests::place(&found, "nginx").as_deref(), Some("https://s.example.com/"), "{text}");
+            let [warning] = found.warnings() else { panic!("{text}: {:?}", found.warnings()) };
+            let warning = warning.to_string();
+            assert!(warning.contains(place) && warning.contains("unknown member"), "{text}: {warning}");
+            assert!(meant.is_empty() || warning.contains(&format!("did you mean {meant:?}?")), "{text}: {warning}");
+        }
+        let found = read(&[("f.yaml", "default-docker: {lookaside: 'https://s.example.com'}\n")]).unwrap();
+        assert!(found.warnings().is_empty());
+    }
+
+    #[test]
+    fn signatures_are_written_where_the_most_specific_namespace_has_them_written() {
+        let found = read(&[(
+            "f.yaml",
+            "default-docker: {lookaside: 'https://s.example.com', lookaside-staging: 'file:///srv/all'}\ndocker:\n  \
+             a.example.com: {lookaside: 'file:///srv/a', sigstore-staging: 'file:///old', lookaside-staging: 'file:///new'}\n  \
+             a.example.com/web: {lookaside: 'file:///srv/web'}\n  \
+             b.example.com: {sigstore-staging: 'file:///srv/b'}\n  \
+             c.example.com: {lookaside: 'file:///srv/c', lookaside-staging: 'file:///srv/c'}\n",
+        )])
+        .unwrap();
+        let staging =
+            |repository: &str| found.staging_of(&Repository::parse(repository).unwrap()).map(ToString::to_string);
+        for (repository, read, written) in [
+            ("nginx", "https://s.example.com/", Some("file:///srv/all")),
+            ("a.example.com/x", "file:///srv/a", Some("file:///new")),
+            ("a.example.com/web", "file:///srv/web", None),
+            ("b.example.com/x", "https://s.example.com/", Some("file:///srv/b")),
+            ("c.example.com/x", "file:///srv/c", None),
+        ] {
+            assert_eq!(place(&found, repository).as_deref(), Some(read), "{repository}");
+            assert_eq!(staging(repository).as_deref(), written, "{repository}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_kept_and_shown_nowhere() {
+        let url = "https://account.blob.example.com/s?sv=2024-11-04&sig=SECRET%3D";
+        for text in [
+            format!("default-docker: {{lookaside: '{url}'}}"),
+            format!("docker: {{r.example.com: {{lookaside: '{url}', lookaside-staging: '{url}2'}}}}"),
+        ] {
+            let found = read(&[("f.yaml", &text)]).unwrap();
+            assert_eq!(place(&found, "r.example.com/web").as_deref(), Some(url));
+            assert!(!format!("{found:?} {:?}", found.warnings()).contains("SECRET"));
+        }
+        // Not where something is wrong with its line either.
+        for wrong in
+            ["ftp://x/?sig=SECRET".to_owned(), "https://u:SECRET@[x/".to_owned(), "file:///x?SECRET".to_owned()]
+        {
+            let mistake = read(&[("f.yaml", &format!("default-docker: {{lookaside: '{wrong}'}}"))]).unwrap_err();
+            assert!(mistake.contains("f.yaml:1:") && !mistake.contains("SECRET"), "{mistake}");
+        }
+        let found = read(&[("f.yaml", &format!("default-docker: {{lookasid: '{url}'}}"))]).unwrap();
+        assert!(!format!("{:?} {}", found.warnings(), found.warnings()[0]).contains("SECRET"));
     }
 
     #[test]

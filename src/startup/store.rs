@@ -7,6 +7,7 @@ use crate::configuration::{Configuration, Gateway};
 use crate::files::reserve_descriptors;
 use crate::gateway::Prepared;
 use crate::operations::raise_descriptor_limit;
+use crate::redact::shown;
 use crate::tls::ServerTls;
 
 /// Reads and checks everything that the store needs; makes no file, and does not serve.
@@ -35,7 +36,7 @@ pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> 
     let stop = Stop::new().map_err(ended)?;
     let config = tls.as_ref().map(ServerTls::server_config);
     let server = prepared.serve(listener, config, stop.stopped().wait()).await?;
-    tracing::info!(%address, role = "gateway", tls = tls.is_some(), registry = %settings.registry.url, "listening");
+    tracing::info!(%address, role = "gateway", tls = tls.is_some(), registry = %shown(&settings.registry.url), "listening");
     tokio::spawn(stop.on_signal(|| ()));
     if let Some(tls) = tls {
         tokio::spawn(super::certificates::renew(tls, |_, _| ()));

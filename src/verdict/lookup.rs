@@ -36,7 +36,7 @@ pub enum LookupError {
         beyond: Beyond,
     },
     /// The registry wants other credentials, or any.
-    #[error("{registry} answers {status}: the gate's credentials do not suffice")]
+    #[error("{registry} answers {status}: {}", why_unauthorized(looked_in.as_deref()))]
     Unauthorized {
         /// The registry.
         registry: Box<str>,
@@ -46,6 +46,21 @@ pub enum LookupError {
         status: u16,
         /// Whether credentials were sent.
         with_credentials: bool,
+        /// Where credentials for it were looked for and not found, where a person's command asks. The gate looks nowhere.
+        looked_in: Option<Box<str>>,
+    },
+    /// A lookaside tree does not let everybody read it. It is asked without credentials, whatever is configured.
+    #[error(
+        "{registry} answers {status} to a request for a signature; of a signature that is not there, S3 says 403 in place of \
+         404 where listing is not allowed"
+    )]
+    LookasideDenied {
+        /// The server.
+        registry: Box<str>,
+        /// What was asked.
+        url: Box<str>,
+        /// 401 or 403.
+        status: u16,
     },
     /// The registry can't be reached or is in trouble; it may be better later.
     #[error("{registry} can't be asked: {cause}")]
@@ -96,6 +111,13 @@ pub enum Beyond {
     },
 }
 
+fn why_unauthorized(looked_in: Option<&str>) -> String {
+    match looked_in {
+        Some(places) => format!("credentials are needed, and none for it are in {places}"),
+        None => "the gate's credentials do not suffice".to_owned(),
+    }
+}
+
 impl Beyond {
     fn words(self) -> String {
         match self {
@@ -115,8 +137,11 @@ impl LookupError {
             Self::IndexTooLarge { url, beyond } => {
                 json!({ "url": url, "why": format!("its index has {}", beyond.words()) })
             }
-            Self::Unauthorized { registry, url, status, with_credentials } => {
+            Self::Unauthorized { registry, url, status, with_credentials, looked_in: _ } => {
                 json!({ "registry": registry, "url": url, "status": status, "withCredentials": with_credentials })
+            }
+            Self::LookasideDenied { registry, url, status } => {
+                json!({ "registry": registry, "url": url, "status": status })
             }
             Self::Unavailable { registry, url, cause, retry_after } => {
                 let retry_after = retry_after.map(|after| after.as_secs());
@@ -138,7 +163,14 @@ impl LookupError {
                 "Push an index with fewer manifests and no indexes in it, or sign the index itself."
             }
             Self::UnsupportedManifest { .. } => "Push it again with a current tool.",
-            Self::Unauthorized { .. } => {
+            Self::Unauthorized { looked_in: Some(_), .. } => {
+                "Correct its name, or log in (docker login, podman login; or --creds, --authfile)."
+            }
+            Self::LookasideDenied { .. } => {
+                "See that everybody may read the signatures there, and that one that is not there is answered with 404 (S3: allow \
+                 s3:ListBucket); a query in its URL may have expired."
+            }
+            Self::Unauthorized { looked_in: None, .. } => {
                 "Correct its name, or give the gate credentials that may pull it (registries, credentials in its \
                  configuration)."
             }
@@ -154,7 +186,7 @@ impl LookupError {
         match self {
             Self::ManifestUnknown { .. } => Code::ManifestUnknown,
             Self::UnsupportedManifest { .. } | Self::IndexTooLarge { .. } => Code::UnsupportedManifest,
-            Self::Unauthorized { .. } => Code::RegistryUnauthorized,
+            Self::Unauthorized { .. } | Self::LookasideDenied { .. } => Code::RegistryUnauthorized,
             Self::Unavailable { .. } => Code::RegistryUnavailable,
             Self::Misbehaved { .. } => Code::RegistryMisbehaved,
             Self::TimedOut { .. } => Code::DeadlineExceeded,

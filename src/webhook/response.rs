@@ -395,7 +395,14 @@ mod tests {
     }
 
     fn unauthorized() -> Refusal {
-        LookupError::Unauthorized { registry: "r".into(), url: "u".into(), status: 401, with_credentials: false }.into()
+        LookupError::Unauthorized {
+            registry: "r".into(),
+            url: "u".into(),
+            status: 401,
+            with_credentials: false,
+            looked_in: None,
+        }
+        .into()
     }
 
     fn allow() -> Verdict {

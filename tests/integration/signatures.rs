@@ -328,6 +328,48 @@ async fn a_lookaside_tree_without_an_end_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_query_of_a_lookasides_url_stands_behind_each_signature_and_in_no_message() {
+    let tree = Liar::start(|asked| match asked.path.split_once('?') {
+        Some((path, "sv=2024-11-04&sig=SECRET%2Fx%3D")) if path.ends_with("/signature-1") => {
+            Reply::new(200, &[], MESSAGE)
+        }
+        Some((path, "sv=2024-11-04&sig=SECRET%2Fx%3D")) if path.ends_with("/signature-2") => Reply::empty(500),
+        Some((_, "sv=2024-11-04&sig=SECRET%2Fx%3D")) => Reply::empty(404),
+        _ => Reply::empty(403),
+    });
+    let registry = lookaside(&format!("http://{}/s?sv=2024-11-04&sig=SECRET%2Fx%3D", tree.host()));
+    assert!(!format!("{registry:?}").contains("SECRET"));
+    let found = find(client(vec![registry]), "r.example.com/acme/web").await;
+    let [Ok(1), Err(why)] = &counts(&found)[..] else { panic!("{found:?}") };
+    assert!(why.contains("500"), "{why}");
+    assert!(!format!("{found:?}").contains("SECRET"), "{found:?}");
+    let folder = format!("http://{}/s/acme/web@sha256={}", tree.host(), digest().hex());
+    assert_eq!(&*found.signatures[0].source, format!("{folder}/signature-1"));
+}
+
+#[tokio::test]
+async fn a_lookaside_that_denies_is_said_to_and_nobody_is_told_to_give_it_credentials() {
+    for status in [401, 403] {
+        let tree = tree(move |number| if number == 1 { Reply::new(200, &[], MESSAGE) } else { Reply::empty(status) });
+        let found = find_in(&tree).await;
+        assert_eq!(found.signatures.len(), 1, "what was there before counts");
+        assert_eq!(found.asked[0].outcome, Ok(1));
+        let denied = Liar::start(move |_| Reply::new(status, &[("www-authenticate", "Basic realm=x")], ""));
+        let found = find_in(&denied).await;
+        let Some(error) = found.failure() else { panic!("{found:?}") };
+        let refusal = sealgate::verdict::Refusal::from(error.clone());
+        let text = format!("{refusal}. {}", refusal.next_step("r.example.com/acme/web:1"));
+        assert!(text.contains(&format!("answers {status}")), "{text}");
+        assert!(!text.to_lowercase().contains("credential"), "{text}");
+        assert_eq!(refusal.code().as_str(), "registry-unauthorized");
+    }
+    // Of a registry, that is what is missing.
+    let registry = store(|_| Reply::empty(403));
+    let refusal = sealgate::verdict::Refusal::from(find_at(&registry).await.failure().unwrap().clone());
+    assert!(refusal.next_step("r.example.com/acme/web:1").contains("give the gate credentials"), "{refusal}");
+}
+
+#[tokio::test]
 async fn a_lookaside_redirect_inside_is_not_followed() {
     let inside = Liar::start(|_| Reply::new(200, &[], MESSAGE));
     let to = format!("http://{}/", inside.host());

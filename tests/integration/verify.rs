@@ -9,7 +9,7 @@ use std::{
 use sealgate::image::Digest;
 use serde_json::Value;
 
-use crate::support::{DockerRegistry, Gpg, Pushed, Scratch};
+use crate::support::{DockerRegistry, Gpg, Liar, Pushed, Reply, Scratch};
 
 /// A registry, a key, and a lookaside tree that a folder of registries.d leads to.
 struct Setting {
@@ -361,5 +361,79 @@ fn the_version_is_printed_and_help_is_no_error() {
     assert_eq!(status, Some(0));
     for command in ["serve", "gateway", "verify", "store"] {
         assert!(help.contains(command), "{help}");
+    }
+}
+
+#[tokio::test]
+async fn a_lookaside_of_registries_d_is_asked_with_its_query_which_is_printed_nowhere() {
+    let setting = Setting::new();
+    let pushed = setting.signed("acme/web").await;
+    let signature =
+        setting.folder.path().join(format!("signatures/acme/web@sha256={}/signature-1", pushed.digest.hex()));
+    let signature = fs::read(signature).unwrap();
+    let asked = format!("/s/acme/web@sha256={}/signature-1?sv=1&sig=SECRET", pushed.digest.hex());
+    let server = Liar::start(move |request| match &*request.path {
+        path if path == asked => Reply::new(200, &[], &signature),
+        path if path.ends_with("?sv=1&sig=SECRET") => Reply::empty(404),
+        _ => Reply::empty(403),
+    });
+    let policy = setting.requiring();
+    let place = format!("http://{}/s?sv=1&sig=SECRET", server.host());
+    let place_of = |members: &str| {
+        setting.folder.write("registries.d/default.yaml", members);
+        setting.verify(&policy, &setting.image("acme/web:1"), &["-o", "json"])
+    };
+    for members in [
+        format!("default-docker: {{lookaside: '{place}'}}\n"),
+        format!("docker: {{'{}': {{lookaside: '{place}'}}}}\n", setting.registry.host()),
+        format!(
+            "docker: {{'{}': {{sigstore: '{place}', later: {{x: 1}}}}}}\nrekor: '{place}'\n",
+            setting.registry.host()
+        ),
+    ] {
+        let answer = place_of(&members);
+        assert_eq!(answer.status, 0, "{members}: {} {}", answer.stdout, answer.stderr);
+        assert!(
+            !format!("{}{}", answer.stdout, answer.stderr).contains("SECRET"),
+            "{} {}",
+            answer.stdout,
+            answer.stderr
+        );
+        // What means nothing here is left out, and said.
+        let unknown = members.contains("later");
+        assert_eq!(answer.stderr.contains("default.yaml:1:"), unknown, "{}", answer.stderr);
+        assert_eq!(
+            answer.stderr.contains("default.yaml:2:1: the unknown member \"rekor\""),
+            unknown,
+            "{}",
+            answer.stderr
+        );
+    }
+    let expired = place_of(&format!("default-docker: {{lookaside: '{place}_EXPIRED'}}\n"));
+    assert_eq!(expired.status, 3, "{}", expired.stdout);
+    assert!(expired.stdout.contains("answers 403") && !expired.stdout.contains("SECRET"), "{}", expired.stdout);
+    assert!(!expired.stdout.to_lowercase().contains("credential"), "{}", expired.stdout);
+}
+
+#[test]
+fn what_is_typed_wrongly_is_repeated_without_the_secrets_of_its_urls() {
+    for arguments in [
+        &[
+            "verify",
+            "web",
+            "--registry-url",
+            "https://user:SECRET@r.example.com/x?sig=SECRET",
+            "--expected-identity",
+            "web",
+        ][..],
+        &["store", "export", "https://user:SECRET@r.example.com/?sig=SECRET", "file"],
+        &["sign", "r.example.com/web:1", "--sign-by", "x@example.com", "--to", "https://s.example.com/?sig=SECRET"],
+        &["sign", "r.example.com/web:1", "--sign-by", "x@example.com", "--to", "https://u:SECRET@s.example.com/"],
+    ] {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_sealgate")).args(arguments).stdin(Stdio::null()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("example.com/") && !stderr.contains("SECRET"), "{arguments:?}: {stderr}");
     }
 }

@@ -30,7 +30,7 @@ impl Check<'_> {
             places.insert(scope.clone(), place);
             let _ = entries.insert(scope, Arc::new(registry));
         }
-        Registries { entries }
+        Registries { entries, logins: None }
     }
 
     fn registry(&mut self, raw: RawRegistry) -> Option<Registry> {

@@ -413,6 +413,7 @@ async fn each_failure_of_a_registry_refuses_with_its_code() {
                 url: url.clone(),
                 status: 401,
                 with_credentials: false,
+                looked_in: None,
             },
             "registry-unauthorized",
         ),

@@ -89,6 +89,7 @@ fn examples() -> Vec<Refusal> {
             url: url.clone(),
             status: 401,
             with_credentials: false,
+            looked_in: None,
         }
         .into(),
         LookupError::Unavailable {

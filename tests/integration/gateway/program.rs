@@ -73,6 +73,27 @@ fn certificate(folder: &Scratch, name: &str) -> (PathBuf, PathBuf) {
 }
 
 #[test]
+fn no_query_of_a_request_gets_into_the_log() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let breaks_off = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx");
+    let no_http = Fake::says("what?\r\n\r\n");
+    for (registry, words) in [
+        (format!("http://{gone}"), "the registry can't be asked"),
+        (no_http.url(), "the registry can't be asked"),
+        (breaks_off.url(), "the registry broke off an answer"),
+    ] {
+        let folder = Scratch::new();
+        let file = configuration(&folder, "127.0.0.1:0", &registry_at(&registry));
+        let (mut process, address) = start(&file);
+        let path = "/v2/acme/web/blobs/uploads/1?_state=SECRET&sig=SECRET";
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let _ = super::fake::send(&address, &request);
+        let printed = process.wait_for(words, |printed| printed.contains(words).then(|| printed.to_owned()));
+        assert!(!printed.contains("SECRET"), "{printed}");
+    }
+}
+
+#[test]
 fn what_keeps_it_from_serving_is_said_in_one_line_before_it_serves() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();

@@ -54,6 +54,33 @@ impl Pusher {
     }
 }
 
+/// The answer with these values of `Docker-Content-Digest` in place of its own, or none.
+fn with_digests(reply: Reply, digests: &[&str]) -> Reply {
+    let Reply::Http(status, mut headers, body) = reply else { return reply };
+    headers.retain(|(name, _)| name != "docker-content-digest");
+    headers.extend(digests.iter().map(|&digest| ("docker-content-digest".to_owned(), digest.to_owned())));
+    Reply::Http(status, headers, body)
+}
+
+#[test]
+fn an_empty_content_digest_is_as_good_as_none_and_another_is_refused() {
+    let pusher = Pusher::new();
+    for digests in [&[""][..], &[" ", ""], &[]] {
+        let fake = Fake::start(|asked, state: &mut State| Some(with_digests(state.answer(asked), digests)));
+        let report = pusher.pushes(&pusher.small(), &fake, &["--renew"]);
+        assert_eq!(outcomes(&report, "blobs"), ["pushed", "pushed"], "{digests:?}");
+    }
+    let other = sealgate::image::Digest::sha256(b"other").to_string();
+    for method in ["PUT /v2/acme/web/manifests", "PUT /v2/acme/web/blobs"] {
+        let (pusher, other) = (Pusher::new(), other.clone());
+        let fake = Fake::start(move |asked, state: &mut State| {
+            let is_it = format!("{} {}", asked.method, asked.path).starts_with(method);
+            is_it.then(|| with_digests(state.answer(asked), &["", &other]))
+        });
+        pusher.fails(&pusher.small(), &fake, &[], 3, "Docker-Content-Digest header is not");
+    }
+}
+
 fn is_blob_upload(asked: &Asked, method: &str) -> bool {
     asked.method == method && asked.path.contains("/blobs/uploads/u")
 }

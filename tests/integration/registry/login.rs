@@ -15,12 +15,8 @@ use sealgate::{
 };
 use url::Url;
 
-use super::{MANIFEST_TYPE, client, entry, manifest, misbehaved, plain, real::logged, resolve, unavailable};
+use super::{MANIFEST_TYPE, client, entry, manifest, misbehaved, plain, real::logged, resolve, robot, unavailable};
 use crate::support::{Asked, DockerRegistry, Issuer, Liar, Reply, Scratch, run};
-
-fn robot() -> Credentials {
-    Credentials::Given { username: "robot".into(), password: "secret".into() }
-}
 
 /// What the password of `robot` looks like in a request.
 fn robots_header() -> String {
@@ -246,7 +242,7 @@ async fn a_password_file_that_would_block_is_said_at_once() {
     let credentials = Some(Credentials::Password { username: "robot".into(), password_file });
     let client = client(vec![Registry { credentials, ..plain(&registry.host()) }]);
     let cause = unavailable(resolve(&client, &format!("{}/acme/web:1", registry.host())).await);
-    assert!(cause.contains("can't use its credentials"), "{cause}");
+    assert!(cause.contains("the credentials for it can't be used"), "{cause}");
 }
 
 #[tokio::test]

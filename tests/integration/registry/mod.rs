@@ -1,5 +1,6 @@
 //! The registry client with real and with lying registries.
 
+mod encodings;
 mod lies;
 mod login;
 mod real;
@@ -13,7 +14,7 @@ use std::{
 };
 
 use sealgate::{
-    configuration::{Limits, Registries, Registry},
+    configuration::{Credentials, Limits, Registries, Registry},
     gate::ResolveDigest,
     image::{HashedManifest, Reference, Scope},
     operations::Metrics,
@@ -67,6 +68,11 @@ pub(crate) async fn resolve_within(
 ) -> Result<Arc<HashedManifest>, LookupError> {
     let image = Reference::for_image(image).expect("a reference");
     client.resolve(&image, (Instant::now() + time).into()).await
+}
+
+/// Credentials of `robot`.
+fn robot() -> Credentials {
+    Credentials::Given { username: "robot".into(), password: "secret".into() }
 }
 
 /// A small image's manifest.

@@ -1,0 +1,155 @@
+//! The bytes of an answer: bounded, decoded, and counted among those of all answers that are under way.
+
+use std::{ops::Deref, sync::Arc};
+
+use bytes::Bytes;
+use reqwest::Response;
+use tokio::task::yield_now;
+
+use super::{
+    encoding::{Encoding, Inflate, Undecodable},
+    failure::Failure,
+    room::{FREE, Reserved, Room},
+};
+
+/// Bytes that are inflated before there is room for what they become: 64 KiB at most.
+const FIRST_STEP: usize = 64;
+/// Bytes that are inflated in one go: what they become, 1 MiB at most, keeps no worker long.
+const STEP: usize = 1 << 10;
+
+/// What gzip begins with (RFC 1952, section 2.3.1), and nothing that is fetched here.
+const GZIP: u8 = 0x1f;
+
+/// The bytes of an answer.
+#[derive(Default)]
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    /// What they take of the room that there is for all.
+    _room: Option<Reserved>,
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// How a body is read.
+pub(super) struct Reading<'a> {
+    /// Bytes that it may have, as it comes and decoded.
+    pub(super) limit: usize,
+    /// Whether it counts. Of another one, what can't be read is left out.
+    pub(super) counts: bool,
+    /// Whether none comes, whatever is announced: the answer is one to HEAD (RFC 9110, section 9.3.2).
+    pub(super) is_head: bool,
+    pub(super) room: &'a Arc<Room>,
+    /// Whose it is, for the room.
+    pub(super) host: &'a str,
+    pub(super) named: bool,
+}
+
+impl Reading<'_> {
+    /// Reads the body of an answer.
+    ///
+    /// # Errors
+    /// Of a body that counts: it is too long, breaks off, or is encoded so that it can't be read.
+    pub(super) async fn read(&self, response: &mut Response) -> Result<Body, Failure> {
+        let announced = response.content_length().filter(|_| !self.is_head);
+        if self.counts && announced.is_some_and(|bytes| bytes > self.limit as u64) {
+            return Err(self.too_long());
+        }
+        let first = match response.chunk().await {
+            Ok(first) => first,
+            Err(error) if self.counts => return Err(Failure::of(&error)),
+            Err(_) => return Ok(Body::default()),
+        };
+        match Encoding::of(response.headers()) {
+            // Some servers have the header and send the bytes as they are.
+            Encoding::Gzip if first.as_ref().is_some_and(|bytes| bytes.first() == Some(&GZIP)) => {
+                self.inflate(first, response).await
+            }
+            Encoding::Other(name) if self.counts && !self.is_head => Err(Failure::Misbehaved(format!(
+                "what it sends is encoded (Content-Encoding: {name}), though it was asked for the bytes as they are"
+            ))),
+            _ => self.take(first, response, announced).await,
+        }
+    }
+
+    /// Reads bytes that are not encoded.
+    async fn take(
+        &self,
+        first: Option<Bytes>,
+        response: &mut Response,
+        announced: Option<u64>,
+    ) -> Result<Body, Failure> {
+        let (mut bytes, mut room) = (Vec::new(), None);
+        let mut next = Ok(first);
+        loop {
+            match next {
+                Ok(Some(chunk)) if chunk.len() <= self.limit - bytes.len() => {
+                    let length = bytes.len() + chunk.len();
+                    if room.is_none() && length > FREE {
+                        // All that it may become, in one step: who has some and waits for more could wait for ever.
+                        let most = announced.and_then(|bytes| usize::try_from(bytes).ok());
+                        let most = most.filter(|&most| most >= length).unwrap_or(self.limit);
+                        room = Some(self.room.take(most, self.host, self.named).await);
+                        bytes.reserve_exact(most - bytes.len());
+                    }
+                    bytes.extend_from_slice(&chunk);
+                    next = response.chunk().await;
+                }
+                Ok(Some(_)) if self.counts => return Err(self.too_long()),
+                Err(error) if self.counts => return Err(Failure::of(&error)),
+                Ok(_) | Err(_) => break,
+            }
+        }
+        Ok(Body { bytes, _room: room })
+    }
+
+    /// Reads gzip, of which no more is kept than what it becomes.
+    async fn inflate(&self, first: Option<Bytes>, response: &mut Response) -> Result<Body, Failure> {
+        let unread = |failure| if self.counts { Err(failure) } else { Ok(Body::default()) };
+        let (mut inflate, mut room, mut taken) = (Inflate::new(self.limit), None, 0);
+        let mut next = first;
+        while let Some(chunk) = next {
+            taken += chunk.len();
+            if taken > self.limit {
+                return unread(self.too_long());
+            }
+            let mut rest = &*chunk;
+            while !rest.is_empty() {
+                let step = if room.is_none() { FIRST_STEP } else { STEP };
+                let (piece, after) = rest.split_at(step.min(rest.len()));
+                if let Err(error) = inflate.push(piece) {
+                    return unread(self.undecodable(error));
+                }
+                if room.is_none() && inflate.len() > FREE {
+                    room = Some(self.room.take(self.limit, self.host, self.named).await);
+                    inflate.reserve();
+                }
+                if room.is_some() {
+                    yield_now().await;
+                }
+                rest = after;
+            }
+            next = match response.chunk().await {
+                Ok(next) => next,
+                Err(error) => return unread(Failure::of(&error)),
+            };
+        }
+        match inflate.finish() {
+            Ok(bytes) => Ok(Body { bytes, _room: room }),
+            Err(error) => unread(self.undecodable(error)),
+        }
+    }
+
+    fn too_long(&self) -> Failure {
+        Failure::Misbehaved(format!("it sends more than {}", bytesize::ByteSize::b(self.limit as u64)))
+    }
+
+    fn undecodable(&self, error: Undecodable) -> Failure {
+        error.failure(self.limit)
+    }
+}

@@ -1,0 +1,201 @@
+//! Credential helpers: programs named `docker-credential-NAME`, asked as Docker's tools ask them (docker-credential-helpers,
+//! "Development"): `get`, the server's name on standard input, and on standard output a JSON object, or a message.
+//!
+//! They are run for people at a command line alone. The gate reads files and starts no program.
+
+use std::{
+    io::{Read as _, Write as _},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::{credentials::Login, login_file};
+use crate::json;
+
+/// How long a helper may take: it may ask for a passphrase.
+pub(super) const HELPER_TIMEOUT: Duration = Duration::from_mins(1);
+/// How often it is looked whether a helper that has said everything has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Bytes of an answer: a name and a token.
+const MAX_ANSWER: u64 = 64 << 10;
+/// Characters of a helper's message that are repeated.
+const MAX_MESSAGE: usize = 300;
+/// What helpers say of a server that they don't know.
+const NOT_FOUND: &str = "credentials not found in native keychain";
+
+/// Why a helper gave no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("docker-credential-{name} {problem}")]
+pub(crate) struct HelperError {
+    name: Box<str>,
+    problem: Box<str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    secret: String,
+}
+
+/// Asks a helper for the credentials of a server. `Ok(None)` if it has none. It takes [`HELPER_TIMEOUT`] at most, and the helper
+/// does not outlive that. It blocks.
+pub(super) fn get(name: &str, server: &str) -> Result<Option<Login>, HelperError> {
+    run(&mut Command::new(format!("docker-credential-{name}")), server, HELPER_TIMEOUT)
+        .map_err(|problem| HelperError { name: name.into(), problem: problem.into() })
+}
+
+fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Login>, String> {
+    let end = Instant::now() + time;
+    // What it says to people, it says on standard error.
+    program.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let child = program.spawn().map_err(|error| format!("can't be started: {error}"))?;
+    let mut child = Ends(child);
+    if let Some(mut stdin) = child.0.stdin.take() {
+        // A pipe takes so few bytes at once. Who does not read them, answers without.
+        let _ = stdin.write_all(server.as_bytes());
+    }
+    let (tell, told) = mpsc::channel();
+    if let Some(stdout) = child.0.stdout.take() {
+        // If somebody else keeps it open, this thread stays behind, and nobody waits for it.
+        thread::spawn(move || {
+            let mut answer = Vec::new();
+            let read = stdout.take(MAX_ANSWER + 1).read_to_end(&mut answer);
+            let _ = tell.send(read.map(|_| answer));
+        });
+    }
+    let late = || format!("did not answer within {}", humantime::format_duration(time));
+    let answer = match told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Err(format!("can't be read: {error}")),
+        Err(_) => return Err(late()),
+    };
+    if answer.len() as u64 > MAX_ANSWER {
+        return Err(format!("answers more than {MAX_ANSWER} bytes"));
+    }
+    let status = loop {
+        match child.0.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < end => thread::sleep(POLL_INTERVAL),
+            Ok(None) => return Err(late()),
+            Err(error) => return Err(format!("can't be waited for: {error}")),
+        }
+    };
+    if !status.success() {
+        let message = String::from_utf8_lossy(&answer);
+        let message = message.trim();
+        if message == NOT_FOUND {
+            return Ok(None);
+        }
+        let plain = message.chars().take(MAX_MESSAGE).map(|c| if c.is_control() { ' ' } else { c });
+        return Err(format!("fails ({status}): {}", plain.collect::<String>()));
+    }
+    // The JSON error is left out: it could quote the secret.
+    let Answer { username, secret } =
+        json::from_object(&answer).map_err(|_| "answers something else than credentials".to_owned())?;
+    Ok(login_file::login(username, SecretString::from(secret)))
+}
+
+/// A program that ends with the one who asks.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        // Of one that has ended, nothing is left to end.
+        if !matches!(self.0.try_wait(), Ok(Some(_))) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    /// What comes of a helper that is this shell script.
+    fn run_script(script: &str, time: Duration) -> Result<Option<String>, String> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script, "docker-credential-test"]);
+        run(&mut shell, "registry.example.com", time).map(|login| {
+            login.map(|login| match login {
+                Login::Password { username, password } => format!("{username}:{}", password.expose_secret()),
+                Login::IdentityToken(token) => format!("token {}", token.expose_secret()),
+            })
+        })
+    }
+
+    fn answer(script: &str) -> Result<Option<String>, String> {
+        run_script(script, HELPER_TIMEOUT)
+    }
+
+    #[test]
+    fn a_helper_is_asked_as_docker_asks_it() {
+        let script = r#"test "$1" = get || exit 3
+            printf '{"ServerURL":"%s","Username":"jane","Secret":"p:w"}' "$(cat)""#;
+        assert_eq!(answer(script), Ok(Some("jane:p:w".to_owned())));
+        let script = r#"read -r server; test "$server" = registry.example.com || test -n "$server" &&
+            echo '{"ServerURL":"x","Username":"<token>","Secret":"t"}'"#;
+        assert_eq!(answer(script), Ok(Some("token t".to_owned())));
+        assert_eq!(
+            answer(r#"echo '{"Username":"jane","Secret":"s"}'"#),
+            Ok(Some("jane:s".to_owned())),
+            "without reading"
+        );
+    }
+
+    #[test]
+    fn one_that_does_not_know_the_server_has_none() {
+        assert_eq!(answer(&format!("echo '{NOT_FOUND}'; exit 1")), Ok(None));
+        assert_eq!(answer(&format!("printf '{NOT_FOUND}'; exit 1")), Ok(None));
+        assert_eq!(answer(r#"echo '{"ServerURL":"x","Username":"","Secret":""}'"#), Ok(None));
+    }
+
+    #[test]
+    fn one_that_fails_is_an_error_that_repeats_no_secret() {
+        let error = answer("printf 'no \\033[2Jkeyring\\n'; exit 7").unwrap_err();
+        assert!(error.contains("exit status: 7") && error.contains("no  [2Jkeyring"), "{error}");
+        for script in
+            ["echo secret", "echo '{\"Username\":\"x\",\"Secret\":7,\"y\":\"secret\"}'", "echo '[\"secret\"]'", "true"]
+        {
+            let error = answer(script).unwrap_err();
+            assert_eq!(error, "answers something else than credentials", "{script}");
+        }
+        let long = answer("head -c 100000 /dev/zero | tr '\\0' x; exit 1").unwrap_err();
+        assert!(long.contains("more than 65536 bytes"), "{long}");
+        let endless = answer("yes secret").unwrap_err();
+        assert!(endless.contains("more than 65536 bytes"), "{endless}");
+        let missing = get("there-is-no-such-helper", "registry.example.com").unwrap_err().to_string();
+        assert!(missing.starts_with("docker-credential-there-is-no-such-helper can't be started"), "{missing}");
+    }
+
+    #[test]
+    fn one_that_hangs_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let marks = folder.path().join("pid");
+        for script in ["exec sleep 1000", "exec >&-; exec sleep 1000"] {
+            let script = format!("echo $$ >{}; {script}", marks.display());
+            // Long enough that it has begun, wherever this runs: it is waited for.
+            let mut time = Duration::from_millis(200);
+            let pid = loop {
+                let error = run_script(&script, time).unwrap_err();
+                assert!(error.starts_with("did not answer within"), "{error}");
+                match std::fs::read_to_string(&marks).ok().and_then(|text| text.trim().parse::<u32>().ok()) {
+                    Some(pid) => break pid,
+                    None => time *= 2,
+                }
+            };
+            assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{script}");
+            std::fs::remove_file(&marks).unwrap();
+        }
+    }
+}

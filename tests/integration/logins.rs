@@ -1,0 +1,260 @@
+//! Credentials of the person who calls: where login tools put them, and from credential helpers.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use sealgate::{
+    configuration::{Credentials, Registry},
+    verdict::LookupError,
+};
+
+use crate::{
+    registry::{client, plain, resolve},
+    support::{DockerRegistry, Scratch, run},
+};
+
+/// A real registry that wants a password, with an image in it, and a home of somebody's.
+struct Setting {
+    registry: DockerRegistry,
+    home: Scratch,
+}
+
+struct Answer {
+    status: i32,
+    /// All that was printed.
+    text: String,
+}
+
+const GOOD: &str = "robot:right";
+
+fn auths(host: &str, login: &str) -> String {
+    format!(r#"{{"auths": {{"{host}": {{"auth": "{}"}}}}}}"#, BASE64_STANDARD.encode(login))
+}
+
+impl Setting {
+    async fn new() -> Self {
+        let home = Scratch::new();
+        let htpasswd = home.write("htpasswd", run("htpasswd", ["-nbB", "-C4", "robot", "right"]).stdout);
+        let mut registry = DockerRegistry::start();
+        registry.push("acme/web", "1", "one").await;
+        registry.stop();
+        registry.restart_with(&format!("auth: {{htpasswd: {{realm: test, path: {}}}}}", htpasswd.display()));
+        home.write("policy.yaml", format!(
+            "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {{name: p}}\nspec:\n  keys: {{}}\n  rules:\n  - \
+             {{name: all, images: ['{}'], allow: {{reason: test}}}}\n",
+            registry.host()
+        ));
+        Self { registry, home }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn auths(&self, login: &str) -> String {
+        auths(self.registry.host(), login)
+    }
+
+    /// `signatures list` of the image, with these variables and nothing else of the environment.
+    fn list(&self, variables: &[(&str, &Path)], more: &[&str]) -> Answer {
+        let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+            .args(["signatures", "list", "--tls-verify=false", &format!("{}/acme/web:1", self.registry.host())])
+            .args(more)
+            .env_clear()
+            .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .output()
+            .expect("sealgate can be started");
+        let text = [output.stdout, output.stderr].concat();
+        Answer {
+            status: output.status.code().expect("it ends by itself"),
+            text: String::from_utf8(text).expect("UTF-8"),
+        }
+    }
+
+    /// A credential helper that notes what it is asked, and runs these lines.
+    fn helper(&self, name: &str, lines: &str) {
+        let asked = self.path("asked");
+        let script = format!(
+            "#!/bin/sh\nserver=$(cat)\necho \"{name} $1 $server\" >>{asked}\n{lines}\n",
+            asked = asked.display()
+        );
+        let path = self.home.write(&format!("bin/docker-credential-{name}"), script);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+
+    /// What helpers were asked.
+    fn asked(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("asked")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+const KNOWS: &str = r#"printf '{"ServerURL":"%s","Username":"robot","Secret":"right"}' "$server""#;
+const NOT_FOUND: &str = "echo 'credentials not found in native keychain'; exit 1";
+
+#[tokio::test]
+async fn credentials_are_found_where_login_tools_put_them() {
+    let setting = Setting::new().await;
+    let home = setting.home.path();
+    let (runtime, docker) = (setting.path("run"), setting.path("docker"));
+    let old = format!(r#"{{"{}": {{"auth": "{}"}}}}"#, setting.registry.host(), BASE64_STANDARD.encode(GOOD));
+    for (file, variables) in [
+        ("run/containers/auth.json", &[("XDG_RUNTIME_DIR", runtime.as_path())][..]),
+        (".config/containers/auth.json", &[("HOME", home), ("XDG_RUNTIME_DIR", &runtime)]),
+        (".docker/config.json", &[("HOME", home)]),
+        ("docker/config.json", &[("HOME", home), ("DOCKER_CONFIG", &docker)]),
+        ("named.json", &[("HOME", home), ("REGISTRY_AUTH_FILE", &setting.path("named.json"))]),
+        (".dockercfg", &[("HOME", home)]),
+    ] {
+        let without = setting.list(variables, &[]);
+        assert_eq!(without.status, 1, "{file}: {}", without.text);
+        // Every place that was looked at is named.
+        let path = setting.path(file).display().to_string();
+        assert!(without.text.contains("answers 401") && without.text.contains(&path), "{file}: {}", without.text);
+        let text = if file == ".dockercfg" { old.clone() } else { setting.auths(GOOD) };
+        let written = setting.home.write(file, text);
+        let with = setting.list(variables, &[]);
+        assert_eq!(with.status, 0, "{file}: {}", with.text);
+        fs::remove_file(written).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_first_file_that_has_credentials_decides_and_what_is_given_goes_before_all() {
+    let setting = Setting::new().await;
+    let home = setting.home.path();
+    let runtime = setting.path("run");
+    let both = [("HOME", home), ("XDG_RUNTIME_DIR", runtime.as_path())];
+    setting.home.write(".docker/config.json", setting.auths(GOOD));
+    setting.home.write("run/containers/auth.json", auths("other.example.com", "x:y"));
+    assert_eq!(setting.list(&both, &[]).status, 0, "a file without this registry is passed over");
+    setting.home.write("run/containers/auth.json", setting.auths("robot:wrong"));
+    let wrong = setting.list(&both, &[]);
+    assert_eq!(wrong.status, 1);
+    assert!(wrong.text.contains("do not suffice"), "{}", wrong.text);
+    assert_eq!(setting.list(&both, &["--creds", GOOD]).status, 0);
+    let named = setting.home.write("named.json", setting.auths(GOOD)).display().to_string();
+    assert_eq!(setting.list(&both, &["--authfile", &named]).status, 0);
+    let empty = setting.home.write("empty.json", "{}").display().to_string();
+    let only = setting.list(&[("HOME", home)], &["--authfile", &empty]);
+    assert_eq!(only.status, 1, "the others are not looked at");
+    assert!(only.text.contains(&empty) && !only.text.contains(".docker"), "{}", only.text);
+    let password = setting.home.write("password", "right");
+    let config = format!(
+        "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- scope: '{}'\n  insecure: true\n  credentials: {{username: \
+         robot, passwordFile: {}}}\n",
+        setting.registry.host(),
+        password.display()
+    );
+    let config = setting.home.write("sealgate.yaml", config).display().to_string();
+    assert_eq!(setting.list(&both, &["--config", &config]).status, 0, "so does a configuration's entry");
+    // What can't be read is not passed over: it may be what was meant.
+    setting.home.write("run/containers/auth.json", "{");
+    let broken = setting.list(&both, &[]);
+    assert_eq!(broken.status, 3);
+    assert!(broken.text.contains("run/containers/auth.json is not a Docker configuration file"), "{}", broken.text);
+}
+
+#[tokio::test]
+async fn credential_helpers_are_asked() {
+    let setting = Setting::new().await;
+    let host = setting.registry.host().to_owned();
+    let home = [("HOME", setting.home.path())];
+    setting.helper("knows", KNOWS);
+    setting.helper("none", NOT_FOUND);
+    for (config, asked) in [
+        (r#"{"credsStore": "knows"}"#.to_owned(), vec![format!("knows get {host}")]),
+        (format!(r#"{{"auths": {{"{host}": {{}}}}, "credsStore": "knows"}}"#), vec![format!("knows get {host}")]),
+        (
+            format!(r#"{{"credHelpers": {{"{host}": "knows"}}, "credsStore": "none"}}"#),
+            vec![format!("knows get {host}")],
+        ),
+        (
+            format!(r#"{{"credHelpers": {{"other.example.com": "none"}}, "credsStore": "knows"}}"#),
+            vec![format!("knows get {host}")],
+        ),
+    ] {
+        setting.home.write(".docker/config.json", &config);
+        let answer = setting.list(&home, &[]);
+        assert_eq!(answer.status, 0, "{config}: {}", answer.text);
+        assert_eq!(setting.asked(), asked, "once, whatever it is needed for: {config}");
+        fs::remove_file(setting.path("asked")).unwrap();
+        let named = setting.path(".docker/config.json").display().to_string();
+        assert_eq!(setting.list(&[], &["--authfile", &named]).status, 0, "{config}");
+        fs::remove_file(setting.path("asked")).unwrap();
+    }
+    // One that has none leaves it to the next file.
+    setting.home.write(".docker/config.json", r#"{"credsStore": "none"}"#);
+    let none = setting.list(&home, &[]);
+    assert_eq!(none.status, 1);
+    assert!(none.text.contains("credentials are needed") && none.text.contains(".docker/config.json"), "{}", none.text);
+    setting.home.write(".config/containers/auth.json", r#"{"credsStore": "none"}"#);
+    setting.home.write(".docker/config.json", setting.auths(GOOD));
+    assert_eq!(setting.list(&home, &[]).status, 0);
+}
+
+#[tokio::test]
+async fn a_helper_that_fails_says_which_one_and_why_and_no_name_is_a_command() {
+    let setting = Setting::new().await;
+    let home = [("HOME", setting.home.path())];
+    setting.helper("fails", "echo 'the keyring is locked'; exit 5");
+    let evil = setting.path("evil").display().to_string();
+    for (name, words) in [
+        ("fails".to_owned(), "docker-credential-fails fails (exit status: 5): the keyring is locked"),
+        ("gone".to_owned(), "docker-credential-gone can't be started"),
+        (format!("x; touch {evil}"), "has no name of letters"),
+        ("../bin/docker-credential-fails".to_owned(), "has no name of letters"),
+    ] {
+        setting.home.write(".docker/config.json", serde_json::json!({"credsStore": name}).to_string());
+        let answer = setting.list(&home, &[]);
+        assert_eq!(answer.status, 3, "{name}: {}", answer.text);
+        assert!(answer.text.contains(words), "{name}: {}", answer.text);
+    }
+    assert!(!Path::new(&evil).exists());
+}
+
+/// What an operator configures is read as it is: no program is run, and nobody's login files are looked at.
+#[tokio::test]
+async fn the_gate_reads_configured_files_alone_and_executes_nothing() {
+    let setting = Setting::new().await;
+    let host = setting.registry.host().to_owned();
+    setting.helper("knows", KNOWS);
+    let config = setting.home.write(
+        "config.json",
+        format!(r#"{{"auths": {{"{host}": {{}}}}, "credHelpers": {{"{host}": "knows"}}, "credsStore": "knows"}}"#),
+    );
+    // In this process, a helper that is run would be found.
+    let helper = setting.path("bin/docker-credential-knows");
+    let found = run("sh", ["-c", &format!("echo {host} | {} get", helper.display())]);
+    assert!(String::from_utf8_lossy(&found.stdout).contains("robot"));
+    fs::remove_file(setting.path("asked")).unwrap();
+    let with = client(vec![Registry { credentials: Some(Credentials::DockerConfig(config.clone())), ..plain(&host) }]);
+    let outcome = resolve(&with, &format!("{host}/acme/web:1")).await;
+    assert!(
+        matches!(outcome, Err(LookupError::Unauthorized { with_credentials: false, looked_in: None, .. })),
+        "{outcome:?}"
+    );
+
+    // The program itself, with everything around that would lead it astray: `verify` with a configuration is the gate's engine
+    // with a person's login files, `serve` has none.
+    setting.home.write(".docker/config.json", setting.auths(GOOD));
+    let password = setting.home.write("sealgate.yaml", format!(
+        "apiVersion: sealgate.dev/v1\nkind: Configuration\npolicies: policy.yaml\nregistries:\n- scope: '{host}'\n  insecure: true\n  \
+         credentials: {{dockerConfig: {}}}\n",
+        config.display()
+    ));
+    let configuration = sealgate::files::load_configuration(&password).unwrap();
+    assert_eq!(configuration.registries.logins, None);
+    let entries: Vec<_> = configuration.registries.entries.iter().map(|(_, entry)| entry.credentials.clone()).collect();
+    assert!(matches!(entries[..], [Some(Credentials::DockerConfig(_))]), "{entries:?}");
+    let answer = setting.list(&[("HOME", setting.home.path())], &["--config", &password.display().to_string()]);
+    assert_eq!(answer.status, 1, "what a configuration names has no helpers run: {}", answer.text);
+    assert!(setting.asked().is_empty(), "{:?}", setting.asked());
+}
