@@ -127,6 +127,25 @@ async fn credentials_are_found_where_login_tools_put_them() {
 }
 
 #[tokio::test]
+async fn what_skopeo_login_writes_is_found() {
+    let setting = Setting::new().await;
+    let runtime = setting.path("run");
+    fs::create_dir(&runtime).unwrap();
+    let variables = [("HOME", setting.home.path()), ("XDG_RUNTIME_DIR", runtime.as_path())];
+    let login = Command::new("skopeo")
+        .args(["login", "--tls-verify=false", "--username", "robot", "--password", "right", setting.registry.host()])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .envs(variables)
+        .output()
+        .expect("skopeo can be started");
+    assert!(login.status.success(), "{}", String::from_utf8_lossy(&login.stderr));
+    assert!(runtime.join("containers/auth.json").exists());
+    let answer = setting.list(&variables, &[]);
+    assert_eq!(answer.status, 0, "{}", answer.text);
+}
+
+#[tokio::test]
 async fn the_first_file_that_has_credentials_decides_and_what_is_given_goes_before_all() {
     let setting = Setting::new().await;
     let home = setting.home.path();
