@@ -196,7 +196,7 @@ async fn credential_helpers_are_asked() {
             vec![format!("knows get {host}")],
         ),
         (
-            format!(r#"{{"credHelpers": {{"other.example.com": "none"}}, "credsStore": "knows"}}"#),
+            r#"{"credHelpers": {"other.example.com": "none"}, "credsStore": "knows"}"#.to_owned(),
             vec![format!("knows get {host}")],
         ),
     ] {

@@ -20,8 +20,8 @@ const MESSAGE: &[u8] = b"\xa3\x01message";
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
+    encoder.write_all(bytes).expect("memory takes it");
+    encoder.finish().expect("memory takes it")
 }
 
 /// The same answer, with its body in gzip.
@@ -80,7 +80,7 @@ fn registry(asked: &Asked) -> Reply {
 }
 
 async fn found(client: Client, repository: &str) -> Vec<Result<usize, String>> {
-    let repository = Repository::parse(repository).unwrap();
+    let repository = Repository::parse(repository).expect("a repository");
     let deadline = (std::time::Instant::now() + LONG).into();
     let found = Finder::new(client.into()).find(&repository, Digest::sha256(b"image"), deadline).await;
     assert!(found.signatures.iter().all(|signature| *signature.content == *MESSAGE));
@@ -145,12 +145,12 @@ async fn what_inflates_without_end_or_is_damaged_is_refused() {
         assert!(what.contains("it is not gzip"), "{what}");
     }
     // Of what is larger than it may be, the rest is not even waited for.
-    let server = Liar::start(|asked| match &*asked.path {
-        "/v2/" => Reply::empty(200),
-        _ => {
-            let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n".to_vec();
-            Reply::Forever([head, gzip(&manifest("one"))].concat(), gzip(b""))
+    let server = Liar::start(|asked| {
+        if asked.path == "/v2/" {
+            return Reply::empty(200);
         }
+        let head = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n".to_vec();
+        Reply::Forever([head, gzip(&manifest("one"))].concat(), gzip(b""))
     });
     let outcome = resolve(&client(vec![plain(&server.host())]), &format!("{}/acme/web:1", server.host())).await;
     assert!(misbehaved(outcome).contains("sends more than 4.0 MiB"));
@@ -159,10 +159,12 @@ async fn what_inflates_without_end_or_is_damaged_is_refused() {
 #[tokio::test]
 async fn a_header_that_is_not_true_does_no_harm() {
     let headers = [("content-type", MANIFEST_TYPE), ("content-encoding", "gzip")];
-    let server = Liar::start(move |asked| match &*asked.path {
-        "/v2/" => Reply::empty(200),
-        _ => Reply::new(200, &headers, manifest("one")),
-    });
+    let server =
+        Liar::start(
+            move |asked| {
+                if asked.path == "/v2/" { Reply::empty(200) } else { Reply::new(200, &headers, manifest("one")) }
+            },
+        );
     let found = resolve(&client(vec![plain(&server.host())]), &format!("{}/acme/web:1", server.host())).await;
     assert_eq!(found.unwrap().digest(), Digest::sha256(&manifest("one")));
 }
