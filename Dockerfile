@@ -7,7 +7,8 @@ ARG RUNTIME=gcr.io/distroless/cc-debian12
 
 FROM ${BUILDER} AS build
 RUN if ! pkg-config --exists openssl || ! ls /usr/lib/llvm-*/lib/libclang.so* >/dev/null \
-        || ! command -v capnp >/dev/null || ! command -v protoc >/dev/null; then \
+        || ! command -v capnp >/dev/null || ! command -v protoc >/dev/null \
+        || ! test -e /usr/include/google/protobuf/descriptor.proto; then \
         apt-get update && apt-get install -y --no-install-recommends \
             capnproto libclang-dev libprotobuf-dev libssl-dev pkg-config protobuf-compiler; \
     fi
