@@ -147,11 +147,11 @@ fn holds(examination: &Examination, now: Timestamp) -> bool {
 
 /// Whether the registry is down, for all that can be seen from here.
 fn is_down(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::Lookup(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }))
+    matches!(refusal, Refusal::Lookup(error) if error.is_outage())
 }
 
 fn timed_out(examination: &Examination) -> bool {
-    matches!(examination.result, Err(Refusal::Lookup(LookupError::TimedOut { .. })))
+    matches!(&examination.result, Err(Refusal::Lookup(error)) if error.is_out_of_time())
 }
 
 impl Verdicts {

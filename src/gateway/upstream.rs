@@ -23,6 +23,8 @@ use crate::verdict::LookupError;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Idle connections to the registry that each worker keeps.
+const IDLE: usize = 32;
 /// How long the registry may take to say whether an image exists.
 const LOOK: Duration = Duration::from_secs(20);
 /// How long it is remembered that everyone may pull an image. Whoever makes a repository private waits this long until
@@ -67,14 +69,17 @@ impl Settings {
             .tcp_nodelay(true)
             .connect_timeout(CONNECT)
             .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(IDLE)
             .build()?;
         let mut named = HostSet::default();
         named.add_url(&self.url);
         self.token_realms.iter().for_each(|realm| named.add_url(realm));
-        let name = self.url.host_str().unwrap_or_default().into();
+        let name = self.url.host_str().unwrap_or_default();
         let settings = Arc::new(self.upstream.settings(&self.token_realms)?);
-        let peer = Peer { registry: name, settings, named: true };
-        let transport = Transport::new(named, Arc::new(|_: &str| false), self.largest_manifest, Arc::default());
+        let peer = Peer::new(name, settings, true);
+        let requests = self.upstream.requests();
+        let named_by_rules = Arc::new(|_: &str| false);
+        let transport = Transport::new(named, named_by_rules, self.largest_manifest, requests, Arc::default());
         Ok(Registry {
             url: self.url.clone(),
             largest_manifest: self.largest_manifest,
@@ -334,7 +339,7 @@ impl Registry {
         };
         let answer = answer.map_err(|failure| {
             let refused = match failure {
-                Failure::Unavailable(_) | Failure::Unresolved => Refused::unavailable(),
+                Failure::Unavailable(_) | Failure::Unresolved | Failure::Exhausted(..) => Refused::unavailable(),
                 Failure::TimedOut => Refused::timed_out(),
                 Failure::Lost | Failure::NotPublic | Failure::Misbehaved(_) => Refused::bad_gateway(),
             };

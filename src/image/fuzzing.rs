@@ -5,6 +5,7 @@ use url::Url;
 use super::{
     Reference, Scope,
     host::{canonical_host, host_of},
+    reference::DOCKER_HUB,
 };
 
 /// A canonical host is itself, and that of a URL that is made of it.
@@ -15,6 +16,17 @@ pub fn host(host: &str) {
     assert_eq!(canonical_host(host).as_deref(), Ok(host));
     let url = Url::parse(&format!("https://{host}/v2/")).expect("a canonical host makes a URL");
     assert_eq!(host_of(&url).as_deref(), Some(host));
+}
+
+/// Where a URL leads has the spelling by which rules are looked up, if any image can be there.
+///
+/// # Panics
+/// It has another one.
+pub fn url(url: &Url) {
+    let Some(host) = host_of(url) else { return };
+    if let Ok(canonical) = canonical_host(&host) {
+        assert!(canonical == host || canonical == DOCKER_HUB, "{url} is at {host}, and images there at {canonical}");
+    }
 }
 
 /// The host of a reference, and that of the scope for all of its registry, are one.

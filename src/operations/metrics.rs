@@ -18,6 +18,8 @@ pub struct Metrics {
     images: IntCounterVec,
     registry_requests: IntCounterVec,
     registry_request_duration: HistogramVec,
+    outbound_waits: FixedCounters<3, 2>,
+    outbound_refusals: FixedCounters<3, 2>,
     cache_requests: FixedCounters<4, 2>,
     cache_entries: IntGaugeVec,
     key_expiry: GaugeVec,
@@ -48,6 +50,17 @@ pub enum RequestKind {
     Signatures,
 }
 
+/// What all requests to registries and signature sources share: the label `quota`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutboundQuota {
+    /// Requests in flight, with their connections.
+    Requests,
+    /// Memory for large answers.
+    Memory,
+    /// Threads that resolve names.
+    Lookups,
+}
+
 /// What a cache said: the label `result`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheResult {
@@ -60,6 +73,8 @@ pub enum CacheResult {
 /// The labels of reviews: operations, `none` for what is no review, and verdicts.
 const REVIEWS: ([&str; 5], [&str; 5]) =
     (["create", "update", "delete", "connect", "none"], ["allowed", "refused", "patched", "untouched", "malformed"]);
+/// The labels of waits for what outbound requests share.
+const OUTBOUND: ([&str; 3], [&str; 2]) = (["requests", "memory", "lookups"], ["named", "unnamed"]);
 /// The labels of look-ups in caches.
 const CACHE_REQUESTS: ([&str; 4], [&str; 2]) = (["tag", "manifest", "signatures", "verdict"], ["hit", "miss"]);
 
@@ -94,6 +109,16 @@ impl RequestKind {
             Self::Manifest => "manifest",
             Self::Blob => "blob",
             Self::Signatures => "signatures",
+        }
+    }
+}
+
+impl OutboundQuota {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Memory => "memory",
+            Self::Lookups => "lookups",
         }
     }
 }
@@ -152,6 +177,32 @@ impl Metrics {
                     ),
                     &["registry", "kind"],
                 ),
+            ),
+            outbound_waits: FixedCounters::new(
+                register(
+                    &registry,
+                    IntCounterVec::new(
+                        Opts::new(
+                            "sealgate_outbound_waits_total",
+                            "Requests to registries and signature sources that had to wait for a share of a quota.",
+                        ),
+                        &["quota", "share"],
+                    ),
+                ),
+                OUTBOUND,
+            ),
+            outbound_refusals: FixedCounters::new(
+                register(
+                    &registry,
+                    IntCounterVec::new(
+                        Opts::new(
+                            "sealgate_outbound_refusals_total",
+                            "Requests that were not made since they waited for a share of a quota in vain.",
+                        ),
+                        &["quota", "share"],
+                    ),
+                ),
+                OUTBOUND,
             ),
             cache_requests: FixedCounters::new(
                 register(
@@ -286,6 +337,16 @@ impl Metrics {
         self.registry_request_duration.with_label_values(&[registry, kind.label()]).observe(took.as_secs_f64());
     }
 
+    /// A request waits for a share of a quota. `named`: whether a rule or a registries entry names its registry.
+    pub fn outbound_wait(&self, quota: OutboundQuota, named: bool) {
+        self.outbound_waits.inc(quota.label(), share(named));
+    }
+
+    /// A request waited for a share of a quota in vain.
+    pub fn outbound_refusal(&self, quota: OutboundQuota, named: bool) {
+        self.outbound_refusals.inc(quota.label(), share(named));
+    }
+
     /// A cache was looked into.
     pub fn cache_request(&self, cache: &'static str, result: CacheResult) {
         let result = match result {
@@ -369,6 +430,10 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn share(named: bool) -> &'static str {
+    if named { "named" } else { "unnamed" }
 }
 
 /// The label of a status: itself if it is one that registries give; else its class, for a registry may send any number.
@@ -460,6 +525,8 @@ mod tests {
         metrics.registry_request("other", RequestKind::Manifest, None, Duration::from_millis(1));
         metrics.cache_request("tag", CacheResult::Hit);
         metrics.cache_entries("tag", 1);
+        metrics.outbound_wait(OutboundQuota::Requests, false);
+        metrics.outbound_refusal(OutboundQuota::Lookups, true);
         metrics.key_expiries([("acme", "AB".to_owned(), None)].into_iter());
         metrics.certificate_reloads(true, false);
         metrics.policy_loaded(1, "sha256:00");
@@ -477,6 +544,8 @@ mod tests {
             "sealgate_registry_request_duration_seconds_count{kind=\"manifest\",registry=\"other\"} 1",
             "sealgate_cache_requests_total{cache=\"tag\",result=\"hit\"} 1",
             "sealgate_cache_entries{cache=\"tag\"} 1",
+            "sealgate_outbound_waits_total{quota=\"requests\",share=\"unnamed\"} 1",
+            "sealgate_outbound_refusals_total{quota=\"lookups\",share=\"named\"} 1",
             "sealgate_key_expiry_timestamp_seconds{fingerprint=\"AB\",key=\"acme\"} inf",
             "sealgate_certificate_expiry_timestamp_seconds 0",
             "sealgate_certificate_last_reload_successful 1",

@@ -7,4 +7,4 @@ pub mod metrics;
 
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use health::Readiness;
-pub use metrics::{CacheResult, Metrics, RequestKind};
+pub use metrics::{CacheResult, Metrics, OutboundQuota, RequestKind};

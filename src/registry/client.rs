@@ -20,7 +20,7 @@ use super::{
     settings::{AllSettings, SetupError},
     target::Target,
     token::{Access, Grant, Need, Tokens},
-    transport::{Answer, Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Transport},
+    transport::{Answer, Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Transport, requests_in_flight},
 };
 use crate::configuration::{Limits, Registries, Scheme, SignatureSource};
 use crate::image::Repository;
@@ -178,10 +178,16 @@ impl Client {
         named: Arc<dyn NamesHosts>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, SetupError> {
-        let settings = AllSettings::new(registries)?;
+        let settings = AllSettings::new(registries, &metrics)?;
         let largest = limits.manifest_bytes.max(limits.signature_list_bytes);
         Ok(Self {
-            transport: Transport::new(settings.named.clone(), named, largest, metrics),
+            transport: Transport::new(
+                settings.named.clone(),
+                named,
+                largest,
+                requests_in_flight(Arc::clone(&metrics)),
+                metrics,
+            ),
             settings,
             manifest_bytes: limits.manifest_bytes,
             signature_list_bytes: limits.signature_list_bytes,

@@ -4,14 +4,17 @@ use std::{error::Error, io, time::Duration};
 
 use url::Url;
 
-use super::guard::{LookupFailed, NotPublic};
+use super::{
+    quota::Exhausted,
+    resolver::{LookupFailed, LookupsExhausted, NotPublic},
+};
+use crate::operations::OutboundQuota;
 pub(crate) use crate::redact::shown;
 use crate::verdict::LookupError;
 
 /// Said of names that lead inside and of names that lead nowhere: the difference would tell whoever may create pods which
 /// names there are inside.
-const NOT_PUBLIC: &str =
-    "no public address of it can be found, and neither a rule (but *) nor a registries entry names it";
+const NOT_PUBLIC: &str = "no public address of it can be found, and neither a rule that requires signatures (but one for *) nor a registries entry names it";
 
 /// Why an exchange gave no answer.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub(crate) enum Failure {
     Misbehaved(String),
     /// The time is over.
     TimedOut,
+    /// The time is over, and nothing was asked: too much else was being asked.
+    Exhausted(OutboundQuota, Exhausted),
 }
 
 impl Failure {
@@ -39,6 +44,9 @@ impl Failure {
         while let Some(cause) = next {
             if cause.is::<NotPublic>() {
                 return Self::NotPublic;
+            }
+            if let Some(LookupsExhausted(share)) = cause.downcast_ref() {
+                return Self::Exhausted(OutboundQuota::Lookups, *share);
             }
             if cause.is::<LookupFailed>() {
                 return Self::Unresolved;
@@ -92,8 +100,26 @@ impl Failure {
             Self::NotPublic => LookupError::Unavailable { registry, url, cause: NOT_PUBLIC.into(), retry_after: None },
             Self::Misbehaved(what) => LookupError::Misbehaved { registry, url, what: what.into() },
             Self::TimedOut => LookupError::TimedOut { registry, url, after },
+            Self::Exhausted(quota, share) => {
+                LookupError::NotAsked { registry, url, after, cause: exhausted(quota, share).into() }
+            }
         }
     }
+}
+
+/// Why a request was not made, in words for those who run the gate: they may raise what there is.
+fn exhausted(quota: OutboundQuota, share: Exhausted) -> String {
+    let what = match quota {
+        OutboundQuota::Requests => "requests in flight",
+        OutboundQuota::Memory => "memory for answers",
+        OutboundQuota::Lookups => "name resolutions",
+    };
+    let whose = match share {
+        Exhausted::All => "all registries together",
+        Exhausted::OfRegistry => "this registry",
+        Exhausted::OfUnnamed => "all registries that neither a rule nor a registries entry names",
+    };
+    format!("the limit of {what} for {whose} was reached")
 }
 
 /// TLS errors are wrapped in one or more `io::Error`s, whose `source` leaves out what they wrap.

@@ -2,36 +2,35 @@
 //!
 //! Whoever may create pods chooses image names, and a registry chooses where it redirects to. Without this, both could
 //! make the gate knock at addresses inside the cluster. The check is made on the addresses that are then dialled, after
-//! name resolution, so that a name whose answer changes in between gains nothing.
+//! name resolution (`resolver`), so that a name whose answer changes in between gains nothing.
+//!
+//! Registries entries name hosts for all requests, redirects and token realms included. Rules that require signatures name
+//! hosts for requests to the registry itself alone: what one registry leads to is its own word, and whoever writes the
+//! policy of one namespace must not open a host to what all others' registries say.
 
 use std::{
     collections::HashSet,
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::gate::CurrentPolicy;
 pub(crate) use crate::image::host::host_of;
 use crate::image::{Scope, scope::domains_above};
-use crate::policy::{Layer, Policy};
-
-/// The longest that a name's resolution may take.
-const LOOKUP: Duration = Duration::from_secs(5);
-/// Look-ups at once. Each holds a thread until the system's resolver gives up, even when nobody waits any longer.
-const LOOKUPS_AT_ONCE: usize = 32;
-/// Addresses of one name that are tried.
-const ADDRESSES: usize = 8;
+use crate::policy::{Action, Layer, Policy};
 
 /// Knows which hosts somebody named who may: those may have private addresses.
 pub trait NamesHosts: Send + Sync {
     /// Whether `host[:port]` (canonical: lower case, without `:443`) is named.
     fn names(&self, host: &str) -> bool;
+
+    /// The domain by which a host is named that is not named by itself: the part of it behind `*.`. How many such hosts there
+    /// are is up to whoever names images, so that they have one share together of what is bounded.
+    fn domain_of<'a>(&self, _host: &'a str) -> Option<&'a str> {
+        None
+    }
 }
 
 impl<F: Fn(&str) -> bool + Send + Sync> NamesHosts for F {
@@ -77,13 +76,16 @@ impl HostSet {
         }
     }
 
+    /// Rules that allow or deny need no registry to be asked, and name none.
     fn add_layer(&mut self, layer: &Layer) {
-        for (scope, _) in layer.rules.iter() {
-            self.add_scope(&scope);
+        for (scope, rule) in layer.rules.iter() {
+            if matches!(rule.action, Action::Require(_)) {
+                self.add_scope(&scope);
+            }
         }
     }
 
-    /// The hosts that the rules of a policy name.
+    /// The hosts that those rules of a policy name which require signatures.
     pub fn of_policy(policy: &Policy) -> Self {
         let mut hosts = Self::default();
         hosts.add_layer(&policy.cluster);
@@ -94,12 +96,18 @@ impl HostSet {
 
 impl NamesHosts for HostSet {
     fn names(&self, host: &str) -> bool {
-        self.hosts.contains(host)
-            || !self.domains.is_empty() && domains_above(host).any(|domain| self.domains.contains(domain))
+        self.hosts.contains(host) || self.domain_of(host).is_some()
+    }
+
+    fn domain_of<'a>(&self, host: &'a str) -> Option<&'a str> {
+        if self.domains.is_empty() || self.hosts.contains(host) {
+            return None;
+        }
+        domains_above(host).find(|domain| self.domains.contains(*domain))
     }
 }
 
-/// The hosts that the policy in force names, whatever it is replaced by.
+/// The hosts that the policy in force names by rules that require signatures, whatever it is replaced by.
 pub struct PolicyHosts {
     policy: Arc<CurrentPolicy>,
     /// The generation that the set is of.
@@ -113,20 +121,29 @@ impl PolicyHosts {
     }
 }
 
-impl NamesHosts for PolicyHosts {
-    fn names(&self, host: &str) -> bool {
+impl PolicyHosts {
+    /// Those of the policy as it is now.
+    fn current(&self) -> Arc<HostSet> {
         let loaded = self.policy.get();
         let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        let hosts = match &*of {
+        match &*of {
             Some((generation, hosts)) if *generation == loaded.generation => Arc::clone(hosts),
             _ => {
                 let hosts = Arc::new(HostSet::of_policy(&loaded.policy));
                 *of = Some((loaded.generation, Arc::clone(&hosts)));
                 hosts
             }
-        };
-        drop(of);
-        hosts.names(host)
+        }
+    }
+}
+
+impl NamesHosts for PolicyHosts {
+    fn names(&self, host: &str) -> bool {
+        self.current().names(host)
+    }
+
+    fn domain_of<'a>(&self, host: &'a str) -> Option<&'a str> {
+        self.current().domain_of(host)
     }
 }
 
@@ -162,7 +179,10 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
             | (172, 16..=31, _)             // Private.
             | (192, 168, _)                 // Private.
             | (192, 0, 0 | 2)               // Protocol assignments, documentation.
+            | (192, 31, 196)                // AS112.
+            | (192, 52, 193)                // AMT.
             | (192, 88, 99)                 // 6to4 relays.
+            | (192, 175, 48)                // AS112.
             | (198, 18..=19, _)             // Benchmarks.
             | (198, 51, 100)                // Documentation.
             | (203, 0, 113) // Documentation.
@@ -170,79 +190,21 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    // Only 2000::/3 is assigned to the Internet. That leaves out loopback, link-local, unique local, multicast, and the
-    // addresses that carry an IPv4 address: mapped (::ffff:0:0/96) and NAT64 (64:ff9b::/96, 64:ff9b:1::/48).
+    // Only 2000::/3 is assigned to the Internet. That leaves out loopback, link-local, site-local, unique local, multicast,
+    // discard-only (100::/64), segment routing (5f00::/16), and addresses that carry an IPv4 address: compatible (::/96),
+    // mapped (::ffff:0:0/96), translated (::ffff:0:0:0/96) and NAT64 (64:ff9b::/96, 64:ff9b:1::/48).
     let segments = address.segments();
     let global = segments[0] & 0xe000 == 0x2000;
-    let special = match (segments[0], segments[1]) {
-        (0x2001, second) => second < 0x0200 || second == 0x0db8, // Protocol assignments (Teredo too), documentation.
-        (0x2002, _) => true,                                     // 6to4: carries an IPv4 address.
-        (0x3fff, second) => second < 0x1000,                     // Documentation.
+    let special = match (segments[0], segments[1], segments[2]) {
+        // Protocol assignments (Teredo, ORCHID, AMT and AS112 too), documentation.
+        (0x2001, second, _) => second < 0x0200 || second == 0x0db8,
+        // Documentation.
+        (0x3fff, second, _) => second < 0x1000,
+        // 6to4, which carries an IPv4 address; AS112; the 6bone's, given back.
+        (0x2002 | 0x3ffe, _, _) | (0x2620, 0x004f, 0x8000) => true,
         _ => false,
     };
     global && !special
-}
-
-/// A name has no address that may be dialled.
-#[derive(Debug)]
-pub(crate) struct NotPublic;
-
-/// The system's resolver could not be asked, or was too slow.
-#[derive(Debug)]
-pub(crate) struct LookupFailed;
-
-impl fmt::Display for NotPublic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name has no public address")
-    }
-}
-
-impl std::error::Error for NotPublic {}
-
-impl fmt::Display for LookupFailed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name can't be resolved")
-    }
-}
-
-impl std::error::Error for LookupFailed {}
-
-/// The system's resolver, bounded; on guard, it gives out public addresses only.
-pub(crate) struct Resolver {
-    on_guard: bool,
-    lookups: Arc<Semaphore>,
-}
-
-impl Resolver {
-    pub(crate) fn new(on_guard: bool) -> Self {
-        Self { on_guard, lookups: Arc::new(Semaphore::new(LOOKUPS_AT_ONCE)) }
-    }
-}
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let (on_guard, lookups) = (self.on_guard, Arc::clone(&self.lookups));
-        Box::pin(async move {
-            let look_up = async {
-                let permit = lookups.acquire_owned().await.map_err(|_| LookupFailed)?;
-                let look_up = tokio::task::spawn_blocking(move || {
-                    let found = (name.as_str(), 0).to_socket_addrs();
-                    drop(permit);
-                    found.map(|addresses| addresses.take(64).collect::<Vec<SocketAddr>>())
-                });
-                look_up.await.map_err(|_| LookupFailed)?.map_err(|_| LookupFailed)
-            };
-            let mut addresses = tokio::time::timeout(LOOKUP, look_up).await.map_err(|_| LookupFailed)??;
-            if on_guard {
-                addresses.retain(|address| is_public(address.ip()));
-                if addresses.is_empty() {
-                    return Err(NotPublic.into());
-                }
-            }
-            addresses.truncate(ADDRESSES);
-            Ok(Box::new(addresses.into_iter()) as Addrs)
-        })
-    }
 }
 
 #[cfg(test)]
@@ -257,55 +219,124 @@ mod tests {
         set
     }
 
+    /// The IANA special-purpose registries (RFC 6890), multicast, what is not assigned, and Azure's platform address: the
+    /// first and the last address of each.
+    const SPECIAL: &[(&str, &str)] = &[
+        ("0.0.0.0", "0.255.255.255"),
+        ("10.0.0.0", "10.255.255.255"),
+        ("100.64.0.0", "100.127.255.255"),
+        ("127.0.0.0", "127.255.255.255"),
+        ("168.63.129.16", "168.63.129.16"),
+        ("169.254.0.0", "169.254.255.255"),
+        ("172.16.0.0", "172.31.255.255"),
+        ("192.0.0.0", "192.0.0.255"),
+        ("192.0.2.0", "192.0.2.255"),
+        ("192.31.196.0", "192.31.196.255"),
+        ("192.52.193.0", "192.52.193.255"),
+        ("192.88.99.0", "192.88.99.255"),
+        ("192.168.0.0", "192.168.255.255"),
+        ("192.175.48.0", "192.175.48.255"),
+        ("198.18.0.0", "198.19.255.255"),
+        ("198.51.100.0", "198.51.100.255"),
+        ("203.0.113.0", "203.0.113.255"),
+        ("224.0.0.0", "239.255.255.255"),
+        ("240.0.0.0", "255.255.255.255"),
+        ("::", "::"),
+        ("::1", "::1"),
+        ("::2", "::ffff:ffff"),
+        ("::ffff:0.0.0.0", "::ffff:255.255.255.255"),
+        ("::ffff:0:0:0", "::ffff:0:255.255.255.255"),
+        ("64:ff9b::", "64:ff9b::ffff:ffff"),
+        ("64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff"),
+        ("100::", "100::ffff:ffff:ffff:ffff"),
+        ("100:0:0:1::", "100:0:0:1:ffff:ffff:ffff:ffff"),
+        ("200::", "1fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("2001::", "2001:0:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("2001:2::", "2001:2:0:ffff:ffff:ffff:ffff:ffff"),
+        ("2001:10::", "2001:2f:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("2001:100::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("2002::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("2620:4f:8000::", "2620:4f:8000:ffff:ffff:ffff:ffff:ffff"),
+        ("3ffe::", "3ffe:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("4000::", "5eff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("5f00::", "5f00:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ("ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+    ];
+
     #[test]
-    fn inner_addresses_in_every_disguise_are_not_public() {
-        for address in [
-            "0.0.0.0",
-            "0.1.2.3",
-            "10.0.0.1",
-            "100.64.0.1",
-            "100.127.255.255",
-            "127.0.0.1",
-            "127.9.9.9",
-            "169.254.169.254",
-            "172.16.0.1",
-            "172.31.255.255",
-            "192.0.0.1",
-            "192.168.1.1",
-            "168.63.129.16",
-            "198.18.0.1",
-            "224.0.0.1",
-            "240.0.0.1",
-            "255.255.255.255",
-            "::",
-            "::1",
-            "::127.0.0.1",
-            "::ffff:127.0.0.1",
-            "::ffff:8.8.8.8",
-            "64:ff9b::7f00:1",
-            "64:ff9b:1::a00:1",
-            "fe80::1",
-            "fc00::1",
-            "fd00:ec2::254",
-            "fec0::1",
-            "ff02::1",
-            "2001::1",
-            "2001:db8::1",
-            "2002:7f00:1::",
-            "100::1",
-        ] {
-            assert!(!is_public(address.parse().unwrap()), "{address}");
+    fn no_special_purpose_address_is_public() {
+        for (first, last) in SPECIAL {
+            assert!(!is_public(first.parse().unwrap()), "{first}");
+            assert!(!is_public(last.parse().unwrap()), "{last}");
         }
+    }
+
+    #[test]
+    fn addresses_beside_those_of_special_purpose_are_public() {
         for address in [
-            "1.1.1.1",
+            "1.0.0.0",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
             "168.63.129.15",
-            "100.63.0.1",
-            "100.128.0.1",
-            "172.32.0.1",
+            "168.63.129.17",
+            "169.253.255.255",
+            "169.255.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "191.255.255.255",
+            "192.0.1.0",
+            "192.0.3.0",
+            "192.88.98.255",
+            "192.88.100.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "198.17.255.255",
+            "198.20.0.0",
+            "198.51.99.255",
+            "198.51.101.0",
+            "203.0.112.255",
+            "203.0.114.0",
+            "223.255.255.255",
+            "2001:200::",
+            "2001:db7:ffff::1",
+            "2001:db9::1",
+            "2003::1",
             "2606:4700::1111",
+            "2620:4f:7fff::1",
+            "2620:4f:8001::1",
             "2a00:1450:4001::1",
+            "3ffd:ffff::1",
+            "3fff:1000::1",
         ] {
             assert!(is_public(address.parse().unwrap()), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_carries_an_inner_one_is_not_public() {
+        for inner in ["10.0.0.5", "127.0.0.1", "169.254.169.254", "192.168.1.1", "8.8.8.8"] {
+            let [a, b, c, d] = inner.parse::<Ipv4Addr>().unwrap().octets().map(u16::from);
+            let (high, low) = (a << 8 | b, c << 8 | d);
+            for address in [
+                format!("::{inner}"),
+                format!("::ffff:{inner}"),
+                format!("::ffff:0:{inner}"),
+                format!("64:ff9b::{inner}"),
+                format!("64:ff9b:1::{inner}"),
+                format!("2002:{high:x}:{low:x}::1"),
+                format!("2001:0:{high:x}:{low:x}::{:x}:{:x}", !high, !low),
+            ] {
+                assert!(!is_public(address.parse().unwrap()), "{address}");
+            }
         }
     }
 
@@ -356,26 +387,63 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_named_by_a_domain_alone_is_told_from_others() {
+        let set = set(&["*.corp.example.com", "*.example.com", "registry.corp.example.com"]);
+        assert_eq!(set.domain_of("registry.corp.example.com"), None);
+        assert_eq!(set.domain_of("registry.corp.example.com:5000"), Some("corp.example.com"));
+        assert_eq!(set.domain_of("a.b.corp.example.com"), Some("corp.example.com"));
+        assert_eq!(set.domain_of("a.example.com"), Some("example.com"));
+        assert_eq!(set.domain_of("a.example.org"), None);
+    }
+
+    fn rule(action: crate::policy::Action) -> Arc<crate::policy::Rule> {
+        Arc::new(crate::policy::Rule { id: crate::policy::RuleId::new("p", "r"), mode: None, action })
+    }
+
+    fn require() -> Arc<crate::policy::Rule> {
+        rule(Action::Require(crate::policy::Requirements {
+            all: Vec::new(),
+            platforms: crate::policy::Platforms::default(),
+        }))
+    }
+
+    #[test]
     fn a_new_policy_names_other_hosts_at_once() {
         let policy = Arc::new(CurrentPolicy::new(Policy::default()));
         let hosts = PolicyHosts::new(Arc::clone(&policy));
         assert!(!hosts.names("registry.example.com"));
         let mut next = Policy::default();
-        let rule = crate::policy::Rule {
-            id: crate::policy::RuleId::new("p", "r"),
-            mode: None,
-            action: crate::policy::Action::Deny { reason: "no".into() },
-        };
-        next.cluster.rules.insert(Scope::parse("registry.example.com").unwrap(), Arc::new(rule)).unwrap();
+        next.cluster.rules.insert(Scope::parse("registry.example.com").unwrap(), require()).unwrap();
         policy.replace(next);
         assert!(hosts.names("registry.example.com"));
     }
 
-    #[tokio::test]
-    async fn on_guard_a_name_that_leads_inside_is_not_resolved() {
-        let name = || "localhost".parse::<Name>().unwrap();
-        assert!(Resolver::new(false).resolve(name()).await.is_ok());
-        let Err(error) = Resolver::new(true).resolve(name()).await else { panic!("localhost was given out") };
-        assert!(error.is::<NotPublic>());
+    #[test]
+    fn only_rules_that_require_signatures_name_hosts_in_whatever_layer() {
+        let mut policy = Policy::default();
+        let mut team = Layer::default();
+        for (layer, name) in [(&mut policy.cluster, "cluster"), (&mut team, "team")] {
+            for (kind, rule) in [
+                ("require", require()),
+                ("allow", rule(Action::Allow { reason: "x".into() })),
+                ("deny", rule(Action::Deny { reason: "x".into() })),
+            ] {
+                for scope in ["", "/x", "/x@sha256:"] {
+                    let digest = if scope.ends_with(':') { "0".repeat(64) } else { String::new() };
+                    let scope = Scope::parse(&format!("{kind}.{name}.example.com{scope}{digest}")).unwrap();
+                    layer.rules.insert(scope, Arc::clone(&rule)).unwrap();
+                }
+                layer.rules.insert(Scope::parse(&format!("*.{kind}.{name}.example.org")).unwrap(), rule).unwrap();
+            }
+        }
+        policy.namespaces.insert("team".into(), team);
+        let hosts = HostSet::of_policy(&policy);
+        for name in ["cluster", "team"] {
+            for kind in ["require", "allow", "deny"] {
+                for host in [format!("{kind}.{name}.example.com"), format!("r.{kind}.{name}.example.org")] {
+                    assert_eq!(hosts.names(&host), kind == "require", "{host}");
+                }
+            }
+        }
     }
 }

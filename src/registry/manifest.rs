@@ -58,8 +58,9 @@ impl Client {
         let share = |others: usize| if others == 0 { budget } else { budget.half() };
         let registry = Arc::clone(&primary.peer.registry);
         let outcome = ask(primary, share(mirrors.len())).await;
-        let Err(error @ (LookupError::Unavailable { .. } | LookupError::TimedOut { .. })) = outcome else {
-            return outcome;
+        let error = match outcome {
+            Err(error) if error.is_outage() => error,
+            outcome => return outcome,
         };
         let mut others = mirrors.len();
         for mirror in mirrors {

@@ -52,7 +52,7 @@ impl Patience {
 pub(crate) fn wait_after(error: &LookupError, otherwise: Duration) -> Option<Duration> {
     match error {
         LookupError::Unavailable { retry_after, .. } => Some(retry_after.unwrap_or(otherwise)),
-        LookupError::TimedOut { .. } => Some(otherwise),
+        LookupError::TimedOut { .. } | LookupError::NotAsked { .. } => Some(otherwise),
         _ => None,
     }
 }

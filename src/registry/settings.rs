@@ -21,13 +21,23 @@ use url::Url;
 
 use super::{
     cas::{self, CaError},
-    guard::{HostSet, Resolver},
+    guard::HostSet,
+    pools::{PooledClient, Pools},
+    quota::Quota,
+    resolver::{Names, Resolver},
+    transport::requests_in_flight,
 };
 use crate::configuration::{Credentials, Registries, Scheme, SignatureSource};
 use crate::image::{Repository, Scope, ScopeError, ScopeMap};
+use crate::operations::{Metrics, descriptor_limit};
 
-/// The longest that a connection may take to come about.
+/// The longest that a connection may take to come about, the resolution of its host's name included.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long a connection is kept that nothing is sent over.
+const IDLE: Duration = Duration::from_mins(1);
+/// Idle connections that are kept for each host that is named, and for each other one.
+const IDLE_PER_HOST: usize = 8;
+const IDLE_PER_UNNAMED_HOST: usize = 2;
 /// The metrics' label where no entry holds.
 const OTHER: &str = "other";
 
@@ -66,9 +76,9 @@ pub enum SetupError {
 #[derive(Clone)]
 pub(crate) struct Clients {
     /// For hosts that are named.
-    pub(crate) open: reqwest::Client,
+    pub(crate) open: PooledClient,
     /// For all others.
-    pub(crate) guarded: reqwest::Client,
+    pub(crate) guarded: PooledClient,
 }
 
 /// How the registries below a scope are talked to.
@@ -119,8 +129,8 @@ pub(crate) struct AllSettings {
 }
 
 impl AllSettings {
-    pub(crate) fn new(registries: &Registries) -> Result<Self, SetupError> {
-        let mut maker = Maker::new();
+    pub(crate) fn new(registries: &Registries, metrics: &Arc<Metrics>) -> Result<Self, SetupError> {
+        let mut maker = Maker::new(metrics);
         let logins = registries.logins.clone().map(Credentials::Logins);
         let mut entries = ScopeMap::default();
         let mut named = HostSet::default();
@@ -188,13 +198,60 @@ impl AllSettings {
 struct Maker {
     provider: Arc<CryptoProvider>,
     system: RootCertStore,
-    open: Arc<Resolver>,
-    guarded: Arc<Resolver>,
+    kinds: Kinds,
     made: HashMap<(Option<PathBuf>, bool), Clients>,
 }
 
+/// What all clients for named hosts have in common, and all others.
+#[derive(Clone)]
+struct Kinds {
+    open: Kind,
+    guarded: Kind,
+}
+
+#[derive(Clone)]
+struct Kind {
+    resolver: Arc<Resolver>,
+    pools: Arc<Pools>,
+    idle_per_host: usize,
+}
+
+impl Kinds {
+    fn new(metrics: &Arc<Metrics>) -> Self {
+        let names = Names::of_system(metrics);
+        let (hosts, unnamed_hosts) = pooled_hosts(descriptor_limit());
+        let kind = |on_guard, hosts, idle_per_host| Kind {
+            resolver: Arc::new(Resolver::new(on_guard, &names)),
+            pools: Pools::new(hosts),
+            idle_per_host,
+        };
+        Self { open: kind(false, hosts, IDLE_PER_HOST), guarded: kind(true, unnamed_hosts, IDLE_PER_UNNAMED_HOST) }
+    }
+
+    fn clients(&self, tls: &ClientConfig) -> Result<Clients, reqwest::Error> {
+        Ok(Clients { open: self.open.client(tls)?, guarded: self.guarded.client(tls)? })
+    }
+}
+
+impl Kind {
+    fn client(&self, tls: &ClientConfig) -> Result<PooledClient, reqwest::Error> {
+        let (tls, resolver, idle_per_host) = (tls.clone(), Arc::clone(&self.resolver), self.idle_per_host);
+        self.pools.add(move || client(tls.clone(), &resolver, idle_per_host))
+    }
+}
+
+/// The hosts for which idle connections are kept, those that are named and the others: these connections take at most an
+/// eighth and a sixteenth of the descriptors.
+fn pooled_hosts(descriptors: u64) -> (usize, usize) {
+    let part = |of: u64, idle: usize, most| {
+        let hosts = usize::try_from(descriptors / of).unwrap_or(usize::MAX) / idle;
+        hosts.clamp(1, most)
+    };
+    (part(8, IDLE_PER_HOST, 128), part(16, IDLE_PER_UNNAMED_HOST, 128))
+}
+
 impl Maker {
-    fn new() -> Self {
+    fn new(metrics: &Arc<Metrics>) -> Self {
         let mut system = RootCertStore::empty();
         // A system without CAs is one on which caFile says which are trusted; what is not good there counts for nothing.
         let loaded = rustls_native_certs::load_native_certs();
@@ -206,8 +263,7 @@ impl Maker {
         Self {
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
             system,
-            open: Arc::new(Resolver::new(false)),
-            guarded: Arc::new(Resolver::new(true)),
+            kinds: Kinds::new(metrics),
             made: HashMap::new(),
         }
     }
@@ -220,7 +276,7 @@ impl Maker {
         let of = || format!("registries entry {scope}").into();
         let roots = self.roots(ca_file).map_err(|source| SetupError::Ca { of: of(), source })?;
         let tls = self.tls(roots, insecure)?;
-        let clients = Clients { open: client(tls.clone(), &self.open)?, guarded: client(tls, &self.guarded)? };
+        let clients = self.kinds.clients(&tls)?;
         self.made.insert(key, clients.clone());
         Ok(clients)
     }
@@ -257,17 +313,24 @@ impl Maker {
 /// The one registry that the store stands in front of. It is none of the `registries` entries.
 pub(crate) struct Upstream {
     tls: ClientConfig,
-    open: Arc<Resolver>,
-    guarded: Arc<Resolver>,
+    kinds: Kinds,
+    requests: Arc<Quota>,
 }
 
 impl Upstream {
     /// `field` is the CA file's, for messages.
     pub(crate) fn new(field: &str, ca_file: Option<&Path>) -> Result<Self, SetupError> {
-        let maker = Maker::new();
+        // The store has no metrics.
+        let metrics = Arc::default();
+        let maker = Maker::new(&metrics);
         let roots = maker.roots(ca_file).map_err(|source| SetupError::Ca { of: field.into(), source })?;
         let tls = maker.tls(roots, false)?;
-        Ok(Self { tls, open: maker.open, guarded: maker.guarded })
+        Ok(Self { tls, kinds: maker.kinds, requests: requests_in_flight(metrics) })
+    }
+
+    /// The requests to it that are in flight.
+    pub(crate) fn requests(&self) -> Arc<Quota> {
+        Arc::clone(&self.requests)
     }
 
     /// How TLS is spoken with it.
@@ -277,13 +340,17 @@ impl Upstream {
 
     /// How it is talked to, with clients of their own each time.
     pub(crate) fn settings(&self, token_realms: &[Url]) -> Result<Settings, SetupError> {
-        let clients = Clients { open: client(self.tls(), &self.open)?, guarded: client(self.tls(), &self.guarded)? };
+        let clients = self.kinds.clients(&self.tls)?;
         Ok(Settings { token_realms: token_realms.to_vec(), ..Settings::without_entry(clients) })
     }
 }
 
-fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client, SetupError> {
-    let client = reqwest::Client::builder()
+fn client(
+    tls: ClientConfig,
+    resolver: &Arc<Resolver>,
+    idle_per_host: usize,
+) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .dns_resolver(Arc::clone(resolver))
         .redirect(redirect::Policy::none())
@@ -293,15 +360,20 @@ fn client(tls: ClientConfig, resolver: &Arc<Resolver>) -> Result<reqwest::Client
         .referer(false)
         .user_agent(concat!("sealgate/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT)
-        .pool_idle_timeout(Duration::from_mins(1))
-        .pool_max_idle_per_host(16)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(idle_per_host)
         .tcp_nodelay(true)
         .http2_max_header_list_size(64 << 10)
-        // What a server may send before anybody reads it is nobody's room (`room`).
+        // What a server may send before anybody reads it counts for no quota.
         .http2_initial_stream_window_size(128 << 10)
         .http2_initial_connection_window_size(1 << 20)
-        .build()?;
-    Ok(client)
+        .build()
+}
+
+/// TLS with which no test verifies anything.
+#[cfg(test)]
+pub(super) fn tls_for_tests() -> ClientConfig {
+    Maker::new(&Arc::default()).tls(RootCertStore::empty(), true).expect("versions")
 }
 
 /// `insecure: true`: whatever certificate comes.
@@ -381,5 +453,20 @@ impl ServerCertVerifier for NoneTrusted {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         vec![SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::RSA_PSS_SHA256]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_connections_take_a_part_of_the_descriptors() {
+        for descriptors in [64, 256, 1024, 4096, 1 << 20, u64::MAX] {
+            let (hosts, unnamed_hosts) = pooled_hosts(descriptors);
+            let idle = (hosts * IDLE_PER_HOST + unnamed_hosts * IDLE_PER_UNNAMED_HOST) as u64;
+            assert!(idle <= descriptors / 8 + descriptors / 16, "{descriptors}: {idle}");
+            assert!(hosts > 0 && unnamed_hosts > 0 && idle <= 2048, "{descriptors}: {idle}");
+        }
     }
 }

@@ -31,15 +31,19 @@ impl Target {
     /// The registry that a repository is on. Nothing: its host is none that a URL can have.
     pub(crate) fn of(repository: &Repository, settings: &AllSettings, transport: &Transport) -> Option<Self> {
         let host = repository.host();
-        let named = transport.is_named(host);
-        Self::with(repository, Arc::clone(settings.of(repository)), named)
+        let name = transport.name_of_registry(host);
+        let mut target = Self::with(repository, Arc::clone(settings.of(repository)), name.is_some())?;
+        if let Some(name) = name {
+            target.peer = target.peer.counted_for(name);
+        }
+        Some(target)
     }
 
     fn with(repository: &Repository, settings: Arc<Settings>, named: bool) -> Option<Self> {
         let host = repository.host();
         let api = if host == DOCKER_HUB { DOCKER_HUB_API } else { host };
         Some(Self {
-            peer: Peer { registry: host.into(), settings, named },
+            peer: Peer::new(host, settings, named),
             repository: repository.clone(),
             path: repository.path().into(),
             base: Url::parse(&format!("https://{api}/")).ok()?,
@@ -60,7 +64,7 @@ impl Target {
         }
         let found = settings.of(&here);
         Some(Self {
-            peer: Peer { registry: here.host().into(), settings: Arc::clone(found), named: true },
+            peer: Peer::new(here.host(), Arc::clone(found), true),
             path: repository.path().into(),
             repository: here,
             base,
@@ -97,7 +101,7 @@ impl Target {
             mirrors: Vec::new(),
         };
         registries.entries.insert(scope, Arc::new(entry)).expect("the first");
-        let settings = AllSettings::new(&registries).expect("no files");
+        let settings = AllSettings::new(&registries, &Arc::default()).expect("no files");
         Self::with(repository, Arc::clone(settings.of(repository)), true).expect("a host")
     }
 }
@@ -121,7 +125,7 @@ mod tests {
             mirrors: mirrors.iter().map(|&mirror| mirror.into()).collect(),
         };
         registries.entries.insert(scope, Arc::new(entry)).unwrap();
-        let settings = AllSettings::new(&registries).unwrap();
+        let settings = AllSettings::new(&registries, &Arc::default()).unwrap();
         let repository = Repository::parse(repository).unwrap();
         let target = Target::with(&repository, Arc::clone(settings.of(&repository)), true).unwrap();
         target.mirrors(&settings).iter().map(|target| target.repository.to_string()).collect()
@@ -142,7 +146,7 @@ mod tests {
             mirrors: Vec::new(),
         };
         registries.entries.insert(scope, Arc::new(entry)).unwrap();
-        AllSettings::new(&registries).unwrap()
+        AllSettings::new(&registries, &Arc::default()).unwrap()
     }
 
     #[test]

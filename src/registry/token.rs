@@ -279,7 +279,7 @@ impl Tokens {
         let answer = transport.ask(&ask).await.map_err(|failure| {
             failed(match failure {
                 Failure::NotPublic => Failure::Unavailable(
-                    "no public address of its token realm can be found, and neither a rule (but *) nor a registries entry names it"
+                    "no public address of its token realm can be found, and no registries entry names it (tokenRealms)"
                         .to_owned(),
                 ),
                 Failure::Unresolved => Failure::Unavailable("its token realm's name can't be resolved".to_owned()),

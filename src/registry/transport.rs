@@ -14,11 +14,13 @@ use super::{
     body::{Body, Reading},
     failure::Failure,
     guard::{HostSet, NamesHosts, host_of, is_inner_literal},
+    quota::{Quota, Shares, Tenant},
+    resolver::on_behalf_of,
     room::{FREE, Room},
     settings::Settings,
     upload::is_for_uploads,
 };
-use crate::operations::{Metrics, RequestKind};
+use crate::operations::{Metrics, OutboundQuota, RequestKind, descriptor_limit};
 use crate::verdict::LookupError;
 
 /// Redirects that are followed.
@@ -35,6 +37,10 @@ const LEFT_FOR_A_TRY: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST_WAIT_OF_A_FLIGHT: Duration = Duration::from_secs(1);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
 const ERROR_BODY: usize = FREE;
+/// Requests in flight, of all registries together: no more, however many descriptors there are.
+const MOST_REQUESTS: u64 = 1024;
+/// No fewer, however few there are.
+const FEWEST_REQUESTS: u64 = 32;
 
 /// The time that a look-up has.
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +76,24 @@ pub(crate) struct Peer {
     /// Its name in messages: the canonical host.
     pub(crate) registry: Arc<str>,
     pub(crate) settings: Arc<Settings>,
-    /// Whether somebody named this host, so that its address may be a private one.
+    /// Whether the host that is asked is named, so that its address may be a private one.
     pub(crate) named: bool,
+    /// Who the request counts for, wherever it goes in the end.
+    pub(super) tenant: Tenant,
+}
+
+impl Peer {
+    /// A registry, or a signature source. `named`: a rule that requires signatures or the configuration names it.
+    pub(crate) fn new(registry: &str, settings: Arc<Settings>, named: bool) -> Self {
+        let registry: Arc<str> = registry.into();
+        Self { tenant: Tenant { registry: Arc::clone(&registry), named }, registry, settings, named }
+    }
+
+    /// The same, counted for this name together with others.
+    pub(super) fn counted_for(mut self, name: Arc<str>) -> Self {
+        self.tenant.registry = name;
+        self
+    }
 }
 
 /// What is asked.
@@ -119,10 +141,11 @@ pub(crate) struct Answer {
 
 /// Sends requests where they may go.
 pub(crate) struct Transport {
-    /// Named by registries entries.
+    /// Named by registries entries: for whatever leads there.
     entries: HostSet,
-    /// Named by the policy.
-    named: Arc<dyn NamesHosts>,
+    /// Named by rules: for requests to the registry itself.
+    rules: Arc<dyn NamesHosts>,
+    requests: Arc<Quota>,
     room: Arc<Room>,
     metrics: Arc<Metrics>,
 }
@@ -153,13 +176,26 @@ impl Ask<'_> {
 
 impl Transport {
     /// `largest` is the most bytes that a single answer may have.
-    pub(crate) fn new(entries: HostSet, named: Arc<dyn NamesHosts>, largest: usize, metrics: Arc<Metrics>) -> Self {
-        Self { entries, named, room: Room::new(largest), metrics }
+    pub(crate) fn new(
+        entries: HostSet,
+        rules: Arc<dyn NamesHosts>,
+        largest: usize,
+        requests: Arc<Quota>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { entries, rules, requests, room: Room::new(largest, Arc::clone(&metrics)), metrics }
     }
 
-    /// Whether `host[:port]` may have a private address.
-    pub(crate) fn is_named(&self, host: &str) -> bool {
-        self.entries.names(host) || self.named.names(host)
+    /// The name by which the registry `host[:port]` is named, so that it may have a private address: `host[:port]` itself, or
+    /// `*.domain`. What it leads to may have none for that reason.
+    pub(crate) fn name_of_registry(&self, host: &str) -> Option<Arc<str>> {
+        let all: [&dyn NamesHosts; 2] = [&self.entries, &*self.rules];
+        let mut naming = all.into_iter().filter(|some| some.names(host)).map(|some| some.domain_of(host));
+        let first = naming.next()?;
+        match (first, naming.next()) {
+            (Some(domain), None | Some(Some(_))) => Some(format!("*.{domain}").into()),
+            (None, _) | (_, Some(None)) => Some(host.into()),
+        }
     }
 
     /// Asks, and asks again where that may help, until the time is over.
@@ -187,12 +223,14 @@ impl Transport {
         let mut url = ask.url.clone();
         let mut elsewhere = false;
         for _ in 0..=REDIRECTS {
-            let mut answer = self.exchange(ask, &url, elsewhere).await.map_err(|failure| match failure {
+            let mut answer = self.exchange(ask, &url, elsewhere).await.map_err(|failure| {
+                match failure {
                 Failure::NotPublic if elsewhere => Failure::Unavailable(
-                    "it redirects to a host of which no public address can be found, and that neither a rule (but *) nor a registries entry names"
+                    "it redirects to a host of which no public address can be found, and that no registries entry names"
                         .to_owned(),
                 ),
                 failure => failure,
+            }
             })?;
             if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
                 answer.elsewhere = elsewhere;
@@ -217,14 +255,19 @@ impl Transport {
 
     /// One request and its answer.
     async fn exchange(&self, ask: &Ask<'_>, url: &Url, elsewhere: bool) -> Result<Answer, Failure> {
-        let Peer { registry: _, settings, named } = ask.peer;
-        let own = url.origin() == ask.url.origin();
+        let Peer { registry: _, settings, named, tenant } = ask.peer;
         let host = host_of(url).unwrap_or_default();
-        let named = (own && *named) || self.is_named(&host);
+        // Of the same host and port, be it over TLS or not.
+        let own = url.origin() == ask.url.origin() || host_of(ask.url).is_some_and(|asked| asked == host);
+        let named = (own && *named) || self.entries.names(&host);
         if !named && is_inner_literal(url) {
             return Err(Failure::NotPublic);
         }
+        // A connection comes with it, if none is idle.
+        let permit = self.requests.acquire_until(1, tenant, ask.budget.deadline).await;
+        let _permit = permit.map_err(|share| Failure::Exhausted(OutboundQuota::Requests, share))?;
         let client = if named { &settings.clients.open } else { &settings.clients.guarded };
+        let client = client.for_host(url.authority());
         let request = client.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
         let mut request = request.header(ACCEPT_ENCODING, "identity");
         if let Some(Content { kind, bytes, may_move: _ }) = &ask.content {
@@ -238,12 +281,13 @@ impl Transport {
         let started = Instant::now();
         let mut status = None;
         let answer = timeout_at(ask.budget.deadline, async {
-            let mut response = request.send().await.map_err(|error| Failure::of(&error))?;
+            let sent = on_behalf_of(tenant.clone(), request.send()).await;
+            let mut response = sent.map_err(|error| Failure::of(&error))?;
             status = Some(response.status().as_u16());
             let good = response.status().as_u16() == 200;
             let limit = if good { ask.limit } else { ERROR_BODY };
             let (room, is_head) = (&self.room, ask.method == Method::HEAD);
-            let reading = Reading { limit, counts: good, is_head, room, host: &host, named };
+            let reading = Reading { limit, counts: good, is_head, room, host: &tenant.registry, named: tenant.named };
             let body = reading.read(&mut response).await?;
             let headers = std::mem::take(response.headers_mut());
             let status = response.status().as_u16();
@@ -265,6 +309,17 @@ impl Transport {
         self.metrics.registry_request(&settings.label, ask.kind, status, started.elapsed());
         answer
     }
+}
+
+/// The requests that may be in flight at once. Each takes a descriptor.
+pub(crate) fn requests_in_flight(metrics: Arc<Metrics>) -> Arc<Quota> {
+    Quota::new(OutboundQuota::Requests, shares_of(descriptor_limit()), metrics)
+}
+
+/// A quarter of the descriptors: the others are for connections that are kept, for callers, and for files.
+fn shares_of(descriptors: u64) -> Shares {
+    let all = usize::try_from((descriptors / 4).clamp(FEWEST_REQUESTS, MOST_REQUESTS)).unwrap_or(usize::MAX);
+    Shares { all, each: all / 4, unnamed: all / 2, each_unnamed: all / 16 }
 }
 
 /// Where a `Location` leads: that of a redirect, or of an upload that goes on there.
@@ -291,13 +346,54 @@ pub(crate) fn location(from: &Url, headers: &HeaderMap, insecure: bool) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::{
+        io::{BufRead, BufReader, Write},
+        net::TcpListener,
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+
+    use futures_util::FutureExt;
+
+    use super::{super::quota::Exhausted, *};
+    use crate::image::Scope;
 
     fn retry_after(value: &str) -> Option<Duration> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
         let url = Url::parse("https://r.example.com/").unwrap();
         Answer { status: 429, headers, body: Body::default(), url, elsewhere: false, with_credentials: false }
             .retry_after()
+    }
+
+    #[tokio::test]
+    async fn hosts_that_one_domain_names_have_one_share_together() {
+        let mut entries = HostSet::default();
+        let mut rules = HostSet::default();
+        entries.add_scope(&Scope::parse("*.corp.example.com").unwrap());
+        rules.add_scope(&Scope::parse("*.example.com").unwrap());
+        rules.add_scope(&Scope::parse("registry.corp.example.com/acme").unwrap());
+        let requests = Quota::new(OutboundQuota::Requests, MANY, Arc::default());
+        let transport = Transport::new(entries, Arc::new(rules), 1 << 20, requests, Arc::default());
+        for (host, name) in [
+            ("registry.corp.example.com", Some("registry.corp.example.com")),
+            ("a.corp.example.com", Some("*.corp.example.com")),
+            ("b.corp.example.com:5000", Some("*.corp.example.com")),
+            ("a.example.com", Some("*.example.com")),
+            ("a.example.org", None),
+        ] {
+            assert_eq!(transport.name_of_registry(host).as_deref(), name, "{host}");
+        }
+    }
+
+    #[test]
+    fn requests_take_a_part_of_the_descriptors_and_everyone_has_a_share() {
+        for (descriptors, expected) in
+            [(1 << 20, 1024), (4096, 1024), (1024, 256), (256, 64), (64, 32), (u64::MAX, 1024)]
+        {
+            let Shares { all, each, unnamed, each_unnamed } = shares_of(descriptors);
+            assert_eq!(all, expected, "{descriptors}");
+            assert!(each_unnamed > 0 && each_unnamed < each && each < all && unnamed < all, "{descriptors}");
+        }
     }
 
     #[test]
@@ -308,6 +404,128 @@ mod tests {
         for value in ["", "-1", "soon", "99999999999999"] {
             assert_eq!(retry_after(value), None, "{value}");
         }
+    }
+
+    /// A server that answers every request so, and counts them. `None`: it never answers.
+    fn server(answer: Option<String>) -> (Url, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        let count = Arc::new(AtomicUsize::new(0));
+        let asked = Arc::clone(&count);
+        thread::spawn(move || {
+            let mut silent = Vec::new();
+            for mut connection in listener.incoming().flatten() {
+                let Some(answer) = &answer else {
+                    silent.push(connection);
+                    continue;
+                };
+                let lines = BufReader::new(&connection).lines();
+                lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+                asked.fetch_add(1, Ordering::SeqCst);
+                let _ = connection.write_all(answer.as_bytes());
+            }
+        });
+        (url, count)
+    }
+
+    fn ok() -> String {
+        "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned()
+    }
+
+    fn redirect(to: &str) -> String {
+        format!("HTTP/1.1 307 Go\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    }
+
+    /// With these entries, and rules that name every host there is.
+    fn transport(entries: &[&Url], shares: Shares) -> Transport {
+        let mut named = HostSet::default();
+        for url in entries {
+            named.add_url(url);
+        }
+        let requests = Quota::new(OutboundQuota::Requests, shares, Arc::default());
+        Transport::new(named, Arc::new(|_: &str| true), 1 << 20, requests, Arc::default())
+    }
+
+    fn peer(url: &Url, named: bool) -> Peer {
+        let upstream = crate::registry::Upstream::new("caFile", None).unwrap();
+        Peer::new(&host_of(url).unwrap(), Arc::new(upstream.settings(&[]).unwrap()), named)
+    }
+
+    fn ask<'a>(peer: &'a Peer, url: &'a Url, time: Duration) -> Ask<'a> {
+        Ask {
+            peer,
+            url,
+            method: Method::GET,
+            kind: RequestKind::Ping,
+            headers: HeaderMap::new(),
+            authorization: None,
+            content: None,
+            repeat: false,
+            limit: 1 << 10,
+            longest_wait: Duration::ZERO,
+            budget: Budget::of(time),
+        }
+    }
+
+    const MANY: Shares = Shares { all: 64, each: 16, unnamed: 32, each_unnamed: 4 };
+    const LONG: Duration = Duration::from_mins(1);
+
+    #[tokio::test]
+    async fn a_redirect_leads_to_the_host_itself_or_to_one_that_an_entry_names() {
+        let (inside, asked) = server(Some(ok()));
+        let (registry, _) = server(Some(redirect(inside.as_str())));
+        let peer = peer(&registry, true);
+        // Rules name all hosts: for requests to them, not for what others lead to.
+        let outcome = transport(&[&registry], MANY).ask(&ask(&peer, &registry, LONG)).await.map(|answer| answer.status);
+        let Err(Failure::Unavailable(cause)) = outcome else { panic!("{outcome:?}") };
+        assert!(cause.contains("no registries entry names"), "{cause}");
+        assert_eq!(asked.load(Ordering::SeqCst), 0);
+        let answer = transport(&[&inside], MANY).ask(&ask(&peer, &registry, LONG)).await.unwrap();
+        assert!(answer.status == 200 && answer.elsewhere);
+
+        let (home, _) = server(Some(redirect("/again")));
+        let peer = self::peer(&home, true);
+        let outcome = transport(&[], MANY).ask(&ask(&peer, &home, LONG)).await.map(|answer| answer.status);
+        assert!(matches!(&outcome, Err(Failure::Misbehaved(what)) if what.contains("more than")), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn where_an_upload_goes_on_a_rule_opens_nothing() {
+        let (inside, asked) = server(Some(ok()));
+        let (registry, _) = server(Some(ok()));
+        let stranger = Peer { named: false, ..peer(&registry, true) };
+        let outcome = transport(&[], MANY).ask(&ask(&stranger, &inside, LONG)).await.map(|answer| answer.status);
+        assert!(matches!(outcome, Err(Failure::NotPublic)), "{outcome:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), 0);
+        assert!(transport(&[&inside], MANY).ask(&ask(&stranger, &inside, LONG)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn requests_beyond_a_registry_s_share_wait_and_the_others_do_not() {
+        let (slow, _) = server(None);
+        let (quick, _) = server(Some(ok()));
+        let transport = transport(&[], Shares { each: 2, ..MANY });
+        let (slow_peer, quick_peer) = (peer(&slow, true), peer(&quick, true));
+        let asks: [_; 2] = std::array::from_fn(|_| ask(&slow_peer, &slow, LONG));
+        let mut in_flight: Vec<_> = asks.iter().map(|ask| transport.ask(ask).boxed()).collect();
+        for one in &mut in_flight {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        let short = ask(&slow_peer, &slow, Duration::from_millis(50));
+        let outcome = transport.ask(&short).await.map(|answer| answer.status);
+        let Err(failure @ Failure::Exhausted(OutboundQuota::Requests, Exhausted::OfRegistry)) = outcome else {
+            panic!("{outcome:?}")
+        };
+        let error = short.failed(failure);
+        assert_eq!(error.code().as_str(), "deadline-exceeded");
+        let text = error.to_string();
+        assert!(text.contains("was not asked within") && text.contains("in flight for this registry"), "{text}");
+        assert_eq!(transport.ask(&ask(&quick_peer, &quick, LONG)).await.unwrap().status, 200);
+        // Who gives up gives the share back.
+        drop(in_flight);
+        let outcome =
+            transport.ask(&ask(&slow_peer, &slow, Duration::from_millis(50))).await.map(|answer| answer.status);
+        assert!(matches!(outcome, Err(Failure::TimedOut)), "{outcome:?}");
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Collector {
     }
 
     fn fail(&mut self, error: LookupError) -> bool {
-        let given_up = matches!(error, LookupError::TimedOut { .. });
+        let given_up = error.is_out_of_time();
         self.found.asked.push(AskedSource { url: url_of(&error), outcome: Err(error) });
         self.failures += 1;
         !given_up && self.failures < MOST_FAILURES

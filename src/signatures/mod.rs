@@ -184,7 +184,8 @@ fn url_of(error: &LookupError) -> Arc<str> {
         | LookupError::LookasideDenied { url, .. }
         | LookupError::Unavailable { url, .. }
         | LookupError::Misbehaved { url, .. }
-        | LookupError::TimedOut { url, .. } => Arc::from(&**url),
+        | LookupError::TimedOut { url, .. }
+        | LookupError::NotAsked { url, .. } => Arc::from(&**url),
     }
 }
 

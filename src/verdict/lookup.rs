@@ -94,6 +94,18 @@ pub enum LookupError {
         /// The time that there was.
         after: Duration,
     },
+    /// The time for this look-up is over, and the registry was not asked: the gate had too many others to ask.
+    #[error("{registry} was not asked within {}: {cause}", humantime::format_duration(*after))]
+    NotAsked {
+        /// The registry.
+        registry: Box<str>,
+        /// What was to be asked.
+        url: Box<str>,
+        /// The time that there was.
+        after: Duration,
+        /// Which limit was reached, in our own words.
+        cause: Box<str>,
+    },
 }
 
 /// What of an index is beyond its bound.
@@ -130,6 +142,16 @@ impl Beyond {
 }
 
 impl LookupError {
+    /// Whether the time was over: another caller may have more of it.
+    pub fn is_out_of_time(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::NotAsked { .. })
+    }
+
+    /// Whether there is no answer, good or bad, and may be one later.
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable { .. }) || self.is_out_of_time()
+    }
+
     pub(super) fn facts(&self) -> Value {
         match self {
             Self::ManifestUnknown { registry, url } => json!({ "registry": registry, "url": url }),
@@ -150,6 +172,9 @@ impl LookupError {
             Self::Misbehaved { registry, url, what } => json!({ "registry": registry, "url": url, "why": what }),
             Self::TimedOut { registry, url, after } => {
                 json!({ "registry": registry, "url": url, "afterSeconds": after.as_secs_f64() })
+            }
+            Self::NotAsked { registry, url, after, cause } => {
+                json!({ "registry": registry, "url": url, "afterSeconds": after.as_secs_f64(), "why": cause })
             }
         }
     }
@@ -177,6 +202,9 @@ impl LookupError {
             Self::Unavailable { .. } | Self::TimedOut { .. } => {
                 "Try again; if it lasts, see whether the gate can reach the registry."
             }
+            Self::NotAsked { .. } => {
+                "Try again; if it lasts, tell those who run the gate: it is asked about more than it can look up at once."
+            }
             Self::Misbehaved { .. } => "Tell those who run the registry; the gate's log has what it answered.",
         }
     }
@@ -189,7 +217,7 @@ impl LookupError {
             Self::Unauthorized { .. } | Self::LookasideDenied { .. } => Code::RegistryUnauthorized,
             Self::Unavailable { .. } => Code::RegistryUnavailable,
             Self::Misbehaved { .. } => Code::RegistryMisbehaved,
-            Self::TimedOut { .. } => Code::DeadlineExceeded,
+            Self::TimedOut { .. } | Self::NotAsked { .. } => Code::DeadlineExceeded,
         }
     }
 }

@@ -96,7 +96,7 @@ impl ResolveDigest for CachedResolve {
             };
             match answer {
                 // Another's request began earlier, and had less time than this caller has.
-                Some(Err(LookupError::TimedOut { .. })) if !started => {}
+                Some(Err(error)) if error.is_out_of_time() && !started => {}
                 Some(answer) => return answer,
                 None => return Err(lost(repository)),
             }

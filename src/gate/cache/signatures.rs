@@ -241,7 +241,7 @@ impl Shared {
 const GRACE: std::time::Duration = std::time::Duration::from_millis(250);
 
 fn some_source_timed_out(found: &FoundSignatures) -> bool {
-    found.asked.iter().any(|asked| matches!(asked.outcome, Err(LookupError::TimedOut { .. })))
+    found.asked.iter().any(|asked| asked.outcome.as_ref().is_err_and(LookupError::is_out_of_time))
 }
 
 /// No source could be asked.

@@ -112,6 +112,24 @@ fn examples() -> Vec<Refusal> {
 }
 
 #[test]
+fn a_registry_that_was_not_asked_is_not_said_to_be_down() {
+    let error = LookupError::NotAsked {
+        registry: "registry.example.com".into(),
+        url: "https://registry.example.com/v2/".into(),
+        after: Duration::from_secs(7),
+        cause: "the limit of requests in flight for this registry was reached".into(),
+    };
+    assert!(error.is_out_of_time() && error.is_outage());
+    let refusal = Refusal::from(error);
+    assert_eq!(refusal.code(), Code::DeadlineExceeded);
+    assert_eq!(
+        format!("{refusal}. {}", refusal.next_step(IMAGE)),
+        "registry.example.com was not asked within 7s: the limit of requests in flight for this registry was reached. \
+         Try again; if it lasts, tell those who run the gate: it is asked about more than it can look up at once."
+    );
+}
+
+#[test]
 fn every_code_has_its_section_and_its_example_is_what_a_denial_says() {
     let examples = examples();
     let codes: Vec<Code> = examples.iter().map(Refusal::code).collect();

@@ -11,7 +11,8 @@ use sealgate::{
 };
 
 use super::{
-    LONG, MANIFEST_TYPE, client, client_with, entry, manifest, misbehaved, plain, resolve, resolve_within, unavailable,
+    LONG, MANIFEST_TYPE, client, client_with, client_with_rules, entry, manifest, misbehaved, plain, resolve,
+    resolve_within, unavailable,
 };
 use crate::support::{Asked, Liar, Reply, Scratch};
 
@@ -267,6 +268,25 @@ async fn a_redirect_inside_is_not_followed_unless_its_host_is_named() {
         assert!(resolve(&client(vec![plain(&outside.host()), entry(&host)]), &image).await.is_ok());
         assert_eq!(inside.asked().len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_rule_opens_its_host_to_requests_for_its_images_and_not_to_redirects() {
+    let inside = liar(|_| good("one"));
+    // `*` says how it is spoken with, and names nothing.
+    let client = client_with_rules(vec![plain("*")]);
+    let to = format!("http://{}/probe", inside.host());
+    let outside = liar(move |_| Reply::new(307, &[("location", &to)], ""));
+    let cause = unavailable(resolve(&client, &format!("{}/acme/web:1", outside.host())).await);
+    assert!(cause.contains("redirects to a host") && cause.contains("no registries entry names"), "{cause}");
+    assert!(inside.asked().is_empty());
+    assert!(resolve(&client, &format!("{}/acme/web:1", inside.host())).await.is_ok());
+    // To itself, a registry may redirect.
+    let home = liar(|asked| match asked.path.as_str() {
+        "/moved" => good("one"),
+        _ => Reply::new(307, &[("location", "/moved")], ""),
+    });
+    assert!(resolve(&client, &format!("{}/acme/web:1", home.host())).await.is_ok());
 }
 
 #[tokio::test]

@@ -15,7 +15,10 @@ use sealgate::{
 };
 use url::Url;
 
-use super::{MANIFEST_TYPE, client, entry, manifest, misbehaved, plain, real::logged, resolve, robot, unavailable};
+use super::{
+    MANIFEST_TYPE, client, client_with_rules, entry, manifest, misbehaved, plain, real::logged, resolve, robot,
+    unavailable,
+};
 use crate::support::{Asked, DockerRegistry, Issuer, Liar, Reply, Scratch, run};
 
 /// What the password of `robot` looks like in a request.
@@ -146,6 +149,17 @@ async fn an_anonymous_token_may_come_from_anywhere_public_but_over_https() {
     let what = misbehaved(resolve(&client, &format!("{}/acme/web:1", secure.host())).await);
     assert!(what.contains("not https"), "{what}");
     assert!(realm.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_realm_inside_that_only_a_rule_names_is_not_dialled() {
+    let realm = Liar::start(right);
+    let registry = guarded(format!("http://{}/", realm.host()));
+    let image = format!("{}/acme/web:1", registry.host());
+    let cause = unavailable(resolve(&client_with_rules(vec![plain("*")]), &image).await);
+    assert!(cause.contains("no public address of its token realm"), "{cause}");
+    assert!(realm.asked().is_empty());
+    assert!(resolve(&client_with_rules(vec![plain("*"), entry(&realm.host())]), &image).await.is_ok());
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use sealgate::{
     gate::ResolveDigest,
     image::{HashedManifest, Reference, Scope},
     operations::Metrics,
-    registry::Client,
+    registry::{Client, NamesHosts},
     verdict::LookupError,
 };
 
@@ -50,11 +50,20 @@ pub(crate) fn client(entries: Vec<Registry>) -> Client {
 }
 
 pub(crate) fn client_with(entries: Vec<Registry>, metrics: Arc<Metrics>) -> Client {
+    client_of(entries, Arc::new(|_: &str| false), metrics)
+}
+
+/// A client whose policy has rules for every host that there is.
+pub(crate) fn client_with_rules(entries: Vec<Registry>) -> Client {
+    client_of(entries, Arc::new(|_: &str| true), Arc::new(Metrics::new()))
+}
+
+fn client_of(entries: Vec<Registry>, rules: Arc<dyn NamesHosts>, metrics: Arc<Metrics>) -> Client {
     let mut registries = Registries::default();
     for entry in entries {
         registries.entries.insert(entry.scope.clone(), Arc::new(entry)).expect("scopes differ");
     }
-    Client::new(&registries, &Limits::default(), Arc::new(|_: &str| false), metrics).expect("a client")
+    Client::new(&registries, &Limits::default(), rules, metrics).expect("a client")
 }
 
 pub(crate) async fn resolve(client: &Client, image: &str) -> Result<Arc<HashedManifest>, LookupError> {

@@ -1,0 +1,427 @@
+//! Name resolution by the system's resolver: bounded, shared fairly, and remembered for seconds.
+//!
+//! `getaddrinfo` can't be stopped: a look-up holds its thread until the system gives up, even when nobody waits any longer.
+//! So threads are a quota like connections are (`quota`), and a name is never looked up twice at once.
+//!
+//! Which addresses may be dialled is checked here, on those that are then dialled: remembered ones, too.
+
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, future::Shared};
+use moka::{Expiry, sync::Cache};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    guard::is_public,
+    quota::{Exhausted, Permit, Quota, Shares, Tenant},
+};
+use crate::operations::{Metrics, OutboundQuota};
+
+/// How long a request waits for the addresses of a name; less than a connection has to come about, of which it is a part.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long addresses are used again. The system does not tell how long they may be.
+const ANSWER_TTL: Duration = Duration::from_secs(10);
+/// How long a failure is: whoever tries again after it asks anew.
+const FAILURE_TTL: Duration = Duration::from_secs(2);
+/// Names that are remembered, once for registries that are named and once for the others.
+const MOST_NAMES: u64 = 1024;
+/// Threads that look names up.
+const THREADS: Shares = Shares { all: 64, each: 8, unnamed: 32, each_unnamed: 4 };
+/// Addresses of one name that are remembered.
+const MOST_ADDRESSES: usize = 64;
+/// Addresses of one name that are tried.
+const MOST_TRIED: usize = 8;
+
+tokio::task_local! {
+    /// The registry that the requests of this task are made for.
+    static TENANT: Tenant;
+}
+
+/// Runs a request whose look-ups count for this registry.
+pub(super) async fn on_behalf_of<F: Future>(tenant: Tenant, request: F) -> F::Output {
+    TENANT.scope(tenant, request).await
+}
+
+/// A name has no address that may be dialled.
+#[derive(Debug)]
+pub(super) struct NotPublic;
+
+/// The system's resolver could not be asked, or was too slow.
+#[derive(Debug)]
+pub(super) struct LookupFailed;
+
+/// The system's resolver was not asked: its threads were taken.
+#[derive(Debug)]
+pub(super) struct LookupsExhausted(pub(super) Exhausted);
+
+impl fmt::Display for NotPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name has no public address")
+    }
+}
+
+impl std::error::Error for NotPublic {}
+
+impl fmt::Display for LookupFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name can't be resolved")
+    }
+}
+
+impl std::error::Error for LookupFailed {}
+
+impl fmt::Display for LookupsExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name was not looked up: too many others were")
+    }
+}
+
+impl std::error::Error for LookupsExhausted {}
+
+type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+/// The addresses of a name; `None` if they can't be found out.
+type Answer = Option<Arc<[IpAddr]>>;
+
+/// A name, and whether it is looked up for registries that are named: those share nothing with the others but threads.
+type Key = (Box<str>, bool);
+
+/// The names that are known, or being looked up.
+pub(super) struct Names {
+    look_up: Box<LookUp>,
+    threads: Arc<Quota>,
+    named: Cache<Box<str>, Answer>,
+    unnamed: Cache<Box<str>, Answer>,
+    flights: Mutex<HashMap<Key, Shared<oneshot::Receiver<Answer>>>>,
+}
+
+struct Lifetime;
+
+impl Expiry<Box<str>, Answer> for Lifetime {
+    fn expire_after_create(&self, _: &Box<str>, answer: &Answer, _: std::time::Instant) -> Option<Duration> {
+        Some(if answer.is_some() { ANSWER_TTL } else { FAILURE_TTL })
+    }
+
+    fn expire_after_update(
+        &self,
+        name: &Box<str>,
+        answer: &Answer,
+        now: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(name, answer, now)
+    }
+}
+
+/// Ends a flight, however its thread ends.
+struct Landing {
+    names: Arc<Names>,
+    key: Key,
+    _thread: Permit,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.names.flights().remove(&self.key);
+    }
+}
+
+impl Names {
+    /// Those that the system's resolver knows.
+    pub(super) fn of_system(metrics: &Arc<Metrics>) -> Arc<Self> {
+        Self::new(metrics, |name| {
+            Ok((name, 0).to_socket_addrs()?.take(MOST_ADDRESSES).map(|address| address.ip()).collect())
+        })
+    }
+
+    fn new(
+        metrics: &Arc<Metrics>,
+        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let cache = || Cache::builder().max_capacity(MOST_NAMES).expire_after(Lifetime).build();
+        Arc::new(Self {
+            look_up: Box::new(look_up),
+            threads: Quota::new(OutboundQuota::Lookups, THREADS, Arc::clone(metrics)),
+            named: cache(),
+            unnamed: cache(),
+            flights: Mutex::default(),
+        })
+    }
+
+    async fn resolve(self: &Arc<Self>, name: &str, tenant: &Tenant) -> Result<Answer, LookupsExhausted> {
+        let known = if tenant.named { &self.named } else { &self.unnamed };
+        if let Some(answer) = known.get(name) {
+            return Ok(answer);
+        }
+        let deadline = Instant::now() + LOOKUP_TIMEOUT;
+        let key = (name.into(), tenant.named);
+        let under_way = self.flights().get(&key).cloned();
+        let flight = if let Some(flight) = under_way {
+            flight
+        } else {
+            let thread = self.threads.acquire_until(1, tenant, deadline).await.map_err(LookupsExhausted)?;
+            // Perhaps another one that waited for a thread was first.
+            if let Some(answer) = known.get(name) {
+                return Ok(answer);
+            }
+            self.start(key, thread)
+        };
+        Ok(timeout_at(deadline, flight).await.ok().and_then(Result::ok).flatten())
+    }
+
+    /// Looks a name up on a thread of its own, unless that is being done.
+    fn start(self: &Arc<Self>, key: Key, thread: Permit) -> Shared<oneshot::Receiver<Answer>> {
+        let (found, flight) = oneshot::channel();
+        let flight = flight.shared();
+        {
+            let mut flights = self.flights();
+            if let Some(flight) = flights.get(&key) {
+                return flight.clone();
+            }
+            flights.insert(key.clone(), flight.clone());
+        }
+        let landing = Landing { names: Arc::clone(self), key, _thread: thread };
+        // If no thread can be had, the landing is dropped, and those who wait learn that there is no answer.
+        let _ = std::thread::Builder::new().name("lookup".to_owned()).spawn(move || {
+            let Landing { names, key: (name, named), _thread } = &landing;
+            let answer: Answer = (names.look_up)(name).ok().map(Into::into);
+            let known = if *named { &names.named } else { &names.unnamed };
+            known.insert(name.clone(), answer.clone());
+            // Before anybody hears of it: who asks then finds it among those known, and the thread is free.
+            drop(landing);
+            let _ = found.send(answer);
+        });
+        flight
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Shared<oneshot::Receiver<Answer>>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives clients addresses to dial; on guard, public ones only.
+pub(super) struct Resolver {
+    on_guard: bool,
+    names: Arc<Names>,
+}
+
+impl Resolver {
+    pub(super) fn new(on_guard: bool, names: &Arc<Names>) -> Self {
+        Self { on_guard, names: Arc::clone(names) }
+    }
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (on_guard, names) = (self.on_guard, Arc::clone(&self.names));
+        let unknown = |_| Tenant { registry: name.as_str().into(), named: false };
+        let tenant = TENANT.try_with(Clone::clone).unwrap_or_else(unknown);
+        Box::pin(async move {
+            let answer = names.resolve(name.as_str(), &tenant).await?.ok_or(LookupFailed)?;
+            let may_be_dialled = |address: &IpAddr| !on_guard || is_public(*address);
+            let addresses: Vec<SocketAddr> = answer
+                .iter()
+                .copied()
+                .filter(may_be_dialled)
+                .take(MOST_TRIED)
+                .map(|address| SocketAddr::new(address, 0))
+                .collect();
+            if addresses.is_empty() {
+                return Err(if on_guard { NotPublic.into() } else { LookupFailed.into() });
+            }
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    };
+
+    use super::{super::failure::Failure, *};
+
+    /// A system whose resolver never answers for names that begin with `hung`, until the sender is dropped.
+    struct System {
+        names: Arc<Names>,
+        lookups: Arc<AtomicUsize>,
+        hung: mpsc::Sender<()>,
+    }
+
+    fn system() -> System {
+        let (hung, wait) = mpsc::channel::<()>();
+        let wait = Mutex::new(wait);
+        let lookups = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&lookups);
+        let names = Names::new(&Arc::default(), move |name| {
+            count.fetch_add(1, Ordering::SeqCst);
+            match name {
+                _ if name.starts_with("hung") => {
+                    let _ = wait.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    Ok(vec![IpAddr::from([192, 88, 100, 1])])
+                }
+                "missing.example.com" => Err(io::ErrorKind::NotFound.into()),
+                "inside.example.com" => Ok(vec![[10, 0, 0, 1].into(), [127, 0, 0, 1].into()]),
+                "both.example.com" => Ok(vec![[10, 0, 0, 1].into(), [192, 88, 100, 1].into()]),
+                _ => Ok(vec![[192, 88, 100, 1].into()]),
+            }
+        });
+        System { names, lookups, hung }
+    }
+
+    fn tenant(registry: &str, named: bool) -> Tenant {
+        Tenant { registry: registry.into(), named }
+    }
+
+    /// Starts a look-up, and leaves it.
+    fn leave(names: &Arc<Names>, name: &str, tenant: &Tenant) {
+        let _ = names.resolve(name, tenant).now_or_never();
+    }
+
+    async fn dialled(names: &Arc<Names>, on_guard: bool, name: &str) -> Result<Vec<String>, String> {
+        let addresses = Resolver::new(on_guard, names).resolve(name.parse().expect("a name")).await;
+        addresses.map(|all| all.map(|one| one.ip().to_string()).collect()).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn names_that_never_resolve_keep_no_named_registry_from_its_token_realm() {
+        let System { names, lookups, hung } = system();
+        for number in 0..1000 {
+            let registry = format!("hung{number}.example.org");
+            leave(&names, &registry, &tenant(&registry, false));
+        }
+        // One that was broken into leads to hosts, one after the other.
+        for number in 0..1000 {
+            leave(&names, &format!("hung{number}.example.net"), &tenant("bad.example.com", true));
+        }
+        assert!(names.resolve("auth.example.net", &tenant("r.example.com", true)).await.unwrap().is_some());
+        assert!(lookups.load(Ordering::SeqCst) <= THREADS.unnamed + THREADS.each + 1);
+        drop(hung);
+    }
+
+    #[tokio::test]
+    async fn one_registry_takes_a_few_threads_and_the_others_have_theirs() {
+        let System { names, hung, .. } = system();
+        for number in 0..1000 {
+            leave(&names, &format!("hung{number}.example.net"), &tenant("bad.example.org", false));
+        }
+        assert!(names.resolve("r.example.org", &tenant("r.example.org", false)).await.unwrap().is_some());
+        drop(hung);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_thread_in_vain_is_told_so() {
+        let System { names, hung, .. } = system();
+        let bad = tenant("bad.example.org", false);
+        for number in 0..THREADS.each_unnamed {
+            leave(&names, &format!("hung{number}.example.net"), &bad);
+        }
+        let error = names.resolve("more.example.net", &bad).await.unwrap_err();
+        assert_eq!(error.0, Exhausted::OfRegistry);
+        // A name that is being looked up needs no other thread.
+        assert!(names.resolve("hung0.example.net", &bad).await.unwrap().is_none());
+        drop(hung);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_once_for_all_and_what_came_of_it_is_remembered() {
+        let System { names, lookups, hung } = system();
+        let registry = tenant("r.example.com", true);
+        let flight = || names.resolve("hung.example.com", &registry);
+        let mut waiting: Vec<_> = (0..50).map(|_| Box::pin(flight())).collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        drop(hung);
+        for one in waiting {
+            assert!(one.await.unwrap().is_some());
+        }
+        assert!(flight().await.unwrap().is_some());
+        assert_eq!(lookups.load(Ordering::SeqCst), 1);
+        for _ in 0..2 {
+            assert!(names.resolve("missing.example.com", &registry).await.unwrap().is_none());
+        }
+        assert_eq!(lookups.load(Ordering::SeqCst), 2, "failures are remembered, too");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_too_late_serves_those_who_ask_next() {
+        let System { names, lookups, hung } = system();
+        let registry = tenant("r.example.com", true);
+        leave(&names, "hung.example.com", &registry);
+        let flight = names.flights().values().next().cloned().expect("it goes on");
+        drop(hung);
+        assert!(flight.await.unwrap().is_some());
+        assert!(names.resolve("hung.example.com", &registry).now_or_never().unwrap().unwrap().is_some());
+        assert_eq!(lookups.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_registries_that_nobody_names_pushes_out_nothing_of_the_others() {
+        let System { names, lookups, .. } = system();
+        let registry = tenant("r.example.com", true);
+        assert!(names.resolve("r.example.com", &registry).await.unwrap().is_some());
+        for number in 0..2 * MOST_NAMES {
+            names.unnamed.insert(format!("{number}.example.org").into(), None);
+        }
+        names.unnamed.run_pending_tasks();
+        assert!(names.unnamed.entry_count() <= MOST_NAMES);
+        assert!(names.resolve("r.example.com", &registry).await.unwrap().is_some());
+        assert_eq!(lookups.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn on_guard_only_public_addresses_are_given_out_remembered_or_not() {
+        let System { names, .. } = system();
+        for _ in 0..2 {
+            assert_eq!(dialled(&names, false, "inside.example.com").await.unwrap(), ["10.0.0.1", "127.0.0.1"]);
+            assert_eq!(dialled(&names, true, "inside.example.com").await.unwrap_err(), NotPublic.to_string());
+            assert_eq!(dialled(&names, true, "both.example.com").await.unwrap(), ["192.88.100.1"]);
+            assert_eq!(dialled(&names, true, "missing.example.com").await.unwrap_err(), LookupFailed.to_string());
+        }
+    }
+
+    #[tokio::test]
+    async fn on_guard_a_name_of_this_machine_is_not_given_out() {
+        let names = Names::of_system(&Arc::default());
+        assert!(dialled(&names, false, "localhost").await.is_ok());
+        assert_eq!(dialled(&names, true, "localhost").await.unwrap_err(), NotPublic.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_client_s_look_ups_count_for_the_registry_that_its_request_is_for() {
+        let System { names, hung, .. } = system();
+        for number in 0..1000 {
+            let registry = format!("hung{number}.example.org");
+            leave(&names, &registry, &tenant(&registry, false));
+        }
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(crate::registry::settings::tls_for_tests())
+            .no_proxy()
+            .dns_resolver(Arc::new(Resolver::new(true, &names)))
+            .build()
+            .unwrap();
+        let failure = async |named| {
+            let request = client.get("http://inside.example.com/").send();
+            Failure::of(&on_behalf_of(tenant("r.example.com", named), request).await.unwrap_err())
+        };
+        // It is looked up, and leads inside; or it waits with the others.
+        let named = failure(true).await;
+        assert!(matches!(named, Failure::NotPublic), "{named:?}");
+        let unnamed = failure(false).await;
+        assert!(matches!(unnamed, Failure::Exhausted(OutboundQuota::Lookups, Exhausted::OfUnnamed)), "{unnamed:?}");
+        drop(hung);
+    }
+}
