@@ -22,7 +22,7 @@ pub use certificate::{Certificate, CertificateError, Fingerprint, KeyFault};
 pub use claim::{Claim, MOST_ISSUERS, claim, claimed_payload};
 pub use compose::{ComposeError, compose};
 pub use payload::{Payload, PayloadError};
-pub use verify::{VerifiedImage, examine_all, verify, verify_each};
+pub use verify::{VerifiedImage, examine_all, verify, verify_each, verify_within};
 
 /// A signature as some source handed it out; nothing about it is checked.
 #[derive(Clone)]

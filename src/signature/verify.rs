@@ -7,7 +7,10 @@
 //! So nobody can drown a good signature in junk that names no key of the rule, or in bombs, however much of it there is. Who
 //! goes to the length of forgeries, which name the key and the image and are whole but for the signature itself, can use up
 //! the tries with them: then an image is refused that could run. None runs that could not.
+//!
+//! Every step has a [price](allowance), so that whoever asks can bound what all of this costs, and end it.
 
+mod allowance;
 mod judge;
 mod refuse;
 mod weigh;
@@ -21,6 +24,8 @@ use self::{
     refuse::{Wants, examined, refuse, wanted},
     weigh::count,
 };
+pub use allowance::{Allowance, Unlimited};
+
 use super::{AskedSource, ExaminedSignature, Fingerprint, FoundSignatures};
 use crate::image::{Descriptor, Digest, HashedManifest, Reference};
 use crate::policy::{Requirements, RuleId};
@@ -116,13 +121,19 @@ impl VerifiedImage {
 /// could not be asked, the refusal is that source's failure, for nothing is known then; unless no signature could help,
 /// because the keys can't be used.
 pub fn verify(question: &Question<'_>, found: &FoundSignatures) -> Examination {
-    examine(question, found, Extent::UntilProven)
+    verify_within(question, found, &Unlimited)
+}
+
+/// Like [`verify`], at the cost of what is left of `allowance` at most. Where that ends before there is proof, the refusal is
+/// [`Refusal::TooManySignatures`], unless another one holds whatever the signatures are.
+pub fn verify_within(question: &Question<'_>, found: &FoundSignatures, allowance: &dyn Allowance) -> Examination {
+    examine(question, found, &mut Effort::within(question.tries, allowance), Extent::UntilProven)
 }
 
 /// The same, and every signature is looked at and listed, copies and what comes after the proof included: for whoever wants
 /// to know what each of them is worth. `question.tries` bounds nothing here, so this is not for those who are in a hurry.
 pub fn examine_all(question: &Question<'_>, found: &FoundSignatures) -> Examination {
-    examine(question, found, Extent::All)
+    examine(question, found, &mut Effort::unlimited(), Extent::All)
 }
 
 /// How far signatures are looked at.
@@ -134,18 +145,17 @@ enum Extent {
     All,
 }
 
-fn examine(question: &Question<'_>, found: &FoundSignatures, extent: Extent) -> Examination {
+fn examine(question: &Question<'_>, found: &FoundSignatures, effort: &mut Effort<'_>, extent: Extent) -> Examination {
     let asked = found.asked.clone();
     if let Err(refusal) = can_be_met(question) {
         return Examination { result: Err(refusal), signatures: Vec::new(), asked };
     }
     let trusted = trusted(question.requirements);
-    let tries = if extent == Extent::All { usize::MAX } else { question.tries };
-    let judged = judge_all(question, &trusted, &found.signatures, &mut Effort::new(tries), extent);
+    let judged = judge_all(question, &trusted, &found.signatures, effort, extent);
     let wants = Wants::of(question, &trusted);
     let result = match prove(question, &judged) {
         Some(proof) => Ok(proof),
-        None => Err(refuse(question, &wants, &trusted, &judged, found)),
+        None => Err(refuse(question, &wants, &trusted, &judged, found, effort)),
     };
     let signatures = judged.into_iter().map(|judged| examined(question, &wants, judged)).collect();
     Examination { result, signatures, asked }

@@ -24,6 +24,7 @@ pub enum Code {
     InvalidReference,
     UnknownResource,
     TooManyImages,
+    TooManySignatures,
     ManifestUnknown,
     UnsupportedManifest,
     RegistryUnauthorized,
@@ -36,7 +37,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NoPolicy,
         Self::DeniedByPolicy,
         Self::NotPinned,
@@ -55,6 +56,7 @@ impl Code {
         Self::InvalidReference,
         Self::UnknownResource,
         Self::TooManyImages,
+        Self::TooManySignatures,
         Self::ManifestUnknown,
         Self::UnsupportedManifest,
         Self::RegistryUnauthorized,
@@ -86,6 +88,7 @@ impl Code {
             Self::InvalidReference => "invalid-reference",
             Self::UnknownResource => "unknown-resource",
             Self::TooManyImages => "too-many-images",
+            Self::TooManySignatures => "too-many-signatures",
             Self::ManifestUnknown => "manifest-unknown",
             Self::UnsupportedManifest => "unsupported-manifest",
             Self::RegistryUnauthorized => "registry-unauthorized",

@@ -165,6 +165,12 @@ pub enum Refusal {
         /// Images allowed (`limits.imagesPerReview`).
         limit: usize,
     },
+    /// More signatures, or such that take longer to check, than are looked at for one image.
+    #[error("checking all of its signatures takes more than is spent on one image")]
+    TooManySignatures,
+    /// Checking the signatures of all images of a review takes more than is spent on one.
+    #[error("checking the signatures of the review's images takes more than is spent on one review")]
+    ReviewTooCostly,
     /// The registry or a signature source has no answer to stand on.
     #[error(transparent)]
     Lookup(#[from] LookupError),
@@ -327,9 +333,10 @@ impl Refusal {
             Self::InvalidReference(_) => Code::InvalidReference,
             Self::UnknownResource { .. } => Code::UnknownResource,
             Self::TooManyImages { .. } => Code::TooManyImages,
+            Self::TooManySignatures => Code::TooManySignatures,
             Self::Lookup(error) => error.code(),
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
-            Self::Overloaded => Code::Overloaded,
+            Self::Overloaded | Self::ReviewTooCostly => Code::Overloaded,
         }
     }
 
@@ -374,7 +381,9 @@ impl Refusal {
             Self::TooManyImages { found, limit } => json!({ "found": found, "limit": limit }),
             Self::Lookup(error) => error.facts(),
             Self::DeadlineExceeded { after } => json!({ "afterSeconds": after.as_secs_f64() }),
-            Self::NoPolicy | Self::Unsigned(_) | Self::Overloaded => json!({}),
+            Self::NoPolicy | Self::Unsigned(_) | Self::TooManySignatures | Self::ReviewTooCostly | Self::Overloaded => {
+                json!({})
+            }
         };
         facts["code"] = self.code().as_str().into();
         if let Some(wanted) = self.wanted() {
@@ -453,6 +462,14 @@ impl Refusal {
                 "Take the resource out of the webhook's rules, or run a version of Sealgate that knows it.".to_owned()
             }
             Self::TooManyImages { .. } => "Use fewer images, or raise limits.imagesPerReview.".to_owned(),
+            Self::TooManySignatures => {
+                "See with sealgate verify what lies beside the good signatures, and have it removed where they are stored."
+                    .to_owned()
+            }
+            Self::ReviewTooCostly => {
+                "Try again: what was checked is known by then; if it lasts, have signatures removed that are of no use."
+                    .to_owned()
+            }
             Self::Lookup(error) => error.next_step().to_owned(),
             Self::DeadlineExceeded { .. } => {
                 "Try again; if it lasts, see which registry is slow in the gate's log and metrics.".to_owned()

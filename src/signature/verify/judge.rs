@@ -5,7 +5,11 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use sequoia_openpgp::{KeyHandle, crypto::hash::Hash as _};
 
-use super::{CLOCK_TOLERANCE, Extent, Question, first_of, prove};
+use super::{
+    CLOCK_TOLERANCE, Extent, Question,
+    allowance::{Allowance, CHECK_PRICE, PUBLIC_KEY_PRICE, Unlimited, price_of_look, price_of_opening},
+    first_of, prove,
+};
 use crate::image::{Digest, Reference};
 use crate::policy::{Requirement, Requirements};
 use crate::signature::{
@@ -22,6 +26,9 @@ use crate::verdict::{
 
 /// How many signatures by keys that the rule does not name are listed for people.
 pub(super) const MOST_LISTED: usize = 64;
+/// How many messages of one list are opened that take long to open. Signers make none, unless GnuPG is set up to compress with
+/// bzip2; and then there are few signatures of one image.
+pub(super) const MAX_SLOW_OPENINGS: usize = 16;
 
 /// A signature, after it was looked at.
 pub(super) struct Judged {
@@ -136,8 +143,8 @@ pub(super) type Trusted = [(Fingerprint, Arc<Certificate>)];
 enum Sight {
     /// It names a key of the rule, and its payload fits: these are tried first.
     Promising,
-    /// It takes long to open.
-    Slow,
+    /// It takes long to open. The price.
+    Slow(u64),
     /// It names a key of the rule, and its payload does not fit; a try tells what was signed.
     Wanted,
     /// No try can help.
@@ -148,7 +155,7 @@ impl Sight {
     fn order(&self) -> u8 {
         match self {
             Self::Promising => 0,
-            Self::Slow => 1,
+            Self::Slow(_) => 1,
             Self::Wanted => 2,
             Self::Hopeless(judged) if matches!(judged.outcome, Err(Fault::Malformed(_))) => 3,
             Self::Hopeless(_) => 4,
@@ -157,18 +164,44 @@ impl Sight {
 }
 
 /// What may be spent on a question, and what was.
-pub(super) struct Effort {
+pub(super) struct Effort<'a> {
     /// How many tries are left.
     tries: usize,
+    /// How many messages that take long to open may still be opened.
+    slow_openings: usize,
+    /// What all steps take their price from.
+    allowance: &'a dyn Allowance,
+    /// Whether the allowance ended before everything was looked at.
+    pub(super) is_over: bool,
+    /// Whether a signature was left out that might have counted.
+    pub(super) left_out: bool,
     /// Whether the next try is paid for: opening the signature was.
     is_paid: bool,
     /// Bytes that came out of compressed messages.
     pub(super) inflated: usize,
 }
 
-impl Effort {
+impl<'a> Effort<'a> {
+    /// With nothing but the number of tries to bound it.
+    #[cfg(test)]
     pub(super) fn new(tries: usize) -> Self {
-        Self { tries, is_paid: false, inflated: 0 }
+        Self::within(tries, &Unlimited)
+    }
+
+    pub(super) fn within(tries: usize, allowance: &'a dyn Allowance) -> Self {
+        let slow_openings = MAX_SLOW_OPENINGS;
+        Self { tries, slow_openings, allowance, is_over: false, left_out: false, is_paid: false, inflated: 0 }
+    }
+
+    /// Without any bound.
+    pub(super) fn unlimited() -> Self {
+        Self { slow_openings: usize::MAX, ..Self::within(usize::MAX, &Unlimited) }
+    }
+
+    /// Takes the price of a step. Nothing, if the allowance is over.
+    fn take(&mut self, price: u64) -> Option<()> {
+        self.is_over = self.is_over || !self.allowance.take(price);
+        (!self.is_over).then_some(())
     }
 
     /// Takes a try. Nothing, if there is none left.
@@ -178,6 +211,13 @@ impl Effort {
         }
         Some(())
     }
+
+    /// Takes the opening of a message that takes long to open: half of a try. Nothing, if there is none left.
+    fn take_slow_opening(&mut self, price: u64) -> Option<()> {
+        self.slow_openings = self.slow_openings.checked_sub(1)?;
+        self.take_try()?;
+        self.take(price)
+    }
 }
 
 /// Looks at signatures until the requirements are fulfilled, or at all of them.
@@ -185,7 +225,7 @@ pub(super) fn judge_all(
     question: &Question<'_>,
     trusted: &Trusted,
     signatures: &[UntrustedSignature],
-    effort: &mut Effort,
+    effort: &mut Effort<'_>,
     extent: Extent,
 ) -> Vec<Judged> {
     let mut seen = HashSet::new();
@@ -193,7 +233,10 @@ pub(super) fn judge_all(
         .iter()
         .enumerate()
         .filter(|(_, signature)| extent == Extent::All || seen.insert(&*signature.content))
-        .map(|(place, signature)| (place, signature, look(question, trusted, signature, effort)))
+        .map_while(|(place, signature)| {
+            effort.take(price_of_look(&signature.content))?;
+            Some((place, signature, look(question, trusted, signature, effort)))
+        })
         .collect();
     candidates.sort_by_key(|(_, _, sight)| sight.order());
 
@@ -204,15 +247,26 @@ pub(super) fn judge_all(
                 hopeless += 1;
                 (extent == Extent::All || hopeless <= MOST_LISTED).then_some(*one)
             }
-            Sight::Promising | Sight::Wanted => attempt(question, trusted, signature, effort),
-            // Opening it is half of the try.
-            Sight::Slow => effort.take_try().and_then(|()| {
-                effort.is_paid = true;
-                let one = attempt(question, trusted, signature, effort);
-                effort.is_paid = false;
+            Sight::Promising | Sight::Wanted => {
+                let taken = effort.take(price_of_look(&signature.content));
+                let one = taken.and_then(|()| attempt(question, trusted, signature, effort));
+                effort.left_out |= one.is_none();
                 one
-            }),
+            }
+            Sight::Slow(price) => {
+                let one = effort.take_slow_opening(price).and_then(|()| {
+                    effort.is_paid = true;
+                    let one = attempt(question, trusted, signature, effort);
+                    effort.is_paid = false;
+                    one
+                });
+                effort.left_out |= one.is_none();
+                one
+            }
         };
+        if effort.is_over {
+            break;
+        }
         let Some(one) = one else { continue };
         let good = one.outcome.is_ok();
         judged.push(Judged { place, ..one });
@@ -224,7 +278,7 @@ pub(super) fn judge_all(
 }
 
 /// Opens a signature, without cryptography, if that costs little.
-fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignature, effort: &mut Effort) -> Sight {
+fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignature, effort: &mut Effort<'_>) -> Sight {
     let knows = |issuers: &[KeyHandle]| trusted.iter().any(|(_, one)| one.keys_of(issuers).next().is_some());
     let message = match envelope::glance(&signature.content, &mut effort.inflated) {
         Ok(Glance::Message(message)) => message,
@@ -233,7 +287,7 @@ fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignatu
             let one = Judged { key: Some(key.clone()), ..hopeless(signature, None, Fault::Untrusted(Some(key))) };
             return Sight::Hopeless(Box::new(one));
         }
-        Ok(Glance::Slow(_)) => return Sight::Slow,
+        Ok(slow @ Glance::Slow(_)) => return Sight::Slow(price_of_opening(&signature.content, &slow)),
         Err(why) => return Sight::Hopeless(Box::new(hopeless(signature, None, Fault::Malformed(why)))),
     };
     if !knows(&message.issuers) {
@@ -270,7 +324,7 @@ fn attempt(
     question: &Question<'_>,
     trusted: &Trusted,
     signature: &UntrustedSignature,
-    effort: &mut Effort,
+    effort: &mut Effort<'_>,
 ) -> Option<Judged> {
     let message = match envelope::open(&signature.content, &mut effort.inflated) {
         Ok(message) => message,
@@ -303,14 +357,16 @@ fn attempt(
 type KeyOf<'a> =
     sequoia_openpgp::cert::amalgamation::key::ErasedKeyAmalgamation<'a, sequoia_openpgp::packet::key::PublicParts>;
 
-/// Everything that must hold of a signature by this key, whatever a requirement says. Nothing if the tries are over.
+/// Everything that must hold of a signature by this key, whatever a requirement says. Nothing if the tries or the allowance
+/// are over.
 fn try_key(
     question: &Question<'_>,
     certificate: &Certificate,
     key: &KeyOf<'_>,
     message: &Message,
-    effort: &mut Effort,
+    effort: &mut Effort<'_>,
 ) -> Option<Result<Proven, Fault>> {
+    effort.take(CHECK_PRICE)?;
     let signature = &message.signature;
     let name = Fingerprint::of(&KeyHandle::from(key.key().fingerprint()));
     let now = question.now;
@@ -335,6 +391,7 @@ fn try_key(
         return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
     }
     effort.take_try()?;
+    effort.take(PUBLIC_KEY_PRICE)?;
     if signature.verify_message(key.key(), &message.body).is_err() {
         return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
     }

@@ -4,7 +4,7 @@ use std::{cell::OnceCell, collections::HashSet, sync::Arc};
 
 use super::{
     Question,
-    judge::{Fault, Judged, Trusted},
+    judge::{Effort, Fault, Judged, Trusted},
     weigh::{count, signers_of, weigh},
 };
 use crate::policy::Requirement;
@@ -18,6 +18,7 @@ pub(super) fn refuse(
     trusted: &Trusted,
     judged: &[Judged],
     found: &FoundSignatures,
+    effort: &Effort<'_>,
 ) -> Refusal {
     let unmet = |want: &&Want<'_>| count(question, want.requirement, judged).len() < want.requirement.threshold.get();
     let unmet: Vec<&Want<'_>> = wants.0.iter().filter(unmet).collect();
@@ -30,7 +31,13 @@ pub(super) fn refuse(
         return failure.clone().into();
     }
     match unmet.first() {
-        Some(want) => closest(question, want, judged),
+        // Nothing is known of what was not looked at.
+        Some(_) if effort.is_over => Refusal::TooManySignatures,
+        Some(want) => match closest(question, want, judged) {
+            // There are some.
+            Refusal::Unsigned(_) if effort.left_out => Refusal::TooManySignatures,
+            refusal => refusal,
+        },
         // Not reached, for then there is proof; if it is, the answer is no all the same.
         None => Refusal::DeniedByPolicy { rule: question.rule.clone(), reason: "its requirements contradict".into() },
     }

@@ -1,3 +1,5 @@
+mod cost;
+
 use std::{io::Write as _, num::NonZeroUsize, time::Duration};
 
 use proptest::prelude::*;
@@ -749,7 +751,7 @@ fn tries_are_bounded_and_copies_count_once() {
     assert_eq!(examination.result.unwrap_err().code(), Code::InvalidSignature);
     assert_eq!(examination.signatures.len(), 10);
     Ask { tries: 11, ..by(&key) }.proof(&signatures);
-    assert_eq!(Ask { tries: 0, ..by(&key) }.code(&[good(&key)]), Some(Code::Unsigned));
+    assert_eq!(Ask { tries: 0, ..by(&key) }.code(&[good(&key)]), Some(Code::TooManySignatures));
     let copies = vec![forged(1); 50];
     Ask { tries: 2, ..by(&key) }.proof(&[copies, vec![good(&key)]].concat());
 }

@@ -82,6 +82,7 @@ fn examples() -> Vec<Refusal> {
         Refusal::InvalidReference(ReferenceError::UpperCase),
         Refusal::UnknownResource { group: "batch".into(), version: "v2".into(), resource: "jobs".into() },
         Refusal::TooManyImages { found: 10_000, limit: 128 },
+        Refusal::TooManySignatures,
         LookupError::ManifestUnknown { registry: registry.clone(), url: url.clone() }.into(),
         LookupError::UnsupportedManifest { url: url.clone(), error: ManifestError::SchemaOne }.into(),
         LookupError::Unauthorized {
