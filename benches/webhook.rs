@@ -27,7 +27,7 @@ use rustls::{
 use sealgate::{
     configuration,
     gate::{
-        CurrentPolicy, FindSignatures, Gate, ResolveDigest, Settings,
+        Budgets, CurrentPolicy, FindSignatures, Gate, ResolveDigest, Settings,
         cache::{CachedResolve, CachedSignatures, Times},
     },
     image::{Digest, Hashed, HashedManifest, Reference, Repository},
@@ -146,6 +146,8 @@ fn warm_gate(digest: Digest) -> (Gate, Arc<Metrics>) {
         pin_required: true,
         images_per_review: 128,
         signatures_per_image: 64,
+        budgets: Budgets::default(),
+        lookup: times.lookup,
         last_known_good: Duration::ZERO,
     };
     let policy = Arc::new(CurrentPolicy::new(policy));

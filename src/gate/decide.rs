@@ -11,6 +11,7 @@ use crate::verdict::{Refusal, Verdict};
 
 use super::layer::{Lift, Pass, Ruling, join};
 use super::verdicts::{Asked, Until, unexamined};
+use super::workers::Budget;
 use super::{Admission, Decision, Gate, HashedManifest, ImageUse, LoadedPolicy};
 
 /// Decides about one image.
@@ -18,11 +19,12 @@ pub(super) async fn decide(
     gate: &Gate,
     policy: &LoadedPolicy,
     admission: &Admission<'_>,
+    budget: &Arc<Budget>,
     image: ImageUse<'_>,
 ) -> Decision {
     match Reference::for_image(image.text) {
         Ok(reference) => {
-            let until = Until::new(admission.now, admission.deadline);
+            let until = Until::new(admission.now, admission.deadline, Arc::clone(budget));
             let pin_required = gate.settings.pin_required;
             let case = Case {
                 gate,
@@ -306,7 +308,7 @@ impl Case<'_> {
         };
         let verdicts = &self.gate.verdicts;
         let examination = match resolved {
-            Ok((digest, manifest)) => verdicts.examine(asked, *digest, manifest.as_ref(), self.until).await,
+            Ok((digest, manifest)) => verdicts.examine(asked, *digest, manifest.as_ref(), &self.until).await,
             Err(refusal) => verdicts
                 .last_known_good(&asked, None, refusal, self.until.now)
                 .unwrap_or_else(|| Arc::new(unexamined(refusal.clone()))),
@@ -378,12 +380,12 @@ impl Until {
         Refusal::DeadlineExceeded { after: self.deadline.saturating_duration_since(self.started) }
     }
 
-    /// `now` for what is trusted, `deadline` for when the answer must be there.
-    pub(super) fn new(now: jiff::Timestamp, deadline: Instant) -> Self {
+    /// `now` for what is trusted, `deadline` for when the answer must be there, and what the whole review may spend.
+    pub(super) fn new(now: jiff::Timestamp, deadline: Instant, budget: Arc<Budget>) -> Self {
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
-        // Look-ups end a little earlier: what they found by then can still be examined, and may suffice.
+        // Look-ups are left a little earlier: what they found by then can still be examined, and may suffice.
         let lookups = deadline.checked_sub((left / 8).min(super::verdicts::EXAMINING)).unwrap_or(deadline);
-        Self { now, started, lookups, deadline }
+        Self { now, started, lookups, deadline, budget }
     }
 }

@@ -74,7 +74,7 @@ impl Inquiry<'_> {
             digest: index.digest(),
             rule: &self.asked.rule.id,
             requirements,
-            now: self.now,
+            now: self.bounds.now,
             tries: self.prover.tries,
         };
         // An entry that stands there twice is proven once.
@@ -141,6 +141,7 @@ fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {
     fn rank(refusal: &Refusal) -> u8 {
         match refusal {
             Refusal::Lookup(error) if error.code().is_undecided() => 0,
+            Refusal::ReviewTooCostly => 0,
             Refusal::Unsigned(_) | Refusal::Lookup(_) => 2,
             _ => 1,
         }

@@ -8,10 +8,12 @@ mod current;
 mod decide;
 mod index;
 mod layer;
+mod progress;
 mod prove;
 #[cfg(test)]
 mod tests;
 mod verdicts;
+mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -20,10 +22,11 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use self::verdicts::Verdicts;
+use self::{verdicts::Verdicts, workers::Budget};
 
 pub use current::{CurrentPolicy, LoadedPolicy};
 pub(crate) use index::refusal_of_index;
+pub use workers::Budgets;
 
 use crate::image::{Digest, HashedManifest, Reference, Repository};
 use crate::operations::Metrics;
@@ -41,7 +44,7 @@ pub trait ResolveDigest: Send + Sync {
     async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError>;
 }
 
-/// Is told what some sources found while others are late.
+/// Is told what some sources found while others have not answered yet, each time that there is more.
 pub type Early<'a> = &'a (dyn Fn(Arc<FoundSignatures>) + Send + Sync);
 
 /// Finds the signatures of an image.
@@ -51,8 +54,8 @@ pub trait FindSignatures: Send + Sync {
     /// was found.
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures>;
 
-    /// Like [`FindSignatures::find`]. Where some sources have signatures and others are late, `early` is told what is there by
-    /// then, with those that are late among the failures: if that is proof, nobody has to wait for the rest.
+    /// Like [`FindSignatures::find`]. Where some sources have signatures and others have not answered, `early` is told what is
+    /// there, with those others among the failures: a caller that can't wait, or not for long, can verify that.
     async fn find_early(
         &self,
         repository: &Repository,
@@ -63,13 +66,27 @@ pub trait FindSignatures: Send + Sync {
         self.find(repository, digest, deadline).await
     }
 
-    /// Told when `found`, which this gave for this digest, did not lead to "allowed", so that a cache asks
-    /// again soon.
-    fn did_not_suffice(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) {}
+    /// Finds what is there now, where `found`, which this gave for this digest, did not suffice and is not of just now.
+    /// Nothing, if there is nothing newer to be had.
+    async fn find_newer(
+        &self,
+        _repository: &Repository,
+        _digest: Digest,
+        _found: &Arc<FoundSignatures>,
+        _deadline: Instant,
+    ) -> Option<Arc<FoundSignatures>> {
+        None
+    }
 
-    /// Until when a conclusion from `found`, which this gave for this digest, may be kept. Nothing:
-    /// not at all, as where there is no cache.
-    fn keep_until(&self, _repository: &Repository, _digest: Digest, _found: &Arc<FoundSignatures>) -> Option<Instant> {
+    /// Until when a conclusion from `found`, which this gave for this digest, may be kept: that it suffices, or that it does
+    /// not. Nothing: not at all, as where there is no cache.
+    fn keep_until(
+        &self,
+        _repository: &Repository,
+        _digest: Digest,
+        _found: &Arc<FoundSignatures>,
+        _sufficed: bool,
+    ) -> Option<Instant> {
         None
     }
 }
@@ -85,6 +102,10 @@ pub struct Settings {
     pub images_per_review: usize,
     /// The most signatures tried for one image.
     pub signatures_per_image: usize,
+    /// What verification may spend.
+    pub budgets: Budgets,
+    /// The time that the look-ups of one examination have, whoever waits for it.
+    pub lookup: Duration,
     /// How long the verdict about a verified digest is kept for when its registry is down. Zero: not at all.
     pub last_known_good: Duration,
 }
@@ -172,13 +193,14 @@ impl Gate {
             return self.refuse_all(admission, Refusal::TooManyImages { found, limit });
         }
         let (different, places) = different(admission.images);
+        let budget = Budget::new(self.settings.budgets.review);
         let decisions = loop {
             // Before caches are asked: what they know is known by the same policy.
             if let Err(refusal) = self.policy.check_fresh(Instant::now()) {
                 return self.refuse_all(admission, refusal);
             }
             let policy = self.policy.get();
-            let decisions = self.decide_different(&policy, admission, &different).await;
+            let decisions = self.decide_different(&policy, admission, &budget, &different).await;
             // A policy that came into force meanwhile takes effect at once: a key may have been removed.
             if self.policy.generation() == policy.generation {
                 break decisions;
@@ -207,16 +229,17 @@ impl Gate {
         &self,
         policy: &LoadedPolicy,
         admission: &Admission<'_>,
+        budget: &Arc<Budget>,
         images: &[ImageUse<'_>],
     ) -> Vec<Decision> {
         if let [image] = images {
-            return vec![decide::decide(self, policy, admission, *image).await];
+            return vec![decide::decide(self, policy, admission, budget, *image).await];
         }
         // Made before the first await: a closure that lives across it would keep this future from being Send.
         let deciding: Vec<_> = images
             .iter()
             .enumerate()
-            .map(|(place, image)| async move { (place, decide::decide(self, policy, admission, *image).await) })
+            .map(|(place, image)| async move { (place, decide::decide(self, policy, admission, budget, *image).await) })
             .collect();
         let mut decisions: Vec<(usize, Decision)> =
             stream::iter(deciding).buffer_unordered(SIDE_BY_SIDE).collect().await;

@@ -3,34 +3,53 @@
 use std::{
     pin::pin,
     sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
 };
 
 use futures_util::{FutureExt, future::join};
 use jiff::Timestamp;
 use tokio::{
     sync::{Semaphore, watch},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 
 use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository};
 use crate::policy::Platforms;
 use crate::signature::verify::{Examination, Question};
-use crate::signature::{FoundSignatures, verify};
+use crate::signature::{FoundSignatures, verify_within};
 use crate::verdict::{LookupError, Refusal};
 
 use super::index::{MOST_MANIFESTS, refusal_of_index};
-use super::verdicts::{Asked, Until, unexamined};
+use super::progress::Progress;
+use super::verdicts::{Asked, unexamined};
+use super::workers::{Budget, Spending, Workers};
 use super::{FindSignatures, ResolveDigest};
 
 /// Manifests of one index that are asked for side by side.
 const SIDE_BY_SIDE: usize = 8;
+/// How long a source may take once another one has signatures. Then those that are there are verified without it.
+pub(super) const LATE_AFTER: Duration = Duration::from_secs(1);
 
 /// Finds out what requirements say, with nothing kept.
 pub(super) struct Prover {
     pub(super) resolve: Arc<dyn ResolveDigest>,
     pub(super) signatures: Arc<dyn FindSignatures>,
+    pub(super) workers: Workers,
     /// Signatures tried for one digest.
     pub(super) tries: usize,
+    /// What verification may spend on one question, in microseconds.
+    pub(super) budget: u64,
+}
+
+/// The bounds of one examination.
+#[derive(Clone, Debug)]
+pub(super) struct Bounds {
+    /// The time that it is now.
+    pub(super) now: Timestamp,
+    /// When look-ups must have ended.
+    pub(super) lookups: Instant,
+    /// What the review may spend that asked first.
+    pub(super) budget: Arc<Budget>,
 }
 
 /// What came of it.
@@ -44,8 +63,11 @@ pub(super) struct Proven {
 pub(super) struct Inquiry<'a> {
     pub(super) prover: &'a Prover,
     pub(super) asked: &'a Asked,
-    pub(super) now: Timestamp,
-    pub(super) deadline: Instant,
+    pub(super) bounds: Bounds,
+    /// What the question may spend.
+    pub(super) budget: Arc<Budget>,
+    /// Is told what was learned by now.
+    pub(super) progress: &'a Progress,
     /// Bounds the requests at a time.
     pub(super) requests: Semaphore,
     /// How many manifests may still be looked at.
@@ -66,41 +88,42 @@ struct Found {
 }
 
 impl Prover {
-    /// Examines the image `digest`.
+    /// Examines the image `digest`. What is learned on the way stands in `progress`.
     pub(super) async fn examine(
         &self,
         asked: &Asked,
         digest: Digest,
         manifest: Option<Arc<HashedManifest>>,
-        until: Until,
+        bounds: Bounds,
+        progress: &Progress,
     ) -> Proven {
         let inquiry = Inquiry {
             prover: self,
             asked,
-            now: until.now,
-            deadline: until.lookups,
+            bounds,
+            budget: Budget::new(self.budget),
+            progress,
             requests: Semaphore::new(SIDE_BY_SIDE),
             left: AtomicUsize::new(MOST_MANIFESTS),
         };
         let Seen { examination, rests_on } = inquiry.manifest(digest, manifest, 0).await;
-        let repository = asked.image.repository();
         let keep_until = match &examination.result {
             // Nothing was learned.
-            Err(Refusal::Lookup(_)) => None,
-            Ok(_) => self.keep_until(repository, &rests_on),
-            Err(_) => {
-                for (digest, found) in &rests_on {
-                    self.signatures.did_not_suffice(repository, *digest, found);
-                }
-                self.keep_until(repository, &rests_on)
-            }
+            Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => None,
+            result => self.keep_until(asked.image.repository(), &rests_on, result.is_ok()),
         };
         Proven { examination, keep_until }
     }
 
     /// As long as the list that is given up first. Nothing, if one of them is not kept at all.
-    fn keep_until(&self, repository: &Repository, rests_on: &[(Digest, Arc<FoundSignatures>)]) -> Option<Instant> {
-        let ends = rests_on.iter().map(|(digest, found)| self.signatures.keep_until(repository, *digest, found));
+    fn keep_until(
+        &self,
+        repository: &Repository,
+        rests_on: &[(Digest, Arc<FoundSignatures>)],
+        sufficed: bool,
+    ) -> Option<Instant> {
+        let ends =
+            rests_on.iter().map(|(digest, found)| self.signatures.keep_until(repository, *digest, found, sufficed));
         ends.collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 }
@@ -165,9 +188,10 @@ impl Inquiry<'_> {
             known
         } else {
             let image = Reference::from_parts(repository.clone(), None, Some(digest));
-            self.prover.resolve.resolve(&image, self.deadline).await?
+            self.prover.resolve.resolve(&image, self.bounds.lookups).await?
         };
         if resolved.digest() == digest {
+            self.progress.resolved(&resolved);
             return Ok(resolved);
         }
         let (registry, url) = (repository.host().into(), repository.as_str().into());
@@ -178,14 +202,25 @@ impl Inquiry<'_> {
     /// that hangs should not hold up every review. Where they are not, what the late one has may be what is missing.
     async fn find(&self, digest: Digest) -> Found {
         let (tell, mut early) = watch::channel(None);
-        let told = |found| drop(tell.send_replace(Some(found)));
+        let told = |found: Arc<FoundSignatures>| {
+            self.progress.found(digest, &found);
+            drop(tell.send_replace(Some(found)));
+        };
         let repository = self.asked.image.repository();
-        let mut finding = pin!(self.prover.signatures.find_early(repository, digest, self.deadline, &told));
+        let mut finding = pin!(self.prover.signatures.find_early(repository, digest, self.bounds.lookups, &told));
+        let (mut late, mut latest) = (None, None);
         loop {
             tokio::select! {
-                found = &mut finding => return Found { found, proof: None },
+                found = &mut finding => {
+                    self.progress.found(digest, &found);
+                    return Found { found, proof: None };
+                }
                 Ok(()) = early.changed() => {
-                    let Some(found) = early.borrow_and_update().clone() else { continue };
+                    latest.clone_from(&early.borrow_and_update());
+                    late = late.or_else(|| latest.is_some().then(|| Instant::now() + LATE_AFTER));
+                }
+                () = at(late), if latest.is_some() => {
+                    let Some(found) = latest.take() else { continue };
                     let seen = self.own(digest, Arc::clone(&found)).await;
                     if seen.examination.result.is_ok() {
                         return Found { found, proof: Some(seen) };
@@ -195,26 +230,48 @@ impl Inquiry<'_> {
         }
     }
 
+    /// What was found for a digest, judged; and what came since, where that does not suffice and is not of just now.
     async fn judge(&self, digest: Digest, Found { found, proof }: Found) -> Seen {
-        match proof {
-            Some(proof) => proof,
-            None => self.own(digest, found).await,
+        if let Some(proof) = proof {
+            return proof;
+        }
+        let seen = self.own(digest, Arc::clone(&found)).await;
+        match &seen.examination.result {
+            Ok(_) | Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => return seen,
+            Err(_) => {}
+        }
+        let repository = self.asked.image.repository();
+        let newer = self.prover.signatures.find_newer(repository, digest, &found, self.bounds.lookups).await;
+        match newer {
+            Some(newer) => {
+                self.progress.found(digest, &newer);
+                self.own(digest, newer).await
+            }
+            None => seen,
         }
     }
 
-    /// What a digest's own signatures say. Off the threads that serve: it is arithmetic, a fraction of a millisecond a
-    /// signature.
+    /// What a digest's own signatures say. Off the threads that serve: it is arithmetic.
     async fn own(&self, digest: Digest, found: Arc<FoundSignatures>) -> Seen {
-        let (asked, now, tries) = (self.asked.clone(), self.now, self.prover.tries);
+        let (asked, now, tries) = (self.asked.clone(), self.bounds.now, self.prover.tries);
+        let (question, review) = (Arc::clone(&self.budget), Arc::clone(&self.bounds.budget));
         let list = Arc::clone(&found);
-        let examination = tokio::task::spawn_blocking(move || {
+        let host = self.asked.image.repository().host();
+        let examination = self.prover.workers.run(host, move |abandoned| {
             let Asked { rule, image, .. } = &asked;
             let requirements = asked.requirements()?;
-            Some(verify(&Question { image, digest, rule: &rule.id, requirements, now, tries }, &list))
+            let spending = Spending { question: &question, review: &review, abandoned };
+            let question = Question { image, digest, rule: &rule.id, requirements, now, tries };
+            let mut examination = verify_within(&question, &list, &spending);
+            // What the review spent on other images says nothing of this one.
+            if matches!(examination.result, Err(Refusal::TooManySignatures)) && review.is_over() {
+                examination.result = Err(Refusal::ReviewTooCostly);
+            }
+            Some(examination)
         });
         match examination.await {
-            Ok(Some(examination)) => Seen { examination, rests_on: vec![(digest, found)] },
-            Ok(None) | Err(_) => Seen::refused(self.lost().into()),
+            Some(Some(examination)) => Seen { examination, rests_on: vec![(digest, found)] },
+            Some(None) | None => Seen::refused(self.lost().into()),
         }
     }
 
@@ -224,6 +281,14 @@ impl Inquiry<'_> {
         let cause = "the examination ended without a result".into();
         let (registry, url) = (repository.host().into(), repository.as_str().into());
         LookupError::Unavailable { registry, url, cause, retry_after: None }
+    }
+}
+
+/// Waits until then; without a time, for ever.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,8 +1,10 @@
 //! What the requirements of rules say of digests, kept as long as the reason for it holds.
 
 use std::{
+    collections::HashMap,
     hash::{Hash, Hasher},
-    sync::Arc,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,8 +18,10 @@ use crate::policy::{Action, Dialect, Platforms, Requirements, Rule};
 use crate::signature::verify::Examination;
 use crate::verdict::{LookupError, Refusal};
 
-use super::cache::{Flights, Landed, Lifetime, until_stale};
-use super::prove::{Proven, Prover};
+use super::cache::{Flights, Landed, Lifetime, Unwanted, until_stale};
+use super::progress::Progress;
+use super::prove::{Bounds, Proven, Prover};
+use super::workers::{Budget, Workers};
 use super::{FindSignatures, HashedManifest, ResolveDigest, Settings};
 
 /// The name of the cache in metrics.
@@ -40,16 +44,18 @@ pub(super) struct Asked {
     pub(super) image: Reference,
 }
 
-/// The times of one admission.
-#[derive(Clone, Copy, Debug)]
+/// The times of one admission, and what it may spend.
+#[derive(Clone, Debug)]
 pub(super) struct Until {
     /// The time that it is now.
     pub(super) now: Timestamp,
     pub(super) started: Instant,
-    /// When look-ups must have ended.
+    /// When look-ups are no longer waited for, and what they found by then is examined.
     pub(super) lookups: Instant,
     /// When the answer must be there.
     pub(super) deadline: Instant,
+    /// What verification may spend on the whole review.
+    pub(super) budget: Arc<Budget>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,11 +80,18 @@ struct KnownGood {
 /// Examines, and keeps what came of it.
 pub(super) struct Verdicts {
     shared: Arc<Shared>,
+    /// The examinations that are running.
     flights: Flights<Key, Arc<Examination>>,
+    /// Those of what is there by now, for callers that can't wait for the end of the former.
+    so_far: Flights<Key, Arc<Examination>>,
 }
 
 struct Shared {
     prover: Prover,
+    /// The time that an examination has for look-ups, whoever waits for it.
+    lookup: Duration,
+    /// What running examinations have learned.
+    progress: Mutex<HashMap<Key, Arc<Progress>>>,
     kept: Cache<Key, Kept>,
     /// The last digest that was verified for a question. Nothing where the configuration wants none of it.
     known_good: Option<(Duration, Cache<Asked, KnownGood>)>,
@@ -150,8 +163,37 @@ fn is_down(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Lookup(error) if error.is_outage())
 }
 
-fn timed_out(examination: &Examination) -> bool {
-    matches!(&examination.result, Err(Refusal::Lookup(error)) if error.is_out_of_time())
+/// Whether it ended for what the caller had that began it, and not for what it is about.
+fn is_of_its_caller(examination: &Examination) -> bool {
+    match &examination.result {
+        Err(Refusal::Lookup(error)) => error.is_out_of_time(),
+        Err(refusal) => matches!(refusal, Refusal::ReviewTooCostly),
+        Ok(_) => false,
+    }
+}
+
+impl Until {
+    /// The bounds of an examination that this admission is the first to ask for. Its time is not this admission's.
+    fn of_flight(&self, lookup: Duration) -> Bounds {
+        Bounds { now: self.now, lookups: Instant::now() + lookup, budget: Arc::clone(&self.budget) }
+    }
+}
+
+/// Forgets what an examination has learned when it ends, however it does.
+struct Forget<'a> {
+    shared: &'a Shared,
+    key: Key,
+    progress: Arc<Progress>,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        let mut all = self.shared.progress();
+        // Another may run in the place of a cancelled one.
+        if all.get(&self.key).is_some_and(|progress| Arc::ptr_eq(progress, &self.progress)) {
+            all.remove(&self.key);
+        }
+    }
 }
 
 impl Verdicts {
@@ -170,17 +212,31 @@ impl Verdicts {
             let known = Cache::builder().max_capacity(KNOWN_GOOD_IMAGES).expire_after(until_stale()).build();
             (settings.last_known_good, known)
         });
-        let prover = Prover { resolve, signatures, tries: settings.signatures_per_image };
-        Self { shared: Arc::new(Shared { prover, kept, known_good, metrics }), flights: Flights::new() }
+        let prover = Prover {
+            resolve,
+            signatures,
+            workers: Workers::new(),
+            tries: settings.signatures_per_image,
+            budget: settings.budgets.question,
+        };
+        let progress = Mutex::default();
+        Self {
+            shared: Arc::new(Shared { prover, lookup: settings.lookup, progress, kept, known_good, metrics }),
+            flights: Flights::new(Unwanted::IsCancelled),
+            so_far: Flights::new(Unwanted::IsCancelled),
+        }
     }
 
     /// What the requirements say of the image `digest`. `manifest` is what it is, where that is known already.
+    ///
+    /// An examination has a time of its own ([`Settings::lookup`]); a caller that has less takes what is there by then, if that
+    /// is proof. One that no caller waits for any more is cancelled; the look-ups that it began go on, and are kept.
     pub(super) async fn examine(
         &self,
         asked: Asked,
         digest: Digest,
         manifest: Option<&Arc<HashedManifest>>,
-        until: Until,
+        until: &Until,
     ) -> Arc<Examination> {
         let key = Key { asked, digest };
         if let Some(examination) = self.shared.look_up(&key, until.now) {
@@ -188,37 +244,67 @@ impl Verdicts {
             return examination;
         }
         self.shared.metrics.cache_request(CACHE, CacheResult::Miss);
-        let refusal = loop {
+        loop {
             let start = || {
                 let shared = Arc::clone(&self.shared);
                 let (key, manifest) = (key.clone(), manifest.cloned());
-                async move { shared.examine_anew(key, manifest, until).await }
+                let bounds = until.of_flight(self.shared.lookup);
+                async move { shared.examine_anew(key, manifest, bounds).await }
             };
-            let Ok(Landed { answer, started }) = timeout_at(until.deadline, self.flights.join(&key, start)).await
-            else {
-                break until.exceeded();
+            let mut joined = pin!(self.flights.join(&key, start));
+            let landed = match timeout_at(until.lookups, &mut joined).await {
+                Ok(landed) => Some(landed),
+                Err(_) => match self.proven_so_far(&key, until).await {
+                    Some(examination) => return examination,
+                    None => timeout_at(until.deadline, joined).await.ok(),
+                },
+            };
+            let repository = key.asked.image.repository();
+            let Some(Landed { answer, started }) = landed else {
+                let after = until.deadline.saturating_duration_since(until.started);
+                let (registry, url) = (repository.host().into(), repository.as_str().into());
+                let slow = Refusal::Lookup(LookupError::TimedOut { registry, url, after });
+                let known = self.last_known_good(&key.asked, Some(digest), &slow, until.now);
+                return known.unwrap_or_else(|| Arc::new(unexamined(until.exceeded())));
             };
             let Some(examination) = answer else {
-                let repository = key.asked.image.repository();
-                break Refusal::Lookup(LookupError::Unavailable {
+                let refusal = Refusal::Lookup(LookupError::Unavailable {
                     registry: repository.host().into(),
                     url: repository.as_str().into(),
                     cause: "the examination ended without an answer".into(),
                     retry_after: None,
                 });
+                return Arc::new(unexamined(refusal));
             };
-            // Another's deadline and another's clock are not this admission's.
-            if !started && (timed_out(&examination) || !holds(&examination, until.now)) {
+            // Another's time, another's clock and what another spent are not this admission's.
+            if !started && (is_of_its_caller(&examination) || !holds(&examination, until.now)) {
                 continue;
             }
-            match &examination.result {
+            return match &examination.result {
                 Err(refusal) if is_down(refusal) => {
-                    return self.last_known_good(&key.asked, Some(digest), refusal, until.now).unwrap_or(examination);
+                    self.last_known_good(&key.asked, Some(digest), refusal, until.now).unwrap_or(examination)
                 }
-                _ => return examination,
+                _ => examination,
+            };
+        }
+    }
+
+    /// The proof in what a running examination has learned by now, if there is one.
+    async fn proven_so_far(&self, key: &Key, until: &Until) -> Option<Arc<Examination>> {
+        let progress = self.shared.progress().get(key).cloned()?;
+        let start = || {
+            let Prover { workers, tries, budget, .. } = &self.shared.prover;
+            let (resolve, signatures) = (Arc::clone(&progress), Arc::clone(&progress));
+            let prover = Prover { resolve, signatures, workers: workers.clone(), tries: *tries, budget: *budget };
+            let (key, bounds) = (key.clone(), until.of_flight(Duration::ZERO));
+            async move {
+                let nothing_more = Progress::default();
+                let examined = prover.examine(&key.asked, key.digest, None, bounds, &nothing_more);
+                Arc::new(examined.await.examination)
             }
         };
-        Arc::new(unexamined(refusal))
+        let landed = timeout_at(until.deadline, self.so_far.join(key, start)).await.ok()?;
+        landed.answer.filter(|examination| examination.result.is_ok() && holds(examination, until.now))
     }
 
     /// What was proven of the image before its registry went down, if `refusal` says that it is down, the configuration
@@ -255,12 +341,20 @@ impl Shared {
         (Instant::now() < until && holds(&examination, now)).then_some(examination)
     }
 
-    async fn examine_anew(&self, key: Key, manifest: Option<Arc<HashedManifest>>, until: Until) -> Arc<Examination> {
+    fn progress(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<Progress>>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn examine_anew(&self, key: Key, manifest: Option<Arc<HashedManifest>>, bounds: Bounds) -> Arc<Examination> {
         // Another flight may have ended between the look-up and this one's start.
-        if let Some(examination) = self.look_up(&key, until.now) {
+        if let Some(examination) = self.look_up(&key, bounds.now) {
             return examination;
         }
-        let Proven { examination, keep_until } = self.prover.examine(&key.asked, key.digest, manifest, until).await;
+        let progress = Arc::new(Progress::default());
+        self.progress().insert(key.clone(), Arc::clone(&progress));
+        let _forget = Forget { shared: self, key: key.clone(), progress: Arc::clone(&progress) };
+        let examined = self.prover.examine(&key.asked, key.digest, manifest, bounds, &progress);
+        let Proven { examination, keep_until } = examined.await;
         let examination = Arc::new(examination);
         self.remember(&key, &examination);
         if let Some(until) = keep_until
@@ -282,7 +376,7 @@ impl Shared {
                 let examination = Arc::clone(examination);
                 known.insert(key.asked.clone(), KnownGood { digest: key.digest, examination, until });
             }
-            Err(Refusal::Lookup(_) | Refusal::DeadlineExceeded { .. }) => {}
+            Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => {}
             Err(_) => known.invalidate(&key.asked),
         }
     }
@@ -300,4 +394,58 @@ fn weight(asked: &Asked, examination: &Examination) -> u32 {
     let keys: usize = signers.flat_map(|one| &one.signed_by).map(|signer| 64 + 64 * signer.certificates.len()).sum();
     let bytes = 1024 + 512 * examination.signatures.len() + (256 + keys) * examination.asked.len();
     u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::tests::{WEB, layer, signed_by};
+    use crate::signature::testing::Key;
+    use crate::signature::{AskedSource, ExaminedSignature};
+
+    #[test]
+    fn the_weight_of_a_verdict_grows_with_its_signatures_its_sources_and_the_keys_of_its_rule() {
+        let image = Reference::for_image(WEB).unwrap();
+        let key = Key::new("acme");
+        let rule = |keys: usize| {
+            let mut action = signed_by(&key);
+            if let Action::Require(requirements) = &mut action {
+                let one = requirements.all[0].signed_by[0].clone();
+                requirements.all[0].signed_by = vec![one; keys];
+            }
+            let layer = layer(vec![("registry.example.com", None, action)]);
+            Arc::clone(layer.rules.get(&image).unwrap())
+        };
+        let signature = ExaminedSignature {
+            place: 0,
+            source: "https://registry.example.com/".into(),
+            key: None,
+            certificate: None,
+            signer: None,
+            signed_at: None,
+            identity: None,
+            digest: None,
+            outcome: Err(Refusal::NoPolicy),
+        };
+        let source = AskedSource { url: "https://registry.example.com/".into(), outcome: Ok(1) };
+        let weight = |keys: usize, signatures: usize, sources: usize| {
+            let asked = Asked::new(1, &rule(keys), Dialect::Sealgate, &image).unwrap();
+            let examination = Examination {
+                signatures: vec![signature.clone(); signatures],
+                asked: vec![source.clone(); sources],
+                ..unexamined(Refusal::NoPolicy)
+            };
+            u64::from(super::weight(&asked, &examination))
+        };
+        let (signature_bytes, source_bytes) = (size_of::<ExaminedSignature>() as u64, size_of::<AskedSource>() as u64);
+        for (keys, signatures, sources) in [(1, 0, 0), (1, 1, 1), (2, 5, 3), (1, 1000, 128)] {
+            let before = weight(keys, signatures, sources);
+            assert!(weight(keys, signatures + 10, sources) >= before + 10 * signature_bytes, "{signatures}");
+            assert!(weight(keys, signatures, sources + 10) >= before + 10 * source_bytes, "{sources}");
+            // What is said of each list has the names of all signers.
+            let more_keys = weight(keys + 10, signatures, sources);
+            assert!(if sources == 0 { more_keys == before } else { more_keys > before }, "{keys}");
+        }
+        assert!(weight(1, 0, 0) >= 512, "an empty one is something, too");
+    }
 }

@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::configuration::SignatureSource;
 use crate::gate::{Early, FindSignatures};
@@ -59,8 +59,6 @@ pub struct Finder {
 
 /// Folders that are read at once; one on a network may hang.
 const FOLDERS_AT_ONCE: usize = 16;
-/// How long sources are waited for once another has signatures, before what is there may suffice.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What one source has.
 #[derive(Default)]
@@ -122,37 +120,24 @@ impl FindSignatures for Finder {
                 async move { (place, self.ask(source, repository, digest, budget).await) }
             })
             .collect();
-        // Once one has signatures, the others are late after a while; that is told once.
-        let (mut late, mut told) = (None, false);
-        loop {
-            let next = match late {
-                Some(late) if !told => timeout_at(late, asking.next()).await,
-                _ => Ok(asking.next().await),
-            };
-            match next {
-                Ok(Some((place, found))) => {
-                    if late.is_none() && !found.signatures.is_empty() {
-                        late = Some(Instant::now() + PATIENCE);
+        while let Some((place, found)) = asking.next().await {
+            let is_more = !found.signatures.is_empty();
+            all[place] = Some(found);
+            if !is_more || asking.is_empty() {
+                continue;
+            }
+            let after = began.elapsed();
+            let mut so_far = FoundSignatures::default();
+            for (source, found) in sources.iter().zip(&all) {
+                match found {
+                    Some(Found { signatures, asked }) => {
+                        so_far.signatures.extend_from_slice(signatures);
+                        so_far.asked.extend_from_slice(asked);
                     }
-                    all[place] = Some(found);
-                }
-                Ok(None) => break,
-                Err(_) => {
-                    told = true;
-                    let after = began.elapsed();
-                    let mut so_far = FoundSignatures::default();
-                    for (source, found) in sources.iter().zip(&all) {
-                        match found {
-                            Some(Found { signatures, asked }) => {
-                                so_far.signatures.extend_from_slice(signatures);
-                                so_far.asked.extend_from_slice(asked);
-                            }
-                            None => so_far.asked.push(is_late(source, repository, after)),
-                        }
-                    }
-                    early(Arc::new(so_far));
+                    None => so_far.asked.push(is_late(source, repository, after)),
                 }
             }
+            early(Arc::new(so_far));
         }
         let mut found = FoundSignatures::default();
         for Found { signatures, asked } in all.into_iter().flatten() {

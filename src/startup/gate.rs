@@ -9,7 +9,7 @@ use super::{StartupError, address_of, certificates, listen, signals::Stop, time_
 use crate::configuration::Configuration;
 use crate::files::{PolicyFiles, PolicyWatcher, reserve_descriptors};
 use crate::gate::{
-    CurrentPolicy, Gate, Settings,
+    Budgets, CurrentPolicy, Gate, Settings,
     cache::{CachedResolve, CachedSignatures, Times},
 };
 use crate::operations::{Metrics, Readiness, health, raise_descriptor_limit};
@@ -41,6 +41,8 @@ pub fn engine(
         pin_required: webhook.pin_required,
         images_per_review: limits.images_per_review,
         signatures_per_image: limits.signatures_per_image,
+        budgets: Budgets::default(),
+        lookup: times.lookup,
         last_known_good: caches.last_known_good,
     };
     let resolve = Arc::new(CachedResolve::new(client, times, Arc::clone(&metrics)));

@@ -4,25 +4,46 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     future::Future,
     hash::Hash,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use futures_util::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use tokio::{runtime::Handle, sync::oneshot};
+use tokio::{runtime::Handle, sync::oneshot, task::AbortHandle};
 
 type Running<V> = Shared<BoxFuture<'static, Option<V>>>;
-type Board<K, V> = Arc<Mutex<HashMap<K, Running<V>>>>;
+type Board<K, V> = Arc<Mutex<HashMap<K, Flight<V>>>>;
 
 /// The questions that are being asked right now.
 ///
-/// Each is asked in a task of its own: a caller that goes away takes nothing from the others who wait.
+/// Each is asked in a task of its own, until a time of its own: a caller that goes away takes nothing from the others who wait.
 pub(crate) struct Flights<K, V> {
     board: Board<K, V>,
     /// Where the tasks run; nothing: where the caller does.
     runtime: Option<Handle>,
+    unwanted: Unwanted,
+}
+
+/// What becomes of a flight for whose answer no caller waits any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unwanted {
+    /// It goes on: its answer is kept, and will be asked for.
+    Finishes,
+    /// It ends.
+    IsCancelled,
+}
+
+struct Flight<V> {
+    answer: Running<V>,
+    /// No two flights of a process share one.
+    number: u64,
+    callers: usize,
+    task: Option<AbortHandle>,
 }
 
 /// What came of a flight.
@@ -37,13 +58,48 @@ pub(crate) struct Landed<V> {
 /// Takes a flight off the board, also where its task panics.
 struct TakeOff<K: Eq + Hash, V> {
     key: K,
+    number: u64,
     board: Board<K, V>,
 }
 
 impl<K: Eq + Hash, V> Drop for TakeOff<K, V> {
     fn drop(&mut self) {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        let mut board = lock(&self.board);
+        // Another one may fly in the place of a cancelled one.
+        if board.get(&self.key).is_some_and(|flight| flight.number == self.number) {
+            board.remove(&self.key);
+        }
     }
+}
+
+/// A caller who waits.
+struct Caller<'a, K: Eq + Hash, V> {
+    key: &'a K,
+    number: u64,
+    board: &'a Board<K, V>,
+    unwanted: Unwanted,
+}
+
+impl<K: Eq + Hash, V> Drop for Caller<'_, K, V> {
+    fn drop(&mut self) {
+        let cancelled = {
+            let mut board = lock(self.board);
+            let Some(flight) = board.get_mut(self.key).filter(|flight| flight.number == self.number) else { return };
+            flight.callers -= 1;
+            if flight.callers > 0 || self.unwanted == Unwanted::Finishes {
+                return;
+            }
+            // Off the board at once: who comes from here on starts another.
+            board.remove(self.key)
+        };
+        if let Some(task) = cancelled.and_then(|flight| flight.task) {
+            task.abort();
+        }
+    }
+}
+
+fn lock<T>(board: &Mutex<T>) -> MutexGuard<'_, T> {
+    board.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<K, V> Flights<K, V>
@@ -51,8 +107,8 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    pub(crate) fn new() -> Self {
-        Self { board: Board::default(), runtime: Handle::try_current().ok() }
+    pub(crate) fn new(unwanted: Unwanted) -> Self {
+        Self { board: Board::default(), runtime: Handle::try_current().ok(), unwanted }
     }
 
     /// Waits for the flight with this key, and starts it if there is none. It must end by itself.
@@ -60,32 +116,41 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         let (send, receive) = oneshot::channel();
-        let running = {
-            let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
-            match board.entry(key.clone()) {
-                Entry::Occupied(running) => Err(running.get().clone()),
-                Entry::Vacant(place) => Ok(place.insert(receive.map(Result::ok).boxed().shared()).clone()),
+        let (answer, number, started) = match lock(&self.board).entry(key.clone()) {
+            Entry::Occupied(mut flight) => {
+                let flight = flight.get_mut();
+                flight.callers += 1;
+                (flight.answer.clone(), flight.number, false)
+            }
+            Entry::Vacant(place) => {
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let answer: Running<V> = receive.map(Result::ok).boxed().shared();
+                place.insert(Flight { answer: answer.clone(), number, callers: 1, task: None });
+                (answer, number, true)
             }
         };
-        let running: Running<V> = match running {
-            Ok(running) => running,
-            Err(another) => return Landed { answer: another.await, started: false },
-        };
-        // Spawned with the board free: a runtime that is ending drops the task at once, and that takes it off the board.
-        let take_off = TakeOff { key: key.clone(), board: Arc::clone(&self.board) };
-        let flight = start();
-        let task = async move {
-            let answer = flight.await;
-            // First off the board: who comes from here on finds what was kept, or asks anew.
-            drop(take_off);
-            let _ = send.send(answer); // Nobody may be waiting any more.
-        };
-        match &self.runtime {
-            Some(runtime) => drop(runtime.spawn(task)),
-            None => drop(tokio::spawn(task)),
+        let _caller = Caller { key, number, board: &self.board, unwanted: self.unwanted };
+        if started {
+            // Spawned with the board free: a runtime that is ending drops the task at once, and that takes it off the board.
+            let take_off = TakeOff { key: key.clone(), number, board: Arc::clone(&self.board) };
+            let flight = start();
+            let task = async move {
+                let answer = flight.await;
+                // First off the board: who comes from here on finds what was kept, or asks anew.
+                drop(take_off);
+                let _ = send.send(answer); // Nobody may be waiting any more.
+            };
+            let task = match &self.runtime {
+                Some(runtime) => runtime.spawn(task),
+                None => tokio::spawn(task),
+            };
+            if let Some(flight) = lock(&self.board).get_mut(key).filter(|flight| flight.number == number) {
+                flight.task = Some(task.abort_handle());
+            }
         }
-        Landed { answer: running.await, started: true }
+        Landed { answer: answer.await, started }
     }
 }
 
@@ -100,7 +165,7 @@ mod tests {
     #[test]
     fn where_the_runtime_is_gone_there_is_no_answer_and_nobody_waits_for_one() {
         let gone = runtime();
-        let flights: Flights<u8, u8> = gone.block_on(async { Flights::new() });
+        let flights: Flights<u8, u8> = gone.block_on(async { Flights::new(Unwanted::Finishes) });
         drop(gone);
         for _ in 0..2 {
             let landed = runtime().block_on(flights.join(&1, || async { 1 }));
@@ -112,7 +177,7 @@ mod tests {
     #[test]
     fn a_flight_goes_on_when_the_runtime_of_its_caller_ends() {
         let (first, second, own) = (runtime(), runtime(), runtime());
-        let flights: Flights<u8, u8> = own.block_on(async { Flights::new() });
+        let flights: Flights<u8, u8> = own.block_on(async { Flights::new(Unwanted::Finishes) });
         let (go, wait) = oneshot::channel::<()>();
         first.block_on(async {
             let joined = flights.join(&1, || async move { wait.await.map_or(0, |()| 7) });
@@ -125,5 +190,62 @@ mod tests {
         own.block_on(tokio::task::yield_now());
         let landed = second.block_on(joined);
         assert_eq!((landed.answer, landed.started), (Some(7), false));
+    }
+
+    /// Says when it is dropped.
+    struct Alive(Option<oneshot::Sender<()>>);
+
+    impl Drop for Alive {
+        fn drop(&mut self) {
+            let _ = self.0.take().map(|dropped| dropped.send(()));
+        }
+    }
+
+    async fn wait_for<T>(what: impl Future<Output = T>) -> T {
+        tokio::time::timeout(std::time::Duration::from_secs(10), what).await.expect("it comes")
+    }
+
+    #[tokio::test]
+    async fn a_flight_is_cancelled_with_its_last_caller_and_not_before_and_the_next_one_starts_another() {
+        let flights: Flights<u8, u8> = Flights::new(Unwanted::IsCancelled);
+        let (dropped, is_dropped) = oneshot::channel();
+        let alive = Alive(Some(dropped));
+        let mut callers = Vec::new();
+        let flight = async move {
+            let _alive = alive;
+            std::future::pending().await
+        };
+        let flight = Arc::new(Mutex::new(Some(flight)));
+        for _ in 0..3 {
+            let flight = Arc::clone(&flight);
+            let start = move || lock(&flight).take().expect("it is started once");
+            let mut joined = Box::pin(flights.join(&1, start));
+            assert!((&mut joined).now_or_never().is_none());
+            callers.push(joined);
+        }
+        let mut is_dropped = Box::pin(is_dropped);
+        while let Some(caller) = callers.pop() {
+            assert!((&mut is_dropped).now_or_never().is_none(), "a caller waits");
+            drop(caller);
+        }
+        assert!(lock(&flights.board).is_empty());
+        let mut another = Box::pin(flights.join(&1, || async { 2 }));
+        wait_for(is_dropped).await.unwrap();
+        let landed = wait_for(&mut another).await;
+        assert_eq!((landed.answer, landed.started), (Some(2), true), "what was cancelled took nothing from it");
+        assert!(lock(&flights.board).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_finishes_does_so_without_a_caller() {
+        let flights: Flights<u8, u8> = Flights::new(Unwanted::Finishes);
+        let (done, is_done) = oneshot::channel();
+        let joined = flights.join(&1, || async move {
+            tokio::task::yield_now().await;
+            done.send(()).unwrap();
+            1
+        });
+        assert!(joined.now_or_never().is_none());
+        wait_for(is_done).await.unwrap();
     }
 }

@@ -12,7 +12,7 @@ use std::{marker::PhantomData, time::Duration};
 use moka::Expiry;
 use tokio::time::Instant;
 
-pub(crate) use flights::{Flights, Landed};
+pub(crate) use flights::{Flights, Landed, Unwanted};
 pub use resolve::CachedResolve;
 pub use signatures::CachedSignatures;
 

@@ -11,7 +11,7 @@ use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::operations::{CacheResult, Metrics};
 use crate::verdict::LookupError;
 
-use super::{Flights, Landed, Lifetime, Times, until_stale};
+use super::{Flights, Landed, Lifetime, Times, Unwanted, until_stale};
 
 /// The names of the caches in metrics.
 const TAGS: &str = "tag";
@@ -63,7 +63,7 @@ impl CachedResolve {
             .weigher(|(repository, _): &(Repository, Digest), image: &Arc<_>| weight(repository, image))
             .build();
         let shared = Arc::new(Shared { inner, tags, manifests, metrics });
-        Self { shared, times, flights: Flights::new() }
+        Self { shared, times, flights: Flights::new(Unwanted::Finishes) }
     }
 }
 

@@ -3,10 +3,8 @@
 use std::{
     collections::HashMap,
     pin::pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -23,7 +21,7 @@ use crate::signature::{AskedSource, FoundSignatures};
 use crate::verdict::LookupError;
 
 use super::{
-    ASK_AGAIN_AFTER, Flights, Landed, Lifetime, Times,
+    ASK_AGAIN_AFTER, Flights, Landed, Lifetime, Times, Unwanted,
     resolve::{lost, timed_out},
     until_stale,
 };
@@ -37,8 +35,8 @@ type Key = (Repository, Digest);
 
 /// A [`FindSignatures`] that asks once.
 ///
-/// Signatures are kept for [`Times::signatures`]; that there are none, and signatures that did not suffice, for
-/// [`ASK_AGAIN_AFTER`]. Where a source failed, nothing is kept.
+/// Signatures are kept for [`Times::signatures`]; that there are none, for [`ASK_AGAIN_AFTER`]. Where a source failed, nothing
+/// is kept. Whoever finds that signatures do not suffice can ask for what came since: that is no other question's matter.
 pub struct CachedSignatures {
     shared: Arc<Shared>,
     times: Times,
@@ -68,18 +66,22 @@ struct Kept {
     found: Arc<FoundSignatures>,
     asked_at: Instant,
     until: Instant,
-    did_not_suffice: AtomicBool,
 }
 
 impl Kept {
-    /// Until when it may be believed, all considered.
-    fn until(&self) -> Instant {
-        if self.did_not_suffice.load(Ordering::Relaxed) {
-            self.until.min(self.asked_at + ASK_AGAIN_AFTER)
-        } else {
-            self.until
-        }
+    /// Until when it may be believed that nothing more is there.
+    fn until_asked_again(&self) -> Instant {
+        self.until.min(self.asked_at + ASK_AGAIN_AFTER)
     }
+}
+
+/// How old a list of signatures may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    /// As old as the configuration lets it get.
+    Usual,
+    /// Not older than [`ASK_AGAIN_AFTER`].
+    Fresh,
 }
 
 impl Lifetime for Arc<Kept> {
@@ -97,7 +99,7 @@ impl CachedSignatures {
             .expire_after(until_stale())
             .build();
         let shared = Shared { inner, found, early: Mutex::default(), came_early: Notify::new(), metrics };
-        Self { shared: Arc::new(shared), times, flights: Flights::new() }
+        Self { shared: Arc::new(shared), times, flights: Flights::new(Unwanted::Finishes) }
     }
 }
 
@@ -118,52 +120,39 @@ impl FindSignatures for CachedSignatures {
             return self.shared.inner.find_early(repository, digest, deadline, early).await;
         }
         let key = (repository.clone(), digest);
-        if let Some(kept) = self.shared.look_up(&key) {
+        if let Some(kept) = self.shared.look_up(&key, Age::Usual) {
             self.shared.metrics.cache_request(CACHE, CacheResult::Hit);
             return kept;
         }
         self.shared.metrics.cache_request(CACHE, CacheResult::Miss);
-        let began = Instant::now();
-        let mut told = false;
-        loop {
-            let start = || {
-                let (shared, key, times) = (Arc::clone(&self.shared), key.clone(), self.times);
-                async move { shared.ask(key, times, deadline).await }
-            };
-            let mut landing = pin!(timeout_at(deadline, self.flights.join(&key, start)));
-            let landed = loop {
-                if told {
-                    break landing.await;
-                }
-                tokio::select! {
-                    landed = &mut landing => break landed,
-                    found = self.shared.early(&key) => {
-                        told = true;
-                        early(found);
-                    }
-                }
-            };
-            let Ok(Landed { answer, started }) = landed else {
-                return nothing(repository, timed_out(repository, deadline.saturating_duration_since(began)));
-            };
-            match answer {
-                // Another's request began earlier, and had less time than this caller has. If something was found, that is
-                // examined first: mostly it suffices.
-                Some(found) if !started && found.signatures.is_empty() && some_source_timed_out(&found) => {}
-                Some(found) => return found,
-                None => return nothing(repository, lost(repository)),
-            }
-        }
+        self.fly(&key, Age::Usual, deadline, early).await
     }
 
-    fn did_not_suffice(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) {
-        if let Some(kept) = self.shared.kept(repository, digest, found) {
-            kept.did_not_suffice.store(true, Ordering::Relaxed);
-        }
-        self.shared.inner.did_not_suffice(repository, digest, found);
+    async fn find_newer(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        found: &Arc<FoundSignatures>,
+        deadline: Instant,
+    ) -> Option<Arc<FoundSignatures>> {
+        let key = (repository.clone(), digest);
+        // What is not kept was asked for just now.
+        let kept = self.shared.found.get(&key)?;
+        let newer = if Instant::now() < kept.until_asked_again() {
+            Arc::clone(&kept.found)
+        } else {
+            self.fly(&key, Age::Fresh, deadline, &|_| {}).await
+        };
+        (!Arc::ptr_eq(&newer, found)).then_some(newer)
     }
 
-    fn keep_until(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) -> Option<Instant> {
+    fn keep_until(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        found: &Arc<FoundSignatures>,
+        sufficed: bool,
+    ) -> Option<Instant> {
         if self.times.signatures.is_zero() {
             return None;
         }
@@ -171,7 +160,43 @@ impl FindSignatures for CachedSignatures {
             // Only a proof can come of it. It is one, but the failed source should be heard again soon.
             return Some(Instant::now() + self.times.signatures.min(ASK_AGAIN_AFTER));
         }
-        self.shared.kept(repository, digest, found).map(|kept| Kept::until(&kept))
+        let kept = self.shared.kept(repository, digest, found)?;
+        Some(if sufficed { kept.until } else { kept.until_asked_again() })
+    }
+}
+
+impl CachedSignatures {
+    /// Asks the sources, or waits for who does. A caller whose deadline is earlier takes what is there by then.
+    async fn fly(&self, key: &Key, age: Age, deadline: Instant, early: Early<'_>) -> Arc<FoundSignatures> {
+        let began = Instant::now();
+        let mut told: Option<Arc<FoundSignatures>> = None;
+        loop {
+            let start = || {
+                let (shared, key, times) = (Arc::clone(&self.shared), key.clone(), self.times);
+                async move { shared.ask(key, age, times).await }
+            };
+            let mut landing = pin!(timeout_at(deadline, self.flights.join(key, start)));
+            let landed = loop {
+                tokio::select! {
+                    landed = &mut landing => break landed,
+                    found = self.shared.early(key, told.as_ref()) => {
+                        told = Some(Arc::clone(&found));
+                        early(found);
+                    }
+                }
+            };
+            let Ok(Landed { answer, started }) = landed else {
+                let time = deadline.saturating_duration_since(began);
+                return self.shared.now(key).unwrap_or_else(|| nothing(&key.0, timed_out(&key.0, time)));
+            };
+            match answer {
+                // Another's request began earlier, and had less time than this caller has. If something was found, that is
+                // examined first: mostly it suffices.
+                Some(found) if !started && found.signatures.is_empty() && some_source_timed_out(&found) => {}
+                Some(found) => return found,
+                None => return nothing(&key.0, lost(&key.0)),
+            }
+        }
     }
 }
 
@@ -181,35 +206,39 @@ impl Shared {
         self.found.get(&(repository.clone(), digest)).filter(|kept| Arc::ptr_eq(&kept.found, found))
     }
 
-    fn look_up(&self, key: &Key) -> Option<Arc<FoundSignatures>> {
+    fn look_up(&self, key: &Key, age: Age) -> Option<Arc<FoundSignatures>> {
         let kept = self.found.get(key)?;
-        (Instant::now() < Kept::until(&kept)).then(|| Arc::clone(&kept.found))
+        let until = if age == Age::Fresh { kept.until_asked_again() } else { kept.until };
+        (Instant::now() < until).then(|| Arc::clone(&kept.found))
     }
 
-    /// Waits for what comes early for this key.
-    async fn early(&self, key: &Key) -> Arc<FoundSignatures> {
+    /// What is there by now for this key of a flight that still waits for late sources.
+    fn now(&self, key: &Key) -> Option<Arc<FoundSignatures>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Waits for what comes early for this key, another than `told`.
+    async fn early(&self, key: &Key, told: Option<&Arc<FoundSignatures>>) -> Arc<FoundSignatures> {
         loop {
             let mut came = pin!(self.came_early.notified());
             // From here on nothing is missed.
             came.as_mut().enable();
-            let found = self.early.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
-            match found {
-                Some(found) => return found,
-                None => came.await,
+            match self.now(key) {
+                Some(found) if told.is_none_or(|told| !Arc::ptr_eq(told, &found)) => return found,
+                _ => came.await,
             }
         }
     }
 
-    async fn ask(&self, key: Key, times: Times, deadline: Instant) -> Arc<FoundSignatures> {
+    async fn ask(&self, key: Key, age: Age, times: Times) -> Arc<FoundSignatures> {
         // Another flight may have ended between the look-up and this one's start.
-        if let Some(kept) = self.look_up(&key) {
+        if let Some(kept) = self.look_up(&key, age) {
             return kept;
         }
         let asked_at = Instant::now();
-        // Where one source hangs, what the others found comes only at the end of this. It should come while the one who
-        // began still waits; but a request that has hardly any time would help nobody.
-        let left = deadline.saturating_duration_since(asked_at);
-        let deadline = asked_at + (left / 16 * 15).clamp(times.lookup / 8, times.lookup);
+        // Where one source hangs, what the others found comes only at the end of this. It should come while the examination
+        // still waits that is the first to ask, and that has [`Times::lookup`] itself.
+        let deadline = asked_at + times.lookup / 16 * 15;
         let take_away = TakeAway(self, key.clone());
         let early = |found| {
             self.early.lock().unwrap_or_else(PoisonError::into_inner).insert(take_away.1.clone(), found);
@@ -227,7 +256,6 @@ impl Shared {
                 asked_at,
                 // From when it was asked, not from when the answer came: it may have been old by then.
                 until: asked_at + lifetime,
-                did_not_suffice: AtomicBool::new(false),
             };
             self.found.insert(key, Arc::new(kept));
             self.found.run_pending_tasks();
@@ -238,7 +266,7 @@ impl Shared {
 }
 
 /// Sources end at the deadline by themselves, with what the others found. This is for one that does not.
-const GRACE: std::time::Duration = std::time::Duration::from_millis(250);
+const GRACE: Duration = Duration::from_millis(250);
 
 fn some_source_timed_out(found: &FoundSignatures) -> bool {
     found.asked.iter().any(|asked| asked.outcome.as_ref().is_err_and(LookupError::is_out_of_time))

@@ -181,6 +181,19 @@ async fn depth_and_number_are_bounded() {
     let before = case.scene.world.asked();
     assert_eq!(case.said().await, "unsupported-manifest");
     assert_eq!(case.scene.world.asked().manifests, before.manifests + 1, "none of them is asked for");
+    // So many are looked at. That the second one is missing shows that it was.
+    let most: Vec<_> = (0..127_u32).map(|number| entry(Digest::sha256(&number.to_be_bytes()), "linux/amd64")).collect();
+    let inner = case.digest;
+    let with_first = |first: Digest| {
+        let mut list = vec![entry(first, "linux/amd64")];
+        list.extend(most.iter().cloned());
+        Manifest::Index(list)
+    };
+    case.scene.world.manifest(WEB, "most", with_first(case.entries[0]));
+    assert_eq!(case.said().await, "manifest-unknown");
+    // Those of a nested index count, too.
+    case.scene.world.manifest(WEB, "most and nested", with_first(inner));
+    assert_eq!(case.said().await, "unsupported-manifest");
 }
 
 #[tokio::test]

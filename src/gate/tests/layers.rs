@@ -250,6 +250,41 @@ async fn where_a_tag_may_fall_under_no_rule_and_cannot_be_resolved_the_configura
 }
 
 #[tokio::test]
+async fn of_two_layers_that_say_as_much_the_cluster_is_named_and_else_the_one_that_says_more() {
+    let (a, b) = (Key::new("a"), Key::new("b"));
+    let (warn, audit) = (Some(Mode::Warn), Some(Mode::Audit));
+    let cluster_scope = "registry.example.com";
+    for ((cluster_mode, cluster), (mode, namespace), expected, of_cluster) in [
+        ((None, deny()), (None, deny()), "denied-by-policy", true),
+        ((None, allow()), (None, allow()), "allowed_by_rule", true),
+        ((warn, deny()), (warn, deny()), "not_enforced(denied-by-policy)", true),
+        ((audit, deny()), (audit, deny()), "not_enforced(denied-by-policy)", true),
+        // A person is told of a warning alone.
+        ((audit, deny()), (warn, deny()), "not_enforced(denied-by-policy)", false),
+        ((warn, deny()), (audit, deny()), "not_enforced(denied-by-policy)", true),
+        ((None, allow()), (audit, deny()), "not_enforced(denied-by-policy)", false),
+        ((None, signed_by(&a)), (None, signed_by(&b)), "verified", true),
+        ((None, allow()), (None, signed_by(&b)), "verified", false),
+        ((None, signed_by(&a)), (None, allow()), "verified", true),
+    ] {
+        let case = format!("{cluster_mode:?} {cluster:?} {mode:?} {namespace:?}");
+        let scene = Scene::new(with_namespace(
+            layer(vec![(cluster_scope, cluster_mode, cluster)]),
+            "billing",
+            layer(vec![(ACME, mode, namespace)]),
+        ));
+        let digest = scene.world.image(WEB, "one");
+        for key in [&a, &b] {
+            scene.world.sign(key, digest, WEB);
+        }
+        let decision = scene.decide_in(HERE, WEB).await;
+        assert_eq!(said(&decision), expected, "{case}");
+        let scope = if of_cluster { cluster_scope } else { ACME };
+        assert_eq!(decision.rule.unwrap().as_str(), format!("test/{scope}"), "{case}");
+    }
+}
+
+#[tokio::test]
 async fn a_registry_that_must_be_named_is_asked_for_whatever_the_other_layer_says_and_mutation_writes_it() {
     let key = Key::new("a");
     let other = "docker.io/other";

@@ -1,6 +1,7 @@
 //! The gate with a registry made up for the test: it can count, hang, fail, lie and change its mind. Signatures are real.
 
 mod caches;
+mod costs;
 mod decisions;
 mod indexes;
 mod layers;
@@ -14,6 +15,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use sequoia_openpgp::types::HashAlgorithm;
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -140,6 +142,18 @@ impl World {
         self.state().signatures.entry(digest).or_default().push(untrusted(content));
     }
 
+    /// Adds signatures that are whole but for the signature itself.
+    pub(super) fn forge(&self, key: &Key, digest: Digest, reference: &str, count: u8) {
+        let payload = payload(reference, &digest.to_string());
+        let plain = key.sign_with(&payload, at(SIGNED_AT), HashAlgorithm::SHA256, None, |builder| builder);
+        let forged = (1..=count).map(|number| {
+            let mut message = plain.clone();
+            *message.last_mut().unwrap() ^= number;
+            untrusted(message)
+        });
+        self.state().signatures.entry(digest).or_default().extend(forged);
+    }
+
     pub(super) fn unsign(&self, digest: Digest) {
         self.state().signatures.remove(&digest);
     }
@@ -207,6 +221,8 @@ pub(super) struct Scene {
     pub(super) world: Arc<World>,
     pub(super) policy: Arc<CurrentPolicy>,
     pub(super) gate: Arc<Gate>,
+    /// What the gate finds signatures with.
+    pub(super) signatures: Arc<dyn FindSignatures>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -235,6 +251,8 @@ impl Scene {
             pin_required: true,
             images_per_review: 16,
             signatures_per_image: 64,
+            budgets: Budgets::default(),
+            lookup: TIMES.lookup,
             last_known_good: Duration::ZERO,
         };
         let mut choices = Choices { settings, times: None, policy_max_stale: None };
@@ -248,8 +266,8 @@ impl Scene {
             resolve = Arc::new(CachedResolve::new(resolve, times, metrics.clone()));
             signatures = Arc::new(CachedSignatures::new(signatures, times, metrics.clone()));
         }
-        let gate = Arc::new(Gate::new(settings, policy.clone(), resolve, signatures, metrics.clone()));
-        Self { world, policy, gate, metrics }
+        let gate = Gate::new(settings, policy.clone(), resolve, signatures.clone(), metrics.clone());
+        Self { world, policy, gate: Arc::new(gate), signatures, metrics }
     }
 
     /// Decides about an image in a template.
@@ -277,6 +295,14 @@ impl Scene {
             self.gate.decide(&Admission { namespace, images: &images, now, deadline, is_final: true }).await.unwrap();
         assert_eq!(decisions.len(), 1);
         decisions.remove(0)
+    }
+
+    /// Decides about an image in a template within that time.
+    pub(super) async fn decide_within(&self, text: &str, time: Duration) -> Decision {
+        let images = [ImageUse { text, runs_as_written: false }];
+        let deadline = Instant::now() + time;
+        let admission = Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true };
+        self.gate.decide(&admission).await.unwrap().remove(0)
     }
 
     pub(super) async fn decide_all(&self, texts: &[&str]) -> Vec<Decision> {

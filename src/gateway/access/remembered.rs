@@ -7,7 +7,7 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::{AccessError, turns::Class};
-use crate::gate::cache::Flights;
+use crate::gate::cache::{Flights, Unwanted};
 
 /// Answers that are kept at the most.
 const MOST: u64 = 10_000;
@@ -37,7 +37,7 @@ impl<V: Clone + Send + Sync + 'static> Remembered<V> {
     pub(super) fn new() -> Option<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?;
         let kept = Cache::builder().max_capacity(MOST).time_to_live(LONGEST).build();
-        Some(Self { key, kept, flights: Flights::new() })
+        Some(Self { key, kept, flights: Flights::new(Unwanted::Finishes) })
     }
 
     /// The question with these parts.

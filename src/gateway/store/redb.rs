@@ -31,7 +31,7 @@ use super::{
     writer::Writer,
 };
 use crate::files::durable::{above, create_folder, sync_folder};
-use crate::gate::cache::Flights;
+use crate::gate::cache::{Flights, Unwanted};
 use crate::image::Digest;
 
 /// See the module.
@@ -125,7 +125,7 @@ impl RedbStore {
             })
         };
         let writer = limits.map(writer).transpose()?;
-        Ok(Self { writer, keeper, lists, reads: Flights::new(), path: path.into() })
+        Ok(Self { writer, keeper, lists, reads: Flights::new(Unwanted::Finishes), path: path.into() })
     }
 }
 

@@ -1,0 +1,83 @@
+//! What verification may spend on a question and on a review.
+
+use super::*;
+
+const ACME: &str = "registry.example.com/acme";
+const GOOD: &str = "registry.example.com/acme/good:1";
+
+/// With a hundred forgeries beside the good signature of each of these digests.
+fn forged(key: &Key, world: &World, digests: &[Digest]) {
+    for digest in digests {
+        world.forge(key, *digest, WEB, 100);
+        world.sign(key, *digest, WEB);
+    }
+}
+
+#[tokio::test]
+async fn what_a_review_spent_is_no_other_reviews_matter_and_nothing_of_it_is_kept() {
+    let key = Key::new("acme");
+    for review in [5_000, 1_000_000] {
+        let scene = Scene::with(cluster(layer(vec![(ACME, None, signed_by(&key))])), |choices| {
+            choices.times = Some(TIMES);
+            choices.settings.signatures_per_image = 256;
+            choices.settings.budgets.review = review;
+        });
+        let dear = scene.world.image(WEB, "dear");
+        forged(&key, &scene.world, &[dear]);
+        let good = scene.world.image(GOOD, "good");
+        scene.world.sign(&key, good, GOOD);
+        let expected = if review == 5_000 { "overloaded" } else { "verified" };
+        for _ in 0..2 {
+            let decision = scene.decide(WEB).await;
+            assert_eq!(said(&decision), expected, "of {review}");
+        }
+        let entries = format!(r#"sealgate_cache_entries{{cache="verdict"}} {}"#, u8::from(review != 5_000));
+        assert!(expected == "overloaded" || scene.metrics().contains(&entries), "{}", scene.metrics());
+        assert!(expected == "verified" || !scene.metrics().contains(r#"sealgate_cache_entries{cache="verdict"} 1"#));
+        assert_eq!(said(&scene.decide(GOOD).await), "verified", "a review of its own has a budget of its own");
+    }
+}
+
+#[tokio::test]
+async fn images_of_one_review_share_its_budget() {
+    let key = Key::new("acme");
+    let scene = Scene::with(cluster(layer(vec![(ACME, None, signed_by(&key))])), |choices| {
+        choices.settings.signatures_per_image = 256;
+        // More than one of them costs.
+        choices.settings.budgets.review = 50_000;
+    });
+    let texts: Vec<_> = (0..8).map(|number| format!("registry.example.com/acme/web:{number}")).collect();
+    for text in &texts {
+        let digest = scene.world.image(text, text);
+        scene.world.forge(&key, digest, text, 100);
+        scene.world.sign(&key, digest, text);
+    }
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    let all: Vec<_> = scene.decide_all(&texts).await.iter().map(said).collect();
+    assert!(all.iter().any(|said| said == "overloaded"), "{all:?}");
+    assert!(all.iter().all(|said| said == "overloaded" || said == "verified"), "{all:?}");
+    for text in texts {
+        assert_eq!(said(&scene.decide(text).await), "verified");
+    }
+}
+
+#[tokio::test]
+async fn all_manifests_of_an_index_share_the_budget_of_their_question() {
+    let key = Key::new("acme");
+    // Between what two manifests cost and what three do: about 37,000 each.
+    for (manifests, expected) in [(2, "verified"), (3, "too-many-signatures"), (6, "too-many-signatures")] {
+        let scene = Scene::with(cluster(layer(vec![(ACME, None, signed(&key, Platforms::Each))])), |choices| {
+            choices.times = Some(TIMES);
+            choices.settings.signatures_per_image = 256;
+            choices.settings.budgets.question = 90_000;
+        });
+        let digests: Vec<_> = (0..manifests).map(|number| scene.world.untagged(&format!("entry {number}"))).collect();
+        forged(&key, &scene.world, &digests);
+        let entries = digests.iter().map(|digest| entry(*digest, "linux/amd64")).collect();
+        scene.world.manifest(WEB, "index", Manifest::Index(entries));
+        assert_eq!(said(&scene.decide(WEB).await), expected, "{manifests} manifests");
+        let asked = scene.world.asked();
+        assert_eq!(said(&scene.decide(WEB).await), expected, "and that is kept, whoever asks");
+        assert_eq!(scene.world.asked(), asked);
+    }
+}
