@@ -15,6 +15,7 @@ pub mod policy;
 pub mod push;
 mod redact;
 pub mod registry;
+pub mod server;
 pub mod signature;
 pub mod signatures;
 pub mod signing;

@@ -35,9 +35,11 @@ pub(super) struct RawConfiguration {
     /// The gate's listener.
     #[serde(default)]
     pub(super) webhook: RawWebhook,
-    /// Where /metrics, /healthz and /readyz are served.
+    /// Where /metrics is served.
     #[serde(default)]
     pub(super) metrics: RawMetrics,
+    /// Where /healthz and /readyz are served. Left out: beside /metrics.
+    pub(super) health: Option<RawHealth>,
     /// How registries are talked to. The most specific scope's entry holds, alone.
     #[serde(default)]
     pub(super) registries: Vec<Lenient<RawRegistry>>,
@@ -110,6 +112,14 @@ pub(super) struct RawCertificate {
 #[schemars(rename = "Metrics")]
 pub(super) struct RawMetrics {
     /// Address and port, or `off`. Default: `0.0.0.0:9090`.
+    pub(super) listen: Option<Located<Box<str>>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Health")]
+pub(super) struct RawHealth {
+    /// Address and port. Default: `0.0.0.0:9091`.
     pub(super) listen: Option<Located<Box<str>>>,
 }
 

@@ -13,7 +13,10 @@ use url::Url;
 
 use super::{
     Caches, Certificate, Configuration, Limits, Webhook,
-    document::{ApiVersion, Kind, RawCaches, RawCertificate, RawConfiguration, RawLimits, RawPin, RawSize, RawWebhook},
+    document::{
+        ApiVersion, Kind, RawCaches, RawCertificate, RawConfiguration, RawHealth, RawLimits, RawPin, RawSize,
+        RawWebhook,
+    },
 };
 use crate::diagnostic::{Diagnostic, Place};
 use crate::image::Repository;
@@ -135,6 +138,7 @@ impl Check<'_> {
             accept_anything_by_default,
             webhook,
             metrics,
+            health,
             registries,
             caches,
             gateway,
@@ -148,23 +152,28 @@ impl Check<'_> {
             }
             duration.value.0
         });
-        let webhook_place = webhook.listen.as_ref().map(|listen| listen.place);
+        let place_of = |listen: &Option<Located<Box<str>>>| listen.as_ref().map(|listen| listen.place);
+        let webhook_place = place_of(&webhook.listen);
         let webhook = self.webhook(webhook);
-        let metrics_place = metrics.listen.as_ref().map(|listen| listen.place);
+        let metrics_place = place_of(&metrics.listen);
         let metrics = match metrics.listen {
             Some(listen) if &*listen.value == "off" => Some(None),
             listen => self.listen(listen.as_ref(), 9090).map(Some),
         };
-        if let (Some(Some(metrics)), Some(webhook)) = (metrics, &webhook)
-            && let Some(place) = metrics_place.or(webhook_place)
-            && metrics.port() != 0
-            && metrics.port() == webhook.listen.port()
-            && (metrics.ip() == webhook.listen.ip()
-                || metrics.ip().is_unspecified()
-                || webhook.listen.ip().is_unspecified())
-        {
-            let message = format!("webhook and metrics both listen on port {}", metrics.port());
-            self.mistake_with_help(place, message, "give each a port of its own");
+        let health_place = health.as_ref().and_then(|health| place_of(&health.listen));
+        let health = match health {
+            Some(RawHealth { listen }) => self.listen(listen.as_ref(), 9091).map(Some),
+            None => Some(None),
+        };
+        let listeners = [
+            ("webhook", webhook.as_ref().map(|webhook| webhook.listen), webhook_place),
+            ("metrics", metrics.flatten(), metrics_place),
+            ("health", health.flatten(), health_place),
+        ];
+        for (index, later) in listeners.iter().enumerate() {
+            for earlier in &listeners[..index] {
+                self.one_port(*earlier, *later);
+            }
         }
         let registries = self.registries(registries);
         let caches = caches_of(&caches);
@@ -176,11 +185,26 @@ impl Check<'_> {
             accept_anything_by_default,
             webhook: webhook?,
             metrics: metrics?,
+            health: health?,
             registries,
             caches,
             gateway: flatten(gateway)?,
             limits: limits?,
         })
+    }
+
+    /// Refuses two listeners at one port, each with its name, address and place (if it is written down).
+    fn one_port(
+        &mut self,
+        (one, first, first_place): (&str, Option<SocketAddr>, Option<Place>),
+        (other, second, second_place): (&str, Option<SocketAddr>, Option<Place>),
+    ) {
+        let (Some(first), Some(second), Some(place)) = (first, second, second_place.or(first_place)) else { return };
+        let one_host = first.ip() == second.ip() || first.ip().is_unspecified() || second.ip().is_unspecified();
+        if first.port() != 0 && first.port() == second.port() && one_host {
+            let message = format!("{one} and {other} both listen on port {}", first.port());
+            self.mistake_with_help(place, message, "give each a port of its own");
+        }
     }
 
     /// A path, from the file's folder.

@@ -30,6 +30,8 @@ pub struct Configuration {
     pub webhook: Webhook,
     /// Where /metrics, /healthz and /readyz are served. Default `0.0.0.0:9090`; nothing (`listen: off`): nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Where `/healthz` and `/readyz` are served; nothing: where `/metrics` is.
+    pub health: Option<SocketAddr>,
     /// How registries are talked to.
     pub registries: Registries,
     /// How long what was learned is kept.

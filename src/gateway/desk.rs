@@ -48,6 +48,8 @@ pub(super) struct Desk {
     trusted_proxies: Vec<Network>,
     /// Whether only this machine reaches the store, as far as its settings say.
     on_loopback: bool,
+    /// Whether callers come over TLS.
+    over_tls: bool,
     rates: Cache<Box<str>, Arc<rate::Bucket>>,
 }
 
@@ -86,12 +88,17 @@ impl Desk {
         let external = external_url.as_ref().map(External::of_url);
         let rates = Cache::builder().max_capacity(MOST_CALLERS).time_to_idle(Duration::from_mins(10)).build();
         let on_loopback = !settings.is_reached_through_others();
-        Self { access, external, trusted_proxies: trusted_proxies.clone(), on_loopback, rates }
+        Self { access, external, trusted_proxies: trusted_proxies.clone(), on_loopback, over_tls: false, rates }
     }
 
-    /// The same, at the address where callers come in.
-    pub(super) fn at(self, address: SocketAddr) -> Self {
-        Self { on_loopback: self.on_loopback && address.ip().to_canonical().is_loopback(), ..self }
+    /// The same, at the address where callers come in, with or without TLS.
+    pub(super) fn at(self, address: SocketAddr, over_tls: bool) -> Self {
+        Self { on_loopback: self.on_loopback && address.ip().to_canonical().is_loopback(), over_tls, ..self }
+    }
+
+    /// Proxies that bring the requests of others.
+    pub(super) fn trusted_proxies(&self) -> &[Network] {
+        &self.trusted_proxies
     }
 
     /// Whether only this machine reaches the store, as far as its settings say.
@@ -273,7 +280,7 @@ impl Desk {
             return external.clone();
         }
         let believed = self.is_of_a_trusted_proxy(request) || !self.asks_who();
-        External::of(request.headers(), request.app_config().secure(), believed)
+        External::of(request.headers(), self.over_tls, believed)
     }
 
     /// Refuses whoever may not do this to the signatures of a repository; nothing: of every repository.
@@ -520,6 +527,7 @@ mod tests {
             external: None,
             trusted_proxies: trusted.iter().map(|network| Network::parse(network).unwrap()).collect(),
             on_loopback: false,
+            over_tls: false,
             rates: Cache::new(1),
         };
         let proxies = desk(&["10.0.0.0/8", "fd00::1"]);
@@ -565,7 +573,7 @@ mod tests {
         let users = Users::Htpasswd { file: path("htpasswd"), roles: path("roles") };
         let access = AccessControl::open(Some(&Access { users, token_key: None })).await.unwrap();
         let settings = settings();
-        let desk = Desk::new(Arc::new(access), &settings).at(settings.listen);
+        let desk = Desk::new(Arc::new(access), &settings).at(settings.listen, false);
         let realm = "http://127.0.0.1:1/token".parse().unwrap();
         for wants in
             [Wants::Basic(HeaderValue::from_static("Basic realm=\"r\"")), Wants::Bearer { realm, service: None }]

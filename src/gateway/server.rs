@@ -3,7 +3,7 @@
 use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
+    App, HttpRequest, HttpResponse,
     dev::Server,
     web::{self, Payload},
 };
@@ -17,18 +17,26 @@ use super::{
     proxy,
     store::{ImageLimits, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore},
     tokens,
+    transfer::STANDSTILL,
     upstream::{self, Learned, Registry},
 };
 use crate::configuration::{Gateway, Limits, Store};
 use crate::registry::SetupError;
+use crate::server::{self, ConnectionLimits, Protocols, Timeouts, Tls};
 
-/// How long a client may take over a request's head.
-const SLOWEST_HEAD: Duration = Duration::from_secs(10);
-/// How many clients a worker (a processor's thread) has at once; further ones wait to be taken.
-const CONNECTIONS_OF_A_WORKER: usize = 1024;
-/// How long transfers may go on after the end has begun, in seconds: together with the time that
-/// requests are still taken (5 s) below a pod's terminationGracePeriod of 30 s.
-const LAST_TRANSFERS_SECONDS: u64 = 20;
+/// Connections, where memory and descriptors allow it. Nodes that pull have a few each.
+const MAX_CONNECTIONS: usize = 4096;
+/// How long clients may take. A body that comes has a time of its own.
+const TIMEOUTS: Timeouts = Timeouts {
+    handshake: Duration::from_secs(10),
+    head: Duration::from_secs(10),
+    // Longer than the 90 s after which Go's clients give up an idle connection.
+    idle: Duration::from_mins(2),
+    write: STANDSTILL,
+};
+/// How long transfers may go on after the end has begun: together with the time that requests are still taken (5 s) below a
+/// pod's terminationGracePeriod of 30 s.
+const LAST_TRANSFERS: Duration = Duration::from_secs(20);
 
 /// Why the gateway does not begin to serve.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +95,7 @@ impl Prepared {
     }
 
     /// Opens the store and gives a server that, once awaited, serves until `shutdown` is ready; transfers under way then
-    /// have [some seconds](LAST_TRANSFERS_SECONDS) to end.
+    /// have [some seconds](LAST_TRANSFERS) to end.
     ///
     /// Blocks while the store's file is read and checked; waits some seconds for etcd. The server keeps the store open until
     /// it has ended.
@@ -101,7 +109,8 @@ impl Prepared {
         let upstream = Arc::new(upstream);
         let address = listener.local_addr()?;
         // That this is meant was asked when the configuration was read.
-        let desk = desk.at(address);
+        let desk = desk.at(address, tls.is_some());
+        let shared_peers = desk.trusted_proxies().to_vec();
         if anyone && !desk.is_on_loopback() {
             tracing::warn!(%address, "everyone who reaches this address, or a proxy in front of it, may add signatures to images");
         }
@@ -111,7 +120,30 @@ impl Prepared {
         };
         let desk = web::Data::new(desk);
         tokio::spawn(Desk::warn_of(Arc::clone(&desk), registry.clone()));
-        let server = HttpServer::new(move || {
+        // Whoever stops reading is not waited for: the system ends a connection on which nothing could be sent for so long.
+        // Whoever reads slowly is not taken for one of them, as he would be if the system took megabytes from us that take him
+        // longer than that to read. Connections inherit both from their listener.
+        #[cfg(target_os = "linux")]
+        {
+            use super::transfer::PIECE;
+            let socket = socket2::SockRef::from(&listener);
+            socket.set_tcp_user_timeout(Some(STANDSTILL))?;
+            socket.set_tcp_notsent_lowat(u32::try_from(PIECE).unwrap_or(u32::MAX))?;
+        }
+        let settings = server::Settings {
+            name: "gateway",
+            connections: ConnectionLimits {
+                total: server::capacity::connections(MAX_CONNECTIONS),
+                client_certificates: false,
+                shared_peers,
+            },
+            timeouts: TIMEOUTS,
+            // A client that has closed its side is gone; nothing is fetched for it any more.
+            serve_half_closed: false,
+            workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
+            stop_within: LAST_TRANSFERS,
+        };
+        let app = move || {
             // A worker that can't make clients of its own uses the ones that were made first.
             let registry = upstream.registry(registry.learned().clone()).unwrap_or_else(|_| registry.clone());
             App::new()
@@ -119,30 +151,12 @@ impl Prepared {
                 .app_data(web::Data::new(Arc::clone(&store)))
                 .app_data(desk.clone())
                 .default_service(web::to(answer))
-        })
-        .max_connections(CONNECTIONS_OF_A_WORKER)
-        .client_request_timeout(SLOWEST_HEAD)
-        .tcp_nodelay(true)
-        // A client that has closed its side is gone; nothing is fetched for it any more.
-        .h1_allow_half_closed(false)
-        .shutdown_timeout(LAST_TRANSFERS_SECONDS)
-        .disable_signals()
-        .shutdown_signal(shutdown);
-        // Whoever stops reading is not waited for: the system ends a connection on which nothing could be sent for so long.
-        // Whoever reads slowly is not taken for one of them, as he would be if the system took megabytes from us that take him
-        // longer than that to read. Connections inherit both from their listener.
-        #[cfg(target_os = "linux")]
-        {
-            use super::transfer::{PIECE, STANDSTILL};
-            let socket = socket2::SockRef::from(&listener);
-            socket.set_tcp_user_timeout(Some(STANDSTILL))?;
-            socket.set_tcp_notsent_lowat(u32::try_from(PIECE).unwrap_or(u32::MAX))?;
-        }
-        let server = match tls {
-            Some(tls) => server.listen_rustls_0_23(listener, tls)?,
-            None => server.listen(listener)?,
         };
-        Ok(server.run())
+        // HTTP/1.1 alone: clients open a few connections and keep them for a whole push or pull, so HTTP/2 would save no
+        // handshakes; it would put the layers that a client moves side by side into one connection, with its windows, on one
+        // worker.
+        let tls = tls.map(|config| Tls { config, protocols: Protocols::Http1 });
+        Ok(server::serve(listener, tls, settings, None, app, shutdown)?)
     }
 }
 

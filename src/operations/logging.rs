@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
+use super::log_limit::LimitedLines;
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -39,6 +41,7 @@ pub fn start(format: Format, default_level: &str) -> anyhow::Result<()> {
         Format::Text => lines.with_ansi(colours).boxed(),
         Format::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
+    let layer = layer.with_filter(LimitedLines::default());
     tracing_subscriber::registry().with(filter).with(layer).try_init()?;
     Ok(())
 }

@@ -33,6 +33,9 @@ pub struct Metrics {
     policy_readable: IntGauge,
     policy_unavailable: IntGauge,
     exemptions_used: IntCounterVec,
+    connections: IntGaugeVec,
+    connections_ended: IntCounterVec,
+    log_lines_left_out: IntCounter,
 }
 
 /// What a request to a registry is for: the label `kind`.
@@ -298,6 +301,27 @@ impl Metrics {
                     &["exemption"],
                 ),
             ),
+            connections: register(
+                &registry,
+                IntGaugeVec::new(Opts::new("sealgate_connections", "Open connections of clients."), &["listener"]),
+            ),
+            connections_ended: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "sealgate_connections_ended_total",
+                        "Connections that were refused, or ended before the client did, by reason.",
+                    ),
+                    &["listener", "reason"],
+                ),
+            ),
+            log_lines_left_out: register(
+                &registry,
+                IntCounter::with_opts(Opts::new(
+                    "sealgate_log_lines_left_out_total",
+                    "Log lines that were not written, since there were too many of their kind.",
+                )),
+            ),
             registry,
         };
         let build: IntGaugeVec = register(
@@ -418,8 +442,26 @@ impl Metrics {
         self.exemptions_used.with_label_values(&[exemption]).inc();
     }
 
+    /// A client has connected.
+    pub(crate) fn connection_opened(&self, listener: &'static str) {
+        self.connections.with_label_values(&[listener]).inc();
+    }
+
+    /// A client's connection is closed.
+    pub(crate) fn connection_closed(&self, listener: &'static str) {
+        self.connections.with_label_values(&[listener]).dec();
+    }
+
+    /// A connection was refused, or ended by the server.
+    pub(crate) fn connection_ended(&self, listener: &'static str, reason: &'static str) {
+        self.connections_ended.with_label_values(&[listener, reason]).inc();
+    }
+
     /// All metrics in the text exposition format.
     pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        // Counted for the whole process, where lines are written.
+        self.log_lines_left_out.reset();
+        self.log_lines_left_out.inc_by(super::log_limit::lines_left_out());
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -535,6 +577,8 @@ mod tests {
         metrics.policy_readable(true);
         metrics.policy_unavailable(true);
         metrics.exemption_used("production/legacy");
+        metrics.connection_opened("webhook");
+        metrics.connection_ended("webhook", "evicted");
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         for line in [
             "sealgate_reviews_total{operation=\"create\",verdict=\"allowed\"} 1",
@@ -557,6 +601,9 @@ mod tests {
             "sealgate_policy_readable 1",
             "sealgate_policy_unavailable 1",
             "sealgate_exemptions_used_total{exemption=\"production/legacy\"} 1",
+            "sealgate_connections{listener=\"webhook\"} 1",
+            "sealgate_connections_ended_total{listener=\"webhook\",reason=\"evicted\"} 1",
+            "sealgate_log_lines_left_out_total",
             "sealgate_build_info{version=",
             "process_open_fds",
         ] {

@@ -1,10 +1,12 @@
-//! What operators see: metrics, health, logs, the limit of descriptors.
+//! What operators see: metrics, readiness, logs, the limit of descriptors.
 
 pub mod descriptors;
-pub mod health;
+pub mod log_limit;
 pub mod logging;
 pub mod metrics;
+pub mod readiness;
 
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
-pub use health::Readiness;
+pub use log_limit::RateLimit;
 pub use metrics::{CacheResult, Metrics, OutboundQuota, RequestKind};
+pub use readiness::Readiness;

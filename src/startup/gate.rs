@@ -12,8 +12,9 @@ use crate::gate::{
     Budgets, CurrentPolicy, Gate, Settings,
     cache::{CachedResolve, CachedSignatures, Times},
 };
-use crate::operations::{Metrics, Readiness, health, raise_descriptor_limit};
+use crate::operations::{Metrics, Readiness, raise_descriptor_limit};
 use crate::registry::{Client, PolicyHosts};
+use crate::server::health::{self, Pages};
 use crate::signatures::{Finder, SignatureSources};
 use crate::tls::{ServerTls, WEBHOOK_NAMES};
 use crate::webhook;
@@ -82,15 +83,19 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let address = address_of(&listener, configuration.webhook.listen);
     let stop = Stop::new().map_err(ended("the gate"))?;
 
-    let health = match configuration.metrics {
-        Some(configured) => {
-            let listener = listen("metrics.listen", configured)?;
-            tracing::info!(address = %address_of(&listener, configured), role = "metrics", "listening");
-            let server = health::serve(listener, Arc::clone(&metrics), Arc::clone(&readiness), stop.stopped().wait());
-            Some(tokio::spawn(server.map_err(ended("the metrics listener"))?))
-        }
-        None => None,
-    };
+    let pages = if configuration.health.is_some() { Pages::Metrics } else { Pages::All };
+    let mut beside = Vec::new();
+    for (setting, role, configured, pages) in [
+        ("metrics.listen", "metrics", configuration.metrics, pages),
+        ("health.listen", "health", configuration.health, Pages::Health),
+    ] {
+        let Some(configured) = configured else { continue };
+        let listener = listen(setting, configured)?;
+        tracing::info!(address = %address_of(&listener, configured), role, "listening");
+        let (metrics, readiness) = (Arc::clone(&metrics), Arc::clone(&readiness));
+        let server = health::serve(listener, pages, metrics, readiness, stop.stopped().wait());
+        beside.push(tokio::spawn(server.map_err(ended("the listener of metrics or health"))?));
+    }
     let _watcher =
         PolicyWatcher::start(policies, current, Arc::clone(&metrics)).map_err(ended("the policy watcher"))?;
     let config = tls.server_config();
@@ -108,8 +113,8 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let leaving = Arc::clone(&readiness);
     tokio::spawn(stop.on_signal(move || leaving.set(false)));
     server.await.map_err(ended("the gate"))?;
-    if let Some(health) = health {
-        health.await.unwrap_or(Ok(())).map_err(ended("the metrics listener"))?;
+    for server in beside {
+        server.await.unwrap_or(Ok(())).map_err(ended("the listener of metrics or health"))?;
     }
     Ok(())
 }

@@ -31,10 +31,6 @@ use crate::files::follower::{Follower, Progress};
 pub use error::TlsError;
 use pair::Pair;
 
-/// The protocol that is offered in ALPN. Only HTTP/1.1: an HTTP/2 connection would tie all reviews of an API server to one
-/// worker, and invite CVE-2023-44487.
-const ALPN: &[u8] = b"http/1.1";
-
 /// The names of the webhook's Service, as the API server asks for it. A certificate that is made carries them.
 pub const WEBHOOK_NAMES: &[&str] = &["sealgate-webhook.sealgate.svc", "sealgate-webhook.sealgate.svc.cluster.local"];
 
@@ -116,7 +112,8 @@ impl ServerTls {
         Ok(Self { source: certificate.clone(), names, current, client_ca, provider, followers })
     }
 
-    /// What a rustls server needs: TLS 1.2 and 1.3, HTTP/1.1 alone. Every configuration given out follows each reload.
+    /// What a rustls server needs: TLS 1.2 and 1.3. Every configuration given out follows each reload. The protocols
+    /// above TLS are the listener's business.
     pub fn server_config(&self) -> ServerConfig {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -126,7 +123,6 @@ impl ServerTls {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(Arc::clone(&self.current) as _);
-        config.alpn_protocols = vec![ALPN.to_vec()];
         if self.client_ca.is_some() {
             // A resumed session would not be checked against a CA that was exchanged since.
             config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -247,10 +247,3 @@ fn a_client_ca_that_is_none_is_refused() {
     assert!(matches!(load("tls.key"), Err(TlsError::NoCertificate { .. })));
     assert_eq!(load("ca.crt").unwrap().files().len(), 3);
 }
-
-#[test]
-fn only_http_1_is_offered() {
-    let folder = TempDir::new().unwrap();
-    let config = made(folder.path(), now()).unwrap().server_config();
-    assert_eq!(config.alpn_protocols, [b"http/1.1"]);
-}

@@ -13,6 +13,7 @@ use std::{future::Future, time::Duration};
 
 use crate::configuration::{Configuration, Limits, Webhook};
 use crate::gate::{Admission, Decision, Gate};
+use crate::server::capacity;
 use crate::verdict::Refusal;
 
 pub use server::run;
@@ -33,6 +34,13 @@ impl Decide for Gate {
 /// `terminationGracePeriodSeconds` of 30. A review with a longer deadline is cut off by it.
 const LONGEST_STOP: Duration = Duration::from_secs(20);
 
+/// Connections, where memory and descriptors allow it. An API server without HTTP/2 opens one for each request in flight, 600 at
+/// the most by default; there may be several API servers.
+const MAX_CONNECTIONS: usize = 4096;
+/// Longer than the 90 s after which Go's clients give up an idle connection: whoever closes first must be the API server.
+/// A review that meets a connection just being closed is lost, and with it the pod's creation.
+const IDLE_TIMEOUT: Duration = Duration::from_mins(3);
+
 /// Bounds of the server.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -46,12 +54,16 @@ pub struct Settings {
     pub reviews_at_once: usize,
     /// The most bytes of all reviews that are being received or decided about.
     pub bytes_at_once: usize,
-    /// The most connections of one worker; further ones wait to be accepted.
-    pub connections_per_worker: usize,
+    /// The most connections.
+    pub connections: usize,
+    /// Whether callers show a client certificate (`webhook.clientCa`); they have a share of the connections for themselves.
+    pub client_certificates: bool,
     /// How long a client may take over a TLS handshake.
     pub handshake_within: Duration,
-    /// How long a client may take over the head of a request.
+    /// How long a client may take over the head of each request.
     pub head_within: Duration,
+    /// How long a connection may be without a request.
+    pub idle_within: Duration,
     /// How long running reviews may take after the server was told to stop. In whole seconds.
     pub stop_within: Duration,
     /// Texts in templates that other webhooks replace in pods; nobody is asked about them.
@@ -64,11 +76,12 @@ impl Settings {
     /// The bounds that a configuration asks for, and defaults where it has no word for them.
     pub fn new(configuration: &Configuration) -> Self {
         let Limits { review_bytes, .. } = configuration.limits;
-        let Webhook { deadline, ref placeholders, .. } = configuration.webhook;
+        let Webhook { deadline, ref placeholders, ref client_ca, .. } = configuration.webhook;
         let default = Self::default();
         let bytes_at_once = default.bytes_at_once.max(review_bytes.saturating_mul(2));
         let (stop_within, placeholders) = (deadline.min(LONGEST_STOP), placeholders.clone());
-        Self { review_bytes, deadline, bytes_at_once, stop_within, placeholders, ..default }
+        let client_certificates = client_ca.is_some();
+        Self { review_bytes, deadline, bytes_at_once, client_certificates, stop_within, placeholders, ..default }
     }
 }
 
@@ -83,10 +96,12 @@ impl Default for Settings {
             reviews_at_once: 4096,
             // With the caches (128 MiB) and connections, well below the memory that the manifests give.
             bytes_at_once: 64 << 20,
-            connections_per_worker: 2048,
+            client_certificates: false,
+            connections: capacity::connections(MAX_CONNECTIONS),
             receive_within: Duration::from_secs(2),
             handshake_within: Duration::from_secs(3),
             head_within: Duration::from_secs(5),
+            idle_within: IDLE_TIMEOUT,
             stop_within: deadline,
             placeholders: Vec::new(),
             workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),

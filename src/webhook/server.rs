@@ -15,7 +15,7 @@ use std::{
 };
 
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
+    App, HttpRequest, HttpResponse,
     http::{ConnectionType, Method, StatusCode, header},
     web::{self, Bytes, BytesMut},
 };
@@ -32,12 +32,12 @@ use super::{
 };
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
-use crate::operations::{Metrics, Readiness};
+use crate::operations::{Metrics, RateLimit, Readiness};
+use crate::server::{self, ConnectionLimits, Protocols, Timeouts, Tls};
 use crate::verdict::Refusal;
 
-/// Longer than the 90 s after which Go's clients give up an idle connection: whoever closes first must be the API server.
-/// A review that meets a connection just being closed is lost, and with it the pod's creation.
-const KEEP_ALIVE: Duration = Duration::from_mins(3);
+/// How long a caller may take nothing of an answer, which has some KiB.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long before the API server's own time-out an answer must be there, and the gate's after its deadline.
 const MARGIN: Duration = Duration::from_millis(500);
 /// The gate ends by its deadline; this much later, it is ended.
@@ -72,36 +72,41 @@ fn server<D: Decide>(
     readiness: Arc<Readiness>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<actix_web::dev::Server> {
-    let Settings { connections_per_worker, handshake_within, head_within, stop_within, workers, .. } = settings;
+    let listener_settings = server::Settings {
+        name: "webhook",
+        connections: ConnectionLimits {
+            total: settings.connections,
+            client_certificates: settings.client_certificates,
+            shared_peers: Vec::new(),
+        },
+        timeouts: Timeouts {
+            handshake: settings.handshake_within,
+            head: settings.head_within,
+            idle: settings.idle_within,
+            write: WRITE_TIMEOUT,
+        },
+        serve_half_closed: true,
+        workers: settings.workers,
+        stop_within: settings.stop_within,
+    };
     let state = web::Data::new(State {
         gate,
         settings,
-        metrics,
+        metrics: Arc::clone(&metrics),
         readiness,
         running: Bounded::default(),
         bytes: Bounded::default(),
+        malformed_log: RateLimit::new(),
     });
-    let server = HttpServer::new(move || {
+    let app = move || {
         App::new()
             .app_data(state.clone())
             .service(endpoint::<D>(MUTATE, Pass::Mutate))
             .service(endpoint::<D>(VALIDATE, Pass::Validate))
             .default_service(web::to(|| async { refuse(StatusCode::NOT_FOUND, NOT_HERE) }))
-    })
-    .workers(workers)
-    .max_connections(connections_per_worker)
-    // actix's name for TLS handshakes at once, of one worker. Its default, 256, lets a few hundred connections that say
-    // nothing keep everybody else from being accepted.
-    .max_connection_rate(connections_per_worker)
-    .tcp_nodelay(true)
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(head_within)
-    .tls_handshake_timeout(handshake_within)
-    .shutdown_signal(stop)
-    .shutdown_timeout(stop_within.as_secs().max(1))
-    .listen_rustls_0_23(listener, tls)?
-    .run();
-    Ok(server)
+    };
+    let tls = Tls { config: tls, protocols: Protocols::Http2AndHttp1 };
+    server::serve(listener, Some(tls), listener_settings, Some(metrics), app, stop)
 }
 
 const JSON: &str = "application/json";
@@ -120,6 +125,7 @@ struct State<D> {
     readiness: Arc<Readiness>,
     running: Bounded,
     bytes: Bounded,
+    malformed_log: RateLimit,
 }
 
 fn endpoint<D: Decide>(path: &str, pass: Pass) -> actix_web::Resource {
@@ -149,7 +155,9 @@ async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, p
     let mut held = Held { of: bytes, taken: 0 };
     let malformed = |status: StatusCode, why: &str| {
         metrics.malformed_review();
-        tracing::warn!(peer = ?request.peer_addr(), status = status.as_u16(), why, "not a review");
+        if let Some(left_out) = state.malformed_log.take() {
+            tracing::warn!(peer = ?request.peer_addr(), status = status.as_u16(), why, left_out, "not a review");
+        }
         refuse(status, why)
     };
     if !is_json(&request) {
@@ -375,8 +383,10 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Refuses what is not a review, and closes the connection: whoever sends it is no API server, or not in order.
 fn refuse(status: StatusCode, why: &str) -> HttpResponse {
-    HttpResponse::build(status).content_type("text/plain; charset=utf-8").body(format!("{why}\n"))
+    let mut response = HttpResponse::build(status);
+    response.force_close().content_type("text/plain; charset=utf-8").body(format!("{why}\n"))
 }
 
 #[cfg(test)]

@@ -66,6 +66,7 @@ fn the_complete_example_says_what_it_seems_to_say() {
     assert_eq!(configuration.webhook.deadline, Duration::from_secs(8));
     assert_eq!(configuration.webhook.placeholders, ["auto".into()]);
     assert_eq!(configuration.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
+    assert_eq!(configuration.health, Some(SocketAddr::from(([0, 0, 0, 0], 9091))));
     let repository = Repository::parse("registry.example.com/acme/web").expect("a repository");
     let registry = configuration.registries.entries.get_repository(&repository).expect("an entry");
     assert!(matches!(&registry.credentials, Some(Credentials::Password { username, password_file })
@@ -108,6 +109,9 @@ fn what_is_left_out_is_what_the_documentation_calls_the_default() {
     assert!(default.webhook.placeholders.is_empty());
     assert_eq!(default.metrics, Some(SocketAddr::from(([0, 0, 0, 0], 9090))));
     assert_eq!(loaded(&format!("{SMALLEST}metrics: {{listen: off}}\n")).metrics, None);
+    assert_eq!(default.health, None);
+    let health = loaded(&format!("{SMALLEST}health: {{}}\n")).health;
+    assert_eq!(health, Some(SocketAddr::from(([0, 0, 0, 0], 9091))));
     assert!(default.gateway.is_none());
     assert_eq!(default.caches.tag, Duration::from_secs(30));
     assert_eq!(default.caches.signatures, Duration::from_mins(10));
@@ -183,6 +187,17 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
             "3:19: webhook and metrics both listen on port 9090",
             "a port of its own",
         ),
+        (
+            "health: {listen: \"0.0.0.0:8443\"}\n",
+            "3:18: webhook and health both listen on port 8443",
+            "a port of its own",
+        ),
+        (
+            "metrics: {listen: \"127.0.0.1:9091\"}\nhealth: {}\n",
+            "3:19: metrics and health both listen on port 9091",
+            "a port of its own",
+        ),
+        ("health: {listen: off}\n", "3:18: \"off\" is not an address", ""),
         ("policies: \"\"\n", "3:11: a path is expected", ""),
         ("policies:\n", "3:1: \"policies\" should be a text, found nothing", "or leave it out"),
         ("registries: [{scope: nginx}]\n", "3:22: this is not a scope", ""),

@@ -14,6 +14,7 @@ mod push;
 mod registry;
 mod security;
 mod serve;
+mod server;
 mod sign;
 mod signatures;
 mod store;

@@ -15,7 +15,8 @@ use crate::support::{Process, Scratch, free_ports, run, wait_until};
 
 const POLICY: &str = "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {name: cluster}\nspec:\n  rules:\n  \
     - {name: all, images: [registry.example.com/acme], allow: {reason: tests}}\n";
-const ANY_PORT: &str = "webhook: {listen: '127.0.0.1:0'}\nmetrics: {listen: '127.0.0.1:0'}\n";
+const ANY_PORT: &str =
+    "webhook: {listen: '127.0.0.1:0'}\nmetrics: {listen: '127.0.0.1:0'}\nhealth: {listen: '127.0.0.1:0'}\n";
 
 /// A folder with a policy and this configuration beside it.
 fn folder(settings: &str) -> Scratch {
@@ -40,6 +41,7 @@ struct Gate {
     process: Process,
     address: String,
     metrics: String,
+    health: String,
 }
 
 impl Gate {
@@ -47,11 +49,12 @@ impl Gate {
         let mut process = Process::start(&mut command(folder.path()));
         let address = process.wait_for("the gate's address", |printed| listening(printed, "gate"));
         let metrics = process.wait_for("the address of metrics", |printed| listening(printed, "metrics"));
-        Self { process, address, metrics }
+        let health = process.wait_for("the address of health", |printed| listening(printed, "health"));
+        Self { process, address, metrics, health }
     }
 
     async fn readiness(&self) -> u16 {
-        let answer = reqwest::get(format!("http://{}/readyz", self.metrics)).await;
+        let answer = reqwest::get(format!("http://{}/readyz", self.health)).await;
         answer.expect("it answers").status().as_u16()
     }
 
@@ -127,14 +130,35 @@ fn servers_raise_the_soft_limit_of_descriptors_to_the_hard_one() {
     }
 }
 
+#[tokio::test]
+async fn health_has_a_listener_of_its_own_or_is_beside_metrics() {
+    let own = folder(ANY_PORT);
+    let beside = folder("webhook: {listen: '127.0.0.1:0'}\nmetrics: {listen: '127.0.0.1:0'}\n");
+    for (folder, roles) in [(&own, ["metrics", "health"]), (&beside, ["metrics", "metrics"])] {
+        let mut process = Process::start(&mut command(folder.path()));
+        let [metrics, health] = roles.map(|role| process.wait_for("an address", |printed| listening(printed, role)));
+        process.wait_for("the gate", |printed| listening(printed, "gate"));
+        let status = async |address: &str, path: &str| {
+            reqwest::get(format!("http://{address}/{path}")).await.expect("it answers").status().as_u16()
+        };
+        assert_eq!(status(&metrics, "metrics").await, 200);
+        for path in ["healthz", "readyz"] {
+            assert_eq!(status(&health, path).await, 200);
+            assert_eq!(status(&metrics, path).await, if metrics == health { 200 } else { 404 });
+        }
+    }
+}
+
 #[test]
 fn a_port_that_is_taken_is_named_with_its_setting() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("it is bound");
-    for (webhook, metrics, setting) in
-        [(address.to_string(), "127.0.0.1:0".into(), "webhook"), ("127.0.0.1:0".into(), address.to_string(), "metrics")]
-    {
-        let folder = folder(&format!("webhook: {{listen: '{webhook}'}}\nmetrics: {{listen: '{metrics}'}}\n"));
+    for setting in ["webhook", "metrics", "health"] {
+        let settings = ["webhook", "metrics", "health"].map(|name| {
+            let listen = if name == setting { address.to_string() } else { "127.0.0.1:0".into() };
+            format!("{name}: {{listen: '{listen}'}}\n")
+        });
+        let folder = folder(&settings.concat());
         let said = refuses_to_start(&folder, &[]);
         assert!(said.contains(&format!("{setting}.listen {address}: Address already in use")), "{said}");
     }

@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -76,20 +77,121 @@ impl Connection {
 }
 
 #[tokio::test]
-async fn a_client_that_prefers_http_2_falls_back() {
+async fn reviews_come_over_http_2_where_the_client_knows_it_and_over_http_1_where_not() {
     let server = Server::start();
-    let client = server.client_builder().http2_adaptive_window(true).build().unwrap();
-    let response = server.send(&client, "/validate", review(&[("web", "example.com/good:1")]).to_string()).await;
-    assert_eq!((response.status().as_u16(), response.version()), (200, reqwest::Version::HTTP_11));
-    let both = Connection::open(&server, &[b"h2", b"http/1.1"]).unwrap();
-    assert_eq!(both.0.conn.alpn_protocol(), Some(b"http/1.1".as_slice()));
+    for (client, version) in [
+        (server.client(), reqwest::Version::HTTP_2),
+        (server.client_builder().http1_only().build().unwrap(), reqwest::Version::HTTP_11),
+    ] {
+        let response = server.send(&client, "/validate", review(&[("web", "example.com/good:1")]).to_string()).await;
+        assert_eq!((response.status().as_u16(), response.version()), (200, version));
+        assert!(response.text().await.unwrap().contains("\"allowed\":true"));
+    }
+    for (offered, chosen) in
+        [(vec!["h2", "http/1.1"], "h2"), (vec!["http/1.1", "h2"], "h2"), (vec!["http/1.1"], "http/1.1")]
+    {
+        let offered: Vec<_> = offered.into_iter().map(str::as_bytes).collect();
+        let connection = Connection::open(&server, &offered).unwrap();
+        assert_eq!(connection.0.conn.alpn_protocol(), Some(chosen.as_bytes()));
+    }
 }
 
-#[test]
-fn a_client_that_knows_only_http_2_is_told_in_the_handshake() {
+#[tokio::test]
+async fn reviews_side_by_side_on_one_connection_are_all_answered_though_one_hangs_and_one_panics() {
     let server = Server::start();
-    let error = Connection::open(&server, &[b"h2"]).err().unwrap().to_string();
-    assert!(error.contains("NoApplicationProtocol"), "{error}");
+    let client = server.client();
+    let asked = async |image: String| {
+        let answer = server.ask(&client, "/validate?timeout=2s", &review(&[("web", &image)])).await;
+        answer["allowed"] == true
+    };
+    let images = (0..100).map(|number| format!("example.com/{}:1", ["good", "bad", "hang", "panic"][number % 4]));
+    let answers = futures_util::future::join_all(images.map(asked)).await;
+    for (number, allowed) in answers.into_iter().enumerate() {
+        assert_eq!(allowed, number % 4 == 0, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn the_body_of_each_review_has_its_time_on_one_connection_of_either_protocol() {
+    let settings = Settings { receive_within: Duration::from_millis(300), workers: 1, ..Settings::default() };
+    let server = Server::start_with(settings, None);
+    for client in [server.client(), server.client_builder().http1_only().build().unwrap()] {
+        for _ in 0..3 {
+            let whole = review(&[("web", "example.com/good:1")]).to_string();
+            assert_eq!(server.send(&client, "/validate", whole.clone()).await.status(), 200);
+            let first = Ok::<_, std::io::Error>(whole.as_bytes()[..100].to_vec());
+            let stalls = futures_util::stream::StreamExt::chain(
+                futures_util::stream::iter([first]),
+                futures_util::stream::pending(),
+            );
+            let request = client.post(server.url("/validate")).header("content-type", "application/json");
+            // The client may hear of the end before it has read the answer.
+            if let Ok(response) = request.body(reqwest::Body::wrap_stream(stalls)).send().await {
+                assert_eq!(response.status(), 408);
+            }
+        }
+    }
+    assert!(server.metrics().contains("sealgate_reviews_total{operation=\"none\",verdict=\"malformed\"} 6"));
+}
+
+#[tokio::test]
+async fn an_answer_to_what_is_no_review_closes_the_connection_and_an_answer_to_a_review_does_not() {
+    let server = Server::start();
+    let whole = review(&[("web", "example.com/good:1")]).to_string();
+    for (path, content_type, body) in [
+        ("/validate", "application/json", "{}"),
+        ("/validate", "text/plain", "{}"),
+        ("/mutate", "application/json", "garbage"),
+        ("/nowhere", "application/json", "{}"),
+    ] {
+        let mut open = Connection::open(&server, &[b"http/1.1"]).unwrap();
+        for _ in 0..2 {
+            assert!(open.ask("example.com/good:1").1.contains("\"allowed\":true"), "it stays open");
+        }
+        write!(
+            open.0,
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        // Ends with the connection; the test would hang if that stayed open.
+        let _ = open.0.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap().to_lowercase();
+        assert!(answer.starts_with("http/1.1 4") && answer.contains("connection: close"), "{answer}");
+    }
+    // Over HTTP/2 the client opens another connection, and notices nothing.
+    let client = server.client();
+    for body in ["{}".to_owned(), whole.clone(), "{}".to_owned(), whole] {
+        let status = if body.len() < 10 { 400 } else { 200 };
+        assert_eq!(server.send(&client, "/validate", body).await.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn callers_with_a_client_certificate_keep_their_share_whatever_others_open() {
+    let (ca, known) = client_certificate();
+    let server = Server::start_with(Settings { connections: 64, ..Settings::default() }, Some(&ca));
+    let identity = reqwest::Identity::from_pem(known.as_bytes()).unwrap();
+    let client = server.client_builder().identity(identity).http1_only().build().unwrap();
+    let ask = async || {
+        let waiting = review(&[("web", "example.com/wait:1")]).to_string();
+        server.send(&client, "/validate", waiting).await.status()
+    };
+    // As many reviews in flight as there is room for callers with a certificate, each on a connection of its own.
+    let in_flight = futures_util::future::join_all((0..12).map(|_| ask()));
+    let others = async {
+        while server.gate.asked.lock().unwrap().len() < 12 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let crowd: Vec<_> = (0..300).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+        server.gate.open.add_permits(12);
+        crowd
+    };
+    let (answers, crowd) = tokio::join!(in_flight, others);
+    assert!(answers.into_iter().all(|status| status == 200));
+    server.gate.open.add_permits(1);
+    assert_eq!(ask().await, 200, "and a new one comes through beside {} silent connections", crowd.len());
 }
 
 #[test]
@@ -193,7 +295,6 @@ async fn a_graceful_stop_lets_a_running_review_end_and_closes_idle_connections()
 
 #[tokio::test]
 async fn a_review_that_does_not_end_holds_a_stop_up_only_so_long() {
-    use std::time::Duration;
     let mut server = Server::start_with(Settings { stop_within: Duration::from_secs(1), ..Settings::default() }, None);
     let client = server.client();
     let body = review(&[("web", "example.com/wait:1")]).to_string();

@@ -119,6 +119,7 @@ impl Server {
             fs::write(&path, pem).unwrap();
             path
         });
+        let settings = Settings { client_certificates: client_ca.is_some(), ..settings };
         let certificate = Certificate::Made { folder: folder.path().to_owned() };
         ServerTls::load(&certificate, None, &[], Timestamp::now()).unwrap();
         let (chain, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));

@@ -1,0 +1,508 @@
+//! The open connections of a listener: how many there may be, of whom, and which one ends where there are too many.
+//!
+//! A connection that can't be accepted within the bounds takes the place of another one, in this order:
+//!
+//! 1. the connection that has been idle longest (between two requests, or without a byte since it was accepted);
+//! 2. the one whose TLS handshake or request head has been incomplete longest;
+//! 3. none: a request in flight is never ended for a new connection, which is refused.
+//!
+//! A peer at its own limit replaces only connections of its own.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    net::{IpAddr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::time::Instant;
+
+use super::ConnectionEnd;
+use crate::configuration::Network;
+use crate::operations::Metrics;
+
+/// How many connections to end are found by one look at all of them, which takes some 100 us: a flood of connections must not
+/// cost that for each.
+const CANDIDATES: usize = 32;
+
+/// How many connections a listener has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// All of them.
+    pub total: usize,
+    /// Whether callers have to show a client certificate. Those that did have half of all connections for themselves, and no
+    /// limit for each peer; the other half is for handshakes.
+    pub client_certificates: bool,
+    /// Proxies that bring the connections of many clients: no limit for each peer.
+    pub shared_peers: Vec<Network>,
+}
+
+impl ConnectionLimits {
+    /// Connections of all callers without a client certificate.
+    fn anonymous(&self) -> usize {
+        if self.client_certificates { (self.total / 2).max(1) } else { self.total }
+    }
+
+    /// Connections of all callers with a client certificate.
+    fn certified(&self) -> usize {
+        if self.client_certificates { self.total - self.anonymous() } else { 0 }
+    }
+
+    /// Connections of one peer without a client certificate. Large, since an API server without HTTP/2 opens one for each
+    /// request in flight.
+    fn per_peer(&self) -> usize {
+        (self.anonymous() / 4 * 3).max(1)
+    }
+}
+
+/// Where a connection comes from: an IPv4 address, or the first 64 bits of an IPv6 address, all of which one host can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Peer(IpAddr);
+
+impl Peer {
+    fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+            address @ IpAddr::V4(_) => address,
+        })
+    }
+}
+
+/// What a connection is doing. The order is the one in which connections are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// It is between two requests, or nothing has come yet.
+    Idle,
+    /// A TLS handshake or the head of a request is incomplete.
+    Incomplete,
+    /// A request is in flight.
+    InFlight,
+}
+
+/// All connections of a listener, of all its workers.
+pub(super) struct Connections {
+    listener: &'static str,
+    limits: ConnectionLimits,
+    epoch: Instant,
+    state: Mutex<State>,
+    metrics: Option<Arc<Metrics>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    open: HashMap<u64, Arc<Connection>>,
+    anonymous: Pool,
+    certified: Pool,
+    /// The anonymous connections of each peer.
+    peers: HashMap<Peer, Pool>,
+}
+
+/// Connections that share a limit.
+#[derive(Debug, Default)]
+struct Pool {
+    count: usize,
+    /// Those to end next, with what they were doing then.
+    candidates: VecDeque<(u64, Arc<Connection>)>,
+}
+
+/// What a listener knows of one connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    id: u64,
+    peer: Peer,
+    /// The phase (in the lowest two bits), and since when (in milliseconds).
+    doing: AtomicU64,
+    certified: AtomicBool,
+    evicted: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Connection {
+    fn phase(doing: u64) -> Phase {
+        match doing & 3 {
+            0 => Phase::Idle,
+            1 => Phase::Incomplete,
+            _ => Phase::InFlight,
+        }
+    }
+
+    /// Whether this connection has to end for another one. If not, `waker` is woken when it has to.
+    pub(super) fn is_evicted(&self, waker: &Waker) -> bool {
+        self.waker.register(waker);
+        self.evicted.load(Ordering::Acquire)
+    }
+}
+
+/// Which connections share a limit.
+#[derive(Clone, Copy)]
+enum Scope {
+    Peer(Peer),
+    Anonymous,
+    Certified,
+}
+
+impl Scope {
+    fn has(self, connection: &Connection) -> bool {
+        let certified = connection.certified.load(Ordering::Relaxed);
+        match self {
+            Self::Peer(peer) => !certified && connection.peer == peer,
+            Self::Anonymous => !certified,
+            Self::Certified => certified,
+        }
+    }
+}
+
+impl State {
+    fn pool(&mut self, scope: Scope) -> &mut Pool {
+        match scope {
+            Scope::Peer(peer) => self.peers.entry(peer).or_default(),
+            Scope::Anonymous => &mut self.anonymous,
+            Scope::Certified => &mut self.certified,
+        }
+    }
+
+    /// Takes a connection out of the count. Returns false if it was taken out before.
+    fn remove(&mut self, connection: &Connection) -> bool {
+        if self.open.remove(&connection.id).is_none() {
+            return false;
+        }
+        if connection.certified.load(Ordering::Relaxed) {
+            self.certified.count -= 1;
+        } else {
+            self.anonymous.count -= 1;
+            if let Entry::Occupied(mut peer) = self.peers.entry(connection.peer) {
+                peer.get_mut().count -= 1;
+                if peer.get().count == 0 {
+                    peer.remove();
+                }
+            }
+        }
+        true
+    }
+
+    /// Ends a connection of these. Returns false if there is none that may end.
+    fn evict(&mut self, scope: Scope) -> bool {
+        let Some(connection) = self.next_victim(scope) else { return false };
+        self.remove(&connection);
+        connection.evicted.store(true, Ordering::Release);
+        connection.waker.wake();
+        true
+    }
+
+    /// The connection that ends for a new one.
+    fn next_victim(&mut self, scope: Scope) -> Option<Arc<Connection>> {
+        if let Some(connection) = self.candidate(scope) {
+            return Some(connection);
+        }
+        let doing = |connection: &Arc<Connection>| connection.doing.load(Ordering::Relaxed);
+        let mut found: Vec<_> = (self.open.values())
+            .filter(|connection| scope.has(connection))
+            .map(|connection| (doing(connection), connection))
+            .filter(|(doing, _)| Connection::phase(*doing) != Phase::InFlight)
+            .collect();
+        // The milliseconds stand above the phase, so the comparison by phase comes first.
+        found.sort_unstable_by_key(|(doing, _)| (Connection::phase(*doing), *doing));
+        // While a connection is idle no other one ends, so the two kinds don't mix in what is kept for later.
+        let first = found.first().map(|(doing, _)| Connection::phase(*doing))?;
+        let candidates: VecDeque<_> = found
+            .into_iter()
+            .take(CANDIDATES)
+            .take_while(|(doing, _)| Connection::phase(*doing) == first)
+            .map(|(doing, connection)| (doing, Arc::clone(connection)))
+            .collect();
+        self.pool(scope).candidates = candidates;
+        self.candidate(scope)
+    }
+
+    /// The next connection of those found before that still does what it did then. Whichever became idle later has been idle
+    /// for less long.
+    fn candidate(&mut self, scope: Scope) -> Option<Arc<Connection>> {
+        while let Some((doing, connection)) = self.pool(scope).candidates.pop_front() {
+            let is_open = self.open.contains_key(&connection.id) && scope.has(&connection);
+            if is_open && connection.doing.load(Ordering::Relaxed) == doing {
+                return Some(connection);
+            }
+        }
+        None
+    }
+}
+
+impl Connections {
+    pub(super) fn new(listener: &'static str, limits: ConnectionLimits, metrics: Option<Arc<Metrics>>) -> Arc<Self> {
+        let epoch = Instant::now();
+        Arc::new(Self { listener, limits, epoch, state: Mutex::default(), metrics })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn doing(&self, phase: Phase, since: Instant) -> u64 {
+        let since = u64::try_from(since.saturating_duration_since(self.epoch).as_millis()).unwrap_or(u64::MAX >> 2);
+        since << 2 | phase as u64
+    }
+
+    /// Counts a new connection, in place of another one where there is no room. Returns `None` if it is refused.
+    pub(super) fn accept(self: &Arc<Self>, peer: IpAddr) -> Option<Open> {
+        let shared = self.limits.shared_peers.iter().any(|network| network.contains(peer));
+        let peer = Peer::of(peer);
+        let mut state = self.state();
+        let of_peer = state.peers.get(&peer).map_or(0, |pool| pool.count);
+        let (scope, refused) = if !shared && of_peer >= self.limits.per_peer() {
+            (Some(Scope::Peer(peer)), ConnectionEnd::RefusedPeer)
+        } else if state.anonymous.count >= self.limits.anonymous() {
+            (Some(Scope::Anonymous), ConnectionEnd::RefusedFull)
+        } else {
+            (None, ConnectionEnd::RefusedFull)
+        };
+        if let Some(scope) = scope
+            && !state.evict(scope)
+        {
+            drop(state);
+            self.record(refused);
+            return None;
+        }
+        let id = state.next;
+        state.next += 1;
+        let connection = Arc::new(Connection {
+            id,
+            peer,
+            doing: AtomicU64::new(self.doing(Phase::Idle, Instant::now())),
+            certified: AtomicBool::new(false),
+            evicted: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+        });
+        state.open.insert(id, Arc::clone(&connection));
+        state.anonymous.count += 1;
+        state.peers.entry(peer).or_default().count += 1;
+        drop(state);
+        if let Some(metrics) = &self.metrics {
+            metrics.connection_opened(self.listener);
+        }
+        Some(Open { connections: Arc::clone(self), connection })
+    }
+
+    pub(super) fn record(&self, end: ConnectionEnd) {
+        if let Some(metrics) = &self.metrics {
+            metrics.connection_ended(self.listener, end.label());
+        }
+    }
+}
+
+/// An open connection, counted until this is dropped.
+pub(super) struct Open {
+    connections: Arc<Connections>,
+    connection: Arc<Connection>,
+}
+
+impl Open {
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Says what the connection does from this time on.
+    pub(super) fn set(&self, phase: Phase, since: Instant) {
+        self.connection.doing.store(self.connections.doing(phase, since), Ordering::Relaxed);
+    }
+
+    /// Counts the connection among those of callers with a client certificate. Returns false if there is no room.
+    pub(super) fn certify(&self) -> bool {
+        let mut state = self.connections.state();
+        let full = state.certified.count >= self.connections.limits.certified();
+        if full && !state.evict(Scope::Certified) {
+            drop(state);
+            self.connections.record(ConnectionEnd::RefusedFull);
+            return false;
+        }
+        if state.remove(&self.connection) {
+            self.connection.certified.store(true, Ordering::Relaxed);
+            state.open.insert(self.connection.id, Arc::clone(&self.connection));
+            state.certified.count += 1;
+        }
+        true
+    }
+
+    pub(super) fn record(&self, end: ConnectionEnd) {
+        self.connections.record(end);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.connections.state().remove(&self.connection);
+        if let Some(metrics) = &self.connections.metrics {
+            metrics.connection_closed(self.connections.listener);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::task::noop_waker;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ONE: &str = "192.0.2.1";
+    const OTHER: &str = "192.0.2.2";
+
+    fn connections(total: usize) -> Arc<Connections> {
+        with(ConnectionLimits { total, client_certificates: false, shared_peers: Vec::new() })
+    }
+
+    fn with(limits: ConnectionLimits) -> Arc<Connections> {
+        Connections::new("test", limits, None)
+    }
+
+    fn open(connections: &Arc<Connections>, peer: &str) -> Option<Open> {
+        connections.accept(peer.parse().unwrap())
+    }
+
+    fn ended(open: &Open) -> bool {
+        open.connection.is_evicted(&noop_waker())
+    }
+
+    /// A full listener with two peers' connections: each in one phase since one second, in milliseconds.
+    fn full(phases: &[(Phase, u64)]) -> (Arc<Connections>, Vec<Open>) {
+        let connections = connections(phases.len());
+        let opened = phases.iter().enumerate().map(|(index, (phase, since))| {
+            let opened = open(&connections, &format!("192.0.2.{index}")).unwrap();
+            opened.set(*phase, connections.epoch + Duration::from_millis(*since));
+            opened
+        });
+        let opened = opened.collect();
+        (connections, opened)
+    }
+
+    #[test]
+    fn a_full_listener_ends_the_connection_that_has_been_idle_longest() {
+        use Phase::{Idle, InFlight, Incomplete};
+        for (phases, expected) in [
+            (vec![(Idle, 20), (Idle, 10), (Idle, 30)], Some(1)),
+            (vec![(InFlight, 1), (Incomplete, 2), (Idle, 900)], Some(2)),
+            (vec![(InFlight, 1), (Incomplete, 20), (Incomplete, 10)], Some(2)),
+            (vec![(InFlight, 1), (InFlight, 2)], None),
+        ] {
+            let (connections, opened) = full(&phases);
+            let new = open(&connections, "198.51.100.1");
+            assert_eq!(new.is_some(), expected.is_some(), "{phases:?}");
+            assert_eq!(opened.iter().position(ended), expected, "{phases:?}");
+        }
+    }
+
+    #[test]
+    fn one_peer_leaves_others_a_quarter_and_replaces_only_its_own_connections() {
+        let connections = connections(100);
+        let others: Vec<_> = (0..25).map(|_| open(&connections, OTHER).unwrap()).collect();
+        let own: Vec<_> = (0..1200).map(|_| open(&connections, ONE).unwrap()).collect();
+        assert_eq!(others.iter().filter(|open| ended(open)).count(), 0);
+        assert_eq!(own.iter().filter(|open| !ended(open)).count(), 75);
+        assert_eq!(connections.state().open.len(), 100);
+    }
+
+    #[test]
+    fn a_peer_whose_requests_are_all_in_flight_is_refused_more_and_others_are_not() {
+        let connections = connections(8);
+        let busy: Vec<_> = (0..6).map(|_| open(&connections, ONE).unwrap()).collect();
+        for open in &busy {
+            open.set(Phase::InFlight, Instant::now());
+        }
+        assert!(open(&connections, ONE).is_none());
+        assert!(open(&connections, OTHER).is_some());
+    }
+
+    #[test]
+    fn the_addresses_that_one_host_can_have_are_one_peer() {
+        for (one, other, same) in [
+            ("192.0.2.1", "192.0.2.2", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("2001:db8::1", "2001:db8::ffff:1:2:3", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+        ] {
+            assert_eq!(Peer::of(one.parse().unwrap()) == Peer::of(other.parse().unwrap()), same, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_proxy_may_fill_the_listener() {
+        let shared_peers = vec![Network::parse("192.0.2.0/24").unwrap()];
+        let connections = with(ConnectionLimits { total: 8, client_certificates: false, shared_peers });
+        let all: Vec<_> = (0..8).map(|_| open(&connections, ONE).unwrap()).collect();
+        assert!(!all.iter().any(ended));
+    }
+
+    #[test]
+    fn callers_with_a_certificate_keep_their_share_whatever_others_open() {
+        let limits = ConnectionLimits { total: 100, client_certificates: true, shared_peers: Vec::new() };
+        let connections = with(limits);
+        let certified: Vec<_> = (0..50)
+            .map(|_| {
+                let open = open(&connections, ONE).unwrap();
+                assert!(open.certify());
+                open
+            })
+            .collect();
+        let anonymous: Vec<_> = (0..1200).filter_map(|_| open(&connections, OTHER)).collect();
+        assert!(!certified.iter().any(ended));
+        assert_eq!(anonymous.iter().filter(|open| !ended(open)).count(), 36);
+        // A further one takes the place of one of its own kind.
+        let further = open(&connections, ONE).unwrap();
+        assert!(further.certify());
+        assert_eq!(certified.iter().filter(|open| ended(open)).count(), 1);
+    }
+
+    #[test]
+    fn what_was_counted_is_given_back() {
+        let connections = connections(4);
+        {
+            let _all: Vec<_> =
+                (0..20).map(|number| open(&connections, &format!("192.0.2.{number}")).unwrap()).collect();
+            assert_eq!(connections.state().open.len(), 4);
+        }
+        let state = connections.state();
+        assert!(state.open.is_empty() && state.peers.is_empty() && state.anonymous.count == 0);
+    }
+
+    proptest! {
+        /// However connections come, go and change, the counts are those of what is open, and bounded; and nothing in flight
+        /// ends while something idle is there.
+        #[test]
+        fn counts_hold_and_what_is_in_flight_goes_on(steps in prop::collection::vec((0u8..4, 0u8..5, 0usize..40), 1..300)) {
+            let limits = ConnectionLimits { total: 16, client_certificates: true, shared_peers: Vec::new() };
+            let connections = with(limits.clone());
+            let mut opened: Vec<(Open, Phase)> = Vec::new();
+            for (step, peer, which) in steps {
+                match step {
+                    0 => if let Some(open) = open(&connections, &format!("192.0.2.{peer}")) {
+                        opened.push((open, Phase::Idle));
+                    },
+                    1 if !opened.is_empty() => drop(opened.swap_remove(which % opened.len())),
+                    2 if !opened.is_empty() => {
+                        let count = opened.len();
+                        let phase = [Phase::Idle, Phase::Incomplete, Phase::InFlight][usize::from(peer) % 3];
+                        opened[which % count].0.set(phase, Instant::now());
+                        opened[which % count].1 = phase;
+                    }
+                    3 if !opened.is_empty() => { opened[which % opened.len()].0.certify(); }
+                    _ => {}
+                }
+                // Those in flight went on, whatever came.
+                prop_assert!(opened.iter().all(|(open, phase)| *phase != Phase::InFlight || !ended(open)));
+                opened.retain(|(open, _)| !ended(open));
+                let state = connections.state();
+                prop_assert!(state.anonymous.count <= limits.anonymous() && state.certified.count <= limits.certified());
+                prop_assert_eq!(state.anonymous.count + state.certified.count, state.open.len());
+                prop_assert_eq!(state.peers.values().map(|pool| pool.count).sum::<usize>(), state.anonymous.count);
+                prop_assert!(state.peers.values().all(|pool| (1..=limits.per_peer()).contains(&pool.count)));
+                prop_assert_eq!(state.open.len(), opened.len());
+            }
+        }
+    }
+}

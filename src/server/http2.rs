@@ -1,0 +1,242 @@
+//! HTTP/2, by the h2 library, in front of the same handlers as HTTP/1.1.
+//!
+//! actix-http has an HTTP/2 of its own, but sets none of the library's bounds, and uses an older line of it.
+
+use std::{future::poll_fn, net::SocketAddr, rc::Rc, task::Poll, time::SystemTime};
+
+use actix_http::{
+    ConnectionType, Payload, Request, Response,
+    body::{BodySize, BoxBody, MessageBody as _},
+    error::PayloadError,
+};
+use actix_web::http::{Uri, Version, header as actix_header};
+use bytes::Bytes;
+use futures_util::stream;
+use h2::{
+    Reason, RecvStream, SendStream,
+    server::{Builder, Connection, SendResponse},
+};
+use http::header;
+use tokio::{
+    task::JoinSet,
+    time::{Duration, timeout},
+};
+
+use super::{
+    Handler, Worker,
+    boundary::BodyLength,
+    progress::{InFlight, Progress},
+    stream::Observed,
+};
+
+/// Requests of one connection at once. Go's clients open a further connection when there are more.
+const MAX_STREAMS: u32 = 250;
+/// Bytes of a request's header fields, 32 more counted for each of them.
+const MAX_HEADER_LIST: u32 = 16 << 10;
+/// Bytes of one request's body that a client may send ahead of what is read.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Bytes of all bodies that a client may send ahead of what is read. With the listener's connections, this bounds the memory
+/// of bodies that nobody has counted yet; what a handler reads is bounded there.
+const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Bytes of an answer that wait for the client to take them.
+const MAX_SEND_BUFFER: usize = 64 << 10;
+/// Streams that the server has reset and whose late frames are ignored.
+const MAX_RESET_STREAMS: usize = 20;
+/// Mistakes of a client within streams, over the life of a connection, that end it.
+const MAX_STREAM_ERRORS: usize = 64;
+/// Bytes of a body that are handed over at once.
+const PIECE: usize = 16 << 10;
+
+/// Serves a connection until the client closes it, or until it is to close and nothing is in flight any more.
+pub(super) async fn serve(worker: &Rc<Worker>, stream: Observed, peer: SocketAddr) {
+    let progress = Rc::clone(stream.progress());
+    let handshake = Builder::new()
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(MAX_SEND_BUFFER)
+        .max_concurrent_reset_streams(MAX_RESET_STREAMS)
+        .max_local_error_reset_streams(Some(MAX_STREAM_ERRORS))
+        .handshake(stream);
+    let mut connection: Connection<Observed, Bytes> = match handshake.await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::debug!(%error, %peer, "connection broken off");
+            return;
+        }
+    };
+    // Tasks of their own, so that a panic in one leaves the others alone. They end with the connection.
+    let mut answers: JoinSet<()> = JoinSet::new();
+    let mut closing = false;
+    let outcome = poll_fn(|context| {
+        loop {
+            while let Poll::Ready(Some(_)) = answers.poll_join_next(context) {}
+            if progress.is_closing() && !closing {
+                // GOAWAY: what the client sends from now on is not looked at, and the client knows it.
+                if progress.is_evicted() {
+                    connection.abrupt_shutdown(Reason::NO_ERROR);
+                } else {
+                    connection.graceful_shutdown();
+                }
+                closing = true;
+            }
+            match connection.poll_accept(context) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    let in_flight = progress.begin(BodyLength::Known(0));
+                    let handler = Rc::clone(&worker.handler);
+                    answers.spawn_local(answer(handler, request, respond, in_flight, peer));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+    if let Err(error) = outcome {
+        tracing::debug!(%error, %peer, "connection broken off");
+    }
+}
+
+async fn answer(
+    handler: Handler,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    in_flight: InFlight,
+    peer: SocketAddr,
+) {
+    let head_alone = request.method() == http::Method::HEAD;
+    let Some(request) = translated(request, peer) else {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return;
+    };
+    let response = {
+        let mut answer = handler(request);
+        poll_fn(|context| {
+            // A client that has reset its stream wants no answer: what is done for it ends here.
+            if respond.poll_reset(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            answer.as_mut().poll(context).map(Some)
+        })
+        .await
+    };
+    let Some(response) = response else { return };
+    let progress = in_flight.progress();
+    if response.head().connection_type() == ConnectionType::Close {
+        progress.close();
+    }
+    if let Err(error) = send(response, respond, head_alone, progress).await {
+        tracing::debug!(error, %peer, "an answer broke off");
+    }
+}
+
+/// The request as actix-web has it.
+fn translated(request: http::Request<RecvStream>, peer: SocketAddr) -> Option<Request> {
+    let (parts, body) = request.into_parts();
+    let payload: actix_http::BoxedPayloadStream = Box::pin(received(body));
+    let mut translated = Request::with_payload(Payload::Stream { payload });
+    let head = translated.head_mut();
+    head.method = actix_web::http::Method::from_bytes(parts.method.as_str().as_bytes()).ok()?;
+    head.uri = match parts.uri.path_and_query() {
+        Some(path) => Uri::try_from(path.as_str()).ok()?,
+        None => Uri::from_static("/"),
+    };
+    head.version = Version::HTTP_2;
+    head.peer_addr = Some(peer);
+    for (name, value) in &parts.headers {
+        let name = actix_header::HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+        head.headers.append(name, actix_header::HeaderValue::from_bytes(value.as_bytes()).ok()?);
+    }
+    if let Some(authority) = parts.uri.authority()
+        && !head.headers.contains_key(actix_header::HOST)
+    {
+        head.headers.insert(actix_header::HOST, actix_header::HeaderValue::from_str(authority.as_str()).ok()?);
+    }
+    Some(translated)
+}
+
+/// A request's body. The client may send more once a piece is taken.
+fn received(body: RecvStream) -> impl futures_util::Stream<Item = Result<Bytes, PayloadError>> {
+    let broken = |_: h2::Error| PayloadError::Incomplete(None);
+    stream::unfold(body, move |mut body| async move {
+        let piece = match body.data().await? {
+            Ok(piece) => body.flow_control().release_capacity(piece.len()).map(|()| piece),
+            Err(error) => Err(error),
+        };
+        Some((piece.map_err(broken), body))
+    })
+}
+
+async fn send(
+    response: Response<BoxBody>,
+    mut respond: SendResponse<Bytes>,
+    head_alone: bool,
+    progress: &Progress,
+) -> Result<(), String> {
+    let failed = |error: h2::Error| error.to_string();
+    let (response, body) = response.into_parts();
+    let size = body.size();
+    let ends = head_alone || size.is_eof();
+    let mut stream = respond.send_response(head_of(&response, size), ends).map_err(failed)?;
+    if ends {
+        return Ok(());
+    }
+    let mut body = body;
+    while let Some(piece) = poll_fn(|context| std::pin::Pin::new(&mut body).poll_next(context)).await {
+        match piece {
+            Ok(piece) => send_piece(&mut stream, piece, progress.write_timeout()).await?,
+            Err(error) => {
+                // An end like any other would pass for the proper one.
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Err(error.to_string());
+            }
+        }
+    }
+    stream.send_data(Bytes::new(), true).map_err(failed)
+}
+
+async fn send_piece(stream: &mut SendStream<Bytes>, mut piece: Bytes, write_timeout: Duration) -> Result<(), String> {
+    while !piece.is_empty() {
+        stream.reserve_capacity(piece.len().min(PIECE));
+        let capacity = match timeout(write_timeout, poll_fn(|context| stream.poll_capacity(context))).await {
+            Ok(Some(Ok(capacity))) => capacity,
+            Ok(Some(Err(error))) => return Err(error.to_string()),
+            Ok(None) => return Err("the client is gone".to_owned()),
+            Err(_) => {
+                stream.send_reset(Reason::CANCEL);
+                return Err("the client takes nothing".to_owned());
+            }
+        };
+        let length = piece.len().min(capacity);
+        stream.send_data(piece.split_to(length), false).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn head_of(response: &Response<()>, size: BodySize) -> http::Response<()> {
+    let mut head = http::Response::new(());
+    *head.status_mut() = http::StatusCode::from_u16(response.status().as_u16()).unwrap_or_default();
+    let headers = head.headers_mut();
+    for (name, value) in response.headers() {
+        // HTTP/1.1's own have no place here.
+        let about_the_connection =
+            matches!(name.as_str(), "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection");
+        if about_the_connection || (name == actix_header::CONTENT_LENGTH && size != BodySize::Stream) {
+            continue;
+        }
+        let name = header::HeaderName::from_bytes(name.as_str().as_bytes());
+        if let (Ok(name), Ok(value)) = (name, header::HeaderValue::from_bytes(value.as_bytes())) {
+            headers.append(name, value);
+        }
+    }
+    if let BodySize::Sized(length) = size {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    let date = actix_header::HttpDate::from(SystemTime::now()).to_string();
+    if let Ok(date) = header::HeaderValue::try_from(date) {
+        headers.entry(header::DATE).or_insert(date);
+    }
+    head
+}

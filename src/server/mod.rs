@@ -1,0 +1,359 @@
+//! Listeners: what all of our servers do with connections before a request reaches its handler.
+//!
+//! actix-web has time limits for the first request of a connection alone, and waits with new connections while there are too
+//! many. Here every request of a connection has the same limits, a full listener ends the connection that matters least, and
+//! HTTP/2 has bounds of its own. See docs/operations.md, "Connections".
+
+mod boundary;
+pub mod capacity;
+mod connections;
+mod frames;
+pub mod health;
+mod http1;
+mod http2;
+mod progress;
+mod stream;
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use actix_http::{Request, Response, body::MessageBody};
+use actix_server::Server;
+use actix_service::{IntoServiceFactory, Service, ServiceFactory, fn_factory, fn_service};
+use actix_web::{body::BoxBody, dev::AppConfig};
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
+use rustls::ServerConfig;
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::operations::{Metrics, RateLimit};
+
+pub use connections::ConnectionLimits;
+use connections::Connections;
+use progress::Progress;
+use stream::Observed;
+
+/// The protocols that a listener offers over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2, and HTTP/1.1 for clients that don't know it.
+    Http2AndHttp1,
+}
+
+/// A listener's TLS.
+#[derive(Clone)]
+pub struct Tls {
+    /// Certificates and whose clients are let in.
+    pub config: ServerConfig,
+    /// What is offered.
+    pub protocols: Protocols,
+}
+
+/// How long a client may take. Each holds for every request of a connection, and on HTTP/2 for every stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Over the TLS handshake.
+    pub handshake: Duration,
+    /// Over the head of a request, from its first byte on; and until the first byte of the first request.
+    pub head: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// Without taking anything of what is sent to it.
+    pub write: Duration,
+}
+
+/// Bounds of a listener.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The listener's name in metrics and logs.
+    pub name: &'static str,
+    /// How many connections there are.
+    pub connections: ConnectionLimits,
+    /// How long clients may take.
+    pub timeouts: Timeouts,
+    /// Whether a client that has closed its side still gets an answer on HTTP/1.1, or is gone.
+    pub serve_half_closed: bool,
+    /// Threads.
+    pub workers: usize,
+    /// How long requests in flight may take after the server was told to stop. In whole seconds, at least one.
+    pub stop_within: Duration,
+}
+
+/// Why a connection ended, where it was not the client's doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectionEnd {
+    /// It came to its end, as it should.
+    Closed,
+    HandshakeFailed,
+    HandshakeTimeout,
+    HeadTimeout,
+    IdleTimeout,
+    WriteTimeout,
+    /// A newer connection took its place.
+    Evicted,
+    /// Its peer has too many, and all are in use.
+    RefusedPeer,
+    /// The listener has too many, and all are in use.
+    RefusedFull,
+    /// It sent frames that cost more than they are worth.
+    Flood,
+}
+
+impl ConnectionEnd {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::HeadTimeout => "head_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::WriteTimeout => "write_timeout",
+            Self::Evicted => "evicted",
+            Self::RefusedPeer => "refused_peer",
+            Self::RefusedFull => "refused_full",
+            Self::Flood => "flood",
+        }
+    }
+}
+
+/// What answers requests.
+type Handler = Rc<dyn Fn(Request) -> LocalBoxFuture<'static, Response<BoxBody>>>;
+
+/// What the connections of a worker share.
+struct Worker {
+    settings: Settings,
+    tls: Option<TlsAcceptor>,
+    connections: Arc<Connections>,
+    stopped: watch::Receiver<bool>,
+    handler: Handler,
+    http1: http1::Http1,
+    log: Arc<Log>,
+}
+
+/// Bounds on log lines that clients cause.
+#[derive(Default)]
+struct Log {
+    handshakes: RateLimit,
+    refusals: RateLimit,
+}
+
+/// A server of an actix-web application that, once awaited, serves until `stop` is ready; what is in flight then has
+/// [some time](Settings::stop_within) to end.
+///
+/// # Errors
+/// The listener can't be used.
+pub fn serve<F, A, S, B>(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    settings: Settings,
+    metrics: Option<Arc<Metrics>>,
+    app: F,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<Server>
+where
+    F: Fn() -> A + Send + Clone + 'static,
+    A: IntoServiceFactory<S, Request>,
+    S: ServiceFactory<Request, Config = AppConfig, Error = actix_web::Error> + 'static,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>>,
+    S::Service: 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    B: MessageBody + 'static,
+{
+    let connections = Connections::new(settings.name, settings.connections.clone(), metrics);
+    let acceptor = tls.map(|Tls { mut config, protocols }| {
+        config.alpn_protocols = match protocols {
+            Protocols::Http1 => vec![b"http/1.1".to_vec()],
+            Protocols::Http2AndHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        };
+        TlsAcceptor::from(Arc::new(config))
+    });
+    let (tell_stopped, stopped) = watch::channel(false);
+    let stop = async move {
+        stop.await;
+        tell_stopped.send_replace(true);
+    };
+    let log = Arc::new(Log::default());
+    let (workers, stop_within) = (settings.workers.max(1), settings.stop_within.as_secs().max(1));
+    // Connections are counted here; this is where they are while a worker has not come to them.
+    let backstop = settings.connections.total.saturating_add(BACKLOG);
+    let name = settings.name;
+    let factory = move || {
+        let (app, settings, acceptor, stopped) = (app.clone(), settings.clone(), acceptor.clone(), stopped.clone());
+        let (connections, log) = (Arc::clone(&connections), Arc::clone(&log));
+        fn_factory(move || {
+            let (app, settings, tls, stopped) =
+                (app().into_factory(), settings.clone(), acceptor.clone(), stopped.clone());
+            let (connections, log) = (Arc::clone(&connections), Arc::clone(&log));
+            async move {
+                let handler = handler(app).await?;
+                let http1 = http1::Http1::new(&handler, settings.serve_half_closed).await?;
+                let worker = Rc::new(Worker { settings, tls, connections, stopped, handler, http1, log });
+                Ok::<_, ()>(fn_service(move |tcp: TcpStream| {
+                    serve_connection(Rc::clone(&worker), tcp).map(Ok::<_, ()>)
+                }))
+            }
+        })
+    };
+    let server = Server::build()
+        .workers(workers)
+        .max_concurrent_connections(backstop)
+        .disable_signals()
+        .shutdown_signal(stop)
+        .shutdown_timeout(stop_within)
+        .listen(name, listener, factory)?;
+    Ok(server.run())
+}
+
+/// Connections that have been accepted by the system and are not counted yet.
+const BACKLOG: usize = 128;
+
+/// Makes the application's service, and gives every outcome of it one type.
+async fn handler<S, B>(app: S) -> Result<Handler, ()>
+where
+    S: ServiceFactory<Request, Config = AppConfig, Error = actix_web::Error>,
+    S::InitError: fmt::Debug,
+    S::Response: Into<Response<B>>,
+    S::Service: 'static,
+    <S::Service as Service<Request>>::Future: 'static,
+    B: MessageBody + 'static,
+{
+    let service = app.new_service(AppConfig::default()).await.map_err(|error| {
+        tracing::error!(?error, "the server's application can't be made");
+    })?;
+    Ok(Rc::new(move |request| {
+        let answer = service.call(request);
+        let answer = async move {
+            match answer.await {
+                Ok(response) => {
+                    let response: Response<B> = response.into();
+                    response.map_into_boxed_body()
+                }
+                Err(error) => error.into(),
+            }
+        };
+        answer.boxed_local()
+    }))
+}
+
+/// Serves one connection to its end.
+async fn serve_connection(worker: Rc<Worker>, tcp: TcpStream) {
+    let Ok(peer) = tcp.peer_addr() else { return };
+    let listener = worker.settings.name;
+    let Some(open) = worker.connections.accept(peer.ip()) else {
+        if let Some(left_out) = worker.log.refusals.take() {
+            tracing::warn!(listener, %peer, left_out, "connection refused: all that there may be have a request in flight");
+        }
+        return;
+    };
+    let progress = Progress::new(open, worker.settings.timeouts, worker.tls.is_some());
+    // Without it an answer may wait for the acknowledgement of a delayed one.
+    let _ = tcp.set_nodelay(true);
+    let end =
+        until_its_time_is_up(&progress, worker.stopped.clone(), serve_requests(&worker, tcp, peer, &progress)).await;
+    if end != ConnectionEnd::Closed {
+        progress.open().record(end);
+        tracing::debug!(listener, %peer, end = end.label(), "connection ended");
+    }
+}
+
+async fn serve_requests(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, progress: &Rc<Progress>) {
+    let Some(acceptor) = &worker.tls else {
+        return worker.http1.serve(Observed::new(tcp, Rc::clone(progress)), peer).await;
+    };
+    let tls = match acceptor.accept(tcp).await {
+        Ok(tls) => tls,
+        Err(error) => {
+            progress.open().record(ConnectionEnd::HandshakeFailed);
+            if let Some(left_out) = worker.log.handshakes.take() {
+                tracing::info!(listener = worker.settings.name, %peer, %error, left_out, "TLS handshake failed");
+            }
+            return;
+        }
+    };
+    let session = tls.get_ref().1;
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let certified = session.peer_certificates().is_some_and(|chain| !chain.is_empty());
+    if certified && !progress.open().certify() {
+        return;
+    }
+    progress.handshake_complete(http2);
+    let stream = Observed::new(tls, Rc::clone(progress));
+    if http2 {
+        http2::serve(worker, stream, peer).await;
+    } else {
+        worker.http1.serve(stream, peer).await;
+    }
+}
+
+/// Runs a connection until it ends, its time is up, another one takes its place, or the server has stopped and nothing is in
+/// flight.
+async fn until_its_time_is_up(
+    progress: &Rc<Progress>,
+    mut stopped: watch::Receiver<bool>,
+    serve: impl Future<Output = ()>,
+) -> ConnectionEnd {
+    let mut serve = pin!(serve);
+    let mut stop = pin!(async move {
+        // An error says that the server is gone.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    });
+    let mut stopping = false;
+    let mut timer = pin!(sleep_until(Instant::now()));
+    std::future::poll_fn(move |context| {
+        if progress.open().connection().is_evicted(context.waker()) {
+            // An HTTP/2 client learns which of its requests were not looked at, if there is room for that.
+            progress.evict();
+            let _ = serve.as_mut().poll(context);
+            return Poll::Ready(ConnectionEnd::Evicted);
+        }
+        if !stopping && stop.as_mut().poll(context).is_ready() {
+            stopping = true;
+            progress.close();
+        }
+        if serve.as_mut().poll(context).is_ready() {
+            return Poll::Ready(ConnectionEnd::Closed);
+        }
+        if stopping && progress.is_idle() && !progress.says_goodbye() {
+            return Poll::Ready(ConnectionEnd::Closed);
+        }
+        // The timer is set to a time that is never too late; it is looked at again then.
+        while let Some((at, end)) = progress.deadline() {
+            if at < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(at);
+            }
+            if timer.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if Instant::now() < at {
+                continue;
+            }
+            if end == ConnectionEnd::IdleTimeout && progress.says_goodbye() && !progress.is_closing() {
+                progress.open().record(end);
+                progress.close();
+                if serve.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(ConnectionEnd::Closed);
+                }
+                continue;
+            }
+            return Poll::Ready(end);
+        }
+        Poll::Pending
+    })
+    .await
+}

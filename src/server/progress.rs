@@ -1,0 +1,229 @@
+//! What one connection is doing, since when, and until when it may.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    ConnectionEnd, Timeouts,
+    boundary::{BodyLength, Boundary},
+    connections::{Open, Phase},
+    frames::FrameScanner,
+};
+
+/// How long a connection that is to end may take over it once it has no request any more.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// What is known of the bytes that a client sends.
+enum Bytes {
+    Http1(Boundary),
+    Http2(FrameScanner),
+}
+
+/// One connection's state. It is told of every byte and request, and says when the connection's time is up.
+pub(super) struct Progress {
+    open: Open,
+    timeouts: Timeouts,
+    /// Since when a TLS handshake goes on.
+    handshake_since: Cell<Option<Instant>>,
+    /// Since when the head of a request has been coming.
+    head_since: Cell<Option<Instant>>,
+    /// Requests whose answer is not complete.
+    requests: Cell<usize>,
+    /// Since when there has been no request.
+    idle_since: Cell<Instant>,
+    /// Whether there has been one.
+    served: Cell<bool>,
+    /// Since when the client takes nothing of what is to be sent.
+    write_blocked_since: Cell<Option<Instant>>,
+    /// Since when the connection is to end as soon as its requests do.
+    closing_since: Cell<Option<Instant>>,
+    /// Whether it ends at once.
+    evicted: Cell<bool>,
+    /// The bytes of the connection, by its protocol.
+    bytes: RefCell<Bytes>,
+}
+
+impl Progress {
+    pub(super) fn new(open: Open, timeouts: Timeouts, tls: bool) -> Rc<Self> {
+        let now = Instant::now();
+        let progress = Self {
+            open,
+            timeouts,
+            handshake_since: Cell::new(tls.then_some(now)),
+            head_since: Cell::new(None),
+            requests: Cell::new(0),
+            idle_since: Cell::new(now),
+            served: Cell::new(false),
+            write_blocked_since: Cell::new(None),
+            closing_since: Cell::new(None),
+            evicted: Cell::new(false),
+            bytes: RefCell::new(Bytes::Http1(Boundary::new())),
+        };
+        progress.publish();
+        Rc::new(progress)
+    }
+
+    pub(super) fn open(&self) -> &Open {
+        &self.open
+    }
+
+    /// Tells the listener, which compares connections.
+    fn publish(&self) {
+        let (phase, since) = if self.requests.get() > 0 {
+            (Phase::InFlight, self.idle_since.get())
+        } else if let Some(since) = self.handshake_since.get().or(self.head_since.get()) {
+            (Phase::Incomplete, since)
+        } else {
+            (Phase::Idle, self.idle_since.get())
+        };
+        self.open.set(phase, since);
+    }
+
+    /// The TLS handshake is complete.
+    pub(super) fn handshake_complete(&self, http2: bool) {
+        self.handshake_since.set(None);
+        self.idle_since.set(Instant::now());
+        if http2 {
+            self.bytes.replace(Bytes::Http2(FrameScanner::new()));
+        }
+        self.publish();
+    }
+
+    /// The client has sent this.
+    ///
+    /// # Errors
+    /// The client sends what costs more than it is worth.
+    pub(super) fn received(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let before = self.head_since.get();
+        match &mut *self.bytes.borrow_mut() {
+            Bytes::Http2(frames) => {
+                if let Err(flood) = frames.feed(bytes, Instant::now()) {
+                    self.open.record(ConnectionEnd::Flood);
+                    return Err(std::io::Error::other(flood));
+                }
+                self.head_since.set(frames.incomplete_since());
+            }
+            Bytes::Http1(boundary) => {
+                boundary.received(bytes);
+                if self.requests.get() == 0 && before.is_none() {
+                    self.head_since.set(Some(Instant::now()));
+                }
+            }
+        }
+        if before != self.head_since.get() {
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// A request has its head, and is in flight until what is returned is dropped. `body`: as far as HTTP/1.1 says it.
+    pub(super) fn begin(self: &Rc<Self>, body: BodyLength) -> InFlight {
+        if self.requests.replace(self.requests.get() + 1) == 0 {
+            self.idle_since.set(Instant::now());
+        }
+        self.served.set(true);
+        if let Bytes::Http1(boundary) = &mut *self.bytes.borrow_mut() {
+            boundary.begin(body);
+            self.head_since.set(None);
+        }
+        self.publish();
+        InFlight(Rc::clone(self))
+    }
+
+    fn end(&self) {
+        self.requests.set(self.requests.get() - 1);
+        if self.requests.get() == 0 {
+            let now = Instant::now();
+            self.idle_since.set(now);
+            if let Bytes::Http1(boundary) = &mut *self.bytes.borrow_mut()
+                && !boundary.end()
+            {
+                // A part of the next request came with this one, or the rest of this one is still coming.
+                self.head_since.set(Some(now));
+            }
+            self.publish();
+        }
+    }
+
+    /// Whether something that was to be sent could not be.
+    pub(super) fn write_blocked(&self, blocked: bool) {
+        match (blocked, self.write_blocked_since.get()) {
+            (true, None) => self.write_blocked_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.write_blocked_since.set(None),
+            _ => {}
+        }
+    }
+
+    /// The connection is to end as soon as its requests have.
+    pub(super) fn close(&self) {
+        if self.closing_since.get().is_none() {
+            self.closing_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// The connection ends at once: another one takes its place.
+    pub(super) fn evict(&self) {
+        self.evicted.set(true);
+        self.close();
+    }
+
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted.get()
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing_since.get().is_some()
+    }
+
+    /// Whether the client is told that the connection ends: HTTP/2 has a word for it.
+    pub(super) fn says_goodbye(&self) -> bool {
+        matches!(*self.bytes.borrow(), Bytes::Http2(_))
+    }
+
+    /// Whether nothing would be lost if the connection ended now.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.get() == 0 && self.head_since.get().is_none() && self.handshake_since.get().is_none()
+    }
+
+    pub(super) fn write_timeout(&self) -> Duration {
+        self.timeouts.write
+    }
+
+    /// When the connection's time is up as things stand, and what for.
+    pub(super) fn deadline(&self) -> Option<(Instant, ConnectionEnd)> {
+        let Timeouts { handshake, head, idle, write } = self.timeouts;
+        let handshake = self.handshake_since.get().map(|since| (since + handshake, ConnectionEnd::HandshakeTimeout));
+        let incomplete = self.head_since.get().map(|since| (since + head, ConnectionEnd::HeadTimeout));
+        let blocked = self.write_blocked_since.get().map(|since| (since + write, ConnectionEnd::WriteTimeout));
+        let idle = (self.requests.get() == 0 && handshake.is_none()).then(|| {
+            let since = self.idle_since.get();
+            match self.closing_since.get() {
+                Some(closing) => (since.max(closing) + GOODBYE, ConnectionEnd::Closed),
+                // The first request is owed at once.
+                None if !self.served.get() => (since + head, ConnectionEnd::HeadTimeout),
+                None => (since + idle, ConnectionEnd::IdleTimeout),
+            }
+        });
+        [handshake, incomplete, blocked, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+/// A request in flight.
+pub(super) struct InFlight(Rc<Progress>);
+
+impl InFlight {
+    pub(super) fn progress(&self) -> &Progress {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
