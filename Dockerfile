@@ -22,5 +22,5 @@ FROM ${RUNTIME}
 COPY --from=build /image/sealgate /usr/local/bin/sealgate
 # Any number but 0: nothing in the image belongs to it.
 USER 65532:65532
-EXPOSE 8443 9090
+EXPOSE 8443 9090 9091
 ENTRYPOINT ["/usr/local/bin/sealgate"]
