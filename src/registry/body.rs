@@ -4,11 +4,12 @@ use std::{ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use reqwest::Response;
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::Instant};
 
 use super::{
     encoding::{Encoding, Inflate, Undecodable},
     failure::Failure,
+    quota::Tenant,
     room::{FREE, Reserved, Room},
 };
 
@@ -46,8 +47,9 @@ pub(super) struct Reading<'a> {
     pub(super) is_head: bool,
     pub(super) room: &'a Arc<Room>,
     /// Whose it is, for the room.
-    pub(super) host: &'a str,
-    pub(super) named: bool,
+    pub(super) tenant: &'a Tenant,
+    /// Until when room for it is waited for.
+    pub(super) deadline: Instant,
 }
 
 impl Reading<'_> {
@@ -94,7 +96,7 @@ impl Reading<'_> {
                         // All that it may become, in one step: who has some and waits for more could wait for ever.
                         let most = announced.and_then(|bytes| usize::try_from(bytes).ok());
                         let most = most.filter(|&most| most >= length).unwrap_or(self.limit);
-                        room = Some(self.room.take(most, self.host, self.named).await);
+                        room = Some(self.room.take(most, self.tenant, self.deadline).await?);
                         bytes.reserve_exact(most - bytes.len());
                     }
                     bytes.extend_from_slice(&chunk);
@@ -126,7 +128,7 @@ impl Reading<'_> {
                     return unread(self.undecodable(error));
                 }
                 if room.is_none() && inflate.len() > FREE {
-                    room = Some(self.room.take(self.limit, self.host, self.named).await);
+                    room = Some(self.room.take(self.limit, self.tenant, self.deadline).await?);
                     inflate.reserve();
                 }
                 if room.is_some() {

@@ -1,18 +1,19 @@
 //! The memory that answers may take while they are under way, all together.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::quota::{Permit, Quota, Shares, Tenant};
+use super::{
+    failure::Failure,
+    quota::{Permit, Quota, Shares, Tenant},
+};
 use crate::operations::{Metrics, OutboundQuota};
 
 /// Bytes that every answer may have without asking: most manifests and lists are far smaller.
 pub(super) const FREE: usize = 64 << 10;
 /// Bytes of all answers together, where no single one may need more than a quarter of it.
 const ALL: usize = 96 << 20;
-/// Longer than any request lasts: each ends at a deadline of its own.
-const FOR_EVER: Duration = Duration::from_hours(24);
 
 /// Room for the bodies of answers that are larger than [`FREE`].
 pub(super) struct Room {
@@ -28,13 +29,13 @@ impl Room {
         Arc::new(Self { quota: Quota::new(OutboundQuota::Memory, shares_of(largest), metrics) })
     }
 
-    /// Waits for room for so many bytes of a host's. It waits for ever where they are more than a quarter of the room.
-    pub(super) async fn take(&self, bytes: usize, host: &str, named: bool) -> Reserved {
-        let tenant = Tenant { registry: host.into(), named };
-        match self.quota.acquire_until(bytes, &tenant, Instant::now() + FOR_EVER).await {
-            Ok(reserved) => reserved,
-            Err(_) => pending().await,
-        }
+    /// Waits for room for so many bytes of a registry's.
+    ///
+    /// # Errors
+    /// There was none until the deadline, or they are more than a quarter of it.
+    pub(super) async fn take(&self, bytes: usize, tenant: &Tenant, deadline: Instant) -> Result<Reserved, Failure> {
+        let reserved = self.quota.acquire_until(bytes, tenant, deadline).await;
+        reserved.map_err(|share| Failure::Exhausted(OutboundQuota::Memory, share))
     }
 }
 
@@ -55,10 +56,23 @@ mod tests {
         for largest in [4 << 20, ALL] {
             let room = Room::new(largest, Arc::default());
             for named in [true, false] {
-                let reserved = room.take(largest, "r.example.com", named).now_or_never();
-                assert!(reserved.is_some(), "{largest} {named}");
+                let tenant = Tenant { registry: "r.example.com".into(), named };
+                let reserved = room.take(largest, &tenant, Instant::now()).now_or_never();
+                assert!(matches!(reserved, Some(Ok(_))), "{largest} {named}");
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_memory_in_vain_is_not_told_that_the_registry_is_slow() {
+        let room = Room::new(4 << 20, Arc::default());
+        let tenant = Tenant { registry: "r.example.com".into(), named: true };
+        let deadline = Instant::now() + std::time::Duration::from_secs(8);
+        let held = room.take(ALL / 4, &tenant, deadline).await;
+        let outcome = room.take(1, &tenant, deadline).await.map(drop);
+        assert!(matches!(outcome, Err(Failure::Exhausted(OutboundQuota::Memory, _))), "{outcome:?}");
+        drop(held);
+        assert!(room.take(1, &tenant, deadline).await.is_ok());
     }
 
     #[test]

@@ -287,7 +287,8 @@ impl Transport {
             let good = response.status().as_u16() == 200;
             let limit = if good { ask.limit } else { ERROR_BODY };
             let (room, is_head) = (&self.room, ask.method == Method::HEAD);
-            let reading = Reading { limit, counts: good, is_head, room, host: &tenant.registry, named: tenant.named };
+            let deadline = ask.budget.deadline;
+            let reading = Reading { limit, counts: good, is_head, room, tenant, deadline };
             let body = reading.read(&mut response).await?;
             let headers = std::mem::take(response.headers_mut());
             let status = response.status().as_u16();
@@ -519,7 +520,7 @@ mod tests {
         let error = short.failed(failure);
         assert_eq!(error.code().as_str(), "deadline-exceeded");
         let text = error.to_string();
-        assert!(text.contains("was not asked within") && text.contains("in flight for this registry"), "{text}");
+        assert!(text.contains("could not be asked within") && text.contains("in flight for this registry"), "{text}");
         assert_eq!(transport.ask(&ask(&quick_peer, &quick, LONG)).await.unwrap().status, 200);
         // Who gives up gives the share back.
         drop(in_flight);

@@ -94,8 +94,9 @@ pub enum LookupError {
         /// The time that there was.
         after: Duration,
     },
-    /// The time for this look-up is over, and the registry was not asked: the gate had too many others to ask.
-    #[error("{registry} was not asked within {}: {cause}", humantime::format_duration(*after))]
+    /// The time for this look-up is over, and the registry was not asked, or its answer not read: the gate had too many
+    /// others to ask.
+    #[error("{registry} could not be asked within {}: {cause}", humantime::format_duration(*after))]
     NotAsked {
         /// The registry.
         registry: Box<str>,

@@ -125,7 +125,7 @@ fn a_registry_that_was_not_asked_is_not_said_to_be_down() {
     assert_eq!(refusal.code(), Code::DeadlineExceeded);
     assert_eq!(
         format!("{refusal}. {}", refusal.next_step(IMAGE)),
-        "registry.example.com was not asked within 7s: the limit of requests in flight for this registry was reached. \
+        "registry.example.com could not be asked within 7s: the limit of requests in flight for this registry was reached. \
          Try again; if it lasts, tell those who run the gate: it is asked about more than it can look up at once."
     );
 }

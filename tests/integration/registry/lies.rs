@@ -445,8 +445,11 @@ async fn a_host_that_holds_large_answers_back_keeps_nobodys_room_but_its_own() {
     loop {
         // Until all six have taken their room, this one still finds some.
         let outcome = resolve_within(&client, &honest, Duration::from_millis(300)).await;
-        if matches!(outcome, Err(LookupError::TimedOut { .. })) {
-            break;
+        match &outcome {
+            Err(LookupError::NotAsked { cause, .. }) if cause.contains("memory for answers for this registry") => break,
+            // This machine is busy.
+            Err(LookupError::TimedOut { .. }) => continue,
+            _ => {}
         }
         assert_eq!(outcome.unwrap().digest(), Digest::sha256(&large("one")));
         assert!(hoards.try_join_next().is_none(), "the hoards are over");
