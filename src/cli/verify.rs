@@ -17,7 +17,7 @@ use crate::files::PolicyFiles;
 use crate::gate::{Admission, CurrentPolicy, Decision, ImageUse};
 use crate::image::Reference;
 use crate::operations::{Metrics, logging};
-use crate::policy::Policy;
+use crate::policy::{KeyWarning, Policy};
 use crate::startup;
 
 /// How long one image may take. Nobody's API server is waiting, so longer than a review.
@@ -66,6 +66,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     // Whoever asks wants to know what this policy says, whatever it is.
     let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true, pin_required: false };
     let policy = files.load().map_err(Failure::usage_of)?;
+    for KeyWarning { signer, notice } in &policy.key_warnings {
+        tracing::warn!("keys of {signer}: {notice}");
+    }
     let decide = decide(&configuration, policy, &image, namespace.as_deref());
     let decision = super::block_on(decide)??;
     let report = Report::new(&image.to_string(), &decision);

@@ -10,7 +10,7 @@ use super::{ReadError, read_bounded, with_reserve};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::image::{Repository, Scope};
 use crate::policy::{self, Action, Dialect, KeyFileError, Policy, SourceFile, policy_json};
-use crate::signature::certificate::LARGEST_KEYRING;
+use crate::signature::keyring::LARGEST_KEYRING;
 
 /// The most bytes of a policy file; keys may stand in it.
 const LARGEST_FILE: u64 = 4 << 20;

@@ -19,7 +19,8 @@ use super::{
 use crate::gate::CurrentPolicy;
 use crate::image::Digest;
 use crate::operations::Metrics;
-use crate::policy::{Action, Policy};
+use crate::policy::{Action, KeyWarning, Policy};
+use crate::signature::{KeyNotice, UnusableKey};
 
 /// How often the files are looked at where no event tells of a change.
 const POLL: Duration = Duration::from_secs(10);
@@ -184,6 +185,15 @@ fn announce(metrics: &Metrics, generation: u64, policy: &Policy) {
         }
     }
     metrics.key_expiries(keys.into_iter().map(|((name, fingerprint), expiry)| (name, fingerprint, expiry)));
+    let mut unusable = Vec::new();
+    for KeyWarning { signer, notice } in &policy.key_warnings {
+        tracing::warn!(key = %signer, "{notice}");
+        if let KeyNotice::Unusable(UnusableKey { key, why }) = notice {
+            let fingerprint = key.as_ref().map(|key| key.0.to_string()).unwrap_or_default();
+            unusable.push((&**signer, fingerprint, why.to_string()));
+        }
+    }
+    metrics.unusable_keys(unusable.into_iter());
 }
 
 #[cfg(test)]

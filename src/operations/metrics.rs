@@ -23,6 +23,7 @@ pub struct Metrics {
     cache_requests: FixedCounters<4, 2>,
     cache_entries: IntGaugeVec,
     key_expiry: GaugeVec,
+    unusable_keys: IntGaugeVec,
     certificate_expiry: Gauge,
     certificate_last_reload_successful: IntGauge,
     client_ca_last_reload_successful: IntGauge,
@@ -231,6 +232,16 @@ impl Metrics {
                     &["key", "fingerprint"],
                 ),
             ),
+            unusable_keys: register(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "sealgate_unusable_key_info",
+                        "A key in the policy's key files whose signatures can't be checked, beside others: always 1.",
+                    ),
+                    &["key", "fingerprint", "reason"],
+                ),
+            ),
             certificate_expiry: register(
                 &registry,
                 Gauge::with_opts(Opts::new(
@@ -392,6 +403,14 @@ impl Metrics {
             #[allow(clippy::cast_precision_loss)] // Exact until the year 285 million.
             let expiry = expiry.map_or(f64::INFINITY, |seconds| seconds as f64);
             self.key_expiry.with_label_values(&[name, fingerprint.as_str()]).set(expiry);
+        }
+    }
+
+    /// The keys of the policy that are passed over, and why, in place of those before.
+    pub fn unusable_keys<'a>(&self, keys: impl Iterator<Item = (&'a str, String, String)>) {
+        self.unusable_keys.reset();
+        for (name, fingerprint, reason) in keys {
+            self.unusable_keys.with_label_values(&[name, fingerprint.as_str(), reason.as_str()]).set(1);
         }
     }
 
@@ -571,6 +590,7 @@ mod tests {
         metrics.outbound_refusal(OutboundQuota::Lookups, true);
         metrics.key_expiries([("acme", "AB".to_owned(), None)].into_iter());
         metrics.certificate_reloads(true, false);
+        metrics.unusable_keys([("acme", "CD".to_owned(), "curve secp256k1".to_owned())].into_iter());
         metrics.policy_loaded(1, "sha256:00");
         metrics.policy_refused();
         metrics.policy_read(1);
@@ -591,6 +611,7 @@ mod tests {
             "sealgate_outbound_waits_total{quota=\"requests\",share=\"unnamed\"} 1",
             "sealgate_outbound_refusals_total{quota=\"lookups\",share=\"named\"} 1",
             "sealgate_key_expiry_timestamp_seconds{fingerprint=\"AB\",key=\"acme\"} inf",
+            "sealgate_unusable_key_info{fingerprint=\"CD\",key=\"acme\",reason=\"curve secp256k1\"} 1",
             "sealgate_certificate_expiry_timestamp_seconds 0",
             "sealgate_certificate_last_reload_successful 1",
             "sealgate_client_ca_last_reload_successful 0",

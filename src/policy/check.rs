@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Action, Exemption, Identity, KeyFileError, Platforms, Requirement, Requirements, Rule, RuleId, Signer,
+    Action, Exemption, Identity, KeyFileError, KeyWarning, Platforms, Requirement, Requirements, Rule, RuleId, Signer,
     document::{
         Kind, RawDocument, RawExemption, RawIdentity, RawKey, RawMatch, RawPlatforms, RawReason, RawRemap,
         RawRequirement, RawRule,
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::diagnostic::{Diagnostic, Place, did_you_mean, is_short, quoted};
 use crate::image::{Reference, Repository, Scope, ScopeError, ScopeMap};
-use crate::signature::{Certificate, CertificateError, Fingerprint};
+use crate::signature::{CertificateError, Fingerprint, Keyring, Keys};
 use crate::yaml::{Entries, Lenient, Located, Source};
 
 /// The longest name of a document, rule, key or exemption.
@@ -38,6 +38,7 @@ pub(super) struct CheckedDocument {
     pub(super) namespace: Option<Box<str>>,
     pub(super) rules: Vec<CheckedRule>,
     pub(super) exemptions: Vec<Exemption>,
+    pub(super) key_warnings: Vec<KeyWarning>,
 }
 
 type ReadFile<'a> = dyn FnMut(&Path) -> Result<Vec<u8>, KeyFileError> + 'a;
@@ -50,7 +51,13 @@ pub(super) fn document(
     read_key: &mut ReadFile<'_>,
 ) -> (CheckedDocument, Vec<Diagnostic>) {
     let RawDocument { kind, metadata, spec, .. } = raw;
-    let mut check = Check { source, mistakes: Vec::new(), signers: HashMap::new(), document: String::new() };
+    let mut check = Check {
+        source,
+        mistakes: Vec::new(),
+        signers: HashMap::new(),
+        key_warnings: Vec::new(),
+        document: String::new(),
+    };
     check.name(&metadata.name, "a policy");
     let namespace = check.namespace(kind, metadata.namespace.as_ref(), metadata.name.key);
     check.document = match &namespace {
@@ -74,8 +81,9 @@ pub(super) fn document(
         check.only_once(&mut names, &raw.name, "exemptions");
         exemptions.extend(check.exemption(raw, namespace.as_deref()));
     }
-    let document = CheckedDocument { kind, name: metadata.name.value, namespace, rules, exemptions };
-    (document, check.mistakes)
+    let Check { mistakes, key_warnings, .. } = check;
+    let document = CheckedDocument { kind, name: metadata.name.value, namespace, rules, exemptions, key_warnings };
+    (document, mistakes)
 }
 
 struct Check<'a> {
@@ -83,6 +91,7 @@ struct Check<'a> {
     mistakes: Vec<Diagnostic>,
     /// By name; nothing where the key could not be read, which is a mistake by itself.
     signers: HashMap<Box<str>, Option<Arc<Signer>>>,
+    key_warnings: Vec<KeyWarning>,
     /// What stands before the slash in the names of rules.
     document: String,
 }
@@ -216,11 +225,13 @@ impl Check<'_> {
                 }
             }
         };
-        let certificates = match Certificate::parse_keyring(&bytes) {
-            Ok(certificates) if !certificates.is_empty() => certificates,
+        let Keys { certificates, notices } = match Keyring::read(&bytes) {
+            Ok(keys) if !keys.certificates.is_empty() => keys,
             Ok(_) => return self.no_certificate(place, &what, name, &CertificateError::Empty),
             Err(error) => return self.no_certificate(place, &what, name, &error),
         };
+        let signer = &name.value;
+        self.key_warnings.extend(notices.into_iter().map(|notice| KeyWarning { signer: signer.clone(), notice }));
         Some(Signer { name: name.value.clone(), certificates: certificates.into_iter().map(Arc::new).collect() })
     }
 
@@ -232,7 +243,13 @@ impl Check<'_> {
         error: &CertificateError,
     ) -> Option<Signer> {
         let suggestion = match error {
-            CertificateError::Private(_) => "a policy needs public keys only; take the private one away from here",
+            CertificateError::Private(_) | CertificateError::PrivateUnusable(_) => {
+                "a policy needs public keys only; take the private one away from here"
+            }
+            CertificateError::Unusable(_) => {
+                "let the signer make a key of another kind, like Ed25519, NIST P-256 or RSA with 3072 bits"
+            }
+            CertificateError::Utf16 => "export it anew: gpg --armor --output FILE --export FINGERPRINT",
             _ => "export the signer's public key with: gpg --armor --export FINGERPRINT",
         };
         self.mistake_with_help(place, format!("{what} of {}: {error}", quoted(&name.value)), suggestion);

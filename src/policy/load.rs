@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Dialect, KeyFileError, Layer, Policy, ReadKey, Rule, SourceFile,
+    Dialect, KeyFileError, KeyWarning, Layer, Policy, ReadKey, Rule, SourceFile,
     check::{self, CheckedDocument},
     document::{API_VERSION, KINDS, Kind, RawDocument},
     policy_json,
@@ -46,8 +46,8 @@ pub fn load(files: &[SourceFile], read_key: &mut ReadKey<'_>) -> Result<Policy, 
     if !mistakes.is_empty() {
         return Err(to_read(mistakes, &sorted));
     }
-    let Merge { layers, .. } = merge;
-    let mut policy = Policy { digest: Some(digest(&sorted, &keys.read)), ..Policy::default() };
+    let Merge { layers, key_warnings, .. } = merge;
+    let mut policy = Policy { digest: Some(digest(&sorted, &keys.read)), key_warnings, ..Policy::default() };
     for (namespace, layer) in layers {
         match namespace {
             None => policy.cluster = layer,
@@ -116,6 +116,7 @@ struct Merge {
     /// The first document that is about the cluster, and its dialect.
     cluster: Option<(Dialect, Stands)>,
     rules: usize,
+    key_warnings: Vec<KeyWarning>,
 }
 
 /// Where something stands, to be named in a message about something else.
@@ -130,7 +131,8 @@ fn load_file(file: &SourceFile, keys: &mut Keys<'_, '_>, merge: &mut Merge) -> R
     let source = Source { name: &file.name, text };
     let documents = yaml::parse(source);
     if is_policy_json(file, text, documents.as_deref().unwrap_or_default()) {
-        let layer = policy_json::load(file, &mut |path| keys.read(path))?;
+        let (layer, key_warnings) = policy_json::load(file, &mut |path| keys.read(path))?;
+        merge.key_warnings.extend(key_warnings);
         let start = Stands { file: file.name.clone(), place: Place { line: 1, column: 1, width: 1 } };
         merge.only_one_dialect(source, Dialect::PolicyJson, &start)?;
         merge.layers.insert(None, layer);
@@ -242,7 +244,8 @@ impl Merge {
         here: &Stands,
         name_place: Place,
     ) -> Result<(), Vec<Diagnostic>> {
-        let CheckedDocument { kind, name, namespace, rules, exemptions } = document;
+        let CheckedDocument { kind, name, namespace, rules, exemptions, key_warnings } = document;
+        self.key_warnings.extend(key_warnings);
         if kind == Kind::ClusterSealPolicy {
             self.only_one_dialect(source, Dialect::Sealgate, here)?;
         }

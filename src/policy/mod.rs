@@ -18,7 +18,7 @@ use std::{
 use jiff::Timestamp;
 
 use crate::image::{Digest, Reference, Repository, ScopeMap};
-use crate::signature::Certificate;
+use crate::signature::{Certificate, KeyNotice};
 
 pub use document::schema;
 pub(crate) use document::{API_VERSION, RawMode};
@@ -68,6 +68,17 @@ pub struct Policy {
     pub namespaces: BTreeMap<Box<str>, Layer>,
     /// Digest over all files that were read, keys included. Two equal ones are the same policy.
     pub digest: Option<Digest>,
+    /// What its key files have that is passed over.
+    pub key_warnings: Vec<KeyWarning>,
+}
+
+/// Something in a signer's key files that is passed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyWarning {
+    /// The signer's name in the policy.
+    pub signer: Box<str>,
+    /// What it is.
+    pub notice: KeyNotice,
 }
 
 /// Rules of which the one with the most specific scope decides, alone.

@@ -10,12 +10,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use self::strict_json::{Member, Problem, Value, quoted};
 use super::{
-    Action, Dialect, Identity, Layer, Platforms, ReadKey, Requirement, Requirements, Rule, RuleId, Signer, SourceFile,
-    load::MOST_DIAGNOSTICS,
+    Action, Dialect, Identity, KeyWarning, Layer, Platforms, ReadKey, Requirement, Requirements, Rule, RuleId, Signer,
+    SourceFile, load::MOST_DIAGNOSTICS,
 };
 use crate::diagnostic::{self, Diagnostic, Place, did_you_mean};
 use crate::image::{Reference, Scope, ScopeMap};
-use crate::signature::{Certificate, CertificateError, Fingerprint};
+use crate::signature::{CertificateError, Keyring, Keys};
 use crate::text;
 
 /// The name in front of each rule's scope.
@@ -27,12 +27,18 @@ const DEFAULT: &str = "default";
 ///
 /// # Errors
 /// Everything that is wrong with it, as far as that can be seen in one go.
-pub fn load(file: &SourceFile, read_key: &mut ReadKey<'_>) -> Result<Layer, Vec<Diagnostic>> {
+pub fn load(file: &SourceFile, read_key: &mut ReadKey<'_>) -> Result<(Layer, Vec<KeyWarning>), Vec<Diagnostic>> {
     let text = text::utf8(&file.name, &file.bytes).map_err(|mistake| vec![*mistake])?;
-    let mut loader = Loader { folder: &file.folder, read_key, signers: HashMap::new(), problems: Vec::new() };
+    let mut loader = Loader {
+        folder: &file.folder,
+        read_key,
+        signers: HashMap::new(),
+        problems: Vec::new(),
+        key_warnings: Vec::new(),
+    };
     let layer = Value::of_document(text).map(|document| loader.policy(&document));
     let problems = match layer {
-        Ok(layer) if loader.problems.is_empty() => return Ok(layer),
+        Ok(layer) if loader.problems.is_empty() => return Ok((layer, loader.key_warnings)),
         Ok(_) => loader.problems,
         Err(problem) => vec![problem],
     };
@@ -62,6 +68,7 @@ struct Loader<'r, 'k> {
     /// Each set of key sources is read once.
     signers: HashMap<KeySource, Option<Arc<Signer>>>,
     problems: Vec<Problem>,
+    key_warnings: Vec<KeyWarning>,
 }
 
 /// One entry of a list of requirements.
@@ -195,7 +202,7 @@ impl Loader<'_, '_> {
         let mut keyring = Keyring::default();
         let name = match source {
             KeySource::Data(bytes) => {
-                keyring.add("keyData", bytes)?;
+                keyring.add(bytes).map_err(|error| format!("keyData: {error}"))?;
                 "keyData".to_owned()
             }
             KeySource::Paths(paths) => {
@@ -203,46 +210,22 @@ impl Loader<'_, '_> {
                     // A key that was put in the place of its path must not be shown.
                     let name = if diagnostic::is_short(path) || !path.contains('\n') { path } else { "this text" };
                     let bytes = (self.read_key)(&self.folder.join(path)).map_err(|why| format!("{name}: {why}"))?;
-                    keyring.add(name, &bytes)?;
+                    keyring.add(&bytes).map_err(|error| format!("{name}: {error}"))?;
                 }
                 paths.join(", ")
             }
         };
-        Ok(Signer { name: name.into(), certificates: keyring.certificates.into_iter().map(Arc::new).collect() })
+        let Keys { certificates, notices } = keyring.finish().map_err(|error| format!("{name}: {error}"))?;
+        if certificates.is_empty() {
+            return Err(format!("{name}: {}", CertificateError::Empty));
+        }
+        let name: Box<str> = name.into();
+        self.key_warnings.extend(notices.into_iter().map(|notice| KeyWarning { signer: name.clone(), notice }));
+        Ok(Signer { name, certificates: certificates.into_iter().map(Arc::new).collect() })
     }
 
     fn noted<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
         result.map_err(|problem| self.problems.push(problem)).ok()
-    }
-}
-
-/// The certificates of several files, as if they had been imported into one keyring, one after the other.
-#[derive(Default)]
-struct Keyring {
-    certificates: Vec<Certificate>,
-    places: HashMap<Fingerprint, usize>,
-}
-
-impl Keyring {
-    /// Where a certificate is there already, all that both versions say holds: one of them may revoke it, or let it live
-    /// longer.
-    fn add(&mut self, name: &str, bytes: &[u8]) -> Result<(), String> {
-        let found = Certificate::parse_keyring(bytes).map_err(|error| format!("{name}: {error}"))?;
-        if found.is_empty() {
-            return Err(format!("{name}: {}", CertificateError::Empty));
-        }
-        for certificate in found {
-            let fingerprint = certificate.fingerprint();
-            let Some(&place) = self.places.get(&fingerprint) else {
-                self.places.insert(fingerprint, self.certificates.len());
-                self.certificates.push(certificate);
-                continue;
-            };
-            let merged = self.certificates[place].merged(&certificate);
-            self.certificates[place] = merged
-                .ok_or_else(|| format!("{name}: {fingerprint} can't be put together with what was read before"))?;
-        }
-        Ok(())
     }
 }
 

@@ -1,21 +1,17 @@
 //! OpenPGP certificates ("public keys") that a policy trusts.
 
-use std::{collections::BTreeMap, fmt, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
 use jiff::Timestamp;
 use sequoia_openpgp::{
     Cert, KeyHandle,
-    cert::{CertParser, amalgamation::key::ErasedKeyAmalgamation, prelude::*},
+    cert::{amalgamation::key::ErasedKeyAmalgamation, prelude::*},
     packet::{Key, key::PublicParts, key::UnspecifiedRole},
-    parse::Parse,
     policy::{AsymmetricAlgorithm, HashAlgoSecurity, Policy, StandardPolicy},
     types::{HashAlgorithm, PublicKeyAlgorithm},
 };
 
-/// The largest keyring that is read, in bytes. Debian's, with all its developers, has about half of that.
-pub const LARGEST_KEYRING: usize = 16 << 20;
-
-const ARMOR_BEGIN: &[u8] = b"-----BEGIN PGP ";
+use super::keyring::{CertificateError, Keyring};
 
 /// A fingerprint, upper-case hexadecimal digits. Where a signature names only a key ID, these are the 16 digits of it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,29 +21,6 @@ pub struct Fingerprint(pub Box<str>);
 #[derive(Clone)]
 pub struct Certificate {
     inner: Cert,
-}
-
-/// Why bytes are no certificate that a policy can name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CertificateError {
-    /// Nothing is there.
-    #[error("no OpenPGP certificate is there")]
-    Empty,
-    /// Not OpenPGP.
-    #[error("this is not an OpenPGP certificate: {0}")]
-    Malformed(String),
-    /// A secret key.
-    #[error("this is a private key; export the public one with: gpg --armor --export {0}")]
-    Private(Fingerprint),
-    /// More than any keyring has.
-    #[error("a keyring has at most {limit} bytes, this one {found}")]
-    TooLarge {
-        /// Bytes there.
-        found: usize,
-        /// Bytes allowed.
-        limit: usize,
-    },
 }
 
 /// Why a key's signatures don't count, whatever they sign.
@@ -113,38 +86,12 @@ impl KeyFault {
 }
 
 impl Certificate {
-    /// Reads every certificate of a keyring: binary, or any number of armored blocks with other text around them.
-    /// Certificates of one key are merged, so that a revocation holds wherever in the keyring it stands.
+    /// Reads every certificate of a key file, and passes over what [`Keyring`] gives notice of.
     ///
     /// # Errors
-    /// Anything in it is unreadable, or private, or there is no certificate at all: half a keyring is none.
+    /// Those of [`Keyring::read`].
     pub fn parse_keyring(bytes: &[u8]) -> Result<Vec<Self>, CertificateError> {
-        if bytes.len() > LARGEST_KEYRING {
-            return Err(CertificateError::TooLarge { found: bytes.len(), limit: LARGEST_KEYRING });
-        }
-        let mut certificates: Vec<Cert> = Vec::new();
-        let mut places: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
-        for block in blocks(bytes)? {
-            let parser = CertParser::from_bytes(block).map_err(|error| malformed(&error))?;
-            for certificate in parser {
-                let certificate = certificate.map_err(|error| malformed(&error))?;
-                if certificate.is_tsk() {
-                    return Err(CertificateError::Private(Fingerprint::of(&certificate.key_handle())));
-                }
-                let fingerprint = certificate.fingerprint().as_bytes().to_vec();
-                if let Some(&place) = places.get(&fingerprint) {
-                    certificates[place] =
-                        certificates[place].clone().merge_public(certificate).map_err(|error| malformed(&error))?;
-                } else {
-                    places.insert(fingerprint, certificates.len());
-                    certificates.push(certificate);
-                }
-            }
-        }
-        if certificates.is_empty() {
-            return Err(CertificateError::Empty);
-        }
-        Ok(certificates.into_iter().map(|inner| Self { inner }).collect())
+        Ok(Keyring::read(bytes)?.certificates)
     }
 
     /// The primary key's fingerprint.
@@ -378,36 +325,6 @@ pub(super) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::MAX)
 }
 
-/// Splits a keyring into binary data or armored blocks, each from its own first line.
-fn blocks(bytes: &[u8]) -> Result<Vec<&[u8]>, CertificateError> {
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(CertificateError::Empty);
-    }
-    if bytes[0] & 0x80 != 0 && !bytes.starts_with(b"\xef\xbb\xbf") {
-        return Ok(vec![bytes]);
-    }
-    let at_line_start = |&start: &usize| {
-        let before = bytes[..start].iter().rev().copied().find(|byte| !matches!(byte, b' ' | b'\t'));
-        before.is_none_or(|byte| byte == b'\n' || byte == b'\r' || byte == 0xbf)
-    };
-    let starts: Vec<usize> = bytes
-        .windows(ARMOR_BEGIN.len())
-        .enumerate()
-        .filter(|(_, window)| *window == ARMOR_BEGIN)
-        .map(|(start, _)| start)
-        .filter(at_line_start)
-        .collect();
-    if starts.is_empty() {
-        return Err(CertificateError::Malformed("there is no line -----BEGIN PGP PUBLIC KEY BLOCK-----".into()));
-    }
-    let ends = starts.iter().skip(1).copied().chain([bytes.len()]);
-    Ok(starts.iter().zip(ends).map(|(&start, end)| &bytes[start..end]).collect())
-}
-
-fn malformed(error: &anyhow::Error) -> CertificateError {
-    CertificateError::Malformed(format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
 impl Fingerprint {
     pub(crate) fn of(handle: &KeyHandle) -> Self {
         Self(handle.to_hex().into())
@@ -446,7 +363,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::signature::testing::{self, Key, armored, at};
+    use crate::signature::{
+        keyring::LARGEST_KEYRING,
+        testing::{self, Key, armored, at},
+    };
 
     const NOW: &str = "2026-06-01T00:00:00Z";
 

@@ -13,12 +13,12 @@ use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 use sequoia_openpgp::{
     KeyHandle, Packet,
     packet::{Signature, Tag},
-    parse::{Dearmor, PacketParser, PacketParserBuilder, PacketParserResult, Parse},
+    parse::PacketParserResult,
     types::{CompressionAlgorithm, SignatureType},
 };
 
 use super::{
-    framing::{RawPacket, first_packet},
+    framing::{RawPacket, first_packet, parser},
     payload::LARGEST_PAYLOAD,
 };
 use crate::{text, verdict::refusal::Malformed};
@@ -69,7 +69,7 @@ pub(super) fn glance(content: &[u8], inflated: &mut usize) -> Result<Glance, Mal
     }
     // Both kinds of message begin with the key that they are of.
     let (first, _) = first_packet(&bytes).ok_or(Malformed::Envelope)?;
-    let issuer = match sequoia_packet(&first)? {
+    let issuer = match first.parsed().ok_or(Malformed::Envelope)? {
         Packet::OnePassSig(first) => Some(first.issuer().clone()),
         Packet::Signature(first) => first.get_issuers().into_iter().next(),
         _ => None,
@@ -198,13 +198,13 @@ fn open_packets(bytes: &[u8]) -> Result<Message, Malformed> {
     if literal.tag != Tag::Literal || signature.tag != Tag::Signature || !rest.is_empty() {
         return Err(Malformed::Envelope);
     }
-    let Packet::Signature(signature) = sequoia_packet(&signature)? else { return Err(Malformed::Envelope) };
+    let Some(Packet::Signature(signature)) = signature.parsed() else { return Err(Malformed::Envelope) };
     if !matches!(signature.version(), 3 | 4 | 6) {
         return Err(Malformed::Envelope);
     }
     let mut issuers = signature.get_issuers();
     if let Some(one_pass) = one_pass {
-        let Packet::OnePassSig(first) = sequoia_packet(&one_pass)? else { return Err(Malformed::Envelope) };
+        let Some(Packet::OnePassSig(first)) = one_pass.parsed() else { return Err(Malformed::Envelope) };
         let agree = first.last()
             && first.typ() == signature.typ()
             && first.hash_algo() == signature.hash_algo()
@@ -260,29 +260,6 @@ fn canonical_text(text: &[u8]) -> Result<Vec<u8>, Malformed> {
     Ok(canonical)
 }
 
-/// Parses one packet. Nothing may be left of it.
-fn sequoia_packet(packet: &RawPacket<'_>) -> Result<Packet, Malformed> {
-    let bytes = packet.reframed().ok_or(Malformed::Envelope)?;
-    let parsed = match parser(&bytes) {
-        Ok(PacketParserResult::Some(parser)) => PacketParser::next(parser),
-        _ => return Err(Malformed::Envelope),
-    };
-    match parsed {
-        Ok((parsed, PacketParserResult::EOF(_))) => Ok(parsed),
-        _ => Err(Malformed::Envelope),
-    }
-}
-
 fn bounded(length: usize) -> Result<(), Malformed> {
     if length > LARGEST_MESSAGE { Err(Malformed::TooLarge { limit: LARGEST_MESSAGE }) } else { Ok(()) }
-}
-
-fn parser(bytes: &[u8]) -> sequoia_openpgp::Result<PacketParserResult<'_>> {
-    PacketParserBuilder::from_bytes(bytes)?
-        .dearmor(Dearmor::Disabled)
-        .max_recursion_depth(0)
-        .max_packet_size(u32::try_from(LARGEST_MESSAGE).unwrap_or(u32::MAX))
-        .automatic_hashing(false)
-        .buffer_unread_content()
-        .build()
 }

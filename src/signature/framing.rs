@@ -6,7 +6,14 @@
 
 use std::borrow::Cow;
 
-use sequoia_openpgp::packet::Tag;
+use sequoia_openpgp::{
+    Packet,
+    packet::Tag,
+    parse::{Dearmor, PacketParser, PacketParserBuilder, PacketParserResult, Parse as _},
+};
+
+/// The largest packet that sequoia is given, in bytes.
+const LARGEST_PACKET: u32 = 64 << 10;
 
 /// A packet, with its parts put together.
 pub(super) struct RawPacket<'a> {
@@ -15,6 +22,16 @@ pub(super) struct RawPacket<'a> {
 }
 
 impl RawPacket<'_> {
+    /// Parses the packet alone. Returns `None` if it is not one packet of that length.
+    pub(super) fn parsed(&self) -> Option<Packet> {
+        let bytes = self.reframed()?;
+        let PacketParserResult::Some(parser) = parser(&bytes).ok()? else { return None };
+        match PacketParser::next(parser) {
+            Ok((packet, PacketParserResult::EOF(_))) => Some(packet),
+            _ => None,
+        }
+    }
+
     /// Returns the packet with a new header and one length of four octets.
     pub(super) fn reframed(&self) -> Option<Vec<u8>> {
         let length = u32::try_from(self.body.len()).ok()?;
@@ -24,6 +41,17 @@ impl RawPacket<'_> {
         bytes.extend_from_slice(&self.body);
         Some(bytes)
     }
+}
+
+/// Parses without looking for armor, into packets that contain others, or beyond [`LARGEST_PACKET`].
+pub(super) fn parser(bytes: &[u8]) -> sequoia_openpgp::Result<PacketParserResult<'_>> {
+    PacketParserBuilder::from_bytes(bytes)?
+        .dearmor(Dearmor::Disabled)
+        .max_recursion_depth(0)
+        .max_packet_size(LARGEST_PACKET)
+        .automatic_hashing(false)
+        .buffer_unread_content()
+        .build()
 }
 
 /// Reads the first packet, and returns it with the bytes behind it. Returns `None` if there is no packet, or not all of it.
@@ -147,7 +175,7 @@ pub(super) mod tests {
             for packet in under_every_header(SIGNATURE, &body) {
                 let followed = [&packet[..], b"behind"].concat();
                 assert_eq!(read(&followed), Some((SIGNATURE, body.clone(), 6)), "{length}");
-                assert_eq!(read(&packet[..packet.len() - 1]).is_some(), false, "{length}");
+                assert!(read(&packet[..packet.len() - 1]).is_none(), "{length}");
             }
         }
     }

@@ -5,7 +5,11 @@ mod claim;
 pub mod compose;
 mod envelope;
 mod framing;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub(crate) mod identity;
+pub mod keyring;
 pub mod payload;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -18,9 +22,10 @@ use jiff::Timestamp;
 use crate::image::{Digest, Reference};
 use crate::verdict::{LookupError, Refusal};
 
-pub use certificate::{Certificate, CertificateError, Fingerprint, KeyFault};
+pub use certificate::{Certificate, Fingerprint, KeyFault};
 pub use claim::{Claim, MOST_ISSUERS, claim, claimed_payload};
 pub use compose::{ComposeError, compose};
+pub use keyring::{CertificateError, KeyNotice, Keyring, Keys, UnusableKey};
 pub use payload::{Payload, PayloadError};
 pub use verify::{VerifiedImage, examine_all, verify, verify_each, verify_within};
 

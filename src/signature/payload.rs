@@ -342,6 +342,10 @@ mod tests {
         assert!(with("\"creator\"", &format!("\"x\":{},\"creator\"", "[".repeat(10_000))).is_err());
         let deep = format!("\"x\":{}{},\"creator\"", "[".repeat(1_000), "]".repeat(1_000));
         assert!(with("\"creator\"", &deep).is_err());
+        // The payload and its `optional` are two of the 127 levels.
+        let nested = |levels: usize| format!("\"x\":{}{},\"creator\"", "[".repeat(levels), "]".repeat(levels));
+        assert!(with("\"creator\"", &nested(125)).is_ok());
+        assert!(with("\"creator\"", &nested(126)).is_err());
         let long = format!("{}{}", good(), " ".repeat(LARGEST_PAYLOAD));
         assert_eq!(Payload::parse(long.as_bytes()), Err(PayloadError::TooLarge { limit: LARGEST_PAYLOAD }));
     }

@@ -16,7 +16,10 @@ use sequoia_openpgp::{
         OnePassSig, Signature, UserID,
         key::{Key4, PrimaryRole, SecretParts},
         one_pass_sig::OnePassSig3,
-        signature::{Signature3, SignatureBuilder},
+        signature::{
+            Signature3, SignatureBuilder,
+            subpacket::{Subpacket, SubpacketValue},
+        },
     },
     serialize::{
         SerializeInto as _,
@@ -139,14 +142,42 @@ impl Key {
 
     /// The certificate, revoked as superseded.
     pub(crate) fn revoked(&self, when: Timestamp) -> Vec<u8> {
-        let revocation = CertRevocationBuilder::new()
+        let revocation = self.revocation_by(self, when);
+        self.cert.clone().insert_packets(vec![revocation]).unwrap().0.to_vec().unwrap()
+    }
+
+    /// A revocation certificate, as `gpg --gen-revoke` makes it: one packet.
+    pub(crate) fn revocation(&self, when: Timestamp) -> Vec<u8> {
+        Packet::from(self.revocation_by(self, when)).to_vec().unwrap()
+    }
+
+    /// A revocation of this key that names it as its issuer, and is made by another.
+    pub(crate) fn forged_revocation(&self, forger: &Self, when: Timestamp) -> Vec<u8> {
+        let mut revocation = self.revocation_by(forger, when);
+        let issuer = SubpacketValue::Issuer(self.cert.keyid());
+        revocation.unhashed_area_mut().clear();
+        revocation.unhashed_area_mut().add(Subpacket::new(issuer, false).unwrap()).unwrap();
+        Packet::from(revocation).to_vec().unwrap()
+    }
+
+    fn revocation_by(&self, signer: &Self, when: Timestamp) -> Signature {
+        let issuer = if signer.cert == self.cert { None } else { Some(self.cert.fingerprint()) };
+        let builder = CertRevocationBuilder::new()
             .set_signature_creation_time(system(when))
             .unwrap()
             .set_reason_for_revocation(ReasonForRevocation::KeySuperseded, b"")
-            .unwrap()
-            .build(&mut self.primary_pair(), &self.cert, None)
             .unwrap();
-        self.cert.clone().insert_packets(vec![revocation]).unwrap().0.to_vec().unwrap()
+        match issuer {
+            None => builder.build(&mut signer.primary_pair(), &self.cert, None).unwrap(),
+            // What a builder would not write: another key as the issuer.
+            Some(issuer) => SignatureBuilder::new(SignatureType::KeyRevocation)
+                .set_signature_creation_time(system(when))
+                .unwrap()
+                .set_issuer_fingerprint(issuer)
+                .unwrap()
+                .sign_direct_key(&mut signer.primary_pair(), Some(self.cert.primary_key().key()))
+                .unwrap(),
+        }
     }
 
     /// The certificate, its signing subkey revoked as superseded.

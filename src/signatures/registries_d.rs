@@ -7,6 +7,7 @@ use url::Url;
 use crate::diagnostic::{Diagnostic, Place, did_you_mean, quoted};
 use crate::image::{Repository, Scope, ScopeMap};
 use crate::redact::shown;
+use crate::text;
 use crate::yaml::{Node, Source, Value, parse};
 
 /// The most bytes of one file.
@@ -96,7 +97,11 @@ fn read_file(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > LARGEST_FILE {
         return Err(io::Error::other(format!("it has more than {LARGEST_FILE} bytes")));
     }
-    fs::read_to_string(path)
+    let bytes = fs::read(path)?;
+    if text::is_utf16(&bytes) {
+        return Err(io::Error::other(format!("it is in UTF-16; {}", text::UTF16_REMEDY)));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
 #[derive(Default)]
@@ -352,6 +357,13 @@ mod tests {
     fn a_folder_or_file_that_can_not_be_read_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Lookasides::read(&folder.path().join("gone")).is_err());
+        let utf16: Vec<u8> = "default-docker: {}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for (bytes, said) in [(&utf16[..], "it is in UTF-16"), (b"docker: \xff", "it is not UTF-8")] {
+            fs::write(folder.path().join("f.yaml"), bytes).unwrap();
+            let mistakes = Lookasides::read(folder.path()).unwrap_err();
+            assert!(mistakes[0].message.contains(said), "{}", mistakes[0].message);
+        }
+        fs::remove_file(folder.path().join("f.yaml")).unwrap();
         fs::create_dir(folder.path().join("folder.yaml")).unwrap();
         assert!(Lookasides::read(folder.path()).is_err());
     }

@@ -99,7 +99,7 @@ impl Setting {
     fn mistakes(&self, digest: &Digest) -> Vec<(Vec<u8>, &'static str)> {
         let content = payload(digest, IDENTITY);
         let armored = self.gpg(&["--armor", "--sign"], content.as_bytes());
-        let with_cr = String::from_utf8(armored.clone()).unwrap().replace('\n', "\r\n");
+        let with_cr = String::from_utf8(armored.clone()).expect("ASCII").replace('\n', "\r\n");
         let utf16 = with_cr.encode_utf16().flat_map(u16::to_le_bytes);
         let utf16 = [0xff, 0xfe].into_iter().chain(utf16).collect();
         let marked = format!("\u{feff}\n{with_cr}").into_bytes();
@@ -147,7 +147,7 @@ async fn a_signature_file_that_is_not_binary_is_refused_by_its_name_with_what_to
     let pushed = setting.registry.push("acme/web", "1", "one").await;
     let good = setting.good(&pushed.digest);
     for (bad, said) in setting.mistakes(&pushed.digest) {
-        setting.lay(&pushed, &[bad.clone()]);
+        setting.lay(&pushed, std::slice::from_ref(&bad));
         refused(setting.verify_in_tree(), "malformed-signature", &[said, "/signature-1"]);
         for both in [[bad.clone(), good.clone()], [good.clone(), bad.clone()]] {
             setting.lay(&pushed, &both);
@@ -239,14 +239,15 @@ async fn text_signatures_and_uncompressed_ones_of_gnupg_are_verified() {
 fn version_3(gpg: &Gpg, key: &str, content: &[u8]) -> Vec<u8> {
     let secret = gpg.run(&["--pinentry-mode", "loopback", "--passphrase", "", "--export-secret-keys", key], b"");
     let secret = Cert::from_bytes(&secret).expect("a key");
-    let mut pair = secret.primary_key().key().clone().parts_into_secret().unwrap().into_keypair().unwrap();
+    let secret = secret.primary_key().key().clone().parts_into_secret().expect("a secret key");
+    let mut pair = secret.into_keypair().expect("without a passphrase");
     let (hash, typ, time) = (HashAlgorithm::SHA256, SignatureType::Binary, Timestamp::now());
-    let mut context = hash.context().unwrap().for_signature(3);
-    context.update(content);
-    context.update(&[u8::from(typ)]);
-    context.update(&u32::from(time).to_be_bytes());
-    let digest = context.into_digest().unwrap();
-    let mpis = pair.sign(hash, &digest).unwrap();
+    let mut hasher = hash.context().expect("SHA-256").for_signature(3);
+    hasher.update(content);
+    hasher.update(&[u8::from(typ)]);
+    hasher.update(&u32::from(time).to_be_bytes());
+    let digest = hasher.into_digest().expect("a digest");
+    let mpis = pair.sign(hash, &digest).expect("it signs");
     let (issuer, algorithm) = (pair.public().keyid(), pair.public().pk_algo());
     let signature = Signature3::new(typ, time, issuer.clone(), algorithm, hash, [digest[0], digest[1]], mpis);
     let mut one_pass = OnePassSig3::new(typ);
@@ -258,7 +259,8 @@ fn version_3(gpg: &Gpg, key: &str, content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(literal.len()).expect("a short payload").to_be_bytes();
     let (one_pass, signature): (Packet, Packet) =
         (OnePassSig::from(one_pass).into(), Signature::from(signature).into());
-    [&one_pass.to_vec().unwrap()[..], &[0xad], &length, &literal, &signature.to_vec().unwrap()].concat()
+    let [one_pass, signature] = [one_pass, signature].map(|packet| packet.to_vec().expect("a packet"));
+    [&one_pass[..], &[0xad], &length, &literal, &signature].concat()
 }
 
 /// `sealgate` and skopeo with a policy.json that wants the key's signatures for the identity.
@@ -277,7 +279,7 @@ async fn a_signature_of_version_3_is_stored_listed_imported_and_verified_by_skop
     let setting = Setting::new("rsa2048");
     let pushed = setting.registry.push("acme/web", "1", "one").await;
     let message = version_3(&setting.gpg, &setting.key, payload(&pushed.digest, IDENTITY).as_bytes());
-    setting.lay(&pushed, &[message.clone()]);
+    setting.lay(&pushed, std::slice::from_ref(&message));
     verified(setting.verify_in_tree());
     let mut changed = message.clone();
     *changed.last_mut().unwrap() ^= 1;

@@ -8,6 +8,7 @@ mod forms;
 mod from_openshift;
 mod gate;
 mod gateway;
+mod keys;
 mod logins;
 mod policy;
 mod push;

@@ -22,9 +22,9 @@ use crate::image::{Digest, Reference};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::registry::Client;
 use crate::signature::{
-    Certificate, ExaminedSignature, Fingerprint, FoundSignatures, VerifiedImage,
-    certificate::LARGEST_KEYRING,
+    Certificate, ExaminedSignature, Fingerprint, FoundSignatures, Keyring, Keys as FoundKeys, VerifiedImage,
     examine_all,
+    keyring::LARGEST_KEYRING,
     verify::{Examination, Question},
     verify_each,
 };
@@ -111,16 +111,21 @@ struct Keys {
 }
 
 fn key_files(files: &[PathBuf]) -> Result<Keys, Failure> {
-    let mut certificates = Vec::new();
+    let mut keyring = Keyring::default();
     for file in files {
         let bad = |why: &dyn std::fmt::Display| Failure::usage(format_args!("--public-key {}: {why}", file.display()));
         let mut bytes = Vec::new();
         let limit = LARGEST_KEYRING as u64 + 1;
         fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(|error| bad(&error))?;
-        certificates.extend(Certificate::parse_keyring(&bytes).map_err(|error| bad(&error))?.into_iter().map(Arc::new));
+        keyring.add(&bytes).map_err(|error| bad(&error))?;
     }
     let from = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
-    Ok(Keys { from, certificates })
+    let found = keyring.finish().map_err(|error| Failure::usage(format_args!("--public-key {from}: {error}")))?;
+    let FoundKeys { certificates, notices } = found;
+    for notice in notices {
+        tracing::warn!("--public-key {from}: {notice}");
+    }
+    Ok(Keys { from, certificates: certificates.into_iter().map(Arc::new).collect() })
 }
 
 /// The keys of GnuPG.

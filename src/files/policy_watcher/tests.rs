@@ -6,6 +6,7 @@ use super::*;
 use crate::diagnostic::Diagnostic;
 use crate::files::{ReadError, follower::SETTLE_INTERVAL};
 use crate::image::Reference;
+use crate::signature::{Fingerprint, keyring::Unsupported};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MAX_STALE: Duration = Duration::from_mins(1);
@@ -282,4 +283,26 @@ fn a_changed_policy_that_has_settled_is_a_fresh_one() {
     watched.check(SECOND * 52);
     assert_eq!(watched.generation(), 2);
     assert_eq!(watched.reload.current.stale_for(watched.start + SECOND * 53), SECOND);
+}
+
+#[test]
+fn keys_that_are_passed_over_are_in_the_metrics_while_their_policy_is_in_force() {
+    let key = Some(Fingerprint("AB".into()));
+    let unusable = KeyNotice::Unusable(UnusableKey { key, why: Unsupported::Curve("secp256k1".into()) });
+    let warning = |notice| KeyWarning { signer: "acme-release".into(), notice };
+    let warnings = vec![warning(unusable), warning(KeyNotice::Revocation(None))];
+    let policy = Policy { key_warnings: warnings, ..Policy::default() };
+    let metrics = Metrics::new();
+    let lines = |metrics: &Metrics| {
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        text.lines()
+            .filter(|line| line.starts_with("sealgate_unusable_key_info{"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    announce(&metrics, 1, &policy);
+    let expected = r#"sealgate_unusable_key_info{fingerprint="AB",key="acme-release",reason="curve secp256k1"} 1"#;
+    assert_eq!(lines(&metrics), [expected]);
+    announce(&metrics, 2, &Policy::default());
+    assert_eq!(lines(&metrics), [] as [&str; 0]);
 }

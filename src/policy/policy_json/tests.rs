@@ -4,13 +4,13 @@ use super::*;
 use crate::image::Reference;
 use crate::policy::KeyFileError;
 use crate::signature::{
-    KeyFault,
+    Certificate, KeyFault,
     testing::{Key, at},
 };
 
 fn read(text: &str) -> Result<Layer, Vec<Diagnostic>> {
     let file = SourceFile { name: "policy.json".into(), folder: "/etc".into(), bytes: text.into() };
-    load(&file, &mut |_| Err(KeyFileError::Missing))
+    load(&file, &mut |_| Err(KeyFileError::Missing)).map(|(layer, _)| layer)
 }
 
 /// What is wrong with it, first of all.
@@ -164,7 +164,7 @@ fn a_signed_by_has_exactly_one_source_of_keys() {
 fn certificate(files: [&[u8]; 2]) -> Arc<Certificate> {
     let text = requiring(r#"{"type":"signedBy","keyType":"GPGKeys","keyPaths":["0","1"]}"#);
     let file = SourceFile { name: "policy.json".into(), folder: "".into(), bytes: text.into() };
-    let layer = load(&file, &mut |path| Ok(files[usize::from(path == Path::new("1"))].to_vec())).unwrap();
+    let (layer, _) = load(&file, &mut |path| Ok(files[usize::from(path == Path::new("1"))].to_vec())).unwrap();
     let Action::Require(Requirements { all, .. }) = &layer.rules.get_exact(&Scope::Everything).unwrap().action else {
         panic!("it requires a signature")
     };

@@ -1,0 +1,27 @@
+//! What fuzz targets reach of the signatures. Only there with the feature `fuzzing`.
+
+use super::{envelope, framing::first_packet};
+
+/// Whatever message is opened is the same message with each of its packets in one part, and says the same at a glance.
+pub fn envelope(message: &[u8]) {
+    let mut inflated = 0;
+    let Ok(opened) = envelope::open(message, &mut inflated) else {
+        assert!(inflated <= envelope::LARGEST_MESSAGE + 1);
+        return;
+    };
+    let mut whole = Vec::new();
+    let mut rest = message;
+    while let Some((packet, behind)) = first_packet(rest) {
+        whole.extend(packet.reframed().expect("a message is small"));
+        rest = behind;
+    }
+    // The headers that it gets are longer.
+    if whole.len() <= envelope::LARGEST_MESSAGE {
+        let again = envelope::open(&whole, &mut 0).expect("it is the same message");
+        assert_eq!((&again.body, &again.issuers), (&opened.body, &opened.issuers));
+        assert_eq!(again.signature, opened.signature);
+    }
+    if let Ok(envelope::Glance::Message(seen)) = envelope::glance(message, &mut 0) {
+        assert_eq!((&seen.body, &seen.issuers), (&opened.body, &opened.issuers));
+    }
+}
