@@ -173,13 +173,15 @@ async fn a_look_up_has_a_time_of_its_own_whoever_is_the_first_to_ask() {
             scene.decide_within(&text, time).await.verdict.is_ok()
         })
     }
-    let waits: [(&str, Waits, Asked); 3] = [
-        ("manifest", for_a_manifest, asked(1, 0)),
-        ("signatures", for_signatures, asked(0, 1)),
-        ("decision", for_a_decision, asked(1, 1)),
+    let waits: [(&str, Waits, Asked, Option<Times>); 4] = [
+        ("manifest", for_a_manifest, asked(1, 0), Some(TIMES)),
+        ("signatures", for_signatures, asked(0, 1), Some(TIMES)),
+        ("decision", for_a_decision, asked(1, 1), Some(TIMES)),
+        // Here nothing but the examination itself is shared.
+        ("decision without caches", for_a_decision, asked(1, 1), None),
     ];
-    for (what, waits, expected) in waits {
-        let (scene, key) = cached();
+    for (what, waits, expected, times) in waits {
+        let (scene, key) = cached_with(|choices| choices.times = times);
         let scene = Arc::new(scene);
         let digest = scene.world.image(WEB, "one");
         scene.world.sign(&key, digest, WEB);

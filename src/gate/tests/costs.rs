@@ -81,3 +81,15 @@ async fn all_manifests_of_an_index_share_the_budget_of_their_question() {
         assert_eq!(scene.world.asked(), asked);
     }
 }
+
+#[test]
+fn of_an_index_for_which_the_review_had_too_little_left_nothing_is_said_for_good() {
+    let definite =
+        || Refusal::DeniedByPolicy { rule: RuleId::new("test", "rule"), reason: "a signature says no".into() };
+    for (own, each) in [(definite(), Refusal::ReviewTooCostly), (Refusal::ReviewTooCostly, definite())] {
+        for some_are_proven in [false, true] {
+            let shown = refusal_of_index(own.clone(), each.clone(), some_are_proven);
+            assert!(matches!(shown, Refusal::ReviewTooCostly), "{own} {each}: {shown}");
+        }
+    }
+}
