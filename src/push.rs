@@ -3,7 +3,7 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::image::{Digest, Reference, Repository};
-use crate::registry::{BlobOutcome, Client, Target, UploadError};
+use crate::registry::{BlobOutcome, Client, LearnedLimit, Target, UploadError};
 use crate::source::{Blob, Image, SourceManifest};
 
 /// Blobs under way at once.
@@ -85,11 +85,12 @@ pub async fn push(
         root.digest = found;
     }
     let from = mount_from.map(Repository::path);
+    let learned = LearnedLimit::default();
     let blobs = stream::iter(&source.blobs).map(|blob| {
-        let target = &target;
+        let (target, learned) = (&target, &learned);
         async move {
             let progress = |bytes| watch.sent(blob, bytes);
-            let outcome = client.push_blob(target, blob, from, &progress).await?;
+            let outcome = client.push_blob(target, blob, from, learned, &progress).await?;
             watch.settled(blob, outcome);
             Ok::<_, UploadError>((blob.digest, blob.data.length(), outcome))
         }

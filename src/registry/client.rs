@@ -312,8 +312,8 @@ impl Client {
         }
     }
 
-    /// Sends something to a server, with whatever it takes to be let in. What any status but those of trouble (429, 5xx)
-    /// means is the caller's to say.
+    /// Sends something to a server, with whatever it takes to be let in. What any status but those of trouble (429, 5xx but
+    /// 501) means is the caller's to say.
     pub(crate) async fn send(
         &self,
         target: &Target,
@@ -323,6 +323,8 @@ impl Client {
     ) -> Result<Fetched, LookupError> {
         let (fetched, grant) = self.exchange(target, what, request, budget).await?;
         match fetched.answer.status {
+            // No trouble that passes: the server can't do this at all.
+            501 => Ok(fetched),
             429 | 500.. => Err(self.status(target, &fetched.url, &fetched.answer, &grant, budget)),
             401 | 403 if grant.withheld.is_some() => {
                 Err(self.status(target, &fetched.url, &fetched.answer, &grant, budget))

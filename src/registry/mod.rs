@@ -49,3 +49,4 @@ pub(crate) use settings::Upstream;
 pub(crate) use target::Target;
 pub(crate) use token::{Access, exchange};
 pub(crate) use transport::{Answer, Ask, Budget, Content, Peer, Transport};
+pub(crate) use upload::LearnedLimit;

@@ -46,6 +46,11 @@ impl Patience {
         sleep(wait).await;
         true
     }
+
+    /// Failures since more was done.
+    pub(crate) fn in_a_row(&self) -> u32 {
+        self.in_a_row
+    }
 }
 
 /// How long to wait after a failed look-up, if another one may help: as the server wishes, or so long.

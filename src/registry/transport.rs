@@ -5,7 +5,9 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use bytes::Bytes;
 use reqwest::{
     Method,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER},
+    header::{
+        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
+    },
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
@@ -108,7 +110,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) content: Option<Content>,
     /// Whether it may be sent again as it is, where nothing says what became of the first time.
     pub(crate) repeat: bool,
-    /// Bytes that a good answer may have.
+    /// Bytes that a good answer may have. 0: its headers are all that is wanted, and no body is read.
     pub(crate) limit: usize,
     /// Who asks for more patience than this is not asked again.
     pub(crate) longest_wait: Duration,
@@ -120,9 +122,35 @@ pub(crate) struct Ask<'a> {
 pub(crate) struct Content {
     /// `Content-Type`.
     pub(crate) kind: Cow<'static, str>,
-    pub(crate) bytes: Bytes,
+    pub(crate) bytes: Payload,
     /// Whether it is sent on to where the server redirects: layers, but never what has secrets in it.
     pub(crate) may_move: bool,
+}
+
+/// The bytes of a request's content.
+#[derive(Clone)]
+pub(crate) enum Payload {
+    /// They are in memory.
+    Bytes(Bytes),
+    /// They are read while they are sent.
+    Stream {
+        /// How many.
+        length: u64,
+        /// Begins to read them: once for each request that carries them.
+        open: Arc<dyn Fn() -> reqwest::Body + Send + Sync>,
+    },
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
 }
 
 /// What was answered.
@@ -271,7 +299,12 @@ impl Transport {
         let request = client.request(ask.method.clone(), url.clone()).headers(ask.headers.clone());
         let mut request = request.header(ACCEPT_ENCODING, "identity");
         if let Some(Content { kind, bytes, may_move: _ }) = &ask.content {
-            request = request.header(CONTENT_TYPE, &**kind).body(bytes.clone());
+            request = request.header(CONTENT_TYPE, &**kind);
+            request = match bytes {
+                Payload::Bytes(bytes) => request.body(bytes.clone()),
+                // Registries and proxies before them do not all take a body without a length.
+                Payload::Stream { length, open } => request.header(CONTENT_LENGTH, *length).body(open()),
+            };
         }
         if let Some(authorization) = &ask.authorization
             && !elsewhere
@@ -286,6 +319,10 @@ impl Transport {
             status = Some(response.status().as_u16());
             let good = response.status().as_u16() == 200;
             let limit = if good { ask.limit } else { ERROR_BODY };
+            if good && ask.limit == 0 {
+                let (headers, body) = (std::mem::take(response.headers_mut()), Body::default());
+                return Ok(Answer { status: 200, headers, body, url: url.clone(), elsewhere, with_credentials: false });
+            }
             let (room, is_head) = (&self.room, ask.method == Method::HEAD);
             let deadline = ask.budget.deadline;
             let reading = Reading { limit, counts: good, is_head, room, tenant, deadline };

@@ -28,7 +28,7 @@ enum Place {
 }
 
 impl Data {
-    pub(super) fn of(file: Arc<File>, offset: u64, length: u64, name: &str) -> Self {
+    pub(crate) fn of(file: Arc<File>, offset: u64, length: u64, name: &str) -> Self {
         Self { place: Place::Open(file), offset, length, name: name.into() }
     }
 

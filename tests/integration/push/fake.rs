@@ -15,6 +15,8 @@ pub(super) struct State {
     pub(super) blobs: HashMap<String, String>,
     pub(super) manifests: HashMap<String, (String, String)>,
     pub(super) uploads: HashMap<String, String>,
+    /// How many uploads were begun.
+    begun: usize,
     /// Bytes of blobs that came, whether or not anything became of them.
     pub(super) received: usize,
     /// In front of the addresses of uploads.
@@ -57,7 +59,7 @@ impl Fake {
     }
 }
 
-fn error(status: u16, code: &str) -> Reply {
+pub(super) fn error(status: u16, code: &str) -> Reply {
     Reply::new(status, &[], format!(r#"{{"errors":[{{"code":"{code}","message":"no"}}]}}"#))
 }
 
@@ -70,13 +72,18 @@ impl State {
             "GET" if path == "/v2/" => Reply::empty(200),
             "HEAD" if path.contains("/blobs/") => self.blob(&last),
             "POST" => {
-                let upload = format!("u{}", self.uploads.len());
+                let upload = format!("u{}", self.begun);
+                self.begun += 1;
                 self.uploads.insert(upload.clone(), String::new());
                 let mut headers = vec![("location".to_owned(), self.location(&upload))];
                 headers.extend(self.least_chunk.map(|least| ("oci-chunk-min-length".to_owned(), least.to_string())));
                 Reply::Http(202, headers, Vec::new())
             }
             _ if path.contains("/blobs/uploads/") => self.upload(asked, &last, query.get("digest")),
+            "GET" if path.contains("/blobs/") => match self.blobs.get(&last) {
+                Some(blob) => Reply::new(200, &[], blob),
+                None => error(404, "BLOB_UNKNOWN"),
+            },
             "GET" => match self.manifests.get(&last) {
                 Some((kind, body)) => Reply::new(200, &[("content-type", kind)], body),
                 None => error(404, "MANIFEST_UNKNOWN"),
@@ -114,8 +121,9 @@ impl State {
         match (asked.method.as_str(), digest) {
             ("GET", _) => Reply::Http(204, stands(content.len()).to_vec(), Vec::new()),
             ("PATCH", _) => {
-                let first = asked.header("content-range").and_then(|range| range.split('-').next()?.parse().ok());
-                if first != Some(content.len()) {
+                // Without, it is all of a blob.
+                let first = asked.header("content-range").map(|range| range.split('-').next()?.parse().ok());
+                if first.is_some_and(|first| first != Some(content.len())) {
                     return error(416, "RANGE_INVALID");
                 }
                 content.push_str(&asked.body);

@@ -1,6 +1,7 @@
 //! `sealgate push` as its users see it: from skopeo's and hand-made sources into real registries and into one that fails.
 
 mod fake;
+mod registries;
 mod sources;
 mod uploads;
 

@@ -1,0 +1,222 @@
+//! The bytes of a blob on their way: read in pieces while they are sent, and hashed.
+
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+
+use super::UploadError;
+use crate::image::Hasher;
+use crate::registry::transport::Payload;
+use crate::source::Blob;
+
+/// Bytes that are read at once, and held in memory.
+const PIECE: u64 = 256 << 10;
+
+/// A blob that is read in parts, some of them more than once. Its digest is checked before its last piece is given out, so
+/// that no upload is completed with anything else than what it should be.
+pub(super) struct Reading {
+    blob: Blob,
+    hashed: Mutex<Hashed>,
+    /// Where the last piece that was given out ends.
+    position: AtomicU64,
+    /// Why a body ended early: the client's error does not say.
+    failure: Mutex<Option<UploadError>>,
+}
+
+/// The digest of all bytes up to `at`.
+struct Hashed {
+    hasher: Hasher,
+    at: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reading {
+    pub(super) fn new(blob: &Blob) -> Arc<Self> {
+        let hashed = Hashed { hasher: Hasher::new(blob.digest.algorithm()), at: 0 };
+        Arc::new(Self {
+            blob: blob.clone(),
+            hashed: Mutex::new(hashed),
+            position: AtomicU64::new(0),
+            failure: Mutex::new(None),
+        })
+    }
+
+    /// How far it was read, at most: the registry can't have more.
+    pub(super) fn furthest(&self) -> u64 {
+        lock(&self.hashed).at
+    }
+
+    /// Where the last piece that was given out ends.
+    pub(super) fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
+    /// What went wrong with reading, if anything did.
+    pub(super) fn take_failure(&self) -> Option<UploadError> {
+        lock(&self.failure).take()
+    }
+
+    /// Looks whether the blob is what it should be.
+    ///
+    /// # Errors
+    /// All of it was read, and it is something else.
+    pub(super) fn check(&self) -> Result<(), UploadError> {
+        let hashed = lock(&self.hashed);
+        if hashed.at < self.blob.data.length() {
+            return Ok(());
+        }
+        match self.blob.digest.mismatch(hashed.hasher.clone().finish()) {
+            None => Ok(()),
+            Some(mismatch) => Err(UploadError::Damaged { name: self.blob.data.name().to_owned(), mismatch }),
+        }
+    }
+
+    /// Reads what was not read yet, so that [`Reading::check`] knows.
+    ///
+    /// # Errors
+    /// It can't be read, or is something else than it should be.
+    pub(super) async fn read_to_end(self: &Arc<Self>) -> Result<(), UploadError> {
+        let at = self.furthest();
+        let mut pieces = pin!(Arc::clone(self).pieces(at, self.blob.data.length() - at));
+        while let Some(piece) = pieces.next().await {
+            if let Err(error) = piece {
+                return Err(self.take_failure().unwrap_or_else(|| self.unreadable(error)));
+            }
+        }
+        self.check()
+    }
+
+    /// A part of it, as the content of a request.
+    pub(super) fn part(self: &Arc<Self>, offset: u64, length: u64) -> Payload {
+        let reading = Arc::clone(self);
+        let open = Arc::new(move || reqwest::Body::wrap_stream(Arc::clone(&reading).pieces(offset, length)));
+        Payload::Stream { length, open }
+    }
+
+    fn pieces(self: Arc<Self>, offset: u64, length: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+        let end = offset + length;
+        stream::try_unfold((self, offset), move |(reading, at)| async move {
+            if at >= end {
+                return Ok(None);
+            }
+            let length = PIECE.min(end - at);
+            let piece = Arc::clone(&reading).piece(at, length).await?;
+            Ok(Some((piece, (reading, at + length))))
+        })
+    }
+
+    async fn piece(self: Arc<Self>, offset: u64, length: u64) -> io::Result<Bytes> {
+        let this = Arc::clone(&self);
+        let read = tokio::task::spawn_blocking(move || this.read(offset, length)).await;
+        match read.unwrap_or_else(|panic| Err(self.unreadable(io::Error::other(panic)))) {
+            Ok(bytes) => {
+                self.position.store(offset + length, Ordering::Relaxed);
+                Ok(bytes)
+            }
+            Err(error) => {
+                *lock(&self.failure) = Some(error);
+                Err(io::Error::other("the blob can't be read"))
+            }
+        }
+    }
+
+    fn read(&self, offset: u64, length: u64) -> Result<Bytes, UploadError> {
+        // A piece is no larger than PIECE.
+        let size = usize::try_from(length).unwrap_or(usize::MAX);
+        let bytes = self.blob.data.read_at(offset, size).map_err(|source| self.unreadable(source))?;
+        let mut hashed = lock(&self.hashed);
+        if offset <= hashed.at
+            && let Ok(known) = usize::try_from(hashed.at - offset)
+            && known < bytes.len()
+        {
+            hashed.hasher.update(&bytes[known..]);
+            hashed.at = offset + length;
+        }
+        drop(hashed);
+        if offset + length == self.blob.data.length() {
+            self.check()?;
+        }
+        Ok(bytes.into())
+    }
+
+    fn unreadable(&self, source: io::Error) -> UploadError {
+        UploadError::Read { name: self.blob.data.name().to_owned(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use futures_util::TryStreamExt as _;
+
+    use super::*;
+    use crate::image::Digest;
+    use crate::source::Data;
+
+    /// A blob with this content that should have that one.
+    fn blob(content: &[u8], expected: &[u8]) -> Blob {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("layer");
+        std::fs::write(&path, content).unwrap();
+        let data = Data::of(Arc::new(File::open(path).unwrap()), 0, content.len() as u64, "layer");
+        Blob { digest: Digest::sha256(expected), data }
+    }
+
+    fn content() -> Vec<u8> {
+        (0..3 * PIECE + 7).map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[1]).collect()
+    }
+
+    async fn read(reading: &Arc<Reading>, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+        let pieces: Vec<Bytes> = Arc::clone(reading).pieces(offset, length).try_collect().await?;
+        assert!(pieces.iter().all(|piece| piece.len() as u64 <= PIECE), "more is in memory than a piece");
+        Ok(pieces.concat())
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_read_in_pieces_and_hashed_once_however_often_parts_are_read() {
+        let content = content();
+        let (length, piece) = (content.len() as u64, usize::try_from(PIECE).unwrap());
+        let reading = Reading::new(&blob(&content, &content));
+        assert_eq!(read(&reading, 0, PIECE + 1).await.unwrap(), content[..=piece]);
+        assert_eq!((reading.furthest(), reading.position()), (PIECE + 1, PIECE + 1));
+        assert_eq!(read(&reading, 100, 50).await.unwrap(), content[100..150]);
+        assert_eq!((reading.furthest(), reading.position()), (PIECE + 1, 150));
+        assert_eq!(read(&reading, PIECE, length - PIECE).await.unwrap(), content[piece..]);
+        assert_eq!(read(&reading, 0, length).await.unwrap(), content);
+        assert_eq!(reading.furthest(), length);
+        assert!(reading.check().is_ok() && reading.take_failure().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_last_piece_of_a_damaged_blob_is_not_given_out() {
+        let content = content();
+        let mut other = content.clone();
+        other[5] ^= 1;
+        let reading = Reading::new(&blob(&content, &other));
+        let pieces: Vec<_> = Arc::clone(&reading).pieces(0, content.len() as u64).collect().await;
+        assert_eq!(pieces.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, true, false]);
+        assert!(matches!(reading.take_failure(), Some(UploadError::Damaged { .. })));
+        assert!(reading.check().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_can_not_be_read_says_so() {
+        let mut blob = blob(b"layer", b"layer");
+        blob.data = Data::of(Arc::new(File::open("/dev/null").unwrap()), 0, 5, "layer");
+        let reading = Reading::new(&blob);
+        assert!(read(&reading, 0, 5).await.is_err());
+        assert!(matches!(reading.take_failure(), Some(UploadError::Read { .. })));
+    }
+}

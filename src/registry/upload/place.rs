@@ -1,0 +1,88 @@
+//! Where an upload goes on, and where it stands.
+
+use percent_encoding::percent_decode_str;
+use reqwest::header::{HeaderMap, RANGE};
+use url::Url;
+
+/// Whether an upload may go on at this path of the registry, which then gets credentials, and what is sent.
+///
+/// Below `/v2/`, all paths but an upload's are other endpoints, at which the same requests would do something else. There
+/// it is not looked at whose upload it is: in front of some registries a proxy puts something before all names. Outside of
+/// `/v2/` there is no rule, for what paths mean there the registry alone knows (Google's uploads are at
+/// `/artifacts-uploads/...`), but for signatures, which are never where layers go.
+pub(in crate::registry) fn is_for_uploads(url: &Url) -> bool {
+    let path = percent_decode_str(url.path()).decode_utf8_lossy();
+    let segments: Vec<&str> = path.split(['/', '\\']).filter(|segment| !segment.is_empty()).collect();
+    match segments[..] {
+        _ if segments.iter().any(|segment| matches!(*segment, "." | "..")) => false,
+        // GitHub's has it in the singular.
+        ["v2", _, .., "blobs", "uploads" | "upload"] | ["v2", _, .., "blobs", "uploads" | "upload", _] => true,
+        ["v2" | "extensions" | "sealgate", ..] => false,
+        _ => true,
+    }
+}
+
+/// Bytes that a registry has of an upload: `Range: 0-<last>`. The first registries, and their heirs, say `0-0` of nothing;
+/// who has that one byte answers the next request with 416.
+pub(super) fn stands_at(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(RANGE)?.to_str().ok()?;
+    let (first, last) = text.strip_prefix("bytes=").unwrap_or(text).split_once('-')?;
+    match (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?) {
+        (0, 0) => Some(0),
+        (0, last) => last.checked_add(1),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn uploads_go_on_where_real_registries_have_them() {
+        let is = |path: &str| is_for_uploads(&Url::parse(&format!("https://r.example.com{path}")).unwrap());
+        for path in [
+            "/v2/acme/web/blobs/uploads/3c1a0d0e-6f1c-4b7e-9d55-7c0d5c1e2f3a?_state=x%2Fy",
+            "/v2/web/blobs/uploads/AJMTJPA_x-y=",
+            "/v2/acme/web/blobs/upload/3c1a0d0e",
+            "/v2/team/acme/web/blobs/uploads/3c1a0d0e",
+            "/v2/acme/web/blobs/uploads/?state=x",
+            "/artifacts-uploads/namespaces/project/repositories/images/uploads/AF2XiV",
+            "/artifactory/api/docker/images/v2/acme/web/blobs/uploads/3c1a0d0e",
+            "/registry/v2/acme/web/blobs/uploads/3c1a0d0e",
+        ] {
+            assert!(is(path), "{path}");
+        }
+        for path in [
+            "/v2/",
+            "/v2/blobs/uploads/x",
+            "/v2/acme/web/manifests/1",
+            "/v2/acme/web/blobs/uploads/x/manifests/1",
+            "/v2/acme/web/blobs/uploads/x/../../../manifests/1",
+            "/v2/acme/web/blobs/uploads/..%2F..%2Fmanifests%2F1",
+            "/v2/acme/web/blobs/uploads%2Fx%2Fmanifests%2F1",
+            "/v2/acme/web/blobs/uploads/x%5Cmanifests%5C1",
+            "/%76%32/acme/web/manifests/1",
+            "//v2/acme/web/manifests/1",
+            "/x%2F..%2Fv2/acme/web/manifests/1",
+            "/extensions/v2/acme/web/signatures/sha256:00",
+            "/sealgate/v1/import",
+        ] {
+            assert!(!is(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_range_says_how_many_bytes_are_there() {
+        let of = |text: &str| stands_at(&HeaderMap::from_iter([(RANGE, HeaderValue::from_str(text).unwrap())]));
+        assert_eq!(of("0-0"), Some(0));
+        assert_eq!(of("0-15"), Some(16));
+        assert_eq!(of("bytes=0-15"), Some(16));
+        for bad in ["", "15", "1-15", "0-", "-15", "0--1", "0-18446744073709551615", "0-99999999999999999999"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+        assert_eq!(stands_at(&HeaderMap::new()), None);
+    }
+}
