@@ -260,6 +260,11 @@ impl KeyArguments {
 async fn plan(client: &Client, image: &Reference, index_only: bool) -> Result<Plan, Failure> {
     image::plan(client, image, index_only, Instant::now() + STEP).await.map_err(|error| match error {
         PlanError::Lookup(error) => Failure::from(error).about(image),
+        PlanError::Missing(ref missing) => Failure::refused(format_args!(
+            "{error}: {}; nothing is signed: copy them into it and sign again, or sign the index alone with --index-only",
+            named_briefly(missing)
+        ))
+        .about(image),
         error => Failure::refused(error).about(image),
     })
 }
@@ -323,31 +328,33 @@ pub(super) async fn sign(
     Ok(report)
 }
 
+/// Manifests with their platforms, on one line.
+fn named_briefly(manifests: &[Planned]) -> String {
+    let platform = |planned: &Planned| planned.platform.as_deref().map(|name| format!(" ({})", plain(name)));
+    let name = |planned: &Planned| format!("{}{}", planned.digest, platform(planned).unwrap_or_default());
+    let mut names: Vec<String> = manifests.iter().take(MOST_NAMED).map(name).collect();
+    if let Some(more) = manifests.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        names.push(format!("and {more} more"));
+    }
+    names.join(", ")
+}
+
 /// What is there of several signatures, when the one behind the first `there` of them could not be written.
 fn how_far(manifests: &[Planned], there: usize) -> String {
-    let list = |manifests: &[Planned]| {
-        let platform = |planned: &Planned| planned.platform.as_deref().map(|name| format!(" ({})", plain(name)));
-        let name = |planned: &Planned| format!("{}{}", planned.digest, platform(planned).unwrap_or_default());
-        let mut names: Vec<String> = manifests.iter().take(MOST_NAMED).map(name).collect();
-        if let Some(more) = manifests.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
-            names.push(format!("and {more} more"));
-        }
-        names.join(", ")
-    };
     let (done, open) = manifests.split_at(there);
     let done = match done {
         [] => "none is there".to_owned(),
-        [_] => format!("1 is there: {}", list(done)),
-        _ => format!("{there} are there: {}", list(done)),
+        [_] => format!("1 is there: {}", named_briefly(done)),
+        _ => format!("{there} are there: {}", named_briefly(done)),
     };
-    let (all, open) = (manifests.len(), list(open));
+    let (all, open) = (manifests.len(), named_briefly(open));
     format!("of {all} signatures {done}; not there, or not for certain: {open}; the same command writes the rest")
 }
 
 fn not_signed(key: &SigningKey, error: &image::SignError) -> Failure {
     let text = format!("{} did not sign: {error}", key.certificate.fingerprint());
     // pinentry-curses, in a terminal, has to be told which one.
-    let hint = if io::stdin().is_terminal() && std::env::var_os("GPG_TTY").is_none() {
+    let hint = if io::stdin().is_terminal() && std::env::var_os("GPG_TTY").is_none_or(|tty| tty.is_empty()) {
         "; if the passphrase is asked for in a terminal, set it: export GPG_TTY=$(tty)"
     } else {
         "; nothing is written"

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use sequoia_gpg_agent::Agent;
 use sequoia_openpgp::{Cert, KeyHandle, cert::CertParser, crypto, parse::Parse as _};
 
-use super::{KeyError, KeyQuery, SigningKey, chosen, user_id};
+use super::{KeyError, KeyQuery, SigningKey, agent::AgentKey, chosen, user_id};
 use crate::signature::{Certificate, Fingerprint};
 
 /// Keyrings are longer than this only by mistake: Debian's has about a tenth of it.
@@ -105,11 +105,8 @@ impl Gnupg {
             if !query.allows(certificate.cert(), &handle) || !agent.has_key(&key).await.map_err(failed)? {
                 continue;
             }
-            let mut pair = agent.keypair(&key).map_err(failed)?;
-            if let Ok(valid) = certificate.cert().with_policy(&sequoia_openpgp::policy::StandardPolicy::new(), None) {
-                pair = pair.with_cert(&valid);
-            }
-            return Ok(Some((Fingerprint::of(&handle), Box::new(pair))));
+            let signer = AgentKey::new(self.home.clone(), certificate.cert(), key);
+            return Ok(Some((Fingerprint::of(&handle), Box::new(signer))));
         }
         Ok(None)
     }

@@ -64,6 +64,9 @@ pub enum PlanError {
          that, and with --index-only the index alone is signed"
     )]
     TooLarge,
+    /// The index names manifests that the registry does not have: a sparse index.
+    #[error("the index names manifests that this repository does not have")]
+    Missing(Vec<Planned>),
 }
 
 /// Finds out what of an image has to be signed: for an index, the index and each manifest in it, attestations left out, since
@@ -106,6 +109,7 @@ async fn walk(
     let mut manifests = vec![Planned { digest, platform: None }];
     let is_index = matches!(root, Manifest::Index(_));
     let mut seen = HashSet::from([digest]);
+    let mut missing = Vec::new();
     let mut level = if index_only { Vec::new() } else { vec![root] };
     for depth in 0.. {
         let mut nested = Vec::new();
@@ -120,9 +124,11 @@ async fn walk(
                 return Err(PlanError::TooLarge);
             }
             manifests.push(Planned { digest: entry.digest, platform: entry.platform.clone() });
-            let manifest = named(entry.digest).await?;
-            if matches!(manifest, Manifest::Index(_)) {
-                nested.push(manifest);
+            match named(entry.digest).await {
+                Ok(manifest @ Manifest::Index(_)) => nested.push(manifest),
+                Ok(Manifest::Image) => {}
+                Err(LookupError::ManifestUnknown { .. }) => missing.extend(manifests.last().cloned()),
+                Err(error) => return Err(error.into()),
             }
         }
         if nested.is_empty() {
@@ -132,6 +138,9 @@ async fn walk(
             return Err(PlanError::TooLarge);
         }
         level = nested;
+    }
+    if !missing.is_empty() {
+        return Err(PlanError::Missing(missing));
     }
     Ok(Plan { digest, is_index, manifests })
 }

@@ -3,6 +3,7 @@
 //! [`crate::signature::compose()`] makes the signature. Here it is found out which key is meant, whether a verifier would take
 //! its signatures at all, and who holds its secret part.
 
+mod agent;
 mod gnupg;
 pub mod image;
 mod key_file;

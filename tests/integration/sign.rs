@@ -161,6 +161,94 @@ async fn of_an_index_everything_that_a_node_may_verify_is_signed() {
 }
 
 #[tokio::test]
+async fn variables_of_a_terminal_or_display_that_are_empty_keep_nobody_from_signing() {
+    let setting = Setting::new();
+    setting.registry.push("acme/web", "1", "one").await;
+    let names = ["GPG_TTY", "DISPLAY", "TERM", "XAUTHORITY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "LC_ALL"];
+    let one_by_one = names.iter().map(|name| vec![*name]);
+    for empty in one_by_one.chain([names.to_vec()]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        command.args([
+            "sign",
+            "--tls-verify=false",
+            "--renew",
+            &setting.image("acme/web:1"),
+            "--sign-by",
+            &setting.key,
+        ]);
+        command.env("GNUPGHOME", setting.gpg.home()).stdin(Stdio::null());
+        for name in &empty {
+            command.env(name, "");
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{empty:?}: {}", error_of(&output));
+    }
+    setting.skopeo_takes(&setting.image("acme/web:1"), &[]).unwrap();
+}
+
+#[test]
+fn an_index_whose_entries_the_repository_does_not_have_is_signed_alone_or_not_at_all() {
+    let gpg = Gpg::new();
+    let key = gpg.generate("Release <release@example.com>");
+    let kind = |kind: &str| format!("application/vnd.oci.image.{kind}.v1+json");
+    let config = Digest::sha256(b"{}");
+    let image = |number: usize| {
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"{}","digest":"{config}","size":{number}}},"layers":[]}}"#,
+            kind("manifest"),
+            kind("config")
+        )
+    };
+    let images = [image(1), image(2)];
+    let digests = images.each_ref().map(|image| Digest::sha256(image.as_bytes()).to_string());
+    let entries: Vec<String> = [(0, "amd64"), (1, "arm64")]
+        .map(|(number, architecture): (usize, &str)| {
+            format!(
+                r#"{{"mediaType":"{}","digest":"{}","size":{},"platform":{{"os":"linux","architecture":"{architecture}"}}}}"#,
+                kind("manifest"),
+                digests[number],
+                images[number].len()
+            )
+        })
+        .to_vec();
+    let index = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{}]}}"#, kind("index"), entries.join(","));
+    for missing in [&[1][..], &[0], &[0, 1]] {
+        let mut has = vec![("1".to_owned(), index.clone(), kind("index"))];
+        has.push((Digest::sha256(index.as_bytes()).to_string(), index.clone(), kind("index")));
+        let there = (0..2).filter(|number| !missing.contains(number));
+        has.extend(there.map(|number| (digests[number].clone(), images[number].clone(), kind("manifest"))));
+        let registry = Liar::start(move |asked| {
+            let name = asked.path.rsplit('/').next().unwrap_or_default();
+            match has.iter().find(|(known, ..)| known == name) {
+                _ if asked.path == "/v2/" => Reply::empty(200),
+                Some((_, body, kind)) => Reply::new(200, &[("content-type", kind)], body),
+                None => Reply::empty(404),
+            }
+        });
+        let folder = Scratch::new();
+        let to = folder.path().join("signatures").display().to_string();
+        let sign = |image: &str, more: &[&str]| {
+            let image = format!("{}/acme/web:{image}", registry.host());
+            let arguments = ["sign", "--tls-verify=false", &image, "--sign-by", &key, "--to", &to];
+            sealgate(gpg.home(), &[&arguments, more].concat())
+        };
+        let output = sign("1", &[]);
+        assert_fails(&output, 1, "--index-only");
+        let error = error_of(&output);
+        for (number, platform) in [(0, "(linux/amd64)"), (1, "(linux/arm64)")] {
+            let named = format!("{} {platform}", digests[number]);
+            assert_eq!(error.contains(&named), missing.contains(&number), "{error}");
+        }
+        assert!(!Path::new(&to).exists(), "{error}");
+        let alone = sign("1", &["--index-only"]);
+        assert!(alone.status.success(), "{}", error_of(&alone));
+        let nothing = sign("2", &[]);
+        assert_fails(&nothing, 1, "has no such image");
+        assert!(!error_of(&nothing).contains("--index-only"), "{}", error_of(&nothing));
+    }
+}
+
+#[tokio::test]
 async fn a_renewed_signature_is_another_one_and_an_old_one_stays() {
     let setting = Setting::new();
     let pushed = setting.registry.push("acme/web", "1", "one").await;
