@@ -275,6 +275,9 @@ pub(super) struct RawUpstream {
     /// `https://login.example.com`.
     #[serde(default)]
     pub(super) token_realms: Vec<Located<Box<str>>>,
+    /// Plain HTTP to the registry, and to its token realms, also beyond loopback: everyone on the way reads the credentials of
+    /// callers, and can change what the registry answers. Default false.
+    pub(super) insecure: Option<Located<bool>>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

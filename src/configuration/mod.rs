@@ -315,6 +315,8 @@ pub struct Upstream {
     pub ca_file: Option<PathBuf>,
     /// Origins beside its own host and domain that hand out its tokens.
     pub token_realms: Vec<Url>,
+    /// Whether plain HTTP is spoken beyond loopback with it and its token realms.
+    pub insecure: bool,
 }
 
 /// Bounds on what comes from outside.

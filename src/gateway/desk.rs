@@ -22,6 +22,7 @@ use super::{
         token::TokenError,
     },
     answer::Refused,
+    browser,
     headers::{External, is_about_the_way},
     store::{RepositoryName, kept_name},
     upstream::{Registry, Wants},
@@ -66,6 +67,8 @@ pub(super) struct Visitor {
     peer: Option<IpAddr>,
     /// Whether they are on this machine, and nobody else sends this through them.
     from_here: bool,
+    /// Whether another site's page sends this through their browser.
+    is_cross_site: bool,
 }
 
 /// Writes down what somebody did, also when they have left.
@@ -167,8 +170,13 @@ impl Desk {
 
     fn visitor(&self, known: Known, request: &HttpRequest) -> Visitor {
         let (external, peer) = (self.external(request), self.peer(request));
-        let from_here = self.on_loopback && peer.is_some_and(|peer| peer.is_loopback()) && !is_passed_on(request);
-        Visitor { known, external, passed: None, rejected: None, peer, from_here }
+        let from_here = self.on_loopback
+            && peer.is_some_and(|peer| peer.is_loopback())
+            && !is_passed_on(request)
+            && browser::is_for_loopback(request);
+        let scheme_is_known = self.external.is_some() || request.app_config().secure();
+        let is_cross_site = browser::is_cross_site(request.headers(), &external, scheme_is_known);
+        Visitor { known, external, passed: None, rejected: None, peer, from_here, is_cross_site }
     }
 
     /// The `Authorization` that the registry gets from a visitor. Asked for where the registry is: what it wants takes a
@@ -292,14 +300,22 @@ impl Desk {
         repository: Option<&RepositoryName>,
     ) -> Result<(), Refused> {
         let scope = Scope::needed_for(action, repository);
-        let outcome = if !self.asks_who() {
+        let outcome = if visitor.is_cross_site {
+            // Whoever has logged in to the store, or stands on its machine, has not asked for what a page does.
+            Err(Refused::no_role(format!(
+                "a browser sends this for the page of another site (its Sec-Fetch-Site or Origin field says so), and no page may {}: \
+                 use sealgate, skopeo or another tool, or a page at the store's own address",
+                action.in_words(repository)
+            )))
+        } else if !self.asks_who() {
             // A signature proves itself. That nobody is asked gives nobody the right to take away those of others.
             if visitor.from_here || action == Action::CreateSignature {
                 Ok(())
             } else {
                 Err(Refused::no_role(format!(
                     "without gateway.access nobody may {} but on the machine of a store that nobody else reaches (gateway.listen \
-                     on loopback, no proxy, no gateway.externalUrl, no gateway.trustedProxies): say in gateway.access who may",
+                     on loopback, no proxy, no gateway.externalUrl, no gateway.trustedProxies), asked for as localhost, 127.0.0.1 or \
+                     [::1]: say in gateway.access who may",
                     action.in_words(repository)
                 )))
             }
@@ -406,7 +422,7 @@ impl Visitor {
 
 /// Whether somebody sends this for somebody else, whoever they are. A proxy that says nothing of itself is not seen.
 fn is_passed_on(request: &HttpRequest) -> bool {
-    request.headers().keys().any(|name| is_about_the_way(name.as_str()) || matches!(name.as_str(), "via" | "x-real-ip"))
+    request.headers().keys().any(|name| is_about_the_way(name.as_str()) || name.as_str() == "via")
 }
 
 /// One step of the way of a request.
@@ -554,7 +570,12 @@ mod tests {
             listen: ([127, 0, 0, 1], 0).into(),
             certificate: None,
             anyone_may_sign: false,
-            registry: Upstream { url: "http://127.0.0.1:1".parse().unwrap(), ca_file: None, token_realms: Vec::new() },
+            registry: Upstream {
+                url: "http://127.0.0.1:1".parse().unwrap(),
+                ca_file: None,
+                token_realms: Vec::new(),
+                insecure: false,
+            },
             store: Store::Redb("unused".into()),
             access: None,
             external_url: None,

@@ -239,7 +239,12 @@ mod tests {
             listen: ([127, 0, 0, 1], 0).into(),
             certificate: None,
             anyone_may_sign: false,
-            registry: Upstream { url: "http://r:5000".parse().unwrap(), ca_file: None, token_realms: Vec::new() },
+            registry: Upstream {
+                url: "http://r:5000".parse().unwrap(),
+                ca_file: None,
+                token_realms: Vec::new(),
+                insecure: true,
+            },
             store: Store::Redb("unused".into()),
             access: None,
             external_url: None,

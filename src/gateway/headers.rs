@@ -19,9 +19,54 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Whether this field (in lower case) is a proxy's, and says how a request came (RFC 7239).
+/// Beginnings of the names of fields by which proxies say how a request came: from which address, under which URL, and by
+/// whom, where they have looked at that. There is one standard (`Forwarded`, RFC 7239), and a name of each vendor's own.
+const OF_PROXIES: [&str; 32] = [
+    "cf-connecting-",
+    "cf-visitor",
+    "cloudfront-",
+    "forwarded",
+    "front-end-https",
+    "remote-",
+    "ssl-",
+    "tailscale-user-",
+    "x-amzn-mtls-",
+    "x-amzn-oidc-",
+    "x-appengine-",
+    "x-arr-",
+    "x-auth-request-",
+    "x-authenticated-",
+    "x-azure-",
+    "x-client-",
+    "x-cluster-client-",
+    "x-consumer-",
+    "x-envoy-",
+    "x-forwarded",
+    "x-goog-authenticated-",
+    "x-goog-iap-",
+    "x-host",
+    "x-original-",
+    "x-proxy",
+    "x-real-",
+    "x-remote-",
+    "x-rewrite-",
+    "x-scheme",
+    "x-ssl-",
+    "x-url-scheme",
+    "x-webauth-",
+];
+/// Ends of the names of fields with an address.
+const OF_ADDRESSES: [&str; 8] = ["-ip", "-ipv4", "-ipv6", "-addr", "-address", "clientip", "socketip", "-client-cert"];
+
+/// Whether this field (in lower case) is a proxy's, and says how a request came or who sent it.
+///
+/// Of a client that is no trusted proxy it is a lie, or nobody's business. A list of the fields that may pass would be safer
+/// still, but registries have credentials in fields of their own (`X-JFrog-Art-Api`, `Private-Token`, ...), which no list has
+/// all of.
 pub(super) fn is_about_the_way(name: &str) -> bool {
-    name == "forwarded" || name.starts_with("x-forwarded-")
+    // Behind some interfaces (CGI, WSGI) the two are the same.
+    let name = name.replace('_', "-");
+    OF_PROXIES.iter().any(|start| name.starts_with(start)) || OF_ADDRESSES.iter().any(|end| name.ends_with(end))
 }
 
 /// Tells which fields of a message concern only the connection that it came on.
@@ -86,15 +131,16 @@ impl External {
             _ if tls => "https",
             _ => "http",
         };
-        let is_host = |host: &&str| {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_'))
-        };
-        let host = told("x-forwarded-host").filter(is_host).or_else(|| first("host").filter(is_host));
+        let is_one = |host: &&str| is_host(host);
+        let host = told("x-forwarded-host").filter(is_one).or_else(|| first("host").filter(is_one));
         Self { scheme, host: host.map(str::to_owned) }
     }
+}
+
+/// Whether a text has only characters in it that `host[:port]` may have.
+pub(super) fn is_host(text: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_');
+    !text.is_empty() && text.bytes().all(known)
 }
 
 /// Turns the registry's own addresses, in what it answers, into the gateway's.
@@ -232,6 +278,82 @@ mod tests {
         }
         for name in ["accept", "authorization", "range", "content-length"] {
             assert!(!hops.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_proxies_say_of_a_request_is_told_from_what_clients_say() {
+        for name in [
+            "forwarded",
+            "x-forwarded",
+            "x-forwarded-for",
+            "x-forwarded-user",
+            "x-forwarded-client-cert",
+            "x_forwarded_for",
+            "x-original-forwarded-for",
+            "x-original-url",
+            "x-rewrite-url",
+            "x-real-ip",
+            "x_real_ip",
+            "true-client-ip",
+            "client-ip",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "x-remote-ip",
+            "x-remote-addr",
+            "x-remote-user",
+            "remote-user",
+            "remote_addr",
+            "x-originating-ip",
+            "x-proxyuser-ip",
+            "wl-proxy-client-ip",
+            "cf-connecting-ip",
+            "cf-connecting-ipv6",
+            "cf-pseudo-ipv4",
+            "fastly-client-ip",
+            "x-azure-clientip",
+            "x-azure-socketip",
+            "x-appengine-user-ip",
+            "x-envoy-external-address",
+            "x-nf-client-connection-ip",
+            "cloudfront-viewer-address",
+            "x-auth-request-email",
+            "x-webauth-user",
+            "x-goog-authenticated-user-email",
+            "x-ssl-client-cert",
+            "ssl-client-verify",
+            "x-scheme",
+        ] {
+            assert!(is_about_the_way(name), "{name}");
+        }
+        for name in [
+            "accept",
+            "accept-encoding",
+            "authorization",
+            "cache-control",
+            "content-length",
+            "content-range",
+            "content-type",
+            "cookie",
+            "docker-distribution-api-version",
+            "host",
+            "if-match",
+            "if-none-match",
+            "job-token",
+            "oci-chunk-min-length",
+            "origin",
+            "private-token",
+            "range",
+            "traceparent",
+            "user-agent",
+            "via",
+            "x-docker-token",
+            "x-harbor-csrf-token",
+            "x-jfrog-art-api",
+            "x-meta-source-tag",
+            "x-request-id",
+        ] {
+            assert!(!is_about_the_way(name), "{name}");
         }
     }
 

@@ -4,6 +4,7 @@
 
 pub mod access;
 mod answer;
+mod browser;
 mod desk;
 mod extension;
 #[cfg(feature = "fuzzing")]

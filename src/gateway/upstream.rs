@@ -42,6 +42,7 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, applic
 pub(super) struct Settings {
     url: Url,
     token_realms: Vec<Url>,
+    insecure: bool,
     /// Bytes that a manifest may have.
     largest_manifest: usize,
     upstream: registry::Upstream,
@@ -49,9 +50,15 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn new(settings: &Upstream, largest_manifest: usize) -> Result<Self, SetupError> {
-        let Upstream { url, ca_file, token_realms } = settings;
+        let Upstream { url, ca_file, token_realms, insecure } = settings;
         let upstream = registry::Upstream::new("gateway.registry.caFile", ca_file.as_deref())?;
-        Ok(Self { url: url.clone(), token_realms: token_realms.clone(), largest_manifest, upstream })
+        Ok(Self {
+            url: url.clone(),
+            token_realms: token_realms.clone(),
+            insecure: *insecure,
+            largest_manifest,
+            upstream,
+        })
     }
 
     /// The registry for one worker: connections are driven on the runtime that uses them first.
@@ -75,7 +82,7 @@ impl Settings {
         named.add_url(&self.url);
         self.token_realms.iter().for_each(|realm| named.add_url(realm));
         let name = self.url.host_str().unwrap_or_default();
-        let settings = Arc::new(self.upstream.settings(&self.token_realms)?);
+        let settings = Arc::new(self.upstream.settings(&self.token_realms, self.insecure)?);
         let peer = Peer::new(name, settings, true);
         let requests = self.upstream.requests();
         let named_by_rules = Arc::new(|_: &str| false);
@@ -289,6 +296,9 @@ impl Registry {
     }
 
     /// Whether the manifest with this digest is there; an error is another answer than yes.
+    ///
+    /// It is asked for by HEAD, and by GET where the answer to that does not settle it: there are registries that know no HEAD
+    /// of manifests, and answer it with 404 (Nexus), 403 (registry.centos.org), 405 (distribution 2.2) or anything else.
     async fn find_manifest(
         &self,
         url: &Url,
@@ -296,29 +306,37 @@ impl Registry {
         authorization: Option<header::HeaderValue>,
     ) -> Result<Pull, Pull> {
         let budget = Budget::of(LOOK);
-        let head = self.ask_for_manifest(url, Method::HEAD, authorization.clone(), budget).await?;
-        let is_it = if let Some(said) = said_digest(&head.headers, digest.algorithm()) {
-            said == Ok(digest)
-        } else {
-            let Answer { body, .. } = self.ask_for_manifest(url, Method::GET, authorization, budget).await?;
-            // Off this thread: there may be megabytes of it.
-            tokio::task::spawn_blocking(move || digest.matches(&body)).await.unwrap_or(false)
-        };
-        if is_it {
-            return Ok(Pull::Yes);
+        match self.ask_for_manifest(url, Method::HEAD, authorization.clone(), budget).await {
+            Ok(head) => match (head.status, said_digest(&head.headers, digest.algorithm())) {
+                (200, Some(named)) if named == Ok(digest) => return Ok(Pull::Yes),
+                (200, Some(_)) => return Err(another_manifest(url)),
+                // The same credentials would be refused again, and a registry that is overrun must not get two requests for
+                // each.
+                (401 | 429, _) => return Err(refusal(&head)),
+                _ => {}
+            },
+            Err(Failure::Lost | Failure::Misbehaved(_)) => {}
+            Err(failure) => return Err(unanswered(&failure)),
         }
-        tracing::warn!(url = %shown(url), "the registry answers 200 to a question for a manifest, and not with that manifest");
-        Err(Pull::Undecided(Refused::bad_gateway(), None))
+        let get = self.ask_for_manifest(url, Method::GET, authorization, budget).await;
+        let get = get.map_err(|failure| unanswered(&failure))?;
+        if get.status != 200 {
+            return Err(refusal(&get));
+        }
+        let Answer { body, .. } = get;
+        // Off this thread: there may be megabytes of it.
+        let is_it = tokio::task::spawn_blocking(move || digest.matches(&body)).await.unwrap_or(false);
+        if is_it { Ok(Pull::Yes) } else { Err(another_manifest(url)) }
     }
 
-    /// A 200 to a question for a manifest, whatever it has in it; an error is what any other answer says.
+    /// Asks for a manifest, once more if the connection was lost.
     async fn ask_for_manifest(
         &self,
         url: &Url,
         method: Method,
         authorization: Option<header::HeaderValue>,
         budget: Budget,
-    ) -> Result<Answer, Pull> {
+    ) -> Result<Answer, Failure> {
         let ask = Ask {
             peer: &self.peer,
             url,
@@ -337,43 +355,57 @@ impl Registry {
             Err(Failure::Lost) => self.transport.ask_once(&ask).await,
             answer => answer,
         };
-        let answer = answer.map_err(|failure| {
-            let refused = match failure {
-                Failure::Unavailable(_) | Failure::Unresolved | Failure::Exhausted(..) => Refused::unavailable(),
-                Failure::TimedOut => Refused::timed_out(),
-                Failure::Lost | Failure::NotPublic | Failure::Misbehaved(_) => Refused::bad_gateway(),
-            };
-            tracing::warn!(error = %ask.failed(failure), "the registry can't be asked for a manifest");
-            Pull::Undecided(refused, None)
-        })?;
-        let copied = |name| -> Vec<HeaderValue> {
-            let values = answer.headers.get_all(name).iter();
-            values.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()).collect()
-        };
-        Err(match StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY) {
-            StatusCode::OK => return Ok(answer),
-            StatusCode::NOT_FOUND => Pull::Unknown,
-            // Where it redirects to, nobody is to log in.
-            StatusCode::UNAUTHORIZED if !answer.elsewhere => {
-                Pull::No(Refused::unauthorized(), copied(header::WWW_AUTHENTICATE))
-            }
-            StatusCode::FORBIDDEN => Pull::No(Refused::denied(), Vec::new()),
-            StatusCode::TOO_MANY_REQUESTS => {
-                Pull::Undecided(Refused::too_many_requests(), copied(header::RETRY_AFTER).pop())
-            }
-            status if status.is_server_error() => {
-                tracing::warn!(%status, "the registry is in trouble");
-                Pull::Undecided(Refused::unavailable(), copied(header::RETRY_AFTER).pop())
-            }
-            status => {
-                tracing::warn!(%status, "the registry's answer to {} of a manifest can't be used", ask.method);
-                Pull::Undecided(Refused::bad_gateway(), None)
-            }
+        answer.inspect_err(|failure| {
+            let error = ask.failed(failure.clone());
+            tracing::warn!(%error, method = %ask.method, "the registry can't be asked for a manifest");
         })
     }
 }
 
-/// The digest that an answer names. Nothing: none of this algorithm, so that it can't be compared.
+/// What a registry that gives no answer means for a caller.
+fn unanswered(failure: &Failure) -> Pull {
+    let refused = match failure {
+        Failure::Unavailable(_) | Failure::Unresolved | Failure::Exhausted(..) => Refused::unavailable(),
+        Failure::TimedOut => Refused::timed_out(),
+        Failure::Lost | Failure::NotPublic | Failure::Misbehaved(_) => Refused::bad_gateway(),
+    };
+    Pull::Undecided(refused, None)
+}
+
+/// What an answer that is no 200 means for a caller.
+fn refusal(answer: &Answer) -> Pull {
+    let copied = |name| -> Vec<HeaderValue> {
+        let values = answer.headers.get_all(name).iter();
+        values.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()).collect()
+    };
+    match StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY) {
+        StatusCode::NOT_FOUND => Pull::Unknown,
+        // Where it redirects to, nobody is to log in.
+        StatusCode::UNAUTHORIZED if !answer.elsewhere => {
+            Pull::No(Refused::unauthorized(), copied(header::WWW_AUTHENTICATE))
+        }
+        StatusCode::FORBIDDEN => Pull::No(Refused::denied(), Vec::new()),
+        StatusCode::TOO_MANY_REQUESTS => {
+            Pull::Undecided(Refused::too_many_requests(), copied(header::RETRY_AFTER).pop())
+        }
+        status if status.is_server_error() => {
+            tracing::warn!(%status, "the registry is in trouble");
+            Pull::Undecided(Refused::unavailable(), copied(header::RETRY_AFTER).pop())
+        }
+        status => {
+            tracing::warn!(%status, "the registry's answer to a question for a manifest can't be used");
+            Pull::Undecided(Refused::bad_gateway(), None)
+        }
+    }
+}
+
+/// What it means that a registry answers 200 with something else.
+fn another_manifest(url: &Url) -> Pull {
+    tracing::warn!(url = %shown(url), "the registry answers 200 to a question for a manifest, and not with that manifest");
+    Pull::Undecided(Refused::bad_gateway(), None)
+}
+
+/// The digest that an answer names. `None`: none of this algorithm, so that it can't be compared.
 fn said_digest(headers: &HeaderMap, algorithm: Algorithm) -> Option<Result<Digest, ()>> {
     let mut of_algorithm = claimed_digests(headers).filter_map(|said| {
         match said.to_str().ok().and_then(|text| Digest::parse(text).ok()) {
@@ -428,7 +460,8 @@ mod tests {
 
     #[test]
     fn paths_and_queries_stay_as_they_were_sent() {
-        let upstream = Upstream { url: "http://r:5000".parse().unwrap(), ca_file: None, token_realms: Vec::new() };
+        let upstream =
+            Upstream { url: "http://r:5000".parse().unwrap(), ca_file: None, token_realms: Vec::new(), insecure: true };
         let settings = Settings::new(&upstream, 0).unwrap();
         let registry = settings.registry(Learned::new()).unwrap();
         for path in

@@ -338,10 +338,11 @@ impl Upstream {
         self.tls.clone()
     }
 
-    /// How it is talked to, with clients of their own each time.
-    pub(crate) fn settings(&self, token_realms: &[Url]) -> Result<Settings, SetupError> {
+    /// How it is talked to, with clients of their own each time. `insecure`: plain HTTP may leave this machine; certificates
+    /// are verified all the same.
+    pub(crate) fn settings(&self, token_realms: &[Url], insecure: bool) -> Result<Settings, SetupError> {
         let clients = self.kinds.clients(&self.tls)?;
-        Ok(Settings { token_realms: token_realms.to_vec(), ..Settings::without_entry(clients) })
+        Ok(Settings { token_realms: token_realms.to_vec(), insecure, ..Settings::without_entry(clients) })
     }
 }
 

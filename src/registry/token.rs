@@ -20,6 +20,7 @@ use super::{
     target::Target,
     transport::{Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Peer, Transport},
 };
+use crate::configuration::is_on_loopback;
 use crate::operations::RequestKind;
 use crate::verdict::LookupError;
 
@@ -333,6 +334,11 @@ pub(crate) async fn exchange(
     let failed = |failure: Failure| failure.at(&peer.registry, base, budget.total());
     if realm.scheme() != "https" && base.scheme() == "https" {
         return Err(failed(Failure::Misbehaved("its token realm is not https".to_owned())));
+    }
+    if realm.scheme() != "https" && !peer.settings.insecure && !is_on_loopback(realm) {
+        let what = "it would be asked over plain HTTP beyond loopback; give it https, or accept that everyone on the way reads \
+                    the credentials of callers, with gateway.registry.insecure: true";
+        return Err(failed(Failure::Misbehaved(format!("of its token realm {}: {what}", shown(realm)))));
     }
     if credentials.is_some() && !is_trusted(realm, base, peer) {
         let what = "callers' credentials are not sent there: it is not of the registry's own host or domain; if it is right, \

@@ -486,7 +486,7 @@ mod tests {
 
     fn peer(url: &Url, named: bool) -> Peer {
         let upstream = crate::registry::Upstream::new("caFile", None).unwrap();
-        Peer::new(&host_of(url).unwrap(), Arc::new(upstream.settings(&[]).unwrap()), named)
+        Peer::new(&host_of(url).unwrap(), Arc::new(upstream.settings(&[], false).unwrap()), named)
     }
 
     fn ask<'a>(peer: &'a Peer, url: &'a Url, time: Duration) -> Ask<'a> {

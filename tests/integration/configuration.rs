@@ -348,6 +348,31 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
             "3:70: this is not an IP address",
             "names don't count",
         ),
+        (
+            "gateway: {registry: {url: \"http://registry.example.com:5000\"}}\n",
+            "3:27: plain HTTP beyond loopback",
+            "insecure: true",
+        ),
+        (
+            "gateway: {registry: {url: \"http://10.0.0.5\", insecure: false}}\n",
+            "3:27: plain HTTP beyond loopback",
+            "write https://",
+        ),
+        (
+            "gateway: {registry: {url: \"http://127.0.0.1.example.com:5000\"}}\n",
+            "3:27: plain HTTP beyond loopback",
+            "insecure: true",
+        ),
+        (
+            "gateway: {registry: {url: \"http://[::1]:5000\", tokenRealms: [\"http://localhost:5001\", \"http://auth.example.com\"]}}\n",
+            "3:87: plain HTTP beyond loopback",
+            "insecure: true",
+        ),
+        (
+            "gateway: {registry: {url: \"https://r.example.com\", insecure: true}}\n",
+            "3:52: insecure says that the registry is asked over plain HTTP",
+            "caFile",
+        ),
         ("---\nkind: x\n", "4:1: a configuration file has one document", ""),
         ("policies: a\npolicies: b\n", "4:1: \"policies\" stands twice", ""),
         ("webhook:\n\tlisten: x\n", "4:1: a tab stands in the indentation", "spaces"),
@@ -362,6 +387,15 @@ fn what_contradicts_itself_or_can_not_be_is_refused_with_what_to_do() {
     assert!(try_load(&format!("{SMALLEST}{restricted}")).is_ok());
     let local = "gateway: {registry: {url: \"https://r.example.com\"}, externalUrl: \"http://127.0.0.1:5000\"}\n";
     assert!(try_load(&format!("{SMALLEST}{local}")).is_ok());
+    for registry in [
+        "url: \"http://127.0.0.1:5000\"",
+        "url: \"http://localhost:5000\", tokenRealms: [\"http://127.8.9.1:1\"]",
+        "url: \"http://[::1]\"",
+        "url: \"http://registry.example.com\", insecure: true, tokenRealms: [\"http://auth.example.com\"]",
+        "url: \"https://registry.example.com\", insecure: false",
+    ] {
+        assert!(try_load(&format!("{SMALLEST}gateway: {{registry: {{{registry}}}}}\n")).is_ok(), "{registry}");
+    }
     // TLS ends at the proxy, and what is behind it stays on the machine.
     let proxied = "gateway: {anyoneMaySign: true, externalUrl: \"https://s.example.com\", trustedProxies: [127.0.0.1], registry: {url: \"https://r.example.com\"}}\n";
     assert!(try_load(&format!("{SMALLEST}{proxied}")).is_ok());

@@ -68,16 +68,7 @@ impl Check<'_> {
             );
         }
         let certificate = certificate.map(|certificate| self.certificate(&certificate));
-        let RawUpstream { url, ca_file, token_realms } = registry;
-        let url_place = url.place;
-        let url = self.url(&url, &["https", "http"]);
-        if url.as_ref().is_some_and(|url| url.path() != "/") {
-            self.mistake(url_place, "a registry is named by scheme, host and port alone; it serves /v2/");
-        }
-        let ca_file = ca_file.map(|path| self.path(&path));
-        // A registry by plain HTTP may have its realm so, too.
-        let plain = url.as_ref().is_some_and(|url| url.scheme() == "http");
-        let token_realms = token_realms.iter().filter_map(|realm| self.token_realm(realm, plain)).collect();
+        let registry = self.upstream(registry);
         let store = match store {
             None | Some(RawStore::Redb(RawRedb { file: None })) => {
                 Some(Store::Redb(self.folder.join("data/signatures.redb")))
@@ -92,11 +83,46 @@ impl Check<'_> {
             listen: listen?,
             certificate: flatten(certificate)?,
             anyone_may_sign,
-            registry: Upstream { url: url?, ca_file: flatten(ca_file)?, token_realms },
+            registry: registry?,
             store: store?,
             access: flatten(access)?,
             external_url: flatten(external_url)?,
             trusted_proxies,
+        })
+    }
+
+    fn upstream(&mut self, raw: RawUpstream) -> Option<Upstream> {
+        let RawUpstream { url, ca_file, token_realms, insecure } = raw;
+        let ca_file = ca_file.map(|path| self.path(&path));
+        let place = url.place;
+        let url = self.url(&url, &["https", "http"]);
+        if url.as_ref().is_some_and(|url| url.path() != "/") {
+            self.mistake(place, "a registry is named by scheme, host and port alone; it serves /v2/");
+        }
+        let is_plain = url.as_ref().is_some_and(|url| url.scheme() == "http");
+        // A registry by plain HTTP may have its realm so, too.
+        let places = token_realms.iter().map(|realm| realm.place);
+        let realms = token_realms.iter().map(|realm| self.token_realm(realm, is_plain)).collect::<Vec<_>>();
+        let named = [(place, &url)].into_iter().chain(places.zip(&realms));
+        let beyond = |url: &Option<Url>| url.as_ref().is_some_and(|url| url.scheme() == "http" && !is_on_loopback(url));
+        let unsafe_place = named.into_iter().find_map(|(place, url)| beyond(url).then_some(place));
+        match (insecure, unsafe_place) {
+            (Some(Located { value: true, key, .. }), _) if !is_plain && url.is_some() => {
+                let message = "insecure says that the registry is asked over plain HTTP, and its url is https";
+                self.mistake_with_help(key, message, "leave it out; caFile names a CA that the system does not know");
+            }
+            (None | Some(Located { value: false, .. }), Some(place)) => self.mistake_with_help(
+                place,
+                "plain HTTP beyond loopback: everyone on the way reads the credentials of callers, and can change the answers",
+                "write https:// (and name its CA in caFile), or say that you know it: insecure: true, beside url",
+            ),
+            _ => {}
+        }
+        Some(Upstream {
+            url: url?,
+            ca_file: flatten(ca_file)?,
+            token_realms: realms.into_iter().flatten().collect(),
+            insecure: insecure.is_some_and(|insecure| insecure.value),
         })
     }
 

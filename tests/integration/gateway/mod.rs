@@ -5,6 +5,7 @@
 mod access;
 pub(crate) mod engines;
 pub(crate) mod fake;
+mod head;
 pub(crate) mod kills;
 mod layers;
 pub(crate) mod ledger;

@@ -95,6 +95,43 @@ async fn headers_go_through_but_for_those_of_one_connection() {
 }
 
 #[tokio::test]
+async fn what_a_client_says_in_a_proxys_fields_ends_at_the_store() {
+    let fields = [
+        "X-Real-IP",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "X-Client-IP",
+        "X-Cluster-Client-IP",
+        "Fastly-Client-IP",
+        "X-Original-Forwarded-For",
+        "X-Forwarded",
+        "X-Forwarded-User",
+        "X-Envoy-External-Address",
+        "X_Real_IP",
+        "X-Remote-User",
+        "Remote-Addr",
+        "X-Original-URL",
+    ];
+    let lines = fields.join(": 192.0.2.1\r\n") + ": 192.0.2.1\r\n";
+    let request = format!(
+        "GET /v2/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{lines}X-JFrog-Art-Api: key\r\nPrivate-Token: token\r\n\r\n"
+    );
+    for trusted in [false, true] {
+        let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let store = Store::start_set(&fake.url(), &Limits::default(), |settings| {
+            settings.trusted_proxies = if trusted { vec![Network::parse("127.0.0.1").unwrap()] } else { Vec::new() };
+        });
+        send(store.host(), &request);
+        let head = &fake.heads()[0];
+        for name in fields {
+            let passed = header(head, &name.to_lowercase());
+            assert_eq!(passed.len(), usize::from(trusted), "{name}: {head}");
+        }
+        assert_eq!((header(head, "x-jfrog-art-api"), header(head, "private-token")), (vec!["key"], vec!["token"]));
+    }
+}
+
+#[tokio::test]
 async fn how_a_request_came_is_passed_on_as_trusted_proxies_have_it() {
     let fake = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     let store = Store::start_set(&fake.url(), &Limits::default(), |settings| {

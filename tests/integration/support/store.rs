@@ -38,7 +38,12 @@ impl Store {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             certificate: None,
             anyone_may_sign: false,
-            registry: Upstream { url: registry.parse().expect("a URL"), ca_file: None, token_realms: Vec::new() },
+            registry: Upstream {
+                url: registry.parse().expect("a URL"),
+                ca_file: None,
+                token_realms: Vec::new(),
+                insecure: false,
+            },
             store: configuration::Store::Redb(folder.path().join("data/signatures.redb")),
             access: None,
             external_url: None,

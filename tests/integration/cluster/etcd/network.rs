@@ -67,7 +67,7 @@ impl World {
                 let (_, port) = registry.address().rsplit_once(':').unwrap();
                 let text = format!(
                     "apiVersion: sealgate.dev/v1\nkind: Configuration\ngateway:\n  listen: {}:443\n  certificate: \
-                     {{file: server.crt, key: server.key}}\n  registry: {{url: 'http://{}:{port}'}}\n  access: \
+                     {{file: server.crt, key: server.key}}\n  registry: {{url: 'http://{}:{port}', insecure: true}}\n  access: \
                      {{htpasswd: {{file: htpasswd, roles: roles.yaml}}}}\n  store: {{etcd: {{endpoints: [{endpoints}], \
                      caFile: ca.crt}}}}\n",
                     host.address(),
