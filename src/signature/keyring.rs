@@ -3,7 +3,7 @@
 mod raw_key;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt::{self, Write as _},
     io::Read as _,
 };
@@ -26,6 +26,10 @@ use crate::text::{UTF16_REMEDY, is_utf16};
 
 /// The largest keyring that is read, in bytes. Debian's, with all its developers, has about half of that.
 pub const LARGEST_KEYRING: usize = 16 << 20;
+
+/// The most keys of a keyring that can't be used, and the most revocations by themselves. Each is named to people; a key that
+/// can't be used may have three bytes.
+pub(crate) const MAX_NOTICES: usize = 1000;
 
 const ARMOR_BEGIN: &[u8] = b"-----BEGIN PGP ";
 
@@ -59,6 +63,9 @@ pub enum CertificateError {
     /// No key whose signatures can be checked.
     #[error("no key in it can be used here: {}", listed(.0))]
     Unusable(Vec<UnusableKey>),
+    /// More that is passed over than anybody reads of.
+    #[error("a keyring has at most {MAX_NOTICES} keys that can't be used here, and as many revocations by themselves")]
+    TooManyNotices,
     /// Revocations alone.
     #[error("a revocation certificate is there, and not the key that it revokes")]
     OnlyRevocations,
@@ -105,6 +112,8 @@ pub struct Keyring {
     certificates: Vec<Cert>,
     /// By fingerprint.
     places: HashMap<Vec<u8>, usize>,
+    /// Certificates that have, in some file, subkeys whose signatures can't be checked.
+    doubtful: HashSet<usize>,
     revocations: Vec<StrayRevocation>,
     unusable: Vec<UnusableKey>,
 }
@@ -167,7 +176,11 @@ impl Keyring {
     /// # Errors
     /// There is no certificate, or none that can be used.
     pub fn finish(self) -> Result<Keys, CertificateError> {
-        let Self { mut certificates, places: _, revocations, unusable } = self;
+        let Self { certificates, places: _, doubtful, revocations, unusable } = self;
+        // Only now: what one file says of a key, a revocation above all, holds for that key in all others, too.
+        let usable = certificates.into_iter().enumerate();
+        let usable = usable.filter(|(place, certificate)| !doubtful.contains(place) || may_sign(certificate));
+        let mut certificates: Vec<Cert> = usable.map(|(_, certificate)| certificate).collect();
         if certificates.is_empty() {
             return Err(match (unusable.is_empty(), revocations.is_empty()) {
                 (false, _) => CertificateError::Unusable(unusable),
@@ -188,10 +201,14 @@ impl Keyring {
                 for &place in by_key_id.get(&issuer.into()).into_iter().flatten() {
                     let key = certificates[place].primary_key().key().clone();
                     // Of somebody else's word, nothing is believed.
-                    if revocation.verify_primary_key_revocation(&key, &key).is_ok() {
+                    if revocation.verify_primary_key_revocation(&key, &key).is_err() {
+                        continue;
+                    }
+                    has_revoked = true;
+                    // One is enough; each more would cost a copy of all before it.
+                    if certificates[place].primary_key().self_revocations().next().is_none() {
                         let revoked = certificates[place].clone().insert_packets(Packet::from(revocation.clone()));
                         certificates[place] = revoked.map_err(|error| malformed(&error))?.0;
-                        has_revoked = true;
                     }
                 }
             }
@@ -231,6 +248,10 @@ impl Keyring {
                     self.revocations.extend(stray.map(|signature| StrayRevocation { signature, is_alone: false }));
                 }
             }
+            let in_certificate = current.as_ref().map_or(0, |certificate| certificate.unsupported_subkeys.len());
+            if self.unusable.len() + in_certificate > MAX_NOTICES || self.revocations.len() > MAX_NOTICES {
+                return Err(CertificateError::TooManyNotices);
+            }
         }
         match current {
             Some(whole) => self.add_certificate(whole),
@@ -252,18 +273,20 @@ impl Keyring {
             if certificate.is_tsk() || is_secret {
                 return Err(CertificateError::Private(Fingerprint::of(&certificate.key_handle())));
             }
-            let is_useless = !unsupported_subkeys.is_empty() && !may_sign(&certificate);
-            self.unusable.extend(unsupported_subkeys.iter().cloned());
-            if is_useless {
-                continue;
-            }
             let fingerprint = certificate.fingerprint().as_bytes().to_vec();
-            if let Some(&place) = self.places.get(&fingerprint) {
+            let place = if let Some(&place) = self.places.get(&fingerprint) {
                 let merged = self.certificates[place].clone().merge_public(certificate);
                 self.certificates[place] = merged.map_err(|error| malformed(&error))?;
+                place
             } else {
-                self.places.insert(fingerprint, self.certificates.len());
+                let place = self.certificates.len();
+                self.places.insert(fingerprint, place);
                 self.certificates.push(certificate);
+                place
+            };
+            if !unsupported_subkeys.is_empty() {
+                self.doubtful.insert(place);
+                self.unusable.extend(unsupported_subkeys.iter().cloned());
             }
         }
         Ok(())
@@ -341,13 +364,15 @@ fn blocks(bytes: &[u8]) -> Result<Vec<Block<'_>>, CertificateError> {
         let before = bytes[..start].iter().rev().copied().find(|byte| !matches!(byte, b' ' | b'\t'));
         before.is_none_or(|byte| byte == b'\n' || byte == b'\r' || byte == 0xbf)
     };
-    let starts: Vec<usize> = bytes
-        .windows(ARMOR_BEGIN.len())
-        .enumerate()
-        .filter(|(_, window)| *window == ARMOR_BEGIN)
-        .map(|(start, _)| start)
-        .filter(at_line_start)
-        .collect();
+    let begins = bytes.windows(ARMOR_BEGIN.len()).enumerate().filter(|(_, window)| *window == ARMOR_BEGIN);
+    let begins: Vec<usize> = begins.map(|(start, _)| start).collect();
+    // What `cat` makes of two files, the first without a line break at its end. No reader sees the second block, be it a
+    // revocation.
+    if begins.iter().any(|&start| start > 0 && bytes[start - 1] == b'-') {
+        let why = "a block begins on the line on which another one ends: a line break is missing between them";
+        return Err(CertificateError::Malformed(why.into()));
+    }
+    let starts: Vec<usize> = begins.into_iter().filter(at_line_start).collect();
     if starts.is_empty() {
         return Err(CertificateError::Malformed("there is no line -----BEGIN PGP PUBLIC KEY BLOCK-----".into()));
     }

@@ -100,6 +100,36 @@ fn a_revocation_with_a_colon_before_its_armor_is_none() {
 }
 
 #[test]
+fn a_block_that_begins_where_another_ends_is_not_passed_over() {
+    let (key, other) = (Key::new("ours"), Key::new("other"));
+    for second in [key.revocation(at(REVOKED)), other.public()] {
+        let blocks = [armored(&key.public()), armored(&second)];
+        let glued = blocks.each_ref().map(|block| block.trim_end()).concat();
+        for text in [glued.clone(), format!("{}{glued}", armored(&other.public())), format!("{glued}\n{}", blocks[0])] {
+            let error = read(&[text.into_bytes()]).unwrap_err();
+            assert!(error.to_string().contains("a line break is missing"), "{error}");
+        }
+        let apart = blocks.each_ref().map(|block| block.trim_end()).join("\n");
+        read(&[apart.into_bytes()]).unwrap();
+    }
+}
+
+#[test]
+fn of_many_revocations_of_one_key_one_is_kept() {
+    let key = Key::new("ours");
+    let revocations = ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"];
+    let mut file = key.public();
+    // In front of the key, so that none is a part of it.
+    for when in revocations {
+        file = [key.revocation(at(when)), file].concat();
+    }
+    let keys = read(&[file]).unwrap();
+    assert!(is_revoked(&keys, &key));
+    assert_eq!(keys.certificates[0].cert().primary_key().self_revocations().count(), 1);
+    assert_eq!(keys.notices, []);
+}
+
+#[test]
 fn a_revocation_alone_is_no_key() {
     let revocation = Key::new("ours").revocation(at(REVOKED));
     for file in [armored(&revocation).into_bytes(), revocation] {
@@ -227,6 +257,25 @@ fn a_key_that_can_not_be_used_is_named_beside_a_good_one_that_counts() {
 }
 
 #[test]
+fn what_is_passed_over_is_bounded_in_number() {
+    let key = Key::new("ours");
+    // The smallest key there is, of a version that is not known.
+    let files = |count: usize| [key.public(), in_parts(6, &[9], []).repeat(count)].concat();
+    assert_eq!(read(&[files(MAX_NOTICES)]).unwrap().notices.len(), MAX_NOTICES);
+    let revocation = key.revocation(at(REVOKED));
+    let subkeys = with_subkey(&key, 19)[key.public().len()..].repeat(MAX_NOTICES + 1);
+    for file in [
+        files(MAX_NOTICES + 2),
+        [key.public(), subkeys].concat(),
+        [revocation.repeat(MAX_NOTICES + 1), key.public()].concat(),
+    ] {
+        for file in [armored(&file).into_bytes(), file] {
+            assert_eq!(read(&[file]).unwrap_err(), CertificateError::TooManyNotices);
+        }
+    }
+}
+
+#[test]
 fn a_revocation_is_found_among_keys_that_can_not_be_used() {
     let key = Key::new("ours");
     let (packets, ..) = unusable().remove(0);
@@ -253,6 +302,36 @@ fn a_subkey_that_can_not_be_used_is_named_if_it_signs() {
     let error = read(&[with_subkey(&certifying, 19)]).unwrap_err();
     assert!(error.to_string().contains("curve secp256k1"), "{error}");
     read(&[with_subkey(&certifying, 18)]).unwrap();
+}
+
+#[test]
+fn what_a_file_says_of_a_key_holds_though_none_of_its_own_keys_can_be_used() {
+    let key = Key::with("ours", |choice| choice.no_signing().signing_subkey());
+    let older = key.public();
+    // The newer file: the key revoked, without its good subkey, with one that can't be used.
+    let subkey = with_subkey(&Key::new("another"), 19);
+    let mut newer = key.revoked(at(REVOKED));
+    let without = |bytes: &[u8], is_wanted: &dyn Fn(bool) -> bool| {
+        let (mut kept, mut rest, mut in_subkeys) = (Vec::new(), bytes, false);
+        while let Some((packet, behind)) = first_packet(rest) {
+            in_subkeys |= packet.tag == Tag::PublicSubkey;
+            if is_wanted(in_subkeys) {
+                kept.extend_from_slice(&rest[..rest.len() - behind.len()]);
+            }
+            rest = behind;
+        }
+        kept
+    };
+    newer = without(&newer, &|in_subkeys| !in_subkeys);
+    newer.extend(without(&subkey, &|in_subkeys| in_subkeys));
+    assert!(matches!(read(std::slice::from_ref(&newer)), Err(CertificateError::Unusable(_))));
+    assert!(!is_revoked(&read(std::slice::from_ref(&older)).unwrap(), &key));
+    for files in [vec![older.clone(), newer.clone()], vec![newer.clone(), older.clone()], vec![[older, newer].concat()]]
+    {
+        let keys = read(&files).unwrap();
+        assert!(is_revoked(&keys, &key));
+        assert!(matches!(&keys.notices[..], [KeyNotice::Unusable(_)]), "{:?}", keys.notices);
+    }
 }
 
 #[test]
