@@ -22,6 +22,8 @@ use crate::operations::Metrics;
 use crate::policy::{Action, KeyWarning, Policy};
 use crate::signature::{KeyNotice, UnusableKey};
 
+/// Warnings about key files that are logged of each policy.
+const MAX_LOGGED_WARNINGS: usize = 100;
 /// How often the files are looked at where no event tells of a change.
 const POLL: Duration = Duration::from_secs(10);
 /// How many times they are looked at before a policy is too old: one look that is late or fails must not refuse everything.
@@ -186,14 +188,20 @@ fn announce(metrics: &Metrics, generation: u64, policy: &Policy) {
     }
     metrics.key_expiries(keys.into_iter().map(|((name, fingerprint), expiry)| (name, fingerprint, expiry)));
     let mut unusable = Vec::new();
-    for KeyWarning { signer, notice } in &policy.key_warnings {
-        tracing::warn!(key = %signer, "{notice}");
+    for (number, KeyWarning { signer, notice }) in policy.key_warnings.iter().enumerate() {
+        if number < MAX_LOGGED_WARNINGS {
+            tracing::warn!(key = %signer, "{notice}");
+        }
         if let KeyNotice::Unusable(UnusableKey { key, why }) = notice {
             let fingerprint = key.as_ref().map(|key| key.0.to_string()).unwrap_or_default();
             unusable.push((&**signer, fingerprint, why.to_string()));
         }
     }
     metrics.unusable_keys(unusable.into_iter());
+    let left_out = policy.key_warnings.len().saturating_sub(MAX_LOGGED_WARNINGS);
+    if left_out > 0 {
+        tracing::warn!(left_out, "more is passed over in key files than is logged (sealgate_unusable_key_info)");
+    }
 }
 
 #[cfg(test)]

@@ -230,8 +230,7 @@ impl Check<'_> {
             Ok(_) => return self.no_certificate(place, &what, name, &CertificateError::Empty),
             Err(error) => return self.no_certificate(place, &what, name, &error),
         };
-        let signer = &name.value;
-        self.key_warnings.extend(notices.into_iter().map(|notice| KeyWarning { signer: signer.clone(), notice }));
+        KeyWarning::add(&mut self.key_warnings, &name.value, notices);
         Some(Signer { name: name.value.clone(), certificates: certificates.into_iter().map(Arc::new).collect() })
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Dialect, KeyFileError, KeyWarning, Layer, Policy, ReadKey, Rule, SourceFile,
+    Dialect, KeyFileError, KeyWarning, Layer, MAX_KEY_WARNINGS, Policy, ReadKey, Rule, SourceFile,
     check::{self, CheckedDocument},
     document::{API_VERSION, KINDS, Kind, RawDocument},
     policy_json,
@@ -46,7 +46,8 @@ pub fn load(files: &[SourceFile], read_key: &mut ReadKey<'_>) -> Result<Policy, 
     if !mistakes.is_empty() {
         return Err(to_read(mistakes, &sorted));
     }
-    let Merge { layers, key_warnings, .. } = merge;
+    let Merge { layers, mut key_warnings, .. } = merge;
+    key_warnings.truncate(MAX_KEY_WARNINGS);
     let mut policy = Policy { digest: Some(digest(&sorted, &keys.read)), key_warnings, ..Policy::default() };
     for (namespace, layer) in layers {
         match namespace {

@@ -68,9 +68,12 @@ pub struct Policy {
     pub namespaces: BTreeMap<Box<str>, Layer>,
     /// Digest over all files that were read, keys included. Two equal ones are the same policy.
     pub digest: Option<Digest>,
-    /// What its key files have that is passed over.
+    /// What its key files have that is passed over, as much of it as [`MAX_KEY_WARNINGS`].
     pub key_warnings: Vec<KeyWarning>,
 }
+
+/// The most warnings that are kept of all key files of a policy: whoever writes the policy of one namespace can cause them.
+pub const MAX_KEY_WARNINGS: usize = 1000;
 
 /// Something in a signer's key files that is passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +82,14 @@ pub struct KeyWarning {
     pub signer: Box<str>,
     /// What it is.
     pub notice: KeyNotice,
+}
+
+impl KeyWarning {
+    /// Adds what is passed over in a signer's key files to what was before, within [`MAX_KEY_WARNINGS`].
+    fn add(warnings: &mut Vec<Self>, signer: &str, notices: Vec<KeyNotice>) {
+        let room = MAX_KEY_WARNINGS.saturating_sub(warnings.len());
+        warnings.extend(notices.into_iter().take(room).map(|notice| Self { signer: signer.into(), notice }));
+    }
 }
 
 /// Rules of which the one with the most specific scope decides, alone.

@@ -220,7 +220,7 @@ impl Loader<'_, '_> {
             return Err(format!("{name}: {}", CertificateError::Empty));
         }
         let name: Box<str> = name.into();
-        self.key_warnings.extend(notices.into_iter().map(|notice| KeyWarning { signer: name.clone(), notice }));
+        KeyWarning::add(&mut self.key_warnings, &name, notices);
         Ok(Signer { name, certificates: certificates.into_iter().map(Arc::new).collect() })
     }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::image::Reference;
 use crate::policy::{Action, Identity, Mode, Platforms};
+use crate::signature::testing::Key;
 
 const RELEASE: &[u8] = include_bytes!("../../../policies/production/keys/acme-release.asc");
 const SECURITY: &[u8] = include_bytes!("../../../policies/production/keys/acme-security.asc");
@@ -44,6 +45,17 @@ fn shown(mistakes: &[Diagnostic]) -> String {
         lines.join("\n")
     };
     mistakes.iter().map(one_line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn warnings_about_key_files_are_bounded_in_all() {
+    // Of two signers: a good key each, and many of a version that is not known.
+    let keys = ["release", "security"].map(|name| [Key::new(name).public(), [0xc6, 1, 9].repeat(600)].concat());
+    let mut read_key = |path: &Path| Ok(keys[usize::from(path.ends_with("security.asc"))].clone());
+    let rules = "  - name: r\n    images: [r.example.com]\n    require: [{signedBy: [release, security]}]\n";
+    let policy = load(&[file("p.yaml", &with_rules(rules))], &mut read_key).unwrap();
+    assert_eq!(policy.key_warnings.len(), MAX_KEY_WARNINGS);
+    assert!(policy.key_warnings.iter().any(|warning| &*warning.signer == "security"));
 }
 
 fn refused(text: &str) -> String {
