@@ -53,16 +53,32 @@ fn secrets(text: &str) -> Vec<Range<usize>> {
         let start = at + found + "://".len();
         let end = text[start..].find(ends_url).map_or(text.len(), |length| start + length);
         let url = &text[start..end];
-        let authority = &url[..url.find(['/', '?', '#']).unwrap_or(url.len())];
-        if let Some(length) = authority.rfind('@').filter(|&length| length > 0) {
-            secrets.push(start..start + length);
+        let user = user_information(url);
+        if user > 0 {
+            secrets.push(start..start + user);
         }
-        if let Some(query) = url.find('?').filter(|query| query + 1 < url.len()) {
+        if let Some(query) = url[user..].find('?').map(|query| user + query).filter(|query| query + 1 < url.len()) {
             secrets.push(start + query + 1..end);
         }
         at = end;
     }
     secrets
+}
+
+/// Bytes of the user information in front of a host, of a URL without its scheme.
+fn user_information(url: &str) -> usize {
+    let authority = &url[..url.find(['/', '?', '#']).unwrap_or(url.len())];
+    if let Some(length) = authority.rfind('@') {
+        return length;
+    }
+    // A password that was not percent-encoded may have such a character in it. To a reader of URLs, what stands before it is
+    // then a host with something behind its colon that is no port.
+    let after_address = authority.rsplit(']').next().unwrap_or(authority);
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    match after_address.split_once(':') {
+        Some((_, port)) if !is_port(port) => url.rfind('@').unwrap_or(0),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -91,6 +107,14 @@ mod tests {
             ("https://s.example.com/x#sha256:00@name", "https://s.example.com/x#sha256:00@name"),
             ("https://u:p@ss@h?x#y", "https://***@h?***"),
             ("https://@h", "https://@h"),
+            ("https://u:p/s@h/x", "https://***@h/x"),
+            ("https://u:p?s@h/x?y", "https://***@h/x?***"),
+            ("https://u:p#s@h:5000/x", "https://***@h:5000/x"),
+            ("https://u:7p/s@t@h/x", "https://***@h/x"),
+            ("https://h:5000/a@b", "https://h:5000/a@b"),
+            ("https://[::1]:5000/a@b", "https://[::1]:5000/a@b"),
+            ("https://[2001:db8::1]/a@b", "https://[2001:db8::1]/a@b"),
+            ("https://host:port/x", "https://host:port/x"),
             ("did you mean https://h/?", "did you mean https://h/?"),
             ("a://b?c://d?e", "a://b?***"),
         ] {
