@@ -5,10 +5,10 @@ use std::{borrow::Cow, ops::Range};
 
 use url::Url;
 
-/// What stands in a secret's place.
+/// The text in place of a secret.
 const MASK: &str = "***";
 
-/// A URL without user information, query and fragment.
+/// Returns a URL without user information, query and fragment.
 pub(crate) fn shown(url: &Url) -> Box<str> {
     let mut url = url.clone();
     url.set_query(None);
@@ -19,12 +19,12 @@ pub(crate) fn shown(url: &Url) -> Box<str> {
     url.as_str().into()
 }
 
-/// A text that may have URLs in it, without their user information and queries: what somebody typed, or a server wrote.
+/// Returns a text without the user information and queries of the URLs in it: one that a user typed, or a server wrote.
 pub(crate) fn shown_text(text: &str) -> Cow<'_, str> {
     masked(text, |_| MASK.into())
 }
 
-/// The same, with as many characters as before.
+/// Returns [`shown_text`] with as many characters as the text has, so that columns in it stay true.
 pub(crate) fn shown_line(text: &str) -> Cow<'_, str> {
     masked(text, |secret| "*".repeat(secret.chars().count()).into())
 }

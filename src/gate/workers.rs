@@ -1,4 +1,4 @@
-//! Where verifications run: on a bounded number of threads, fairly by repository host, and no longer than a caller waits.
+//! Runs verifications: on a bounded number of threads, fairly by repository host, and no longer than a caller waits.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::signature::verify::Allowance;
 
-/// What verification may spend, in microseconds of one core by the prices of its steps.
+/// The budgets of verification, in microseconds of one core by the prices of its steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Budgets {
     /// On one question: an image, and all manifests of it where it is an index.
@@ -53,7 +53,7 @@ struct Host {
 /// Lets one verification run, for a host.
 #[derive(Debug)]
 struct Permit {
-    /// Nothing once it has been given back.
+    /// `None` once it has been given back.
     queue: Option<Arc<Mutex<Queue>>>,
     host: Box<str>,
 }
@@ -70,7 +70,7 @@ impl Workers {
     }
 
     /// Runs `work` on a thread of its own once it is this host's turn. Where the future is dropped, `work` is not begun any
-    /// more, or told by [`Abandoned`]. Nothing, if it panicked or the program ends.
+    /// more, or told by [`Abandoned`]. Returns `None` if it panicked or the program ends.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         host: &str,
@@ -217,7 +217,7 @@ impl Budget {
     }
 }
 
-/// What one verification takes the prices of its steps from.
+/// The allowance of one verification: what it takes from the budgets of its question and its review.
 pub(super) struct Spending<'a> {
     pub(super) question: &'a Budget,
     pub(super) review: &'a Budget,

@@ -15,9 +15,9 @@ use super::{answer::Refused, store::ImageId};
 use crate::configuration::Upstream;
 use crate::image::{Digest, digest::Algorithm};
 use crate::operations::RequestKind;
+use crate::redact::shown;
 use crate::registry::{
     self, Answer, Ask, Budget, Challenge, Failure, HostSet, Peer, SetupError, Transport, claimed_digests, exchange,
-    shown,
 };
 use crate::verdict::LookupError;
 
@@ -307,7 +307,7 @@ impl Registry {
     ) -> Result<Pull, Pull> {
         let budget = Budget::of(LOOK);
         match self.ask_for_manifest(url, Method::HEAD, authorization.clone(), budget).await {
-            Ok(head) => match (head.status, said_digest(&head.headers, digest.algorithm())) {
+            Ok(head) => match (head.status, claimed_digest(&head.headers, digest.algorithm())) {
                 (200, Some(named)) if named == Ok(digest) => return Ok(Pull::Yes),
                 (200, Some(_)) => return Err(another_manifest(url)),
                 // The same credentials would be refused again, and a registry that is overrun must not get two requests for
@@ -362,7 +362,7 @@ impl Registry {
     }
 }
 
-/// What a registry that gives no answer means for a caller.
+/// Returns what a caller gets where the registry gives no answer.
 fn unanswered(failure: &Failure) -> Pull {
     let refused = match failure {
         Failure::Unavailable(_) | Failure::Unresolved | Failure::Exhausted(..) => Refused::unavailable(),
@@ -372,7 +372,7 @@ fn unanswered(failure: &Failure) -> Pull {
     Pull::Undecided(refused, None)
 }
 
-/// What an answer that is no 200 means for a caller.
+/// Returns what a caller gets where the registry answers with another status than 200.
 fn refusal(answer: &Answer) -> Pull {
     let copied = |name| -> Vec<HeaderValue> {
         let values = answer.headers.get_all(name).iter();
@@ -389,24 +389,24 @@ fn refusal(answer: &Answer) -> Pull {
             Pull::Undecided(Refused::too_many_requests(), copied(header::RETRY_AFTER).pop())
         }
         status if status.is_server_error() => {
-            tracing::warn!(%status, "the registry is in trouble");
+            tracing::warn!(%status, "the registry answers a request for a manifest with a server error");
             Pull::Undecided(Refused::unavailable(), copied(header::RETRY_AFTER).pop())
         }
         status => {
-            tracing::warn!(%status, "the registry's answer to a question for a manifest can't be used");
+            tracing::warn!(%status, "the registry answers a request for a manifest with a status that is no answer to it");
             Pull::Undecided(Refused::bad_gateway(), None)
         }
     }
 }
 
-/// What it means that a registry answers 200 with something else.
+/// Returns what a caller gets where the registry answers 200 with something else than the manifest.
 fn another_manifest(url: &Url) -> Pull {
-    tracing::warn!(url = %shown(url), "the registry answers 200 to a question for a manifest, and not with that manifest");
+    tracing::warn!(url = %shown(url), "the registry answers a request for a manifest with another one, or with something else");
     Pull::Undecided(Refused::bad_gateway(), None)
 }
 
 /// The digest that an answer names. `None`: none of this algorithm, so that it can't be compared.
-fn said_digest(headers: &HeaderMap, algorithm: Algorithm) -> Option<Result<Digest, ()>> {
+fn claimed_digest(headers: &HeaderMap, algorithm: Algorithm) -> Option<Result<Digest, ()>> {
     let mut of_algorithm = claimed_digests(headers).filter_map(|said| {
         match said.to_str().ok().and_then(|text| Digest::parse(text).ok()) {
             Some(said) if said.algorithm() != algorithm => None,
@@ -443,7 +443,7 @@ mod tests {
             for value in values {
                 headers.append(name.clone(), header::HeaderValue::from_str(value).unwrap());
             }
-            said_digest(&headers, Algorithm::Sha256)
+            claimed_digest(&headers, Algorithm::Sha256)
         };
         let (one_text, two_text) = (one.to_string(), two.to_string());
         for nothing in [&[][..], &[""], &["  "], &["", ""], &[&other], &["", &other]] {

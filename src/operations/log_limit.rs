@@ -15,7 +15,7 @@ use tracing_subscriber::layer::{Context, Filter};
 /// Lines that are written at once, and again each [`INTERVAL`], where a client alone can cause them. Who is at fault, and why, the
 /// first ones say.
 const LINES: u32 = 10;
-/// The same of one place in the code, for lines of the program about its own work: each refused image has one, and a rollout
+/// Lines that are written in an [`INTERVAL`] of one place in the code, for lines of the program about its own work: each refused image has one, and a rollout
 /// of hundreds must be seen whole.
 const OWN_LINES: u32 = 6_000;
 /// How long until lines are written again.

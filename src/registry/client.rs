@@ -15,7 +15,7 @@ use super::{
     body::Body,
     challenge::{Challenge, ChallengeError},
     credentials::looked_in,
-    failure::{Failure, shown},
+    failure::Failure,
     guard::NamesHosts,
     settings::{AllSettings, SetupError},
     target::Target,
@@ -25,6 +25,7 @@ use super::{
 use crate::configuration::{Limits, Registries, Scheme, SignatureSource};
 use crate::image::Repository;
 use crate::operations::{Metrics, RequestKind};
+use crate::redact::shown;
 use crate::verdict::LookupError;
 
 /// How long it is remembered how a registry wants to be asked.

@@ -16,7 +16,7 @@ use super::{
     blocking::Blocking,
     failure::Failure,
     helper::{self, HELPER_TIMEOUT, HelperError},
-    login_file::{self, Found},
+    login_file::{self, LoginSource},
 };
 use crate::configuration::{Credentials, LoginFile, LoginFormat, Logins};
 use crate::files::{ReadError, read_bounded};
@@ -33,7 +33,7 @@ const HELPERS_AT_ONCE: usize = 4;
 /// Answers of helpers that are kept.
 const MAX_HELPER_ANSWERS: u64 = 1000;
 
-/// What whoever gave a command none for a server is told.
+/// The remedy where a command has no credentials for a server.
 const NEEDED: &str = "credentials are needed (--creds, --authfile; for another host than the image's, in its registries entry: \
                       --config; or docker login, podman login)";
 
@@ -102,9 +102,9 @@ pub(super) async fn find(
     for file in logins.iter() {
         let (file, repository) = (file.clone(), repository.clone());
         match files.run(deadline, move || read_login_file(&file, &repository)).await?? {
-            Found::Login(login) => return Ok(Some(login)),
-            Found::Nothing => {}
-            Found::Helper { name, servers } => {
+            LoginSource::Login(login) => return Ok(Some(login)),
+            LoginSource::Nothing => {}
+            LoginSource::Helper { name, servers } => {
                 for server in servers {
                     if let Some(login) = helpers.get(&name, &server).await? {
                         return Ok(Some(login));
@@ -192,10 +192,13 @@ fn read(credentials: &Credentials, repository: &Repository) -> Result<Option<Log
 }
 
 /// What a login file says of a repository. One that is not there says nothing.
-fn read_login_file(LoginFile { path, format }: &LoginFile, repository: &Repository) -> Result<Found, CredentialsError> {
+fn read_login_file(
+    LoginFile { path, format }: &LoginFile,
+    repository: &Repository,
+) -> Result<LoginSource, CredentialsError> {
     match read_file(path, LARGEST_DOCKER_CONFIG) {
         Ok(text) => login_file::LoginFile::parse(path, *format, text.expose_secret())?.find(repository),
-        Err(CredentialsError::Read { source: ReadError::Missing, .. }) => Ok(Found::Nothing),
+        Err(CredentialsError::Read { source: ReadError::Missing, .. }) => Ok(LoginSource::Nothing),
         Err(error) => Err(error),
     }
 }

@@ -9,7 +9,7 @@ use super::{
     resolver::{LookupFailed, LookupsExhausted, NotPublic},
 };
 use crate::operations::OutboundQuota;
-pub(crate) use crate::redact::shown;
+use crate::redact::shown;
 use crate::verdict::LookupError;
 
 /// Said of names that lead inside and of names that lead nowhere: the difference would tell whoever may create pods which
@@ -71,7 +71,7 @@ impl Failure {
                 Some(io::ErrorKind::ConnectionRefused) => "the connection is refused",
                 Some(io::ErrorKind::TimedOut) => "it can't be reached",
                 _ if error.is_timeout() => "it can't be reached",
-                _ => "no connection comes about",
+                _ => "the connection failed",
             };
             return Self::Unavailable(words.to_owned());
         }
@@ -150,6 +150,6 @@ fn tls_words(error: &rustls::Error) -> &'static str {
             _ => "its TLS certificate is not valid",
         },
         rustls::Error::InvalidMessage(_) => "it does not speak TLS",
-        _ => "no TLS connection comes about",
+        _ => "the TLS handshake failed",
     }
 }

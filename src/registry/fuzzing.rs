@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{
     challenge::Challenge,
-    login_file::{Found, LoginFile},
+    login_file::{LoginFile, LoginSource},
 };
 use crate::configuration::LoginFormat;
 use crate::image::Repository;
@@ -31,7 +31,7 @@ pub fn login_file(text: &str, is_old: bool, repository: &str) {
     let Ok(repository) = Repository::parse(repository) else { return };
     let format = if is_old { LoginFormat::Old } else { LoginFormat::Current };
     let Ok(file) = LoginFile::parse(Path::new("auth.json"), format, text) else { return };
-    if let Ok(Found::Helper { name, servers }) = file.find(&repository) {
+    if let Ok(LoginSource::Helper { name, servers }) = file.find(&repository) {
         assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
         assert!(!servers.is_empty() && servers.iter().any(|server| server == repository.host()), "{servers:?}");
         assert!(!is_old, "old files name none");

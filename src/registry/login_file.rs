@@ -26,19 +26,19 @@ pub(super) struct LoginFile<'a> {
     helpers: BTreeMap<String, &'a RawValue>,
 }
 
-/// Who knows the credentials of a registry.
+/// Where a login file says that the credentials for a registry are.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum LoginSource {
     /// The file itself.
     Login(Login),
     /// A credential helper of this name.
     Helper {
         /// The part behind `docker-credential-`.
         name: Box<str>,
-        /// What the registry may be called there, the likeliest first.
+        /// The names that the helper may know the registry by, the likeliest first.
         servers: Vec<String>,
     },
-    /// Nobody.
+    /// Nowhere: it has none for this registry.
     Nothing,
 }
 
@@ -54,7 +54,7 @@ struct Document<'a> {
     cred_helpers: Option<BTreeMap<String, &'a RawValue>>,
 }
 
-/// What a file has of a registry.
+/// An entry of `auths`.
 #[derive(Default, Deserialize)]
 struct Entry {
     #[serde(default)]
@@ -96,7 +96,7 @@ impl<'a> LoginFile<'a> {
     }
 
     /// Who knows the credentials: the registry's own helper, then what stands in the file, then the helper for all registries.
-    pub(super) fn find(&self, repository: &Repository) -> Result<Found, CredentialsError> {
+    pub(super) fn find(&self, repository: &Repository) -> Result<LoginSource, CredentialsError> {
         let host = repository.host();
         let own = self.helpers.get_key_value(host);
         let own =
@@ -109,15 +109,15 @@ impl<'a> LoginFile<'a> {
             }
         }
         if let Some(login) = self.login(repository)? {
-            return Ok(Found::Login(login));
+            return Ok(LoginSource::Login(login));
         }
         match &self.store {
             Some(name) => self.helper(name, repository, self.entry(repository).map(|(key, _)| key)),
-            None => Ok(Found::Nothing),
+            None => Ok(LoginSource::Nothing),
         }
     }
 
-    fn helper(&self, name: &str, repository: &Repository, key: Option<&str>) -> Result<Found, CredentialsError> {
+    fn helper(&self, name: &str, repository: &Repository, key: Option<&str>) -> Result<LoginSource, CredentialsError> {
         if !is_helper_name(name) {
             return Err(CredentialsError::HelperName { path: self.path.to_owned() });
         }
@@ -127,7 +127,7 @@ impl<'a> LoginFile<'a> {
         for server in [Some(host), key.filter(|key| bare_host(key, false).is_some_and(|key| key == host))] {
             servers.extend(server.filter(|server| servers.iter().all(|known| known != server)).map(str::to_owned));
         }
-        Ok(Found::Helper { name: name.into(), servers })
+        Ok(LoginSource::Helper { name: name.into(), servers })
     }
 
     /// The entry of the most specific key: `host/namespace/repo`, each namespace above, the host; then other spellings of the
@@ -209,10 +209,12 @@ mod tests {
     fn find(format: LoginFormat, text: &str, repository: &str) -> Result<String, CredentialsError> {
         let file = LoginFile::parse(Path::new("auth.json"), format, text)?;
         Ok(match file.find(&Repository::parse(repository).unwrap())? {
-            Found::Login(Login::Password { username, password }) => format!("{username}:{}", password.expose_secret()),
-            Found::Login(Login::IdentityToken(token)) => format!("token {}", token.expose_secret()),
-            Found::Helper { name, servers } => format!("{name} of {}", servers.join(" ")),
-            Found::Nothing => "nothing".to_owned(),
+            LoginSource::Login(Login::Password { username, password }) => {
+                format!("{username}:{}", password.expose_secret())
+            }
+            LoginSource::Login(Login::IdentityToken(token)) => format!("token {}", token.expose_secret()),
+            LoginSource::Helper { name, servers } => format!("{name} of {}", servers.join(" ")),
+            LoginSource::Nothing => "nothing".to_owned(),
         })
     }
 

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::{
     client::{Client, Fetched, What},
-    failure::shown,
     target::Target,
     transport::Budget,
 };
 use crate::gate::ResolveDigest;
 use crate::image::{Digest, Hashed, HashedManifest, ManifestError, Reference, digest::DigestError};
 use crate::operations::RequestKind;
+use crate::redact::shown;
 use crate::verdict::LookupError;
 
 /// Both formats and their indexes; and schema 1, so that a registry says honestly that it has nothing else. All in one

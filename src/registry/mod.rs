@@ -43,7 +43,7 @@ pub(crate) use cas::check_cas;
 pub(crate) use challenge::Challenge;
 pub(crate) use client::{Extension, Fetched, Place, Request, What, join};
 pub(crate) use credentials::{check_login_file, needed as credentials_needed};
-pub(crate) use failure::{Failure, shown};
+pub(crate) use failure::Failure;
 pub(crate) use manifest::claimed_digests;
 pub(crate) use settings::Upstream;
 pub(crate) use target::Target;

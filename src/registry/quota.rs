@@ -1,6 +1,6 @@
 //! Quotas of what outbound requests take: connections, memory, threads that resolve names.
 //!
-//! Whoever may create pods chooses which registries are asked, and a registry chooses how long its answer takes. So a
+//! A user who may create pods chooses which registries are asked, and a registry chooses how long its answer takes. So a
 //! registry gets a part of each resource, and all registries together that neither a rule nor a registries entry names get
 //! another: what they hold back, others don't miss.
 
@@ -67,7 +67,7 @@ struct State {
     next: u64,
 }
 
-/// What a tenant has, and waits for. It is there as long as either is something.
+/// The permits that a tenant has and waits for. Removed when there are none of either.
 #[derive(Default)]
 struct Usage {
     used: usize,
@@ -301,7 +301,7 @@ mod tests {
         async move { quota.acquire_until(amount, &tenant, Instant::now() + Duration::from_mins(1)).await }.boxed()
     }
 
-    /// What is there at once.
+    /// Takes what is there at once.
     fn take(quota: &Arc<Quota>, amount: usize, tenant: &Tenant) -> Option<Permit> {
         wait(quota, amount, tenant).now_or_never()?.ok()
     }

@@ -5,11 +5,10 @@ use url::Url;
 
 use super::{
     credentials::{looked_in, needed},
-    failure::shown,
     target::Target,
     transport::Answer,
 };
-use crate::redact::shown_text;
+use crate::redact::{shown, shown_text};
 
 /// The longest message that is repeated.
 const LONGEST_MESSAGE: usize = 300;

@@ -14,7 +14,7 @@ use super::{
     blocking::Blocking,
     challenge::Challenge,
     credentials::{self, FindError, Helpers, Login, looked_in},
-    failure::{Failure, shown},
+    failure::Failure,
     guard::host_of,
     helper::HELPER_TIMEOUT,
     target::Target,
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::configuration::is_on_loopback;
 use crate::operations::RequestKind;
+use crate::redact::shown;
 use crate::verdict::LookupError;
 
 /// Bytes of a token answer.

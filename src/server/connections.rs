@@ -59,20 +59,26 @@ impl ConnectionLimits {
     }
 }
 
-/// Where a connection comes from: an IPv4 address, or the first 64 bits of an IPv6 address, all of which one host can have.
+/// The peer of a connection: an IPv4 address, or the first 64 bits of an IPv6 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Peer(IpAddr);
+pub(crate) struct Peer(IpAddr);
 
 impl Peer {
-    fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
+            // The smallest network that a customer gets has so many bits, and one host can have all addresses in it.
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
             address @ IpAddr::V4(_) => address,
         })
     }
+
+    /// Returns the address, or the first one of the network.
+    pub(crate) fn address(self) -> IpAddr {
+        self.0
+    }
 }
 
-/// What a connection is doing. The order is the one in which connections are ended.
+/// The activity of a connection. The order is the one in which connections are ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
     /// It is between two requests, or nothing has come yet.
@@ -110,7 +116,7 @@ struct Pool {
     candidates: VecDeque<(u64, Arc<Connection>)>,
 }
 
-/// What a listener knows of one connection.
+/// A connection, as its listener knows it.
 #[derive(Debug)]
 pub(super) struct Connection {
     id: u64,

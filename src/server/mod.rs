@@ -43,6 +43,7 @@ use crate::operations::{Metrics, RateLimit};
 
 pub use connections::ConnectionLimits;
 use connections::Connections;
+pub(crate) use connections::Peer;
 use progress::Progress;
 use stream::Observed;
 
@@ -60,7 +61,7 @@ pub enum Protocols {
 pub struct Tls {
     /// Certificates and whose clients are let in.
     pub config: ServerConfig,
-    /// What is offered.
+    /// The protocols that are offered.
     pub protocols: Protocols,
 }
 
@@ -131,10 +132,10 @@ impl ConnectionEnd {
     }
 }
 
-/// What answers requests.
+/// The application, which answers requests.
 type Handler = Rc<dyn Fn(Request) -> LocalBoxFuture<'static, Response<BoxBody>>>;
 
-/// What the connections of a worker share.
+/// The state that the connections of a worker share.
 struct Worker {
     settings: Settings,
     tls: Option<TlsAcceptor>,
@@ -257,7 +258,7 @@ async fn serve_connection(worker: Rc<Worker>, tcp: TcpStream) {
     let listener = worker.settings.name;
     let Some(open) = worker.connections.accept(peer.ip()) else {
         if let Some(left_out) = worker.log.refusals.take() {
-            tracing::warn!(listener, %peer, left_out, "connection refused: all that there may be have a request in flight");
+            tracing::warn!(listener, %peer, left_out, "connection refused: all connections of the listener, or of this peer, have a request in flight");
         }
         return;
     };

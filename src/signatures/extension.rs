@@ -12,7 +12,8 @@ use crate::base64_text;
 use crate::image::{Digest, Repository};
 use crate::json::Array;
 use crate::operations::RequestKind;
-use crate::registry::{Budget, Client, Extension, Fetched, Target, What, join, shown};
+use crate::redact::shown;
+use crate::registry::{Budget, Client, Extension, Fetched, Target, What, join};
 use crate::signature::{AskedSource, UntrustedSignature};
 use crate::verdict::LookupError;
 

@@ -22,7 +22,8 @@ use tokio::time::Instant;
 use crate::configuration::SignatureSource;
 use crate::gate::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
-use crate::registry::{Blocking, Budget, Client, shown};
+use crate::redact::shown;
+use crate::registry::{Blocking, Budget, Client};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
 

@@ -15,8 +15,9 @@ use url::Url;
 use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
+use crate::redact::shown;
 use crate::registry::{
-    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, SaidNo, Target, What, join, said, shown,
+    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, SaidNo, Target, What, join, said,
 };
 use crate::verdict::LookupError;
 

@@ -23,9 +23,8 @@ use crate::configuration::SignatureSource;
 use crate::files::durable::{create_folder_with, sync_folder};
 use crate::image::{Digest, Repository};
 use crate::operations::RequestKind;
-use crate::registry::{
-    Access, Budget, Client, Content, Extension, Fetched, Request, SaidNo, Target, What, said, shown,
-};
+use crate::redact::shown;
+use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, SaidNo, Target, What, said};
 use crate::verdict::LookupError;
 
 /// Signatures of one image in a lookaside folder. Of [`MOST_ENTRIES`], containers/image takes none.

@@ -10,9 +10,8 @@ use crate::gateway::lines::{self, Imported, LARGEST_LINE, NDJSON};
 use crate::gateway::store::Position;
 use crate::image::Repository;
 use crate::operations::RequestKind;
-use crate::registry::{
-    Access, Budget, Client, Content, Failure, Fetched, Place, Request, SaidNo, Target, What, join, shown,
-};
+use crate::redact::shown;
+use crate::registry::{Access, Budget, Client, Content, Failure, Fetched, Place, Request, SaidNo, Target, What, join};
 use crate::verdict::LookupError;
 
 /// The time of one request.

@@ -14,12 +14,7 @@ pub mod token;
 pub mod token_key;
 mod turns;
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine as _, alphabet, engine};
@@ -216,11 +211,7 @@ pub struct Peer(Option<IpAddr>);
 impl Peer {
     /// Of an address; nothing: it is not known.
     pub fn of(address: Option<IpAddr>) -> Self {
-        Self(address.map(|address| match address.to_canonical() {
-            // The smallest network that anybody gets has so many bits, and all addresses in it are theirs.
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-            address @ IpAddr::V4(_) => address,
-        }))
+        Self(address.map(|address| crate::server::Peer::of(address).address()))
     }
 }
 

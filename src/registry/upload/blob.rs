@@ -22,10 +22,10 @@ use super::{
     strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
 };
 use crate::operations::RequestKind;
+use crate::redact::shown;
 use crate::registry::{
     client::{Client, Fetched, Place, Request, What, join},
     encoding::Encoding,
-    failure::shown,
     patience::Patience,
     said::SaidNo,
     target::Target,
