@@ -5,7 +5,7 @@ mod claim;
 pub mod compose;
 mod envelope;
 mod framing;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub(crate) mod identity;

@@ -368,6 +368,7 @@ mod changes {
 
     /// A yes only for what was signed, and nothing else read than that.
     fn check(message: &[u8], signed: &[u8]) -> Result<(), TestCaseError> {
+        crate::signature::fuzzing::envelope(message);
         if let Ok(proof) = ASK.with(&[message.to_vec()]).result {
             prop_assert_eq!(proof.keys()[0].signed_at, at(SIGNED));
             prop_assert_eq!(body(message), Ok(signed.to_vec()));
