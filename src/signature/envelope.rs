@@ -219,11 +219,13 @@ fn open_packets(bytes: &[u8]) -> Result<Message, Malformed> {
         }
     }
     let data = literal_data(&literal.body).ok_or(Malformed::Envelope)?;
-    let body = match signature.typ() {
-        SignatureType::Binary => data.to_vec(),
-        SignatureType::Text => canonical_text(data)?,
+    match signature.typ() {
+        SignatureType::Binary => {}
+        SignatureType::Text if is_canonical_text(data) => {}
+        SignatureType::Text => return Err(Malformed::LineEnd),
         _ => return Err(Malformed::Envelope),
-    };
+    }
+    let body = data.to_vec();
     if body.len() > LARGEST_PAYLOAD {
         return Err(Malformed::TooLarge { limit: LARGEST_PAYLOAD });
     }
@@ -236,28 +238,17 @@ fn literal_data(body: &[u8]) -> Option<&[u8]> {
     rest.get(usize::from(name) + 4..)
 }
 
-/// Returns text as a text signature is about it: with CR LF at the end of each line (RFC 9580, section 5.2.1.2). That, and not
-/// what was received, is then the payload.
-///
-/// # Errors
-/// A CR without LF behind it is the end of a line to one program and none to another.
-fn canonical_text(text: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let mut canonical = Vec::with_capacity(text.len() + 16);
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        match byte {
-            b'\r' if after.first() == Some(&b'\n') => rest = &after[1..],
-            b'\r' => return Err(Malformed::LineEnd),
-            b'\n' => {}
-            _ => {
-                canonical.push(byte);
-                continue;
-            }
+/// Whether each line of a text ends in CR LF, as what a text signature is about is written (RFC 9580, section 5.9). GnuPG hashes
+/// a text as it stands, the library with CR LF in place of a single LF: over any other text the two disagree.
+fn is_canonical_text(text: &[u8]) -> bool {
+    let mut before = None;
+    for &byte in text {
+        if (before == Some(b'\r')) != (byte == b'\n') {
+            return false;
         }
-        canonical.extend(b"\r\n");
+        before = Some(byte);
     }
-    Ok(canonical)
+    before != Some(b'\r')
 }
 
 fn bounded(length: usize) -> Result<(), Malformed> {

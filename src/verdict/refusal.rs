@@ -258,7 +258,9 @@ pub enum Malformed {
     #[error("it is a detached signature, without what is signed; sign with gpg --sign")]
     Detached,
     /// A text signature, over text whose lines are not clear.
-    #[error("it is a text signature (gpg --textmode) over text with a carriage return inside a line")]
+    #[error(
+        "it is a text signature (gpg --textmode) over text whose lines do not all end in CR LF; sign without --textmode"
+    )]
     LineEnd,
     /// It inflates to more than a payload ever has.
     #[error("it inflates to more than {limit} bytes")]

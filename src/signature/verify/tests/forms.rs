@@ -241,28 +241,38 @@ fn lines(end: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_text_signature_is_about_its_lines_whatever_ends_them() {
+fn a_text_signature_is_about_lines_that_end_in_cr_lf_and_no_others() {
     let key = rsa();
     let text = SignatureType::Text;
     // A writer of the library's ends lines by itself; the one of version 3 is handed them as they are signed.
-    for parts in [
-        Parts::v4(&key, &lines("\n"), at(SIGNED), SHA256, text),
-        Parts::v3(&key, &lines("\r\n"), at(SIGNED), SHA256, text),
-    ] {
-        for end in ["\n", "\r\n"] {
+    let library = Parts { data: lines("\r\n"), ..Parts::v4(&key, &lines("\n"), at(SIGNED), SHA256, text) };
+    for parts in [library, Parts::v3(&key, &lines("\r\n"), at(SIGNED), SHA256, text)] {
+        for message in [parts.message(), parts.signature_first()] {
+            by(&key).proof(std::slice::from_ref(&message));
+            // What is read is what was signed, to the byte.
+            assert_eq!(body(&message), Ok(lines("\r\n")));
+        }
+        // GnuPG finds the signature wrong over each of these, whichever line ends were signed.
+        for end in ["\n", "\r", "\n\n", "\r\r\n", "\n\r", " \n"] {
             let parts = Parts { data: lines(end), ..parts.clone() };
             for message in [parts.message(), parts.signature_first()] {
-                by(&key).proof(std::slice::from_ref(&message));
-                // What is read is what was signed, to the byte.
-                assert_eq!(body(&message), Ok(lines("\r\n")));
+                assert_eq!(body(&message), Err(Malformed::LineEnd), "{end:?}");
+                assert_eq!(by(&key).code(&[message]), Some(Code::MalformedSignature), "{end:?}");
             }
         }
-        for end in ["\r", "\n\n", "\r\r\n", " \n", "", " "] {
+        for end in ["", " ", " \r\n", "\r\n\r\n"] {
             let parts = Parts { data: lines(end), ..parts.clone() };
-            assert!(by(&key).with(&[parts.message()]).result.is_err(), "{end:?}");
+            assert_eq!(by(&key).code(&[parts.message()]), Some(Code::InvalidSignature), "{end:?}");
         }
-        let parts = Parts { data: lines("\r"), ..parts };
-        assert_eq!(body(&parts.message()), Err(Malformed::LineEnd));
+    }
+    // Signed over single line feeds, as GnuPG would verify it and the library would not: refused by its form.
+    let parts = Parts::v3(&key, &lines("\n"), at(SIGNED), SHA256, text);
+    assert_eq!(body(&parts.message()), Err(Malformed::LineEnd));
+    // At the end of a text, too.
+    for (end, is_read) in [("\r\n", true), ("\n", false), ("\r", false)] {
+        let data = [&payload(IMAGE, DIGEST)[..], end.as_bytes()].concat();
+        let parts = Parts::v3(&key, &data, at(SIGNED), SHA256, text);
+        assert_eq!(by(&key).with(&[parts.message()]).result.is_ok(), is_read, "{end:?}");
     }
 }
 
