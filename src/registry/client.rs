@@ -475,7 +475,7 @@ impl Client {
                 url: shown(url),
                 status,
                 with_credentials: grant.with_credentials && !answer.elsewhere,
-                looked_in: looked_in(target.peer.settings.credentials.as_ref()).filter(|_| !grant.with_credentials),
+                looked_in: looked_in(target.peer.settings.credentials.as_ref(), grant.with_credentials),
             },
             status @ (429 | 500..) => LookupError::Unavailable {
                 registry,

@@ -163,9 +163,14 @@ impl Helpers {
     }
 }
 
-/// The places where credentials were looked for, for the person who calls; `None` where an operator configured them.
-pub(crate) fn looked_in(credentials: Option<&Credentials>) -> Option<Box<str>> {
-    let Some(Credentials::Logins(Logins(files))) = credentials else { return None };
+/// Returns where the calling person's credentials are from if they were sent, else where they were looked for; `None` where an
+/// operator configured them.
+pub(crate) fn looked_in(credentials: Option<&Credentials>, sent: bool) -> Option<Box<str>> {
+    let files = match credentials {
+        Some(Credentials::Given { .. }) if sent => return Some("--creds".into()),
+        Some(Credentials::Logins(Logins(files))) => files,
+        _ => return None,
+    };
     let paths: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
     (!paths.is_empty()).then(|| paths.join(", ").into())
 }

@@ -94,6 +94,9 @@ fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Log
         if message == NOT_FOUND {
             return Ok(None);
         }
+        if message.is_empty() {
+            return Err(format!("fails ({status}) without a message on its standard output"));
+        }
         let plain = message.chars().take(MAX_MESSAGE).map(|c| if c.is_control() { ' ' } else { c });
         return Err(format!("fails ({status}): {}", plain.collect::<String>()));
     }
@@ -164,6 +167,8 @@ mod tests {
     fn one_that_fails_is_an_error_that_repeats_no_secret() {
         let error = answer("printf 'no \\033[2Jkeyring\\n'; exit 7").unwrap_err();
         assert!(error.contains("exit status: 7") && error.contains("no  [2Jkeyring"), "{error}");
+        let silent = answer("echo boom >&2; exit 3").unwrap_err();
+        assert_eq!(silent, "fails (exit status: 3) without a message on its standard output");
         for script in
             ["echo secret", "echo '{\"Username\":\"x\",\"Secret\":7,\"y\":\"secret\"}'", "echo '[\"secret\"]'", "true"]
         {

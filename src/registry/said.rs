@@ -58,7 +58,7 @@ impl SaidNo {
             _ if target.peer.settings.is_asked_by_a_person() => answer.with_credentials,
             credentials => credentials.is_some(),
         };
-        let looked_in = looked_in(credentials).filter(|_| denied && !is_there);
+        let looked_in = looked_in(credentials, false).filter(|_| denied && !is_there);
         Self { url, status, with_credentials: denied.then_some(is_there), looked_in, message }
     }
 }

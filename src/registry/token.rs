@@ -301,7 +301,7 @@ impl Tokens {
                     url: shown(if trusted { &url } else { base }),
                     status,
                     with_credentials: login.is_some(),
-                    looked_in: looked_in(settings.credentials.as_ref()).filter(|_| login.is_none()),
+                    looked_in: looked_in(settings.credentials.as_ref(), login.is_some()),
                 });
             }
             status @ (429 | 500..) => {

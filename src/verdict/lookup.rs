@@ -36,7 +36,7 @@ pub enum LookupError {
         beyond: Beyond,
     },
     /// The registry wants other credentials, or any.
-    #[error("{registry} answers {status}: {}", why_unauthorized(looked_in.as_deref()))]
+    #[error("{registry} answers {status}: {}", why_unauthorized(*with_credentials, looked_in.as_deref()))]
     Unauthorized {
         /// The registry.
         registry: Box<str>,
@@ -46,7 +46,7 @@ pub enum LookupError {
         status: u16,
         /// Whether credentials were sent.
         with_credentials: bool,
-        /// Where credentials for it were looked for and not found, where a person's command asks. The gate looks nowhere.
+        /// Where credentials for it were looked for, where a person's command asks. The gate looks nowhere.
         looked_in: Option<Box<str>>,
     },
     /// A lookaside tree does not let everybody read it. It is asked without credentials, whatever is configured.
@@ -124,8 +124,9 @@ pub enum Beyond {
     },
 }
 
-fn why_unauthorized(looked_in: Option<&str>) -> String {
+fn why_unauthorized(with_credentials: bool, looked_in: Option<&str>) -> String {
     match looked_in {
+        Some(places) if with_credentials => format!("the credentials for it, from {places}, do not suffice"),
         Some(places) => format!("credentials are needed, and none for it are in {places}"),
         None => "the gate's credentials do not suffice".to_owned(),
     }

@@ -306,3 +306,20 @@ fn waiting_helps_where_somebody_could_not_be_asked_or_pinned_and_not_against_mis
     assert_eq!(of(Code::is_transient), [&[Code::NotPinned], &undecided[..]].concat());
     assert_eq!(of(Code::is_undecided), [&[Code::RegistryUnauthorized], &undecided[..]].concat());
 }
+
+#[test]
+fn a_person_whose_credentials_do_not_suffice_is_told_of_them_and_not_of_the_gates() {
+    for (with_credentials, places, words) in [
+        (true, "--creds", "the credentials for it, from --creds, do not suffice"),
+        (true, "/home/jane/.docker/config.json", "from /home/jane/.docker/config.json, do not suffice"),
+        (false, "/home/jane/.docker/config.json", "none for it are in /home/jane/.docker/config.json"),
+    ] {
+        for status in [401, 403] {
+            let (registry, url) = ("registry.example.com".into(), "https://registry.example.com/v2/".into());
+            let looked_in = Some(places.into());
+            let error = LookupError::Unauthorized { registry, url, status, with_credentials, looked_in };
+            let text = format!("{error}. {}", error.next_step());
+            assert!(text.contains(words) && text.contains("docker login") && !text.contains("gate"), "{text}");
+        }
+    }
+}
