@@ -24,7 +24,7 @@ pub(super) async fn decide(
 ) -> Decision {
     match Reference::for_image(image.text) {
         Ok(reference) => {
-            let until = Until::new(admission.now, admission.deadline, Arc::clone(budget));
+            let until = Until::new(admission, Arc::clone(budget));
             let pin_required = gate.settings.pin_required;
             let case = Case {
                 gate,
@@ -380,12 +380,14 @@ impl Until {
         Refusal::DeadlineExceeded { after: self.deadline.saturating_duration_since(self.started) }
     }
 
-    /// `now` for what is trusted, `deadline` for when the answer must be there, and what the whole review may spend.
-    pub(super) fn new(now: jiff::Timestamp, deadline: Instant, budget: Arc<Budget>) -> Self {
+    /// The times of an admission, and what the whole review may spend.
+    pub(super) fn new(admission: &Admission<'_>, budget: Arc<Budget>) -> Self {
+        let Admission { now, deadline, .. } = *admission;
+        let namespace = admission.namespace.unwrap_or_default().into();
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
         // Look-ups are left a little earlier: what they found by then can still be examined, and may suffice.
         let lookups = deadline.checked_sub((left / 8).min(super::verdicts::EXAMINING)).unwrap_or(deadline);
-        Self { now, started, lookups, deadline, budget }
+        Self { now, started, lookups, deadline, budget, namespace }
     }
 }

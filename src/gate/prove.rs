@@ -50,6 +50,8 @@ pub(super) struct Bounds {
     pub(super) lookups: Instant,
     /// What the review may spend that asked first.
     pub(super) budget: Arc<Budget>,
+    /// The namespace of that review, whose turn it takes to verify.
+    pub(super) namespace: Arc<str>,
 }
 
 /// What came of it.
@@ -257,7 +259,7 @@ impl Inquiry<'_> {
         let (question, review) = (Arc::clone(&self.budget), Arc::clone(&self.bounds.budget));
         let list = Arc::clone(&found);
         let host = self.asked.image.repository().host();
-        let examination = self.prover.workers.run(host, move |abandoned| {
+        let examination = self.prover.workers.run(host, &self.bounds.namespace, move |abandoned| {
             let Asked { rule, image, .. } = &asked;
             let requirements = asked.requirements()?;
             let spending = Spending { question: &question, review: &review, abandoned };

@@ -56,6 +56,8 @@ pub(super) struct Until {
     pub(super) deadline: Instant,
     /// What verification may spend on the whole review.
     pub(super) budget: Arc<Budget>,
+    /// Whose turn a verification takes.
+    pub(super) namespace: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -175,7 +177,12 @@ fn is_of_its_caller(examination: &Examination) -> bool {
 impl Until {
     /// The bounds of an examination that this admission is the first to ask for. Its time is not this admission's.
     fn of_flight(&self, lookup: Duration) -> Bounds {
-        Bounds { now: self.now, lookups: Instant::now() + lookup, budget: Arc::clone(&self.budget) }
+        Bounds {
+            now: self.now,
+            lookups: Instant::now() + lookup,
+            budget: Arc::clone(&self.budget),
+            namespace: Arc::clone(&self.namespace),
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Runs verifications: on a bounded number of threads, fairly by repository host, and no longer than a caller waits.
+//! Runs verifications: on a bounded number of threads, fairly by repository host and by namespace, and no longer than a caller
+//! waits.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,7 +32,8 @@ impl Default for Budgets {
 }
 
 /// A bounded number of permits to verify, each for a thread. They are handed out to one host after the other; no host has the
-/// last one, so that what is dear for one does not keep the next one waiting.
+/// last one, so that what is dear for one does not keep the next one waiting. Within a host they are handed out to one namespace
+/// after the other: many clusters have all images at one host, where each team can attach signatures to its own.
 #[derive(Clone, Debug)]
 pub(super) struct Workers(Arc<Mutex<Queue>>);
 
@@ -47,7 +49,36 @@ struct Queue {
 #[derive(Debug, Default)]
 struct Host {
     running: usize,
-    waiting: VecDeque<oneshot::Sender<Permit>>,
+    /// Of each namespace that waits, in the order in which they came.
+    waiting: HashMap<Arc<str>, VecDeque<oneshot::Sender<Permit>>>,
+    /// The namespaces that wait, in the order of their turns.
+    turns: VecDeque<Arc<str>>,
+}
+
+impl Host {
+    fn push(&mut self, namespace: &Arc<str>, sender: oneshot::Sender<Permit>) {
+        let waiting = self.waiting.entry(Arc::clone(namespace)).or_default();
+        waiting.push_back(sender);
+        if waiting.len() == 1 {
+            self.turns.push_back(Arc::clone(namespace));
+        }
+    }
+
+    fn pop(&mut self) -> Option<oneshot::Sender<Permit>> {
+        let namespace = self.turns.pop_front()?;
+        let waiting = self.waiting.get_mut(&namespace)?;
+        let sender = waiting.pop_front()?;
+        if waiting.is_empty() {
+            self.waiting.remove(&namespace);
+        } else {
+            self.turns.push_back(namespace);
+        }
+        Some(sender)
+    }
+
+    fn is_waiting(&self) -> bool {
+        !self.turns.is_empty()
+    }
 }
 
 /// Lets one verification run, for a host.
@@ -69,14 +100,15 @@ impl Workers {
         Self(Arc::new(Mutex::new(Queue { threads: threads.max(2), running: 0, by_host, turns })))
     }
 
-    /// Runs `work` on a thread of its own once it is this host's turn. Where the future is dropped, `work` is not begun any
-    /// more, or told by [`Abandoned`]. Returns `None` if it panicked or the program ends.
+    /// Runs `work` on a thread of its own once it is the turn of this host and of the namespace that asks. Where the future is
+    /// dropped, `work` is not begun any more, or told by [`Abandoned`]. Returns `None` if it panicked or the program ends.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         host: &str,
+        namespace: &Arc<str>,
         work: impl FnOnce(&Abandoned) -> T + Send + 'static,
     ) -> Option<T> {
-        let permit = self.permit(host).await?;
+        let permit = self.permit(host, namespace).await?;
         let abandoned = Abandoned::default();
         let _tell = TellAbandoned(abandoned.clone());
         let working = tokio::task::spawn_blocking(move || {
@@ -86,7 +118,7 @@ impl Workers {
         working.await.ok()
     }
 
-    async fn permit(&self, host: &str) -> Option<Permit> {
+    async fn permit(&self, host: &str, namespace: &Arc<str>) -> Option<Permit> {
         let waiting = {
             let mut queue = lock(&self.0);
             if queue.may_run(host) {
@@ -94,8 +126,9 @@ impl Workers {
             }
             let (sender, receiver) = oneshot::channel();
             let lane = queue.by_host.entry(host.into()).or_default();
-            lane.waiting.push_back(sender);
-            if lane.waiting.len() == 1 {
+            let is_first = !lane.is_waiting();
+            lane.push(namespace, sender);
+            if is_first {
                 queue.turns.push_back(host.into());
             }
             receiver
@@ -137,8 +170,8 @@ impl Queue {
         let place = self.turns.iter().position(|host| self.may_run(host))?;
         let host = self.turns.remove(place)?;
         let lane = self.by_host.get_mut(&host)?;
-        let sender = lane.waiting.pop_front()?;
-        if !lane.waiting.is_empty() {
+        let sender = lane.pop()?;
+        if lane.is_waiting() {
             self.turns.push_back(host.clone());
         }
         Some((host, sender))
@@ -148,7 +181,7 @@ impl Queue {
         self.running -= 1;
         if let Some(lane) = self.by_host.get_mut(host) {
             lane.running -= 1;
-            if lane.running == 0 && lane.waiting.is_empty() {
+            if lane.running == 0 && !lane.is_waiting() {
                 self.by_host.remove(host);
             }
         }
@@ -245,13 +278,17 @@ mod tests {
     type Waiting<'a> = Pin<Box<dyn Future<Output = Option<Permit>> + 'a>>;
 
     fn waits<'a>(workers: &'a Workers, host: &'a str) -> Waiting<'a> {
-        let mut waiting: Waiting<'a> = Box::pin(workers.permit(host));
+        waits_in(workers, host, "shop")
+    }
+
+    fn waits_in<'a>(workers: &'a Workers, host: &'a str, namespace: &'a str) -> Waiting<'a> {
+        let mut waiting: Waiting<'a> = Box::pin(async move { workers.permit(host, &namespace.into()).await });
         assert!((&mut waiting).now_or_never().is_none(), "{host} waits");
         waiting
     }
 
     fn at_once(workers: &Workers, host: &str) -> Permit {
-        workers.permit(host).now_or_never().expect("it does not wait").expect("there is one")
+        workers.permit(host, &"shop".into()).now_or_never().expect("it does not wait").expect("there is one")
     }
 
     fn is_empty(workers: &Workers) -> bool {
@@ -296,6 +333,27 @@ mod tests {
     }
 
     #[test]
+    fn namespaces_of_one_host_take_turns_however_much_one_of_them_has_to_verify() {
+        let workers = Workers::with_threads(2);
+        let running = at_once(&workers, GOOD);
+        let mut crowd: Vec<_> = (0..100).map(|_| waits_in(&workers, GOOD, "greedy")).collect();
+        let mut own = [waits_in(&workers, GOOD, "shop"), waits_in(&workers, GOOD, "shop")];
+        let mut third = waits_in(&workers, GOOD, "payments");
+        drop(running);
+        let first = (&mut crowd[0]).now_or_never().expect("who came first").unwrap();
+        drop(first);
+        let second = (&mut own[0]).now_or_never().expect("then the next namespace").unwrap();
+        drop(second);
+        let last = (&mut third).now_or_never().expect("then the third").unwrap();
+        drop(last);
+        let again = (&mut crowd[1]).now_or_never().expect("and then the first again").unwrap();
+        assert!((&mut own[1]).now_or_never().is_none());
+        drop((crowd, own, third));
+        drop(again);
+        assert!(is_empty(&workers), "{workers:?}");
+    }
+
+    #[test]
     fn whoever_left_the_queue_takes_no_turn_and_leaves_nothing_behind() {
         let workers = Workers::with_threads(2);
         let (one, other) = (at_once(&workers, EVIL), at_once(&workers, GOOD));
@@ -322,7 +380,7 @@ mod tests {
                     std::thread::yield_now();
                     running.fetch_sub(1, Ordering::SeqCst);
                 };
-                workers.run(&host, work).await
+                workers.run(&host, &"shop".into(), work).await
             })
         });
         for job in jobs.collect::<Vec<_>>() {
@@ -346,7 +404,7 @@ mod tests {
                     }
                     ended.send(()).unwrap();
                 };
-                workers.run(EVIL, work).await
+                workers.run(EVIL, &"shop".into(), work).await
             }
         });
         tokio::task::spawn_blocking(move || has_begun.recv_timeout(MOST_WAIT).unwrap()).await.unwrap();
@@ -359,8 +417,8 @@ mod tests {
     #[tokio::test]
     async fn work_that_panics_gives_its_permit_back() {
         let workers = Workers::with_threads(2);
-        assert_eq!(workers.run(EVIL, |_| -> u8 { panic!("a bug") }).await, None);
-        assert_eq!(workers.run(EVIL, |_| 7).await, Some(7));
+        assert_eq!(workers.run(EVIL, &"shop".into(), |_| -> u8 { panic!("a bug") }).await, None);
+        assert_eq!(workers.run(EVIL, &"shop".into(), |_| 7).await, Some(7));
     }
 
     #[test]
