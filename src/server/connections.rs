@@ -4,9 +4,12 @@
 //!
 //! 1. the connection that has been idle longest (between two requests, or without a byte since it was accepted);
 //! 2. the one whose TLS handshake or request head has been incomplete longest;
-//! 3. none: a request in flight is never ended for a new connection, which is refused.
+//! 3. the one whose client has owed the rest of a body, or the taking of an answer, longest; only of a peer with more than its
+//!    share;
+//! 4. none: a request that the server works on is never ended for a new connection, which is refused.
 //!
-//! A peer at its own limit replaces only connections of its own.
+//! Peers with more than an equal share of the listener lose connections first, so that many peers can't drive out the idle
+//! connections of one that has few, such as an API server. A peer at its own limit replaces only connections of its own.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -21,7 +24,7 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use super::ConnectionEnd;
+use super::{ConnectionEnd, Lease, Quota};
 use crate::configuration::Network;
 use crate::operations::Metrics;
 
@@ -50,6 +53,12 @@ impl ConnectionLimits {
     /// Connections of all callers with a client certificate.
     fn certified(&self) -> usize {
         if self.client_certificates { self.total - self.anonymous() } else { 0 }
+    }
+
+    /// HTTP/2 streams of all connections: what one costs is not bounded by the number of connections. One connection may have
+    /// all of its own, however few connections there are.
+    fn streams(&self) -> usize {
+        self.total.saturating_mul(4).max(1024)
     }
 
     /// Connections of one peer without a client certificate. Large, since an API server without HTTP/2 opens one for each
@@ -85,7 +94,9 @@ pub(super) enum Phase {
     Idle,
     /// A TLS handshake or the head of a request is incomplete.
     Incomplete,
-    /// A request is in flight.
+    /// A request is in flight, and the client has to send more of it or to take the answer.
+    AwaitingClient,
+    /// A request is in flight, and the server works on it.
     InFlight,
 }
 
@@ -96,6 +107,7 @@ pub(super) struct Connections {
     epoch: Instant,
     state: Mutex<State>,
     metrics: Option<Arc<Metrics>>,
+    streams: Arc<Quota>,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +133,8 @@ struct Pool {
 pub(super) struct Connection {
     id: u64,
     peer: Peer,
+    /// Whether the peer brings the connections of many clients.
+    shared: bool,
     /// The phase (in the lowest two bits), and since when (in milliseconds).
     doing: AtomicU64,
     certified: AtomicBool,
@@ -133,6 +147,7 @@ impl Connection {
         match doing & 3 {
             0 => Phase::Idle,
             1 => Phase::Incomplete,
+            2 => Phase::AwaitingClient,
             _ => Phase::InFlight,
         }
     }
@@ -206,20 +221,35 @@ impl State {
             return Some(connection);
         }
         let doing = |connection: &Arc<Connection>| connection.doing.load(Ordering::Relaxed);
+        // Of the moment at which somebody looks; rounded down, so that there is such a peer unless all have the same.
+        let equal_share = self.anonymous.count / self.peers.len().max(1);
+        let has_too_many = |connection: &Connection| match scope {
+            Scope::Peer(_) => true,
+            Scope::Anonymous if connection.shared => false,
+            Scope::Anonymous => self.peers.get(&connection.peer).is_some_and(|peer| peer.count > equal_share),
+            Scope::Certified => false,
+        };
         let mut found: Vec<_> = (self.open.values())
             .filter(|connection| scope.has(connection))
-            .map(|connection| (doing(connection), connection))
-            .filter(|(doing, _)| Connection::phase(*doing) != Phase::InFlight)
+            .map(|connection| {
+                let doing = doing(connection);
+                ((!has_too_many(connection), Connection::phase(doing)), doing, connection)
+            })
+            .filter(|((has_its_share, phase), ..)| match phase {
+                Phase::Idle | Phase::Incomplete => true,
+                Phase::AwaitingClient => !has_its_share,
+                Phase::InFlight => false,
+            })
             .collect();
         // The milliseconds stand above the phase, so the comparison by phase comes first.
-        found.sort_unstable_by_key(|(doing, _)| (Connection::phase(*doing), *doing));
-        // While a connection is idle no other one ends, so the two kinds don't mix in what is kept for later.
-        let first = found.first().map(|(doing, _)| Connection::phase(*doing))?;
+        found.sort_unstable_by_key(|(rank, doing, _)| (*rank, *doing));
+        // What is kept for later is of one rank: the next look may find others of it, or of one before it.
+        let first = found.first().map(|(rank, ..)| *rank)?;
         let candidates: VecDeque<_> = found
             .into_iter()
             .take(CANDIDATES)
-            .take_while(|(doing, _)| Connection::phase(*doing) == first)
-            .map(|(doing, connection)| (doing, Arc::clone(connection)))
+            .take_while(|(rank, ..)| *rank == first)
+            .map(|(_, doing, connection)| (doing, Arc::clone(connection)))
             .collect();
         self.pool(scope).candidates = candidates;
         self.candidate(scope)
@@ -241,7 +271,7 @@ impl State {
 impl Connections {
     pub(super) fn new(listener: &'static str, limits: ConnectionLimits, metrics: Option<Arc<Metrics>>) -> Arc<Self> {
         let epoch = Instant::now();
-        Arc::new(Self { listener, limits, epoch, state: Mutex::default(), metrics })
+        Arc::new(Self { listener, limits, epoch, state: Mutex::default(), metrics, streams: Arc::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -278,6 +308,7 @@ impl Connections {
         let connection = Arc::new(Connection {
             id,
             peer,
+            shared,
             doing: AtomicU64::new(self.doing(Phase::Idle, Instant::now())),
             certified: AtomicBool::new(false),
             evicted: AtomicBool::new(false),
@@ -309,6 +340,12 @@ pub(super) struct Open {
 impl Open {
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Counts an HTTP/2 stream until what is returned is dropped. Returns `None` if there is no room for it.
+    pub(super) fn begin_stream(&self) -> Option<Lease> {
+        let mut lease = Lease::new(&self.connections.streams, self.connection.peer);
+        lease.take(1, self.connections.limits.streams()).then_some(lease)
     }
 
     /// Says what the connection does from this time on.
@@ -411,6 +448,55 @@ mod tests {
         assert_eq!(others.iter().filter(|open| ended(open)).count(), 0);
         assert_eq!(own.iter().filter(|open| !ended(open)).count(), 75);
         assert_eq!(connections.state().open.len(), 100);
+    }
+
+    #[test]
+    fn peers_with_many_connections_lose_theirs_before_one_that_has_few_loses_an_idle_one() {
+        let connections = connections(16);
+        let epoch = connections.epoch;
+        let few: Vec<_> = (0..2).map(|_| open(&connections, "198.51.100.1").unwrap()).collect();
+        // Theirs are newer, and none is idle.
+        let phases = [Phase::Incomplete, Phase::AwaitingClient];
+        let mut many = Vec::new();
+        for number in 0..200_u64 {
+            let Some(open) = open(&connections, &format!("192.0.2.{}", number % 3)) else { continue };
+            open.set(phases[usize::from(number > 100)], epoch + Duration::from_secs(number + 1));
+            many.push(open);
+        }
+        assert_eq!(many.len(), 200, "each took the place of another");
+        assert!(!few.iter().any(ended));
+        assert!(open(&connections, "198.51.100.1").is_some());
+        assert!(!few.iter().any(ended));
+    }
+
+    #[test]
+    fn a_request_whose_client_has_the_turn_ends_for_others_only_where_its_peer_has_more_than_its_share() {
+        for (of_one, of_other, ends) in [(3, 1, true), (2, 2, false)] {
+            let connections = connections(4);
+            let all: Vec<_> = [(ONE, of_one), (OTHER, of_other)]
+                .into_iter()
+                .flat_map(|(peer, count)| std::iter::repeat_n(peer, count))
+                .map(|peer| {
+                    let open = open(&connections, peer).unwrap();
+                    open.set(Phase::AwaitingClient, Instant::now());
+                    open
+                })
+                .collect();
+            assert_eq!(open(&connections, "198.51.100.1").is_some(), ends);
+            assert_eq!(all.iter().filter(|open| ended(open)).count(), usize::from(ends));
+            assert!(!all[of_one..].iter().any(ended), "not of the other peer");
+        }
+    }
+
+    #[test]
+    fn streams_are_counted_for_all_connections_and_one_peer_leaves_others_some() {
+        let connections = connections(8);
+        let (one, other) = (open(&connections, ONE).unwrap(), open(&connections, OTHER).unwrap());
+        let streams: Vec<_> = std::iter::from_fn(|| one.begin_stream()).collect();
+        assert_eq!(streams.len(), 1024 / 4 * 3);
+        assert!(other.begin_stream().is_some());
+        drop(streams);
+        assert!(connections.streams.is_unused());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use futures_util::future::{FutureExt as _, LocalBoxFuture};
 
 use super::{
     Handler,
+    body::awaited,
     boundary::BodyLength,
     progress::{InFlight, Progress},
     stream::Observed,
@@ -61,8 +62,13 @@ impl Http1 {
     }
 }
 
-fn answer(handler: &Handler, request: Request) -> LocalBoxFuture<'static, Response<BoxBody>> {
-    let in_flight = request.conn_data::<Rc<Progress>>().map(|progress| progress.begin(body_length(&request)));
+fn answer(handler: &Handler, mut request: Request) -> LocalBoxFuture<'static, Response<BoxBody>> {
+    let progress = request.conn_data::<Rc<Progress>>().cloned();
+    let in_flight = progress.as_ref().map(|progress| progress.begin(body_length(&request)));
+    if let Some(progress) = progress {
+        let body = awaited(request.take_payload(), progress);
+        request = request.replace_payload(body).0;
+    }
     let answer = handler(request);
     async move {
         let mut response = answer.await;

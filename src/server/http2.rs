@@ -17,13 +17,11 @@ use h2::{
     server::{Builder, Connection, SendResponse},
 };
 use http::header;
-use tokio::{
-    task::JoinSet,
-    time::{Duration, timeout},
-};
+use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    Handler, Worker,
+    Handler, Lease, Worker,
+    body::awaited,
     boundary::BodyLength,
     progress::{InFlight, Progress},
     stream::Observed,
@@ -82,10 +80,15 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Observed, peer: SocketAdd
                 closing = true;
             }
             match connection.poll_accept(context) {
-                Poll::Ready(Some(Ok((request, respond)))) => {
+                Poll::Ready(Some(Ok((request, mut respond)))) => {
+                    let Some(lease) = progress.open().begin_stream() else {
+                        // The client knows that nothing was looked at, and may ask again.
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                        continue;
+                    };
                     let in_flight = progress.begin(BodyLength::Known(0));
                     let handler = Rc::clone(&worker.handler);
-                    answers.spawn_local(answer(handler, request, respond, in_flight, peer));
+                    answers.spawn_local(answer(handler, request, respond, (in_flight, lease), peer));
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
@@ -103,11 +106,11 @@ async fn answer(
     handler: Handler,
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    in_flight: InFlight,
+    (in_flight, _lease): (InFlight, Lease),
     peer: SocketAddr,
 ) {
     let head_alone = request.method() == http::Method::HEAD;
-    let Some(request) = translated(request, peer) else {
+    let Some(request) = translated(request, peer, in_flight.progress()) else {
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return;
     };
@@ -133,10 +136,15 @@ async fn answer(
 }
 
 /// The request as actix-web has it.
-fn translated(request: http::Request<RecvStream>, peer: SocketAddr) -> Option<Request> {
+fn translated(request: http::Request<RecvStream>, peer: SocketAddr, progress: &Rc<Progress>) -> Option<Request> {
     let (parts, body) = request.into_parts();
-    let payload: actix_http::BoxedPayloadStream = Box::pin(received(body));
-    let mut translated = Request::with_payload(Payload::Stream { payload });
+    let body = if body.is_end_stream() {
+        Payload::None
+    } else {
+        let payload: actix_http::BoxedPayloadStream = Box::pin(received(body));
+        Payload::Stream { payload }
+    };
+    let mut translated = Request::with_payload(awaited(body, Rc::clone(progress)));
     let head = translated.head_mut();
     head.method = actix_web::http::Method::from_bytes(parts.method.as_str().as_bytes()).ok()?;
     head.uri = match parts.uri.path_and_query() {
@@ -173,7 +181,7 @@ async fn send(
     response: Response<BoxBody>,
     mut respond: SendResponse<Bytes>,
     head_alone: bool,
-    progress: &Progress,
+    progress: &Rc<Progress>,
 ) -> Result<(), String> {
     let failed = |error: h2::Error| error.to_string();
     let (response, body) = response.into_parts();
@@ -186,7 +194,7 @@ async fn send(
     let mut body = body;
     while let Some(piece) = poll_fn(|context| std::pin::Pin::new(&mut body).poll_next(context)).await {
         match piece {
-            Ok(piece) => send_piece(&mut stream, piece, progress.write_timeout()).await?,
+            Ok(piece) => send_piece(&mut stream, piece, progress).await?,
             Err(error) => {
                 // An end like any other would pass for the proper one.
                 stream.send_reset(Reason::INTERNAL_ERROR);
@@ -197,20 +205,38 @@ async fn send(
     stream.send_data(Bytes::new(), true).map_err(failed)
 }
 
-async fn send_piece(stream: &mut SendStream<Bytes>, mut piece: Bytes, write_timeout: Duration) -> Result<(), String> {
+async fn send_piece(stream: &mut SendStream<Bytes>, mut piece: Bytes, progress: &Rc<Progress>) -> Result<(), String> {
     while !piece.is_empty() {
-        stream.reserve_capacity(piece.len().min(PIECE));
-        let capacity = match timeout(write_timeout, poll_fn(|context| stream.poll_capacity(context))).await {
-            Ok(Some(Ok(capacity))) => capacity,
-            Ok(Some(Err(error))) => return Err(error.to_string()),
-            Ok(None) => return Err("the client is gone".to_owned()),
-            Err(_) => {
-                stream.send_reset(Reason::CANCEL);
-                return Err("the client takes nothing".to_owned());
+        let part = piece.split_to(piece.len().min(PIECE));
+        // For the whole part: a client that takes single bytes would else have the answer in flight for ever.
+        if let Ok(sent) = timeout(progress.write_timeout(), send_part(stream, part, progress)).await {
+            sent?;
+        } else {
+            stream.send_reset(Reason::CANCEL);
+            return Err("the client takes too little".to_owned());
+        }
+    }
+    Ok(())
+}
+
+async fn send_part(stream: &mut SendStream<Bytes>, mut part: Bytes, progress: &Rc<Progress>) -> Result<(), String> {
+    while !part.is_empty() {
+        stream.reserve_capacity(part.len());
+        let mut turn = None;
+        let capacity = poll_fn(|context| {
+            let capacity = stream.poll_capacity(context);
+            if capacity.is_pending() && turn.is_none() {
+                turn = Some(progress.await_client());
             }
+            capacity
+        });
+        let capacity = match capacity.await {
+            Some(Ok(capacity)) => capacity,
+            Some(Err(error)) => return Err(error.to_string()),
+            None => return Err("the client is gone".to_owned()),
         };
-        let length = piece.len().min(capacity);
-        stream.send_data(piece.split_to(length), false).map_err(|error| error.to_string())?;
+        let length = part.len().min(capacity);
+        stream.send_data(part.split_to(length), false).map_err(|error| error.to_string())?;
     }
     Ok(())
 }

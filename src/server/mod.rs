@@ -4,6 +4,7 @@
 //! many. Here every request of a connection has the same limits, a full listener ends the connection that matters least, and
 //! HTTP/2 has bounds of its own. See docs/operations.md, "Connections".
 
+mod body;
 mod boundary;
 pub mod capacity;
 mod connections;
@@ -12,6 +13,7 @@ pub mod health;
 mod http1;
 mod http2;
 mod progress;
+mod share;
 mod stream;
 
 use std::{
@@ -45,6 +47,7 @@ pub use connections::ConnectionLimits;
 use connections::Connections;
 pub(crate) use connections::Peer;
 use progress::Progress;
+pub(crate) use share::{Lease, Quota};
 use stream::Observed;
 
 /// The protocols that a listener offers over TLS.

@@ -34,6 +34,10 @@ pub(super) struct Progress {
     head_since: Cell<Option<Instant>>,
     /// Requests whose answer is not complete.
     requests: Cell<usize>,
+    /// Those of them for which the client has to send more, or to take more.
+    awaiting_client: Cell<usize>,
+    /// Since when the last one of those was.
+    awaiting_since: Cell<Instant>,
     /// Since when there has been no request.
     idle_since: Cell<Instant>,
     /// Whether there has been one.
@@ -57,6 +61,8 @@ impl Progress {
             handshake_since: Cell::new(tls.then_some(now)),
             head_since: Cell::new(None),
             requests: Cell::new(0),
+            awaiting_client: Cell::new(0),
+            awaiting_since: Cell::new(now),
             idle_since: Cell::new(now),
             served: Cell::new(false),
             write_blocked_since: Cell::new(None),
@@ -75,13 +81,30 @@ impl Progress {
     /// Tells the listener, which compares connections.
     fn publish(&self) {
         let (phase, since) = if self.requests.get() > 0 {
-            (Phase::InFlight, self.idle_since.get())
+            match self.client_turn_since() {
+                Some(since) => (Phase::AwaitingClient, since),
+                None => (Phase::InFlight, self.idle_since.get()),
+            }
         } else if let Some(since) = self.handshake_since.get().or(self.head_since.get()) {
             (Phase::Incomplete, since)
         } else {
             (Phase::Idle, self.idle_since.get())
         };
         self.open.set(phase, since);
+    }
+
+    /// Since when nothing goes on unless the client does something.
+    fn client_turn_since(&self) -> Option<Instant> {
+        let all_await = self.awaiting_client.get() >= self.requests.get();
+        self.write_blocked_since.get().or_else(|| all_await.then(|| self.awaiting_since.get()))
+    }
+
+    /// One of the requests needs the client to send or to take something, until what is returned is dropped.
+    pub(super) fn await_client(self: &Rc<Self>) -> ClientTurn {
+        self.awaiting_client.set(self.awaiting_client.get() + 1);
+        self.awaiting_since.set(Instant::now());
+        self.publish();
+        ClientTurn(Rc::clone(self))
     }
 
     /// The TLS handshake is complete.
@@ -146,8 +169,8 @@ impl Progress {
                 // A part of the next request came with this one, or the rest of this one is still coming.
                 self.head_since.set(Some(now));
             }
-            self.publish();
         }
+        self.publish();
     }
 
     /// Whether something that was to be sent could not be.
@@ -155,8 +178,9 @@ impl Progress {
         match (blocked, self.write_blocked_since.get()) {
             (true, None) => self.write_blocked_since.set(Some(Instant::now())),
             (false, Some(_)) => self.write_blocked_since.set(None),
-            _ => {}
+            _ => return,
         }
+        self.publish();
     }
 
     /// The connection is to end as soon as its requests have.
@@ -187,7 +211,9 @@ impl Progress {
 
     /// Whether nothing would be lost if the connection ended now.
     pub(super) fn is_idle(&self) -> bool {
-        self.requests.get() == 0 && self.head_since.get().is_none() && self.handshake_since.get().is_none()
+        let owes_nothing = self.head_since.get().is_none() && self.handshake_since.get().is_none();
+        // The end of an answer may wait for the client to take what is before it.
+        self.requests.get() == 0 && owes_nothing && self.write_blocked_since.get().is_none()
     }
 
     pub(super) fn write_timeout(&self) -> Duration {
@@ -217,8 +243,18 @@ impl Progress {
 pub(super) struct InFlight(Rc<Progress>);
 
 impl InFlight {
-    pub(super) fn progress(&self) -> &Progress {
+    pub(super) fn progress(&self) -> &Rc<Progress> {
         &self.0
+    }
+}
+
+/// It is the client's turn.
+pub(super) struct ClientTurn(Rc<Progress>);
+
+impl Drop for ClientTurn {
+    fn drop(&mut self) {
+        self.0.awaiting_client.set(self.0.awaiting_client.get() - 1);
+        self.0.publish();
     }
 }
 

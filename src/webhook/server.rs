@@ -3,16 +3,7 @@
 //! What is not a review gets a 4xx and a reason. What is one always gets an answer to its uid, even when the gate is
 //! overloaded, late, or at fault: the API server passes only such answers on, with their status, to whoever asked.
 
-use std::{
-    future::Future,
-    net::TcpListener,
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, net::TcpListener, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpRequest, HttpResponse,
@@ -33,7 +24,7 @@ use super::{
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
 use crate::operations::{Metrics, RateLimit, Readiness};
-use crate::server::{self, ConnectionLimits, Protocols, Timeouts, Tls};
+use crate::server::{self, ConnectionLimits, Lease, Peer, Protocols, Quota, Timeouts, Tls};
 use crate::verdict::Refusal;
 
 /// How long a caller may take nothing of an answer, which has some KiB.
@@ -94,8 +85,8 @@ fn server<D: Decide>(
         settings,
         metrics: Arc::clone(&metrics),
         readiness,
-        running: Bounded::default(),
-        bytes: Bounded::default(),
+        running: Arc::default(),
+        bytes: Arc::default(),
         malformed_log: RateLimit::new(),
     });
     let app = move || {
@@ -123,8 +114,10 @@ struct State<D> {
     settings: Settings,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
-    running: Bounded,
-    bytes: Bounded,
+    /// Reviews that are decided about.
+    running: Arc<Quota>,
+    /// Bytes of requests and answers.
+    bytes: Arc<Quota>,
     malformed_log: RateLimit,
 }
 
@@ -151,8 +144,9 @@ async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, p
     let State { settings, metrics, bytes, .. } = state;
     let time = time_for(settings.deadline, request.query_string());
     let deadline = Instant::now() + time;
-    // Held until the answer is there.
-    let mut held = Held { of: bytes, taken: 0 };
+    let peer = Peer::of(request.peer_addr().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()));
+    // Held until the client has taken the answer.
+    let mut held = Lease::new(bytes, peer);
     let malformed = |status: StatusCode, why: &str| {
         metrics.malformed_review();
         if let Some(left_out) = state.malformed_log.take() {
@@ -160,6 +154,10 @@ async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, p
         }
         refuse(status, why)
     };
+    if !held.take(bytes_of_head(&request), settings.bytes_at_once) {
+        let (status, why) = NoBody::Overloaded.answer(settings);
+        return malformed(status, &why);
+    }
     if !is_json(&request) {
         return malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a review has the Content-Type application/json");
     }
@@ -180,14 +178,21 @@ async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, p
         Err(error) => return malformed(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     // A panic is a bug; it must not take the other reviews of this connection with it, nor allow anything.
-    let decided = AssertUnwindSafe(decide(pass, state, &review, deadline, time)).catch_unwind().await;
-    let Answer { body, verdict } = decided.unwrap_or_else(|_| {
+    let decided = AssertUnwindSafe(decide(pass, state, &review, peer, deadline, time)).catch_unwind().await;
+    let mut answer = decided.unwrap_or_else(|_| {
         tracing::error!(uid = %Outside(&review.uid, 128), "the gate panicked; the review is refused");
         match pass {
             Pass::Mutate => response::mutation(&review, &[]),
             Pass::Validate => response::internal_error(&review),
         }
     });
+    if !held.take(answer.body.len(), settings.bytes_at_once) {
+        answer = match pass {
+            Pass::Mutate => response::mutation(&review, &[]),
+            Pass::Validate => response::refused(&review, &Refusal::Overloaded),
+        };
+    }
+    let Answer { body, verdict } = answer;
     metrics.review(review.operation.label(), verdict, started.elapsed());
     if verdict == "refused" {
         // The gate's own lines are about images; this one says what would have run them.
@@ -199,7 +204,21 @@ async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, p
             "object refused"
         );
     }
-    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, header::HeaderValue::from_static(JSON))).body(body)
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, header::HeaderValue::from_static(JSON)))
+        .body(Bytes::from_owner(CountedBytes { bytes: body, _held: held }))
+}
+
+/// Bytes of an answer that count until they have been sent.
+struct CountedBytes {
+    bytes: Vec<u8>,
+    _held: Lease,
+}
+
+impl AsRef<[u8]> for CountedBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Whatever keeps `/mutate` from deciding, it leaves the object as it is: `/validate` decides.
@@ -207,6 +226,7 @@ async fn decide<D: Decide>(
     pass: Pass,
     state: &State<D>,
     review: &Review<'_>,
+    peer: Peer,
     deadline: Instant,
     time: Duration,
 ) -> Answer {
@@ -230,7 +250,8 @@ async fn decide<D: Decide>(
             state.metrics.image("placeholder", "", "", "");
         }
     }
-    let decisions = match admit(pass, state, review, &images, deadline, time).await {
+    let running = Lease::new(&state.running, peer);
+    let decisions = match admit(pass, state, review, &images, running, deadline, time).await {
         Ok(decisions) => decisions,
         Err(refusal) => {
             return match pass {
@@ -251,6 +272,7 @@ async fn admit<D: Decide>(
     state: &State<D>,
     review: &Review<'_>,
     images: &Images<'_>,
+    mut running: Lease,
     deadline: Instant,
     time: Duration,
 ) -> Result<Vec<Decision>, Refusal> {
@@ -261,7 +283,6 @@ async fn admit<D: Decide>(
         tracing::warn!(uid = %Outside(&review.uid, 128), code = refusal.code().as_str(), ?pass, "review not decided");
         Err(refusal)
     };
-    let mut running = Held { of: &state.running, taken: 0 };
     if !running.take(1, state.settings.reviews_at_once) {
         return undecided(Refusal::Overloaded);
     }
@@ -314,6 +335,15 @@ impl NoBody {
     }
 }
 
+/// What a request takes beside its bytes: its stream, its place in the server, and what decides about it.
+const REQUEST_BYTES: usize = 4 << 10;
+
+/// Bytes that a request takes before anything of its body has come.
+fn bytes_of_head(request: &HttpRequest) -> usize {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
+    REQUEST_BYTES + request.query_string().len() + fields.sum::<usize>()
+}
+
 /// Reviews up to here are the usual ones; a part of the room for all is theirs alone.
 const USUAL_BYTES: usize = 256 << 10;
 
@@ -322,7 +352,7 @@ async fn receive(
     request: &HttpRequest,
     mut payload: web::Payload,
     settings: &Settings,
-    held: &mut Held<'_>,
+    held: &mut Lease,
 ) -> Result<Bytes, NoBody> {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > settings.review_bytes) {
@@ -355,34 +385,6 @@ async fn receive(
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
-/// How much of something is taken, by all workers together.
-#[derive(Default)]
-struct Bounded(AtomicUsize);
-
-/// What one review has taken; given back when it ends, however it ends.
-struct Held<'a> {
-    of: &'a Bounded,
-    taken: usize,
-}
-
-impl Held<'_> {
-    /// Takes so much more, unless that would be more than `most` in all.
-    fn take(&mut self, amount: usize, most: usize) -> bool {
-        let more = |taken: usize| taken.checked_add(amount).filter(|&sum| sum <= most);
-        let taken = self.of.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok();
-        if taken {
-            self.taken += amount;
-        }
-        taken
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.of.0.fetch_sub(self.taken, Ordering::AcqRel);
-    }
-}
-
 /// Refuses what is not a review, and closes the connection: whoever sends it is no API server, or not in order.
 fn refuse(status: StatusCode, why: &str) -> HttpResponse {
     let mut response = HttpResponse::build(status);
@@ -403,18 +405,5 @@ mod tests {
         assert_eq!(time("timeout=1s"), Duration::from_millis(750));
         assert_eq!(time("timeout=0s"), Duration::ZERO);
         assert_eq!(time("timeout=soon"), Duration::from_secs(8));
-    }
-
-    #[test]
-    fn what_is_taken_is_bounded_and_given_back() {
-        let bounded = Bounded::default();
-        {
-            let (mut one, mut two) = (Held { of: &bounded, taken: 0 }, Held { of: &bounded, taken: 0 });
-            assert!(one.take(60, 100));
-            assert!(!two.take(50, 100));
-            assert!(two.take(40, 100));
-            assert!(!one.take(usize::MAX, 100));
-        }
-        assert_eq!(bounded.0.load(Ordering::Acquire), 0);
     }
 }

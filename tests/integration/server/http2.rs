@@ -322,6 +322,28 @@ async fn a_stream_whose_client_opens_no_window_is_reset_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_stream_whose_client_takes_single_bytes_is_reset() {
+    const WINDOW: u32 = 10;
+    let server = Server::tls(Timeouts { write: SOON, ..PATIENT }, 64);
+    let mut builder = client::Builder::new();
+    builder.initial_window_size(WINDOW).initial_connection_window_size(1 << 20);
+    let mut client = client(&server, &builder).await;
+    let (slow, _) = client.send_request(request(&server, "GET", "/endless"), true).unwrap();
+    let mut body = slow.await.unwrap().into_body();
+    let outcome = timeout(LONGEST, async {
+        while let Some(piece) = body.data().await {
+            let length = piece?.len();
+            // The pace of the client: something each time before the limit is over.
+            tokio::time::sleep(SOON / 10).await;
+            let _ = body.flow_control().release_capacity(length);
+        }
+        Ok::<_, h2::Error>(())
+    });
+    let error = outcome.await.expect("it ends").expect_err("it is reset");
+    assert_eq!(error.reason(), Some(Reason::CANCEL), "{error}");
+}
+
+#[tokio::test]
 async fn a_request_that_its_client_gives_up_is_given_up() {
     let server = Server::tls(PATIENT, 64);
     let mut client = client(&server, &client::Builder::new()).await;

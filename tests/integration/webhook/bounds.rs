@@ -1,12 +1,14 @@
 //! What is not a review, or too much of one: refused, bounded, and the next request is served.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
+use futures_util::{StreamExt as _, stream};
 use sealgate::webhook::Settings;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 
 use super::fixture::{Server, review};
@@ -172,6 +174,46 @@ async fn large_bodies_that_drip_leave_room_for_usual_reviews_and_are_given_up_be
     assert!(statuses.iter().all(|status| [408, 429].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&408), "{statuses:?}");
     good_is_served(&server, &client).await;
+}
+
+#[tokio::test]
+async fn usual_bodies_of_one_client_that_never_end_leave_room_for_others() {
+    const PIECE: usize = 64 << 10;
+    const ROOM: usize = 16;
+    let (receive_within, deadline) = (Duration::from_hours(1), Duration::from_hours(2));
+    let settings = Settings { bytes_at_once: ROOM * PIECE, receive_within, deadline, ..Settings::default() };
+    let server = Server::start_with(settings, None);
+    let greedy = server.client_builder().local_address(IpAddr::from([127, 0, 0, 2])).http1_only().build().unwrap();
+    let mut bodies = tokio::task::JoinSet::new();
+    for _ in 0..2 * ROOM {
+        let piece = stream::iter([Ok::<_, std::io::Error>(vec![b' '; PIECE])]);
+        let body = reqwest::Body::wrap_stream(piece.chain(stream::pending()));
+        let request = greedy.post(server.url("/validate")).header("content-type", "application/json").body(body);
+        bodies.spawn(async move { request.send().await.map(|response| response.status().as_u16()) });
+    }
+    // The others hold all that one client gets.
+    for _ in 0..ROOM {
+        if let Ok(status) = bodies.join_next().await.unwrap().unwrap() {
+            assert_eq!(status, 429);
+        }
+    }
+    good_is_served(&server, &server.client()).await;
+}
+
+#[tokio::test]
+async fn answers_that_a_client_does_not_take_count_as_its_own_and_leave_room_for_others() {
+    let server = Server::start_with(Settings { bytes_at_once: 60_000, ..Settings::default() }, None);
+    let builder = server.client_builder().local_address(IpAddr::from([127, 0, 0, 2]));
+    let idle = builder.http2_initial_stream_window_size(0).build().unwrap();
+    let review = review(&[("web", "example.com/good:1")]).to_string();
+    let mut untaken = Vec::new();
+    let told = timeout(Duration::from_mins(1), async {
+        while untaken.last().is_none_or(|answer: &reqwest::Response| answer.status() != 429) {
+            untaken.push(server.send(&idle, "/validate", review.clone()).await);
+        }
+    });
+    told.await.expect("there is an end to what one client gets");
+    good_is_served(&server, &server.client()).await;
 }
 
 #[tokio::test]
