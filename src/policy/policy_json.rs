@@ -6,13 +6,12 @@ mod transports;
 
 use std::{collections::HashMap, num::NonZeroUsize, ops::Range, path::Path, sync::Arc};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-
 use self::strict_json::{Member, Problem, Value, quoted};
 use super::{
     Action, Dialect, Identity, KeyWarning, Layer, Platforms, ReadKey, Requirement, Requirements, Rule, RuleId, Signer,
     SourceFile, load::MOST_DIAGNOSTICS,
 };
+use crate::base64_text;
 use crate::diagnostic::{self, Diagnostic, Place, did_you_mean};
 use crate::image::{Reference, Scope, ScopeMap};
 use crate::signature::{CertificateError, Keyring, Keys};
@@ -303,8 +302,7 @@ fn signed_by(value: &Value<'_>, members: &[Member<'_>]) -> Result<Entry, Problem
     let place = source.value.place();
     let keys = match source.name.as_str() {
         "keyData" => {
-            let text: String = source.value.string("\"keyData\"")?.replace(['\r', '\n'], "");
-            let bytes = STANDARD.decode(text);
+            let bytes = base64_text::decode(&source.value.string("\"keyData\"")?);
             KeySource::Data(bytes.map_err(|_| Problem::at(place.clone(), "\"keyData\" must be base64"))?)
         }
         "keyPaths" => {
