@@ -93,8 +93,19 @@ fn name_or_ipv4(text: &str) -> Result<String, ReferenceError> {
     domain(text)
 }
 
+/// Checks what stands behind `*.`: a domain, or the last one to three numbers of an IPv4 address, as containers/image takes
+/// them.
+pub(super) fn domain_of_subdomains(text: &str) -> Result<String, ReferenceError> {
+    let numbers = text.split('.').count();
+    // In front of them stand the numbers that the star is for.
+    if (1..=3).contains(&numbers) && format!("{}{text}", "0.".repeat(4 - numbers)).parse::<Ipv4Addr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    domain(text)
+}
+
 /// Checks a DNS name, and makes it lower case.
-pub(super) fn domain(text: &str) -> Result<String, ReferenceError> {
+fn domain(text: &str) -> Result<String, ReferenceError> {
     if ends_in_a_number(text) {
         return Err(ReferenceError::Number);
     }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     digest::{Digest, DigestError},
-    host::{canonical_host, domain, looks_like_host},
+    host::{canonical_host, domain_of_subdomains, looks_like_host},
     reference::{DOCKER_HUB, Reference, ReferenceError, Repository, Tag, check_path},
 };
 
@@ -81,7 +81,7 @@ impl Scope {
                 return Err(ScopeError::Star);
             }
             // A domain is no host: `*.internal` has no port, and no other name for it.
-            return Ok(Self::Subdomains(domain(below)?.into()));
+            return Ok(Self::Subdomains(domain_of_subdomains(below)?.into()));
         }
         if text.contains('*') {
             return Err(ScopeError::Star);
@@ -411,14 +411,24 @@ mod tests {
                 assert_eq!(Scope::parse_with_tag(&scope), number, "{scope}");
             }
         }
-        // No address has addresses below it.
-        for domain in ["0.0.5", "10.0.0.5", "5", "0xa", "example.com.5"] {
+        // No address has addresses below it, and each number has one spelling.
+        for domain in ["10.0.0.5", "0xa", "00.5", "0.0.05", "256", "example.com.5", "0.0.5."] {
             assert_eq!(Scope::parse(&format!("*.{domain}")), number, "{domain}");
         }
         for scope in
             ["[::1]junk", "[::1]junk/x", "r.example.com.", "*.example.com.", "r.ex%61mple.com/x", "*.exämple.com"]
         {
             assert_eq!(Scope::parse(scope), Err(ScopeError::Part(ReferenceError::Host)), "{scope}");
+        }
+    }
+
+    #[test]
+    fn the_last_numbers_of_an_address_cover_each_address_that_ends_in_them_in_every_spelling() {
+        for scope in ["*.5", "*.0.5", "*.0.0.5"] {
+            for image in ["10.0.0.5:5000/x", "[::ffff:10.0.0.5]:5000/x"] {
+                assert_eq!(winner(&["*", scope], image).as_deref(), Some(scope), "{image}");
+            }
+            assert_eq!(winner(&["*", scope], "10.0.0.15:5000/x").as_deref(), Some("*"), "{scope}");
         }
     }
 

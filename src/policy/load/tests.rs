@@ -310,8 +310,8 @@ fn every_mistake_is_refused_at_its_place_with_what_to_do() {
             "p.yaml:10:14: \"10.0.5:5000/x\" is not a scope: a host that ends in a number must be an IPv4 address",
         ),
         (
-            &with_rules("  - name: r\n    images: [\"*.0.0.5\"]\n    deny: {reason: x}\n"),
-            "p.yaml:10:14: \"*.0.0.5\" is not a scope: a host that ends in a number must be an IPv4 address",
+            &with_rules("  - name: r\n    images: [\"*.0.0.05\"]\n    deny: {reason: x}\n"),
+            "p.yaml:10:14: \"*.0.0.05\" is not a scope: a host that ends in a number must be an IPv4 address",
         ),
         (
             &with_rules("  - name: r\n    images: [a.example.com.]\n    deny: {reason: x}\n"),

@@ -107,7 +107,7 @@ fn a_scope_in_another_spelling_of_an_address_is_refused_rather_than_dead() {
         ("[2001:DB8::1]/x", "write \"[2001:db8::1]/x\""),
         ("10.0.5:5000", "four decimal numbers"),
         ("0xa.0.0.5/x", "four decimal numbers"),
-        ("*.0.0.5", "four decimal numbers"),
+        ("*.0.0.05", "four decimal numbers"),
         ("r.example.com.", "DNS name"),
     ] {
         let text = format!(
