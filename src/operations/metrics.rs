@@ -95,6 +95,15 @@ impl<const N: usize, const M: usize> FixedCounters<N, M> {
         Self { all, labels, children: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())) }
     }
 
+    /// Counts from zero what has not happened yet: an alert on an increase does not see the first one otherwise.
+    fn show_all(&self) {
+        for first in self.labels.0 {
+            for second in self.labels.1 {
+                self.all.with_label_values(&[first, second]);
+            }
+        }
+    }
+
     fn inc(&self, first: &'static str, second: &'static str) {
         let child = || self.all.with_label_values(&[first, second]);
         let place = |all: &[&str], one: &str| all.iter().position(|label| *label == one);
@@ -341,6 +350,7 @@ impl Metrics {
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         metrics.policy_readable.set(1);
+        metrics.outbound_refusals.show_all();
         metrics.certificate_reloads(true, true);
         let process = metrics.registry.register(Box::new(ProcessCollector::for_self()));
         process.expect("no metric of ours has the name of a process metric");
@@ -461,6 +471,14 @@ impl Metrics {
         self.exemptions_used.with_label_values(&[exemption]).inc();
     }
 
+    /// A listener is about to serve, and may end connections for these reasons. Each counts from zero.
+    pub(crate) fn listener_opened(&self, listener: &'static str, reasons: impl IntoIterator<Item = &'static str>) {
+        self.connections.with_label_values(&[listener]);
+        for reason in reasons {
+            self.connections_ended.with_label_values(&[listener, reason]);
+        }
+    }
+
     /// A client has connected.
     pub(crate) fn connection_opened(&self, listener: &'static str) {
         self.connections.with_label_values(&[listener]).inc();
@@ -538,6 +556,21 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_alerts_count_is_there_before_it_happens() {
+        let metrics = Metrics::new();
+        metrics.listener_opened("webhook", ["evicted", "refused_full"]);
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        for line in [
+            "sealgate_outbound_refusals_total{quota=\"lookups\",share=\"named\"} 0",
+            "sealgate_outbound_refusals_total{quota=\"requests\",share=\"unnamed\"} 0",
+            "sealgate_connections{listener=\"webhook\"} 0",
+            "sealgate_connections_ended_total{listener=\"webhook\",reason=\"refused_full\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+    }
 
     #[test]
     fn a_registry_that_makes_up_statuses_makes_no_more_than_a_few_labels() {

@@ -271,6 +271,9 @@ impl State {
 impl Connections {
     pub(super) fn new(listener: &'static str, limits: ConnectionLimits, metrics: Option<Arc<Metrics>>) -> Arc<Self> {
         let epoch = Instant::now();
+        if let Some(metrics) = &metrics {
+            metrics.listener_opened(listener, ConnectionEnd::ALL.iter().map(|end| end.label()));
+        }
         Arc::new(Self { listener, limits, epoch, state: Mutex::default(), metrics, streams: Arc::default() })
     }
 

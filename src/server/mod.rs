@@ -119,6 +119,19 @@ pub(crate) enum ConnectionEnd {
 }
 
 impl ConnectionEnd {
+    /// All that are counted: each end that was not the client's doing.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
+        Self::HeadTimeout,
+        Self::IdleTimeout,
+        Self::WriteTimeout,
+        Self::Evicted,
+        Self::RefusedPeer,
+        Self::RefusedFull,
+        Self::Flood,
+    ];
+
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Closed => "closed",

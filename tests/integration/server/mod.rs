@@ -184,6 +184,8 @@ fn app(
                 async move {
                     begun.notify_one();
                     open.acquire().await.unwrap().forget();
+                    // What the server was told since `begun` is looked at before the answer is there.
+                    tokio::task::yield_now().await;
                     "waited"
                 }
             }),

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::fixture::{Server, review};
+use super::fixture::{Server, patient, review};
 
 async fn good_is_served(server: &Server, client: &reqwest::Client) {
     let review = review(&[("web", "example.com/good:1")]);
@@ -88,7 +88,9 @@ async fn a_review_of_twenty_megabytes_is_refused_whether_announced_or_not() {
 
 #[tokio::test]
 async fn a_large_review_within_the_limit_is_read_whole() {
-    let server = Server::start();
+    // A body may take half of the time that a review has.
+    let settings = Settings { deadline: Duration::from_mins(4), ..patient(Settings::default()) };
+    let server = Server::start_with(settings, None);
     let mut review = review(&[("web", "example.com/good:1")]);
     review["request"]["object"]["metadata"]["annotations"] = serde_json::json!({"a": "x".repeat(4 << 20)});
     assert_eq!(server.ask(&server.client(), "/validate", &review).await["allowed"], true);

@@ -77,6 +77,12 @@ impl Decide for FakeGate {
     }
 }
 
+/// The settings, with limits under which no client is too slow, however busy the machine is.
+pub(super) fn patient(settings: Settings) -> Settings {
+    let long = Duration::from_mins(2);
+    Settings { handshake_within: long, head_within: long, receive_within: long, ..settings }
+}
+
 /// A running webhook; stopped when dropped.
 pub(super) struct Server {
     pub(super) address: SocketAddr,
@@ -91,7 +97,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start() -> Self {
-        Self::start_with(Settings { workers: 2, ..Settings::default() }, None)
+        Self::start_with(Settings { workers: 2, ..patient(Settings::default()) }, None)
     }
 
     pub(super) fn start_with(settings: Settings, client_ca: Option<&str>) -> Self {
@@ -109,7 +115,7 @@ impl Server {
         let current = Arc::new(CurrentPolicy::new(policy));
         let metrics = Arc::new(Metrics::new());
         let gate = startup::engine(&configuration, current, None, Arc::clone(&metrics)).unwrap();
-        Self::start_before(Some(gate), metrics, Settings { workers: 2, ..Settings::new(&configuration) }, None)
+        Self::start_before(Some(gate), metrics, Settings { workers: 2, ..patient(Settings::new(&configuration)) }, None)
     }
 
     fn start_before(real: Option<Gate>, metrics: Arc<Metrics>, settings: Settings, client_ca: Option<&str>) -> Self {
