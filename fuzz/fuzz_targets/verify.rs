@@ -36,8 +36,11 @@ fuzz_target!(|contents: Vec<Vec<u8>>| {
         now: "2026-06-01T00:00:00Z".parse().expect("a time"),
         tries: 8,
     };
-    let signatures =
-        contents.into_iter().map(|content| UntrustedSignature { content: content.into(), source: "".into(), number: 1 });
+    let signatures = contents.into_iter().map(|content| UntrustedSignature {
+        content: content.into(),
+        source: "".into(),
+        number: 1,
+    });
     let found = FoundSignatures { signatures: signatures.collect(), asked: vec![] };
     assert!(verify(&question, &found).result.is_err());
 });

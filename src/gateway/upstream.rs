@@ -323,7 +323,10 @@ impl Registry {
         if get.status != 200 {
             return Err(refusal(&get));
         }
-        let Answer { body, .. } = get;
+        let Answer { body, headers, .. } = get;
+        if claimed_digest(&headers, digest.algorithm()).is_some_and(|named| named != Ok(digest)) {
+            return Err(another_manifest(url));
+        }
         // Off this thread: there may be megabytes of it.
         let is_it = tokio::task::spawn_blocking(move || digest.matches(&body)).await.unwrap_or(false);
         if is_it { Ok(Pull::Yes) } else { Err(another_manifest(url)) }

@@ -50,10 +50,7 @@ pub enum LookupError {
         looked_in: Option<Box<str>>,
     },
     /// A lookaside tree does not let everybody read it. It is asked without credentials, whatever is configured.
-    #[error(
-        "{registry} answers {status} to a request for a signature; of a signature that is not there, S3 says 403 in place of \
-         404 where listing is not allowed"
-    )]
+    #[error("{registry} answers {status} to a request for a signature{}", of_s3(*status))]
     LookasideDenied {
         /// The server.
         registry: Box<str>,
@@ -207,7 +204,7 @@ impl LookupError {
             Self::NotAsked { .. } => {
                 "Try again; if it lasts, tell those who run the gate: it is asked about more than it can look up at once."
             }
-            Self::Misbehaved { .. } => "Tell those who run the registry; the gate's log has what it answered.",
+            Self::Misbehaved { .. } => "Tell those who run the registry; the log has what it answered.",
         }
     }
 
@@ -221,5 +218,27 @@ impl LookupError {
             Self::Misbehaved { .. } => Code::RegistryMisbehaved,
             Self::TimedOut { .. } | Self::NotAsked { .. } => Code::DeadlineExceeded,
         }
+    }
+}
+
+/// What a 403 may mean, where it does not mean what it says.
+fn of_s3(status: u16) -> &'static str {
+    if status == 403 {
+        "; of a signature that is not there, S3 says 403 in place of 404 where listing is not allowed"
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_s3_says_in_place_of_404_is_told_of_a_403_alone() {
+        let denied =
+            |status| LookupError::LookasideDenied { registry: "r".into(), url: "u".into(), status }.to_string();
+        assert!(denied(403).starts_with("r answers 403 to a request for a signature; ") && denied(403).contains("S3"));
+        assert_eq!(denied(401), "r answers 401 to a request for a signature");
     }
 }

@@ -110,6 +110,8 @@ async fn nothing_is_stored_for_an_image_that_a_get_does_not_give_either() {
         (Reply::new(200, &[("content-type", "text/html")], "<html>Log in</html>"), 502),
         (Reply::new(200, &[("content-type", TYPE), ("docker-content-digest", &digest)], "{}"), 502),
         (Reply::new(200, &[], ""), 502),
+        // Its bytes, said to be another image's.
+        (manifest(&[("docker-content-digest", &Digest::sha256(b"another").to_string())]), 502),
     ] {
         for head in [Reply::empty(404), Reply::empty(403), Reply::empty(405), Reply::empty(500), Reply::empty(200)] {
             let has_it = Arc::new(AtomicBool::new(false));
