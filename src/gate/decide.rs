@@ -10,6 +10,7 @@ use crate::verdict::refusal::Unpinned;
 use crate::verdict::{Refusal, Verdict};
 
 use super::layer::{Lift, Pass, Ruling, join};
+use super::prove::another_digest;
 use super::verdicts::{Asked, Until, unexamined};
 use super::workers::Budget;
 use super::{Admission, Decision, Gate, HashedManifest, ImageUse, LoadedPolicy};
@@ -71,14 +72,28 @@ fn stricter(one: Mode, other: Mode) -> Mode {
     }
 }
 
-/// What a reference names: its digest, and the manifest where that had to be fetched to learn the digest.
-type Resolved = Result<(Digest, Option<Arc<HashedManifest>>), Refusal>;
+/// What a reference names: its digest, and the manifest where that had to be fetched to learn a digest.
+type ResolvedImage = Result<(Digest, Option<Arc<HashedManifest>>), Refusal>;
+
+/// What a reference names, by both of its digests.
+struct Resolved {
+    image: ResolvedImage,
+    /// The manifest's digest of the other algorithm. An error where nothing needed it.
+    other_digest: Result<Digest, Refusal>,
+}
+
+fn may_refuse(rule: &Rule) -> bool {
+    !matches!(rule.action, Action::Allow { .. })
+}
 
 /// A layer, and its rule for the image.
 #[derive(Clone, Copy)]
 struct Found<'a> {
     layer: &'a Layer,
     rule: InLayer<'a>,
+    /// Whether the image may be refused by its digest of another algorithm than the reference has: the manifest is read then,
+    /// and both digests count.
+    by_other_digest: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -108,7 +123,9 @@ impl Case<'_> {
     async fn decide(self) -> Decision {
         let cluster = self.found(&self.policy.policy.cluster);
         let namespace = self.admission.namespace.and_then(|name| self.policy.policy.namespaces.get(name));
-        let namespace = namespace.map(|layer| self.found(layer)).filter(|found| !matches!(found.rule, InLayer::None));
+        let namespace = namespace
+            .map(|layer| self.found(layer))
+            .filter(|found| found.by_other_digest || !matches!(found.rule, InLayer::None));
 
         // What the policy alone decides costs no request, and none of another layer.
         let early = self.without_registry(cluster);
@@ -119,25 +136,40 @@ impl Case<'_> {
             {
                 let (ruling, lift) = self.lifted(found.layer, ruling.clone(), None);
                 if ruling.is_final(lift.as_ref()) {
-                    return join(self.image, (ruling, lift), None);
+                    return join(self.image, vec![(ruling, lift)]);
                 }
             }
         }
 
         let pending = early.is_none() || (namespace.is_some() && early_namespace.is_none());
-        let resolved = if pending { Some(self.resolve().await) } else { None };
-        let digest = resolved.as_ref().and_then(|resolved| resolved.as_ref().ok()).map(|(digest, _)| *digest);
-        let cluster_ruling = self.ruling(cluster, early, resolved.as_ref());
-        let (cluster_ruling, namespace_ruling) = match namespace {
+        let both_digests = cluster.by_other_digest || namespace.is_some_and(|found| found.by_other_digest);
+        let resolved = if pending || both_digests { Some(self.resolve(both_digests).await) } else { None };
+        let rulings = match namespace {
             Some(found) => {
-                let ruling = self.ruling(found, early_namespace, resolved.as_ref());
-                let (cluster_ruling, ruling) = futures_util::future::join(cluster_ruling, ruling).await;
-                (cluster_ruling, Some(self.with_registry_named(self.lifted(found.layer, ruling, digest))))
+                let cluster = self.rulings(cluster, early, resolved.as_ref());
+                let namespace = self.rulings(found, early_namespace, resolved.as_ref());
+                let (mut rulings, namespace) = futures_util::future::join(cluster, namespace).await;
+                rulings.extend(namespace);
+                rulings
             }
-            None => (cluster_ruling.await, None),
+            None => self.rulings(cluster, early, resolved.as_ref()).await,
         };
-        let cluster_ruling = self.with_registry_named(self.lifted(cluster.layer, cluster_ruling, digest));
-        join(self.image, cluster_ruling, namespace_ruling)
+        join(self.image, rulings)
+    }
+
+    /// What the layer says of the image: by its rule, and by the one that names the manifest's digest of the other algorithm, if
+    /// there is one. Each can refuse it.
+    async fn rulings(
+        &self,
+        found: Found<'_>,
+        early: Option<Ruling>,
+        resolved: Option<&Resolved>,
+    ) -> Vec<(Ruling, Option<Lift>)> {
+        let own = self.ruling(found, early, resolved.map(|resolved| &resolved.image));
+        let (own, other) = futures_util::future::join(own, self.ruling_by_other_digest(found, resolved)).await;
+        let digest = resolved.and_then(|resolved| resolved.image.as_ref().ok()).map(|(digest, _)| *digest);
+        let lifted = |ruling| self.with_registry_named(self.lifted(found.layer, ruling, digest));
+        std::iter::once(own).chain(other).map(lifted).collect()
     }
 
     /// The layer, with its rule for the image as far as that is known without a registry.
@@ -147,11 +179,52 @@ impl Case<'_> {
         } else {
             layer.rules.get(&self.image).map_or(InLayer::None, InLayer::Rule)
         };
-        Found { layer, rule }
+        let by_other_digest = self.refusing_by_other_digest(layer).next().is_some();
+        Found { layer, rule, by_other_digest }
     }
 
-    fn no_rule(&self) -> Ruling {
-        Ruling::new(None, self.gate.settings.mode, Err(Refusal::NoPolicy))
+    /// What a layer without a rule for the image says. The cluster's layer always applies: there it is the refusal.
+    fn no_rule(&self, layer: &Layer) -> Ruling {
+        if self.is_cluster(layer) {
+            Ruling::new(None, self.gate.settings.mode, Err(Refusal::NoPolicy))
+        } else {
+            Ruling::new(None, Mode::Enforce, Ok(Pass::Abstained))
+        }
+    }
+
+    /// The rules that may refuse the image by a digest of another algorithm than the reference has; of any, if it has none. A
+    /// rule that allows is left out: a manifest's other digest lifts nothing that is said of the one by which it is asked for.
+    fn refusing_by_other_digest<'a>(&self, layer: &'a Layer) -> impl Iterator<Item = &'a Arc<Rule>> {
+        let own = self.image.digest().map(Digest::algorithm);
+        // policy.json's scopes are compared with the reference as it was asked for.
+        let digests = (layer.dialect == Dialect::Sealgate).then(|| layer.rules.digests_of(self.image.repository()));
+        let others = digests.into_iter().flatten().filter(move |(digest, _)| Some(digest.algorithm()) != own);
+        others.map(|(_, rule)| rule).filter(|rule| may_refuse(rule))
+    }
+
+    /// What the layer says of the manifest by its digest of the other algorithm. `None` if no rule names that.
+    async fn ruling_by_other_digest(&self, found: Found<'_>, resolved: Option<&Resolved>) -> Option<Ruling> {
+        if !found.by_other_digest {
+            return None;
+        }
+        let Resolved { image, other_digest } = resolved?;
+        let layer = found.layer;
+        let other_digest = match other_digest {
+            Ok(digest) => digest,
+            // Of a tag that leads nowhere, `rule_unknown` says so.
+            Err(_) if self.image.digest().is_none() => return None,
+            Err(refusal) => {
+                let modes = self.refusing_by_other_digest(layer).map(|rule| self.mode(rule));
+                let mode = modes.reduce(stricter).unwrap_or(Mode::Enforce);
+                return Some(Ruling::new(None, mode, Err(refusal.clone())));
+            }
+        };
+        let rule = layer.rules.get_digest(self.image.repository(), other_digest).filter(|rule| may_refuse(rule))?;
+        let ruling = self.by_rule(layer, rule, image).await;
+        Some(match (self.image.digest(), image) {
+            (None, Ok((digest, _))) => self.chosen_by(*digest, layer, ruling),
+            _ => ruling,
+        })
     }
 
     /// Whether the layer has rules for single digests of this repository: then a tag's digest is needed to find the rule.
@@ -169,7 +242,7 @@ impl Case<'_> {
     fn without_registry(&self, found: Found<'_>) -> Option<Ruling> {
         match found.rule {
             InLayer::ByDigest => None,
-            InLayer::None => Some(self.no_rule()),
+            InLayer::None => Some(self.no_rule(found.layer)),
             InLayer::Rule(rule) => self.unsigned_action(rule),
         }
     }
@@ -186,26 +259,38 @@ impl Case<'_> {
         Some(Ruling::new(Some(rule.id.clone()), self.mode(rule), result))
     }
 
-    /// The reference's own digest, or what its tag names now.
-    async fn resolve(&self) -> Resolved {
-        if let Some(digest) = self.image.digest() {
-            return Ok((*digest, None));
+    /// The reference's own digest, or what its tag names now; and with `both_digests` the other digest of that.
+    async fn resolve(&self, both_digests: bool) -> Resolved {
+        let own = self.image.digest().copied();
+        if let Some(digest) = own
+            && !both_digests
+        {
+            return Resolved { image: Ok((digest, None)), other_digest: Err(Refusal::NoPolicy) };
         }
         let resolving = self.gate.resolve.resolve(&self.image, self.until.lookups);
-        match timeout_at(self.until.deadline, resolving).await {
-            Ok(Ok(resolved)) => Ok((resolved.digest(), Some(resolved))),
+        let manifest = match timeout_at(self.until.deadline, resolving).await {
+            Ok(Ok(manifest)) if own.is_none_or(|own| own == manifest.digest()) => Ok(manifest),
+            Ok(Ok(_)) => Err(another_digest(self.image.repository()).into()),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(self.until.exceeded()),
-        }
+        };
+        let other_digest = manifest.as_ref().map(|manifest| manifest.other_digest()).map_err(Refusal::clone);
+        let image = match (manifest, own) {
+            (Ok(manifest), _) => Ok((manifest.digest(), Some(manifest))),
+            // What is asked for is known all the same, and what was proven of it before may count.
+            (Err(_), Some(digest)) => Ok((digest, None)),
+            (Err(refusal), None) => Err(refusal),
+        };
+        Resolved { image, other_digest }
     }
 
     /// What the layer's rule says.
-    async fn ruling(&self, found: Found<'_>, early: Option<Ruling>, resolved: Option<&Resolved>) -> Ruling {
-        let (None, Some(resolved)) = (&early, resolved) else { return early.unwrap_or_else(|| self.no_rule()) };
+    async fn ruling(&self, found: Found<'_>, early: Option<Ruling>, resolved: Option<&ResolvedImage>) -> Ruling {
         let layer = found.layer;
+        let (None, Some(resolved)) = (&early, resolved) else { return early.unwrap_or_else(|| self.no_rule(layer)) };
         match found.rule {
             InLayer::ByDigest => {}
-            InLayer::None => return self.no_rule(),
+            InLayer::None => return self.no_rule(layer),
             InLayer::Rule(rule) => return self.pinned_if_proven(self.by_rule(layer, rule, resolved).await),
         }
         let digest = match resolved {
@@ -214,14 +299,12 @@ impl Case<'_> {
         };
         let ruling = match layer.rules.get(&self.image.pinned(digest)) {
             Some(rule) => self.by_rule(layer, rule, resolved).await,
-            // The cluster's layer always applies: where it has no rule, that is the refusal.
-            None if self.is_cluster(layer) => self.no_rule(),
-            None => Ruling::new(None, Mode::Enforce, Ok(Pass::Abstained)),
+            None => self.no_rule(layer),
         };
         self.chosen_by(digest, layer, ruling)
     }
 
-    async fn by_rule(&self, layer: &Layer, rule: &Arc<Rule>, resolved: &Resolved) -> Ruling {
+    async fn by_rule(&self, layer: &Layer, rule: &Arc<Rule>, resolved: &ResolvedImage) -> Ruling {
         match self.unsigned_action(rule) {
             Some(ruling) => ruling,
             None => self.require(layer, rule, resolved).await,
@@ -276,7 +359,8 @@ impl Case<'_> {
 
     /// The rules of a layer that is by digest under which the image may fall, whatever its tag names.
     fn may_apply<'a>(&'a self, layer: &'a Layer) -> impl Iterator<Item = &'a Arc<Rule>> {
-        layer.rules.digests_of(self.image.repository()).chain(layer.rules.get(&self.image))
+        let by_digest = layer.rules.digests_of(self.image.repository()).map(|(_, rule)| rule);
+        by_digest.chain(layer.rules.get(&self.image))
     }
 
     /// The mode of what the cluster's layer says where none of its rules covers the image: it may be without one for
@@ -288,7 +372,7 @@ impl Case<'_> {
     /// Of all that could refuse the image if its tag named another digest, what has the strictest mode: a rule, or that there
     /// is none.
     fn guard(&self, layer: &Layer) -> Option<(Option<RuleId>, Mode)> {
-        let refusing = self.may_apply(layer).filter(|rule| !matches!(rule.action, Action::Allow { .. }));
+        let refusing = self.may_apply(layer).filter(|rule| may_refuse(rule));
         let refusing = refusing.map(|rule| (Some(rule.id.clone()), self.mode(rule)));
         let all = refusing.chain(self.may_have_no_rule(layer).map(|mode| (None, mode)));
         all.reduce(|one, other| if stricter(one.1, other.1) == one.1 { one } else { other })
@@ -301,7 +385,7 @@ impl Case<'_> {
         Ruling::new(None, mode, Err(refusal.clone()))
     }
 
-    async fn require(&self, layer: &Layer, rule: &Arc<Rule>, resolved: &Resolved) -> Ruling {
+    async fn require(&self, layer: &Layer, rule: &Arc<Rule>, resolved: &ResolvedImage) -> Ruling {
         let mut ruling = Ruling::new(Some(rule.id.clone()), self.mode(rule), Err(Refusal::NoPolicy));
         let Some(asked) = Asked::new(self.policy.generation, rule, layer.dialect, &self.image) else {
             return ruling;

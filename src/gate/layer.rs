@@ -139,7 +139,8 @@ impl Settled {
     }
 }
 
-/// Joins what the layers say, the cluster's first; there is at least that one.
+/// Joins what the layers say, the cluster's first; there is at least that one. A layer may say two things, of the two digests of
+/// one manifest: they are joined as those of two layers are.
 ///
 /// - One enforced refusal refuses: no layer can lift what another refuses.
 /// - Else, if something is refused but not enforced, that is the verdict, and else what is only exempted: both must be seen,
@@ -150,24 +151,19 @@ impl Settled {
 /// A namespace's layer that abstains says nothing, but its digest is pinned: for another one it might refuse.
 ///
 /// Between two that say as much, the cluster's layer is named.
-pub(super) fn join(
-    image: Reference,
-    cluster: (Ruling, Option<Lift>),
-    namespace: Option<(Ruling, Option<Lift>)>,
-) -> Decision {
-    let settle = |(ruling, lift): (Ruling, Option<Lift>)| ruling.settle(lift);
-    let (mut cluster, mut namespace) = (settle(cluster), namespace.map(settle));
-    let layers = || std::iter::once(&cluster).chain(&namespace);
-    let proven = layers().filter(|layer| layer.proven).find_map(|layer| layer.digest);
+pub(super) fn join(image: Reference, rulings: Vec<(Ruling, Option<Lift>)>) -> Decision {
+    let mut layers: Vec<_> = rulings.into_iter().map(|(ruling, lift)| ruling.settle(lift)).collect();
+    let proven = layers.iter().filter(|layer| layer.proven).find_map(|layer| layer.digest);
     // All layers speak of one digest: a tag is resolved once a decision.
-    let digest = proven.or_else(|| layers().find_map(|layer| layer.digest));
-    let needs_registry = layers().any(|layer| layer.needs_registry);
-    let unenforced = layers().any(|layer| matches!(layer.said, Said::NotEnforced { .. }));
-    let all = std::iter::once(&mut cluster).chain(&mut namespace);
-    let examinations = all.filter_map(|layer| layer.examination.take()).collect();
-    let Settled { rule, mode, said, .. } = match namespace {
-        Some(namespace) if namespace.rank() < cluster.rank() => namespace,
-        _ => cluster,
+    let digest = proven.or_else(|| layers.iter().find_map(|layer| layer.digest));
+    let needs_registry = layers.iter().any(|layer| layer.needs_registry);
+    let unenforced = layers.iter().any(|layer| matches!(layer.said, Said::NotEnforced { .. }));
+    let examinations = layers.iter_mut().filter_map(|layer| layer.examination.take()).collect();
+    // The first of those that say as much.
+    let (rule, mode, said) = match layers.into_iter().min_by_key(Settled::rank) {
+        Some(Settled { rule, mode, said, .. }) => (rule, mode, said),
+        // Cannot be: the cluster's layer always says something.
+        None => (None, Mode::Enforce, Said::Refused(Refusal::NoPolicy)),
     };
     let verdict = match said {
         Said::Refused(refusal) => Err(refusal),

@@ -196,8 +196,7 @@ impl Inquiry<'_> {
             self.progress.resolved(&resolved);
             return Ok(resolved);
         }
-        let (registry, url) = (repository.host().into(), repository.as_str().into());
-        Err(LookupError::Misbehaved { registry, url, what: "it answers with another digest".into() })
+        Err(another_digest(repository))
     }
 
     /// Finds the signatures of a digest. Where a source is late and those of others are proof, it is not waited for: a source
@@ -320,4 +319,10 @@ impl Seen {
         };
         seen
     }
+}
+
+/// The registry was asked for one digest, and gave the manifest of another.
+pub(super) fn another_digest(repository: &Repository) -> LookupError {
+    let (registry, url) = (repository.host().into(), repository.as_str().into());
+    LookupError::Misbehaved { registry, url, what: "it answers with another digest".into() }
 }

@@ -51,6 +51,15 @@ pub enum DigestError {
 }
 
 impl Algorithm {
+    /// The other one of the two.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Sha256 => Self::Sha512,
+            Self::Sha512 => Self::Sha256,
+        }
+    }
+
     /// The name in front of the colon.
     pub fn name(self) -> &'static str {
         match self {

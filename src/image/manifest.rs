@@ -82,7 +82,8 @@ impl<'a> Hashed<'a> {
     /// They are no manifest that a decision can stand on.
     pub fn manifest(self, content_type: Option<&str>) -> Result<HashedManifest, ManifestError> {
         let Self { digest, body } = self;
-        Ok(HashedManifest { digest, manifest: Manifest::parse(content_type, body)? })
+        let manifest = Manifest::parse(content_type, body)?;
+        Ok(HashedManifest { digest, other_digest: Digest::of(digest.algorithm().other(), body), manifest })
     }
 }
 
@@ -91,6 +92,7 @@ impl<'a> Hashed<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HashedManifest {
     digest: Digest,
+    other_digest: Digest,
     manifest: Manifest,
 }
 
@@ -98,6 +100,11 @@ impl HashedManifest {
     /// The digest.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The digest of the same bytes by the other algorithm: a policy may name the image by it.
+    pub fn other_digest(&self) -> Digest {
+        self.other_digest
     }
 
     /// What it names.
@@ -116,7 +123,13 @@ impl HashedManifest {
     /// One without bytes.
     #[cfg(test)]
     pub(crate) fn made_up(digest: Digest, manifest: Manifest) -> Self {
-        Self { digest, manifest }
+        Self::made_up_with(digest, Digest::of(digest.algorithm().other(), digest.hex().as_bytes()), manifest)
+    }
+
+    /// One without bytes, that has both digests.
+    #[cfg(test)]
+    pub(crate) fn made_up_with(digest: Digest, other_digest: Digest, manifest: Manifest) -> Self {
+        Self { digest, other_digest, manifest }
     }
 }
 

@@ -298,9 +298,14 @@ impl<T> ScopeMap<T> {
         self.digests.contains_key(repository)
     }
 
-    /// The values of the scopes that name one digest of this repository.
-    pub fn digests_of(&self, repository: &Repository) -> impl Iterator<Item = &T> {
-        self.digests.get(repository).into_iter().flatten().map(|(_, value)| value)
+    /// The scopes that name one digest of this repository: the digests, and their values.
+    pub fn digests_of(&self, repository: &Repository) -> impl Iterator<Item = (&Digest, &T)> {
+        self.digests.get(repository).into_iter().flatten().map(|(digest, value)| (digest, value))
+    }
+
+    /// The value of the scope that names this digest of this repository.
+    pub fn get_digest(&self, repository: &Repository, digest: &Digest) -> Option<&T> {
+        find(&self.digests, repository, digest)
     }
 
     /// Every scope with its value, sorted by scope.
