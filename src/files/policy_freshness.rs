@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::follower::{REMINDER_INTERVAL, SETTLE_INTERVAL};
 use crate::gate::CurrentPolicy;
-use crate::operations::Metrics;
+use crate::operations::{Metrics, catch_panic};
 
 /// How often the state is looked at.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,7 +62,8 @@ impl FreshnessMonitor {
         let (stop, stopped) = mpsc::channel();
         let run = move || {
             while stopped.recv_timeout(CHECK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                freshness.check(Instant::now());
+                let metrics = Arc::clone(&freshness.metrics);
+                catch_panic("policy-monitor", Some(&metrics), || freshness.check(Instant::now()));
             }
         };
         let thread = thread::Builder::new().name("policy-monitor".to_owned()).spawn(run)?;
@@ -74,7 +75,7 @@ impl Drop for FreshnessMonitor {
     fn drop(&mut self) {
         let _ = self.stop.send(());
         if let Some(thread) = self.thread.take() {
-            // Its panic, if there was one, has been reported.
+            // It catches panics.
             let _ = thread.join();
         }
     }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    panic::{self, AssertUnwindSafe},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::gate::CurrentPolicy;
 use crate::image::Digest;
-use crate::operations::Metrics;
+use crate::operations::{Metrics, catch_panic};
 use crate::policy::{Action, KeyWarning, Policy};
 use crate::signature::{KeyNotice, UnusableKey};
 
@@ -101,15 +100,15 @@ impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Reload
     /// Reads the files; `now` is the time before that.
     fn check(&mut self, now: Instant) -> Look {
         let mut folders = BTreeSet::new();
-        // A panic would end the thread, and nobody would hear of a changed policy ever again.
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+        let metrics = Arc::clone(&self.metrics);
+        let outcome = catch_panic("policy-watcher", Some(&metrics), || {
             let loaded = (self.load)(&mut folders);
             self.take(
                 loaded.map_err(|error| LoadFailure { unread: error.is_unread(), message: error.to_string() }),
                 now,
             )
-        }));
-        let progress = outcome.unwrap_or_else(|_| {
+        });
+        let progress = outcome.unwrap_or_else(|| {
             // How far it came, nobody knows.
             folders.extend(std::mem::take(&mut self.folders));
             let message = "reading them ended in a panic, which is a bug of Sealgate's; please report it".to_owned();

@@ -10,6 +10,8 @@ use std::{
 
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
+use crate::operations::catch_panic;
+
 /// What comes within this time of a change belongs to it: editors write in several steps.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// However long changes go on, after this time they are looked at.
@@ -52,7 +54,7 @@ impl ChangeWatcher {
     /// # Errors
     /// The thread can't be started.
     pub fn start<L: Into<Look>>(
-        name: &str,
+        name: &'static str,
         poll: Duration,
         mut check: impl FnMut() -> L + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -68,9 +70,14 @@ impl ChangeWatcher {
         let watcher = watcher
             .inspect_err(|error| tracing::warn!(%error, "no file system events; changes are found every {poll:?}"))
             .ok();
-        let thread = thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || run(&received, poll, Watches { watcher, watched: BTreeSet::new() }, || check().into()))?;
+        let mut state = Watches { watcher, watched: BTreeSet::new() };
+        let work = move || {
+            // A panic would end the thread, and no change would be seen ever again.
+            while catch_panic(name, None, || run(&received, poll, &mut state, || check().into())).is_none() {
+                thread::sleep(DEBOUNCE);
+            }
+        };
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(work)?;
         Ok(Self { messages, thread: Some(thread) })
     }
 }
@@ -79,13 +86,13 @@ impl Drop for ChangeWatcher {
     fn drop(&mut self) {
         let _ = self.messages.send(Message::Stop);
         if let Some(thread) = self.thread.take() {
-            // Its panic, if there was one, has been reported.
+            // It catches panics.
             let _ = thread.join();
         }
     }
 }
 
-fn run(received: &Receiver<Message>, poll: Duration, mut watches: Watches, mut check: impl FnMut() -> Look) {
+fn run(received: &Receiver<Message>, poll: Duration, watches: &mut Watches, mut check: impl FnMut() -> Look) {
     loop {
         let before = watches.watched.clone();
         let mut look = check();
@@ -153,5 +160,27 @@ impl Watches {
     /// Whether there is a watch now. A folder that is not there can't have one; the poll will see it come.
     fn watch(&mut self, folder: &Path) -> bool {
         self.watcher.as_mut().is_some_and(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive).is_ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_panics_is_followed_by_the_next_one() {
+        let (tell, told) = mpsc::channel();
+        let mut looks = 0;
+        let watcher = ChangeWatcher::start("test-watcher", Duration::from_millis(10), move || {
+            looks += 1;
+            assert!(looks != 2, "a bug");
+            let _ = tell.send(looks);
+            BTreeSet::new()
+        });
+        let watcher = watcher.unwrap();
+        for expected in [1, 3, 4] {
+            assert_eq!(told.recv_timeout(Duration::from_mins(1)), Ok(expected));
+        }
+        drop(watcher);
     }
 }

@@ -5,6 +5,7 @@ use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 use actix_web::{
     App, HttpRequest, HttpResponse,
     dev::Server,
+    http::ConnectionType,
     web::{self, Payload},
 };
 
@@ -21,6 +22,7 @@ use super::{
     upstream::{self, Learned, Registry},
 };
 use crate::configuration::{Gateway, Limits, Store};
+use crate::operations::{Readiness, supervise};
 use crate::registry::SetupError;
 use crate::server::{self, ConnectionLimits, Protocols, Timeouts, Tls};
 
@@ -64,6 +66,7 @@ pub struct Prepared {
     limits: ImageLimits,
     desk: Desk,
     anyone: bool,
+    readiness: Arc<Readiness>,
 }
 
 impl Prepared {
@@ -75,7 +78,15 @@ impl Prepared {
         let access = AccessControl::open(settings.access.as_ref()).await?;
         let anyone = !access.asks_who();
         let desk = Desk::new(Arc::new(access), settings);
-        Ok(Self { upstream, registry, store: settings.store.clone(), limits, desk, anyone })
+        let readiness = Arc::new(Readiness::default());
+        readiness.set(true);
+        Ok(Self { upstream, registry, store: settings.store.clone(), limits, desk, anyone, readiness })
+    }
+
+    /// While this says no, each answer closes its connection: what will be cut off soon must not be used again, or a request
+    /// that is just being sent is lost, which clients don't repeat where it changes something.
+    pub fn readiness(&self) -> Arc<Readiness> {
+        Arc::clone(&self.readiness)
     }
 
     /// Finds what would keep [`Prepared::new`] from its end, and makes no file at all.
@@ -105,7 +116,8 @@ impl Prepared {
         tls: Option<rustls::ServerConfig>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Server, GatewayError> {
-        let Self { upstream, registry, store, limits, desk, anyone } = self;
+        let Self { upstream, registry, store, limits, desk, anyone, readiness } = self;
+        let readiness = web::Data::from(readiness);
         let upstream = Arc::new(upstream);
         let address = listener.local_addr()?;
         // That this is meant was asked when the configuration was read.
@@ -119,7 +131,10 @@ impl Prepared {
             Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
         };
         let desk = web::Data::new(desk);
-        tokio::spawn(Desk::warn_of(Arc::clone(&desk), registry.clone()));
+        let (asked, asking) = (registry.clone(), Arc::clone(&desk));
+        tokio::spawn(async move {
+            supervise("access-check", None, || Desk::warn_of(Arc::clone(&asking), asked.clone())).await;
+        });
         // Whoever stops reading is not waited for: the system ends a connection on which nothing could be sent for so long.
         // Whoever reads slowly is not taken for one of them, as he would be if the system took megabytes from us that take him
         // longer than that to read. Connections inherit both from their listener.
@@ -150,6 +165,7 @@ impl Prepared {
                 .app_data(web::Data::new(registry))
                 .app_data(web::Data::new(Arc::clone(&store)))
                 .app_data(desk.clone())
+                .app_data(readiness.clone())
                 .default_service(web::to(answer))
         };
         // HTTP/1.1 alone: clients open a few connections and keep them for a whole push or pull, so HTTP/2 would save no
@@ -161,6 +177,21 @@ impl Prepared {
 }
 
 async fn answer(
+    request: HttpRequest,
+    payload: Payload,
+    registry: web::Data<Registry>,
+    store: web::Data<Arc<dyn SignatureStore>>,
+    desk: web::Data<Desk>,
+    readiness: web::Data<Readiness>,
+) -> HttpResponse {
+    let mut response = answer_by_route(request, payload, registry, store, desk).await;
+    if !readiness.get() {
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
+    response
+}
+
+async fn answer_by_route(
     request: HttpRequest,
     payload: Payload,
     registry: web::Data<Registry>,

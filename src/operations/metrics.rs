@@ -10,6 +10,9 @@ use prometheus::{
     Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 
+/// The tasks of a gate that are counted when they panic.
+const BACKGROUND_TASKS: [&str; 3] = ["certificates", "policy-watcher", "policy-monitor"];
+
 /// All metrics of the process, with a registry of their own.
 pub struct Metrics {
     registry: Registry,
@@ -37,6 +40,7 @@ pub struct Metrics {
     connections: IntGaugeVec,
     connections_ended: IntCounterVec,
     log_lines_left_out: IntCounter,
+    background_panics: IntCounterVec,
 }
 
 /// What a request to a registry is for: the label `kind`.
@@ -342,8 +346,22 @@ impl Metrics {
                     "Log lines that were not written, since there were too many of their kind.",
                 )),
             ),
+            background_panics: register(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "sealgate_background_panics_total",
+                        "Panics of background work, each a bug: it was begun anew.",
+                    ),
+                    &["task"],
+                ),
+            ),
             registry,
         };
+        for task in BACKGROUND_TASKS {
+            // An alert on an increase does not see the first one otherwise.
+            metrics.background_panics.with_label_values(&[task]);
+        }
         let build: IntGaugeVec = register(
             &metrics.registry,
             IntGaugeVec::new(Opts::new("sealgate_build_info", "The version that runs: always 1."), &["version"]),
@@ -492,6 +510,11 @@ impl Metrics {
     /// A connection was refused, or ended by the server.
     pub(crate) fn connection_ended(&self, listener: &'static str, reason: &'static str) {
         self.connections_ended.with_label_values(&[listener, reason]).inc();
+    }
+
+    /// Background work panicked.
+    pub(crate) fn background_panic(&self, task: &str) {
+        self.background_panics.with_label_values(&[task]).inc();
     }
 
     /// All metrics in the text exposition format.
@@ -658,6 +681,7 @@ mod tests {
             "sealgate_connections{listener=\"webhook\"} 1",
             "sealgate_connections_ended_total{listener=\"webhook\",reason=\"evicted\"} 1",
             "sealgate_log_lines_left_out_total",
+            "sealgate_background_panics_total{task=\"policy-monitor\"} 0",
             "sealgate_build_info{version=",
             "process_open_fds",
         ] {

@@ -5,8 +5,10 @@ pub mod log_limit;
 pub mod logging;
 pub mod metrics;
 pub mod readiness;
+mod supervise;
 
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use log_limit::RateLimit;
 pub use metrics::{CacheResult, Metrics, OutboundQuota, RequestKind};
 pub use readiness::Readiness;
+pub(crate) use supervise::{catch_panic, supervise};

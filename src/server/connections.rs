@@ -61,6 +61,12 @@ impl ConnectionLimits {
         self.total.saturating_mul(4).max(1024)
     }
 
+    /// Requests that the server may work on at once, where its work on one can take long. A connection with such a request is never
+    /// ended for a new one. So there are fewer of them than connections: whatever few peers ask, there is room for another one.
+    pub(crate) fn requests(&self) -> usize {
+        (self.total / 4 * 3).max(1)
+    }
+
     /// Connections of one peer without a client certificate. Large, since an API server without HTTP/2 opens one for each
     /// request in flight.
     fn per_peer(&self) -> usize {
@@ -206,9 +212,9 @@ impl State {
         true
     }
 
-    /// Ends a connection of these. Returns false if there is none that may end.
-    fn evict(&mut self, scope: Scope) -> bool {
-        let Some(connection) = self.next_victim(scope) else { return false };
+    /// Ends a connection of these, for a new one. `new_peers`: 1 if its peer has none yet, else 0. Returns false if there is none that may end.
+    fn evict(&mut self, scope: Scope, new_peers: usize) -> bool {
+        let Some(connection) = self.next_victim(scope, new_peers) else { return false };
         self.remove(&connection);
         connection.evicted.store(true, Ordering::Release);
         connection.waker.wake();
@@ -216,13 +222,13 @@ impl State {
     }
 
     /// The connection that ends for a new one.
-    fn next_victim(&mut self, scope: Scope) -> Option<Arc<Connection>> {
+    fn next_victim(&mut self, scope: Scope, new_peers: usize) -> Option<Arc<Connection>> {
         if let Some(connection) = self.candidate(scope) {
             return Some(connection);
         }
         let doing = |connection: &Arc<Connection>| connection.doing.load(Ordering::Relaxed);
-        // Of the moment at which somebody looks; rounded down, so that there is such a peer unless all have the same.
-        let equal_share = self.anonymous.count / self.peers.len().max(1);
+        // Of the peers there will be: two that have half of the listener each have more than a third one leaves them.
+        let equal_share = (self.anonymous.count / (self.peers.len() + new_peers).max(1)).max(1);
         let has_too_many = |connection: &Connection| match scope {
             Scope::Peer(_) => true,
             Scope::Anonymous if connection.shared => false,
@@ -300,7 +306,7 @@ impl Connections {
             (None, ConnectionEnd::RefusedFull)
         };
         if let Some(scope) = scope
-            && !state.evict(scope)
+            && !state.evict(scope, usize::from(of_peer == 0))
         {
             drop(state);
             self.record(refused);
@@ -360,7 +366,7 @@ impl Open {
     pub(super) fn certify(&self) -> bool {
         let mut state = self.connections.state();
         let full = state.certified.count >= self.connections.limits.certified();
-        if full && !state.evict(Scope::Certified) {
+        if full && !state.evict(Scope::Certified, 0) {
             drop(state);
             self.connections.record(ConnectionEnd::RefusedFull);
             return false;
@@ -474,8 +480,14 @@ mod tests {
 
     #[test]
     fn a_request_whose_client_has_the_turn_ends_for_others_only_where_its_peer_has_more_than_its_share() {
-        for (of_one, of_other, ends) in [(3, 1, true), (2, 2, false)] {
-            let connections = connections(4);
+        for (of_one, of_other, by_whom, ends) in [
+            (3, 1, "198.51.100.1", true),
+            // With a third one, each of the two has more than its share.
+            (2, 2, "198.51.100.1", true),
+            (1, 1, "198.51.100.1", false),
+            (2, 2, OTHER, false),
+        ] {
+            let connections = connections(of_one + of_other);
             let all: Vec<_> = [(ONE, of_one), (OTHER, of_other)]
                 .into_iter()
                 .flat_map(|(peer, count)| std::iter::repeat_n(peer, count))
@@ -485,9 +497,9 @@ mod tests {
                     open
                 })
                 .collect();
-            assert_eq!(open(&connections, "198.51.100.1").is_some(), ends);
+            assert_eq!(open(&connections, by_whom).is_some(), ends, "{of_one} {of_other} {by_whom}");
             assert_eq!(all.iter().filter(|open| ended(open)).count(), usize::from(ends));
-            assert!(!all[of_one..].iter().any(ended), "not of the other peer");
+            assert!(of_one == of_other || !all[of_one..].iter().any(ended), "not of the other peer");
         }
     }
 
@@ -511,6 +523,31 @@ mod tests {
         }
         assert!(open(&connections, ONE).is_none());
         assert!(open(&connections, OTHER).is_some());
+    }
+
+    proptest! {
+        /// However two peers fill the listener, with as many requests in flight as they get: there is room for a third one,
+        /// whether what else they have is slow to send, slow to take, or idle.
+        #[test]
+        fn two_peers_never_keep_a_third_one_out(
+            total in 4usize..80,
+            phases in prop::collection::vec(prop::sample::select(vec![Phase::Idle, Phase::Incomplete, Phase::AwaitingClient]), 80),
+            of_one in 0usize..80,
+        ) {
+            let connections = connections(total);
+            let (quota, limit) = (Arc::default(), connections.limits.requests());
+            let mut all = Vec::new();
+            for number in 0..total * 2 {
+                let peer = if number < of_one { ONE } else { OTHER };
+                let Some(open) = open(&connections, peer) else { continue };
+                let mut lease = Lease::new(&quota, open.connection.peer);
+                let phase = if lease.take(1, limit) { Phase::InFlight } else { phases[number % phases.len()] };
+                open.set(phase, Instant::now());
+                all.push((open, phase, lease));
+            }
+            prop_assert!(open(&connections, "198.51.100.1").is_some());
+            prop_assert!(all.iter().all(|(open, phase, _)| *phase != Phase::InFlight || !ended(open)));
+        }
     }
 
     #[test]

@@ -318,8 +318,8 @@ async fn serve_requests(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, p
     }
 }
 
-/// Runs a connection until it ends, its time is up, another one takes its place, or the server has stopped and nothing is in
-/// flight.
+/// Runs a connection until it ends, its time is up, another one takes its place, or the server has stopped, nothing is in flight
+/// and nothing more has come.
 async fn until_its_time_is_up(
     progress: &Rc<Progress>,
     mut stopped: watch::Receiver<bool>,
@@ -346,9 +346,6 @@ async fn until_its_time_is_up(
         if serve.as_mut().poll(context).is_ready() {
             return Poll::Ready(ConnectionEnd::Closed);
         }
-        if stopping && progress.is_idle() && !progress.says_goodbye() {
-            return Poll::Ready(ConnectionEnd::Closed);
-        }
         // The timer is set to a time that is never too late; it is looked at again then.
         while let Some((at, end)) = progress.deadline() {
             if at < timer.deadline() || timer.is_elapsed() {
@@ -373,4 +370,110 @@ async fn until_its_time_is_up(
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{body::BodyStream, web::Bytes};
+    use futures_util::{StreamExt as _, stream};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+        sync::Notify,
+        task::LocalSet,
+    };
+
+    use super::*;
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    /// In the tests' time, which passes when nothing else happens: what was sent has been seen.
+    const MOMENT: Duration = Duration::from_millis(100);
+
+    /// Answers that end once `release` says so.
+    fn slow_answers(release: &Arc<Notify>) -> Handler {
+        let release = Arc::clone(release);
+        Rc::new(move |_| {
+            let release = Arc::clone(&release);
+            let pieces =
+                stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"one"))]).chain(stream::once(async move {
+                    release.notified().await;
+                    Ok(Bytes::from_static(b"two"))
+                }));
+            let body = BodyStream::new(pieces.boxed_local());
+            async move { Response::ok().set_body(BoxBody::new(body)) }.boxed_local()
+        })
+    }
+
+    async fn read_until(client: &mut DuplexStream, end: &str) -> String {
+        let mut read = String::new();
+        while !read.ends_with(end) {
+            let byte = client.read_u8().await.expect("the connection is open");
+            read.push(char::from(byte));
+        }
+        read.to_lowercase()
+    }
+
+    /// A client of a connection that is served until its end, what lets answers end, and what stops the server.
+    async fn connection() -> (DuplexStream, Arc<Notify>, watch::Sender<bool>) {
+        let limits = ConnectionLimits { total: 4, client_certificates: false, shared_peers: Vec::new() };
+        let connections = Connections::new("test", limits, None);
+        let hour = Duration::from_hours(1);
+        let timeouts = Timeouts { handshake: hour, head: hour, idle: hour, write: hour };
+        let peer: SocketAddr = ([127, 0, 0, 1], 9).into();
+        let progress = Progress::new(connections.accept(peer.ip()).unwrap(), timeouts, false);
+        let release = Arc::new(Notify::new());
+        let http1 = http1::Http1::new(&slow_answers(&release), true).await.unwrap();
+        let (client, server) = tokio::io::duplex(64 << 10);
+        let (stop, stopped) = watch::channel(false);
+        tokio::task::spawn_local(async move {
+            let serve = http1.serve(Observed::new(server, Rc::clone(&progress)), peer);
+            until_its_time_is_up(&progress, stopped, serve).await
+        });
+        (client, release, stop)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_meets_the_stop_is_answered_and_told_that_the_connection_ends() {
+        LocalSet::new()
+            .run_until(async {
+                for in_flight in [false, true] {
+                    let (mut client, release, stop) = connection().await;
+                    client.write_all(GET).await.unwrap();
+                    let head = read_until(&mut client, "one\r\n").await;
+                    assert!(!head.contains("connection: close"), "{head}");
+                    // The stop comes behind this answer, or into it: its head is sent, and says nothing of the end.
+                    let finish = || release.notify_one();
+                    if in_flight {
+                        stop.send_replace(true);
+                        tokio::time::sleep(MOMENT).await;
+                        finish();
+                        read_until(&mut client, "0\r\n\r\n").await;
+                    } else {
+                        finish();
+                        read_until(&mut client, "0\r\n\r\n").await;
+                        stop.send_replace(true);
+                    }
+                    tokio::time::sleep(MOMENT).await;
+                    client.write_all(GET).await.unwrap();
+                    finish();
+                    let mut answer = String::new();
+                    client.read_to_string(&mut answer).await.unwrap();
+                    let answer = answer.to_lowercase();
+                    assert!(answer.contains("connection: close") && answer.contains("two"), "{in_flight}: {answer}");
+                }
+            })
+            .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_stays_idle_ends_soon_after_the_stop() {
+        LocalSet::new()
+            .run_until(async {
+                let (mut client, _release, stop) = connection().await;
+                stop.send_replace(true);
+                let mut rest = Vec::new();
+                let ended = tokio::time::timeout(Duration::from_secs(5), client.read_to_end(&mut rest)).await;
+                assert!(ended.is_ok() && rest.is_empty());
+            })
+            .await;
+    }
 }

@@ -1,9 +1,12 @@
 //! `sealgate serve`, and the engine that `sealgate verify` shares with it.
 
-use std::sync::Arc;
+use std::{io, pin::pin, sync::Arc};
 
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 
 use super::{StartupError, address_of, certificates, listen, signals::Stop, time_for_lookups};
 use crate::configuration::Configuration;
@@ -84,7 +87,7 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let stop = Stop::new().map_err(ended("the gate"))?;
 
     let pages = if configuration.health.is_some() { Pages::Metrics } else { Pages::All };
-    let mut beside = Vec::new();
+    let mut beside = JoinSet::new();
     for (setting, role, configured, pages) in [
         ("metrics.listen", "metrics", configuration.metrics, pages),
         ("health.listen", "health", configuration.health, Pages::Health),
@@ -94,17 +97,13 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
         tracing::info!(address = %address_of(&listener, configured), role, "listening");
         let (metrics, readiness) = (Arc::clone(&metrics), Arc::clone(&readiness));
         let server = health::serve(listener, pages, metrics, readiness, stop.stopped().wait());
-        beside.push(tokio::spawn(server.map_err(ended("the listener of metrics or health"))?));
+        beside.spawn(server.map_err(ended(BESIDE))?);
     }
     let _watcher =
         PolicyWatcher::start(policies, current, Arc::clone(&metrics)).map_err(ended("the policy watcher"))?;
     let config = tls.server_config();
     metrics.certificate_expiry(tls.expires_at().as_second());
-    let certificates = Arc::clone(&metrics);
-    tokio::spawn(certificates::renew(tls, move |tls, refreshed| {
-        certificates.certificate_expiry(tls.expires_at().as_second());
-        certificates.certificate_reloads(!refreshed.certificate_refused, !refreshed.client_ca_refused);
-    }));
+    tokio::spawn(certificates::renew(tls, Some(Arc::clone(&metrics))));
 
     let settings = webhook::Settings::new(configuration);
     let server = webhook::run(listener, config, gate, settings, metrics, Arc::clone(&readiness), stop.stopped().wait());
@@ -112,11 +111,26 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     readiness.set(true);
     let leaving = Arc::clone(&readiness);
     tokio::spawn(stop.on_signal(move || leaving.set(false)));
-    server.await.map_err(ended("the gate"))?;
-    for server in beside {
-        server.await.unwrap_or(Ok(())).map_err(ended("the listener of metrics or health"))?;
+    let mut server = pin!(server);
+    // A gate that is not probed or measured any more ends, and is started anew.
+    loop {
+        tokio::select! {
+            result = &mut server => break result.map_err(ended("the gate"))?,
+            Some(result) = beside.join_next() => ended_beside(result)?,
+        }
+    }
+    while let Some(result) = beside.join_next().await {
+        ended_beside(result)?;
     }
     Ok(())
+}
+
+const BESIDE: &str = "the listener of metrics or health";
+
+/// Passes on why a listener beside the gate's ended; a panic is no proper end.
+fn ended_beside(result: Result<io::Result<()>, JoinError>) -> Result<(), StartupError> {
+    let result = result.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+    result.map_err(|source| StartupError::Ended { what: BESIDE, source })
 }
 
 /// Not where clients are made: on the command line, `--tls-verify=false` is everybody's own decision.
@@ -141,4 +155,27 @@ fn policies(configuration: &Configuration) -> Result<PolicyFiles, StartupError> 
 fn tls(configuration: &Configuration) -> Result<ServerTls, StartupError> {
     let webhook = &configuration.webhook;
     Ok(ServerTls::load(&webhook.certificate, webhook.client_ca.as_deref(), WEBHOOK_NAMES, Timestamp::now())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_beside_the_gate_that_fails_or_panics_is_an_error_and_one_that_stops_is_none() {
+        let mut beside = JoinSet::new();
+        for (error, expected) in [
+            (None, "the listener of metrics or health ended: "),
+            (
+                Some(io::Error::other("no more descriptors")),
+                "the listener of metrics or health ended: no more descriptors",
+            ),
+        ] {
+            beside.spawn(async move { Err(error.unwrap_or_else(|| panic!("a bug"))) });
+            let text = ended_beside(beside.join_next().await.unwrap()).unwrap_err().to_string();
+            assert!(text.starts_with(expected), "{text}");
+        }
+        beside.spawn(async { Ok(()) });
+        assert!(ended_beside(beside.join_next().await.unwrap()).is_ok());
+    }
 }

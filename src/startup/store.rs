@@ -35,11 +35,12 @@ pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> 
     let ended = |source| StartupError::Ended { what: "the store", source };
     let stop = Stop::new().map_err(ended)?;
     let config = tls.as_ref().map(ServerTls::server_config);
+    let readiness = prepared.readiness();
     let server = prepared.serve(listener, config, stop.stopped().wait()).await?;
     tracing::info!(%address, role = "gateway", tls = tls.is_some(), registry = %shown(&settings.registry.url), "listening");
-    tokio::spawn(stop.on_signal(|| ()));
+    tokio::spawn(stop.on_signal(move || readiness.set(false)));
     if let Some(tls) = tls {
-        tokio::spawn(super::certificates::renew(tls, |_, _| ()));
+        tokio::spawn(super::certificates::renew(tls, None));
     }
     server.await.map_err(ended)
 }

@@ -51,7 +51,8 @@ pub struct Settings {
     /// How long it may take to arrive; at most half of the time that it has in all. On a busy machine, hundreds of reviews on
     /// one HTTP/2 connection wait for each other here.
     pub receive_within: Duration,
-    /// The most reviews that are decided about at once; further ones are refused as `overloaded`.
+    /// The most reviews that are decided about at once; further ones are refused as `overloaded`. Fewer where `connections` leave
+    /// room for fewer: they follow from the memory limit, which so bounds reviews, too.
     pub reviews_at_once: usize,
     /// The most bytes of all reviews that are being received or decided about.
     pub bytes_at_once: usize,
@@ -93,8 +94,7 @@ impl Default for Settings {
         Self {
             review_bytes,
             deadline,
-            // An API server runs at most 600 mutating and other requests at once by default; there may be several.
-            reviews_at_once: 4096,
+            reviews_at_once: MAX_CONNECTIONS,
             // With the caches (128 MiB) and connections, well below the memory that the manifests give.
             bytes_at_once: 64 << 20,
             client_certificates: false,

@@ -58,18 +58,21 @@ fn server<D: Decide>(
     listener: TcpListener,
     tls: ServerConfig,
     gate: Arc<D>,
-    settings: Settings,
+    mut settings: Settings,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<actix_web::dev::Server> {
+    let connections = ConnectionLimits {
+        total: settings.connections,
+        client_certificates: settings.client_certificates,
+        shared_peers: Vec::new(),
+    };
+    // A review can take its whole deadline.
+    settings.reviews_at_once = settings.reviews_at_once.min(connections.requests());
     let listener_settings = server::Settings {
         name: "webhook",
-        connections: ConnectionLimits {
-            total: settings.connections,
-            client_certificates: settings.client_certificates,
-            shared_peers: Vec::new(),
-        },
+        connections,
         timeouts: Timeouts {
             handshake: settings.handshake_within,
             head: settings.head_within,

@@ -219,6 +219,38 @@ async fn answers_that_a_client_does_not_take_count_as_its_own_and_leave_room_for
 }
 
 #[tokio::test]
+async fn slow_reviews_of_two_peers_leave_a_third_one_a_connection_and_a_review() {
+    for http1 in [true, false] {
+        let deadline = Duration::from_hours(1);
+        let server = Server::start_with(Settings { connections: 16, deadline, ..Settings::default() }, None);
+        let slow = review(&[("web", "example.com/wait:1")]).to_string();
+        let mut reviews = tokio::task::JoinSet::new();
+        let (mut sent, mut answered) = (0, Vec::new());
+        for (peer, count) in [(2, 12), (3, 16)] {
+            for _ in 0..count {
+                let builder = server.client_builder().local_address(IpAddr::from([127, 0, 0, peer]));
+                let client = if http1 { builder.http1_only() } else { builder }.build().unwrap();
+                let request = client.post(server.url("/validate")).header("content-type", "application/json");
+                let request = request.body(slow.clone());
+                // With its client, so that the connection stays.
+                reviews.spawn(async move { (request.send().await.is_ok(), client) });
+                sent += 1;
+            }
+            // Each one is being decided about, or has its answer.
+            let settled = timeout(Duration::from_mins(1), async {
+                while server.gate.asked.lock().unwrap().len() + answered.len() < sent {
+                    answered.extend(reviews.try_join_next().map(Result::unwrap));
+                    tokio::task::yield_now().await;
+                }
+            });
+            settled.await.expect("each review is decided about or refused");
+        }
+        good_is_served(&server, &server.client()).await;
+        server.gate.open.add_permits(sent);
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_tls_is_cut_off_and_the_next_client_served() {
     let server = Server::start();
     let mut plain = TcpStream::connect(server.address).await.unwrap();

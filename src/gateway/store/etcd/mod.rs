@@ -52,6 +52,7 @@ use super::{
     StoredSignature,
 };
 use crate::configuration::Etcd;
+use crate::operations::supervise;
 
 /// The format that this program writes, and the only one that it reads.
 const FORMAT: u64 = 1;
@@ -126,7 +127,9 @@ impl EtcdStore {
             }
             Err(error) => return Err(error),
         }
-        let watch = tokio::spawn(watch::watch(Arc::clone(&shared))).abort_handle();
+        let watched = Arc::clone(&shared);
+        let watch = async move { supervise("etcd-watch", None, || watch::watch(Arc::clone(&watched))).await };
+        let watch = tokio::spawn(watch).abort_handle();
         Ok(Self { shared, runtime: Handle::current(), watch })
     }
 
