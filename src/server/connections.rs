@@ -67,6 +67,9 @@ impl ConnectionLimits {
         (self.total / 4 * 3).max(1)
     }
 
+    /// HTTP/2 connections with a wide window at once, of all peers: they take 2 MiB each at the most, 32 MiB in all.
+    const WIDE_WINDOWS: usize = 16;
+
     /// Connections of one peer without a client certificate. Large, since an API server without HTTP/2 opens one for each
     /// request in flight.
     fn per_peer(&self) -> usize {
@@ -114,6 +117,7 @@ pub(super) struct Connections {
     state: Mutex<State>,
     metrics: Option<Arc<Metrics>>,
     streams: Arc<Quota>,
+    wide_windows: Arc<Quota>,
 }
 
 #[derive(Debug, Default)]
@@ -280,7 +284,15 @@ impl Connections {
         if let Some(metrics) = &metrics {
             metrics.listener_opened(listener, ConnectionEnd::ALL.iter().map(|end| end.label()));
         }
-        Arc::new(Self { listener, limits, epoch, state: Mutex::default(), metrics, streams: Arc::default() })
+        Arc::new(Self {
+            listener,
+            limits,
+            epoch,
+            state: Mutex::default(),
+            metrics,
+            streams: Arc::default(),
+            wide_windows: Arc::default(),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -355,6 +367,12 @@ impl Open {
     pub(super) fn begin_stream(&self) -> Option<Lease> {
         let mut lease = Lease::new(&self.connections.streams, self.connection.peer);
         lease.take(1, self.connections.limits.streams()).then_some(lease)
+    }
+
+    /// Counts an HTTP/2 connection with a wide window until what is returned is dropped. Returns `None` if there are too many.
+    pub(super) fn widen_window(&self) -> Option<Lease> {
+        let mut lease = Lease::new(&self.connections.wide_windows, self.connection.peer);
+        lease.take(1, ConnectionLimits::WIDE_WINDOWS).then_some(lease)
     }
 
     /// Says what the connection does from this time on.
@@ -512,6 +530,17 @@ mod tests {
         assert!(other.begin_stream().is_some());
         drop(streams);
         assert!(connections.streams.is_unused());
+    }
+
+    #[test]
+    fn wide_windows_are_counted_for_all_connections_and_one_peer_leaves_others_some() {
+        let connections = connections(64);
+        let (one, other) = (open(&connections, ONE).unwrap(), open(&connections, OTHER).unwrap());
+        let wide: Vec<_> = std::iter::from_fn(|| one.widen_window()).collect();
+        assert_eq!(wide.len(), 12);
+        assert!(other.widen_window().is_some());
+        drop(wide);
+        assert!(connections.wide_windows.is_unused());
     }
 
     #[test]

@@ -34,8 +34,13 @@ const MAX_HEADER_LIST: u32 = 16 << 10;
 /// Bytes of one request's body that a client may send ahead of what is read.
 const STREAM_WINDOW: u32 = 64 << 10;
 /// Bytes of all bodies that a client may send ahead of what is read. With the listener's connections, this bounds the memory
-/// of bodies that nobody has counted yet; what a handler reads is bounded there.
+/// of bodies that no handler has counted yet; what a handler reads is bounded there.
 const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Bytes in place of `CONNECTION_WINDOW` for a connection with many requests at once, such as an API server's. With a full
+/// window all requests of a Go client wait for the same update of it, and wake up together for each one.
+const WIDE_CONNECTION_WINDOW: u32 = 2 << 20;
+/// Requests at once from which a connection has the wide window, while the listener has not too many that do.
+const MANY_STREAMS: usize = 32;
 /// Bytes of an answer that wait for the client to take them.
 const MAX_SEND_BUFFER: usize = 64 << 10;
 /// Streams that the server has reset and whose late frames are ignored.
@@ -67,6 +72,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Observed, peer: SocketAdd
     // Tasks of their own, so that a panic in one leaves the others alone. They end with the connection.
     let mut answers: JoinSet<()> = JoinSet::new();
     let mut closing = false;
+    let mut wide_window: Option<Lease> = None;
     let outcome = poll_fn(|context| {
         loop {
             while let Poll::Ready(Some(_)) = answers.poll_join_next(context) {}
@@ -89,6 +95,12 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Observed, peer: SocketAdd
                     let in_flight = progress.begin(BodyLength::Known(0));
                     let handler = Rc::clone(&worker.handler);
                     answers.spawn_local(answer(handler, request, respond, (in_flight, lease), peer));
+                    if wide_window.is_none() && answers.len().is_multiple_of(MANY_STREAMS) {
+                        wide_window = progress.open().widen_window();
+                        if wide_window.is_some() {
+                            connection.set_target_window_size(WIDE_CONNECTION_WINDOW);
+                        }
+                    }
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use h2::{Reason, client};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     time::timeout,
 };
 
@@ -20,6 +20,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -237,6 +238,56 @@ async fn streams_of_a_connection_are_bounded_and_further_requests_wait() {
         }
     });
     assert!(outcome.await.is_ok(), "the last stream is refused: {:?}", kinds(&received));
+}
+
+/// Reads frames (kind, stream and payload) until one of them is the last.
+async fn read_frames(connection: &mut (impl AsyncRead + Unpin), mut is_last: impl FnMut(u8, u32, &[u8]) -> bool) {
+    let outcome = timeout(LONGEST, async {
+        loop {
+            let mut head = [0; 9];
+            connection.read_exact(&mut head).await.unwrap();
+            let [high, middle, low, kind, _, stream @ ..] = head;
+            let mut payload = vec![0; usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)];
+            connection.read_exact(&mut payload).await.unwrap();
+            if is_last(kind, u32::from_be_bytes(stream), &payload) {
+                break;
+            }
+        }
+    });
+    outcome.await.expect("the frame comes");
+}
+
+#[tokio::test]
+async fn a_connection_with_many_requests_at_once_gets_a_wide_window_and_others_do_not() {
+    const FEW: u32 = 31;
+    let server = Server::tls(PATIENT, 64);
+    let mut connection = by_hand(&server).await;
+    let waiting = b"\x82\x87\x44\x05/wait\x41\x09localhost";
+    let request = |number: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, waiting);
+    for number in 0..FEW {
+        connection.write_all(&request(number)).await.unwrap();
+    }
+    connection.write_all(&frame(PING, 0, 0, &[0; 8])).await.unwrap();
+    connection.flush().await.unwrap();
+    // What every connection has by the specification.
+    let mut window = 65_535;
+    let mut add = |kind: u8, stream: u32, payload: &[u8]| {
+        if (kind, stream) == (WINDOW_UPDATE, 0) {
+            window += u32::from_be_bytes(payload.try_into().unwrap());
+        }
+        window
+    };
+    let mut answered = false;
+    read_frames(&mut connection, |kind, stream, payload| {
+        let window = add(kind, stream, payload);
+        assert!(window <= 256 << 10, "{window}");
+        answered |= kind == PING;
+        answered && window == 256 << 10
+    })
+    .await;
+    connection.write_all(&request(FEW)).await.unwrap();
+    connection.flush().await.unwrap();
+    read_frames(&mut connection, |kind, stream, payload| add(kind, stream, payload) == 2 << 20).await;
 }
 
 #[tokio::test]
