@@ -88,6 +88,10 @@ impl From<LookupError> for Failure {
                     format!("{registry} answers {status}: {}", credentials_needed(looked_in.as_deref()))
                 });
             }
+            // What it is for a verdict to say, a command says in one line.
+            LookupError::CredentialsUnusable { .. } => {
+                return Self::undecided(format_args!("{error}. {}", error.next_step()));
+            }
             _ => Status::Undecided,
         };
         Self { status, message: with_causes(&error) }

@@ -57,17 +57,17 @@ pub(crate) enum Login {
 /// Why credentials that are configured can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialsError {
-    #[error("{path} can't be read", path = path.display())]
+    #[error("{path}: {source}", path = escaped(&path.display()))]
     Read { path: PathBuf, source: ReadError },
-    #[error("{path} must hold text", path = path.display())]
+    #[error("{path} must hold text", path = escaped(&path.display()))]
     NotText { path: PathBuf },
-    #[error("{path} is not a Docker configuration file", path = path.display())]
+    #[error("{path} is not a Docker configuration file", path = escaped(&path.display()))]
     NotDockerConfig { path: PathBuf },
-    #[error("in {path}, the entry for this registry is not base64 of name:password", path = path.display())]
+    #[error("in {path}, the entry for this registry is not base64 of name:password", path = escaped(&path.display()))]
     Auth { path: PathBuf },
     #[error(
         "in {path}, the credential helper for this registry has no name of letters, digits, '.', '_' and '-'",
-        path = path.display()
+        path = escaped(&path.display())
     )]
     HelperName { path: PathBuf },
 }
@@ -100,13 +100,14 @@ pub(super) async fn find(
         return Ok(files.run(deadline, move || read(&credentials, &repository)).await??);
     };
     for file in logins.iter() {
-        let (file, repository) = (file.clone(), repository.clone());
-        match files.run(deadline, move || read_login_file(&file, &repository)).await?? {
+        let (read, repository) = (file.clone(), repository.clone());
+        match files.run(deadline, move || read_login_file(&read, &repository)).await?? {
             LoginSource::Login(login) => return Ok(Some(login)),
             LoginSource::Nothing => {}
             LoginSource::Helper { name, servers } => {
+                let named_in = &*file.path;
                 for server in servers {
-                    if let Some(login) = helpers.get(&name, &server).await? {
+                    if let Some(login) = helpers.get(&name, &server, named_in).await? {
                         return Ok(Some(login));
                     }
                 }
@@ -123,8 +124,8 @@ pub(super) enum FindError {
     Failure(Failure),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    #[error(transparent)]
-    Helper(#[from] HelperError),
+    #[error("{error} ({path} names it for this registry)", path = escaped(&path.display()))]
+    Helper { error: HelperError, path: PathBuf },
 }
 
 impl From<Failure> for FindError {
@@ -146,21 +147,38 @@ impl Helpers {
         Self { answers, programs: Blocking::new(HELPERS_AT_ONCE) }
     }
 
-    async fn get(&self, name: &str, server: &str) -> Result<Option<Login>, FindError> {
+    /// Asks the helper that the file at `named_in` names.
+    async fn get(&self, name: &str, server: &str, named_in: &Path) -> Result<Option<Login>, FindError> {
         let (of, at) = (name.to_owned(), server.to_owned());
         let asking = async {
             // It ends by itself before that.
             let deadline = Instant::now() + 2 * HELPER_TIMEOUT;
             let answer = self.programs.run(deadline, move || helper::get(&of, &at)).await;
-            answer.map_err(FindError::from)?.map_err(FindError::from)
+            answer.map_err(HelperFailure::NotRun)?.map_err(HelperFailure::Error)
         };
         let answer = self.answers.try_get_with((name.into(), server.into()), asking).await;
-        answer.map_err(|error| match &*error {
-            FindError::Failure(failure) => failure.clone().into(),
-            FindError::Helper(error) => error.clone().into(),
-            FindError::Credentials(_) => Failure::Unavailable("a credential helper failed".to_owned()).into(),
+        answer.map_err(|error| match (*error).clone() {
+            HelperFailure::NotRun(failure) => failure.into(),
+            HelperFailure::Error(error) => FindError::Helper { error, path: named_in.to_owned() },
         })
     }
+}
+
+/// Why a helper gave no answer, or was not run.
+#[derive(Clone)]
+enum HelperFailure {
+    NotRun(Failure),
+    Error(HelperError),
+}
+
+/// Returns a text of a file, an environment or a program without what could lead a terminal or a reader astray.
+pub(super) fn escaped(text: &(impl ToString + ?Sized)) -> String {
+    let is_plain = |character: char| matches!(character, '"' | '\'' | '\\');
+    let mut plain = String::new();
+    for character in text.to_string().chars() {
+        if is_plain(character) { plain.push(character) } else { plain.extend(character.escape_debug()) }
+    }
+    plain
 }
 
 /// Returns where the calling person's credentials are from if they were sent, else where they were looked for; `None` where an

@@ -14,8 +14,11 @@ use std::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{credentials::Login, login_file};
-use crate::json;
+use super::{
+    credentials::{Login, escaped},
+    login_file,
+};
+use crate::{json, redact::shown_text};
 
 /// How long a helper may take: it may ask for a passphrase.
 pub(super) const HELPER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -56,7 +59,7 @@ fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Log
     let end = Instant::now() + time;
     // What it says to people, it says on standard error.
     program.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let child = program.spawn().map_err(|error| format!("can't be started: {error}"))?;
+    let child = program.spawn().map_err(|error| format!("can't be started from the PATH: {error}"))?;
     let mut child = Ends(child);
     if let Some(mut stdin) = child.0.stdin.take() {
         // A pipe takes so few bytes at once. Who does not read them, answers without.
@@ -97,8 +100,12 @@ fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Log
         if message.is_empty() {
             return Err(format!("fails ({status}) without a message on its standard output"));
         }
-        let plain = message.chars().take(MAX_MESSAGE).map(|c| if c.is_control() { ' ' } else { c });
-        return Err(format!("fails ({status}): {}", plain.collect::<String>()));
+        // It may have said what it should say, and failed after that.
+        if message.contains('{') {
+            return Err(format!("fails ({status}), and what it says is not repeated: it may hold a secret"));
+        }
+        let message: String = message.chars().take(MAX_MESSAGE).collect();
+        return Err(format!("fails ({status}): {}", escaped(&shown_text(&message))));
     }
     // The JSON error is left out: it could quote the secret.
     let Answer { username, secret } =
@@ -166,7 +173,17 @@ mod tests {
     #[test]
     fn one_that_fails_is_an_error_that_repeats_no_secret() {
         let error = answer("printf 'no \\033[2Jkeyring\\n'; exit 7").unwrap_err();
-        assert!(error.contains("exit status: 7") && error.contains("no  [2Jkeyring"), "{error}");
+        assert!(error.contains("exit status: 7") && error.contains(r"no \u{1b}[2Jkeyring"), "{error}");
+        let turned = answer("printf 'no \\342\\200\\256keyring'; exit 1").unwrap_err();
+        assert_eq!(turned, r"fails (exit status: 1): no \u{202e}keyring");
+        for script in [r#"echo '{"Username":"jane","Secret":"s3cret"}'"#, r#"echo note; echo '{"Secret":"s3cret"}'"#] {
+            let error = answer(&format!("{script}; exit 1")).unwrap_err();
+            assert!(error.starts_with("fails (exit status: 1), and") && !error.contains("s3cret"), "{error}");
+        }
+        let url = answer("echo 'https://jane:s3cret@vault.example.com/?k=s3cret is down'; exit 1").unwrap_err();
+        assert!(url.contains("vault.example.com") && !url.contains("s3cret"), "{url}");
+        let lengthy = answer("head -c 60000 /dev/zero | tr '\\0' x; exit 1").unwrap_err();
+        assert!(lengthy.len() < 2 * MAX_MESSAGE, "{lengthy}");
         let silent = answer("echo boom >&2; exit 3").unwrap_err();
         assert_eq!(silent, "fails (exit status: 3) without a message on its standard output");
         for script in
@@ -180,7 +197,10 @@ mod tests {
         let endless = answer("yes secret").unwrap_err();
         assert!(endless.contains("more than 65536 bytes"), "{endless}");
         let missing = get("there-is-no-such-helper", "registry.example.com").unwrap_err().to_string();
-        assert!(missing.starts_with("docker-credential-there-is-no-such-helper can't be started"), "{missing}");
+        assert!(
+            missing.starts_with("docker-credential-there-is-no-such-helper can't be started from the PATH"),
+            "{missing}"
+        );
     }
 
     #[test]

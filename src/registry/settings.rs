@@ -95,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) token_realms: Vec<Url>,
     pub(crate) signatures: Option<Vec<SignatureSource>>,
     pub(crate) mirrors: Vec<Box<str>>,
+    /// Whether they are a command's: its caller may read in an error what is wrong with credentials.
+    pub(crate) is_for_command: bool,
 }
 
 impl Settings {
@@ -116,6 +118,7 @@ impl Settings {
             token_realms: Vec::new(),
             signatures: None,
             mirrors: Vec::new(),
+            is_for_command: false,
         }
     }
 }
@@ -132,6 +135,8 @@ impl AllSettings {
     pub(crate) fn new(registries: &Registries, metrics: &Arc<Metrics>) -> Result<Self, SetupError> {
         let mut maker = Maker::new(metrics);
         let logins = registries.logins.clone().map(Credentials::Logins);
+        // Servers look for no login files.
+        let is_for_command = logins.is_some();
         let mut entries = ScopeMap::default();
         let mut named = HostSet::default();
         for (number, (scope, entry)) in registries.entries.iter().enumerate() {
@@ -179,12 +184,13 @@ impl AllSettings {
                 token_realms: token_realms.clone(),
                 signatures: signatures.clone(),
                 mirrors: prefixes,
+                is_for_command,
             };
             // Scopes of a map are different from each other.
             let _ = entries.insert(scope, Arc::new(settings));
         }
         let clients = maker.clients(&Scope::Everything, None, false)?;
-        let default = Settings { credentials: logins, ..Settings::without_entry(clients) };
+        let default = Settings { credentials: logins, is_for_command, ..Settings::without_entry(clients) };
         Ok(Self { entries, default: Arc::new(default), named })
     }
 

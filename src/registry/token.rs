@@ -190,15 +190,23 @@ impl Tokens {
         let Some(credentials) = &target.peer.settings.credentials else { return Ok(None) };
         let found = credentials::find(credentials, &target.repository, &self.files, &self.helpers, budget.deadline);
         let found = timeout_at(budget.deadline, found).await.unwrap_or(Err(FindError::Failure(Failure::TimedOut)));
-        found.map_err(|error| {
-            let failure = if let FindError::Failure(failure) = error {
-                failure
-            } else {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::error!(registry = %target.peer.registry, %error, source, "credentials can't be used");
-                Failure::Unavailable("the credentials for it can't be used (the log says why)".to_owned())
-            };
-            failure.at(&target.peer.registry, base, budget.total())
+        let registry = &target.peer.registry;
+        found.map_err(|error| match error {
+            FindError::Failure(failure) => failure.at(registry, base, budget.total()),
+            error if target.peer.settings.is_for_command => LookupError::CredentialsUnusable {
+                registry: (&**registry).into(),
+                url: shown(base),
+                cause: error.to_string().into(),
+            },
+            // Which files the gate has concerns those alone who run it.
+            error => {
+                tracing::error!(%registry, %error, "credentials can't be used");
+                Failure::Unavailable("the credentials for it can't be used (the log says why)".to_owned()).at(
+                    registry,
+                    base,
+                    budget.total(),
+                )
+            }
         })
     }
 

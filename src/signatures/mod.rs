@@ -167,6 +167,7 @@ fn url_of(error: &LookupError) -> Arc<str> {
         | LookupError::UnsupportedManifest { url, .. }
         | LookupError::IndexTooLarge { url, .. }
         | LookupError::Unauthorized { url, .. }
+        | LookupError::CredentialsUnusable { url, .. }
         | LookupError::LookasideDenied { url, .. }
         | LookupError::Unavailable { url, .. }
         | LookupError::Misbehaved { url, .. }

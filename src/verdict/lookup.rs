@@ -49,6 +49,16 @@ pub enum LookupError {
         /// Where credentials for it were looked for, where a person's command asks. The gate looks nowhere.
         looked_in: Option<Box<str>>,
     },
+    /// A command's credentials for the registry can't be read: of the gate's own, the log says why.
+    #[error("{registry} needs credentials, and those for it can't be used: {cause}")]
+    CredentialsUnusable {
+        /// The registry.
+        registry: Box<str>,
+        /// What was to be asked.
+        url: Box<str>,
+        /// Which file or credential helper failed, and why.
+        cause: Box<str>,
+    },
     /// A lookaside tree does not let everybody read it. It is asked without credentials, whatever is configured.
     #[error("{registry} answers {status} to a request for a signature{}", of_s3(*status))]
     LookasideDenied {
@@ -161,6 +171,9 @@ impl LookupError {
             Self::Unauthorized { registry, url, status, with_credentials, looked_in: _ } => {
                 json!({ "registry": registry, "url": url, "status": status, "withCredentials": with_credentials })
             }
+            Self::CredentialsUnusable { registry, url, cause } => {
+                json!({ "registry": registry, "url": url, "why": cause })
+            }
             Self::LookasideDenied { registry, url, status } => {
                 json!({ "registry": registry, "url": url, "status": status })
             }
@@ -179,7 +192,7 @@ impl LookupError {
     }
 
     /// What the reader of a denial should do next.
-    pub(super) fn next_step(&self) -> &'static str {
+    pub(crate) fn next_step(&self) -> &'static str {
         match self {
             Self::ManifestUnknown { .. } => "Push the image, or correct its name.",
             Self::UnsupportedManifest { error: ManifestError::TooManyEntries { .. }, .. }
@@ -189,6 +202,9 @@ impl LookupError {
             Self::UnsupportedManifest { .. } => "Push it again with a current tool.",
             Self::Unauthorized { looked_in: Some(_), .. } => {
                 "Correct its name, or log in (docker login, podman login; or --creds, --authfile)."
+            }
+            Self::CredentialsUnusable { .. } => {
+                "Correct what failed, log in again (docker login, podman login), or give other credentials (--creds, --authfile)."
             }
             Self::LookasideDenied { .. } => {
                 "See that everybody may read the signatures there, and that one that is not there is answered with 404 (S3: allow \
@@ -213,7 +229,9 @@ impl LookupError {
         match self {
             Self::ManifestUnknown { .. } => Code::ManifestUnknown,
             Self::UnsupportedManifest { .. } | Self::IndexTooLarge { .. } => Code::UnsupportedManifest,
-            Self::Unauthorized { .. } | Self::LookasideDenied { .. } => Code::RegistryUnauthorized,
+            Self::Unauthorized { .. } | Self::CredentialsUnusable { .. } | Self::LookasideDenied { .. } => {
+                Code::RegistryUnauthorized
+            }
             Self::Unavailable { .. } => Code::RegistryUnavailable,
             Self::Misbehaved { .. } => Code::RegistryMisbehaved,
             Self::TimedOut { .. } | Self::NotAsked { .. } => Code::DeadlineExceeded,

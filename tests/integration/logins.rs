@@ -15,7 +15,7 @@ use sealgate::{
 
 use crate::{
     registry::{client, plain, resolve},
-    support::{DockerRegistry, Scratch, run},
+    support::{DockerRegistry, Gpg, Liar, Reply, Scratch, run},
 };
 
 /// A real registry that wants a password, with an image in it, and a home of somebody's.
@@ -219,24 +219,176 @@ async fn credential_helpers_are_asked() {
     assert_eq!(setting.list(&home, &[]).status, 0);
 }
 
+/// Runs a command with the home of the setting, this folder of GnuPG, and nothing else of the environment.
+fn command(setting: &Setting, arguments: &[&str], gnupg: &Path) -> Answer {
+    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+        .args(arguments)
+        .env_clear()
+        .env("PATH", format!("{}:/usr/bin:/bin", setting.path("bin").display()))
+        .env("HOME", setting.home.path())
+        .env("GNUPGHOME", gnupg)
+        .stdin(Stdio::null())
+        .output()
+        .expect("sealgate can be started");
+    let text = [output.stdout, output.stderr].concat();
+    Answer { status: output.status.code().expect("it ends by itself"), text: String::from_utf8(text).expect("UTF-8") }
+}
+
+const REMEDY: &str = "log in again (docker login, podman login), or give other credentials (--creds, --authfile)";
+
 #[tokio::test]
 async fn a_helper_that_fails_says_which_one_and_why_and_no_name_is_a_command() {
     let setting = Setting::new().await;
     let home = [("HOME", setting.home.path())];
     setting.helper("fails", "echo 'the keyring is locked'; exit 5");
+    setting.helper("leaks", r#"printf '{"Username":"robot","Secret":"s3cret"}'; exit 1"#);
+    setting.helper("turns", r"printf 'no \033[31mkeyring \342\200\256'; exit 1");
+    setting.helper("tells", "echo 'https://robot:s3cret@vault.example.com/?token=s3cret is sealed'; exit 2");
+    setting.helper("other", "echo s3cret");
+    let file = setting.path(".docker/config.json").display().to_string();
     let evil = setting.path("evil").display().to_string();
     for (name, words) in [
         ("fails".to_owned(), "docker-credential-fails fails (exit status: 5): the keyring is locked"),
-        ("gone".to_owned(), "docker-credential-gone can't be started"),
+        ("leaks".to_owned(), "docker-credential-leaks fails (exit status: 1), and what it says is not repeated"),
+        ("turns".to_owned(), r"docker-credential-turns fails (exit status: 1): no \u{1b}[31mkeyring \u{202e}"),
+        ("tells".to_owned(), "docker-credential-tells fails (exit status: 2): https://"),
+        ("other".to_owned(), "docker-credential-other answers something else than credentials"),
+        ("gone".to_owned(), "docker-credential-gone can't be started from the PATH: No such file"),
         (format!("x; touch {evil}"), "has no name of letters"),
         ("../bin/docker-credential-fails".to_owned(), "has no name of letters"),
     ] {
         setting.home.write(".docker/config.json", serde_json::json!({"credsStore": name}).to_string());
         let answer = setting.list(&home, &[]);
         assert_eq!(answer.status, 3, "{name}: {}", answer.text);
-        assert!(answer.text.contains(words), "{name}: {}", answer.text);
+        for words in [words, &file, setting.registry.host(), REMEDY] {
+            assert!(answer.text.contains(words), "{name}: {words}: {}", answer.text);
+        }
+        assert!(!answer.text.contains("s3cret") && !answer.text.contains("the log says"), "{name}: {}", answer.text);
+        assert_eq!(answer.text.trim_end().lines().count(), 1, "{name}: {}", answer.text);
     }
     assert!(!Path::new(&evil).exists());
+}
+
+#[tokio::test]
+async fn every_command_says_in_its_error_which_login_file_or_helper_fails() {
+    let setting = Setting::new().await;
+    let image = format!("{}/acme/web:1", setting.registry.host());
+    setting.helper("fails", "echo 'the keyring is locked'; exit 5");
+    let layout = setting.path("layout");
+    let copied = Command::new("skopeo")
+        .args(["copy", "--insecure-policy", "--src-tls-verify=false", "--src-creds", GOOD])
+        .args([format!("docker://{image}"), format!("oci:{}:1", layout.display())])
+        .output()
+        .expect("skopeo can be started");
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    let source = format!("oci:{}:1", layout.display());
+    let policy = setting.home.write(
+        "require.yaml",
+        format!(
+            "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {{name: p}}\nspec:\n  keys: {{k: {{file: k.asc}}}}\n  \
+             rules:\n  - {{name: all, images: ['{}'], require: [{{signedBy: [k]}}]}}\n",
+            setting.registry.host()
+        ),
+    );
+    let gpg = Gpg::new();
+    let key = gpg.generate("Release <release@example.com>");
+    setting.home.write("k.asc", gpg.export(&key));
+    let to = setting.path("signatures").display().to_string();
+    let policy = policy.display().to_string();
+    let file = setting.path(".docker/config.json");
+    let shown = file.display().to_string();
+    for (name, content, words) in [
+        (
+            "a helper",
+            br#"{"credsStore": "fails"}"#.to_vec(),
+            "docker-credential-fails fails (exit status: 5): the keyring is locked",
+        ),
+        ("no JSON", b"{".to_vec(), "is not a Docker configuration file"),
+        ("no text", vec![0xff; 9], "must hold text"),
+        ("too much", vec![b' '; 2 << 20], "it has more than 1048576 bytes"),
+        ("a folder", Vec::new(), "this is not a file"),
+        (
+            "no base64",
+            format!(r#"{{"auths": {{"{}": {{"auth": "s3cret!"}}}}}}"#, setting.registry.host()).into_bytes(),
+            "the entry for this registry is not base64 of name:password",
+        ),
+    ] {
+        let _ = fs::remove_file(&file);
+        if name == "a folder" {
+            fs::create_dir(&file).unwrap();
+        } else {
+            setting.home.write(".docker/config.json", content);
+        }
+        for arguments in [
+            &["signatures", "list", &image][..],
+            &["verify", &image, "--policy", &policy],
+            &["verify", &image, "--policy", &policy, "-o", "json"],
+            &["sign", &image, "--sign-by", "release@example.com", "--to", &to],
+            &["push", &source, &image, "--sign-by", "release@example.com", "--to", &to],
+        ] {
+            let answer = command(&setting, &[arguments, &["--tls-verify=false"]].concat(), gpg.home());
+            assert_eq!(answer.status, 3, "{name} {arguments:?}: {}", answer.text);
+            for words in [words, &shown, REMEDY] {
+                assert!(answer.text.contains(words), "{name} {arguments:?}: {words}: {}", answer.text);
+            }
+            assert!(!answer.text.contains("s3cret") && !answer.text.contains("the log"), "{name}: {}", answer.text);
+            if arguments.contains(&"json") {
+                assert!(answer.text.contains(r#""code": "registry-unauthorized""#), "{name}: {}", answer.text);
+            }
+        }
+        if name == "a folder" {
+            fs::remove_dir(&file).unwrap();
+        }
+    }
+    assert_eq!(setting.asked().len(), 5, "no command asks a helper again that failed");
+}
+
+#[tokio::test]
+async fn a_file_that_a_configuration_names_is_named_where_a_command_can_not_use_it() {
+    let setting = Setting::new().await;
+    let gone = setting.path("gone").display().to_string();
+    let broken = setting.home.write("broken.json", "{").display().to_string();
+    for (credentials, words) in [
+        (format!("{{username: robot, passwordFile: {gone}}}"), format!("{gone}: there is no such file")),
+        (format!("{{dockerConfig: {broken}}}"), format!("{broken} is not a Docker configuration file")),
+    ] {
+        let config = format!(
+            "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- {{scope: '{}', insecure: true, credentials: \
+             {credentials}}}\n",
+            setting.registry.host()
+        );
+        let config = setting.home.write("sealgate.yaml", config).display().to_string();
+        let answer = setting.list(&[("HOME", setting.home.path())], &["--config", &config]);
+        assert_eq!(answer.status, 3, "{}", answer.text);
+        assert!(answer.text.contains(&words) && !answer.text.contains("the log says"), "{}", answer.text);
+    }
+    // A denial of the gate goes to those who create pods: its log has the file.
+    let gate = Registry {
+        credentials: Some(Credentials::DockerConfig(broken.clone().into())),
+        ..plain(setting.registry.host())
+    };
+    let outcome = resolve(&client(vec![gate]), &format!("{}/acme/web:1", setting.registry.host())).await.unwrap_err();
+    assert!(matches!(outcome, LookupError::Unavailable { .. }) && !outcome.to_string().contains(&broken), "{outcome}");
+}
+
+#[tokio::test]
+async fn a_helper_that_fails_is_named_where_a_token_is_to_be_asked_for() {
+    let setting = Setting::new().await;
+    setting.helper("fails", "echo 'the keyring is locked'; exit 5");
+    setting.home.write(".docker/config.json", r#"{"credsStore": "fails"}"#);
+    let registry = Liar::start(|asked| {
+        let realm = format!("Bearer realm=\"http://{}/token\"", asked.header("host").unwrap_or_default());
+        Reply::new(401, &[("www-authenticate", realm.as_str())], "")
+    });
+    let image = format!("{}/acme/web:1", registry.host());
+    let answer = command(&setting, &["signatures", "list", &image, "--tls-verify=false"], setting.home.path());
+    assert_eq!(answer.status, 3, "{}", answer.text);
+    assert!(
+        answer.text.contains("docker-credential-fails fails (exit status: 5): the keyring is locked"),
+        "{}",
+        answer.text
+    );
+    assert!(registry.asked().iter().all(|asked| !asked.path.contains("token")), "nothing is asked without credentials");
 }
 
 /// What an operator configures is read as it is: no program is run, and nobody's login files are looked at.
