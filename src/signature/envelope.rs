@@ -12,16 +12,20 @@ use std::{borrow::Cow, io::Read};
 use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 use sequoia_openpgp::{
     KeyHandle, Packet,
-    packet::{Signature, Tag},
+    packet::{OnePassSig, Signature, Tag},
     parse::PacketParserResult,
     types::{CompressionAlgorithm, SignatureType},
 };
 
 use super::{
+    Fingerprint,
     framing::{RawPacket, first_packet, parser},
     payload::LARGEST_PAYLOAD,
 };
-use crate::{text, verdict::refusal::Malformed};
+use crate::{
+    text,
+    verdict::refusal::{Disagreement, Malformed},
+};
 
 /// The largest message, in bytes, before and after it is inflated: a payload, a signature by the largest key, and notations.
 pub(super) const LARGEST_MESSAGE: usize = 64 << 10;
@@ -205,14 +209,12 @@ fn open_packets(bytes: &[u8]) -> Result<Message, Malformed> {
     let mut issuers = signature.get_issuers();
     if let Some(one_pass) = one_pass {
         let Some(Packet::OnePassSig(first)) = one_pass.parsed() else { return Err(Malformed::Envelope) };
-        let agree = first.last()
-            && first.typ() == signature.typ()
-            && first.hash_algo() == signature.hash_algo()
-            && first.pk_algo() == signature.pk_algo();
-        if !agree {
+        if !first.last() {
             return Err(Malformed::Envelope);
         }
-        // GnuPG does not look at the first packet's issuer; where it names another key than the signature, one of them lies.
+        if let Some(what) = disagreement(&first, &signature, &issuers) {
+            return Err(Malformed::Disagreement(what));
+        }
         // A signature without any names no key, whatever the first packet says.
         if !issuers.is_empty() {
             issuers.push(first.issuer());
@@ -230,6 +232,23 @@ fn open_packets(bytes: &[u8]) -> Result<Message, Malformed> {
         return Err(Malformed::TooLarge { limit: LARGEST_PAYLOAD });
     }
     Ok(Message { signature, body, issuers })
+}
+
+/// Returns in what the packets around a payload disagree. GnuPG looks at the hash algorithm alone; where they name different
+/// keys, one of them lies.
+fn disagreement(first: &OnePassSig, signature: &Signature, issuers: &[KeyHandle]) -> Option<Disagreement> {
+    if first.typ() != signature.typ() {
+        return Some(Disagreement::Type);
+    }
+    if first.hash_algo() != signature.hash_algo() {
+        return Some(Disagreement::Hash);
+    }
+    if first.pk_algo() != signature.pk_algo() {
+        return Some(Disagreement::PublicKey);
+    }
+    let key = first.issuer();
+    let is_another = issuers.iter().any(|issuer| !issuer.aliases(&key));
+    is_another.then(|| Disagreement::Key(Fingerprint::of(&key)))
 }
 
 /// Returns what a literal packet holds, behind its format, file name and time, which nothing signs (RFC 9580, section 5.9).

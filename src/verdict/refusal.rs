@@ -239,6 +239,9 @@ pub enum Malformed {
     /// Not one OpenPGP message signed by one key.
     #[error("it is not one OpenPGP message with one signature")]
     Envelope,
+    /// Its one-pass packet and its signature packet say different things.
+    #[error("its one-pass packet names {0} than its signature packet; sign it anew")]
+    Disagreement(Disagreement),
     /// Nothing.
     #[error("it is empty")]
     Empty,
@@ -274,6 +277,24 @@ pub enum Malformed {
     /// The payload.
     #[error(transparent)]
     Payload(#[from] PayloadError),
+}
+
+/// What a one-pass packet and a signature packet name differently.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Disagreement {
+    /// Binary or text.
+    #[error("another type of signature")]
+    Type,
+    /// The hash algorithm.
+    #[error("another hash algorithm")]
+    Hash,
+    /// The public-key algorithm.
+    #[error("another public-key algorithm")]
+    PublicKey,
+    /// The key.
+    #[error("another key ({0})")]
+    Key(Fingerprint),
 }
 
 /// What makes a signature invalid.

@@ -235,6 +235,32 @@ async fn text_signatures_and_uncompressed_ones_of_gnupg_are_verified() {
     refused(setting.verify_in_tree(), "wrong-digest", &[]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_pass_packet_that_disagrees_with_the_signature_is_malformed_also_where_gnupg_does_not_look_at_it() {
+    let setting = Setting::new("ed25519");
+    let pushed = setting.registry.push("acme/web", "1", "one").await;
+    let image = format!("{}/acme/web:1", setting.registry.host());
+    let message = setting.gpg(&["-z", "0", "--sign"], payload(&pushed.digest, IDENTITY).as_bytes());
+    assert_eq!(message[..3], [0x90, 13, 3], "a one-pass packet");
+    // Version, type, hash, algorithm, and the key's ID.
+    for (place, said, is_good_for_gpg) in [
+        (3, "another type of signature than its signature packet", true),
+        (4, "another hash algorithm", false),
+        (5, "another public-key algorithm", true),
+        (6, "another key (0x", true),
+        (13, "another key (0x", true),
+    ] {
+        let mut changed = message.clone();
+        changed[place] ^= 1;
+        assert_eq!(setting.gpg.try_run(&["--decrypt"], &changed).status.success(), is_good_for_gpg, "{said}");
+        setting.lay(&pushed, std::slice::from_ref(&changed));
+        refused(setting.verify_in_tree(), "malformed-signature", &["its one-pass packet names", said]);
+        assert_eq!(by_policy_json(&setting, &image, true), [false, is_good_for_gpg], "{said}");
+        setting.lay(&pushed, &[changed, message.clone()]);
+        verified(setting.verify_in_tree());
+    }
+}
+
 /// A message with a signature of version 3 by GnuPG's key, with old headers, as Red Hat's signing server makes it.
 fn version_3(gpg: &Gpg, key: &str, content: &[u8]) -> Vec<u8> {
     let secret = gpg.run(&["--pinentry-mode", "loopback", "--passphrase", "", "--export-secret-keys", key], b"");
@@ -263,14 +289,18 @@ fn version_3(gpg: &Gpg, key: &str, content: &[u8]) -> Vec<u8> {
     [&one_pass[..], &[0xad], &length, &literal, &signature].concat()
 }
 
-/// `sealgate` and skopeo with a policy.json that wants the key's signatures for the identity.
-fn by_policy_json(setting: &Setting, image: &str) -> [bool; 2] {
+/// `sealgate` and skopeo with a policy.json that wants the key's signatures for the identity: those in the tree, or at the host.
+fn by_policy_json(setting: &Setting, image: &str, is_in_tree: bool) -> [bool; 2] {
     let policy = json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": setting.path("release.asc"),
         "signedIdentity": {"type": "exactReference", "dockerReference": IDENTITY}}]});
     let policy = setting.folder.write("policy.json", policy.to_string()).display().to_string();
-    let ours = sealgate(&["verify", "--tls-verify=false", "--policy", &policy, image]);
+    let folder = setting.path("registries.d");
+    let [ours, theirs] =
+        ["--registries-d", "--registries.d"].map(|option| if is_in_tree { vec![option, &folder] } else { vec![] });
+    let ours = sealgate(&[&["verify", "--tls-verify=false", "--policy", &policy, image], &ours[..]].concat());
     let (from, to) = (format!("docker://{image}"), format!("dir:{}", setting.path("copy")));
-    let copy = skopeo(setting.gpg.home(), &["--policy", &policy, "copy", "--src-tls-verify=false", &from, &to]);
+    let copy = [&["--policy", &policy, "copy", "--src-tls-verify=false", &from, &to], &theirs[..]].concat();
+    let copy = skopeo(setting.gpg.home(), &copy);
     [ours.status == 0, copy.status.success()]
 }
 
@@ -299,12 +329,12 @@ async fn a_signature_of_version_3_is_stored_listed_imported_and_verified_by_skop
     };
     let other = version_3(&setting.gpg, &setting.key, payload(&Digest::sha256(b"other"), IDENTITY).as_bytes());
     assert_eq!(put(&pushed.digest, 1, &other).await, 400, "about another image");
-    assert_eq!(by_policy_json(&setting, &image), [false, false]);
+    assert_eq!(by_policy_json(&setting, &image, false), [false, false]);
     assert_eq!(put(&pushed.digest, 2, &message).await, 201);
     let answer = reqwest::get(store.signatures_url("acme/web", pushed.digest)).await.expect("it answers");
     let listed: Value = serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
     assert_eq!(listed["signatures"][0]["content"], BASE64_STANDARD.encode(&message));
-    assert_eq!(by_policy_json(&setting, &image), [true, true]);
+    assert_eq!(by_policy_json(&setting, &image, false), [true, true]);
     let list = sealgate(&["signatures", "list", "--tls-verify=false", &image]);
     let key_id = &setting.key[setting.key.len() - 16..];
     assert!(list.status == 0 && list.text.contains(&format!(" 0x{key_id} ")), "{}", list.text);
@@ -320,7 +350,7 @@ async fn a_signature_of_version_3_is_stored_listed_imported_and_verified_by_skop
     let output = skopeo(setting.gpg.home(), &copy);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for image in [format!("{}/acme/web:1", empty.host()), format!("{}/acme/web:2", copied.host())] {
-        assert_eq!(by_policy_json(&setting, &image), [true, true], "{image}");
+        assert_eq!(by_policy_json(&setting, &image, false), [true, true], "{image}");
     }
 }
 

@@ -459,9 +459,16 @@ fn a_signature_that_names_a_key_it_is_not_of_never_counts() {
         };
     by(&theirs).proof(&[lie(None)]);
     let lying = lie(Some(&ours));
-    // It names both, or only ours: trusted as neither.
-    assert!(matches!(by(&ours).code(std::slice::from_ref(&lying)), Some(Code::InvalidSignature | Code::UntrustedKey)));
-    assert_eq!(by(&theirs).code(&[lying]), Some(Code::UntrustedKey));
+    // It names both, or only ours, and its one-pass packet theirs: trusted as neither.
+    for ask in [by(&ours), by(&theirs)] {
+        assert_eq!(ask.code(std::slice::from_ref(&lying)), Some(Code::MalformedSignature));
+    }
+    let packets = PacketPile::from_bytes(&lying).unwrap().into_children().collect::<Vec<_>>();
+    let [_, literal, signature] = <[Packet; 3]>::try_from(packets).unwrap();
+    let without_one_pass = PacketPile::from(vec![signature, literal]).to_vec().unwrap();
+    let code = by(&ours).code(std::slice::from_ref(&without_one_pass));
+    assert!(matches!(code, Some(Code::InvalidSignature | Code::UntrustedKey)), "{code:?}");
+    assert_eq!(by(&theirs).code(&[without_one_pass]), Some(Code::UntrustedKey));
 }
 
 #[test]

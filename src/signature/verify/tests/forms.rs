@@ -2,11 +2,15 @@
 
 use std::sync::LazyLock;
 
+use sequoia_openpgp::{KeyHandle, KeyID};
+
 use super::*;
 use crate::signature::{
+    Fingerprint,
     framing::tests::{in_parts, under_every_header},
     testing::{Parts, deflated, rsa_1024},
 };
+use crate::verdict::refusal::Disagreement;
 
 const REDHAT: &[u8] = include_bytes!("../../../../tests/fixtures/redhat-rhel7-7.6.signature");
 const REDHAT_KEY: &[u8] = include_bytes!("../../../../tests/fixtures/redhat-release.asc");
@@ -131,7 +135,7 @@ fn a_version_3_signature_that_names_another_trusted_key_never_counts() {
     let mut parts = v3(&ours);
     both.proof(&[parts.message()]);
     parts.signature[7..15].copy_from_slice(id.as_bytes());
-    assert_eq!(both.code(&[parts.message()]), Some(Code::UntrustedKey), "its two packets name two keys");
+    assert_eq!(both.code(&[parts.message()]), Some(Code::MalformedSignature), "its two packets name two keys");
     assert_eq!(both.code(&[parts.signature_first()]), Some(Code::InvalidSignature));
     parts.one_pass[4..12].copy_from_slice(id.as_bytes());
     assert_eq!(both.code(&[parts.message()]), Some(Code::InvalidSignature));
@@ -290,6 +294,59 @@ fn a_text_signature_may_not_pass_for_a_binary_one_nor_the_reverse() {
             assert_eq!(by(&key).code(&[parts.message()]), Some(Code::InvalidSignature));
             assert_eq!(by(&key).code(&[parts.signature_first()]), Some(Code::InvalidSignature));
         }
+    }
+}
+
+fn bzip2(message: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::new();
+    let mut writer = Compressor::new(Writer::new(&mut compressed)).algo(CompressionAlgorithm::BZip2).build().unwrap();
+    writer.write_all(message).unwrap();
+    writer.finalize().unwrap();
+    compressed
+}
+
+#[test]
+fn a_message_whose_packets_disagree_is_malformed_and_says_in_what() {
+    let (key, other) = (rsa(), Key::with("other", |choice| choice.suite(CipherSuite::RSA2k)));
+    let both = ask(vec![requirement(&[key.signer("acme-release"), other.signer("other")])]);
+    let other_id = KeyHandle::from(other.pair().public().keyid());
+    for make in [Parts::v3 as Make, Parts::v4] {
+        let of = |key: &Key| make(key, &payload(IMAGE, DIGEST), at(SIGNED), SHA256, SignatureType::Binary);
+        let (good, others) = (of(&key), of(&other));
+        by(&key).proof(&[good.message()]);
+        // Version, type, hash, algorithm, the key's ID in eight octets, and whether another one-pass packet follows.
+        for (place, value, what) in [
+            (1, vec![1], Disagreement::Type),
+            (2, vec![10], Disagreement::Hash),
+            (3, vec![17], Disagreement::PublicKey),
+            (4, others.one_pass[4..12].to_vec(), Disagreement::Key(Fingerprint::of(&other_id))),
+            (4, vec![0; 8], Disagreement::Key(Fingerprint::of(&KeyID::wildcard().into()))),
+        ] {
+            let mut parts = good.clone();
+            parts.one_pass[place..place + value.len()].copy_from_slice(&value);
+            let open = parts.message();
+            let deflated = [&[0xa3][..], &deflated(&open)].concat();
+            let slow = bzip2(&open);
+            for message in [open, deflated, slow] {
+                assert_eq!(body(&message).err(), Some(Malformed::Disagreement(what.clone())));
+                assert_eq!(crate::signature::claim(&message).err(), Some(Malformed::Disagreement(what.clone())));
+                // Whichever of the two keys is wanted, or both.
+                for ask in [by(&key), by(&other), both.clone()] {
+                    let refusal = ask.with(std::slice::from_ref(&message)).result.unwrap_err();
+                    let text = refusal.to_string();
+                    let Refusal::MalformedSignature { why, .. } = refusal else { panic!("{text}") };
+                    assert_eq!(why, Malformed::Disagreement(what.clone()));
+                    assert!(
+                        text.contains(&format!("its one-pass packet names {what} than its signature packet")),
+                        "{text}"
+                    );
+                }
+                by(&key).proof(&[message, good.message()]);
+            }
+        }
+        // Of the two packets of different messages, neither is believed.
+        let mixed = Parts { one_pass: others.one_pass.clone(), ..good.clone() };
+        assert_eq!(both.code(&[mixed.message()]), Some(Code::MalformedSignature));
     }
 }
 
