@@ -51,7 +51,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
     let Arguments { source, image, mount_from, key: key_arguments, signature: signature_arguments, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn")?;
     let subject = image.read(Mirrors::LeftOut)?;
-    let signature = signature_arguments.read(&subject)?;
+    let mut signature = signature_arguments.read(&subject)?;
     let query = key_arguments.query()?;
     let mount_from = mount_from.map(|text| repository(&text, &subject.image)).transpose()?;
     let manifest_bytes = subject.configuration.limits.manifest_bytes;
@@ -60,6 +60,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
         // What would keep the image from being signed is better known before it is pushed.
         let key = key_arguments.open(query.as_ref()).await?;
         let repository = subject.image.repository();
+        signature.choose_destination(&client, &subject.image).await?;
         signatures::check(&client, &signature.destination, repository, Instant::now() + STEP)
             .await
             .map_err(|error| Failure::from(error).about(&subject.image).after("nothing is pushed"))?;

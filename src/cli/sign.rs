@@ -103,6 +103,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
             return print_payloads(&plan, &signature.identity, output);
         } else {
             let key = key.open(query.as_ref()).await?;
+            signature.choose_destination(&client, &subject.image).await?;
             sign(&client, &subject.image, &signature, key).await?
         };
         terminal::print(&match output {
@@ -117,6 +118,8 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
 pub(super) struct Signature {
     pub(super) identity: Reference,
     pub(super) destination: Destination,
+    /// Where it is written instead if the registry announces no extension.
+    without_extension: Option<Destination>,
     /// The tag that has to name what is signed, before and after.
     tag: Option<Reference>,
     pub(super) index_only: bool,
@@ -140,11 +143,12 @@ impl SignatureArguments {
             None => subject.image.clone(),
         };
         let identity = image::identity_of(&identity);
-        let destination = match &self.to {
-            Some(text) => destination(text)?,
+        let (destination, without_extension) = match &self.to {
+            Some(text) => (destination(text)?, None),
             None => configured(subject)?,
         };
-        Ok(Signature { identity, destination, tag: None, index_only: self.index_only, renew: self.renew })
+        let Self { index_only, renew, .. } = *self;
+        Ok(Signature { identity, destination, without_extension, tag: None, index_only, renew })
     }
 }
 
@@ -159,6 +163,16 @@ fn tag_of(image: &Reference, own_identity: bool) -> Option<Reference> {
 }
 
 impl Signature {
+    /// Asks the registry whether it has an extension, if there is another place for signatures. containers/image does so, too.
+    pub(super) async fn choose_destination(&mut self, client: &Client, image: &Reference) -> Result<(), Failure> {
+        let Some(folder) = self.without_extension.take() else { return Ok(()) };
+        let announced = signatures::is_extension_announced(client, image.repository(), Instant::now() + STEP).await;
+        if !announced.map_err(|error| Failure::from(error).about(image))? {
+            self.destination = folder;
+        }
+        Ok(())
+    }
+
     async fn check_tag(&self, client: &Client, plan: &Plan) -> Result<(), Failure> {
         let Some(tag) = &self.tag else { return Ok(()) };
         let now = client.resolve(tag, Instant::now() + STEP).await.map_err(|error| Failure::from(error).about(tag))?;
@@ -209,25 +223,34 @@ fn destination(text: &str) -> Result<Destination, Failure> {
     }
 }
 
-/// Where the image's signatures are looked for first, if signatures can be written there.
-fn configured(subject: &Subject) -> Result<Destination, Failure> {
+/// Where the image's signatures are looked for first, if signatures can be written there. If that is the registry's own
+/// extension: also the folder where they are looked for beside it.
+fn configured(subject: &Subject) -> Result<(Destination, Option<Destination>), Failure> {
     let folder =
         |url: &Url| (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten().map(Destination::Folder);
     let entry = subject.configuration.registries.entries.get_repository(subject.image.repository());
     let Some(sources) = entry.and_then(|entry| entry.signatures.as_ref()) else {
-        return Ok(Destination::RegistryExtension);
+        return Ok((Destination::RegistryExtension, None));
     };
-    let writable = sources.iter().find_map(|source| match source {
+    let mut writable = sources.iter().filter_map(|source| match source {
         SignatureSource::RegistryExtension => Some(Destination::RegistryExtension),
         SignatureSource::Extension(url) => Some(Destination::Extension(url.clone())),
         // What registries.d names for reading comes last, and has another place for writing beside it.
         SignatureSource::Lookaside(_) if subject.staging.is_some() && Some(source) == sources.last() => None,
         SignatureSource::Lookaside(url) => folder(url),
     });
-    let writable = writable.or_else(|| subject.staging.as_ref().and_then(folder));
-    writable.ok_or_else(|| {
-        Failure::usage("signatures of this image are looked for on web servers alone, which take none: say where they go with --to")
-    })
+    let staging = subject.staging.as_ref().and_then(folder);
+    let (first, second) = (writable.next(), writable.next().or_else(|| staging.clone()));
+    match first.or(staging) {
+        Some(Destination::RegistryExtension) => {
+            let folder = second.filter(|second| matches!(second, Destination::Folder(_)));
+            Ok((Destination::RegistryExtension, folder))
+        }
+        Some(destination) => Ok((destination, None)),
+        None => Err(Failure::usage(
+            "signatures of this image are looked for on web servers alone, which take none: say where they go with --to",
+        )),
+    }
 }
 
 impl KeyArguments {
@@ -277,7 +300,7 @@ pub(super) async fn sign(
     signature: &Signature,
     mut key: SigningKey,
 ) -> Result<Report, Failure> {
-    let Signature { identity, destination, tag: _, index_only, renew } = signature;
+    let Signature { identity, destination, without_extension: _, tag: _, index_only, renew } = signature;
     let plan = plan(client, image, *index_only).await?;
     if image.digest().is_some() {
         signature.check_tag(client, &plan).await?;

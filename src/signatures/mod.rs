@@ -29,7 +29,7 @@ use crate::verdict::LookupError;
 
 pub(crate) use entry::Entry;
 pub(crate) use write::write_file;
-pub use write::{Destination, WriteError, Written, check, write};
+pub use write::{Destination, WriteError, Written, check, is_extension_announced, write};
 
 /// Says where the signatures of a repository are.
 pub trait SignatureSources: Send + Sync {

@@ -173,6 +173,16 @@ pub async fn check(
     }
 }
 
+/// Returns whether a registry announces an extension endpoint of its own.
+pub async fn is_extension_announced(
+    client: &Client,
+    repository: &Repository,
+    deadline: Instant,
+) -> Result<bool, LookupError> {
+    let target = client.target(repository)?;
+    Ok(client.origin(&target, Budget::until(deadline)).await?.extension == Extension::Announced)
+}
+
 async fn extension(client: &Client, repository: &Repository, budget: Budget) -> Result<Target, WriteError> {
     let target = client.target(repository)?;
     if client.origin(&target, budget).await?.extension != Extension::Announced {

@@ -47,11 +47,11 @@ impl Setting {
         serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
     }
 
-    fn sign(&self, image: &str, more: &[&str]) -> Output {
+    pub(crate) fn sign(&self, image: &str, more: &[&str]) -> Output {
         sealgate(self.gpg.home(), &[&["sign", "--tls-verify=false", image], more].concat())
     }
 
-    fn signed(&self, image: &str, more: &[&str]) -> Value {
+    pub(crate) fn signed(&self, image: &str, more: &[&str]) -> Value {
         let output = self.sign(image, &[&["-o", "json"], more].concat());
         assert!(output.status.success(), "{}", error_of(&output));
         serde_json::from_slice(&output.stdout).expect("JSON")
@@ -71,7 +71,7 @@ impl Setting {
     }
 
     /// What `sealgate verify` says of an image whose rule wants this key, with more about the rule.
-    fn verify(&self, image: &str, rule: &str, more: &[&str]) -> Value {
+    pub(crate) fn verify(&self, image: &str, rule: &str, more: &[&str]) -> Value {
         let text = format!(
             "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {{name: production}}\nspec:\n  keys:\n    \
              release: {{file: {}/release.asc}}\n  rules:\n  - name: all\n    images: ['*']\n    \
