@@ -60,7 +60,7 @@ async fn sign_and_push_write_where_lookaside_staging_says_and_skopeo_finds_it_wh
     let signature = format!("acme/web@sha256={}/signature-1", digest.hex());
 
     for command in ["sign", "push"] {
-        // skopeo makes no folder out of a `%`, and we don't either.
+        // With a space, which a URL has as %20.
         let folders: Vec<_> = (0..6).map(|number| setting.folder.path().join(format!("{command} {number}"))).collect();
         for (number, folder) in folders.iter().enumerate() {
             let server = publish(folder.clone());

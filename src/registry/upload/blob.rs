@@ -189,6 +189,11 @@ impl Client {
     }
 }
 
+/// Returns whether an answer says where an upload goes on.
+fn has_location(answer: &Answer) -> bool {
+    answer.headers.get_all(LOCATION).iter().any(|location| !location.is_empty())
+}
+
 /// Waits before another try. Returns the error if none is left or would help.
 async fn bear(patience: &mut Patience, error: UploadError, done: u64) -> Result<(), UploadError> {
     let again = patience.bear(&error, done, |usual| error.wait(usual)).await;
@@ -343,7 +348,7 @@ impl Upload<'_> {
             status => return Err(self.refused(session, length, &url, &answer, status)),
         }
         // Where none is said, it goes on there.
-        if answer.headers.contains_key(LOCATION) {
+        if has_location(&answer) {
             session.place = self.next_place(&url, &answer).await?;
         }
         session.offset += length;
@@ -455,7 +460,7 @@ impl Upload<'_> {
             return Ok(false);
         };
         // The address is a new one where the answer has one.
-        if answer.headers.contains_key(LOCATION) {
+        if has_location(&answer) {
             session.place = self.next_place(&url, &answer).await?;
         }
         tracing::info!(digest = %self.blob.digest, offset, "resuming an upload");
@@ -475,6 +480,11 @@ impl Upload<'_> {
     async fn next_place(&self, asked: &Url, answer: &Answer) -> Result<Place, UploadError> {
         let target = self.target;
         let origin = self.client.origin(target, Budget::of(STEP)).await?;
+        if !has_location(answer) {
+            // containers/image gives up here, too.
+            let what = "it begins an upload and does not say where that goes on: its answer has no Location".to_owned();
+            return Err(self.client.wrong(target, asked, what));
+        }
         let url = location(&answer.url, &answer.headers, target.peer.settings.insecure)
             .map_err(|failure| UploadError::Lookup(failure.at(&target.peer.registry, asked, STEP)))?;
         if url.origin() == origin.base.origin() && !is_for_uploads(&url) {

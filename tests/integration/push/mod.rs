@@ -1,8 +1,10 @@
 //! `sealgate push` as its users see it: from skopeo's and hand-made sources into real registries and into one that fails.
 
+mod beside_skopeo;
 mod fake;
 mod registries;
 mod sources;
+mod through_store;
 mod uploads;
 
 use std::{

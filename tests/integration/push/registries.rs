@@ -1,7 +1,13 @@
-//! What registries and proxies do with the upload of a layer of 40 MiB. The specification leaves most of it open, or is not
-//! followed.
+//! What registries and proxies do with the upload of a layer of more than two chunks. The specification leaves most of it open,
+//! or is not followed.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use sealgate::image::Digest;
 
@@ -15,24 +21,30 @@ use crate::support::{Asked, Reply};
 const MIB: usize = 1 << 20;
 
 /// What a registry answers first; `None`: as the specification says.
-type Fault = Box<dyn Fn(&Asked, &mut State) -> Option<Reply> + Send + Sync>;
+pub(super) type Fault = Box<dyn Fn(&Asked, &mut State) -> Option<Reply> + Send + Sync>;
 
-fn fault(fault: impl Fn(&Asked, &mut State) -> Option<Reply> + Send + Sync + 'static) -> Fault {
+pub(super) fn fault(fault: impl Fn(&Asked, &mut State) -> Option<Reply> + Send + Sync + 'static) -> Fault {
     Box::new(fault)
 }
 
 /// A request with a part of a blob.
-fn is_chunk(asked: &Asked) -> bool {
+pub(super) fn is_chunk(asked: &Asked) -> bool {
     is_blob_upload(asked, "PATCH") && asked.header("content-range").is_some()
 }
 
-fn upload_of(asked: &Asked) -> String {
+pub(super) fn upload_of(asked: &Asked) -> String {
     let path = asked.path.split('?').next().unwrap_or_default();
     path.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// The honest answer to a `PATCH` with this status, without these headers, and with these.
-fn patched(asked: &Asked, state: &mut State, status: u16, without: &[&str], with: &[(&str, String)]) -> Option<Reply> {
+pub(super) fn patched(
+    asked: &Asked,
+    state: &mut State,
+    status: u16,
+    without: &[&str],
+    with: &[(&str, String)],
+) -> Option<Reply> {
     if !is_blob_upload(asked, "PATCH") {
         return None;
     }
@@ -50,23 +62,37 @@ fn head(asked: &Asked, state: &State, length: Option<usize>) -> Option<Reply> {
     is_there.then(|| Reply::Raw(format!("HTTP/1.1 200 X\r\n{length}connection: close\r\n\r\n").into()))
 }
 
-#[track_caller]
-fn is_pushed_whole(name: &str, fault: Fault) -> Fake {
+/// How many registries are pushed to side by side: much of the time goes by in waiting.
+const AT_ONCE: usize = 4;
+
+/// Pushes a large layer into each of these registries, and looks at each afterwards.
+fn are_pushed_whole(registries: Vec<(&str, Fault)>, check: impl Fn(&str, &Fake) + Sync) {
     let pusher = Pusher::new();
     let layout = pusher.large();
-    let fake = Fake::start(fault);
-    let report = pusher.pushes(&layout, &fake, &[]);
-    assert_eq!(outcomes(&report, "blobs"), ["pushed", "pushed"], "{name}");
-    assert_eq!(report["signatures"][0]["outcome"], "signed", "{name}");
-    {
-        let state = fake.state.lock().expect("no panic under the lock");
-        assert_eq!(state.blobs.len(), 2, "{name}");
-        for (digest, blob) in &state.blobs {
-            assert_eq!(Digest::sha256(blob.as_bytes()).to_string(), *digest, "{name}");
+    let left = Mutex::new(registries.into_iter().enumerate());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().expect("no panic under the lock").next();
+                    let Some((number, (name, fault))) = next else { return };
+                    let fake = Fake::start(fault);
+                    let report = pusher.pushes_signing_into(&format!("signatures {number}"), &layout, &fake, &[]);
+                    assert_eq!(outcomes(&report, "blobs"), ["pushed", "pushed"], "{name}");
+                    assert_eq!(report["signatures"][0]["outcome"], "signed", "{name}");
+                    {
+                        let state = fake.state.lock().expect("no panic under the lock");
+                        assert_eq!(state.blobs.len(), 2, "{name}");
+                        for (digest, blob) in &state.blobs {
+                            assert_eq!(Digest::sha256(blob.as_bytes()).to_string(), *digest, "{name}");
+                        }
+                        assert!(state.blobs.values().any(|blob| blob.len() == LARGE), "{name}");
+                    }
+                    check(name, &fake);
+                }
+            });
         }
-        assert!(state.blobs.values().any(|blob| blob.len() == LARGE), "{name}");
-    }
-    fake
+    });
 }
 
 #[test]
@@ -75,7 +101,7 @@ fn a_registry_that_refuses_chunks_of_a_size_or_any_gets_the_layer_in_another_way
         fault(move |asked, _| (is_chunk(asked) && asked.body.len() > limit).then(|| error(status, "SIZE_INVALID")))
     };
     let refuses = |status: u16| fault(move |asked, _| is_chunk(asked).then(|| error(status, "UNSUPPORTED")));
-    for (name, fault) in [
+    let registries = vec![
         ("GHCR: 416 to more than 4 MiB with Content-Range", larger_than(4 * MIB, 416)),
         ("416 to more than 5 MiB", larger_than(5 * MIB, 416)),
         ("413 to more than 1 MiB", larger_than(MIB, 413)),
@@ -86,30 +112,24 @@ fn a_registry_that_refuses_chunks_of_a_size_or_any_gets_the_layer_in_another_way
         ("415 to any Content-Range", refuses(415)),
         ("422 to any Content-Range", refuses(422)),
         ("501 to any Content-Range", refuses(501)),
-    ] {
-        is_pushed_whole(name, fault);
-    }
+    ];
+    are_pushed_whole(registries, |_, _| {});
 }
 
 #[test]
 fn a_registry_that_has_no_good_answer_to_chunks_gets_the_layer_in_another_way() {
-    for (name, reply) in [
-        ("404: the path is not known with this method", error(404, "NOT_FOUND")),
-        ("500 to any Content-Range", error(500, "UNKNOWN")),
-        ("the connection ends at any Content-Range", Reply::HangUp),
-    ] {
-        is_pushed_whole(name, fault(move |asked, _| is_chunk(asked).then(|| reply.clone())));
-    }
+    let answers = |reply: Reply| fault(move |asked, _| is_chunk(asked).then(|| reply.clone()));
+    let registries = vec![
+        ("404: the path is not known with this method", answers(error(404, "NOT_FOUND"))),
+        ("500 to any Content-Range", answers(error(500, "UNKNOWN"))),
+        ("the connection ends at any Content-Range", answers(Reply::HangUp)),
+    ];
+    are_pushed_whole(registries, |_, _| {});
 }
 
 #[test]
 fn a_registry_that_knows_only_one_way_to_send_a_layer_gets_it_so() {
-    let no_patch =
-        |status| fault(move |asked: &Asked, _| (asked.method == "PATCH").then(|| error(status, "UNSUPPORTED")));
-    for (name, fault) in [
-        ("no PATCH: 405", no_patch(405)),
-        ("no PATCH: 501", no_patch(501)),
-        ("no PATCH: 404", no_patch(404)),
+    let registries = vec![
         (
             "no content in PUT, and no chunks: what skopeo does is all there is",
             fault(|asked, _| {
@@ -125,9 +145,8 @@ fn a_registry_that_knows_only_one_way_to_send_a_layer_gets_it_so() {
             "a proxy that limits every request to 1 MiB",
             fault(|asked, _| (asked.body.len() > MIB).then(|| Reply::new(413, &[], "<html>too large</html>"))),
         ),
-    ] {
-        is_pushed_whole(name, fault);
-    }
+    ];
+    are_pushed_whole(registries, |_, _| {});
 }
 
 #[test]
@@ -150,7 +169,7 @@ fn answers_in_the_middle_of_an_upload_are_not_relied_on() {
             })
         })
     };
-    for (name, fault) in [
+    let registries = vec![
         ("ECR: 201 to a PATCH", status(201)),
         ("Pulp: 204 to a PATCH", status(204)),
         ("200 to a PATCH", status(200)),
@@ -161,57 +180,62 @@ fn answers_in_the_middle_of_an_upload_are_not_relied_on() {
         ("a Range one too many", ranges(|_, sent| format!("0-{sent}"))),
         ("the Range of nothing", ranges(|_, _| "0-0".to_owned())),
         ("the Range of this chunk", ranges(|before, sent| format!("{before}-{}", sent.saturating_sub(1)))),
+        ("a Range from its end", ranges(|_, sent| format!("{}-0", sent.saturating_sub(1)))),
+        ("a Range without an end", ranges(|_, _| "0-".to_owned())),
+        ("a Range below nothing", ranges(|_, _| "0--1".to_owned())),
+        ("a Content-Range in place of a Range", ranges(|_, sent| format!("bytes 0-{}/*", sent.saturating_sub(1)))),
+        ("a Range longer than any number", ranges(|_, _| format!("0-{}", "9".repeat(2000)))),
+        ("two Ranges", fault(|asked, state| patched(asked, state, 202, &[], &[("range", "0-7".to_owned())]))),
         ("far too much of a Range", ranges(|_, _| "0-18446744073709551614".to_owned())),
         ("a Range with its unit", ranges(|_, sent| format!("bytes=0-{}", sent.saturating_sub(1)))),
         ("a Range that is none", ranges(|_, _| "all of it".to_owned())),
         ("200 to the last PUT", put(200)),
         ("202 to the last PUT", put(202)),
         ("204 to the last PUT", put(204)),
-    ] {
-        let fake = is_pushed_whole(name, fault);
+    ];
+    are_pushed_whole(registries, |name, fake| {
         assert_eq!(fake.count("POST", "/uploads/"), 2, "{name}: nothing is begun twice");
-    }
+    });
 }
 
 #[test]
 fn an_upload_goes_on_at_the_address_that_each_answer_names() {
-    for (name, prefix) in [("whole", "http"), ("without a host", "/v2"), ("relative", "")] {
+    let goes_on = |prefix: &'static str| {
         let patches = AtomicUsize::new(0);
-        let fake = is_pushed_whole(
-            name,
-            fault(move |asked, state| {
-                let (state_of, upload) = (asked.path.split_once("?_state=")?.1.to_owned(), upload_of(asked));
-                if !asked.path.contains("/blobs/uploads/u") {
-                    return None;
-                }
-                let expected = match patches.load(Ordering::SeqCst) {
-                    0 => "secret".to_owned(),
-                    number => format!("s{number}"),
-                };
-                let is_large =
-                    state.uploads.get(&upload).is_some_and(|content| !content.is_empty()) || asked.method == "PATCH";
-                if is_large && state_of.split('&').next() != Some(&expected) {
-                    return Some(error(404, "BLOB_UPLOAD_UNKNOWN"));
-                }
-                if asked.method != "PATCH" {
-                    return None;
-                }
-                let number = patches.fetch_add(1, Ordering::SeqCst) + 1;
-                let path = format!("{upload}?_state=s{number}");
-                let location = match prefix {
-                    "http" => format!("http://{}/v2/acme/web/blobs/uploads/{path}", asked.header("host")?),
-                    "/v2" => format!("/v2/acme/web/blobs/uploads/{path}"),
-                    _ => path,
-                };
-                patched(asked, state, 202, &["location"], &[("location", location)])
-            }),
-        );
-        assert_eq!(fake.count("PATCH", "/uploads/"), 3, "{name}");
-    }
+        fault(move |asked, state| {
+            let (state_of, upload) = (asked.path.split_once("?_state=")?.1.to_owned(), upload_of(asked));
+            if !asked.path.contains("/blobs/uploads/u") {
+                return None;
+            }
+            let expected = match patches.load(Ordering::SeqCst) {
+                0 => "secret".to_owned(),
+                number => format!("s{number}"),
+            };
+            let is_large =
+                state.uploads.get(&upload).is_some_and(|content| !content.is_empty()) || asked.method == "PATCH";
+            if is_large && state_of.split('&').next() != Some(&expected) {
+                return Some(error(404, "BLOB_UPLOAD_UNKNOWN"));
+            }
+            if asked.method != "PATCH" {
+                return None;
+            }
+            let number = patches.fetch_add(1, Ordering::SeqCst) + 1;
+            let path = format!("{upload}?_state=s{number}");
+            let location = match prefix {
+                "http" => format!("http://{}/v2/acme/web/blobs/uploads/{path}", asked.header("host")?),
+                "/v2" => format!("/v2/acme/web/blobs/uploads/{path}"),
+                _ => path,
+            };
+            patched(asked, state, 202, &["location"], &[("location", location)])
+        })
+    };
+    let registries = vec![("whole", goes_on("http")), ("without a host", goes_on("/v2")), ("relative", goes_on(""))];
+    are_pushed_whole(registries, |name, fake| assert_eq!(fake.count("PATCH", "/uploads/"), 3, "{name}"));
 }
 
 #[test]
 fn a_head_that_says_nothing_of_a_blob_is_asked_again_by_get() {
+    let pusher = Pusher::new();
     for (name, fault) in [
         ("Content-Length 0", fault(|asked, state| head(asked, state, Some(0)))),
         ("no Content-Length", fault(|asked, state| head(asked, state, None))),
@@ -230,9 +254,8 @@ fn a_head_that_says_nothing_of_a_blob_is_asked_again_by_get() {
             }),
         ),
     ] {
-        let pusher = Pusher::new();
         let fake = Fake::start(fault);
-        let layout = pusher.large();
+        let layout = pusher.small();
         pusher.pushes(&layout, &fake, &[]);
         let again = pusher.pushes(&layout, &fake, &[]);
         assert_eq!(outcomes(&again, "blobs"), ["present", "present"], "{name}");
@@ -263,10 +286,14 @@ fn loses_a_chunk(says: bool, checks_ranges: bool) -> impl Fn(&Asked, &mut State)
 
 #[test]
 fn a_layer_of_which_a_registry_loses_a_chunk_is_pushed_whole_all_the_same() {
-    for (says, checks_ranges) in [(true, true), (true, false), (false, true), (false, false)] {
-        let name = format!("says so: {says}, looks at where chunks begin: {checks_ranges}");
-        is_pushed_whole(&name, Box::new(loses_a_chunk(says, checks_ranges)));
-    }
+    let loses = |says: bool, checks_ranges: bool| -> Fault { Box::new(loses_a_chunk(says, checks_ranges)) };
+    let registries = vec![
+        ("it says so, and looks at where chunks begin", loses(true, true)),
+        ("it says so", loses(true, false)),
+        ("it looks at where chunks begin", loses(false, true)),
+        ("it does neither", loses(false, false)),
+    ];
+    are_pushed_whole(registries, |_, _| {});
 }
 
 #[test]
@@ -282,7 +309,7 @@ fn a_layer_that_a_registry_does_not_have_whole_in_the_end_is_never_called_pushed
         Some(Reply::empty(201))
     };
     for (name, length_of_head, text) in
-        [("the length", false, "bytes, not 41943040"), ("by GET alone", true, "bytes, not 41943040")]
+        [("the length", false, format!("bytes, not {LARGE}")), ("by GET alone", true, format!("bytes, not {LARGE}"))]
     {
         let pusher = Pusher::new();
         let lose = loses_a_chunk(true, false);
@@ -293,7 +320,7 @@ fn a_layer_that_a_registry_does_not_have_whole_in_the_end_is_never_called_pushed
             let head = if length_of_head { head(asked, state, Some(0)) } else { None };
             head.or_else(|| lose(asked, state))
         });
-        pusher.fails(&pusher.large(), &fake, &[], 3, text);
+        pusher.fails(&pusher.large(), &fake, &[], 3, &text);
         assert_eq!(fake.count("PUT", "/manifests/"), 0, "{name}");
     }
 }

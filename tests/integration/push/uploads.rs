@@ -12,14 +12,14 @@ use super::{
 };
 use crate::support::{Asked, Gpg, Reply, Scratch};
 
-/// More than two chunks.
-pub(super) const LARGE: usize = 40 << 20;
+/// A little more than two chunks.
+pub(super) const LARGE: usize = 33 << 20;
 const CHUNK: usize = 16 << 20;
 
 /// Someone who signs, an image with a small layer, and a folder for its signatures.
 pub(super) struct Pusher {
-    gpg: Gpg,
-    folder: Scratch,
+    pub(super) gpg: Gpg,
+    pub(super) folder: Scratch,
 }
 
 impl Pusher {
@@ -42,7 +42,19 @@ impl Pusher {
     }
 
     pub(super) fn pushes(&self, layout: &Layout<'_>, fake: &Fake, more: &[&str]) -> serde_json::Value {
-        pushed(&self.gpg, &layout.source(), &fake.image(), &[&["--to", &self.signatures()], more].concat())
+        self.pushes_signing_into("signatures", layout, fake, more)
+    }
+
+    /// With the signatures in this folder.
+    pub(super) fn pushes_signing_into(
+        &self,
+        folder: &str,
+        layout: &Layout<'_>,
+        fake: &Fake,
+        more: &[&str],
+    ) -> serde_json::Value {
+        let to = self.folder.path().join(folder).display().to_string();
+        pushed(&self.gpg, &layout.source(), &fake.image(), &[&["--to", &to], more].concat())
     }
 
     /// Ends with this status and this message, and nothing is signed.
@@ -55,7 +67,7 @@ impl Pusher {
 }
 
 /// The answer with these values of `Docker-Content-Digest` in place of its own, or none.
-fn with_digests(reply: Reply, digests: &[&str]) -> Reply {
+pub(super) fn with_digests(reply: Reply, digests: &[&str]) -> Reply {
     let Reply::Http(status, mut headers, body) = reply else { return reply };
     headers.retain(|(name, _)| name != "docker-content-digest");
     headers.extend(digests.iter().map(|&digest| ("docker-content-digest".to_owned(), digest.to_owned())));
