@@ -170,7 +170,7 @@ impl Prepared {
         };
         // HTTP/1.1 alone: clients open a few connections and keep them for a whole push or pull, so HTTP/2 would save no
         // handshakes; it would put the layers that a client moves side by side into one connection, with its windows, on one
-        // worker.
+        // worker (measured: docs/performance.md).
         let tls = tls.map(|config| Tls { config, protocols: Protocols::Http1 });
         Ok(server::serve(listener, tls, settings, None, app, shutdown)?)
     }
