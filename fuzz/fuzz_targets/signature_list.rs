@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|body: &[u8]| sealgate::signatures::fuzzing::list(body));
+fuzz_target!(|body: &[u8]| sealgate::signature_sources::fuzzing::list(body));

@@ -3,15 +3,15 @@
 mod arguments;
 mod audit;
 mod logins;
-mod parts;
+mod image_tree;
 mod progress;
 mod push;
 mod report;
 mod sign;
 mod signatures;
-mod status;
+mod exit_status;
 mod store;
-mod subject;
+mod image_arguments;
 mod terminal;
 mod verify;
 
@@ -19,8 +19,8 @@ use std::{path::PathBuf, process::ExitCode, sync::LazyLock};
 
 use clap::{Args, Parser, Subcommand};
 
-use self::status::{Failure, Status};
-use crate::operations::logging;
+use self::exit_status::{Failure, Status};
+use crate::telemetry::logging;
 use crate::{files, startup};
 
 /// Lets a Kubernetes cluster run only the images whose signatures its policy trusts.

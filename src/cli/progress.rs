@@ -13,7 +13,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::image::Digest;
 use crate::push::Watch;
 use crate::registry::BlobOutcome;
-use crate::source::Blob;
+use crate::image_files::Blob;
 
 /// Without colours, which `NO_COLOR` may forbid.
 const BAR: &str = "{prefix} {msg:12} [{bar:32}] {bytes}/{total_bytes}";

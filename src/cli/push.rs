@@ -9,16 +9,16 @@ use tokio::time::Instant;
 use super::arguments::{Command, Format};
 use super::progress::Progress;
 use super::sign::{self, KeyArguments, SignatureArguments};
-use super::status::{Failure, Status};
-use super::subject::{self, ImageArguments, Mirrors};
+use super::exit_status::{Failure, Status};
+use super::image_arguments::{self, ImageArguments, Mirrors};
 use super::terminal::{self, Colours, Tone};
 use crate::image::{Digest, Reference, Repository};
-use crate::operations::logging;
+use crate::telemetry::logging;
 use crate::push::{Pushed, push};
 use crate::registry::BlobOutcome;
-use crate::signatures;
+use crate::signature_sources;
 use crate::signing;
-use crate::source::{Image, Source, SourceError};
+use crate::image_files::{Image, Source, SourceError};
 
 /// How long it may take to find out whether signatures can be stored.
 const STEP: Duration = Duration::from_mins(1);
@@ -61,12 +61,12 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
         let key = key_arguments.open(query.as_ref()).await?;
         let repository = subject.image.repository();
         signature.choose_destination(&client, &subject.image).await?;
-        signatures::check(&client, &signature.destination, repository, Instant::now() + STEP)
+        signature_sources::check(&client, &signature.destination, repository, Instant::now() + STEP)
             .await
             .map_err(|error| Failure::from(error).about(&subject.image).after("nothing is pushed"))?;
         let progress = Arc::new(Progress::new());
         let files = read(&source, manifest_bytes, &progress).await?;
-        signing::image::plan_of(&files, signature.index_only)
+        signing::plan::plan_of(&files, signature.index_only)
             .await
             .map_err(|error| Failure::refused(error).about(&source).after("nothing is pushed"))?;
         let pushed = push(&client, &subject.image, &files, mount_from.as_ref(), &*progress)
@@ -100,7 +100,7 @@ async fn read(source: &Source, manifest_bytes: usize, progress: &Arc<Progress>) 
 /// A repository of the image's registry.
 fn repository(text: &str, image: &Reference) -> Result<Repository, Failure> {
     let failed = |why: &str| Failure::usage(format_args!("--mount-from {text}: {why}"));
-    let reference = subject::reference(text).map_err(|failure| failed(&failure.to_string()))?;
+    let reference = image_arguments::reference(text).map_err(|failure| failed(&failure.to_string()))?;
     if reference.repository().host() != image.repository().host() {
         return Err(failed("blobs are mounted from repositories of the same registry only"));
     }

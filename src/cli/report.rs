@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::status::Status;
+use super::exit_status::Status;
 use super::terminal::{Colours, Tone, plain};
 use crate::gate::Decision;
 use crate::policy::RuleId;

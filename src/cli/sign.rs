@@ -15,19 +15,19 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::arguments::{Command, Format};
-use super::status::{Failure, Status};
-use super::subject::{self, ImageArguments, Mirrors, Subject};
+use super::exit_status::{Failure, Status};
+use super::image_arguments::{self, ImageArguments, Mirrors, Subject};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::ResolveDigest as _;
 use crate::image::{Digest, Reference};
-use crate::operations::logging;
+use crate::telemetry::logging;
 use crate::registry::Client;
 use crate::signature::{Payload, compose::text};
-use crate::signatures::{self, Destination, Written};
+use crate::signature_sources::{self, Destination, Written};
 use crate::signing::{
     self, Gnupg, KeyQuery, SigningKey,
-    image::{self, Plan, PlanError, Planned},
+    plan::{self, Plan, PlanError, Planned},
 };
 
 /// How long one step may take: finding out what is to be signed, or writing one signature. Typing a passphrase is no step.
@@ -138,11 +138,11 @@ impl SignatureArguments {
     pub(super) fn read(&self, subject: &Subject) -> Result<Signature, Failure> {
         let identity = match &self.sign_identity {
             Some(text) => {
-                subject::reference(text).map_err(|failure| Failure::usage(format_args!("--sign-identity {failure}")))?
+                image_arguments::reference(text).map_err(|failure| Failure::usage(format_args!("--sign-identity {failure}")))?
             }
             None => subject.image.clone(),
         };
-        let identity = image::identity_of(&identity);
+        let identity = plan::identity_of(&identity);
         let (destination, without_extension) = match &self.to {
             Some(text) => (destination(text)?, None),
             None => configured(subject)?,
@@ -166,7 +166,7 @@ impl Signature {
     /// Asks the registry whether it has an extension, if there is another place for signatures. containers/image does so, too.
     pub(super) async fn choose_destination(&mut self, client: &Client, image: &Reference) -> Result<(), Failure> {
         let Some(folder) = self.without_extension.take() else { return Ok(()) };
-        let announced = signatures::is_extension_announced(client, image.repository(), Instant::now() + STEP).await;
+        let announced = signature_sources::is_extension_announced(client, image.repository(), Instant::now() + STEP).await;
         if !announced.map_err(|error| Failure::from(error).about(image))? {
             self.destination = folder;
         }
@@ -281,7 +281,7 @@ impl KeyArguments {
 }
 
 async fn plan(client: &Client, image: &Reference, index_only: bool) -> Result<Plan, Failure> {
-    image::plan(client, image, index_only, Instant::now() + STEP).await.map_err(|error| match error {
+    plan::plan(client, image, index_only, Instant::now() + STEP).await.map_err(|error| match error {
         PlanError::Lookup(error) => Failure::from(error).about(image),
         PlanError::Missing(ref missing) => Failure::refused(format_args!(
             "{error}: {}; nothing is signed: copy them into it and sign again, or sign the index alone with --index-only",
@@ -308,11 +308,11 @@ pub(super) async fn sign(
     let source = destination.source().ok_or_else(|| Failure::usage("--to: the folder has no absolute path"))?;
     let mut signed = Vec::new();
     for Planned { digest, platform } in &plan.manifests {
-        let there = image::stored(client, &source, image, *digest, Instant::now() + STEP).await?;
-        let message = if !renew && image::is_signed(&there, &key, identity, *digest, Timestamp::now()) {
+        let there = plan::stored(client, &source, image, *digest, Instant::now() + STEP).await?;
+        let message = if !renew && plan::is_signed(&there, &key, identity, *digest, Timestamp::now()) {
             None
         } else {
-            let message = image::sign(&mut key, identity, *digest, Timestamp::now());
+            let message = plan::sign(&mut key, identity, *digest, Timestamp::now());
             Some(message.map_err(|error| not_signed(&key, &error))?)
         };
         signed.push((*digest, platform.clone(), message));
@@ -324,7 +324,7 @@ pub(super) async fn sign(
             None => None,
             Some(message) => {
                 let deadline = Instant::now() + STEP;
-                let written = signatures::write(client, destination, image.repository(), &digest, &message, deadline);
+                let written = signature_sources::write(client, destination, image.repository(), &digest, &message, deadline);
                 // What is written stays: each signature stands for itself.
                 let Written { place, existed: _ } = written.await.map_err(|error| {
                     let failure = Failure::from(error).about(image);
@@ -374,7 +374,7 @@ fn how_far(manifests: &[Planned], there: usize) -> String {
     format!("of {all} signatures {done}; not there, or not for certain: {open}; the same command writes the rest")
 }
 
-fn not_signed(key: &SigningKey, error: &image::SignError) -> Failure {
+fn not_signed(key: &SigningKey, error: &plan::SignError) -> Failure {
     let text = format!("{} did not sign: {error}", key.certificate.fingerprint());
     // pinentry-curses, in a terminal, has to be told which one.
     let hint = if io::stdin().is_terminal() && std::env::var_os("GPG_TTY").is_none_or(|tty| tty.is_empty()) {

@@ -8,18 +8,18 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::arguments::Format;
-use super::parts::{Part, STEP, found_at};
+use super::image_tree::{Part, STEP, found_at};
 use super::report::Source;
-use super::status::{Failure, Status as Exit};
-use super::subject::{ImageArguments, Mirrors, Subject};
+use super::exit_status::{Failure, Status as Exit};
+use super::image_arguments::{ImageArguments, Mirrors, Subject};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::ResolveDigest as _;
 use crate::image::Digest;
-use crate::operations::logging;
+use crate::telemetry::logging;
 use crate::registry::Client;
 use crate::signature::{AskedSource, UntrustedSignature, claim};
-use crate::signatures::store::{Listed, Name, Status, Store};
+use crate::signature_sources::store_client::{Listed, Name, Status, Store};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -369,7 +369,7 @@ async fn remove(subject: &Subject, FullName { digest, name }: &FullName) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signatures::store::Finding;
+    use crate::signature_sources::store_client::Finding;
 
     fn entry(name: &str, status: Option<Status>) -> Entry {
         let digest = Digest::sha256(b"image");

@@ -19,15 +19,15 @@ use tokio::{
 
 use super::arguments::{Format, RegistryArguments};
 use super::progress::Tally;
-use super::status::{Failure, Status};
-use super::subject::{self, Elsewhere};
+use super::exit_status::{Failure, Status};
+use super::image_arguments::{self, Elsewhere};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::{self, Configuration};
 use crate::gateway::store::ImageLimits;
 use crate::image::Repository;
-use crate::operations::{Metrics, logging};
+use crate::telemetry::{Metrics, logging};
 use crate::registry::{Client, HostSet};
-use crate::transfer::{
+use crate::store_transfer::{
     ExportFile, Exported, Import, Lines, Place, Running, Sink, Source, Store, Stream, TransferError, Tree, Walk,
     export, import,
 };
@@ -166,7 +166,7 @@ enum Where {
 impl CommonArguments {
     /// Finds the store that is named. Nobody is asked yet.
     fn find(&self, store: &StoreName) -> Result<Found, Failure> {
-        let configuration = subject::configuration(self.config.as_deref())?;
+        let configuration = image_arguments::configuration(self.config.as_deref())?;
         let here = |place, name, configuration| {
             if self.registry.is_given() {
                 let text = "--creds, --authfile, --cert-dir and --tls-verify are for running stores, which are given by their URL";
@@ -182,7 +182,7 @@ impl CommonArguments {
         match store {
             StoreName::Redb(file) => redb(file.clone(), configuration),
             StoreName::Configured(file) => {
-                let configuration = subject::configuration(Some(file))?;
+                let configuration = image_arguments::configuration(Some(file))?;
                 let none =
                     || Failure::usage(format_args!("{}: there is no gateway in this configuration", file.display()));
                 match configuration.gateway.as_ref().ok_or_else(none)?.store.clone() {
@@ -217,14 +217,14 @@ impl CommonArguments {
         let repository = Repository::at(url, "signatures");
         let repository = repository.ok_or_else(|| Failure::usage(format_args!("{url}: no store can be there")))?;
         configuration.registries.logins = Some(self.registry.logins()?);
-        let mut entry = subject::entry_for(&configuration.registries, &repository);
+        let mut entry = image_arguments::entry_for(&configuration.registries, &repository);
         self.registry.apply(&mut entry, &repository)?;
         if url.scheme() == "http" && !entry.insecure {
             return Err(Failure::usage(format_args!("{url}: plain HTTP needs --tls-verify=false")));
         }
         // Of a host alone it is not known whether it speaks TLS, and that is only asked where it need not.
         let url = (scheme.is_some() || !entry.insecure).then(|| url.clone());
-        subject::put(&mut configuration.registries, entry);
+        image_arguments::put(&mut configuration.registries, entry);
         let name = match &url {
             Some(url) => url.to_string(),
             None => repository.host().to_owned(),

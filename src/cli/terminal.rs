@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use super::status::Failure;
+use super::exit_status::Failure;
 use crate::redact::shown_text;
 
 /// How a piece of text is meant.

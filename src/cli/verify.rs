@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use super::arguments::Format;
 use super::audit::AuditArguments;
 use super::report::Report;
-use super::status::{Failure, Status};
-use super::subject::{ImageArguments, Mirrors, Subject};
+use super::exit_status::{Failure, Status};
+use super::image_arguments::{ImageArguments, Mirrors, Subject};
 use super::terminal::{self, Colours};
 use crate::configuration::Configuration;
 use crate::files::PolicyFiles;
 use crate::gate::{Admission, CurrentPolicy, Decision, ImageUse};
 use crate::image::Reference;
-use crate::operations::{Metrics, logging};
+use crate::telemetry::{Metrics, logging};
 use crate::policy::{KeyWarning, Policy};
 use crate::startup;
 

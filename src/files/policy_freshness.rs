@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::follower::{REMINDER_INTERVAL, SETTLE_INTERVAL};
 use crate::gate::CurrentPolicy;
-use crate::operations::{Metrics, catch_panic};
+use crate::telemetry::{Metrics, catch_panic};
 
 /// How often the state is looked at.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::gate::CurrentPolicy;
 use crate::image::Digest;
-use crate::operations::{Metrics, catch_panic};
+use crate::telemetry::{Metrics, catch_panic};
 use crate::policy::{Action, KeyWarning, Policy};
 use crate::signature::{KeyNotice, UnusableKey};
 

@@ -10,7 +10,7 @@ use std::{
 
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use crate::operations::catch_panic;
+use crate::telemetry::catch_panic;
 
 /// What comes within this time of a change belongs to it: editors write in several steps.
 const DEBOUNCE: Duration = Duration::from_millis(100);

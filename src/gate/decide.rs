@@ -10,8 +10,8 @@ use crate::verdict::refusal::Unpinned;
 use crate::verdict::{Refusal, Verdict};
 
 use super::layer::{Lift, Pass, Ruling, join};
-use super::prove::another_digest;
-use super::verdicts::{Asked, Until, unexamined};
+use super::examine::another_digest;
+use super::verdict_cache::{Asked, Until, unexamined};
 use super::workers::Budget;
 use super::{Admission, Decision, Gate, HashedManifest, ImageUse, LoadedPolicy};
 
@@ -471,7 +471,7 @@ impl Until {
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
         // Look-ups are left a little earlier: what they found by then can still be examined, and may suffice.
-        let lookups = deadline.checked_sub((left / 8).min(super::verdicts::EXAMINING)).unwrap_or(deadline);
+        let lookups = deadline.checked_sub((left / 8).min(super::verdict_cache::EXAMINING)).unwrap_or(deadline);
         Self { now, started, lookups, deadline, budget, namespace }
     }
 }

@@ -16,7 +16,7 @@ use crate::signature::verify::{Examination, Question};
 use crate::signature::{VerifiedImage, verify_each};
 use crate::verdict::{Beyond, LookupError, Refusal};
 
-use super::prove::{Inquiry, Seen};
+use super::examine::{Inquiry, Seen};
 
 /// Manifests in one image, those of nested indexes counted, that are looked at.
 pub(super) const MOST_MANIFESTS: usize = 128;

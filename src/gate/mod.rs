@@ -9,10 +9,10 @@ mod decide;
 mod index;
 mod layer;
 mod progress;
-mod prove;
+mod examine;
 #[cfg(test)]
 mod tests;
-mod verdicts;
+mod verdict_cache;
 mod workers;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -22,14 +22,14 @@ use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use self::{verdicts::Verdicts, workers::Budget};
+use self::{verdict_cache::Verdicts, workers::Budget};
 
 pub use current::{CurrentPolicy, LoadedPolicy};
 pub(crate) use index::refusal_of_index;
 pub use workers::Budgets;
 
 use crate::image::{Digest, HashedManifest, Reference, Repository};
-use crate::operations::Metrics;
+use crate::telemetry::Metrics;
 use crate::policy::{Mode, RuleId};
 use crate::signature::{FoundSignatures, verify::Examination};
 use crate::verdict::{LookupError, Refusal, Verdict};

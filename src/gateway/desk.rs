@@ -21,7 +21,7 @@ use super::{
         AccessControl, AccessError, Action, Caller, Credentials, Known, Peer, Rejection, scope::Scope,
         token::TokenError,
     },
-    answer::Refused,
+    error::Refused,
     browser,
     headers::{External, is_about_the_way},
     store::{RepositoryName, kept_name},
@@ -522,8 +522,8 @@ mod tests {
     use super::*;
     use crate::configuration::{Access, Store, Upstream, Users};
     use crate::gateway::{
-        logged::Log,
-        tokens,
+        test_log::Log,
+        token_endpoint,
         upstream::{Learned, Settings},
     };
 
@@ -621,7 +621,7 @@ mod tests {
             let before = log.text().len();
             let asks = request("/sealgate/v1/token?scope=registry:signatures:*");
             let nothing = Payload::extract(&asks).await.unwrap();
-            assert_eq!(tokens::answer(&registry, &desk, &asks, nothing).await.status(), 401);
+            assert_eq!(token_endpoint::answer(&registry, &desk, &asks, nothing).await.status(), 401);
             let line = log.text()[before..].to_owned();
             for part in ["audit=true", "claimed=\"jane\"", "192.0.2.7", "password is wrong", "credentials rejected"] {
                 assert!(line.contains(part), "{part}: {line}");

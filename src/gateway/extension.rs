@@ -16,11 +16,11 @@ use tokio::{
 
 use super::{
     access::{Action, scope::Scope},
-    answer::Refused,
+    error::Refused,
     desk::{Desk, Visitor},
     store::{Change, Changed, ImageId, Origin, Position, Put, Record, SignatureList, SignatureStore, StoreError},
     submission::{self, Submission},
-    transfer::answer_with,
+    stall_guard::answer_with,
     upstream::{Pull, Registry},
 };
 
@@ -193,7 +193,7 @@ mod tests {
         configuration::{Gateway, Store, Upstream},
         gateway::{
             access::AccessControl,
-            logged::Log,
+            test_log::Log,
             store::RepositoryName,
             upstream::{Learned, Settings},
         },

@@ -31,13 +31,13 @@ pub fn submission(body: &[u8], digest: &Digest) {
 
 /// Whatever line is read is written again the same, on one line; and what a store takes of it fits into a line of the next.
 pub fn line(line: &[u8]) {
-    if let Ok((image, record)) = lines::read(line) {
+    if let Ok((image, record)) = export_format::read(line) {
         let mut again = Vec::new();
-        lines::write(&mut again, &image, &record);
+        export_format::write(&mut again, &image, &record);
         assert_eq!(again.iter().position(|&byte| byte == b'\n'), Some(again.len() - 1));
-        assert_eq!(lines::read(&again).as_ref(), Ok(&(image.clone(), record.clone())));
-        if lines::check(&image, &record).is_ok() {
-            assert!(again.len() <= lines::LARGEST_LINE);
+        assert_eq!(export_format::read(&again).as_ref(), Ok(&(image.clone(), record.clone())));
+        if export_format::check(&image, &record).is_ok() {
+            assert!(again.len() <= export_format::LARGEST_LINE);
         }
     }
 }

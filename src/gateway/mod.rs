@@ -3,7 +3,7 @@
 //! `/extensions/v2/` is answered from the [store](store::SignatureStore); `/v2/` and all below goes through to the registry.
 
 pub mod access;
-mod answer;
+mod error;
 mod browser;
 mod desk;
 mod extension;
@@ -11,17 +11,17 @@ mod extension;
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
-pub mod lines;
+pub mod export_format;
 #[cfg(test)]
-mod logged;
-mod own;
+mod test_log;
+mod api;
 mod path;
 mod proxy;
 mod server;
 pub mod store;
 mod submission;
-mod tokens;
-mod transfer;
+mod token_endpoint;
+mod stall_guard;
 mod upstream;
 
 pub use server::{GatewayError, Prepared};

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::{
-    answer::Refused,
+    error::Refused,
     store::{ImageId, RepositoryName, SignatureName},
 };
 use crate::image::Digest;

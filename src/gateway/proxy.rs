@@ -27,10 +27,10 @@ use tokio::{
 
 use super::{
     access::scope::Scope,
-    answer::Refused,
+    error::Refused,
     desk::{Desk, Visitor},
     headers::{External, HopByHop, Rewrite, is_about_the_way},
-    transfer::{STANDSTILL, Transfer},
+    stall_guard::{STANDSTILL, Transfer},
     upstream::{Registry, Wants, failure},
 };
 
@@ -335,7 +335,7 @@ fn pump_down(answer: reqwest::Response) -> impl Stream<Item = io::Result<Bytes>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::transfer::testing::{endless, on_a_clock_of_its_own};
+    use crate::gateway::stall_guard::testing::{endless, on_a_clock_of_its_own};
 
     #[test]
     fn a_registry_that_takes_no_more_of_an_upload_is_waited_for_as_long_as_a_standstill_and_not_as_a_change() {

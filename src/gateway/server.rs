@@ -13,16 +13,16 @@ use super::{
     access::{AccessControl, AccessSetupError},
     desk::Desk,
     extension::{self, Context},
-    own,
+    api,
     path::{Own, Route, route},
     proxy,
     store::{ImageLimits, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore},
-    tokens,
-    transfer::STANDSTILL,
+    token_endpoint,
+    stall_guard::STANDSTILL,
     upstream::{self, Learned, Registry},
 };
 use crate::configuration::{Gateway, Limits, Store};
-use crate::operations::{Readiness, supervise};
+use crate::telemetry::{Readiness, supervise};
 use crate::registry::SetupError;
 use crate::server::{self, ConnectionLimits, Protocols, Timeouts, Tls};
 
@@ -140,7 +140,7 @@ impl Prepared {
         // longer than that to read. Connections inherit both from their listener.
         #[cfg(target_os = "linux")]
         {
-            use super::transfer::PIECE;
+            use super::stall_guard::PIECE;
             let socket = socket2::SockRef::from(&listener);
             socket.set_tcp_user_timeout(Some(STANDSTILL))?;
             socket.set_tcp_notsent_lowat(u32::try_from(PIECE).unwrap_or(u32::MAX))?;
@@ -205,7 +205,7 @@ async fn answer_by_route(
                 Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
             };
         }
-        Ok(Route::Own(Own::Token)) => return tokens::answer(&registry, &desk, &request, payload).await,
+        Ok(Route::Own(Own::Token)) => return token_endpoint::answer(&registry, &desk, &request, payload).await,
         Ok(route) => route,
         Err(refused) => return refused.into(),
     };
@@ -217,7 +217,7 @@ async fn answer_by_route(
     match route {
         Route::Registry { ping } => proxy::pass(&registry, (&desk, &visitor), &request, payload, ping).await,
         Route::Signatures(image) => extension::answer(&context, payload, &image).await,
-        Route::Own(own) => own::answer(&context, payload, own).await,
+        Route::Own(own) => api::answer(&context, payload, own).await,
         // It was answered above.
         Route::Health => HttpResponse::Ok().finish(),
     }

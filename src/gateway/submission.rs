@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::{
-    answer::Refused,
+    error::Refused,
     store::{SignatureName, StoredSignature},
 };
 use crate::{

@@ -11,10 +11,10 @@ use reqwest::{
 };
 use url::Url;
 
-use super::{answer::Refused, store::ImageId};
+use super::{error::Refused, store::ImageId};
 use crate::configuration::Upstream;
 use crate::image::{Digest, digest::Algorithm};
-use crate::operations::RequestKind;
+use crate::telemetry::RequestKind;
 use crate::redact::shown;
 use crate::registry::{
     self, Answer, Ask, Budget, Challenge, Failure, HostSet, Peer, SetupError, Transport, claimed_digests, exchange,

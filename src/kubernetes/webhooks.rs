@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
-use super::carriers::{CARRIERS, Carrier, ImageList};
+use super::workloads::{CARRIERS, Carrier, ImageList};
 
 /// The namespace that the gate runs in.
 pub const NAMESPACE: &str = "sealgate";

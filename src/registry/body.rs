@@ -10,7 +10,7 @@ use super::{
     encoding::{Encoding, Inflate, Undecodable},
     failure::Failure,
     quota::Tenant,
-    room::{FREE, Reserved, Room},
+    memory_budget::{FREE, Reserved, Room},
 };
 
 /// Bytes that are inflated before there is room for what they become: 64 KiB at most.

@@ -11,12 +11,12 @@ use tokio::time::timeout_at;
 use url::Url;
 
 use super::{
-    blocking::Blocking,
+    blocking_pool::Blocking,
     body::Body,
     challenge::{Challenge, ChallengeError},
     credentials::looked_in,
     failure::Failure,
-    guard::NamesHosts,
+    dial_guard::NamesHosts,
     settings::{AllSettings, SetupError},
     target::Target,
     token::{Access, Grant, Need, Tokens},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::configuration::{Limits, Registries, Scheme, SignatureSource};
 use crate::image::Repository;
-use crate::operations::{Metrics, RequestKind};
+use crate::telemetry::{Metrics, RequestKind};
 use crate::redact::shown;
 use crate::verdict::LookupError;
 

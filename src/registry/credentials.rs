@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::{
-    blocking::Blocking,
+    blocking_pool::Blocking,
     failure::Failure,
     helper::{self, HELPER_TIMEOUT, HelperError},
     login_file::{self, LoginSource},

@@ -8,7 +8,7 @@ use super::{
     quota::Exhausted,
     resolver::{LookupFailed, LookupsExhausted, NotPublic},
 };
-use crate::operations::OutboundQuota;
+use crate::telemetry::OutboundQuota;
 use crate::redact::shown;
 use crate::verdict::LookupError;
 

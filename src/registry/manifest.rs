@@ -14,7 +14,7 @@ use super::{
 };
 use crate::gate::ResolveDigest;
 use crate::image::{Digest, Hashed, HashedManifest, ManifestError, Reference, digest::DigestError};
-use crate::operations::RequestKind;
+use crate::telemetry::RequestKind;
 use crate::redact::shown;
 use crate::verdict::LookupError;
 

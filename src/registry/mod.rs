@@ -4,9 +4,9 @@
 //! over the bytes that were received; credentials go to the registry they are for and to its token realm, nowhere else; and
 //! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
 
-mod blocking;
+mod blocking_pool;
 mod body;
-mod cas;
+mod ca_certs;
 mod challenge;
 mod client;
 mod credentials;
@@ -15,31 +15,31 @@ mod failure;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod guard;
+mod dial_guard;
 mod helper;
 mod login_file;
 mod manifest;
-pub(crate) mod patience;
+pub(crate) mod retry;
 mod pools;
 mod quota;
 mod resolver;
-mod room;
-pub(crate) mod said;
+mod memory_budget;
+pub(crate) mod error_body;
 mod settings;
 mod target;
 mod token;
 mod transport;
 mod upload;
 
-pub use cas::CaError;
+pub use ca_certs::CaError;
 pub use client::Client;
-pub use guard::{HostSet, NamesHosts, PolicyHosts};
-pub use said::SaidNo;
+pub use dial_guard::{HostSet, NamesHosts, PolicyHosts};
+pub use error_body::SaidNo;
 pub use settings::SetupError;
 pub use upload::{BlobOutcome, UploadError};
 
-pub(crate) use blocking::Blocking;
-pub(crate) use cas::check_cas;
+pub(crate) use blocking_pool::Blocking;
+pub(crate) use ca_certs::check_cas;
 pub(crate) use challenge::Challenge;
 pub(crate) use client::{Extension, Fetched, Place, Request, What, join};
 pub(crate) use credentials::{check_login_file, needed as credentials_needed};

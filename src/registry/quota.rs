@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::operations::{Metrics, OutboundQuota};
+use crate::telemetry::{Metrics, OutboundQuota};
 
 /// The registry that work is done for. What it redirects to, and where its tokens come from, counts for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

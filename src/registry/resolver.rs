@@ -22,10 +22,10 @@ use tokio::{
 };
 
 use super::{
-    guard::is_public,
+    dial_guard::is_public,
     quota::{Exhausted, Permit, Quota, Shares, Tenant},
 };
-use crate::operations::{Metrics, OutboundQuota};
+use crate::telemetry::{Metrics, OutboundQuota};
 
 /// How long a request waits for the addresses of a name; less than a connection has to come about, of which it is a part.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);

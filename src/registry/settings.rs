@@ -20,8 +20,8 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use url::Url;
 
 use super::{
-    cas::{self, CaError},
-    guard::HostSet,
+    ca_certs::{self, CaError},
+    dial_guard::HostSet,
     pools::{PooledClient, Pools},
     quota::Quota,
     resolver::{Names, Resolver},
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::configuration::{Credentials, Registries, Scheme, SignatureSource};
 use crate::image::{Repository, Scope, ScopeError, ScopeMap};
-use crate::operations::{Metrics, descriptor_limit};
+use crate::telemetry::{Metrics, descriptor_limit};
 
 /// The longest that a connection may take to come about, the resolution of its host's name included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -291,7 +291,7 @@ impl Maker {
     fn roots(&self, ca_file: Option<&Path>) -> Result<RootCertStore, CaError> {
         let mut roots = self.system.clone();
         if let Some(path) = ca_file {
-            cas::trust(&mut roots, path)?;
+            ca_certs::trust(&mut roots, path)?;
         }
         Ok(roots)
     }

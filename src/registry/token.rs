@@ -11,17 +11,17 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::{
-    blocking::Blocking,
+    blocking_pool::Blocking,
     challenge::Challenge,
     credentials::{self, FindError, Helpers, Login, looked_in},
     failure::Failure,
-    guard::host_of,
+    dial_guard::host_of,
     helper::HELPER_TIMEOUT,
     target::Target,
     transport::{Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Peer, Transport},
 };
 use crate::configuration::is_on_loopback;
-use crate::operations::RequestKind;
+use crate::telemetry::RequestKind;
 use crate::redact::shown;
 use crate::verdict::LookupError;
 

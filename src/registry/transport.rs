@@ -15,14 +15,14 @@ use url::Url;
 use super::{
     body::{Body, Reading},
     failure::Failure,
-    guard::{HostSet, NamesHosts, host_of, is_inner_literal},
+    dial_guard::{HostSet, NamesHosts, host_of, is_inner_literal},
     quota::{Quota, Shares, Tenant},
     resolver::on_behalf_of,
-    room::{FREE, Room},
+    memory_budget::{FREE, Room},
     settings::Settings,
     upload::is_for_uploads,
 };
-use crate::operations::{Metrics, OutboundQuota, RequestKind, descriptor_limit};
+use crate::telemetry::{Metrics, OutboundQuota, RequestKind, descriptor_limit};
 use crate::verdict::LookupError;
 
 /// Redirects that are followed.

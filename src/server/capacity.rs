@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::operations::descriptor_limit;
+use crate::telemetry::descriptor_limit;
 
 /// The most memory that one connection takes, in bytes, on an average over many: the buffers of TLS and HTTP, and a part of
 /// those that are full (the head of an HTTP/1.1 request may have 128 KiB).

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use super::{ConnectionEnd, Lease, Quota};
 use crate::configuration::Network;
-use crate::operations::Metrics;
+use crate::telemetry::Metrics;
 
 /// How many connections to end are found by one look at all of them, which takes some 100 us: a flood of connections must not
 /// cost that for each.

@@ -6,7 +6,7 @@ use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 use actix_web::{App, HttpResponse, dev::Server, http::header, web};
 
 use super::{ConnectionLimits, Settings, Timeouts};
-use crate::operations::{Metrics, Readiness};
+use crate::telemetry::{Metrics, Readiness};
 
 /// Connections of each of these listeners: a few scrapers or probes, and some who have no business here.
 const CONNECTIONS: usize = 64;

@@ -41,7 +41,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::operations::{Metrics, RateLimit};
+use crate::telemetry::{Metrics, RateLimit};
 
 pub use connections::ConnectionLimits;
 use connections::Connections;

@@ -5,7 +5,7 @@
 
 mod agent;
 mod gnupg;
-pub mod image;
+pub mod plan;
 mod key_file;
 mod query;
 

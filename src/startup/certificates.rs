@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::operations::{Metrics, supervise};
+use crate::telemetry::{Metrics, supervise};
 use crate::tls::{Refreshed, ServerTls};
 
 /// How often the files are read again. They are few and small, so that reading them costs less than a watch that misses

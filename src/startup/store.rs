@@ -6,7 +6,7 @@ use super::{StartupError, address_of, listen, signals::Stop};
 use crate::configuration::{Configuration, Gateway};
 use crate::files::reserve_descriptors;
 use crate::gateway::Prepared;
-use crate::operations::raise_descriptor_limit;
+use crate::telemetry::raise_descriptor_limit;
 use crate::redact::shown;
 use crate::tls::ServerTls;
 

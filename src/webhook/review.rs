@@ -13,7 +13,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::text::Outside;
-use crate::kubernetes::carriers::{Carrier, ImageList};
+use crate::kubernetes::workloads::{Carrier, ImageList};
 
 /// The version and kind that are understood.
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -433,7 +433,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kubernetes::carriers::CARRIERS;
+    use crate::kubernetes::workloads::CARRIERS;
 
     /// A review of an object of this carrier with this pod specification.
     fn review(carrier: &Carrier, operation: &str, pod_spec: Option<Value>, old: Option<Value>) -> Value {

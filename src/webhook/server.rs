@@ -23,7 +23,7 @@ use super::{
 };
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
-use crate::operations::{Metrics, RateLimit, Readiness};
+use crate::telemetry::{Metrics, RateLimit, Readiness};
 use crate::server::{self, ConnectionLimits, Lease, Peer, Protocols, Quota, Timeouts, Tls};
 use crate::verdict::Refusal;
 

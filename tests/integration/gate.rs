@@ -8,7 +8,7 @@ use sealgate::{
     files::{PolicyFiles, load_configuration},
     gate::{Admission, CurrentPolicy, Decision, Gate, ImageUse},
     image::Digest,
-    operations::Metrics,
+    telemetry::Metrics,
     startup::engine,
 };
 use tokio::time::Instant;

@@ -17,7 +17,7 @@ use sealgate::{
     files::{ChangeWatcher, PolicyFiles, PolicyLoadError, PolicyWatcher, SETTLE_INTERVAL},
     gate::CurrentPolicy,
     image::Reference,
-    operations::Metrics,
+    telemetry::Metrics,
     policy::Action,
 };
 

@@ -16,7 +16,7 @@ use sealgate::{
     image::{Digest, Repository},
     registry::Client,
     signature::FoundSignatures,
-    signatures::Finder,
+    signature_sources::Finder,
     verdict::LookupError,
 };
 use url::Url;

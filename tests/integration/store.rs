@@ -17,7 +17,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sealgate::{
     configuration::{Access, Limits, Users},
     gateway::{
-        lines,
+        export_format,
         store::{
             Change, Finding, ImageId, ImageLimits, Origin, Record, RepositoryName, SignatureName, SignatureStore,
             Status, StoredSignature, redb::RedbStore,
@@ -120,7 +120,7 @@ pub(crate) fn record(number: usize, content: &[u8]) -> Record {
 fn lines_of(records: impl IntoIterator<Item = (ImageId, Record)>) -> String {
     let mut text = Vec::new();
     for (image, record) in records {
-        lines::write(&mut text, &image, &record);
+        export_format::write(&mut text, &image, &record);
     }
     String::from_utf8(text).unwrap()
 }
@@ -453,7 +453,7 @@ fn what_is_no_line_is_named_by_its_number_and_the_rest_is_in() {
         "{\"repository\": 1}".to_owned(),
         String::new(),
         of(1).replace(&digest().to_string(), &other),
-        "x".repeat(lines::LARGEST_LINE + 1),
+        "x".repeat(export_format::LARGEST_LINE + 1),
         of(1).replacen("\"content\":\"", "\"content\":\"!", 1),
         of(1).to_owned(),
         of(2)[..200].to_owned(),

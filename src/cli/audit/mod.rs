@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use self::report::{Report, Saved};
 use super::arguments::Format;
-use super::parts::{Index, Part, STEP, found_at};
-use super::status::{Failure, Status};
-use super::subject::{self, Elsewhere, ImageArguments, Mirrors, Subject};
+use super::image_tree::{Index, Part, STEP, found_at};
+use super::exit_status::{Failure, Status};
+use super::image_arguments::{self, Elsewhere, ImageArguments, Mirrors, Subject};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::refusal_of_index;
@@ -28,7 +28,7 @@ use crate::signature::{
     verify::{Examination, Question},
     verify_each,
 };
-use crate::signatures::store::{Finding, Name, Outcome, Store};
+use crate::signature_sources::store_client::{Finding, Name, Outcome, Store};
 use crate::signing::{self, Gnupg, KeyError, user_id};
 use crate::verdict::Refusal;
 
@@ -86,7 +86,7 @@ impl AuditArguments {
         let Some(identity) = expected_identity else {
             return super::block_on(clear(&named, &subject, output))?;
         };
-        let identity = subject::reference(identity).map_err(|failure| failure.about("--expected-identity"))?;
+        let identity = image_arguments::reference(identity).map_err(|failure| failure.about("--expected-identity"))?;
         let keys = if public_key.is_empty() { keyring()? } else { key_files(public_key)? };
         let ask = Ask { identity, keys, save: *save };
         super::block_on(async {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Ask, Examined};
 use crate::cli::report::{self, of_refusal};
-use crate::cli::status::Status;
+use crate::cli::exit_status::Status;
 use crate::cli::terminal::{Colours, Tone, plain};
 use crate::image::Reference;
 use crate::signature::{AskedSource, ExaminedSignature, Fingerprint, VerifiedImage, claimed_payload};

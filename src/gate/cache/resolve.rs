@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::gate::{HashedManifest, ResolveDigest};
 use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::operations::{CacheResult, Metrics};
+use crate::telemetry::{CacheResult, Metrics};
 use crate::verdict::LookupError;
 
 use super::{Flights, Landed, Lifetime, Times, Unwanted, until_stale};

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::gate::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
-use crate::operations::{CacheResult, Metrics};
+use crate::telemetry::{CacheResult, Metrics};
 use crate::signature::{AskedSource, FoundSignatures};
 use crate::verdict::LookupError;
 

@@ -22,9 +22,9 @@ use tokio::time::Instant;
 
 use super::{
     Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
-    remembered::{Proven, Remembered},
+    auth_cache::{Proven, Remembered},
     roles::Roles,
-    turns::Turns,
+    fair_queue::Turns,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::files::{
@@ -353,7 +353,7 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::{super::turns::Class, *};
+    use super::{super::fair_queue::Class, *};
     use crate::files::SETTLE_INTERVAL;
 
     const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\

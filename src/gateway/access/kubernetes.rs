@@ -26,9 +26,9 @@ use tokio::time::timeout;
 
 use super::{
     Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
-    remembered::{Proven, Remembered},
+    auth_cache::{Proven, Remembered},
     token::is_ours,
-    turns::{Class, Seldom, Turns, Whose},
+    fair_queue::{Class, Seldom, Turns, Whose},
 };
 use crate::gateway::store::RepositoryName;
 
@@ -342,7 +342,7 @@ impl Reviews {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::logged::Log;
+    use crate::gateway::test_log::Log;
 
     #[tokio::test(start_paused = true)]
     async fn that_too_many_wait_for_a_review_is_not_said_to_be_the_api_servers_fault() {

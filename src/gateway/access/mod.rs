@@ -7,12 +7,12 @@
 mod control;
 pub mod htpasswd;
 pub mod kubernetes;
-mod remembered;
+mod auth_cache;
 mod roles;
 pub mod scope;
 pub mod token;
 pub mod token_key;
-mod turns;
+mod fair_queue;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 

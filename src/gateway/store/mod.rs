@@ -2,17 +2,13 @@
 //! the one that several gateways share.
 
 pub mod etcd;
-mod guarded;
-mod keeper;
-mod kept;
-mod limits;
+mod list_cache;
+mod quota;
 mod record;
 pub mod redb;
-mod unchanged;
-mod writer;
 
-pub use kept::SignatureList;
-pub use limits::ImageLimits;
+pub use list_cache::SignatureList;
+pub use quota::ImageLimits;
 pub use record::{Finding, Origin, Record, Status, kept_name};
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};

@@ -21,18 +21,18 @@ use super::{
     place::{is_for_uploads, stands_at},
     strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
 };
-use crate::operations::RequestKind;
+use crate::telemetry::RequestKind;
 use crate::redact::shown;
 use crate::registry::{
     client::{Client, Fetched, Place, Request, What, join},
     encoding::Encoding,
-    patience::Patience,
-    said::SaidNo,
+    retry::Patience,
+    error_body::SaidNo,
     target::Target,
     token::Access,
     transport::{Answer, Budget, Content, Payload, location},
 };
-use crate::source::Blob;
+use crate::image_files::Blob;
 use crate::verdict::LookupError;
 
 /// The time for each [`CHUNK`] of a request that carries part of a blob, and for the registry to put the blob in its place

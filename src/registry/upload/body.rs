@@ -15,7 +15,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use super::UploadError;
 use crate::image::Hasher;
 use crate::registry::transport::Payload;
-use crate::source::Blob;
+use crate::image_files::Blob;
 
 /// Bytes that are read at once, and held in memory.
 const PIECE: u64 = 256 << 10;
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
     use crate::image::Digest;
-    use crate::source::Data;
+    use crate::image_files::Data;
 
     /// A blob with this content that should have that one.
     fn blob(content: &[u8], expected: &[u8]) -> Blob {

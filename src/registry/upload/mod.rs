@@ -13,15 +13,15 @@ use url::Url;
 use super::{
     client::{Client, Fetched, Request, What},
     manifest::{ACCEPTED, claimed_digests},
-    patience,
-    said::SaidNo,
+    retry,
+    error_body::SaidNo,
     target::Target,
     token::Access,
     transport::{Answer, Budget, Content},
 };
 use crate::image::{Digest, Mismatch};
-use crate::operations::RequestKind;
-use crate::source::SourceManifest;
+use crate::telemetry::RequestKind;
+use crate::image_files::SourceManifest;
 use crate::verdict::LookupError;
 
 pub(super) use self::place::is_for_uploads;
@@ -76,7 +76,7 @@ impl UploadError {
     /// How long to wait before another try, if one may help: as the registry wishes, or so long.
     fn wait(&self, otherwise: Duration) -> Option<Duration> {
         match self {
-            Self::Lookup(error) => patience::wait_after(error, otherwise),
+            Self::Lookup(error) => retry::wait_after(error, otherwise),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealgate::kubernetes::carriers::{CARRIERS, ImageList};
+use sealgate::kubernetes::workloads::{CARRIERS, ImageList};
 use serde_json::{Value, json};
 
 use super::{Cluster, World, apiserver::failed};
@@ -93,7 +93,7 @@ fn templates_are_refused_before_a_controller_tries_them() {
     let world = World::start("templates");
     world.push_signed("acme/web", "1");
     world.push("acme/unsigned", "1", "unsigned");
-    let object = |carrier: &sealgate::kubernetes::carriers::Carrier, image: &str| {
+    let object = |carrier: &sealgate::kubernetes::workloads::Carrier, image: &str| {
         let mut inner = json!({"containers": [{"name": "web", "image": image}]});
         if carrier.resource == "jobs" || carrier.resource == "cronjobs" {
             inner["restartPolicy"] = "Never".into();

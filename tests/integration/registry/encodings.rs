@@ -8,7 +8,7 @@ use sealgate::{
     gate::FindSignatures as _,
     image::{Digest, Repository},
     registry::Client,
-    signatures::Finder,
+    signature_sources::Finder,
 };
 use url::Url;
 

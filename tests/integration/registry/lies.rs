@@ -5,7 +5,7 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use sealgate::{
     configuration::{Credentials, Registry},
     image::{Digest, ManifestError},
-    operations::Metrics,
+    telemetry::Metrics,
     registry::Client,
     verdict::LookupError,
 };

@@ -17,7 +17,7 @@ use sealgate::{
     configuration::{Credentials, Limits, Registries, Registry},
     gate::ResolveDigest,
     image::{HashedManifest, Reference, Scope},
-    operations::Metrics,
+    telemetry::Metrics,
     registry::{Client, NamesHosts},
     verdict::LookupError,
 };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use sealgate::{
     configuration::{Credentials, Registry},
     image::{Digest, Manifest},
-    operations::Metrics,
+    telemetry::Metrics,
     verdict::LookupError,
 };
 

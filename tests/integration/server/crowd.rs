@@ -90,7 +90,7 @@ fn gate() -> (Process, Scratch, impl Fn() -> reqwest::Client) {
 
 #[tokio::test]
 async fn the_gate_answers_others_and_its_probes_whichever_listener_one_client_fills() {
-    sealgate::operations::raise_descriptor_limit();
+    sealgate::telemetry::raise_descriptor_limit();
     let (mut gate, _folder, client) = gate();
     let (webhook, metrics) = (address(&mut gate, "gate"), address(&mut gate, "metrics"));
     let health = address(&mut gate, "health");
@@ -159,7 +159,7 @@ async fn clients_that_connect_by_address_or_send_no_reviews_fill_no_log() {
 
 #[tokio::test]
 async fn the_gateway_answers_others_whatever_one_client_leaves_undone() {
-    sealgate::operations::raise_descriptor_limit();
+    sealgate::telemetry::raise_descriptor_limit();
     let folder = Scratch::new();
     let configuration = folder.write(
         "sealgate.yaml",

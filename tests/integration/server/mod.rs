@@ -22,7 +22,7 @@ use rustls::{
 };
 use sealgate::{
     configuration::Certificate,
-    operations::Metrics,
+    telemetry::Metrics,
     server::{self, ConnectionLimits, Protocols, Settings, Timeouts, Tls},
     tls::ServerTls,
 };

@@ -15,7 +15,7 @@ use sealgate::{
     configuration::{self, Certificate},
     gate::{Admission, CurrentPolicy, Decision, Gate},
     image::{Digest, Reference},
-    operations::{Metrics, Readiness},
+    telemetry::{Metrics, Readiness},
     policy::{self, Mode, RuleId, SourceFile},
     startup,
     tls::ServerTls,

@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    super::kept::{KeptLists, SignatureList, Ticket},
+    super::list_cache::{KeptLists, SignatureList, Ticket},
     ImageId,
 };
 

@@ -52,7 +52,7 @@ use super::{
     StoredSignature,
 };
 use crate::configuration::Etcd;
-use crate::operations::supervise;
+use crate::telemetry::supervise;
 
 /// The format that this program writes, and the only one that it reads.
 const FORMAT: u64 = 1;

@@ -9,7 +9,7 @@ use super::{
     history::History,
     keys::{Keys, Table},
 };
-use crate::gateway::store::{Origin, Put, limits::Admission};
+use crate::gateway::store::{Origin, Put, quota::Admission};
 
 /// What a change has to know of its image.
 #[derive(Default)]

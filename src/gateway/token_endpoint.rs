@@ -11,7 +11,7 @@ use super::{
         scope::Scopes,
         token::{LIFETIME, SealError, TokenError},
     },
-    answer::Refused,
+    error::Refused,
     desk::{Desk, Visitor},
     extension::bounded,
     upstream::{Registry, Wants},

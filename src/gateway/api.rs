@@ -14,14 +14,14 @@ use serde::Serialize;
 
 use super::{
     access::Action,
-    answer::Refused,
+    error::Refused,
     extension::{Context, bounded, store_failed},
-    lines::{self, Imported, LARGEST_LINE, NDJSON},
+    export_format::{self, Imported, LARGEST_LINE, NDJSON},
     path::Own,
     store::{
         Change, Changed, Finding, ImageId, Origin, Position, Record, SignatureName, SignatureStore, Status, StoreError,
     },
-    transfer::{STANDSTILL, Transfer, answer_with},
+    stall_guard::{STANDSTILL, Transfer, answer_with},
 };
 use crate::image::Digest;
 use crate::json;
@@ -217,7 +217,7 @@ async fn page(store: &Arc<dyn SignatureStore>, mut after: Option<Position>, most
         let more = some.len() == SCANNED_AT_ONCE;
         for (image, record) in some {
             let before = lines.len();
-            lines::write(&mut lines, &image, &record);
+            export_format::write(&mut lines, &image, &record);
             if before > 0 && lines.len() > most {
                 lines.truncate(before);
                 return Ok(Page { lines, last: after });
@@ -285,8 +285,8 @@ async fn import_lines(
     // Off this thread: what is compressed takes its time.
     let checked = tokio::task::spawn_blocking(move || {
         let check = |line: &[u8]| {
-            let (image, record) = lines::read(line)?;
-            lines::check(&image, &record).map(|_| (image, record))
+            let (image, record) = export_format::read(line)?;
+            export_format::check(&image, &record).map(|_| (image, record))
         };
         lines.into_iter().map(|(number, line)| (number, check(&line))).collect::<Vec<_>>()
     });

@@ -12,7 +12,7 @@ use moka::sync::Cache;
 use serde::Serialize;
 
 use super::{ImageId, ImageLimits, StoredSignature};
-use crate::signatures::Entry;
+use crate::signature_sources::Entry;
 
 /// Memory for lists.
 const BYTES: u64 = 64 << 20;

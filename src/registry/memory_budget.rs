@@ -8,7 +8,7 @@ use super::{
     failure::Failure,
     quota::{Permit, Quota, Shares, Tenant},
 };
-use crate::operations::{Metrics, OutboundQuota};
+use crate::telemetry::{Metrics, OutboundQuota};
 
 /// Bytes that every answer may have without asking: most manifests and lists are far smaller.
 pub(super) const FREE: usize = 64 << 10;

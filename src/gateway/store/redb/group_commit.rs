@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Change, Changed, StoreError};
+use crate::gateway::store::{Change, Changed, StoreError};
 
 /// How many may share a sync.
 const LARGEST_BATCH: usize = 256;

@@ -6,10 +6,10 @@ use crate::gateway::store::StoreError as OpenedStoreError;
 use crate::push::PushError;
 use crate::redact::shown_text;
 use crate::registry::{UploadError, credentials_needed};
-use crate::signatures::{WriteError, store::StoreError};
+use crate::signature_sources::{WriteError, store_client::StoreError};
 use crate::signing::KeyError;
-use crate::source::SourceError;
-use crate::transfer::TransferError;
+use crate::image_files::SourceError;
+use crate::store_transfer::TransferError;
 use crate::verdict::LookupError;
 
 /// What the process's exit status says.

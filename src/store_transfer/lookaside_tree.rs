@@ -10,17 +10,17 @@ use jiff::Timestamp;
 
 use super::{Exported, Found, MOST_TOLD, Place, TransferError, What};
 use crate::files::durable::create_folder;
-use crate::gateway::lines;
+use crate::gateway::export_format;
 use crate::gateway::store::{ImageId, Origin, Record, RepositoryName, SignatureName, StoredSignature};
 use crate::image::Digest;
-use crate::signatures::{
+use crate::signature_sources::{
     Kind, WriteError, kind,
     lookaside::{folder_name, parse_folder_name, read_file},
     write_file,
 };
 
 /// Bytes of a file that are looked at: no store takes a signature with more.
-const LARGEST_FILE: usize = lines::LARGEST_LINE;
+const LARGEST_FILE: usize = export_format::LARGEST_LINE;
 
 /// A tree that an export is written to.
 pub(crate) struct Tree {
@@ -176,7 +176,7 @@ impl Walk {
         let name = SignatureName::parse(&Digest::sha256(content).hex()[..32]).ok_or("it has no name")?;
         let signature = StoredSignature { name, content: content.into() };
         let mut record = Record { signature, origin: None, status: None };
-        let issuers = lines::check(&image, &record)?;
+        let issuers = export_format::check(&image, &record)?;
         record.origin = Some(Origin { added_by: None, added_at: self.now, issuers });
         Ok((image, record))
     }

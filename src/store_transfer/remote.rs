@@ -6,10 +6,10 @@ use reqwest::{Method, header::CONTENT_TYPE};
 use url::Url;
 
 use super::{Signature, TransferError};
-use crate::gateway::lines::{self, Imported, LARGEST_LINE, NDJSON};
+use crate::gateway::export_format::{self, Imported, LARGEST_LINE, NDJSON};
 use crate::gateway::store::Position;
 use crate::image::Repository;
-use crate::operations::RequestKind;
+use crate::telemetry::RequestKind;
 use crate::redact::shown;
 use crate::registry::{Access, Budget, Client, Content, Failure, Fetched, Place, Request, SaidNo, Target, What, join};
 use crate::verdict::LookupError;
@@ -67,7 +67,7 @@ impl Running {
         let budget = Budget::of(STEP);
         let mut bytes = Vec::new();
         for (image, record) in signatures {
-            lines::write(&mut bytes, image, record);
+            export_format::write(&mut bytes, image, record);
         }
         let url = join(&self.client.origin(&self.target, budget).await?.base, "sealgate/v1/import");
         let content = Some(Content { kind: NDJSON.into(), bytes: bytes.into(), may_move: false });
@@ -110,7 +110,7 @@ fn read(body: &[u8]) -> Result<Vec<Signature>, String> {
     if *end != b'\n' {
         return Err("the last line of its export has no end".to_owned());
     }
-    let read = |line| lines::read(line).map_err(|_| "what it sends is no export of a store".to_owned());
+    let read = |line| export_format::read(line).map_err(|_| "what it sends is no export of a store".to_owned());
     body.split(|&byte| byte == b'\n').map(read).collect()
 }
 
@@ -126,8 +126,8 @@ mod tests {
         let name = SignatureName::parse(&"a".repeat(32)).unwrap();
         let record = Record { signature: StoredSignature { name, content: [0x90].into() }, origin: None, status: None };
         let mut two = Vec::new();
-        lines::write(&mut two, &image, &record);
-        lines::write(&mut two, &image, &record);
+        export_format::write(&mut two, &image, &record);
+        export_format::write(&mut two, &image, &record);
         assert_eq!(read(&two).unwrap().len(), 2);
         assert_eq!(read(b"").unwrap().len(), 0);
         for torn in [&two[..two.len() - 1], &two[1..], b"\n", b"<html>\n", b"<html>"] {

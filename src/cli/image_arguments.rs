@@ -10,15 +10,15 @@ use clap::Args;
 use url::Url;
 
 use super::arguments::{Command, RegistryArguments};
-use super::status::Failure;
+use super::exit_status::Failure;
 use crate::configuration::{self, Configuration, Registries, Registry, Scheme, SignatureSource};
 use crate::diagnostic::Diagnostics;
 use crate::files;
 use crate::image::{Reference, Repository, Scope, ScopeMap};
-use crate::operations::Metrics;
+use crate::telemetry::Metrics;
 use crate::policy::SourceFile;
 use crate::registry::{Client, HostSet};
-use crate::signatures::registries_d::Lookasides;
+use crate::signature_sources::registries_d::Lookasides;
 
 /// What is said of the image on the command line.
 #[derive(Args, Debug)]

@@ -21,7 +21,7 @@ use crate::verdict::{LookupError, Refusal};
 
 use super::index::{MOST_MANIFESTS, refusal_of_index};
 use super::progress::Progress;
-use super::verdicts::{Asked, unexamined};
+use super::verdict_cache::{Asked, unexamined};
 use super::workers::{Budget, Spending, Workers};
 use super::{FindSignatures, ResolveDigest};
 

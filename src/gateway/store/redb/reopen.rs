@@ -15,7 +15,8 @@ use std::{
 
 use redb::Database;
 
-use super::{StoreError, guarded::guarded, redb::storage_error};
+use super::{catch_panic::guarded, storage_error};
+use crate::gateway::store::StoreError;
 
 /// The first wait after an error that comes again; each further one is twice as long.
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);

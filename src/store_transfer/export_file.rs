@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Exported, Found, Place, TransferError, What};
 use crate::files::durable::{above, sync_folder};
-use crate::gateway::lines::{self, LARGEST_LINE};
+use crate::gateway::export_format::{self, LARGEST_LINE};
 use crate::gateway::store::Position;
 use crate::image::Digest;
 
@@ -77,7 +77,7 @@ impl ExportFile {
             let mut lines = Reader::new(BufReader::new(file));
             // A loss of power may leave anything behind what was synced, and a line that is no line ends what counts.
             while let Some(Raw::Whole(line)) = lines.next()?
-                && let Ok((image, record)) = lines::read(&line)
+                && let Ok((image, record)) = export_format::read(&line)
             {
                 last = Some(Position::behind(&image, &record.signature.name));
                 whole = lines.bytes;
@@ -195,7 +195,7 @@ impl Partial {
         file.rewind()?;
         Ok(match first {
             None => true,
-            Some(Raw::Whole(line)) => lines::read(&line).is_ok(),
+            Some(Raw::Whole(line)) => export_format::read(&line).is_ok(),
             Some(Raw::Torn(line)) => line.iter().zip(BEGINNING).all(|(one, other)| one == other),
             Some(Raw::Long(_)) => false,
         })
@@ -264,8 +264,8 @@ impl Lines {
                 self.begun = !begins;
                 continue;
             }
-            let what = match lines::read(line) {
-                Ok((image, record)) => match lines::check(&image, &record) {
+            let what = match export_format::read(line) {
+                Ok((image, record)) => match export_format::check(&image, &record) {
                     Ok(_) => What::Signature(Box::new((image, record))),
                     Err(why) => What::Junk(why),
                 },
@@ -348,7 +348,7 @@ mod tests {
         let name = SignatureName::parse(&format!("{number:032}")).unwrap();
         let signature = StoredSignature { name, content: [0x90].into() };
         let mut line = Vec::new();
-        lines::write(&mut line, &image, &Record { signature, origin: None, status: None });
+        export_format::write(&mut line, &image, &Record { signature, origin: None, status: None });
         line
     }
 

@@ -20,8 +20,8 @@ use crate::image::{Digest, Manifest, Reference};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::registry::Client;
 use crate::signature::{ComposeError, FoundSignatures, Payload, UntrustedSignature, compose, verify, verify::Question};
-use crate::signatures::Finder;
-use crate::source;
+use crate::signature_sources::Finder;
+use crate::image_files;
 use crate::verdict::LookupError;
 
 /// Indexes in indexes that are followed, as when they are verified.
@@ -87,7 +87,7 @@ pub async fn plan(client: &Client, image: &Reference, index_only: bool, deadline
 ///
 /// # Errors
 /// It has more manifests than anyone verifies.
-pub async fn plan_of(source: &source::Image, index_only: bool) -> Result<Plan, PlanError> {
+pub async fn plan_of(source: &image_files::Image, index_only: bool) -> Result<Plan, PlanError> {
     let named = async |digest| {
         let found = source.manifests.iter().find(|manifest| manifest.digest == digest);
         // A source has all that it names.
@@ -157,7 +157,7 @@ pub async fn stored(
     deadline: Instant,
 ) -> Result<Arc<FoundSignatures>, LookupError> {
     let source = source.clone();
-    let sources: Arc<dyn crate::signatures::SignatureSources> =
+    let sources: Arc<dyn crate::signature_sources::SignatureSources> =
         Arc::new(move |_: &crate::image::Repository| vec![source.clone()]);
     let found = Finder::with_sources(Arc::clone(client), sources).find(image.repository(), digest, deadline).await;
     match found.failure() {
@@ -242,8 +242,8 @@ mod tests {
     use crate::signature::{Fingerprint, testing::Key as TestKey};
 
     /// An image whose index names so many manifests, and as many attestations about them.
-    fn source_of(count: usize) -> source::Image {
-        let manifest = |text: String, manifest| source::SourceManifest {
+    fn source_of(count: usize) -> image_files::Image {
+        let manifest = |text: String, manifest| image_files::SourceManifest {
             digest: Digest::sha256(text.as_bytes()),
             media_type: String::new(),
             manifest,
@@ -257,7 +257,7 @@ mod tests {
             attestation: number >= count,
         });
         manifests.push(manifest("index".to_owned(), Manifest::Index(entries.collect())));
-        source::Image { manifests, blobs: Vec::new() }
+        image_files::Image { manifests, blobs: Vec::new() }
     }
 
     #[tokio::test]

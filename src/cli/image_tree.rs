@@ -11,8 +11,8 @@ use crate::gate::{FindSignatures as _, ResolveDigest as _};
 use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository};
 use crate::registry::Client;
 use crate::signature::FoundSignatures;
-use crate::signatures::{Finder, SignatureSources};
-use crate::signing::image::{DEEPEST, MOST_MANIFESTS};
+use crate::signature_sources::{Finder, SignatureSources};
+use crate::signing::plan::{DEEPEST, MOST_MANIFESTS};
 use crate::verdict::{Beyond, LookupError};
 
 /// How long one look-up, or one change in a store, may take.

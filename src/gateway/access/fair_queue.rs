@@ -299,7 +299,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::gateway::logged::Log;
+    use crate::gateway::test_log::Log;
 
     fn peer(number: u8) -> Whose {
         Whose::Peer(Some(IpAddr::from([192, 0, 2, number])))

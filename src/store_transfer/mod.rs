@@ -3,9 +3,9 @@
 //! Nothing of it has to be done in one go. What is in a store already is no error, and what was exported is taken up behind
 //! the last signature that is whole.
 
-mod file;
-mod running;
-mod tree;
+mod export_file;
+mod remote;
+mod lookaside_tree;
 
 use std::{
     io,
@@ -21,18 +21,18 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 
-pub(crate) use file::{ExportFile, Lines};
-pub(crate) use running::Running;
-pub(crate) use tree::{Tree, Walk};
+pub(crate) use export_file::{ExportFile, Lines};
+pub(crate) use remote::Running;
+pub(crate) use lookaside_tree::{Tree, Walk};
 
 use crate::configuration::Etcd;
-use crate::gateway::lines::{self, Imported, MOST_TOLD};
+use crate::gateway::export_format::{self, Imported, MOST_TOLD};
 use crate::gateway::store::{
     Change, ImageId, ImageLimits, Position, Record, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore,
 };
 use crate::registry::{
     SaidNo,
-    patience::{Patience, wait_after},
+    retry::{Patience, wait_after},
 };
 use crate::verdict::LookupError;
 
@@ -247,7 +247,7 @@ impl Sink {
         let text = || {
             let mut text = Vec::new();
             for (image, record) in page {
-                lines::write(&mut text, image, record);
+                export_format::write(&mut text, image, record);
             }
             text
         };

@@ -14,10 +14,10 @@ use url::Url;
 
 use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
-use crate::operations::RequestKind;
+use crate::telemetry::RequestKind;
 use crate::redact::shown;
 use crate::registry::{
-    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, SaidNo, Target, What, join, said,
+    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, SaidNo, Target, What, join, error_body,
 };
 use crate::verdict::LookupError;
 
@@ -242,7 +242,7 @@ impl<'a> Store<'a> {
         let Fetched { url, answer } = self.send(rest, request, LARGEST_ERROR, Budget::until(deadline)).await?;
         match answer.status {
             200 | 204 => Ok(Outcome::Done),
-            404 if said::code(&answer.body).as_deref() == Some("SIGNATURE_UNKNOWN") => Ok(Outcome::Gone),
+            404 if error_body::code(&answer.body).as_deref() == Some("SIGNATURE_UNKNOWN") => Ok(Outcome::Gone),
             412 => Ok(Outcome::Changed),
             status @ (404 | 405 | 501) => Err(StoreError::NoStore { url: shown(&url), status }),
             _ => Err(SaidNo::of(&self.target, &url, &answer).into()),

@@ -3,14 +3,14 @@
 //! Nothing here is trusted or even looked into; `signature` does that. What a source can do is to say nothing, too much, or
 //! nonsense, and none of that takes away what was found beside it.
 
-mod entry;
+mod wire;
 mod extension;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub(crate) mod lookaside;
 pub mod registries_d;
-pub(crate) mod store;
+pub(crate) mod store_client;
 mod write;
 
 use std::{sync::Arc, time::Duration};
@@ -27,7 +27,7 @@ use crate::registry::{Blocking, Budget, Client};
 use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
 use crate::verdict::LookupError;
 
-pub(crate) use entry::Entry;
+pub(crate) use wire::Entry;
 pub(crate) use write::write_file;
 pub use write::{Destination, WriteError, Written, check, is_extension_announced, write};
 

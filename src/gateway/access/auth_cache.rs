@@ -6,7 +6,7 @@ use aws_lc_rs::{hmac, rand::SystemRandom};
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::{AccessError, turns::Class};
+use super::{AccessError, fair_queue::Class};
 use crate::gate::cache::{Flights, Unwanted};
 
 /// Answers that are kept at the most.

@@ -13,14 +13,14 @@ use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
 use crate::image::{Digest, Reference};
-use crate::operations::{CacheResult, Metrics};
+use crate::telemetry::{CacheResult, Metrics};
 use crate::policy::{Action, Dialect, Platforms, Requirements, Rule};
 use crate::signature::verify::Examination;
 use crate::verdict::{LookupError, Refusal};
 
 use super::cache::{Flights, Landed, Lifetime, Unwanted, until_stale};
 use super::progress::Progress;
-use super::prove::{Bounds, Proven, Prover};
+use super::examine::{Bounds, Proven, Prover};
 use super::workers::{Budget, Workers};
 use super::{FindSignatures, HashedManifest, ResolveDigest, Settings};
 

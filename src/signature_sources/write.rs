@@ -22,9 +22,9 @@ use super::{
 use crate::configuration::SignatureSource;
 use crate::files::durable::{create_folder_with, sync_folder};
 use crate::image::{Digest, Repository};
-use crate::operations::RequestKind;
+use crate::telemetry::RequestKind;
 use crate::redact::shown;
-use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, SaidNo, Target, What, said};
+use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, SaidNo, Target, What, error_body};
 use crate::verdict::LookupError;
 
 /// Signatures of one image in a lookaside folder. Of [`MOST_ENTRIES`], containers/image takes none.
@@ -165,7 +165,7 @@ pub async fn check(
     // A store says no in the same words as to a PUT. Whoever else has the extension need not know this question, and what
     // stands before it may refuse the method.
     let Fetched { url, answer } = client.send(&target, &what, request, budget).await?;
-    match (answer.status, said::code(&answer.body).as_deref()) {
+    match (answer.status, error_body::code(&answer.body).as_deref()) {
         (401, Some("UNAUTHORIZED")) | (403, Some("DENIED")) => {
             Err(SaidNo::of(&target, &url.join(".").unwrap_or(url), &answer).into())
         }
@@ -210,10 +210,10 @@ async fn put(
     let place = format!("{}#{name}", at());
     match answer.status {
         200..=299 => Ok(Written { place, existed: false }),
-        409 if said::code(&answer.body).as_deref() == Some("SIGNATURE_EXISTS") => {
+        409 if error_body::code(&answer.body).as_deref() == Some("SIGNATURE_EXISTS") => {
             Ok(Written { place: at().into(), existed: true })
         }
-        404 => Err(WriteError::NoImage { url: at(), message: said::message(&answer.body) }),
+        404 => Err(WriteError::NoImage { url: at(), message: error_body::message(&answer.body) }),
         _ => Err(SaidNo::of(target, &url, &answer).into()),
     }
 }

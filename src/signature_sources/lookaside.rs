@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{Found, Kind, kind, url_of};
 use crate::image::{Digest, Repository};
-use crate::operations::RequestKind;
+use crate::telemetry::RequestKind;
 use crate::redact::shown;
 use crate::registry::{Blocking, Budget, Client, Failure, Fetched, What, join};
 use crate::signature::{AskedSource, UntrustedSignature};

@@ -11,7 +11,7 @@ use super::{Found, Kind, kind};
 use crate::base64_text;
 use crate::image::{Digest, Repository};
 use crate::json::Array;
-use crate::operations::RequestKind;
+use crate::telemetry::RequestKind;
 use crate::redact::shown;
 use crate::registry::{Budget, Client, Extension, Fetched, Target, What, join};
 use crate::signature::{AskedSource, UntrustedSignature};
