@@ -3,8 +3,8 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::image::{Digest, Reference, Repository};
-use crate::registry::{BlobOutcome, Client, LearnedLimit, Target, UploadError};
 use crate::image_files::{Blob, Image, SourceManifest};
+use crate::registry::{BlobOutcome, Client, LearnedLimit, Target, UploadError};
 
 /// Blobs under way at once.
 const AT_ONCE: usize = 4;

@@ -10,7 +10,8 @@ use libfuzzer_sys::fuzz_target;
 use sealgate::{
     image::{Digest, Reference},
     policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer},
-    signature::{Certificate, FoundSignatures, UntrustedSignature, verify, verify::Question},
+    signature::{Certificate, UntrustedSignature},
+    verification::{FoundSignatures, Question, verify},
 };
 
 static REQUIREMENTS: LazyLock<Requirements> = LazyLock::new(|| {

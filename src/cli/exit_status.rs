@@ -3,14 +3,14 @@
 use std::{error::Error, fmt, io, process::ExitCode};
 
 use crate::gateway::store::StoreError as OpenedStoreError;
+use crate::image_files::SourceError;
 use crate::push::PushError;
 use crate::redact::shown_text;
+use crate::refusal::LookupError;
 use crate::registry::{UploadError, credentials_needed};
 use crate::signature_sources::{WriteError, store_client::StoreError};
 use crate::signing::KeyError;
-use crate::image_files::SourceError;
 use crate::store_transfer::TransferError;
-use crate::verdict::LookupError;
 
 /// What the process's exit status says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,10 +15,10 @@ use crate::configuration::{self, Configuration, Registries, Registry, Scheme, Si
 use crate::diagnostic::Diagnostics;
 use crate::files;
 use crate::image::{Reference, Repository, Scope, ScopeMap};
-use crate::telemetry::Metrics;
 use crate::policy::SourceFile;
 use crate::registry::{Client, HostSet};
 use crate::signature_sources::registries_d::Lookasides;
+use crate::telemetry::Metrics;
 
 /// What is said of the image on the command line.
 #[derive(Args, Debug)]

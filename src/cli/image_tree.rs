@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use crate::configuration::SignatureSource;
 use crate::gate::{FindSignatures as _, ResolveDigest as _};
 use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository};
+use crate::refusal::{Beyond, LookupError};
 use crate::registry::Client;
-use crate::signature::FoundSignatures;
 use crate::signature_sources::{Finder, SignatureSources};
 use crate::signing::plan::{DEEPEST, MOST_MANIFESTS};
-use crate::verdict::{Beyond, LookupError};
+use crate::verification::FoundSignatures;
 
 /// How long one look-up, or one change in a store, may take.
 pub(super) const STEP: Duration = Duration::from_mins(1);

@@ -2,16 +2,16 @@
 
 mod arguments;
 mod audit;
-mod logins;
+mod exit_status;
+mod image_arguments;
 mod image_tree;
+mod logins;
 mod progress;
 mod push;
 mod report;
 mod sign;
 mod signatures;
-mod exit_status;
 mod store;
-mod image_arguments;
 mod terminal;
 mod verify;
 

@@ -11,9 +11,9 @@ use bytesize::ByteSize;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::image::Digest;
+use crate::image_files::Blob;
 use crate::push::Watch;
 use crate::registry::BlobOutcome;
-use crate::image_files::Blob;
 
 /// Without colours, which `NO_COLOR` may forbid.
 const BAR: &str = "{prefix} {msg:12} [{bar:32}] {bytes}/{total_bytes}";

@@ -7,18 +7,18 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::arguments::{Command, Format};
-use super::progress::Progress;
-use super::sign::{self, KeyArguments, SignatureArguments};
 use super::exit_status::{Failure, Status};
 use super::image_arguments::{self, ImageArguments, Mirrors};
+use super::progress::Progress;
+use super::sign::{self, KeyArguments, SignatureArguments};
 use super::terminal::{self, Colours, Tone};
 use crate::image::{Digest, Reference, Repository};
-use crate::telemetry::logging;
+use crate::image_files::{Image, Source, SourceError};
 use crate::push::{Pushed, push};
 use crate::registry::BlobOutcome;
 use crate::signature_sources;
 use crate::signing;
-use crate::image_files::{Image, Source, SourceError};
+use crate::telemetry::logging;
 
 /// How long it may take to find out whether signatures can be stored.
 const STEP: Duration = Duration::from_mins(1);

@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::exit_status::Status;
 use super::terminal::{Colours, Tone, plain};
-use crate::gate::Decision;
+use crate::gate::{Decision, Verdict};
 use crate::policy::RuleId;
-use crate::signature::{AskedSource, ExaminedSignature, VerifiedImage};
-use crate::verdict::{Refusal, Verdict};
+use crate::refusal::Refusal;
+use crate::verification::{AskedSource, ExaminedSignature, VerifiedImage};
 
 /// The answer about one image.
 #[derive(Debug, Serialize)]

@@ -21,7 +21,6 @@ use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::ResolveDigest as _;
 use crate::image::{Digest, Reference};
-use crate::telemetry::logging;
 use crate::registry::Client;
 use crate::signature::{Payload, compose::text};
 use crate::signature_sources::{self, Destination, Written};
@@ -29,6 +28,7 @@ use crate::signing::{
     self, Gnupg, KeyQuery, SigningKey,
     plan::{self, Plan, PlanError, Planned},
 };
+use crate::telemetry::logging;
 
 /// How long one step may take: finding out what is to be signed, or writing one signature. Typing a passphrase is no step.
 const STEP: Duration = Duration::from_mins(1);
@@ -137,9 +137,8 @@ impl SignatureArguments {
 
     pub(super) fn read(&self, subject: &Subject) -> Result<Signature, Failure> {
         let identity = match &self.sign_identity {
-            Some(text) => {
-                image_arguments::reference(text).map_err(|failure| Failure::usage(format_args!("--sign-identity {failure}")))?
-            }
+            Some(text) => image_arguments::reference(text)
+                .map_err(|failure| Failure::usage(format_args!("--sign-identity {failure}")))?,
             None => subject.image.clone(),
         };
         let identity = plan::identity_of(&identity);
@@ -166,7 +165,8 @@ impl Signature {
     /// Asks the registry whether it has an extension, if there is another place for signatures. containers/image does so, too.
     pub(super) async fn choose_destination(&mut self, client: &Client, image: &Reference) -> Result<(), Failure> {
         let Some(folder) = self.without_extension.take() else { return Ok(()) };
-        let announced = signature_sources::is_extension_announced(client, image.repository(), Instant::now() + STEP).await;
+        let announced =
+            signature_sources::is_extension_announced(client, image.repository(), Instant::now() + STEP).await;
         if !announced.map_err(|error| Failure::from(error).about(image))? {
             self.destination = folder;
         }
@@ -324,7 +324,8 @@ pub(super) async fn sign(
             None => None,
             Some(message) => {
                 let deadline = Instant::now() + STEP;
-                let written = signature_sources::write(client, destination, image.repository(), &digest, &message, deadline);
+                let written =
+                    signature_sources::write(client, destination, image.repository(), &digest, &message, deadline);
                 // What is written stays: each signature stands for itself.
                 let Written { place, existed: _ } = written.await.map_err(|error| {
                     let failure = Failure::from(error).about(image);

@@ -8,18 +8,19 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::arguments::Format;
-use super::image_tree::{Part, STEP, found_at};
-use super::report::Source;
 use super::exit_status::{Failure, Status as Exit};
 use super::image_arguments::{ImageArguments, Mirrors, Subject};
+use super::image_tree::{Part, STEP, found_at};
+use super::report::Source;
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::ResolveDigest as _;
 use crate::image::Digest;
-use crate::telemetry::logging;
 use crate::registry::Client;
-use crate::signature::{AskedSource, UntrustedSignature, claim};
+use crate::signature::{UntrustedSignature, claim};
 use crate::signature_sources::store_client::{Listed, Name, Status, Store};
+use crate::telemetry::logging;
+use crate::verification::AskedSource;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -18,19 +18,19 @@ use tokio::{
 };
 
 use super::arguments::{Format, RegistryArguments};
-use super::progress::Tally;
 use super::exit_status::{Failure, Status};
 use super::image_arguments::{self, Elsewhere};
+use super::progress::Tally;
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::{self, Configuration};
 use crate::gateway::store::ImageLimits;
 use crate::image::Repository;
-use crate::telemetry::{Metrics, logging};
 use crate::registry::{Client, HostSet};
 use crate::store_transfer::{
     ExportFile, Exported, Import, Lines, Place, Running, Sink, Source, Store, Stream, TransferError, Tree, Walk,
     export, import,
 };
+use crate::telemetry::{Metrics, logging};
 
 /// Reasons that are printed for people. As JSON there are more.
 const PRINTED: usize = 20;

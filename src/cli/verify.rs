@@ -8,17 +8,17 @@ use tokio::time::Instant;
 
 use super::arguments::Format;
 use super::audit::AuditArguments;
-use super::report::Report;
 use super::exit_status::{Failure, Status};
 use super::image_arguments::{ImageArguments, Mirrors, Subject};
+use super::report::Report;
 use super::terminal::{self, Colours};
 use crate::configuration::Configuration;
 use crate::files::PolicyFiles;
 use crate::gate::{Admission, CurrentPolicy, Decision, ImageUse};
 use crate::image::Reference;
-use crate::telemetry::{Metrics, logging};
 use crate::policy::{KeyWarning, Policy};
 use crate::startup;
+use crate::telemetry::{Metrics, logging};
 
 /// How long one image may take. Nobody's API server is waiting, so longer than a review.
 const DEADLINE: Duration = Duration::from_secs(30);

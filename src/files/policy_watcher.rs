@@ -17,9 +17,9 @@ use super::{
 };
 use crate::gate::CurrentPolicy;
 use crate::image::Digest;
-use crate::telemetry::{Metrics, catch_panic};
 use crate::policy::{Action, KeyWarning, Policy};
 use crate::signature::{KeyNotice, UnusableKey};
+use crate::telemetry::{Metrics, catch_panic};
 
 /// Warnings about key files that are logged of each policy.
 const MAX_LOGGED_WARNINGS: usize = 100;

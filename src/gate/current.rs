@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::policy::Policy;
-use crate::verdict::Refusal;
+use crate::refusal::Refusal;
 
 /// The policy in force, replaced as a whole.
 #[derive(Debug)]

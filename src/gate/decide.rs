@@ -6,11 +6,12 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::image::{Digest, Reference};
 use crate::policy::{Action, Dialect, Layer, Mode, Rule, RuleId};
-use crate::verdict::refusal::Unpinned;
-use crate::verdict::{Refusal, Verdict};
+use crate::refusal::Refusal;
+use crate::refusal::Unpinned;
 
-use super::layer::{Lift, Pass, Ruling, join};
+use super::Verdict;
 use super::examine::another_digest;
+use super::layer::{Lift, Pass, Ruling, join};
 use super::verdict_cache::{Asked, Until, unexamined};
 use super::workers::Budget;
 use super::{Admission, Decision, Gate, HashedManifest, ImageUse, LoadedPolicy};

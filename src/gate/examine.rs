@@ -15,9 +15,9 @@ use tokio::{
 
 use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository};
 use crate::policy::Platforms;
-use crate::signature::verify::{Examination, Question};
-use crate::signature::{FoundSignatures, verify_within};
-use crate::verdict::{LookupError, Refusal};
+use crate::refusal::{LookupError, Refusal};
+use crate::verification::{Examination, Question};
+use crate::verification::{FoundSignatures, verify_within};
 
 use super::index::{MOST_MANIFESTS, refusal_of_index};
 use super::progress::Progress;

@@ -12,9 +12,9 @@ use futures_util::{
 
 use crate::image::{Digest, HashedManifest};
 use crate::policy::Requirements;
-use crate::signature::verify::{Examination, Question};
-use crate::signature::{VerifiedImage, verify_each};
-use crate::verdict::{Beyond, LookupError, Refusal};
+use crate::refusal::{Beyond, LookupError, Refusal};
+use crate::verification::{Examination, Question};
+use crate::verification::{VerifiedImage, verify_each};
 
 use super::examine::{Inquiry, Seen};
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use crate::image::{Digest, Reference};
 use crate::policy::{Exemption, Mode, RuleId};
-use crate::signature::VerifiedImage;
-use crate::signature::verify::Examination;
-use crate::verdict::{Refusal, Verdict};
+use crate::refusal::Refusal;
+use crate::verification::Examination;
+use crate::verification::VerifiedImage;
 
 use super::Decision;
+use super::Verdict;
 
 /// What the rule of one layer says, before exemptions and modes.
 #[derive(Clone, Debug)]

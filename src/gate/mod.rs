@@ -6,12 +6,13 @@
 pub mod cache;
 mod current;
 mod decide;
+mod examine;
 mod index;
 mod layer;
 mod progress;
-mod examine;
 #[cfg(test)]
 mod tests;
+mod verdict;
 mod verdict_cache;
 mod workers;
 
@@ -26,13 +27,14 @@ use self::{verdict_cache::Verdicts, workers::Budget};
 
 pub use current::{CurrentPolicy, LoadedPolicy};
 pub(crate) use index::refusal_of_index;
+pub use verdict::Verdict;
 pub use workers::Budgets;
 
 use crate::image::{Digest, HashedManifest, Reference, Repository};
-use crate::telemetry::Metrics;
 use crate::policy::{Mode, RuleId};
-use crate::signature::{FoundSignatures, verify::Examination};
-use crate::verdict::{LookupError, Refusal, Verdict};
+use crate::refusal::{LookupError, Refusal};
+use crate::telemetry::Metrics;
+use crate::verification::{Examination, FoundSignatures};
 
 /// Resolves references: a tag to its digest, and either to the manifest.
 #[async_trait]

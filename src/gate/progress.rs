@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::image::{Digest, HashedManifest, Reference, Repository};
-use crate::signature::{AskedSource, FoundSignatures};
-use crate::verdict::LookupError;
+use crate::refusal::LookupError;
+use crate::verification::{AskedSource, FoundSignatures};
 
 use super::{FindSignatures, ResolveDigest};
 

@@ -13,16 +13,17 @@ use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
 use crate::image::{Digest, Reference};
-use crate::telemetry::{CacheResult, Metrics};
 use crate::policy::{Action, Dialect, Platforms, Requirements, Rule};
-use crate::signature::verify::Examination;
-use crate::verdict::{LookupError, Refusal};
+use crate::refusal::{LookupError, Refusal};
+use crate::telemetry::{CacheResult, Metrics};
+use crate::verification::Examination;
 
-use super::cache::{Flights, Landed, Lifetime, Unwanted, until_stale};
-use super::progress::Progress;
+use super::cache::{Lifetime, until_stale};
 use super::examine::{Bounds, Proven, Prover};
+use super::progress::Progress;
 use super::workers::{Budget, Workers};
 use super::{FindSignatures, HashedManifest, ResolveDigest, Settings};
+use crate::single_flight::{Completed, SingleFlight, Unwanted};
 
 /// The name of the cache in metrics.
 const CACHE: &str = "verdict";
@@ -83,9 +84,9 @@ struct KnownGood {
 pub(super) struct Verdicts {
     shared: Arc<Shared>,
     /// The examinations that are running.
-    flights: Flights<Key, Arc<Examination>>,
+    flights: SingleFlight<Key, Arc<Examination>>,
     /// Those of what is there by now, for callers that can't wait for the end of the former.
-    so_far: Flights<Key, Arc<Examination>>,
+    so_far: SingleFlight<Key, Arc<Examination>>,
 }
 
 struct Shared {
@@ -229,8 +230,8 @@ impl Verdicts {
         let progress = Mutex::default();
         Self {
             shared: Arc::new(Shared { prover, lookup: settings.lookup, progress, kept, known_good, metrics }),
-            flights: Flights::new(Unwanted::IsCancelled),
-            so_far: Flights::new(Unwanted::IsCancelled),
+            flights: SingleFlight::new(Unwanted::IsCancelled),
+            so_far: SingleFlight::new(Unwanted::IsCancelled),
         }
     }
 
@@ -267,7 +268,7 @@ impl Verdicts {
                 },
             };
             let repository = key.asked.image.repository();
-            let Some(Landed { answer, started }) = landed else {
+            let Some(Completed { answer, started }) = landed else {
                 let after = until.deadline.saturating_duration_since(until.started);
                 let (registry, url) = (repository.host().into(), repository.as_str().into());
                 let slow = Refusal::Lookup(LookupError::TimedOut { registry, url, after });
@@ -408,7 +409,7 @@ mod tests {
     use super::*;
     use crate::gate::tests::{WEB, layer, signed_by};
     use crate::signature::testing::Key;
-    use crate::signature::{AskedSource, ExaminedSignature};
+    use crate::verification::{AskedSource, ExaminedSignature};
 
     #[test]
     fn the_weight_of_a_verdict_grows_with_its_signatures_its_sources_and_the_keys_of_its_rule() {

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use crate::signature::verify::Allowance;
+use crate::verification::Allowance;
 
 /// The budgets of verification, in microseconds of one core by the prices of its steps.
 #[derive(Clone, Copy, Debug)]

@@ -15,13 +15,13 @@ use serde::Serialize;
 use super::{
     access::Action,
     error::Refused,
-    extension::{Context, bounded, store_failed},
     export_format::{self, Imported, LARGEST_LINE, NDJSON},
+    extension::{Context, bounded, store_failed},
     path::Own,
+    stall_guard::{STANDSTILL, Transfer, answer_with},
     store::{
         Change, Changed, Finding, ImageId, Origin, Position, Record, SignatureName, SignatureStore, Status, StoreError,
     },
-    stall_guard::{STANDSTILL, Transfer, answer_with},
 };
 use crate::image::Digest;
 use crate::json;

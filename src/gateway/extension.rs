@@ -16,11 +16,11 @@ use tokio::{
 
 use super::{
     access::{Action, scope::Scope},
-    error::Refused,
     desk::{Desk, Visitor},
+    error::Refused,
+    stall_guard::answer_with,
     store::{Change, Changed, ImageId, Origin, Position, Put, Record, SignatureList, SignatureStore, StoreError},
     submission::{self, Submission},
-    stall_guard::answer_with,
     upstream::{Pull, Registry},
 };
 
@@ -193,8 +193,8 @@ mod tests {
         configuration::{Gateway, Store, Upstream},
         gateway::{
             access::AccessControl,
-            test_log::Log,
             store::RepositoryName,
+            test_log::Log,
             upstream::{Learned, Settings},
         },
         image::Digest,

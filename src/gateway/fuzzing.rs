@@ -3,8 +3,8 @@
 use url::Url;
 
 use super::{
+    export_format,
     headers::{External, Rewrite},
-    lines,
     path::{Route, route},
     submission,
 };

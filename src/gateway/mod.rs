@@ -3,25 +3,25 @@
 //! `/extensions/v2/` is answered from the [store](store::SignatureStore); `/v2/` and all below goes through to the registry.
 
 pub mod access;
-mod error;
+mod api;
 mod browser;
 mod desk;
+mod error;
+pub mod export_format;
 mod extension;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
-pub mod export_format;
-#[cfg(test)]
-mod test_log;
-mod api;
 mod path;
 mod proxy;
 mod server;
+mod stall_guard;
 pub mod store;
 mod submission;
+#[cfg(test)]
+mod test_log;
 mod token_endpoint;
-mod stall_guard;
 mod upstream;
 
 pub use server::{GatewayError, Prepared};

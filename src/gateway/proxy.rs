@@ -27,8 +27,8 @@ use tokio::{
 
 use super::{
     access::scope::Scope,
-    error::Refused,
     desk::{Desk, Visitor},
+    error::Refused,
     headers::{External, HopByHop, Rewrite, is_about_the_way},
     stall_guard::{STANDSTILL, Transfer},
     upstream::{Registry, Wants, failure},

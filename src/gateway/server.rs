@@ -11,20 +11,20 @@ use actix_web::{
 
 use super::{
     access::{AccessControl, AccessSetupError},
+    api,
     desk::Desk,
     extension::{self, Context},
-    api,
     path::{Own, Route, route},
     proxy,
+    stall_guard::STANDSTILL,
     store::{ImageLimits, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore},
     token_endpoint,
-    stall_guard::STANDSTILL,
     upstream::{self, Learned, Registry},
 };
 use crate::configuration::{Gateway, Limits, Store};
-use crate::telemetry::{Readiness, supervise};
 use crate::registry::SetupError;
 use crate::server::{self, ConnectionLimits, Protocols, Timeouts, Tls};
+use crate::telemetry::{Readiness, supervise};
 
 /// Connections, where memory and descriptors allow it. Nodes that pull have a few each.
 const MAX_CONNECTIONS: usize = 4096;

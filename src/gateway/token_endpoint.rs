@@ -11,8 +11,8 @@ use super::{
         scope::Scopes,
         token::{LIFETIME, SealError, TokenError},
     },
-    error::Refused,
     desk::{Desk, Visitor},
+    error::Refused,
     extension::bounded,
     upstream::{Registry, Wants},
 };

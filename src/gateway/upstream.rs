@@ -14,12 +14,12 @@ use url::Url;
 use super::{error::Refused, store::ImageId};
 use crate::configuration::Upstream;
 use crate::image::{Digest, digest::Algorithm};
-use crate::telemetry::RequestKind;
 use crate::redact::shown;
+use crate::refusal::LookupError;
 use crate::registry::{
     self, Answer, Ask, Budget, Challenge, Failure, HostSet, Peer, SetupError, Transport, claimed_digests, exchange,
 };
-use crate::verdict::LookupError;
+use crate::telemetry::RequestKind;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -3,6 +3,7 @@
 
 mod check;
 mod document;
+pub(crate) mod identity;
 mod load;
 pub mod policy_json;
 

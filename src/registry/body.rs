@@ -9,8 +9,8 @@ use tokio::{task::yield_now, time::Instant};
 use super::{
     encoding::{Encoding, Inflate, Undecodable},
     failure::Failure,
-    quota::Tenant,
     memory_budget::{FREE, Reserved, Room},
+    quota::Tenant,
 };
 
 /// Bytes that are inflated before there is room for what they become: 64 KiB at most.

@@ -15,8 +15,8 @@ use super::{
     body::Body,
     challenge::{Challenge, ChallengeError},
     credentials::looked_in,
-    failure::Failure,
     dial_guard::NamesHosts,
+    failure::Failure,
     settings::{AllSettings, SetupError},
     target::Target,
     token::{Access, Grant, Need, Tokens},
@@ -24,9 +24,9 @@ use super::{
 };
 use crate::configuration::{Limits, Registries, Scheme, SignatureSource};
 use crate::image::Repository;
-use crate::telemetry::{Metrics, RequestKind};
 use crate::redact::shown;
-use crate::verdict::LookupError;
+use crate::refusal::LookupError;
+use crate::telemetry::{Metrics, RequestKind};
 
 /// How long it is remembered how a registry wants to be asked.
 const REMEMBERED: Duration = Duration::from_mins(5);

@@ -8,9 +8,9 @@ use super::{
     quota::Exhausted,
     resolver::{LookupFailed, LookupsExhausted, NotPublic},
 };
-use crate::telemetry::OutboundQuota;
 use crate::redact::shown;
-use crate::verdict::LookupError;
+use crate::refusal::LookupError;
+use crate::telemetry::OutboundQuota;
 
 /// Said of names that lead inside and of names that lead nowhere: the difference would tell whoever may create pods which
 /// names there are inside.

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::gate::ResolveDigest;
 use crate::image::{Digest, Hashed, HashedManifest, ManifestError, Reference, digest::DigestError};
-use crate::telemetry::RequestKind;
 use crate::redact::shown;
-use crate::verdict::LookupError;
+use crate::refusal::LookupError;
+use crate::telemetry::RequestKind;
 
 /// Both formats and their indexes; and schema 1, so that a registry says honestly that it has nothing else. All in one
 /// header: some registries read only the first of several.

@@ -10,21 +10,21 @@ mod ca_certs;
 mod challenge;
 mod client;
 mod credentials;
+mod dial_guard;
 mod encoding;
+pub(crate) mod error_body;
 mod failure;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
-mod dial_guard;
 mod helper;
 mod login_file;
 mod manifest;
-pub(crate) mod retry;
+mod memory_budget;
 mod pools;
 mod quota;
 mod resolver;
-mod memory_budget;
-pub(crate) mod error_body;
+pub(crate) mod retry;
 mod settings;
 mod target;
 mod token;

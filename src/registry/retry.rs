@@ -4,7 +4,7 @@ use std::{fmt::Display, time::Duration};
 
 use tokio::time::sleep;
 
-use crate::verdict::LookupError;
+use crate::refusal::LookupError;
 
 /// Failures in a row, without anything more being done, after which it is given up; and in all.
 const MOST_FAILURES: u32 = 5;

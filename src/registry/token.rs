@@ -14,16 +14,16 @@ use super::{
     blocking_pool::Blocking,
     challenge::Challenge,
     credentials::{self, FindError, Helpers, Login, looked_in},
-    failure::Failure,
     dial_guard::host_of,
+    failure::Failure,
     helper::HELPER_TIMEOUT,
     target::Target,
     transport::{Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Peer, Transport},
 };
 use crate::configuration::is_on_loopback;
-use crate::telemetry::RequestKind;
 use crate::redact::shown;
-use crate::verdict::LookupError;
+use crate::refusal::LookupError;
+use crate::telemetry::RequestKind;
 
 /// Bytes of a token answer.
 const LARGEST_ANSWER: usize = 64 << 10;

@@ -14,16 +14,16 @@ use url::Url;
 
 use super::{
     body::{Body, Reading},
-    failure::Failure,
     dial_guard::{HostSet, NamesHosts, host_of, is_inner_literal},
+    failure::Failure,
+    memory_budget::{FREE, Room},
     quota::{Quota, Shares, Tenant},
     resolver::on_behalf_of,
-    memory_budget::{FREE, Room},
     settings::Settings,
     upload::is_for_uploads,
 };
+use crate::refusal::LookupError;
 use crate::telemetry::{Metrics, OutboundQuota, RequestKind, descriptor_limit};
-use crate::verdict::LookupError;
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;

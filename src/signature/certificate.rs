@@ -160,7 +160,7 @@ impl Certificate {
     }
 
     /// Its keys that a signature with these issuers may be of.
-    pub(super) fn keys_of<'a>(
+    pub(crate) fn keys_of<'a>(
         &'a self,
         issuers: &'a [KeyHandle],
     ) -> impl Iterator<Item = ErasedKeyAmalgamation<'a, PublicParts>> + 'a {
@@ -182,7 +182,7 @@ impl Certificate {
     /// expired is expired, whatever time the signature claims, for its maker is free to claim any. Beyond that, where a
     /// self-signature of the signing time is there to tell, the key must have been valid then too. Often none is: GnuPG
     /// replaces the self-signature when an expiry is put off, and then the current one speaks for the key's whole life.
-    pub(super) fn check(
+    pub(crate) fn check(
         &self,
         key: &ErasedKeyAmalgamation<'_, PublicParts>,
         signed_at: Timestamp,
@@ -271,7 +271,7 @@ impl Certificate {
 }
 
 /// What sequoia is to accept: its standard policy, at our time and not its own, less what broke since.
-pub(super) fn acceptable(now: Timestamp) -> StandardPolicy<'static> {
+pub(crate) fn acceptable(now: Timestamp) -> StandardPolicy<'static> {
     let mut policy = StandardPolicy::at(system_time(now));
     for hash in [HashAlgorithm::MD5, HashAlgorithm::SHA1, HashAlgorithm::RipeMD] {
         policy.reject_hash(hash);
@@ -283,7 +283,7 @@ pub(super) fn acceptable(now: Timestamp) -> StandardPolicy<'static> {
 }
 
 /// Whether a hash may stand in a signature over a payload, where collisions matter.
-pub(super) fn weak_hash(signature: &sequoia_openpgp::packet::Signature) -> Option<Box<str>> {
+pub(crate) fn weak_hash(signature: &sequoia_openpgp::packet::Signature) -> Option<Box<str>> {
     match signature.hash_algo() {
         HashAlgorithm::SHA224
         | HashAlgorithm::SHA256
@@ -299,7 +299,7 @@ pub(super) fn weak_hash(signature: &sequoia_openpgp::packet::Signature) -> Optio
 }
 
 /// Whether a signature over a payload has no critical part that is not understood.
-pub(super) fn is_understood(signature: &sequoia_openpgp::packet::Signature, now: Timestamp) -> bool {
+pub(crate) fn is_understood(signature: &sequoia_openpgp::packet::Signature, now: Timestamp) -> bool {
     acceptable(now).signature(signature, HashAlgoSecurity::CollisionResistance).is_ok()
 }
 
@@ -316,12 +316,12 @@ fn weak_key(key: &Key<PublicParts, UnspecifiedRole>) -> Option<Box<str>> {
 }
 
 /// The time as sequoia takes it. Where there is none, one at which no key was valid.
-pub(super) fn system_time(time: Timestamp) -> SystemTime {
+pub(crate) fn system_time(time: Timestamp) -> SystemTime {
     SystemTime::try_from(time).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// OpenPGP times, which end in 2242, fit.
-pub(super) fn timestamp(time: SystemTime) -> Timestamp {
+pub(crate) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::MAX)
 }
 

@@ -1,7 +1,6 @@
 //! What a signature says of itself, for those who trust no key: the store checks that it belongs where it is put.
 
-use super::{Fingerprint, Payload, envelope};
-use crate::verdict::refusal::Malformed;
+use super::{Fingerprint, Malformed, Payload, envelope};
 
 /// What a message claims.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use sequoia_openpgp::{
     types::{HashAlgorithm, SignatureType},
 };
 
-use super::{Payload, certificate::system_time, claim::claimed_payload};
+use super::{Malformed, Payload, certificate::system_time, claim::claimed_payload};
 
 /// Says in each payload what made it.
 const CREATOR: &str = concat!("sealgate ", env!("CARGO_PKG_VERSION"));
@@ -19,12 +19,12 @@ const CREATOR: &str = concat!("sealgate ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ComposeError {
-    /// What holds the key did not sign. The agent's own words are in it.
-    #[error("{0:#}")]
-    Signer(anyhow::Error),
+    /// What holds the key did not sign. The agent's own words, with their causes.
+    #[error("{0}")]
+    Signer(String),
     /// The message is none that a verifier takes. It is not handed out.
     #[error("the key makes signatures that no verifier accepts (a user ID or notation of more than 60 KB, say): {0}")]
-    Unreadable(crate::verdict::refusal::Malformed),
+    Unreadable(Malformed),
 }
 
 /// Signs a payload: one binary OpenPGP message, not compressed, by one key, as containers-signature(5) wants it and
@@ -37,11 +37,11 @@ where
     S: crypto::Signer + Send + Sync,
 {
     let mut message = Vec::new();
-    write(&mut message, &text(payload, at), signer, at).map_err(ComposeError::Signer)?;
+    write(&mut message, &text(payload, at), signer, at).map_err(|error| ComposeError::Signer(format!("{error:#}")))?;
     // What nobody could read must not be stored.
     match claimed_payload(&message) {
         Ok(read) if read == *payload => Ok(message),
-        Ok(_) => Err(ComposeError::Unreadable(crate::verdict::refusal::Malformed::Envelope)),
+        Ok(_) => Err(ComposeError::Unreadable(Malformed::Envelope)),
         Err(error) => Err(ComposeError::Unreadable(error)),
     }
 }
@@ -51,7 +51,7 @@ pub fn text(payload: &Payload, at: Timestamp) -> Vec<u8> {
     payload.to_json(CREATOR, at.as_second())
 }
 
-fn write<S>(sink: &mut Vec<u8>, payload: &[u8], signer: S, at: Timestamp) -> anyhow::Result<()>
+fn write<S>(sink: &mut Vec<u8>, payload: &[u8], signer: S, at: Timestamp) -> sequoia_openpgp::Result<()>
 where
     S: crypto::Signer + Send + Sync,
 {

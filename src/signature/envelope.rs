@@ -18,34 +18,31 @@ use sequoia_openpgp::{
 };
 
 use super::{
-    Fingerprint,
+    Disagreement, Fingerprint, Malformed,
     framing::{RawPacket, first_packet, parser},
     payload::LARGEST_PAYLOAD,
 };
-use crate::{
-    text,
-    verdict::refusal::{Disagreement, Malformed},
-};
+use crate::text;
 
 /// The largest message, in bytes, before and after it is inflated: a payload, a signature by the largest key, and notations.
-pub(super) const LARGEST_MESSAGE: usize = 64 << 10;
+pub(crate) const LARGEST_MESSAGE: usize = 64 << 10;
 /// How many times its own size a message may inflate to at a first look. Real ones have less than three times: a signature
 /// and a digest are random bytes.
-pub(super) const USUAL_RATIO: usize = 8;
+pub(crate) const USUAL_RATIO: usize = 8;
 
 /// A message of the one shape. Nothing in it is verified.
-pub(super) struct Message {
+pub(crate) struct Message {
     /// The signature.
-    pub(super) signature: Signature,
+    pub(crate) signature: Signature,
     /// What it is about, the payload: the very bytes that were signed, with CR LF at each end of a line where it is a text
     /// signature.
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// The keys that it names. Verification wants them to be one.
-    pub(super) issuers: Vec<KeyHandle>,
+    pub(crate) issuers: Vec<KeyHandle>,
 }
 
 /// What a first look tells, which costs no more than in proportion to what was received.
-pub(super) enum Glance {
+pub(crate) enum Glance {
     /// All of it.
     Message(Box<Message>),
     /// Opening it takes longer. Where that much could be seen, with the key that it begins with: a message that is of
@@ -54,7 +51,7 @@ pub(super) enum Glance {
 }
 
 /// Opens a message, if that costs little. `inflated` counts the bytes that came out of compressed ones.
-pub(super) fn glance(content: &[u8], inflated: &mut usize) -> Result<Glance, Malformed> {
+pub(crate) fn glance(content: &[u8], inflated: &mut usize) -> Result<Glance, Malformed> {
     let (algorithm, compressed) = match unpack(content)? {
         Packed::Not => return open_packets(content).map(Box::new).map(Glance::Message),
         Packed::Compressed(algorithm, compressed) => (algorithm, compressed),
@@ -82,7 +79,7 @@ pub(super) fn glance(content: &[u8], inflated: &mut usize) -> Result<Glance, Mal
 }
 
 /// Opens a message, whatever that costs within its bounds.
-pub(super) fn open(content: &[u8], inflated: &mut usize) -> Result<Message, Malformed> {
+pub(crate) fn open(content: &[u8], inflated: &mut usize) -> Result<Message, Malformed> {
     match unpack(content)? {
         Packed::Not => open_packets(content),
         Packed::Compressed(algorithm, compressed) => {

@@ -16,14 +16,14 @@ use sequoia_openpgp::{
 const LARGEST_PACKET: u32 = 64 << 10;
 
 /// A packet, with its parts put together.
-pub(super) struct RawPacket<'a> {
-    pub(super) tag: Tag,
-    pub(super) body: Cow<'a, [u8]>,
+pub(crate) struct RawPacket<'a> {
+    pub(crate) tag: Tag,
+    pub(crate) body: Cow<'a, [u8]>,
 }
 
 impl RawPacket<'_> {
     /// Parses the packet alone. Returns `None` if it is not one packet of that length.
-    pub(super) fn parsed(&self) -> Option<Packet> {
+    pub(crate) fn parsed(&self) -> Option<Packet> {
         let bytes = self.reframed()?;
         let PacketParserResult::Some(parser) = parser(&bytes).ok()? else { return None };
         match PacketParser::next(parser) {
@@ -33,7 +33,7 @@ impl RawPacket<'_> {
     }
 
     /// Returns the packet with a new header and one length of four octets.
-    pub(super) fn reframed(&self) -> Option<Vec<u8>> {
+    pub(crate) fn reframed(&self) -> Option<Vec<u8>> {
         let length = u32::try_from(self.body.len()).ok()?;
         let mut bytes = Vec::with_capacity(self.body.len() + 6);
         bytes.extend([0xc0 | u8::from(self.tag), 0xff]);
@@ -44,7 +44,7 @@ impl RawPacket<'_> {
 }
 
 /// Parses without looking for armor, into packets that contain others, or beyond [`LARGEST_PACKET`].
-pub(super) fn parser(bytes: &[u8]) -> sequoia_openpgp::Result<PacketParserResult<'_>> {
+pub(crate) fn parser(bytes: &[u8]) -> sequoia_openpgp::Result<PacketParserResult<'_>> {
     PacketParserBuilder::from_bytes(bytes)?
         .dearmor(Dearmor::Disabled)
         .max_recursion_depth(0)
@@ -55,7 +55,7 @@ pub(super) fn parser(bytes: &[u8]) -> sequoia_openpgp::Result<PacketParserResult
 }
 
 /// Reads the first packet, and returns it with the bytes behind it. Returns `None` if there is no packet, or not all of it.
-pub(super) fn first_packet(bytes: &[u8]) -> Option<(RawPacket<'_>, &[u8])> {
+pub(crate) fn first_packet(bytes: &[u8]) -> Option<(RawPacket<'_>, &[u8])> {
     // Every packet has the first bit set. Armor and text begin with a letter or dash.
     let (&first, rest) = bytes.split_first().filter(|(first, _)| *first & 0x80 != 0)?;
     let is_old = first & 0x40 == 0;
@@ -117,7 +117,7 @@ fn number(bytes: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -126,7 +126,7 @@ pub(super) mod tests {
     const SIGNATURE: u8 = 2;
 
     /// A packet with a new header, its body in parts of these powers of two for as long as they fit, and the rest.
-    pub(in crate::signature) fn in_parts(tag: u8, mut body: &[u8], powers: impl IntoIterator<Item = u8>) -> Vec<u8> {
+    pub(crate) fn in_parts(tag: u8, mut body: &[u8], powers: impl IntoIterator<Item = u8>) -> Vec<u8> {
         let mut packet = vec![0xc0 | tag];
         for power in powers {
             let Some((part, rest)) = body.split_at_checked(1 << power) else { break };
@@ -141,7 +141,7 @@ pub(super) mod tests {
     }
 
     /// The body under every kind of header that has a length.
-    pub(in crate::signature) fn under_every_header(tag: u8, body: &[u8]) -> Vec<Vec<u8>> {
+    pub(crate) fn under_every_header(tag: u8, body: &[u8]) -> Vec<Vec<u8>> {
         let length = body.len();
         let mut packets = vec![
             [&[0xc0 | tag, 0xff][..], &u32::try_from(length).unwrap().to_be_bytes(), body].concat(),

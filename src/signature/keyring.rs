@@ -163,7 +163,7 @@ impl Keyring {
                 Block::Armored(text) => {
                     let mut bytes = Vec::new();
                     let mut reader = Reader::from_bytes(text, ReaderMode::Tolerant(None));
-                    reader.read_to_end(&mut bytes).map_err(|error| malformed(&error.into()))?;
+                    reader.read_to_end(&mut bytes).map_err(|error| malformed(&error))?;
                     self.add_packets(&bytes)?;
                 }
             }
@@ -384,7 +384,7 @@ fn blocks(bytes: &[u8]) -> Result<Vec<Block<'_>>, CertificateError> {
     Ok(starts.iter().zip(ends).map(|(&start, end)| Block::Armored(&bytes[start..end])).collect())
 }
 
-fn malformed(error: &anyhow::Error) -> CertificateError {
+fn malformed(error: &impl fmt::Display) -> CertificateError {
     CertificateError::Malformed(format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" "))
 }
 

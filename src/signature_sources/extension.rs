@@ -11,11 +11,12 @@ use super::{Found, Kind, kind};
 use crate::base64_text;
 use crate::image::{Digest, Repository};
 use crate::json::Array;
-use crate::telemetry::RequestKind;
 use crate::redact::shown;
+use crate::refusal::LookupError;
 use crate::registry::{Budget, Client, Extension, Fetched, Target, What, join};
-use crate::signature::{AskedSource, UntrustedSignature};
-use crate::verdict::LookupError;
+use crate::signature::UntrustedSignature;
+use crate::telemetry::RequestKind;
+use crate::verification::AskedSource;
 
 /// Entries of a list that are looked at: more than signatures fit into a list of 4 MiB.
 const MOST_ENTRIES: usize = 10_000;

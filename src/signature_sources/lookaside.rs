@@ -8,11 +8,12 @@ use url::Url;
 
 use super::{Found, Kind, kind, url_of};
 use crate::image::{Digest, Repository};
-use crate::telemetry::RequestKind;
 use crate::redact::shown;
+use crate::refusal::LookupError;
 use crate::registry::{Blocking, Budget, Client, Failure, Fetched, What, join};
-use crate::signature::{AskedSource, UntrustedSignature};
-use crate::verdict::LookupError;
+use crate::signature::UntrustedSignature;
+use crate::telemetry::RequestKind;
+use crate::verification::AskedSource;
 
 /// Entries that are looked at (containers/image since 5.24: fewer than 128).
 pub(super) const MOST_ENTRIES: usize = 128;

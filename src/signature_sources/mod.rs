@@ -3,7 +3,6 @@
 //! Nothing here is trusted or even looked into; `signature` does that. What a source can do is to say nothing, too much, or
 //! nonsense, and none of that takes away what was found beside it.
 
-mod wire;
 mod extension;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -11,6 +10,7 @@ pub mod fuzzing;
 pub(crate) mod lookaside;
 pub mod registries_d;
 pub(crate) mod store_client;
+mod wire;
 mod write;
 
 use std::{sync::Arc, time::Duration};
@@ -23,9 +23,10 @@ use crate::configuration::SignatureSource;
 use crate::gate::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
 use crate::redact::shown;
+use crate::refusal::LookupError;
 use crate::registry::{Blocking, Budget, Client};
-use crate::signature::{AskedSource, FoundSignatures, UntrustedSignature};
-use crate::verdict::LookupError;
+use crate::signature::UntrustedSignature;
+use crate::verification::{AskedSource, FoundSignatures};
 
 pub(crate) use wire::Entry;
 pub(crate) use write::write_file;

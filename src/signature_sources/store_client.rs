@@ -14,12 +14,12 @@ use url::Url;
 
 use crate::configuration::SignatureSource;
 use crate::image::{Digest, Repository};
-use crate::telemetry::RequestKind;
 use crate::redact::shown;
+use crate::refusal::LookupError;
 use crate::registry::{
-    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, SaidNo, Target, What, join, error_body,
+    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, SaidNo, Target, What, error_body, join,
 };
-use crate::verdict::LookupError;
+use crate::telemetry::RequestKind;
 
 /// The characters of a signature's name behind the digest.
 const NAME_CHARACTERS: usize = 32;

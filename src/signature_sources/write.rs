@@ -22,10 +22,10 @@ use super::{
 use crate::configuration::SignatureSource;
 use crate::files::durable::{create_folder_with, sync_folder};
 use crate::image::{Digest, Repository};
-use crate::telemetry::RequestKind;
 use crate::redact::shown;
+use crate::refusal::LookupError;
 use crate::registry::{Access, Budget, Client, Content, Extension, Fetched, Request, SaidNo, Target, What, error_body};
-use crate::verdict::LookupError;
+use crate::telemetry::RequestKind;
 
 /// Signatures of one image in a lookaside folder. Of [`MOST_ENTRIES`], containers/image takes none.
 const MOST_FILES: usize = MOST_ENTRIES - 1;

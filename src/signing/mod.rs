@@ -5,8 +5,8 @@
 
 mod agent;
 mod gnupg;
-pub mod plan;
 mod key_file;
+pub mod plan;
 mod query;
 
 use std::{fmt, path::PathBuf};

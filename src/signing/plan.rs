@@ -17,12 +17,13 @@ use super::SigningKey;
 use crate::configuration::SignatureSource;
 use crate::gate::{FindSignatures as _, ResolveDigest as _};
 use crate::image::{Digest, Manifest, Reference};
-use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
-use crate::registry::Client;
-use crate::signature::{ComposeError, FoundSignatures, Payload, UntrustedSignature, compose, verify, verify::Question};
-use crate::signature_sources::Finder;
 use crate::image_files;
-use crate::verdict::LookupError;
+use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
+use crate::refusal::LookupError;
+use crate::registry::Client;
+use crate::signature::{ComposeError, Payload, UntrustedSignature, compose};
+use crate::signature_sources::Finder;
+use crate::verification::{FoundSignatures, Question, verify};
 
 /// Indexes in indexes that are followed, as when they are verified.
 pub const DEEPEST: usize = 3;

@@ -15,10 +15,10 @@ use crate::gate::{
     Budgets, CurrentPolicy, Gate, Settings,
     cache::{CachedResolve, CachedSignatures, Times},
 };
-use crate::telemetry::{Metrics, Readiness, raise_descriptor_limit};
 use crate::registry::{Client, PolicyHosts};
 use crate::server::health::{self, Pages};
 use crate::signature_sources::{Finder, SignatureSources};
+use crate::telemetry::{Metrics, Readiness, raise_descriptor_limit};
 use crate::tls::{ServerTls, WEBHOOK_NAMES};
 use crate::webhook;
 

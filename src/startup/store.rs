@@ -6,8 +6,8 @@ use super::{StartupError, address_of, listen, signals::Stop};
 use crate::configuration::{Configuration, Gateway};
 use crate::files::reserve_descriptors;
 use crate::gateway::Prepared;
-use crate::telemetry::raise_descriptor_limit;
 use crate::redact::shown;
+use crate::telemetry::raise_descriptor_limit;
 use crate::tls::ServerTls;
 
 /// Reads and checks everything that the store needs; makes no file, and does not serve.

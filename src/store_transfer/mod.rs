@@ -4,8 +4,8 @@
 //! the last signature that is whole.
 
 mod export_file;
-mod remote;
 mod lookaside_tree;
+mod remote;
 
 use std::{
     io,
@@ -22,19 +22,19 @@ use tokio::{
 };
 
 pub(crate) use export_file::{ExportFile, Lines};
-pub(crate) use remote::Running;
 pub(crate) use lookaside_tree::{Tree, Walk};
+pub(crate) use remote::Running;
 
 use crate::configuration::Etcd;
 use crate::gateway::export_format::{self, Imported, MOST_TOLD};
 use crate::gateway::store::{
     Change, ImageId, ImageLimits, Position, Record, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore,
 };
+use crate::refusal::LookupError;
 use crate::registry::{
     SaidNo,
     retry::{Patience, wait_after},
 };
-use crate::verdict::LookupError;
 
 /// Signatures that are read of an opened store, or put into one, at once; the latter until they have so many bytes.
 const AT_ONCE: usize = 256;

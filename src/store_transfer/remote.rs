@@ -9,10 +9,10 @@ use super::{Signature, TransferError};
 use crate::gateway::export_format::{self, Imported, LARGEST_LINE, NDJSON};
 use crate::gateway::store::Position;
 use crate::image::Repository;
-use crate::telemetry::RequestKind;
 use crate::redact::shown;
+use crate::refusal::LookupError;
 use crate::registry::{Access, Budget, Client, Content, Failure, Fetched, Place, Request, SaidNo, Target, What, join};
-use crate::verdict::LookupError;
+use crate::telemetry::RequestKind;
 
 /// The time of one request.
 const STEP: Duration = Duration::from_mins(2);

@@ -13,8 +13,8 @@ use std::{future::Future, time::Duration};
 
 use crate::configuration::{Configuration, Limits, Webhook};
 use crate::gate::{Admission, Decision, Gate};
+use crate::refusal::Refusal;
 use crate::server::capacity;
-use crate::verdict::Refusal;
 
 pub use server::run;
 

@@ -12,9 +12,9 @@ use super::{
     review::{Images, Place, Review, Unreadable},
     text::{Outside, is_plain, one_line},
 };
-use crate::gate::Decision;
+use crate::gate::{Decision, Verdict};
 use crate::policy::Mode;
-use crate::verdict::{Code, LookupError, Refusal, Verdict};
+use crate::refusal::{Code, LookupError, Refusal};
 
 /// The most lines of a denial; the rest is counted.
 const MOST_LINES: usize = 16;
@@ -389,7 +389,7 @@ mod tests {
 
     fn not_pinned() -> Refusal {
         Refusal::NotPinned {
-            why: crate::verdict::refusal::Unpinned::Verified { rule: RuleId::new("production", "acme") },
+            why: crate::refusal::Unpinned::Verified { rule: RuleId::new("production", "acme") },
             digest: None,
         }
     }

@@ -23,9 +23,9 @@ use super::{
 };
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
-use crate::telemetry::{Metrics, RateLimit, Readiness};
+use crate::refusal::Refusal;
 use crate::server::{self, ConnectionLimits, Lease, Peer, Protocols, Quota, Timeouts, Tls};
-use crate::verdict::Refusal;
+use crate::telemetry::{Metrics, RateLimit, Readiness};
 
 /// How long a caller may take nothing of an answer, which has some KiB.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

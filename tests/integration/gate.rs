@@ -8,8 +8,8 @@ use sealgate::{
     files::{PolicyFiles, load_configuration},
     gate::{Admission, CurrentPolicy, Decision, Gate, ImageUse},
     image::Digest,
-    telemetry::Metrics,
     startup::engine,
+    telemetry::Metrics,
 };
 use tokio::time::Instant;
 

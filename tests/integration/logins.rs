@@ -10,7 +10,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sealgate::{
     configuration::{Credentials, Registry},
-    verdict::LookupError,
+    refusal::LookupError,
 };
 
 use crate::{

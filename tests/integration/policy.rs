@@ -17,8 +17,8 @@ use sealgate::{
     files::{ChangeWatcher, PolicyFiles, PolicyLoadError, PolicyWatcher, SETTLE_INTERVAL},
     gate::CurrentPolicy,
     image::Reference,
-    telemetry::Metrics,
     policy::Action,
+    telemetry::Metrics,
 };
 
 use crate::support::{Gpg, Scratch, code_blocks, wait_until};

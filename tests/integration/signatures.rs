@@ -14,10 +14,10 @@ use sealgate::{
     configuration::{Credentials, Registry, SignatureSource},
     gate::FindSignatures,
     image::{Digest, Repository},
+    refusal::LookupError,
     registry::Client,
-    signature::FoundSignatures,
     signature_sources::Finder,
-    verdict::LookupError,
+    verification::FoundSignatures,
 };
 use url::Url;
 
@@ -357,7 +357,7 @@ async fn a_lookaside_that_denies_is_said_to_and_nobody_is_told_to_give_it_creden
         let denied = Liar::start(move |_| Reply::new(status, &[("www-authenticate", "Basic realm=x")], ""));
         let found = find_in(&denied).await;
         let Some(error) = found.failure() else { panic!("{found:?}") };
-        let refusal = sealgate::verdict::Refusal::from(error.clone());
+        let refusal = sealgate::refusal::Refusal::from(error.clone());
         let text = format!("{refusal}. {}", refusal.next_step("r.example.com/acme/web:1"));
         assert!(text.contains(&format!("answers {status}")), "{text}");
         assert!(!text.to_lowercase().contains("credential"), "{text}");
@@ -365,7 +365,7 @@ async fn a_lookaside_that_denies_is_said_to_and_nobody_is_told_to_give_it_creden
     }
     // Of a registry, that is what is missing.
     let registry = store(|_| Reply::empty(403));
-    let refusal = sealgate::verdict::Refusal::from(find_at(&registry).await.failure().unwrap().clone());
+    let refusal = sealgate::refusal::Refusal::from(find_at(&registry).await.failure().unwrap().clone());
     assert!(refusal.next_step("r.example.com/acme/web:1").contains("give the gate credentials"), "{refusal}");
 }
 

@@ -12,25 +12,22 @@ use tokio::time::Instant;
 
 use self::report::{Report, Saved};
 use super::arguments::Format;
-use super::image_tree::{Index, Part, STEP, found_at};
 use super::exit_status::{Failure, Status};
 use super::image_arguments::{self, Elsewhere, ImageArguments, Mirrors, Subject};
+use super::image_tree::{Index, Part, STEP, found_at};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::refusal_of_index;
 use crate::image::{Digest, Reference};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
+use crate::refusal::Refusal;
 use crate::registry::Client;
-use crate::signature::{
-    Certificate, ExaminedSignature, Fingerprint, FoundSignatures, Keyring, Keys as FoundKeys, VerifiedImage,
-    examine_all,
-    keyring::LARGEST_KEYRING,
-    verify::{Examination, Question},
-    verify_each,
-};
+use crate::signature::{Certificate, Fingerprint, Keyring, Keys as FoundKeys, keyring::LARGEST_KEYRING};
 use crate::signature_sources::store_client::{Finding, Name, Outcome, Store};
 use crate::signing::{self, Gnupg, KeyError, user_id};
-use crate::verdict::Refusal;
+use crate::verification::{
+    Examination, ExaminedSignature, FoundSignatures, Question, VerifiedImage, examine_all, verify_each,
+};
 
 /// The longest user ID that a store keeps, in bytes.
 const LONGEST_SIGNER: usize = 512;

@@ -6,12 +6,13 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{Ask, Examined};
-use crate::cli::report::{self, of_refusal};
 use crate::cli::exit_status::Status;
+use crate::cli::report::{self, of_refusal};
 use crate::cli::terminal::{Colours, Tone, plain};
 use crate::image::Reference;
-use crate::signature::{AskedSource, ExaminedSignature, Fingerprint, VerifiedImage, claimed_payload};
-use crate::verdict::Refusal;
+use crate::refusal::Refusal;
+use crate::signature::{Fingerprint, claimed_payload};
+use crate::verification::{AskedSource, ExaminedSignature, VerifiedImage};
 
 /// What became of a signature's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

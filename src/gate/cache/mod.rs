@@ -3,7 +3,6 @@
 //! How long something is believed is decided here, by tokio's clock, each time that it is looked up; the cache underneath
 //! only bounds how much is kept and throws away what is over. Errors are never kept.
 
-mod flights;
 mod resolve;
 mod signatures;
 
@@ -12,7 +11,6 @@ use std::{marker::PhantomData, time::Duration};
 use moka::Expiry;
 use tokio::time::Instant;
 
-pub(crate) use flights::{Flights, Landed, Unwanted};
 pub use resolve::CachedResolve;
 pub use signatures::CachedSignatures;
 

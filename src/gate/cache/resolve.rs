@@ -8,10 +8,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::gate::{HashedManifest, ResolveDigest};
 use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::refusal::LookupError;
 use crate::telemetry::{CacheResult, Metrics};
-use crate::verdict::LookupError;
 
-use super::{Flights, Landed, Lifetime, Times, Unwanted, until_stale};
+use super::{Lifetime, Times, until_stale};
+use crate::single_flight::{Completed, SingleFlight, Unwanted};
 
 /// The names of the caches in metrics.
 const TAGS: &str = "tag";
@@ -28,7 +29,7 @@ const MANIFEST_BYTES: u64 = 32 << 20;
 pub struct CachedResolve {
     shared: Arc<Shared>,
     times: Times,
-    flights: Flights<Reference, Result<Arc<HashedManifest>, LookupError>>,
+    flights: SingleFlight<Reference, Result<Arc<HashedManifest>, LookupError>>,
 }
 
 struct Shared {
@@ -63,7 +64,7 @@ impl CachedResolve {
             .weigher(|(repository, _): &(Repository, Digest), image: &Arc<_>| weight(repository, image))
             .build();
         let shared = Arc::new(Shared { inner, tags, manifests, metrics });
-        Self { shared, times, flights: Flights::new(Unwanted::Finishes) }
+        Self { shared, times, flights: SingleFlight::new(Unwanted::Finishes) }
     }
 }
 
@@ -91,7 +92,7 @@ impl ResolveDigest for CachedResolve {
                 let (shared, asked, times) = (Arc::clone(&self.shared), asked.clone(), self.times);
                 async move { shared.ask(asked, times).await }
             };
-            let Ok(Landed { answer, started }) = timeout_at(deadline, self.flights.join(&asked, start)).await else {
+            let Ok(Completed { answer, started }) = timeout_at(deadline, self.flights.join(&asked, start)).await else {
                 return Err(timed_out(repository, deadline.saturating_duration_since(began)));
             };
             match answer {

@@ -16,12 +16,13 @@ use tokio::{
 
 use crate::gate::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
+use crate::refusal::LookupError;
+use crate::single_flight::{Completed, SingleFlight, Unwanted};
 use crate::telemetry::{CacheResult, Metrics};
-use crate::signature::{AskedSource, FoundSignatures};
-use crate::verdict::LookupError;
+use crate::verification::{AskedSource, FoundSignatures};
 
 use super::{
-    ASK_AGAIN_AFTER, Flights, Landed, Lifetime, Times, Unwanted,
+    ASK_AGAIN_AFTER, Lifetime, Times,
     resolve::{lost, timed_out},
     until_stale,
 };
@@ -40,7 +41,7 @@ type Key = (Repository, Digest);
 pub struct CachedSignatures {
     shared: Arc<Shared>,
     times: Times,
-    flights: Flights<Key, Arc<FoundSignatures>>,
+    flights: SingleFlight<Key, Arc<FoundSignatures>>,
 }
 
 struct Shared {
@@ -99,7 +100,7 @@ impl CachedSignatures {
             .expire_after(until_stale())
             .build();
         let shared = Shared { inner, found, early: Mutex::default(), came_early: Notify::new(), metrics };
-        Self { shared: Arc::new(shared), times, flights: Flights::new(Unwanted::Finishes) }
+        Self { shared: Arc::new(shared), times, flights: SingleFlight::new(Unwanted::Finishes) }
     }
 }
 
@@ -185,7 +186,7 @@ impl CachedSignatures {
                     }
                 }
             };
-            let Ok(Landed { answer, started }) = landed else {
+            let Ok(Completed { answer, started }) = landed else {
                 let time = deadline.saturating_duration_since(began);
                 return self.shared.now(key).unwrap_or_else(|| nothing(&key.0, timed_out(&key.0, time)));
             };

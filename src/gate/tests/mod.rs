@@ -26,8 +26,9 @@ use super::cache::{CachedResolve, CachedSignatures, Times};
 use super::*;
 use crate::image::{Descriptor, Manifest, Scope};
 use crate::policy::{Action, Dialect, Exemption, Identity, Layer, Platforms, Policy, Requirement, Requirements, Rule};
+use crate::signature::UntrustedSignature;
 use crate::signature::testing::{Key, at, payload, untrusted};
-use crate::signature::{AskedSource, UntrustedSignature};
+use crate::verification::AskedSource;
 
 pub(super) const NOW: &str = "2026-06-01T12:00:00Z";
 const SIGNED_AT: &str = "2026-05-01T12:00:00Z";

@@ -7,7 +7,7 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::{AccessError, fair_queue::Class};
-use crate::gate::cache::{Flights, Unwanted};
+use crate::single_flight::{SingleFlight, Unwanted};
 
 /// Answers that are kept at the most.
 const MOST: u64 = 10_000;
@@ -23,7 +23,7 @@ pub(super) type Question = [u8; 32];
 pub(super) struct Remembered<V> {
     key: hmac::Key,
     kept: Cache<Question, Kept<V>>,
-    flights: Flights<Question, Result<V, AccessError>>,
+    flights: SingleFlight<Question, Result<V, AccessError>>,
 }
 
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ impl<V: Clone + Send + Sync + 'static> Remembered<V> {
     pub(super) fn new() -> Option<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok()?;
         let kept = Cache::builder().max_capacity(MOST).time_to_live(LONGEST).build();
-        Some(Self { key, kept, flights: Flights::new(Unwanted::Finishes) })
+        Some(Self { key, kept, flights: SingleFlight::new(Unwanted::Finishes) })
     }
 
     /// The question with these parts.

@@ -23,8 +23,8 @@ use tokio::time::Instant;
 use super::{
     Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
     auth_cache::{Proven, Remembered},
-    roles::Roles,
     fair_queue::Turns,
+    roles::Roles,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Place};
 use crate::files::{

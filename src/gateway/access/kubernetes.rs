@@ -27,8 +27,8 @@ use tokio::time::timeout;
 use super::{
     Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
     auth_cache::{Proven, Remembered},
-    token::is_ours,
     fair_queue::{Class, Seldom, Turns, Whose},
+    token::is_ours,
 };
 use crate::gateway::store::RepositoryName;
 

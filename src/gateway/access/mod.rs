@@ -4,15 +4,15 @@
 //! backends behind [`Access`]: [everyone](Everyone), a [password file](htpasswd::Htpasswd), or
 //! [Kubernetes](kubernetes::Kubernetes). Every answer starts from no; a backend that can't answer is an error, never a yes.
 
+mod auth_cache;
 mod control;
+mod fair_queue;
 pub mod htpasswd;
 pub mod kubernetes;
-mod auth_cache;
 mod roles;
 pub mod scope;
 pub mod token;
 pub mod token_key;
-mod fair_queue;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
 

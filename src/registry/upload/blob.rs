@@ -21,19 +21,19 @@ use super::{
     place::{is_for_uploads, stands_at},
     strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
 };
-use crate::telemetry::RequestKind;
+use crate::image_files::Blob;
 use crate::redact::shown;
+use crate::refusal::LookupError;
 use crate::registry::{
     client::{Client, Fetched, Place, Request, What, join},
     encoding::Encoding,
-    retry::Patience,
     error_body::SaidNo,
+    retry::Patience,
     target::Target,
     token::Access,
     transport::{Answer, Budget, Content, Payload, location},
 };
-use crate::image_files::Blob;
-use crate::verdict::LookupError;
+use crate::telemetry::RequestKind;
 
 /// The time for each [`CHUNK`] of a request that carries part of a blob, and for the registry to put the blob in its place
 /// afterwards; and for how long such a request may stand still.

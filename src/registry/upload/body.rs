@@ -14,8 +14,8 @@ use futures_util::{Stream, StreamExt as _, stream};
 
 use super::UploadError;
 use crate::image::Hasher;
-use crate::registry::transport::Payload;
 use crate::image_files::Blob;
+use crate::registry::transport::Payload;
 
 /// Bytes that are read at once, and held in memory.
 const PIECE: u64 = 256 << 10;

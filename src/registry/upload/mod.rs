@@ -12,17 +12,17 @@ use url::Url;
 
 use super::{
     client::{Client, Fetched, Request, What},
+    error_body::SaidNo,
     manifest::{ACCEPTED, claimed_digests},
     retry,
-    error_body::SaidNo,
     target::Target,
     token::Access,
     transport::{Answer, Budget, Content},
 };
 use crate::image::{Digest, Mismatch};
-use crate::telemetry::RequestKind;
 use crate::image_files::SourceManifest;
-use crate::verdict::LookupError;
+use crate::refusal::LookupError;
+use crate::telemetry::RequestKind;
 
 pub(super) use self::place::is_for_uploads;
 pub(crate) use self::strategy::LearnedLimit;

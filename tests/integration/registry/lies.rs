@@ -5,9 +5,9 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use sealgate::{
     configuration::{Credentials, Registry},
     image::{Digest, ManifestError},
-    telemetry::Metrics,
+    refusal::LookupError,
     registry::Client,
-    verdict::LookupError,
+    telemetry::Metrics,
 };
 
 use super::{

@@ -11,7 +11,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sealgate::{
     configuration::{Credentials, Registry},
-    verdict::LookupError,
+    refusal::LookupError,
 };
 use url::Url;
 

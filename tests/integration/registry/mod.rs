@@ -17,9 +17,9 @@ use sealgate::{
     configuration::{Credentials, Limits, Registries, Registry},
     gate::ResolveDigest,
     image::{HashedManifest, Reference, Scope},
-    telemetry::Metrics,
+    refusal::LookupError,
     registry::{Client, NamesHosts},
-    verdict::LookupError,
+    telemetry::Metrics,
 };
 
 /// Far more than any answer takes here.

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use sealgate::{
     configuration::{Credentials, Registry},
     image::{Digest, Manifest},
+    refusal::LookupError,
     telemetry::Metrics,
-    verdict::LookupError,
 };
 
 use super::{client, client_with, entry, plain, resolve, unavailable};

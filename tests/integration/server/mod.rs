@@ -22,8 +22,8 @@ use rustls::{
 };
 use sealgate::{
     configuration::Certificate,
-    telemetry::Metrics,
     server::{self, ConnectionLimits, Protocols, Settings, Timeouts, Tls},
+    telemetry::Metrics,
     tls::ServerTls,
 };
 use tempfile::TempDir;

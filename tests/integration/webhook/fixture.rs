@@ -13,13 +13,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use sealgate::{
     configuration::{self, Certificate},
-    gate::{Admission, CurrentPolicy, Decision, Gate},
+    gate::{Admission, CurrentPolicy, Decision, Gate, Verdict},
     image::{Digest, Reference},
-    telemetry::{Metrics, Readiness},
     policy::{self, Mode, RuleId, SourceFile},
+    refusal::Refusal,
     startup,
+    telemetry::{Metrics, Readiness},
     tls::ServerTls,
-    verdict::{Refusal, Verdict},
     webhook::{self, Decide, Settings},
 };
 use serde_json::{Value, json};

@@ -40,8 +40,8 @@ use super::{
     quota::Admission,
 };
 use crate::files::durable::{above, create_folder, sync_folder};
-use crate::gate::cache::{Flights, Unwanted};
 use crate::image::Digest;
+use crate::single_flight::{SingleFlight, Unwanted};
 
 /// See the module.
 const SIGNATURES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("signatures");
@@ -62,7 +62,7 @@ pub struct RedbStore {
     /// Forgotten when the file is closed after an error: the one that is opened then may be another one.
     lists: Arc<KeptLists>,
     /// Who asks for a list that is being read shares it, if nothing has changed since that began.
-    reads: Flights<(ImageId, Ticket), Option<Result<SignatureList, StoreError>>>,
+    reads: SingleFlight<(ImageId, Ticket), Option<Result<SignatureList, StoreError>>>,
     path: PathBuf,
 }
 
@@ -134,7 +134,7 @@ impl RedbStore {
             })
         };
         let writer = limits.map(writer).transpose()?;
-        Ok(Self { writer, keeper, lists, reads: Flights::new(Unwanted::Finishes), path: path.into() })
+        Ok(Self { writer, keeper, lists, reads: SingleFlight::new(Unwanted::Finishes), path: path.into() })
     }
 }
 

@@ -242,8 +242,7 @@ async fn after_an_error_of_the_disk_the_store_says_so_and_comes_back_with_all_th
     let (store, fault) = failing_store(&folder.path().join("signatures.redb"));
     let web = image("acme/web", "1");
     let mut acknowledged = Vec::new();
-    for (number, kind) in [Fault::Read, Fault::Write, Fault::Sync, Fault::Read, Fault::Sync].into_iter().enumerate()
-    {
+    for (number, kind) in [Fault::Read, Fault::Write, Fault::Sync, Fault::Read, Fault::Sync].into_iter().enumerate() {
         let good = signature(2 * number);
         assert_eq!(put(&store, &web, good.clone()).await, Put::Created);
         acknowledged.push(good);
@@ -267,10 +266,7 @@ async fn what_was_read_before_a_change_or_an_error_is_not_believed_after_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("signatures.redb");
     let (web, other) = (image("acme/web", "1"), path.with_extension("other"));
-    assert_eq!(
-        put(&RedbStore::open(&other, ImageLimits::default()).unwrap(), &web, signature(3)).await,
-        Put::Created
-    );
+    assert_eq!(put(&RedbStore::open(&other, ImageLimits::default()).unwrap(), &web, signature(3)).await, Put::Created);
     let (store, fault) = failing_store(&path);
     assert_eq!(store.list(&web).await.unwrap(), []);
     assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
@@ -554,8 +550,7 @@ async fn a_power_loss_at_any_time_takes_nothing_that_was_acknowledged() {
         tokio::spawn(async move {
             for number in 0..2 * LOSSES + 2 {
                 wanted.acquire().await.unwrap().forget();
-                let one =
-                    StoredSignature { content: vec![1; 100 + 37 * number % 3000].into(), ..signature(number) };
+                let one = StoredSignature { content: vec![1; 100 + 37 * number % 3000].into(), ..signature(number) };
                 assert_eq!(put(&store, &web, one.clone()).await, Put::Created);
                 acknowledged.lock().unwrap().push(one);
             }
@@ -578,8 +573,7 @@ async fn a_power_loss_at_any_time_takes_nothing_that_was_acknowledged() {
         let odds = random() % 5;
         let left = disk.0.lock().unwrap().after_a_power_loss(|| random() % 4 < odds);
         fs::write(&lost, left).unwrap();
-        let found =
-            RedbStore::open(&lost, ImageLimits::default()).unwrap_or_else(|error| panic!("{loss}: {error}"));
+        let found = RedbStore::open(&lost, ImageLimits::default()).unwrap_or_else(|error| panic!("{loss}: {error}"));
         let there = found.list(&web).await.unwrap();
         for one in known {
             assert!(there.contains(&one), "loss {loss}: {} is gone", one.name.as_str());

@@ -1,16 +1,16 @@
 use super::*;
 use crate::image::{ManifestError, Repository};
-use crate::signature::identity;
-use crate::verdict::Beyond;
+use crate::policy::identity;
+use crate::refusal::Beyond;
 
 const IMAGE: &str = "registry.example.com/acme/web:1.2";
-const DOCUMENT: &str = include_str!("../../../docs/refusals.md");
+const DOCUMENT: &str = include_str!("../../docs/refusals.md");
 
-fn wanted() -> Wanted {
+fn wanted() -> RequirementSummary {
     let release = Fingerprint("81A2B3C4D5E6F708192A3B4C5D6E7F8091A2B302".into());
     let security = Fingerprint("5C0FFEE0D5E6F708192A3B4C5D6E7F80DEADBEEF".into());
     let signers = Arc::new([("acme-release".into(), vec![release]), ("acme-security".into(), vec![security])]);
-    Wanted {
+    RequirementSummary {
         rule: RuleId::new("production", "acme"),
         signers,
         unusable: Arc::new([]),
@@ -32,8 +32,8 @@ fn a_refusal_of_an_index_names_the_manifest_that_is_short_of_a_signature() {
 }
 
 /// Without the first key.
-fn without_first() -> Wanted {
-    Wanted { unusable: [wanted().signers[0].1[0].clone()].into(), ..wanted() }
+fn without_first() -> RequirementSummary {
+    RequirementSummary { unusable: [wanted().signers[0].1[0].clone()].into(), ..wanted() }
 }
 
 fn at(text: &str) -> Timestamp {
@@ -206,7 +206,7 @@ fn what_is_no_reference_does_not_get_into_a_command() {
 }
 
 /// The same refusal of a rule that wants something else.
-fn wanting(refusal: Refusal, other: Wanted) -> Refusal {
+fn wanting(refusal: Refusal, other: RequirementSummary) -> Refusal {
     let mut refusal = refusal;
     if let Refusal::Unsigned(wanted)
     | Refusal::UntrustedKey { wanted, .. }
@@ -261,7 +261,8 @@ fn the_command_of_every_code_makes_a_signature_that_the_rule_takes() {
     for (identity, image, signed) in cases {
         let command_ends = signed.as_ref().map(|signed| format!(" --sign-identity {signed}")).unwrap_or_default();
         for refusal in examples().into_iter().filter(|refusal| refusal.wanted().is_some()) {
-            let other = Wanted { identity: Arc::new(identity.clone()), ..refusal.wanted().unwrap().clone() };
+            let other =
+                RequirementSummary { identity: Arc::new(identity.clone()), ..refusal.wanted().unwrap().clone() };
             let step = wanting(refusal, other).next_step(image);
             let (_, command) = step.split_once(&format!("sealgate sign {image} --sign-by 0x")).unwrap();
             let (_, rest) = command.split_at(40);
@@ -275,7 +276,7 @@ fn the_command_of_every_code_makes_a_signature_that_the_rule_takes() {
     let repository = Identity::ExactRepository(Repository::parse("x.example.com/y").unwrap());
     let wrong = Refusal::WrongIdentity {
         signed: Box::new(Reference::parse("a.example.com/b:1").unwrap()),
-        wanted: Wanted { identity: Arc::new(repository), ..wanted() },
+        wanted: RequirementSummary { identity: Arc::new(repository), ..wanted() },
     };
     assert!(wrong.to_string().contains("instead of x.example.com/y"));
     assert!(wrong.next_step(IMAGE).starts_with("Sign it under that name: "));
@@ -284,7 +285,7 @@ fn the_command_of_every_code_makes_a_signature_that_the_rule_takes() {
 #[test]
 fn a_key_that_can_t_be_used_is_proposed_by_no_code() {
     let (first, second) = (wanted().signers[0].1[0].clone(), wanted().signers[1].1[0].clone());
-    let none = Wanted { unusable: [first.clone(), second.clone()].into(), ..wanted() };
+    let none = RequirementSummary { unusable: [first.clone(), second.clone()].into(), ..wanted() };
     for refusal in examples().into_iter().filter(|refusal| refusal.wanted().is_some()) {
         let step = wanting(refusal.clone(), without_first()).next_step(IMAGE);
         assert!(step.ends_with(&format!("--sign-by {second}")), "{step}");

@@ -3,13 +3,13 @@
 use std::{cell::OnceCell, collections::HashSet, sync::Arc};
 
 use super::{
-    Question,
+    ExaminedSignature, FoundSignatures, Question,
     judge::{Effort, Fault, Judged, Trusted},
     weigh::{count, signers_of, weigh},
 };
 use crate::policy::Requirement;
-use crate::signature::{ExaminedSignature, Fingerprint, FoundSignatures, certificate::KeyFault};
-use crate::verdict::{Refusal, Wanted};
+use crate::refusal::{Refusal, RequirementSummary};
+use crate::signature::{Fingerprint, KeyFault};
 
 /// Why there is no proof.
 pub(super) fn refuse(
@@ -104,7 +104,7 @@ struct Want<'a> {
     question: &'a Question<'a>,
     trusted: &'a Trusted,
     requirement: &'a Requirement,
-    words: OnceCell<Wanted>,
+    words: OnceCell<RequirementSummary>,
 }
 
 impl<'a> Wants<'a> {
@@ -115,12 +115,12 @@ impl<'a> Wants<'a> {
 }
 
 impl Want<'_> {
-    fn wanted(&self) -> Wanted {
+    fn wanted(&self) -> RequirementSummary {
         self.words.get_or_init(|| wanted(self.question, self.trusted, self.requirement)).clone()
     }
 }
 
-pub(super) fn wanted(question: &Question<'_>, trusted: &Trusted, requirement: &Requirement) -> Wanted {
+pub(super) fn wanted(question: &Question<'_>, trusted: &Trusted, requirement: &Requirement) -> RequirementSummary {
     let mut unusable = Vec::new();
     let signers = requirement.signed_by.iter().map(|signer| {
         let keys: Vec<Fingerprint> = signer.certificates.iter().map(|certificate| certificate.fingerprint()).collect();
@@ -129,7 +129,7 @@ pub(super) fn wanted(question: &Question<'_>, trusted: &Trusted, requirement: &R
         unusable.extend(faulty.map(|(fingerprint, _)| fingerprint.clone()));
         (signer.name.clone(), keys)
     });
-    Wanted {
+    RequirementSummary {
         rule: question.rule.clone(),
         signers: signers.collect(),
         unusable: unusable.into(),

@@ -6,16 +6,14 @@ use sequoia_openpgp::{KeyHandle, KeyID};
 
 use super::*;
 use crate::signature::{
-    Fingerprint,
     framing::tests::{in_parts, under_every_header},
     testing::{Parts, deflated, rsa_1024},
 };
-use crate::verdict::refusal::Disagreement;
 
-const REDHAT: &[u8] = include_bytes!("../../../../tests/fixtures/redhat-rhel7-7.6.signature");
-const REDHAT_KEY: &[u8] = include_bytes!("../../../../tests/fixtures/redhat-release.asc");
-const OPENSHIFT: &[u8] = include_bytes!("../../../../tests/fixtures/openshift-ci-release.signature");
-const OPENSHIFT_KEY: &[u8] = include_bytes!("../../../../tests/fixtures/openshift-ci.asc");
+const REDHAT: &[u8] = include_bytes!("../../../tests/fixtures/redhat-rhel7-7.6.signature");
+const REDHAT_KEY: &[u8] = include_bytes!("../../../tests/fixtures/redhat-release.asc");
+const OPENSHIFT: &[u8] = include_bytes!("../../../tests/fixtures/openshift-ci-release.signature");
+const OPENSHIFT_KEY: &[u8] = include_bytes!("../../../tests/fixtures/openshift-ci.asc");
 
 const SHA256: HashAlgorithm = HashAlgorithm::SHA256;
 

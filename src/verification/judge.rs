@@ -11,17 +11,13 @@ use super::{
     first_of, prove,
 };
 use crate::image::{Digest, Reference};
-use crate::policy::{Requirement, Requirements};
+use crate::policy::{Requirement, Requirements, identity};
+use crate::refusal::{Invalid, Refusal, RequirementSummary};
 use crate::signature::{
-    Certificate, Fingerprint, UntrustedSignature,
+    Certificate, Fingerprint, Malformed, UntrustedSignature,
     certificate::{KeyFault, is_understood, timestamp, weak_hash},
     envelope::{self, Glance, Message},
-    identity,
     payload::Payload,
-};
-use crate::verdict::{
-    Refusal, Wanted,
-    refusal::{Invalid, Malformed},
 };
 
 /// How many signatures by keys that the rule does not name are listed for people.
@@ -100,7 +96,7 @@ impl Fault {
     }
 
     /// As a refusal. `at` is where the signature is.
-    pub(super) fn refusal(self, wanted: Wanted, at: Option<&str>) -> Refusal {
+    pub(super) fn refusal(self, wanted: RequirementSummary, at: Option<&str>) -> Refusal {
         match self {
             Self::Untrusted(key) => Refusal::UntrustedKey { signed_by: key.into_iter().collect(), wanted },
             Self::Malformed(why) => Refusal::MalformedSignature { why, at: at.map(Box::from), wanted },

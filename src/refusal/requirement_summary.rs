@@ -6,12 +6,12 @@ use std::{
 };
 
 use crate::image::{Digest, Reference, Repository};
-use crate::policy::{Identity, RuleId};
-use crate::signature::{Fingerprint, identity};
+use crate::policy::{Identity, RuleId, identity};
+use crate::signature::Fingerprint;
 
 /// What a rule wants, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequirementSummary {
     /// The rule.
     pub rule: RuleId,
     /// The signers that the requirement names, each with the fingerprints of its certificates.
@@ -24,7 +24,7 @@ pub struct Wanted {
     pub manifest: Option<Box<Digest>>,
 }
 
-impl Wanted {
+impl RequirementSummary {
     /// What to do, with the command that makes a wanted signature, by a signer that did not sign yet and with a key that can
     /// be used; `KEY` where no certificate is known. An image that is no reference does not get into a command that somebody
     /// may copy.
@@ -79,7 +79,7 @@ impl Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for RequirementSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rule {} wants {}{}", self.rule, self.names(), self.of())
     }

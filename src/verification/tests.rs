@@ -1,6 +1,6 @@
 mod cost;
 
-use std::{io::Write as _, num::NonZeroUsize, time::Duration};
+use std::{io::Write as _, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use sequoia_openpgp::{
@@ -16,14 +16,11 @@ use sequoia_openpgp::{
 };
 
 use super::{judge::MOST_LISTED, *};
-use crate::image::Manifest;
-use crate::policy::{Identity, Platforms, Requirement, Signer};
+use crate::image::{Descriptor, Manifest};
+use crate::policy::{Identity, Platforms, Signer};
+use crate::refusal::{Code, Invalid, LookupError};
 use crate::signature::testing::{self, Key, at, payload, signer, untrusted};
-use crate::signature::{KeyFault, UntrustedSignature, envelope};
-use crate::verdict::{
-    Code, LookupError,
-    refusal::{Invalid, Malformed},
-};
+use crate::signature::{Disagreement, Fingerprint, KeyFault, Malformed, UntrustedSignature, envelope};
 
 const IMAGE: &str = "registry.example.com/acme/web:1.2";
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -8,8 +8,8 @@ use super::{
     Question, VerifiedKey, first_of,
     judge::{Fault, Judged, Proven},
 };
-use crate::policy::Requirement;
-use crate::signature::{Certificate, Fingerprint, identity};
+use crate::policy::{Requirement, identity};
+use crate::signature::{Certificate, Fingerprint};
 
 /// Whether a good signature is good for this requirement, and until when. Which signer it is of is another question.
 fn fits(question: &Question<'_>, requirement: &Requirement, proven: &Proven) -> Result<Option<Timestamp>, Fault> {

@@ -1,14 +1,21 @@
 //! Refusals: a code, the facts, and what to do next. docs/refusals.md has a section for each code.
 
+mod code;
+mod lookup;
+mod requirement_summary;
+
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Code, LookupError, Wanted};
 use crate::image::{Digest, Reference, ReferenceError};
 use crate::policy::{Identity, RuleId};
-use crate::signature::{Fingerprint, KeyFault, PayloadError};
+use crate::signature::{Fingerprint, KeyFault, Malformed};
+
+pub use code::Code;
+pub use lookup::{Beyond, LookupError};
+pub use requirement_summary::RequirementSummary;
 
 /// Why an image may not run. Each variant is one code and carries its facts; text from a registry or a signature source
 /// never gets in here.
@@ -41,14 +48,14 @@ pub enum Refusal {
     },
     /// There is no signature.
     #[error("no signature ({0})")]
-    Unsigned(Wanted),
+    Unsigned(RequirementSummary),
     /// Signed by keys that the rule does not want.
     #[error("signed {} (not in rule {}, which wants {}{})", by(signed_by), wanted.rule, wanted.names(), wanted.of())]
     UntrustedKey {
         /// The keys that the signatures name.
         signed_by: Vec<Fingerprint>,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// Signed for another name or tag.
     #[error("signed for {signed} instead of {} ({wanted})", identity_words(&wanted.identity))]
@@ -56,7 +63,7 @@ pub enum Refusal {
         /// The reference in the signature.
         signed: Box<Reference>,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// Signed for another digest.
     #[error("signed for another image, {signed} ({wanted})")]
@@ -64,7 +71,7 @@ pub enum Refusal {
         /// The digest in the signature.
         signed: Box<Digest>,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// Not an OpenPGP message, or its payload is not strict.
     #[error("{} is malformed: {why} ({wanted})", at.as_ref().map_or_else(|| "a signature".to_owned(), |at| format!("the signature at {at}")))]
@@ -74,7 +81,7 @@ pub enum Refusal {
         /// Where the signature is: a URL, and the number of an entry in a list.
         at: Option<Box<str>>,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// The cryptographic check failed.
     #[error("a signature by {} is not valid: {why} ({wanted})", key.short())]
@@ -84,7 +91,7 @@ pub enum Refusal {
         /// Why.
         why: Invalid,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// The signature itself expired.
     #[error("the signature by {} expired at {at} ({wanted})", key.short())]
@@ -94,7 +101,7 @@ pub enum Refusal {
         /// When.
         at: Timestamp,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// The key expired.
     #[error("key {} expired at {at} ({wanted})", key.short())]
@@ -104,7 +111,7 @@ pub enum Refusal {
         /// When.
         at: Timestamp,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// The key is revoked.
     #[error("key {} is revoked ({wanted})", key.short())]
@@ -112,7 +119,7 @@ pub enum Refusal {
         /// The key.
         key: Fingerprint,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// SHA-1, a small RSA key, or another algorithm that proves nothing any more.
     #[error("key {} or its signature uses a weak algorithm, {algorithm} ({wanted})", key.short())]
@@ -122,7 +129,7 @@ pub enum Refusal {
         /// Which.
         algorithm: Box<str>,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// Good signatures, but not by enough different signers.
     #[error("signed by {}: {} of {threshold} signers ({wanted})", good.join(" and "), good.len())]
@@ -132,7 +139,7 @@ pub enum Refusal {
         /// How many are needed.
         threshold: NonZeroUsize,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// Older than the rule's `maxAge`.
     #[error("the signature is of {signed_at}, older than {} ({wanted})", age(*max_age))]
@@ -142,7 +149,7 @@ pub enum Refusal {
         /// The rule's `maxAge`.
         max_age: Duration,
         /// What the rule wants.
-        wanted: Wanted,
+        wanted: RequirementSummary,
     },
     /// Not an image reference.
     #[error("not an image reference: {0}")]
@@ -230,71 +237,6 @@ pub enum Unpinned {
 
 fn may_fall_under(rule: Option<&RuleId>) -> String {
     rule.map_or_else(|| "no rule may cover".to_owned(), |rule| format!("rule {rule} may refuse"))
-}
-
-/// What makes a signature malformed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Malformed {
-    /// Not one OpenPGP message signed by one key.
-    #[error("it is not one OpenPGP message with one signature")]
-    Envelope,
-    /// Its one-pass packet and its signature packet say different things.
-    #[error("its one-pass packet names {0} than its signature packet; sign it anew")]
-    Disagreement(Disagreement),
-    /// Nothing.
-    #[error("it is empty")]
-    Empty,
-    /// ASCII armor around it.
-    #[error("it is armored, and a signature is a binary message; sign without --armor")]
-    Armored,
-    /// Text with a signature below.
-    #[error("it is clear-signed text, and a signature is a binary message; sign with gpg --sign")]
-    ClearSigned,
-    /// Text of twice the size, which may have been armor or a binary message.
-    #[error("it is in UTF-16, as PowerShell's > writes files; write it with gpg --output")]
-    Utf16,
-    /// Neither armor nor a packet.
-    #[error("it does not begin as a binary OpenPGP message does")]
-    NoPacket,
-    /// A signature without what it is about.
-    #[error("it is a detached signature, without what is signed; sign with gpg --sign")]
-    Detached,
-    /// A text signature, over text whose lines are not clear.
-    #[error(
-        "it is a text signature (gpg --textmode) over text whose lines do not all end in CR LF; sign without --textmode"
-    )]
-    LineEnd,
-    /// It inflates to more than a payload ever has.
-    #[error("it inflates to more than {limit} bytes")]
-    TooLarge {
-        /// The bound.
-        limit: usize,
-    },
-    /// It does not say when it was made.
-    #[error("it does not say when it was made")]
-    NoTime,
-    /// The payload.
-    #[error(transparent)]
-    Payload(#[from] PayloadError),
-}
-
-/// What a one-pass packet and a signature packet name differently.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Disagreement {
-    /// Binary or text.
-    #[error("another type of signature")]
-    Type,
-    /// The hash algorithm.
-    #[error("another hash algorithm")]
-    Hash,
-    /// The public-key algorithm.
-    #[error("another public-key algorithm")]
-    PublicKey,
-    /// The key.
-    #[error("another key ({0})")]
-    Key(Fingerprint),
 }
 
 /// What makes a signature invalid.
@@ -423,7 +365,7 @@ impl Refusal {
     }
 
     /// What the rule wants, where a rule wants signatures.
-    pub fn wanted(&self) -> Option<&Wanted> {
+    pub fn wanted(&self) -> Option<&RequirementSummary> {
         match self {
             wanting!(wanted) => Some(wanted),
             _ => None,

@@ -1,4 +1,4 @@
-//! One flight a key: who asks what is being asked already waits for that answer.
+//! Single flight: callers that ask for the same key at once share one task and its answer.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -17,80 +17,82 @@ use futures_util::{
 use tokio::{runtime::Handle, sync::oneshot, task::AbortHandle};
 
 type Running<V> = Shared<BoxFuture<'static, Option<V>>>;
-type Board<K, V> = Arc<Mutex<HashMap<K, Flight<V>>>>;
+type InFlight<K, V> = Arc<Mutex<HashMap<K, Flight<V>>>>;
 
-/// The questions that are being asked right now.
+/// The tasks that are running, one for each key.
 ///
-/// Each is asked in a task of its own, until a time of its own: a caller that goes away takes nothing from the others who wait.
-pub(crate) struct Flights<K, V> {
-    board: Board<K, V>,
-    /// Where the tasks run; nothing: where the caller does.
+/// A task has a deadline of its own. A caller that leaves takes nothing from the callers that still wait.
+pub(crate) struct SingleFlight<K, V> {
+    in_flight: InFlight<K, V>,
+    /// The runtime of the tasks. `None`: that of the caller.
     runtime: Option<Handle>,
     unwanted: Unwanted,
 }
 
-/// What becomes of a flight for whose answer no caller waits any more.
+/// The end of a task for whose answer no caller waits any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unwanted {
-    /// It goes on: its answer is kept, and will be asked for.
+    /// The task goes on: its answer is kept for later callers.
     Finishes,
-    /// It ends.
+    /// The task is cancelled.
     IsCancelled,
 }
 
 struct Flight<V> {
     answer: Running<V>,
-    /// No two flights of a process share one.
+    /// Unique in the process.
     number: u64,
     callers: usize,
     task: Option<AbortHandle>,
 }
 
-/// What came of a flight.
+/// A task that has ended.
 #[derive(Debug)]
-pub(crate) struct Landed<V> {
-    /// The answer; nothing if the task ended without one (it panicked, or the program is ending).
+pub(crate) struct Completed<V> {
+    /// The answer. `None` if the task ended without one: it panicked, or the program is ending.
     pub(crate) answer: Option<V>,
-    /// Whether this caller's own question was asked, not another's.
+    /// Whether this caller started the task, rather than joined it.
     pub(crate) started: bool,
 }
 
-/// Takes a flight off the board, also where its task panics.
-struct TakeOff<K: Eq + Hash, V> {
+/// Removes a task from those in flight when it is dropped, also if the task panics.
+struct Removal<K: Eq + Hash, V> {
     key: K,
     number: u64,
-    board: Board<K, V>,
+    in_flight: InFlight<K, V>,
 }
 
-impl<K: Eq + Hash, V> Drop for TakeOff<K, V> {
+impl<K: Eq + Hash, V> Drop for Removal<K, V> {
     fn drop(&mut self) {
-        let mut board = lock(&self.board);
-        // Another one may fly in the place of a cancelled one.
-        if board.get(&self.key).is_some_and(|flight| flight.number == self.number) {
-            board.remove(&self.key);
+        let mut in_flight = lock(&self.in_flight);
+        // Another task may have taken the place of a cancelled one.
+        if in_flight.get(&self.key).is_some_and(|flight| flight.number == self.number) {
+            in_flight.remove(&self.key);
         }
     }
 }
 
-/// A caller who waits.
+/// A caller that waits. Dropped, it is counted no more.
 struct Caller<'a, K: Eq + Hash, V> {
     key: &'a K,
     number: u64,
-    board: &'a Board<K, V>,
+    in_flight: &'a InFlight<K, V>,
     unwanted: Unwanted,
 }
 
 impl<K: Eq + Hash, V> Drop for Caller<'_, K, V> {
     fn drop(&mut self) {
         let cancelled = {
-            let mut board = lock(self.board);
-            let Some(flight) = board.get_mut(self.key).filter(|flight| flight.number == self.number) else { return };
+            let mut in_flight = lock(self.in_flight);
+            let Some(flight) = in_flight.get_mut(self.key).filter(|flight| flight.number == self.number) else {
+                return;
+            };
             flight.callers -= 1;
             if flight.callers > 0 || self.unwanted == Unwanted::Finishes {
                 return;
             }
-            // Off the board at once: who comes from here on starts another.
-            board.remove(self.key)
+            // Removed at once: a caller that comes from here on starts another task.
+            in_flight.remove(self.key)
         };
         if let Some(task) = cancelled.and_then(|flight| flight.task) {
             task.abort();
@@ -98,27 +100,27 @@ impl<K: Eq + Hash, V> Drop for Caller<'_, K, V> {
     }
 }
 
-fn lock<T>(board: &Mutex<T>) -> MutexGuard<'_, T> {
-    board.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(in_flight: &Mutex<T>) -> MutexGuard<'_, T> {
+    in_flight.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<K, V> Flights<K, V>
+impl<K, V> SingleFlight<K, V>
 where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
     pub(crate) fn new(unwanted: Unwanted) -> Self {
-        Self { board: Board::default(), runtime: Handle::try_current().ok(), unwanted }
+        Self { in_flight: InFlight::default(), runtime: Handle::try_current().ok(), unwanted }
     }
 
-    /// Waits for the flight with this key, and starts it if there is none. It must end by itself.
-    pub(crate) async fn join<F>(&self, key: &K, start: impl FnOnce() -> F) -> Landed<V>
+    /// Waits for the task with this key, and starts it if there is none. It must end by itself.
+    pub(crate) async fn join<F>(&self, key: &K, start: impl FnOnce() -> F) -> Completed<V>
     where
         F: Future<Output = V> + Send + 'static,
     {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let (send, receive) = oneshot::channel();
-        let (answer, number, started) = match lock(&self.board).entry(key.clone()) {
+        let (answer, number, started) = match lock(&self.in_flight).entry(key.clone()) {
             Entry::Occupied(mut flight) => {
                 let flight = flight.get_mut();
                 flight.callers += 1;
@@ -131,26 +133,26 @@ where
                 (answer, number, true)
             }
         };
-        let _caller = Caller { key, number, board: &self.board, unwanted: self.unwanted };
+        let _caller = Caller { key, number, in_flight: &self.in_flight, unwanted: self.unwanted };
         if started {
-            // Spawned with the board free: a runtime that is ending drops the task at once, and that takes it off the board.
-            let take_off = TakeOff { key: key.clone(), number, board: Arc::clone(&self.board) };
+            // Spawned without the lock: a runtime that is ending drops the task at once, and that takes the lock.
+            let removal = Removal { key: key.clone(), number, in_flight: Arc::clone(&self.in_flight) };
             let flight = start();
             let task = async move {
                 let answer = flight.await;
-                // First off the board: who comes from here on finds what was kept, or asks anew.
-                drop(take_off);
-                let _ = send.send(answer); // Nobody may be waiting any more.
+                // Removed first: a caller that comes from here on finds what was kept, or starts another task.
+                drop(removal);
+                let _ = send.send(answer); // It is no error if no caller waits any more.
             };
             let task = match &self.runtime {
                 Some(runtime) => runtime.spawn(task),
                 None => tokio::spawn(task),
             };
-            if let Some(flight) = lock(&self.board).get_mut(key).filter(|flight| flight.number == number) {
+            if let Some(flight) = lock(&self.in_flight).get_mut(key).filter(|flight| flight.number == number) {
                 flight.task = Some(task.abort_handle());
             }
         }
-        Landed { answer: answer.await, started }
+        Completed { answer: answer.await, started }
     }
 }
 
@@ -165,19 +167,19 @@ mod tests {
     #[test]
     fn where_the_runtime_is_gone_there_is_no_answer_and_nobody_waits_for_one() {
         let gone = runtime();
-        let flights: Flights<u8, u8> = gone.block_on(async { Flights::new(Unwanted::Finishes) });
+        let flights: SingleFlight<u8, u8> = gone.block_on(async { SingleFlight::new(Unwanted::Finishes) });
         drop(gone);
         for _ in 0..2 {
             let landed = runtime().block_on(flights.join(&1, || async { 1 }));
             assert_eq!((landed.answer, landed.started), (None, true));
         }
-        assert!(flights.board.lock().unwrap().is_empty());
+        assert!(flights.in_flight.lock().unwrap().is_empty());
     }
 
     #[test]
     fn a_flight_goes_on_when_the_runtime_of_its_caller_ends() {
         let (first, second, own) = (runtime(), runtime(), runtime());
-        let flights: Flights<u8, u8> = own.block_on(async { Flights::new(Unwanted::Finishes) });
+        let flights: SingleFlight<u8, u8> = own.block_on(async { SingleFlight::new(Unwanted::Finishes) });
         let (go, wait) = oneshot::channel::<()>();
         first.block_on(async {
             let joined = flights.join(&1, || async move { wait.await.map_or(0, |()| 7) });
@@ -207,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flight_is_cancelled_with_its_last_caller_and_not_before_and_the_next_one_starts_another() {
-        let flights: Flights<u8, u8> = Flights::new(Unwanted::IsCancelled);
+        let flights: SingleFlight<u8, u8> = SingleFlight::new(Unwanted::IsCancelled);
         let (dropped, is_dropped) = oneshot::channel();
         let alive = Alive(Some(dropped));
         let mut callers = Vec::new();
@@ -228,17 +230,17 @@ mod tests {
             assert!((&mut is_dropped).now_or_never().is_none(), "a caller waits");
             drop(caller);
         }
-        assert!(lock(&flights.board).is_empty());
+        assert!(lock(&flights.in_flight).is_empty());
         let mut another = Box::pin(flights.join(&1, || async { 2 }));
         wait_for(is_dropped).await.unwrap();
         let landed = wait_for(&mut another).await;
         assert_eq!((landed.answer, landed.started), (Some(2), true), "what was cancelled took nothing from it");
-        assert!(lock(&flights.board).is_empty());
+        assert!(lock(&flights.in_flight).is_empty());
     }
 
     #[tokio::test]
     async fn a_flight_that_finishes_does_so_without_a_caller() {
-        let flights: Flights<u8, u8> = Flights::new(Unwanted::Finishes);
+        let flights: SingleFlight<u8, u8> = SingleFlight::new(Unwanted::Finishes);
         let (done, is_done) = oneshot::channel();
         let joined = flights.join(&1, || async move {
             tokio::task::yield_now().await;

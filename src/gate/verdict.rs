@@ -1,20 +1,11 @@
-//! Verdicts: why an image may run, or why not.
-
-mod code;
-mod lookup;
-pub mod refusal;
-mod wanted;
+//! Verdicts: why an image may run.
 
 use std::sync::Arc;
 
 use crate::image::Digest;
 use crate::policy::{Exemption, Mode, RuleId};
-use crate::signature::VerifiedImage;
-
-pub use code::Code;
-pub use lookup::{Beyond, LookupError};
-pub use refusal::Refusal;
-pub use wanted::Wanted;
+use crate::refusal::Refusal;
+use crate::verification::VerifiedImage;
 
 /// Why an image may run. Only [`Verdict::Verified`] proves a signature. An image that an update does not change has no
 /// verdict: the gate is not asked about it.

@@ -1,4 +1,4 @@
-//! The one place that says yes: whether signatures prove what a rule requires.
+//! Verification: whether signatures prove what a rule requires. No other module says yes; [`proof`] alone makes the proof.
 //!
 //! Signatures are looked at in three steps, from cheap to dear. Each is opened (at a cost in proportion to its size, without
 //! cryptography), which tells the key that it names; those that name a key of the rule are tried, the ones with a fitting
@@ -11,52 +11,34 @@
 //! Every step has a [price](allowance), so that whoever asks can bound what all of this costs, and end it.
 
 mod allowance;
+mod examination;
+mod found;
 mod judge;
+mod proof;
 mod refuse;
 mod weigh;
 
-use std::{collections::HashSet, sync::Arc};
+use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 
 use self::{
     judge::{Effort, Judged, judge_all, trusted},
+    proof::{Counted, Unproven},
     refuse::{Wants, examined, refuse, wanted},
     weigh::count,
 };
 pub use allowance::{Allowance, Unlimited};
+pub use examination::{Examination, ExaminedSignature};
+pub use found::{AskedSource, FoundSignatures};
+pub use proof::{VerifiedImage, VerifiedKey};
 
-use super::{AskedSource, ExaminedSignature, Fingerprint, FoundSignatures};
-use crate::image::{Descriptor, Digest, HashedManifest, Reference};
-use crate::policy::{Requirements, RuleId};
-use crate::verdict::Refusal;
+use crate::image::{Digest, HashedManifest, Reference};
+use crate::policy::{Requirement, Requirements, RuleId};
+use crate::refusal::Refusal;
 
 /// How far a signer's clock may be ahead of ours.
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
-
-/// Proof that an image fulfils a rule's requirements. Only [`verify`] and [`verify_each`] build one.
-#[derive(Clone, Debug)]
-pub struct VerifiedImage(Arc<Proof>);
-
-#[derive(Debug)]
-struct Proof {
-    image: Reference,
-    digest: Digest,
-    rule: RuleId,
-    keys: Arc<[VerifiedKey]>,
-    valid_until: Option<Timestamp>,
-}
-
-/// A key whose signature counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VerifiedKey {
-    /// The signer's name in the policy.
-    pub signer: Box<str>,
-    /// The certificate's fingerprint.
-    pub fingerprint: Fingerprint,
-    /// When the signature was made.
-    pub signed_at: Timestamp,
-}
 
 /// What is asked of the signatures.
 #[derive(Clone, Copy, Debug)]
@@ -73,46 +55,6 @@ pub struct Question<'a> {
     pub now: Timestamp,
     /// How many signatures may be tried (not: be there).
     pub tries: usize,
-}
-
-/// The answer, with what was seen on the way to it.
-#[derive(Clone, Debug)]
-pub struct Examination {
-    /// The proof, or why there is none.
-    pub result: Result<VerifiedImage, Refusal>,
-    /// Each signature looked at, those that were tried first. Left out are copies, what came after the proof was there or
-    /// the tries were over, and of signatures by keys that nobody asked for all but the first 64; `asked` has the counts.
-    pub signatures: Vec<ExaminedSignature>,
-    /// Each source asked.
-    pub asked: Vec<AskedSource>,
-}
-
-impl VerifiedImage {
-    /// The image that it was asked for as.
-    pub fn image(&self) -> &Reference {
-        &self.0.image
-    }
-
-    /// The digest that is proven.
-    pub fn digest(&self) -> Digest {
-        self.0.digest
-    }
-
-    /// The rule that it fulfils.
-    pub fn rule(&self) -> &RuleId {
-        &self.0.rule
-    }
-
-    /// The keys whose signatures counted.
-    pub fn keys(&self) -> &[VerifiedKey] {
-        &self.0.keys
-    }
-
-    /// When the proof ends: the first expiry of a signature or certificate that it needs, or signing time + `maxAge`. At that
-    /// very time it is over.
-    pub fn valid_until(&self) -> Option<Timestamp> {
-        self.0.valid_until
-    }
 }
 
 /// Whether the signatures prove that the image fulfils the requirements.
@@ -180,22 +122,10 @@ pub fn verify_each(
         Some(requirement) => Refusal::Unsigned(wanted(question, &trusted(question.requirements), requirement)),
         None => Refusal::DeniedByPolicy { rule: question.rule.clone(), reason: "it requires nothing".into() },
     };
-    let runnable: Vec<&Descriptor> = index.entries().iter().filter(|entry| !entry.attestation).collect();
-    if index.digest() != question.digest || runnable.is_empty() || runnable.len() != proofs.len() {
-        return Err(unsigned());
-    }
-    let mut keys: Vec<VerifiedKey> = Vec::new();
-    let mut valid_until = None;
-    for (entry, proof) in runnable.into_iter().zip(proofs) {
-        let proof = &*proof.as_ref().map_err(Clone::clone)?.0;
-        if proof.digest != entry.digest || proof.rule != *question.rule || proof.image != *question.image {
-            return Err(unsigned());
-        }
-        keys.extend(proof.keys.iter().filter(|key| !keys.contains(key)).cloned().collect::<Vec<_>>());
-        valid_until = first_of([valid_until, proof.valid_until]);
-    }
-    let (image, digest, rule) = (question.image.clone(), question.digest, question.rule.clone());
-    Ok(VerifiedImage(Arc::new(Proof { image, digest, rule, keys: keys.into(), valid_until })))
+    VerifiedImage::by_entries(question, index, proofs).map_err(|unproven| match unproven {
+        Unproven::Refused(refusal) => *refusal,
+        Unproven::Mismatch => unsigned(),
+    })
 }
 
 /// Refuses what no signature can ever fulfil. The loaders refuse such rules; a mistake of theirs must not become a yes.
@@ -219,26 +149,13 @@ fn can_be_met(question: &Question<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The proof, if every requirement is fulfilled.
+/// Returns the proof if every requirement is fulfilled.
 fn prove(question: &Question<'_>, judged: &[Judged]) -> Option<VerifiedImage> {
-    let mut keys: Vec<VerifiedKey> = Vec::new();
-    let mut valid_until = None;
-    for requirement in &question.requirements.all {
-        let counted = count(question, requirement, judged);
-        if counted.len() < requirement.threshold.get() {
-            return None;
-        }
-        for (key, until) in counted {
-            valid_until = first_of([valid_until, until]);
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-    }
-    // The loops above have run at least once each: `can_be_met` saw to it, and a threshold is above zero. Proof without a
-    // key is none, whatever happened before.
-    let (image, digest, rule) = (question.image.clone(), question.digest, question.rule.clone());
-    (!keys.is_empty()).then(|| VerifiedImage(Arc::new(Proof { image, digest, rule, keys: keys.into(), valid_until })))
+    let counted = |requirement: &Requirement| Counted {
+        threshold: requirement.threshold,
+        keys: count(question, requirement, judged),
+    };
+    VerifiedImage::by_signatures(question, question.requirements.all.iter().map(counted))
 }
 
 /// The first of several ends, where nothing means never.

@@ -1,0 +1,45 @@
+//! What verification answers, with what was seen on the way.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{AskedSource, VerifiedImage};
+use crate::image::{Digest, Reference};
+use crate::refusal::Refusal;
+use crate::signature::Fingerprint;
+
+/// The answer, with what was seen on the way to it.
+#[derive(Clone, Debug)]
+pub struct Examination {
+    /// The proof, or why there is none.
+    pub result: Result<VerifiedImage, Refusal>,
+    /// Each signature looked at, those that were tried first. Left out are copies, what came after the proof was there or
+    /// the tries were over, and of signatures by keys that nobody asked for all but the first 64; `asked` has the counts.
+    pub signatures: Vec<ExaminedSignature>,
+    /// Each source asked.
+    pub asked: Vec<AskedSource>,
+}
+
+/// What was learned of one signature, for people: `sealgate verify` prints it, logs carry it.
+#[derive(Clone, Debug)]
+pub struct ExaminedSignature {
+    /// Its place in [`FoundSignatures::signatures`].
+    pub place: usize,
+    /// Where it comes from.
+    pub source: Arc<str>,
+    /// The key that it says made it; only with `outcome: Ok` is that proven.
+    pub key: Option<Fingerprint>,
+    /// The certificate of that key, where it is one of those that are wanted.
+    pub certificate: Option<Fingerprint>,
+    /// The signer in the policy whose key that is.
+    pub signer: Option<Box<str>>,
+    /// When it says it was made.
+    pub signed_at: Option<Timestamp>,
+    /// The signed docker reference; known only where the cryptographic check succeeded.
+    pub identity: Option<Reference>,
+    /// The signed digest; known only where the cryptographic check succeeded.
+    pub digest: Option<Digest>,
+    /// Whether it counts, or why not.
+    pub outcome: Result<(), Refusal>,
+}

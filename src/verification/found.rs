@@ -1,0 +1,31 @@
+//! What the sources of signatures gave for one image.
+
+use std::sync::Arc;
+
+use crate::refusal::LookupError;
+use crate::signature::UntrustedSignature;
+
+/// All that could be found about one image, from all sources, and what became of each request.
+#[derive(Clone, Debug, Default)]
+pub struct FoundSignatures {
+    /// The signatures, in the order of their sources.
+    pub signatures: Vec<UntrustedSignature>,
+    /// Each source that was asked.
+    pub asked: Vec<AskedSource>,
+}
+
+/// What became of one request for signatures.
+#[derive(Clone, Debug)]
+pub struct AskedSource {
+    /// The URL.
+    pub url: Arc<str>,
+    /// How many signatures there were, or why that could not be learned. "None" is `Ok(0)`.
+    pub outcome: Result<usize, LookupError>,
+}
+
+impl FoundSignatures {
+    /// The first source that could not be asked. While there is one, the absence of a signature proves nothing.
+    pub fn failure(&self) -> Option<&LookupError> {
+        self.asked.iter().find_map(|asked| asked.outcome.as_ref().err())
+    }
+}
