@@ -1,7 +1,6 @@
 //! The command line. docs/command-line.md describes it to its users.
 
 mod arguments;
-mod audit;
 mod exit_status;
 mod image_arguments;
 mod image_tree;

@@ -1,6 +1,5 @@
 //! The one integration-test binary: whole parts of Sealgate with real registries, real gpg and real skopeo.
 
-mod audit;
 mod cluster;
 mod configuration;
 mod containers_image;

@@ -1,8 +1,6 @@
 //! `sealgate verify --expected-identity`: each signature of an image against an identity and keys that are given, as
 //! `oc adm verify-image-signature` did, and the outcome kept in the store.
 
-mod report;
-
 use std::{collections::HashMap, fmt::Write as _, fs, io, io::Read as _, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use clap::Args;
@@ -10,12 +8,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use self::report::{Report, Saved};
-use super::arguments::Format;
-use super::exit_status::{Failure, Status};
-use super::image_arguments::{self, Elsewhere, ImageArguments, Mirrors, Subject};
-use super::image_tree::{Index, Part, STEP, found_at};
-use super::terminal::{self, Colours, Tone, plain};
+use super::identity_report::{Report, Saved};
+use crate::cli::arguments::Format;
+use crate::cli::exit_status::{Failure, Status};
+use crate::cli::image_arguments::{self, Elsewhere, ImageArguments, Mirrors, Subject};
+use crate::cli::image_tree::{Index, Part, STEP, found_at};
+use crate::cli::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::refusal_of_index;
 use crate::image::{Digest, Reference};
@@ -35,7 +33,7 @@ const LONGEST_SIGNER: usize = 512;
 /// The second way to verify: without a policy.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Against an identity, without a policy")]
-pub(super) struct AuditArguments {
+pub(in crate::cli) struct IdentityArguments {
     /// The name that signatures must be for, to the letter. Every signature is looked at and printed
     #[arg(long, value_name = "REFERENCE")]
     expected_identity: Option<String>,
@@ -58,7 +56,7 @@ pub(super) struct AuditArguments {
     insecure: bool,
 }
 
-impl AuditArguments {
+impl IdentityArguments {
     /// Whether this way is taken, and not that of a policy.
     pub(super) fn is_taken(&self) -> bool {
         self.expected_identity.is_some() || self.remove_all
@@ -81,12 +79,12 @@ impl AuditArguments {
         let named = image.named()?;
         let subject = image.read_at(registry_url.as_ref(), *insecure, Mirrors::LeftOut)?;
         let Some(identity) = expected_identity else {
-            return super::block_on(clear(&named, &subject, output))?;
+            return crate::cli::block_on(clear(&named, &subject, output))?;
         };
         let identity = image_arguments::reference(identity).map_err(|failure| failure.about("--expected-identity"))?;
         let keys = if public_key.is_empty() { keyring()? } else { key_files(public_key)? };
         let ask = Ask { identity, keys, save: *save };
-        super::block_on(async {
+        crate::cli::block_on(async {
             let (report, failure) = audit(&named, &subject, ask).await?;
             terminal::print(&match output {
                 Format::Text => report.text(Colours::of(&io::stdout())),
@@ -101,9 +99,9 @@ impl AuditArguments {
 }
 
 /// Keys that may have signed.
-struct Keys {
+pub(super) struct Keys {
     /// Where they are from, for people.
-    from: String,
+    pub(super) from: String,
     certificates: Vec<Arc<Certificate>>,
 }
 
@@ -149,23 +147,23 @@ fn keyring() -> Result<Keys, Failure> {
 }
 
 /// What is asked of each signature.
-struct Ask {
-    identity: Reference,
-    keys: Keys,
+pub(super) struct Ask {
+    pub(super) identity: Reference,
+    pub(super) keys: Keys,
     save: bool,
 }
 
 /// A part of the image, with its signatures and what they are.
-struct Examined<'a> {
-    part: &'a Part,
-    found: Found,
-    examination: Examination,
+pub(super) struct Examined<'a> {
+    pub(super) part: &'a Part,
+    pub(super) found: Found,
+    pub(super) examination: Examination,
 }
 
 /// The signatures of one digest, all sources in one row.
 #[derive(Default)]
-struct Found {
-    all: FoundSignatures,
+pub(super) struct Found {
+    pub(super) all: FoundSignatures,
     /// Of each signature, the source (by its number).
     sources: Vec<usize>,
 }
@@ -323,7 +321,7 @@ fn finding(examined: &ExaminedSignature, ask: &Ask) -> Option<Finding> {
 }
 
 impl Keys {
-    fn user_id(&self, key: &Fingerprint) -> Option<String> {
+    pub(super) fn user_id(&self, key: &Fingerprint) -> Option<String> {
         self.certificates.iter().find(|certificate| certificate.fingerprint() == *key).and_then(|one| user_id(one))
     }
 }

@@ -1,4 +1,7 @@
-//! `sealgate verify`: the gate's engine on the command line. Against a policy here, against an identity in `audit`.
+//! `sealgate verify`: the gate's engine on the command line. Against a policy here, against an identity in `identity`.
+
+mod identity;
+mod identity_report;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -6,8 +9,8 @@ use clap::Args;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use self::identity::IdentityArguments;
 use super::arguments::Format;
-use super::audit::AuditArguments;
 use super::exit_status::{Failure, Status};
 use super::image_arguments::{ImageArguments, Mirrors, Subject};
 use super::report::Report;
@@ -42,19 +45,19 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "NAME", help_heading = AGAINST_A_POLICY, conflicts_with_all = ["expected_identity", "remove_all"])]
     namespace: Option<String>,
     #[command(flatten)]
-    audit: AuditArguments,
+    identity: IdentityArguments,
     /// How the answer is printed
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", help_heading = None)]
     output: Format,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
-    let Arguments { image, policy, namespace, audit, output } = arguments;
+    let Arguments { image, policy, namespace, identity, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn,sealgate::gate=off")?;
-    if audit.is_taken() {
-        return audit.run(image, *output);
+    if identity.is_taken() {
+        return identity.run(image, *output);
     }
-    audit.must_be_unused()?;
+    identity.must_be_unused()?;
     let Subject { image, mut configuration, .. } = image.read(Mirrors::Asked)?;
     configuration.webhook.deadline = DEADLINE;
     let path = policy.as_ref().or(configuration.policies.as_ref());

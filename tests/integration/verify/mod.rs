@@ -1,5 +1,7 @@
 //! `sealgate verify` as its users see it: exit status, standard output, standard error.
 
+mod identity;
+
 use std::{
     fs,
     path::{Path, PathBuf},

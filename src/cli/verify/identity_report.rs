@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Ask, Examined};
+use super::identity::{Ask, Examined};
 use crate::cli::exit_status::Status;
 use crate::cli::report::{self, of_refusal};
 use crate::cli::terminal::{Colours, Tone, plain};
