@@ -5,7 +5,7 @@ use std::fmt;
 use crate::redact::shown_line;
 
 /// The most characters of a source line that are shown.
-const WIDEST_SNIPPET: usize = 120;
+const MAX_SNIPPET_CHARS: usize = 120;
 
 /// One mistake in one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,20 +13,20 @@ pub struct Diagnostic {
     /// The file, as the reader knows it.
     pub file: Box<str>,
     /// Where; nothing if it is about the file as a whole.
-    pub place: Option<Place>,
+    pub place: Option<Span>,
     /// What is wrong: what was expected, what was found.
     pub message: String,
     /// The source line.
     pub snippet: Option<Snippet>,
     /// Other places that belong to it.
-    pub related: Vec<Related>,
+    pub related: Vec<RelatedPlace>,
     /// What to do.
     pub suggestion: Option<String>,
 }
 
 /// A place in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Span {
     /// The line, from 1.
     pub line: usize,
     /// The column in characters, from 1.
@@ -48,16 +48,16 @@ pub struct Snippet {
 
 /// Another place that belongs to a mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Related {
+pub struct RelatedPlace {
     /// The file.
     pub file: Box<str>,
     /// Where in it.
-    pub place: Place,
+    pub place: Span,
     /// What is there.
     pub message: String,
 }
 
-impl Place {
+impl Span {
     /// The place of the bytes `range` of a text. What lies behind the end is the end.
     pub fn of_bytes(text: &str, range: std::ops::Range<usize>) -> Self {
         let start = floor_char_boundary(text, range.start);
@@ -93,13 +93,13 @@ impl Diagnostic {
     }
 
     /// About a place in a file whose text is `text`.
-    pub fn at(file: &str, text: &str, place: Place, message: impl Into<String>) -> Self {
+    pub fn at(file: &str, text: &str, place: Span, message: impl Into<String>) -> Self {
         Self::at_place(file, place, message).showing(text)
     }
 
     /// About a place in a file, without the line: finding it takes a look at the whole file, and of many mistakes only the
     /// first are shown. See [`Diagnostic::showing`].
-    pub fn at_place(file: &str, place: Place, message: impl Into<String>) -> Self {
+    pub fn at_place(file: &str, place: Span, message: impl Into<String>) -> Self {
         Self { place: Some(place), ..Self::of_file(file, message) }
     }
 
@@ -107,7 +107,7 @@ impl Diagnostic {
     #[must_use]
     pub fn showing(mut self, text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let line = |place: Place| text.lines().nth(place.line.saturating_sub(1)).map(|line| Snippet::new(line, place));
+        let line = |place: Span| text.lines().nth(place.line.saturating_sub(1)).map(|line| Snippet::new(line, place));
         self.snippet = self.place.and_then(line);
         self
     }
@@ -128,32 +128,36 @@ impl Diagnostic {
 
     /// Names another place that belongs to it.
     #[must_use]
-    pub fn related(mut self, file: &str, place: Place, message: impl Into<String>) -> Self {
-        self.related.push(Related { file: file.into(), place, message: message.into() });
+    pub fn related(mut self, file: &str, place: Span, message: impl Into<String>) -> Self {
+        self.related.push(RelatedPlace { file: file.into(), place, message: message.into() });
         self
     }
 }
 
 impl Snippet {
-    fn new(line: &str, place: Place) -> Self {
+    fn new(line: &str, place: Span) -> Self {
         let length = line.chars().count();
         let before = (place.column.max(1) - 1).min(length);
         let width = place.width.clamp(1, (length - before).max(1));
         // Of a long line (JSON often is one), the part around the mark.
-        let skipped = if length <= WIDEST_SNIPPET { 0 } else { before.saturating_sub(WIDEST_SNIPPET / 3) };
+        let skipped = if length <= MAX_SNIPPET_CHARS { 0 } else { before.saturating_sub(MAX_SNIPPET_CHARS / 3) };
         let line = without_key_material(&shown_line(line));
-        let shown = line.chars().skip(skipped).take(WIDEST_SNIPPET);
+        let shown = line.chars().skip(skipped).take(MAX_SNIPPET_CHARS);
         let shown = shown.map(|character| match character {
             '\t' => ' ',
             character if character.is_control() => char::REPLACEMENT_CHARACTER,
             character => character,
         });
-        Self { line: shown.collect(), before: before - skipped, width: width.min(WIDEST_SNIPPET - (before - skipped)) }
+        Self {
+            line: shown.collect(),
+            before: before - skipped,
+            width: width.min(MAX_SNIPPET_CHARS - (before - skipped)),
+        }
     }
 }
 
 /// How long a run of base64 is that could be a part of a key.
-const KEY_MATERIAL: usize = 32;
+const MIN_KEY_MATERIAL_CHARS: usize = 32;
 
 /// The line, as long as it is, without what may be a part of a key: where a private one stands by mistake, it must not get
 /// into a log. Digests and fingerprints, which are hexadecimal, stay.
@@ -163,7 +167,7 @@ fn without_key_material(line: &str) -> String {
     let mut rest = line;
     while !rest.is_empty() {
         let (run, after) = rest.split_at(rest.find(|character| !is_base64(character)).unwrap_or(rest.len()));
-        if run.len() >= KEY_MATERIAL && !run.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if run.len() >= MIN_KEY_MATERIAL_CHARS && !run.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             shown.extend(std::iter::repeat_n('*', run.len()));
         } else {
             shown.push_str(run);
@@ -200,7 +204,7 @@ impl fmt::Display for Diagnostic {
             write!(f, "\n{margin} |\n{number} | {}\n{margin} | ", snippet.line.trim_end())?;
             write!(f, "{}{}", " ".repeat(snippet.before), "^".repeat(snippet.width))?;
         }
-        for Related { file, place, message } in &self.related {
+        for RelatedPlace { file, place, message } in &self.related {
             write!(f, "\n  note: {file}:{}:{}: {message}", place.line, place.column)?;
         }
         if let Some(suggestion) = &self.suggestion {
@@ -254,7 +258,7 @@ mod tests {
     #[test]
     fn a_line_is_shown_without_the_secrets_of_its_urls() {
         let text = "lookaside: https://u:pass@h.example.com/s?sig=abc # x";
-        let place = Place { line: 1, column: 12, width: 42 };
+        let place = Span { line: 1, column: 12, width: 42 };
         let shown = Diagnostic::at("f.yaml", text, place, "no").to_string();
         let expected =
             "f.yaml:1:12: no\n  |\n1 | lookaside: https://******@h.example.com/s?******* # x\n  |            ^";
@@ -266,8 +270,8 @@ mod tests {
         let text = "a: 1\nrules:\n- signdBy: [x]\n";
         let start = text.find("signdBy").unwrap();
         let diagnostic =
-            Diagnostic::at("p.yaml", text, Place::of_bytes(text, start..start + 7), "unknown field \"signdBy\"")
-                .related("p.yaml", Place { line: 1, column: 1, width: 1 }, "something is here")
+            Diagnostic::at("p.yaml", text, Span::of_bytes(text, start..start + 7), "unknown field \"signdBy\"")
+                .related("p.yaml", Span { line: 1, column: 1, width: 1 }, "something is here")
                 .suggest("did you mean signedBy?");
         assert_eq!(
             diagnostic.to_string(),
@@ -283,9 +287,9 @@ mod tests {
     #[test]
     fn of_a_long_line_only_the_part_around_the_mark_is_shown() {
         let text = format!("{}here{}", "-".repeat(5_000), "_".repeat(5_000));
-        let diagnostic = Diagnostic::at("p.json", &text, Place::of_bytes(&text, 5_000..5_004), "bad");
+        let diagnostic = Diagnostic::at("p.json", &text, Span::of_bytes(&text, 5_000..5_004), "bad");
         let snippet = diagnostic.snippet.unwrap();
-        assert_eq!(snippet.line.chars().count(), WIDEST_SNIPPET);
+        assert_eq!(snippet.line.chars().count(), MAX_SNIPPET_CHARS);
         let marked: String = snippet.line.chars().skip(snippet.before).take(snippet.width).collect();
         assert_eq!(marked, "here");
     }
@@ -296,11 +300,11 @@ mod tests {
         let key = "lQWGBGX8eJ4BDADNOTtoBeShownAnywhereAtAllxyz";
         let text = format!("{{\"image\":\"{digest}\",\"keyData\":\"{key}\",\"x\":1}}");
         let start = text.find("\"x\"").unwrap();
-        let shown = Diagnostic::at("p.json", &text, Place::of_bytes(&text, start..start + 3), "unknown").to_string();
+        let shown = Diagnostic::at("p.json", &text, Span::of_bytes(&text, start..start + 3), "unknown").to_string();
         assert!(!shown.contains("NOTtoBeShown"), "{shown}");
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[2].find("\"x\""), lines[3].find("^^^"), "{shown}");
-        let shown = Diagnostic::at("p.json", &text, Place::of_bytes(&text, 0..1), "unknown").to_string();
+        let shown = Diagnostic::at("p.json", &text, Span::of_bytes(&text, 0..1), "unknown").to_string();
         assert!(shown.contains(digest), "{shown}");
     }
 
@@ -316,9 +320,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_place_in_any_text_can_be_rendered(text in "(\\PC|[\t\r\n]){0,300}", start in 0..400usize, length in 0..400usize) {
-            let place = Place::of_bytes(&text, start..start.saturating_add(length));
+            let place = Span::of_bytes(&text, start..start.saturating_add(length));
             let _ = Diagnostic::at("f", &text, place, "m").to_string();
-            let anywhere = Place { line: start, column: length, width: start };
+            let anywhere = Span { line: start, column: length, width: start };
             let _ = Diagnostic::at("f", &text, anywhere, "m").to_string();
         }
     }

@@ -18,18 +18,18 @@ pub(crate) fn from_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json:
 }
 
 /// An array, values unread: all of them could take far more memory than their text does.
-pub(crate) struct Array<'a, const MOST: usize> {
-    /// The first `MOST`.
+pub(crate) struct Array<'a, const MAX: usize> {
+    /// The first `MAX`.
     pub(crate) first: Vec<&'a RawValue>,
     /// How many there are.
     pub(crate) found: usize,
 }
 
-impl<'de: 'a, 'a, const MOST: usize> Deserialize<'de> for Array<'a, MOST> {
+impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Array<'a, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements<const MOST: usize>;
-        impl<'de, const MOST: usize> Visitor<'de> for Elements<MOST> {
-            type Value = Array<'de, MOST>;
+        struct Elements<const MAX: usize>;
+        impl<'de, const MAX: usize> Visitor<'de> for Elements<MAX> {
+            type Value = Array<'de, MAX>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array")
@@ -37,7 +37,7 @@ impl<'de: 'a, 'a, const MOST: usize> Deserialize<'de> for Array<'a, MOST> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut first = Vec::new();
-                while first.len() < MOST {
+                while first.len() < MAX {
                     let Some(element) = seq.next_element()? else { break };
                     first.push(element);
                 }
@@ -48,6 +48,6 @@ impl<'de: 'a, 'a, const MOST: usize> Deserialize<'de> for Array<'a, MOST> {
                 Ok(Array { first, found })
             }
         }
-        deserializer.deserialize_seq(Elements::<MOST>)
+        deserializer.deserialize_seq(Elements::<MAX>)
     }
 }

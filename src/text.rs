@@ -1,6 +1,6 @@
 //! Text files as people's editors and shells write them.
 
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Span};
 
 /// The mark that some editors put in front of UTF-8.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -18,7 +18,7 @@ pub(crate) fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Diagn
     }
     std::str::from_utf8(bytes).map_err(|error| {
         let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-        let place = Place::of_bytes(&good, good.len()..good.len());
+        let place = Span::of_bytes(&good, good.len()..good.len());
         Box::new(Diagnostic::at(file, &good, place, "the file is not UTF-8 here"))
     })
 }

@@ -8,7 +8,7 @@ fuzz_target!(|body: &[u8]| {
     let Ok(review) = Review::parse(body) else { return };
     if let Ok(Subject::Images(images)) = review.subject() {
         for place in &images.to_decide {
-            assert!(images.carrier.pointer(place.list, place.index).starts_with('/'));
+            assert!(images.workload.pointer(place.list, place.index).starts_with('/'));
         }
     }
 });

@@ -12,9 +12,9 @@ use crate::image::Repository;
 use crate::registry::{check_cas, check_login_file};
 
 /// A command to copy from a message into a shell.
-pub(crate) struct Command(String);
+pub(crate) struct ShellCommand(String);
 
-impl Command {
+impl ShellCommand {
     /// One that begins with these words, which need no quotes.
     pub(crate) fn new(start: impl fmt::Display) -> Self {
         Self(start.to_string())
@@ -40,7 +40,7 @@ impl Command {
     }
 }
 
-impl fmt::Display for Command {
+impl fmt::Display for ShellCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -97,7 +97,7 @@ impl RegistryArguments {
     }
 
     /// These arguments again, but for the password.
-    pub(crate) fn again(&self, command: &mut Command) {
+    pub(crate) fn again(&self, command: &mut ShellCommand) {
         let Self { creds, authfile, cert_dir, tls_verify } = self;
         command.option("--creds", creds.as_ref().map(|(user, _)| format!("{user}:PASSWORD")));
         command.option("--authfile", authfile.as_ref().map(|file| file.display()));
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_command_can_be_copied_into_a_shell() {
-        let mut command = Command::new("sealgate sign r.example.com/acme/web:1");
+        let mut command = ShellCommand::new("sealgate sign r.example.com/acme/web:1");
         command.option("--key-file", Some("my key's.asc"));
         command.option("--to", None::<&str>);
         command.option("--to", Some("https://store.example.com/x"));

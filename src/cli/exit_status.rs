@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, process::ExitCode};
 
-use crate::gateway::store::StoreError as OpenedStoreError;
+use crate::gateway::store::StoreError as EngineError;
 use crate::image_files::SourceError;
 use crate::push::PushError;
 use crate::redact::shown_text;
@@ -14,7 +14,7 @@ use crate::store_transfer::TransferError;
 
 /// What the process's exit status says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
+pub(crate) enum ExitStatus {
     /// 0: allowed, or done.
     Done,
     /// 1: refused, or not found.
@@ -25,28 +25,28 @@ pub(crate) enum Status {
     Undecided,
 }
 
-impl From<Status> for ExitCode {
-    fn from(status: Status) -> Self {
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
         Self::from(match status {
-            Status::Done => 0,
-            Status::Refused => 1,
-            Status::Usage => 2,
-            Status::Undecided => 3,
+            ExitStatus::Done => 0,
+            ExitStatus::Refused => 1,
+            ExitStatus::Usage => 2,
+            ExitStatus::Undecided => 3,
         })
     }
 }
 
 /// Why a command ended before it had a result.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) status: Status,
+pub(crate) struct CliError {
+    pub(crate) status: ExitStatus,
     message: String,
 }
 
-impl Failure {
+impl CliError {
     /// The user's to mend: arguments, policy, configuration. The text says all of it.
     pub(crate) fn usage(text: impl fmt::Display) -> Self {
-        Self { status: Status::Usage, message: text.to_string() }
+        Self { status: ExitStatus::Usage, message: text.to_string() }
     }
 
     /// The user's to mend, with what it comes from.
@@ -56,7 +56,7 @@ impl Failure {
 
     /// Someone says no, or what is asked for is not there.
     pub(crate) fn refused(text: impl fmt::Display) -> Self {
-        Self { status: Status::Refused, message: text.to_string() }
+        Self { status: ExitStatus::Refused, message: text.to_string() }
     }
 
     /// The same, with what it is about in front.
@@ -71,15 +71,15 @@ impl Failure {
 
     /// The surroundings don't let it work.
     pub(crate) fn undecided(error: impl fmt::Display) -> Self {
-        Self { status: Status::Undecided, message: error.to_string() }
+        Self { status: ExitStatus::Undecided, message: error.to_string() }
     }
 }
 
 /// What could not be looked up: that it is not there, or not for these credentials, is an answer, anything else is none.
-impl From<LookupError> for Failure {
+impl From<LookupError> for CliError {
     fn from(error: LookupError) -> Self {
         let status = match &error {
-            LookupError::ManifestUnknown { .. } => Status::Refused,
+            LookupError::ManifestUnknown { .. } => ExitStatus::Refused,
             // The error's own words are about the gate's credentials.
             LookupError::Unauthorized { registry, status, with_credentials, looked_in, .. } => {
                 return Self::refused(if *with_credentials {
@@ -92,13 +92,13 @@ impl From<LookupError> for Failure {
             LookupError::CredentialsUnusable { .. } => {
                 return Self::undecided(format_args!("{error}. {}", error.next_step()));
             }
-            _ => Status::Undecided,
+            _ => ExitStatus::Undecided,
         };
         Self { status, message: with_causes(&error) }
     }
 }
 
-impl From<WriteError> for Failure {
+impl From<WriteError> for CliError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Lookup(error) => error.into(),
@@ -108,7 +108,7 @@ impl From<WriteError> for Failure {
     }
 }
 
-impl From<SourceError> for Failure {
+impl From<SourceError> for CliError {
     fn from(error: SourceError) -> Self {
         match &error {
             SourceError::Name(_) => Self::usage(error),
@@ -133,7 +133,7 @@ fn is_an_answer(error: &io::Error) -> bool {
     )
 }
 
-impl From<PushError> for Failure {
+impl From<PushError> for CliError {
     fn from(error: PushError) -> Self {
         match error {
             PushError::Upload(UploadError::Lookup(error)) => error.into(),
@@ -144,7 +144,7 @@ impl From<PushError> for Failure {
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Lookup(error) => error.into(),
@@ -153,44 +153,44 @@ impl From<StoreError> for Failure {
     }
 }
 
-impl From<TransferError> for Failure {
+impl From<TransferError> for CliError {
     fn from(error: TransferError) -> Self {
         let status = match &error {
             TransferError::Lookup(_) => {
                 let TransferError::Lookup(error) = error else { unreachable!("it was just looked at") };
                 return error.into();
             }
-            TransferError::Store(OpenedStoreError::Setting { .. }) => Status::Usage,
-            TransferError::Store(OpenedStoreError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
-                Status::Undecided
+            TransferError::Store(EngineError::Setting { .. }) => ExitStatus::Usage,
+            TransferError::Store(EngineError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+                ExitStatus::Undecided
             }
-            TransferError::Store(OpenedStoreError::Unavailable { .. } | OpenedStoreError::Stopped { .. })
+            TransferError::Store(EngineError::Unavailable { .. } | EngineError::Stopped { .. })
             | TransferError::InUse(_)
             | TransferError::Busy(_)
-            | TransferError::Interrupted => Status::Undecided,
-            TransferError::File { source, .. } if source.kind() != io::ErrorKind::NotFound => Status::Undecided,
-            _ => Status::Refused,
+            | TransferError::Interrupted => ExitStatus::Undecided,
+            TransferError::File { source, .. } if source.kind() != io::ErrorKind::NotFound => ExitStatus::Undecided,
+            _ => ExitStatus::Refused,
         };
         Self { status, message: with_causes(&error) }
     }
 }
 
-impl From<KeyError> for Failure {
+impl From<KeyError> for CliError {
     fn from(error: KeyError) -> Self {
         let status = match error {
             KeyError::NotFound { .. }
             | KeyError::Unusable { .. }
             | KeyError::NoSecret(_)
-            | KeyError::WrongPassphrase { .. } => Status::Refused,
-            KeyError::Agent { .. } => Status::Undecided,
-            _ => Status::Usage,
+            | KeyError::WrongPassphrase { .. } => ExitStatus::Refused,
+            KeyError::Agent { .. } => ExitStatus::Undecided,
+            _ => ExitStatus::Usage,
         };
         Self { status, message: with_causes(&error) }
     }
 }
 
 /// From `anyhow`, whose causes are printed behind the error. What a command is given is nearly always what it fails of.
-impl From<anyhow::Error> for Failure {
+impl From<anyhow::Error> for CliError {
     fn from(error: anyhow::Error) -> Self {
         Self::usage(with_causes(error.as_ref()))
     }
@@ -211,7 +211,7 @@ fn with_causes(error: &dyn Error) -> String {
     text
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // It may repeat what was typed, or what stands in a file.
         f.write_str(&shown_text(&self.message))
@@ -240,8 +240,8 @@ mod tests {
         ] {
             let (registry, url) = ("registry.example.com".into(), "https://registry.example.com/v2/".into());
             let error = LookupError::Unauthorized { registry, url, status: 401, with_credentials, looked_in };
-            let failure = Failure::from(error);
-            assert_eq!(failure.status, Status::Refused);
+            let failure = CliError::from(error);
+            assert_eq!(failure.status, ExitStatus::Refused);
             assert!(failure.message.contains(text) && !failure.message.contains("gate"), "{failure}");
         }
     }
@@ -251,26 +251,26 @@ mod tests {
         let status = |kind: io::ErrorKind| {
             let read = SourceError::Read { path: "web.tar".into(), source: kind.into() };
             let upload = UploadError::Read { name: "layer.tar".to_owned(), source: kind.into() };
-            let [source, upload] = [Failure::from(read), Failure::from(PushError::Upload(upload))];
+            let [source, upload] = [CliError::from(read), CliError::from(PushError::Upload(upload))];
             assert_eq!(source.status, upload.status, "{kind}");
             source.status
         };
         for kind in [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::UnexpectedEof] {
-            assert_eq!(status(kind), Status::Refused, "{kind}");
+            assert_eq!(status(kind), ExitStatus::Refused, "{kind}");
         }
         for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::StorageFull, io::ErrorKind::Other] {
-            assert_eq!(status(kind), Status::Undecided, "{kind}");
+            assert_eq!(status(kind), ExitStatus::Undecided, "{kind}");
         }
         let outside = SourceError::Outside { place: "web.tar".to_owned(), name: "/etc/passwd".to_owned() };
-        assert_eq!(Failure::from(outside).status, Status::Refused);
+        assert_eq!(CliError::from(outside).status, ExitStatus::Refused);
     }
 
     #[test]
     fn a_failure_repeats_no_secret_of_a_url() {
         for failure in [
-            Failure::usage("--to https://user:secret@store.example.com/?sig=secret: no"),
-            Failure::undecided("x").about("https://store.example.com/?sig=secret"),
-            Failure::refused("x").after("https://store.example.com/?sig=secret"),
+            CliError::usage("--to https://user:secret@store.example.com/?sig=secret: no"),
+            CliError::undecided("x").about("https://store.example.com/?sig=secret"),
+            CliError::refused("x").after("https://store.example.com/?sig=secret"),
         ] {
             let text = failure.to_string();
             assert!(text.contains("store.example.com/") && !text.contains("secret"), "{text}");
@@ -280,10 +280,10 @@ mod tests {
     #[test]
     fn a_failure_says_what_it_comes_from_once() {
         let caused = |text| Caused { text, source: io::Error::other("permission denied") };
-        let said = |text| Failure::usage_of(caused(text)).to_string();
+        let said = |text| CliError::usage_of(caused(text)).to_string();
         assert_eq!(said("ca.crt can't be read"), "ca.crt can't be read: permission denied");
         assert_eq!(said("ca.crt: permission denied; mend it"), "ca.crt: permission denied; mend it");
         let error = anyhow::Error::new(caused("ca.crt can't be read")).context("--cert-dir certs");
-        assert_eq!(Failure::from(error).to_string(), "--cert-dir certs: ca.crt can't be read: permission denied");
+        assert_eq!(CliError::from(error).to_string(), "--cert-dir certs: ca.crt can't be read: permission denied");
     }
 }

@@ -9,8 +9,8 @@ use std::{
 use clap::Args;
 use url::Url;
 
-use super::arguments::{Command, RegistryArguments};
-use super::exit_status::Failure;
+use super::arguments::{RegistryArguments, ShellCommand};
+use super::exit_status::CliError;
 use crate::configuration::{self, Configuration, Registries, Registry, Scheme, SignatureSource};
 use crate::diagnostic::Diagnostics;
 use crate::files;
@@ -45,7 +45,7 @@ pub(super) enum Mirrors {
 }
 
 /// The image, and the configuration with all that the command line says of its registry.
-pub(super) struct Subject {
+pub(super) struct ImageContext {
     pub(super) image: Reference,
     pub(super) configuration: Configuration,
     /// Where registries.d has signatures written, where that is another place than the one where they are read.
@@ -54,13 +54,13 @@ pub(super) struct Subject {
 
 /// Where a registry is asked, whatever the image's name says (`--registry-url`), or a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Elsewhere {
+pub(super) struct RegistryOverride {
     pub(super) url: Url,
     /// How it is asked, where that was written out: then in no other way.
     pub(super) scheme: Option<Scheme>,
 }
 
-impl FromStr for Elsewhere {
+impl FromStr for RegistryOverride {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -80,19 +80,19 @@ impl FromStr for Elsewhere {
 
 impl ImageArguments {
     /// The image as it is named.
-    pub(super) fn named(&self) -> Result<Reference, Failure> {
+    pub(super) fn named(&self) -> Result<Reference, CliError> {
         reference(&self.image)
     }
 
     /// These arguments again, but for the image.
-    pub(super) fn again(&self, command: &mut Command) {
+    pub(super) fn again(&self, command: &mut ShellCommand) {
         let Self { image: _, config, registries_d, registry } = self;
         command.option("--config", config.as_ref().map(|file| file.display()));
         command.option("--registries-d", registries_d.as_ref().map(|folder| folder.display()));
         registry.again(command);
     }
 
-    pub(super) fn read(&self, mirrors: Mirrors) -> Result<Subject, Failure> {
+    pub(super) fn read(&self, mirrors: Mirrors) -> Result<ImageContext, CliError> {
         self.read_at(None, false, mirrors)
     }
 
@@ -100,19 +100,19 @@ impl ImageArguments {
     /// are this host's. Only in registries.d, places for signatures are by the image's own name.
     pub(super) fn read_at(
         &self,
-        elsewhere: Option<&Elsewhere>,
+        elsewhere: Option<&RegistryOverride>,
         insecure: bool,
         mirrors: Mirrors,
-    ) -> Result<Subject, Failure> {
+    ) -> Result<ImageContext, CliError> {
         let Self { image: _, config, registries_d, registry } = self;
         let named = self.named()?;
         let mut configuration = configuration(config.as_deref())?;
         configuration.registries.logins = Some(registry.logins()?);
         let image = match elsewhere {
             None => named.clone(),
-            Some(Elsewhere { url, .. }) => {
+            Some(RegistryOverride { url, .. }) => {
                 let repository = Repository::at(url, named.repository().path())
-                    .ok_or_else(|| Failure::usage(format_args!("--registry-url {url}: no registry can be there")))?;
+                    .ok_or_else(|| CliError::usage(format_args!("--registry-url {url}: no registry can be there")))?;
                 Reference::from_parts(repository, named.tag().cloned(), named.digest().copied())
             }
         };
@@ -120,14 +120,14 @@ impl ImageArguments {
         let mut entry = entry_for(&configuration.registries, image.repository());
         registry.apply(&mut entry, image.repository())?;
         entry.insecure |= insecure;
-        if let Some(Elsewhere { url, scheme }) = elsewhere {
+        if let Some(RegistryOverride { url, scheme }) = elsewhere {
             if url.scheme() == "http" && !entry.insecure {
-                return Err(Failure::usage(format_args!("--registry-url {url}: plain HTTP needs --insecure")));
+                return Err(CliError::usage(format_args!("--registry-url {url}: plain HTTP needs --insecure")));
             }
             entry.scheme = *scheme;
         }
         if let Some(folder) = registries_d {
-            let lookasides = Lookasides::read(folder).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))?;
+            let lookasides = Lookasides::read(folder).map_err(|mistakes| CliError::usage(Diagnostics(&mistakes)))?;
             for warning in lookasides.warnings() {
                 tracing::warn!("{warning}");
             }
@@ -141,37 +141,37 @@ impl ImageArguments {
             entry.mirrors.clear();
         }
         put(&mut configuration.registries, entry);
-        Ok(Subject { image, configuration, staging })
+        Ok(ImageContext { image, configuration, staging })
     }
 }
 
-impl Subject {
+impl ImageContext {
     /// A client for the image's registry, and whatever the configuration names beside it.
-    pub(super) fn client(&self) -> Result<Arc<Client>, Failure> {
+    pub(super) fn client(&self) -> Result<Arc<Client>, CliError> {
         let Configuration { registries, limits, .. } = &self.configuration;
         // The image's own host is named by its registries entry.
         let client = Client::new(registries, limits, Arc::new(HostSet::default()), Arc::new(Metrics::new()));
-        Ok(Arc::new(client.map_err(Failure::usage_of)?))
+        Ok(Arc::new(client.map_err(CliError::usage_of)?))
     }
 }
 
 /// An image as people name it.
-pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
+pub(super) fn reference(text: &str) -> Result<Reference, CliError> {
     let text = text.strip_prefix("docker://").unwrap_or(text);
-    Reference::for_image(text).map_err(|error| Failure::usage(format_args!("{text:?}: {error}")))
+    Reference::for_image(text).map_err(|error| CliError::usage(format_args!("{text:?}: {error}")))
 }
 
 /// The configuration, or what it is where there is none.
-pub(super) fn configuration(file: Option<&Path>) -> Result<Configuration, Failure> {
+pub(super) fn configuration(file: Option<&Path>) -> Result<Configuration, CliError> {
     if let Some(file) = file {
-        return files::load_configuration(file).map_err(Failure::usage_of);
+        return files::load_configuration(file).map_err(CliError::usage_of);
     }
     let defaults = SourceFile {
         name: "(defaults)".into(),
         folder: PathBuf::new(),
         bytes: b"apiVersion: sealgate.dev/v1\nkind: Configuration\n".to_vec(),
     };
-    configuration::load(&defaults).map_err(|mistakes| Failure::usage(Diagnostics(&mistakes)))
+    configuration::load(&defaults).map_err(|mistakes| CliError::usage(Diagnostics(&mistakes)))
 }
 
 /// The registries entry that covers a repository, narrowed to it, so that what the command line says holds for nothing else.
@@ -252,7 +252,7 @@ mod tests {
             ("http://127.0.0.1:5000/", "http://127.0.0.1:5000/", Some(Scheme::Http)),
             ("https://[::1]:5000", "https://[::1]:5000/", Some(Scheme::Https)),
         ] {
-            assert_eq!(text.parse(), Ok(Elsewhere { url: url.parse().unwrap(), scheme }), "{text}");
+            assert_eq!(text.parse(), Ok(RegistryOverride { url: url.parse().unwrap(), scheme }), "{text}");
         }
         for text in [
             "",
@@ -263,7 +263,7 @@ mod tests {
             "https://r?x",
             "a b",
         ] {
-            assert!(text.parse::<Elsewhere>().is_err(), "{text}");
+            assert!(text.parse::<RegistryOverride>().is_err(), "{text}");
         }
     }
 

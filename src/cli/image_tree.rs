@@ -16,31 +16,31 @@ use crate::signing::plan::{DEEPEST, MOST_MANIFESTS};
 use crate::verification::FoundSignatures;
 
 /// How long one look-up, or one change in a store, may take.
-pub(super) const STEP: Duration = Duration::from_mins(1);
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A part of an image: the image itself, or a manifest of an index.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct ManifestNode {
     pub(super) digest: Digest,
     /// `os/architecture[/variant]`, where the index says it.
     pub(super) platform: Option<String>,
     /// What is in it, or why that is not known. Nothing is in an image.
-    pub(super) index: Result<Option<Index>, LookupError>,
+    pub(super) index: Result<Option<IndexNode>, LookupError>,
 }
 
 /// What is in an index.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(super) struct IndexNode {
     /// It, with all that it has.
     pub(super) manifest: Arc<HashedManifest>,
     /// Its entries but for attestations, in their order.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<ManifestNode>,
 }
 
-impl Part {
+impl ManifestNode {
     /// The image that a reference names.
     pub(super) async fn of(client: &Client, image: &Reference) -> Result<Self, LookupError> {
-        let resolved = client.resolve(image, Instant::now() + STEP).await?;
+        let resolved = client.resolve(image, Instant::now() + STEP_TIMEOUT).await?;
         let mut left = MOST_MANIFESTS;
         let digest = resolved.digest();
         let index = inside(client, image.repository(), resolved, 0, &mut left).await?;
@@ -55,7 +55,7 @@ impl Part {
             if different.iter().all(|known| known.digest != part.digest) {
                 different.push(part);
             }
-            if let Ok(Some(Index { parts, .. })) = &part.index {
+            if let Ok(Some(IndexNode { parts, .. })) = &part.index {
                 next.extend(parts.iter().rev());
             }
         }
@@ -69,7 +69,7 @@ fn inside<'a>(
     manifest: Arc<HashedManifest>,
     depth: usize,
     left: &'a mut usize,
-) -> BoxFuture<'a, Result<Option<Index>, LookupError>> {
+) -> BoxFuture<'a, Result<Option<IndexNode>, LookupError>> {
     async move {
         if *manifest.manifest() == Manifest::Image {
             return Ok(None);
@@ -82,17 +82,21 @@ fn inside<'a>(
         for entry in manifest.entries().iter().filter(|entry| !entry.attestation) {
             *left = left.checked_sub(1).ok_or_else(|| too_large(Beyond::Manifests { limit: MOST_MANIFESTS }))?;
             let image = Reference::from_parts(repository.clone(), None, Some(entry.digest));
-            let index = match client.resolve(&image, Instant::now() + STEP).await {
+            let index = match client.resolve(&image, Instant::now() + STEP_TIMEOUT).await {
                 Ok(resolved) => inside(client, repository, resolved, depth + 1, left).await?,
                 // Its signatures can be looked at all the same.
                 Err(error) => {
-                    parts.push(Part { digest: entry.digest, platform: entry.platform.clone(), index: Err(error) });
+                    parts.push(ManifestNode {
+                        digest: entry.digest,
+                        platform: entry.platform.clone(),
+                        index: Err(error),
+                    });
                     continue;
                 }
             };
-            parts.push(Part { digest: entry.digest, platform: entry.platform.clone(), index: Ok(index) });
+            parts.push(ManifestNode { digest: entry.digest, platform: entry.platform.clone(), index: Ok(index) });
         }
-        Ok(Some(Index { manifest, parts }))
+        Ok(Some(IndexNode { manifest, parts }))
     }
     .boxed()
 }
@@ -106,5 +110,5 @@ pub(super) async fn found_at(
 ) -> Arc<FoundSignatures> {
     let source = source.clone();
     let sources: Arc<dyn SignatureSources> = Arc::new(move |_: &Repository| vec![source.clone()]);
-    Finder::with_sources(Arc::clone(client), sources).find(repository, digest, Instant::now() + STEP).await
+    Finder::with_sources(Arc::clone(client), sources).find(repository, digest, Instant::now() + STEP_TIMEOUT).await
 }

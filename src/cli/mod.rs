@@ -18,7 +18,7 @@ use std::{path::PathBuf, process::ExitCode, sync::LazyLock};
 
 use clap::{Args, Parser, Subcommand};
 
-use self::exit_status::{Failure, Status};
+use self::exit_status::{CliError, ExitStatus};
 use crate::telemetry::logging;
 use crate::{files, startup};
 
@@ -37,17 +37,17 @@ enum Command {
     /// Serve the store: the signature endpoint, in front of a registry that has none
     Gateway(ServerArguments),
     /// Check an image's signatures: against a policy, as the gate would, or against an identity
-    Verify(Box<verify::Arguments>),
+    Verify(Box<verify::VerifyArguments>),
     /// Sign an image that is in a registry
-    Sign(Box<sign::Arguments>),
+    Sign(Box<sign::SignArguments>),
     /// Push an image from files to a registry, and sign it there
-    Push(Box<push::Arguments>),
+    Push(Box<push::PushArguments>),
     /// List the signatures that are stored of an image, or take one away
     #[command(subcommand)]
-    Signatures(Box<signatures::Command>),
+    Signatures(Box<signatures::SignaturesCommand>),
     /// Move all signatures of a store: into a file or a lookaside tree, and from there into a store
     #[command(subcommand)]
-    Store(Box<store::Command>),
+    Store(Box<store::StoreCommand>),
 }
 
 /// What the servers have in common.
@@ -71,8 +71,8 @@ pub fn main() -> ExitCode {
         Err(error) => return not_parsed(&error),
     };
     let status = match command {
-        Command::Serve(arguments) => server(&arguments, Server::Gate),
-        Command::Gateway(arguments) => server(&arguments, Server::Store),
+        Command::Serve(arguments) => server(&arguments, ServerKind::Gate),
+        Command::Gateway(arguments) => server(&arguments, ServerKind::Store),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Sign(arguments) => sign::run(*arguments),
         Command::Push(arguments) => push::run(*arguments),
@@ -94,40 +94,40 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         // Nobody is told if nobody listens.
         let _ = error.print();
-        return Status::Done.into();
+        return ExitStatus::Done.into();
     }
     terminal::complain_of_usage(error);
-    Status::Usage.into()
+    ExitStatus::Usage.into()
 }
 
 /// Which server.
 #[derive(Clone, Copy)]
-enum Server {
+enum ServerKind {
     Gate,
     Store,
 }
 
-fn server(arguments: &ServerArguments, server: Server) -> Result<Status, Failure> {
+fn server(arguments: &ServerArguments, server: ServerKind) -> Result<ExitStatus, CliError> {
     let ServerArguments { config, validate, log_format } = arguments;
     logging::start(*log_format, "info")?;
-    let configuration = files::load_configuration(config).map_err(Failure::usage_of)?;
+    let configuration = files::load_configuration(config).map_err(CliError::usage_of)?;
     let work = async {
         match server {
-            Server::Gate if *validate => startup::validate_gate(&configuration),
-            Server::Gate => startup::serve(&configuration).await,
-            Server::Store if *validate => startup::validate_store(&configuration).await,
-            Server::Store => startup::gateway(&configuration).await,
+            ServerKind::Gate if *validate => startup::validate_gate(&configuration),
+            ServerKind::Gate => startup::serve(&configuration).await,
+            ServerKind::Store if *validate => startup::validate_store(&configuration).await,
+            ServerKind::Store => startup::gateway(&configuration).await,
         }
     };
-    block_on(work)?.map_err(Failure::usage_of)?;
-    Ok(Status::Done)
+    block_on(work)?.map_err(CliError::usage_of)?;
+    Ok(ExitStatus::Done)
 }
 
 /// Runs a command's work to its end, and no further: what it left behind on a blocking thread (a name that no DNS server
 /// answers for, say) is not waited for. Nothing that was promised is among it: what is durable was synced before.
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::undecided(format_args!("threads can't be started: {error}")))?;
+    let runtime = runtime.map_err(|error| CliError::undecided(format_args!("threads can't be started: {error}")))?;
     let result = runtime.block_on(work);
     runtime.shutdown_background();
     Ok(result)

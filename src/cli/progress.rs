@@ -27,13 +27,13 @@ fn is_watched() -> bool {
 }
 
 /// Shows it on standard error.
-pub(super) struct Progress {
+pub(super) struct PushProgress {
     /// Nothing: nobody watches.
     bars: Option<MultiProgress>,
     of: Mutex<HashMap<Digest, ProgressBar>>,
 }
 
-impl Progress {
+impl PushProgress {
     pub(super) fn new() -> Self {
         let bars = is_watched().then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
         Self { bars, of: Mutex::new(HashMap::new()) }
@@ -64,7 +64,7 @@ impl Progress {
     }
 }
 
-impl Watch for Progress {
+impl Watch for PushProgress {
     fn sent(&self, blob: &Blob, bytes: u64) {
         self.with(&blob.digest, blob.data.length(), |bar| {
             bar.set_message("pushing");
@@ -88,9 +88,9 @@ impl Watch for Progress {
 }
 
 /// One number that grows.
-pub(super) struct Tally(Option<ProgressBar>);
+pub(super) struct ProgressCounter(Option<ProgressBar>);
 
-impl Tally {
+impl ProgressCounter {
     /// `total` bytes are all, where that is known.
     pub(super) fn new(total: Option<u64>) -> Self {
         Self(is_watched().then(|| {

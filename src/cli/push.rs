@@ -6,10 +6,10 @@ use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::arguments::{Command, Format};
-use super::exit_status::{Failure, Status};
+use super::arguments::{Format, ShellCommand};
+use super::exit_status::{CliError, ExitStatus};
 use super::image_arguments::{self, ImageArguments, Mirrors};
-use super::progress::Progress;
+use super::progress::PushProgress;
 use super::sign::{self, KeyArguments, SignatureArguments};
 use super::terminal::{self, Colours, Tone};
 use crate::image::{Digest, Reference, Repository};
@@ -21,10 +21,10 @@ use crate::signing;
 use crate::telemetry::logging;
 
 /// How long it may take to find out whether signatures can be stored.
-const STEP: Duration = Duration::from_mins(1);
+const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+pub(super) struct PushArguments {
     /// The image's files: oci:FOLDER[:TAG], oci-archive:FILE[:TAG], or docker-archive:FILE[:REFERENCE] (what `docker save`
     /// and `podman save` write)
     #[arg(value_parser = source)]
@@ -47,8 +47,9 @@ fn source(text: &str) -> Result<Source, String> {
     text.parse().map_err(|error: SourceError| error.to_string())
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
-    let Arguments { source, image, mount_from, key: key_arguments, signature: signature_arguments, output } = arguments;
+pub(super) fn run(arguments: PushArguments) -> Result<ExitStatus, CliError> {
+    let PushArguments { source, image, mount_from, key: key_arguments, signature: signature_arguments, output } =
+        arguments;
     logging::start(logging::Format::Text, "sealgate=warn")?;
     let subject = image.read(Mirrors::LeftOut)?;
     let mut signature = signature_arguments.read(&subject)?;
@@ -61,20 +62,20 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
         let key = key_arguments.open(query.as_ref()).await?;
         let repository = subject.image.repository();
         signature.choose_destination(&client, &subject.image).await?;
-        signature_sources::check(&client, &signature.destination, repository, Instant::now() + STEP)
+        signature_sources::check(&client, &signature.destination, repository, Instant::now() + STEP_TIMEOUT)
             .await
-            .map_err(|error| Failure::from(error).about(&subject.image).after("nothing is pushed"))?;
-        let progress = Arc::new(Progress::new());
+            .map_err(|error| CliError::from(error).about(&subject.image).after("nothing is pushed"))?;
+        let progress = Arc::new(PushProgress::new());
         let files = read(&source, manifest_bytes, &progress).await?;
         signing::plan::plan_of(&files, signature.index_only)
             .await
-            .map_err(|error| Failure::refused(error).about(&source).after("nothing is pushed"))?;
+            .map_err(|error| CliError::refused(error).about(&source).after("nothing is pushed"))?;
         let pushed = push(&client, &subject.image, &files, mount_from.as_ref(), &*progress)
             .await
-            .map_err(|error| Failure::from(error).about(&subject.image))?;
+            .map_err(|error| CliError::from(error).about(&subject.image))?;
         // By digest: what somebody else pushes under the tag meanwhile is not signed.
         let pinned = subject.image.pinned(pushed.digest);
-        let mut again = Command::new(format_args!("sealgate sign {}", sign::by_digest(&pinned, pushed.digest)));
+        let mut again = ShellCommand::new(format_args!("sealgate sign {}", sign::by_digest(&pinned, pushed.digest)));
         again.option("--sign-identity", Some(&signature.identity));
         key_arguments.again(&key, &mut again);
         signature_arguments.again(&mut again);
@@ -82,24 +83,24 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
         let signing = sign::sign(&client, &pinned, &signature, key)
             .await
             .map_err(|failure| failure.after(format_args!("the image is pushed; sign it with: {again}")))?;
-        let report = Report::new(&source, &pushed, signing);
+        let report = PushReport::new(&source, &pushed, signing);
         terminal::print(&match output {
             Format::Text => report.text(Colours::of(&io::stdout())),
-            Format::Json => serde_json::to_string_pretty(&report).map_err(Failure::undecided)? + "\n",
+            Format::Json => serde_json::to_string_pretty(&report).map_err(CliError::undecided)? + "\n",
         })?;
-        Ok(Status::Done)
+        Ok(ExitStatus::Done)
     })?
 }
 
-async fn read(source: &Source, manifest_bytes: usize, progress: &Arc<Progress>) -> Result<Image, Failure> {
+async fn read(source: &Source, manifest_bytes: usize, progress: &Arc<PushProgress>) -> Result<Image, CliError> {
     let (source, progress) = (source.clone(), Arc::clone(progress));
     let work = move || source.read(manifest_bytes, &|layer: &Digest, done, all| progress.compressing(layer, done, all));
-    Ok(tokio::task::spawn_blocking(work).await.map_err(Failure::undecided)??)
+    Ok(tokio::task::spawn_blocking(work).await.map_err(CliError::undecided)??)
 }
 
 /// A repository of the image's registry.
-fn repository(text: &str, image: &Reference) -> Result<Repository, Failure> {
-    let failed = |why: &str| Failure::usage(format_args!("--mount-from {text}: {why}"));
+fn repository(text: &str, image: &Reference) -> Result<Repository, CliError> {
+    let failed = |why: &str| CliError::usage(format_args!("--mount-from {text}: {why}"));
     let reference = image_arguments::reference(text).map_err(|failure| failed(&failure.to_string()))?;
     if reference.repository().host() != image.repository().host() {
         return Err(failed("blobs are mounted from repositories of the same registry only"));
@@ -110,27 +111,27 @@ fn repository(text: &str, image: &Reference) -> Result<Repository, Failure> {
 /// What was pushed and signed.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Report {
+struct PushReport {
     source: String,
-    manifests: Vec<Part>,
-    blobs: Vec<Part>,
+    manifests: Vec<PushedPart>,
+    blobs: Vec<PushedPart>,
     #[serde(flatten)]
-    signing: sign::Report,
+    signing: sign::SignReport,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Part {
+struct PushedPart {
     digest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<u64>,
     outcome: BlobOutcome,
 }
 
-impl Report {
-    fn new(source: &Source, pushed: &Pushed, signing: sign::Report) -> Self {
+impl PushReport {
+    fn new(source: &Source, pushed: &Pushed, signing: sign::SignReport) -> Self {
         let Pushed { digest: _, manifests, blobs } = pushed;
-        let part = |digest: &Digest, size, outcome| Part { digest: digest.to_string(), size, outcome };
+        let part = |digest: &Digest, size, outcome| PushedPart { digest: digest.to_string(), size, outcome };
         Self {
             source: source.to_string(),
             manifests: manifests.iter().map(|(digest, outcome)| part(digest, None, *outcome)).collect(),

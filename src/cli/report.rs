@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::exit_status::Status;
+use super::exit_status::ExitStatus;
 use super::terminal::{Colours, Tone, plain};
 use crate::gate::{Decision, Verdict};
 use crate::policy::RuleId;
@@ -14,7 +14,7 @@ use crate::verification::{AskedSource, ExaminedSignature, VerifiedImage};
 /// The answer about one image.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct VerifyReport {
     image: String,
     allowed: bool,
     verdict: &'static str,
@@ -32,15 +32,15 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pinned: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    keys: Vec<Key>,
+    keys: Vec<ReportedKey>,
     #[serde(skip_serializing_if = "Option::is_none")]
     valid_until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    exemption: Option<Exemption>,
-    signatures: Vec<Signature>,
-    sources: Vec<Source>,
+    exemption: Option<ReportedExemption>,
+    signatures: Vec<ReportedSignature>,
+    sources: Vec<SourceReport>,
     #[serde(skip)]
-    status: Status,
+    status: ExitStatus,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,7 +50,7 @@ struct RuleName(String);
 /// A key whose signature counted.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Key {
+struct ReportedKey {
     signer: String,
     fingerprint: String,
     signed_at: String,
@@ -58,7 +58,7 @@ struct Key {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Exemption {
+struct ReportedExemption {
     name: String,
     until: String,
     approved_by: String,
@@ -68,7 +68,7 @@ struct Exemption {
 /// A signature that was looked at.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Signature {
+struct ReportedSignature {
     source: String,
     counts: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,7 +90,7 @@ struct Signature {
 /// A place that was asked for signatures.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Source {
+pub(super) struct SourceReport {
     url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     signatures: Option<usize>,
@@ -100,7 +100,7 @@ pub(super) struct Source {
     message: Option<String>,
 }
 
-impl Report {
+impl VerifyReport {
     /// What a decision comes to. `image` is the canonical reference.
     pub(super) fn new(image: &str, decision: &Decision) -> Self {
         let Decision { verdict, image: _, rule, mode, pinned, examinations } = decision;
@@ -111,10 +111,10 @@ impl Report {
         let (status, label) = match verdict {
             // What a mode lets run is refused all the same.
             Ok(Verdict::NotEnforced { refusal, .. }) => (of_refusal(refusal), "not_enforced"),
-            Ok(verdict) => (Status::Done, verdict.label()),
+            Ok(verdict) => (ExitStatus::Done, verdict.label()),
             Err(refusal) => {
                 let status = of_refusal(refusal);
-                (status, if status == Status::Undecided { "undecided" } else { "refused" })
+                (status, if status == ExitStatus::Undecided { "undecided" } else { "refused" })
             }
         };
         let verified = examinations.iter().find_map(|examination| examination.result.as_ref().ok());
@@ -126,9 +126,9 @@ impl Report {
             Ok(Verdict::NotEnforced { digest, .. }) => *digest,
             _ => verified.map(VerifiedImage::digest),
         };
-        let mut keys: Vec<Key> = Vec::new();
+        let mut keys: Vec<ReportedKey> = Vec::new();
         for key in verified.into_iter().flat_map(VerifiedImage::keys) {
-            keys.push(Key {
+            keys.push(ReportedKey {
                 signer: key.signer.to_string(),
                 fingerprint: key.fingerprint.0.to_string(),
                 signed_at: key.signed_at.to_string(),
@@ -136,7 +136,7 @@ impl Report {
         }
         Self {
             image: image.to_owned(),
-            allowed: status == Status::Done,
+            allowed: status == ExitStatus::Done,
             verdict: label,
             code: refusal.map(|refusal| refusal.code().as_str()),
             message: match verdict {
@@ -151,7 +151,7 @@ impl Report {
             keys,
             valid_until: verified.and_then(VerifiedImage::valid_until).map(|time| time.to_string()),
             exemption: match verdict {
-                Ok(Verdict::Exempted { exemption, .. }) => Some(Exemption {
+                Ok(Verdict::Exempted { exemption, .. }) => Some(ReportedExemption {
                     name: exemption.id.to_string(),
                     until: exemption.until.to_string(),
                     approved_by: exemption.approved_by.to_string(),
@@ -162,15 +162,15 @@ impl Report {
             signatures: examinations
                 .iter()
                 .flat_map(|examination| &examination.signatures)
-                .map(Signature::from)
+                .map(ReportedSignature::from)
                 .collect(),
-            sources: examinations.iter().flat_map(|examination| &examination.asked).map(Source::from).collect(),
+            sources: examinations.iter().flat_map(|examination| &examination.asked).map(SourceReport::from).collect(),
             status,
         }
     }
 
     /// The exit status.
-    pub(super) fn status(&self) -> Status {
+    pub(super) fn status(&self) -> ExitStatus {
         self.status
     }
 
@@ -188,10 +188,10 @@ impl Report {
 
     fn write(&self, text: &mut String, colours: Colours) -> std::fmt::Result {
         let (tone, answer) = match (self.status, self.verdict) {
-            (Status::Done, "verified") => (Tone::Good, "verified"),
-            (Status::Done, "exempted") => (Tone::Unsure, "exempted"),
-            (Status::Done, _) => (Tone::Good, "allowed"),
-            (Status::Refused, _) => (Tone::Bad, "refused"),
+            (ExitStatus::Done, "verified") => (Tone::Good, "verified"),
+            (ExitStatus::Done, "exempted") => (Tone::Unsure, "exempted"),
+            (ExitStatus::Done, _) => (Tone::Good, "allowed"),
+            (ExitStatus::Refused, _) => (Tone::Bad, "refused"),
             _ => (Tone::Unsure, "undecided"),
         };
         write!(text, "{} {}", colours.paint(tone, answer), self.image)?;
@@ -208,7 +208,7 @@ impl Report {
         if self.verdict == "not_enforced" {
             line("mode", &format!("{}: the gate would let it run all the same", self.mode))?;
         }
-        if let Some(Exemption { name, until, approved_by, reason }) = &self.exemption {
+        if let Some(ReportedExemption { name, until, approved_by, reason }) = &self.exemption {
             line("exemption", &format!("{name}, until {until}, approved by {approved_by}: {reason}"))?;
         }
         if let Some(rule) = &self.rule {
@@ -217,7 +217,7 @@ impl Report {
         if let Some(digest) = &self.digest {
             line("digest", digest)?;
         }
-        for Key { signer, fingerprint, signed_at } in &self.keys {
+        for ReportedKey { signer, fingerprint, signed_at } in &self.keys {
             line("key", &format!("{signer} 0x{fingerprint}, signed {signed_at}"))?;
         }
         if let Some(time) = &self.valid_until {
@@ -242,7 +242,7 @@ impl Report {
     }
 }
 
-impl Signature {
+impl ReportedSignature {
     fn text(&self, colours: Colours) -> String {
         let Self { source, counts, code, message, key, signer, signed_at, identity, digest } = self;
         let mut text = plain(source);
@@ -267,7 +267,7 @@ impl Signature {
     }
 }
 
-impl Source {
+impl SourceReport {
     pub(super) fn text(&self, colours: Colours) -> String {
         let url = plain(&self.url);
         match (&self.signatures, &self.message) {
@@ -282,8 +282,8 @@ impl Source {
 }
 
 /// Whether a refusal says no, or that nothing is known.
-pub(super) fn of_refusal(refusal: &Refusal) -> Status {
-    if refusal.code().is_undecided() { Status::Undecided } else { Status::Refused }
+pub(super) fn of_refusal(refusal: &Refusal) -> ExitStatus {
+    if refusal.code().is_undecided() { ExitStatus::Undecided } else { ExitStatus::Refused }
 }
 
 impl From<&RuleId> for RuleName {
@@ -292,7 +292,7 @@ impl From<&RuleId> for RuleName {
     }
 }
 
-impl From<&ExaminedSignature> for Signature {
+impl From<&ExaminedSignature> for ReportedSignature {
     fn from(examined: &ExaminedSignature) -> Self {
         let ExaminedSignature { place: _, source, key, certificate: _, signer, signed_at, identity, digest, outcome } =
             examined;
@@ -311,7 +311,7 @@ impl From<&ExaminedSignature> for Signature {
     }
 }
 
-impl From<&AskedSource> for Source {
+impl From<&AskedSource> for SourceReport {
     fn from(asked: &AskedSource) -> Self {
         let AskedSource { url, outcome } = asked;
         let error = outcome.as_ref().err();

@@ -14,9 +14,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 use url::Url;
 
-use super::arguments::{Command, Format};
-use super::exit_status::{Failure, Status};
-use super::image_arguments::{self, ImageArguments, Mirrors, Subject};
+use super::arguments::{Format, ShellCommand};
+use super::exit_status::{CliError, ExitStatus};
+use super::image_arguments::{self, ImageArguments, ImageContext, Mirrors};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::ResolveDigest as _;
@@ -31,13 +31,13 @@ use crate::signing::{
 use crate::telemetry::logging;
 
 /// How long one step may take: finding out what is to be signed, or writing one signature. Typing a passphrase is no step.
-const STEP: Duration = Duration::from_mins(1);
+const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Manifests that a message names one by one.
-const MOST_NAMED: usize = 8;
+const MAX_NAMED: usize = 8;
 
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+pub(super) struct SignArguments {
     #[command(flatten)]
     image: ImageArguments,
     #[command(flatten)]
@@ -87,8 +87,8 @@ pub(super) struct SignatureArguments {
     renew: bool,
 }
 
-pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
-    let Arguments { image, key, signature, dry_run, output } = arguments;
+pub(super) fn run(arguments: SignArguments) -> Result<ExitStatus, CliError> {
+    let SignArguments { image, key, signature, dry_run, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn")?;
     let subject = image.read(Mirrors::LeftOut)?;
     let own_identity = signature.sign_identity.is_some();
@@ -108,14 +108,14 @@ pub(super) fn run(arguments: Arguments) -> Result<Status, Failure> {
         };
         terminal::print(&match output {
             Format::Text => report.text(Colours::of(&io::stdout())),
-            Format::Json => serde_json::to_string_pretty(&report).map_err(Failure::undecided)? + "\n",
+            Format::Json => serde_json::to_string_pretty(&report).map_err(CliError::undecided)? + "\n",
         })?;
-        Ok(Status::Done)
+        Ok(ExitStatus::Done)
     })?
 }
 
 /// The name to sign, the place to write, and how, checked.
-pub(super) struct Signature {
+pub(super) struct SignatureRequest {
     pub(super) identity: Reference,
     pub(super) destination: Destination,
     /// Where it is written instead if the registry announces no extension.
@@ -128,17 +128,17 @@ pub(super) struct Signature {
 
 impl SignatureArguments {
     /// These arguments again, but for the identity, which another image may need.
-    pub(super) fn again(&self, command: &mut Command) {
+    pub(super) fn again(&self, command: &mut ShellCommand) {
         let Self { sign_identity: _, to, index_only, renew } = self;
         command.option("--to", to.as_ref());
         command.flag("--index-only", *index_only);
         command.flag("--renew", *renew);
     }
 
-    pub(super) fn read(&self, subject: &Subject) -> Result<Signature, Failure> {
+    pub(super) fn read(&self, subject: &ImageContext) -> Result<SignatureRequest, CliError> {
         let identity = match &self.sign_identity {
             Some(text) => image_arguments::reference(text)
-                .map_err(|failure| Failure::usage(format_args!("--sign-identity {failure}")))?,
+                .map_err(|failure| CliError::usage(format_args!("--sign-identity {failure}")))?,
             None => subject.image.clone(),
         };
         let identity = plan::identity_of(&identity);
@@ -147,7 +147,7 @@ impl SignatureArguments {
             None => configured(subject)?,
         };
         let Self { index_only, renew, .. } = *self;
-        Ok(Signature { identity, destination, without_extension, tag: None, index_only, renew })
+        Ok(SignatureRequest { identity, destination, without_extension, tag: None, index_only, renew })
     }
 }
 
@@ -161,25 +161,28 @@ fn tag_of(image: &Reference, own_identity: bool) -> Option<Reference> {
     }
 }
 
-impl Signature {
+impl SignatureRequest {
     /// Asks the registry whether it has an extension, if there is another place for signatures. containers/image does so, too.
-    pub(super) async fn choose_destination(&mut self, client: &Client, image: &Reference) -> Result<(), Failure> {
+    pub(super) async fn choose_destination(&mut self, client: &Client, image: &Reference) -> Result<(), CliError> {
         let Some(folder) = self.without_extension.take() else { return Ok(()) };
         let announced =
-            signature_sources::is_extension_announced(client, image.repository(), Instant::now() + STEP).await;
-        if !announced.map_err(|error| Failure::from(error).about(image))? {
+            signature_sources::is_extension_announced(client, image.repository(), Instant::now() + STEP_TIMEOUT).await;
+        if !announced.map_err(|error| CliError::from(error).about(image))? {
             self.destination = folder;
         }
         Ok(())
     }
 
-    async fn check_tag(&self, client: &Client, plan: &Plan) -> Result<(), Failure> {
+    async fn check_tag(&self, client: &Client, plan: &Plan) -> Result<(), CliError> {
         let Some(tag) = &self.tag else { return Ok(()) };
-        let now = client.resolve(tag, Instant::now() + STEP).await.map_err(|error| Failure::from(error).about(tag))?;
+        let now = client
+            .resolve(tag, Instant::now() + STEP_TIMEOUT)
+            .await
+            .map_err(|error| CliError::from(error).about(tag))?;
         if now.digest() == plan.digest {
             return Ok(());
         }
-        Err(Failure::refused(format_args!(
+        Err(CliError::refused(format_args!(
             "{tag} names {} now, not {}, which was to be signed: nothing is written. Sign the tag again, or sign {} (with \
              --sign-identity {} only if it is to pass under that name)",
             now.digest(),
@@ -195,8 +198,8 @@ pub(super) fn by_digest(image: &Reference, digest: Digest) -> Reference {
     Reference::from_parts(image.repository().clone(), None, Some(digest))
 }
 
-fn destination(text: &str) -> Result<Destination, Failure> {
-    let bad = |why: &str| Failure::usage(format_args!("--to {text}: {why}"));
+fn destination(text: &str) -> Result<Destination, CliError> {
+    let bad = |why: &str| CliError::usage(format_args!("--to {text}: {why}"));
     if text == "extension" {
         return Ok(Destination::RegistryExtension);
     }
@@ -225,7 +228,7 @@ fn destination(text: &str) -> Result<Destination, Failure> {
 
 /// Where the image's signatures are looked for first, if signatures can be written there. If that is the registry's own
 /// extension: also the folder where they are looked for beside it.
-fn configured(subject: &Subject) -> Result<(Destination, Option<Destination>), Failure> {
+fn configured(subject: &ImageContext) -> Result<(Destination, Option<Destination>), CliError> {
     let folder =
         |url: &Url| (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten().map(Destination::Folder);
     let entry = subject.configuration.registries.entries.get_repository(subject.image.repository());
@@ -247,7 +250,7 @@ fn configured(subject: &Subject) -> Result<(Destination, Option<Destination>), F
             Ok((Destination::RegistryExtension, folder))
         }
         Some(destination) => Ok((destination, None)),
-        None => Err(Failure::usage(
+        None => Err(CliError::usage(
             "signatures of this image are looked for on web servers alone, which take none: say where they go with --to",
         )),
     }
@@ -255,40 +258,40 @@ fn configured(subject: &Subject) -> Result<(Destination, Option<Destination>), F
 
 impl KeyArguments {
     /// These arguments again, for another command.
-    pub(super) fn again(&self, key: &SigningKey, command: &mut Command) {
+    pub(super) fn again(&self, key: &SigningKey, command: &mut ShellCommand) {
         let Self { sign_by: _, key_file, passphrase_file } = self;
         command.option("--sign-by", Some(key.certificate.fingerprint()));
         command.option("--key-file", key_file.as_ref().map(|file| file.display()));
         command.option("--passphrase-file", passphrase_file.as_ref().map(|file| file.display()));
     }
 
-    pub(super) fn query(&self) -> Result<Option<KeyQuery>, Failure> {
+    pub(super) fn query(&self) -> Result<Option<KeyQuery>, CliError> {
         Ok(self.sign_by.as_deref().map(str::parse).transpose()?)
     }
 
-    pub(super) async fn open(&self, query: Option<&KeyQuery>) -> Result<SigningKey, Failure> {
+    pub(super) async fn open(&self, query: Option<&KeyQuery>) -> Result<SigningKey, CliError> {
         let now = Timestamp::now();
         match (&self.key_file, query) {
             (Some(file), query) => Ok(signing::key_file(file, self.passphrase_file.as_deref(), query, now)?),
             (None, Some(query)) => {
-                let home = signing::home().ok_or_else(|| Failure::usage("there is no home folder: set GNUPGHOME"))?;
+                let home = signing::home().ok_or_else(|| CliError::usage("there is no home folder: set GNUPGHOME"))?;
                 Ok(Gnupg::at(home)?.signing_key(query, now).await?)
             }
             // The arguments' own rules leave no other case.
-            (None, None) => Err(Failure::usage("say which key with --sign-by or --key-file")),
+            (None, None) => Err(CliError::usage("say which key with --sign-by or --key-file")),
         }
     }
 }
 
-async fn plan(client: &Client, image: &Reference, index_only: bool) -> Result<Plan, Failure> {
-    plan::plan(client, image, index_only, Instant::now() + STEP).await.map_err(|error| match error {
-        PlanError::Lookup(error) => Failure::from(error).about(image),
-        PlanError::Missing(ref missing) => Failure::refused(format_args!(
+async fn plan(client: &Client, image: &Reference, index_only: bool) -> Result<Plan, CliError> {
+    plan::plan(client, image, index_only, Instant::now() + STEP_TIMEOUT).await.map_err(|error| match error {
+        PlanError::Lookup(error) => CliError::from(error).about(image),
+        PlanError::Missing(ref missing) => CliError::refused(format_args!(
             "{error}: {}; nothing is signed: copy them into it and sign again, or sign the index alone with --index-only",
             named_briefly(missing)
         ))
         .about(image),
-        error => Failure::refused(error).about(image),
+        error => CliError::refused(error).about(image),
     })
 }
 
@@ -297,18 +300,18 @@ async fn plan(client: &Client, image: &Reference, index_only: bool) -> Result<Pl
 pub(super) async fn sign(
     client: &Arc<Client>,
     image: &Reference,
-    signature: &Signature,
+    signature: &SignatureRequest,
     mut key: SigningKey,
-) -> Result<Report, Failure> {
-    let Signature { identity, destination, without_extension: _, tag: _, index_only, renew } = signature;
+) -> Result<SignReport, CliError> {
+    let SignatureRequest { identity, destination, without_extension: _, tag: _, index_only, renew } = signature;
     let plan = plan(client, image, *index_only).await?;
     if image.digest().is_some() {
         signature.check_tag(client, &plan).await?;
     }
-    let source = destination.source().ok_or_else(|| Failure::usage("--to: the folder has no absolute path"))?;
+    let source = destination.source().ok_or_else(|| CliError::usage("--to: the folder has no absolute path"))?;
     let mut signed = Vec::new();
     for Planned { digest, platform } in &plan.manifests {
-        let there = plan::stored(client, &source, image, *digest, Instant::now() + STEP).await?;
+        let there = plan::stored(client, &source, image, *digest, Instant::now() + STEP_TIMEOUT).await?;
         let message = if !renew && plan::is_signed(&there, &key, identity, *digest, Timestamp::now()) {
             None
         } else {
@@ -318,27 +321,27 @@ pub(super) async fn sign(
         signed.push((*digest, platform.clone(), message));
     }
     signature.check_tag(client, &plan).await?;
-    let mut report = Report::new(image, identity, &plan, &key);
+    let mut report = SignReport::new(image, identity, &plan, &key);
     for (digest, platform, message) in signed {
         let place = match message {
             None => None,
             Some(message) => {
-                let deadline = Instant::now() + STEP;
+                let deadline = Instant::now() + STEP_TIMEOUT;
                 let written =
                     signature_sources::write(client, destination, image.repository(), &digest, &message, deadline);
                 // What is written stays: each signature stands for itself.
                 let Written { place, existed: _ } = written.await.map_err(|error| {
-                    let failure = Failure::from(error).about(image);
+                    let failure = CliError::from(error).about(image);
                     let there = report.signatures.len();
                     if plan.manifests.len() > 1 { failure.after(how_far(&plan.manifests, there)) } else { failure }
                 })?;
                 Some(place)
             }
         };
-        report.signatures.push(Signed {
+        report.signatures.push(SignedManifest {
             digest: digest.to_string(),
             platform,
-            outcome: if place.is_some() { Outcome::Signed } else { Outcome::Present },
+            outcome: if place.is_some() { SignOutcome::SignedManifest } else { SignOutcome::Present },
             place,
         });
     }
@@ -356,8 +359,8 @@ pub(super) async fn sign(
 fn named_briefly(manifests: &[Planned]) -> String {
     let platform = |planned: &Planned| planned.platform.as_deref().map(|name| format!(" ({})", plain(name)));
     let name = |planned: &Planned| format!("{}{}", planned.digest, platform(planned).unwrap_or_default());
-    let mut names: Vec<String> = manifests.iter().take(MOST_NAMED).map(name).collect();
-    if let Some(more) = manifests.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+    let mut names: Vec<String> = manifests.iter().take(MAX_NAMED).map(name).collect();
+    if let Some(more) = manifests.len().checked_sub(MAX_NAMED).filter(|more| *more > 0) {
         names.push(format!("and {more} more"));
     }
     names.join(", ")
@@ -375,7 +378,7 @@ fn how_far(manifests: &[Planned], there: usize) -> String {
     format!("of {all} signatures {done}; not there, or not for certain: {open}; the same command writes the rest")
 }
 
-fn not_signed(key: &SigningKey, error: &plan::SignError) -> Failure {
+fn not_signed(key: &SigningKey, error: &plan::SignError) -> CliError {
     let text = format!("{} did not sign: {error}", key.certificate.fingerprint());
     // pinentry-curses, in a terminal, has to be told which one.
     let hint = if io::stdin().is_terminal() && std::env::var_os("GPG_TTY").is_none_or(|tty| tty.is_empty()) {
@@ -383,10 +386,10 @@ fn not_signed(key: &SigningKey, error: &plan::SignError) -> Failure {
     } else {
         "; nothing is written"
     };
-    Failure::undecided(format_args!("{text}{hint}"))
+    CliError::undecided(format_args!("{text}{hint}"))
 }
 
-fn print_payloads(plan: &Plan, identity: &Reference, output: Format) -> Result<Status, Failure> {
+fn print_payloads(plan: &Plan, identity: &Reference, output: Format) -> Result<ExitStatus, CliError> {
     let now = Timestamp::now();
     let payloads =
         plan.manifests.iter().map(|planned| text(&Payload { digest: planned.digest, identity: identity.clone() }, now));
@@ -395,13 +398,13 @@ fn print_payloads(plan: &Plan, identity: &Reference, output: Format) -> Result<S
         Format::Text => lines.iter().fold(String::new(), |text, line| text + line + "\n"),
         Format::Json => format!("[{}]\n", lines.join(",\n ")),
     })?;
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// What was signed.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct SignReport {
     image: String,
     identity: String,
     digest: String,
@@ -409,30 +412,30 @@ pub(super) struct Report {
     key: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     user_id: Option<String>,
-    signatures: Vec<Signed>,
+    signatures: Vec<SignedManifest>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Signed {
+struct SignedManifest {
     digest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     platform: Option<String>,
-    outcome: Outcome,
+    outcome: SignOutcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     place: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Outcome {
+enum SignOutcome {
     /// A signature was made and stored.
-    Signed,
+    SignedManifest,
     /// A good one of this key, under this name, was there.
     Present,
 }
 
-impl Report {
+impl SignReport {
     fn new(image: &Reference, identity: &Reference, plan: &Plan, key: &SigningKey) -> Self {
         Self {
             image: image.to_string(),
@@ -445,7 +448,7 @@ impl Report {
     }
 
     fn written(&self) -> usize {
-        self.signatures.iter().filter(|signed| signed.outcome == Outcome::Signed).count()
+        self.signatures.iter().filter(|signed| signed.outcome == SignOutcome::SignedManifest).count()
     }
 
     pub(super) fn text(&self, colours: Colours) -> String {
@@ -461,7 +464,7 @@ impl Report {
             Some(user_id) => line("key", &format!("0x{} {}", self.key, plain(user_id))),
             None => line("key", &format!("0x{}", self.key)),
         }
-        for Signed { digest, platform, outcome: _, place } in &self.signatures {
+        for SignedManifest { digest, platform, outcome: _, place } in &self.signatures {
             let platform = platform.as_deref().map(|platform| format!(" ({})", plain(platform))).unwrap_or_default();
             match place {
                 Some(place) => line("signature", &format!("{digest}{platform}: {}", plain(place))),
@@ -509,7 +512,7 @@ mod tests {
             "file:///x#y",
         ] {
             let failure = destination(bad).unwrap_err();
-            assert_eq!(failure.status, Status::Usage, "{bad}");
+            assert_eq!(failure.status, ExitStatus::Usage, "{bad}");
         }
     }
 }

@@ -8,10 +8,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::arguments::Format;
-use super::exit_status::{Failure, Status as Exit};
-use super::image_arguments::{ImageArguments, Mirrors, Subject};
-use super::image_tree::{Part, STEP, found_at};
-use super::report::Source;
+use super::exit_status::{CliError, ExitStatus};
+use super::image_arguments::{ImageArguments, ImageContext, Mirrors};
+use super::image_tree::{ManifestNode, STEP_TIMEOUT, found_at};
+use super::report::SourceReport;
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::ResolveDigest as _;
@@ -23,7 +23,7 @@ use crate::telemetry::logging;
 use crate::verification::AskedSource;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum SignaturesCommand {
     /// List what is stored: by whom and when each signature was added, and who verified it
     List(ListArguments),
     /// Take a signature away
@@ -46,7 +46,7 @@ pub(super) struct RemoveArguments {
     /// The signature's name as it is listed, with the digest in front or without. Without, it is one of the image's own, and
     /// of an index's manifests none
     #[arg(help_heading = None)]
-    name: FullName,
+    name: SignatureName,
     /// How the result is printed
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", help_heading = None)]
     output: Format,
@@ -54,12 +54,12 @@ pub(super) struct RemoveArguments {
 
 /// `[<digest>@]<32 characters>`.
 #[derive(Clone, Debug)]
-struct FullName {
+struct SignatureName {
     digest: Option<Digest>,
     name: Name,
 }
 
-impl FromStr for FullName {
+impl FromStr for SignatureName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -73,43 +73,43 @@ impl FromStr for FullName {
     }
 }
 
-pub(super) fn run(command: Command) -> Result<Exit, Failure> {
+pub(super) fn run(command: SignaturesCommand) -> Result<ExitStatus, CliError> {
     logging::start(logging::Format::Text, "sealgate=warn")?;
     match command {
-        Command::List(ListArguments { image, output }) => {
+        SignaturesCommand::List(ListArguments { image, output }) => {
             let subject = image.read(Mirrors::LeftOut)?;
             let list = super::block_on(list(&subject))??;
             terminal::print(&match output {
                 Format::Text => list.text(Colours::of(&io::stdout())),
-                Format::Json => serde_json::to_string_pretty(&list).map_err(Failure::undecided)? + "\n",
+                Format::Json => serde_json::to_string_pretty(&list).map_err(CliError::undecided)? + "\n",
             })?;
             Ok(list.exit())
         }
-        Command::Remove(RemoveArguments { image, name, output }) => {
+        SignaturesCommand::Remove(RemoveArguments { image, name, output }) => {
             let subject = image.read(Mirrors::LeftOut)?;
             let removed = super::block_on(remove(&subject, &name))??;
             terminal::print(&match output {
                 Format::Text => removed.text(Colours::of(&io::stdout())),
-                Format::Json => serde_json::to_string_pretty(&removed).map_err(Failure::undecided)? + "\n",
+                Format::Json => serde_json::to_string_pretty(&removed).map_err(CliError::undecided)? + "\n",
             })?;
-            Ok(Exit::Done)
+            Ok(ExitStatus::Done)
         }
     }
 }
 
 /// What is stored of an image.
 #[derive(Debug, Serialize)]
-struct List {
+struct SignatureList {
     image: String,
     digest: String,
-    signatures: Vec<Entry>,
-    sources: Vec<Place>,
+    signatures: Vec<ListedSignature>,
+    sources: Vec<ListedSource>,
 }
 
 /// A signature that is stored.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+struct ListedSignature {
     /// As an endpoint lists it, with the digest in front; or the file in a lookaside.
     name: String,
     /// The digest that it lies with.
@@ -134,20 +134,20 @@ struct Entry {
 /// A place that was asked about one digest.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Place {
+struct ListedSource {
     #[serde(flatten)]
-    source: Source,
+    source: SourceReport,
     /// Whether it would know who verified a signature.
     keeps_status: bool,
     #[serde(skip)]
     failed: bool,
 }
 
-async fn list(subject: &Subject) -> Result<List, Failure> {
-    let Subject { image, .. } = subject;
+async fn list(subject: &ImageContext) -> Result<SignatureList, CliError> {
+    let ImageContext { image, .. } = subject;
     let client = subject.client()?;
-    let whole = Part::of(&client, image).await.map_err(|error| Failure::from(error).about(image))?;
-    let mut list = List {
+    let whole = ManifestNode::of(&client, image).await.map_err(|error| CliError::from(error).about(image))?;
+    let mut list = SignatureList {
         image: image.to_string(),
         digest: whole.digest.to_string(),
         signatures: Vec::new(),
@@ -161,11 +161,17 @@ async fn list(subject: &Subject) -> Result<List, Failure> {
     Ok(list)
 }
 
-impl List {
+impl SignatureList {
     /// Adds what a source has of a part: all that a store knows, or else what any extension or lookaside tells.
-    async fn add(&mut self, client: &Arc<Client>, subject: &Subject, source: &SignatureSource, part: &Part) {
+    async fn add(
+        &mut self,
+        client: &Arc<Client>,
+        subject: &ImageContext,
+        source: &SignatureSource,
+        part: &ManifestNode,
+    ) {
         let repository = subject.image.repository();
-        let (digest, deadline) = (part.digest, Instant::now() + STEP);
+        let (digest, deadline) = (part.digest, Instant::now() + STEP_TIMEOUT);
         let store = match Store::of(client, source, repository, deadline).await {
             Ok(Some(store)) => match store.inspect(&digest, deadline).await {
                 Ok(Some(listed)) => Ok(Some((store.url(&digest), listed))),
@@ -178,23 +184,23 @@ impl List {
         match store {
             Ok(Some((url, listed))) => {
                 let asked = AskedSource { url: Arc::from(&*url), outcome: Ok(listed.len()) };
-                self.sources.push(Place::new(&asked, true));
-                self.signatures.extend(listed.into_iter().map(|listed| Entry::listed(part, &url, listed)));
+                self.sources.push(ListedSource::new(&asked, true));
+                self.signatures.extend(listed.into_iter().map(|listed| ListedSignature::listed(part, &url, listed)));
             }
             Err((url, error)) => {
-                self.sources.push(Place::new(&AskedSource { url: Arc::from(&*url), outcome: Err(error) }, true));
+                self.sources.push(ListedSource::new(&AskedSource { url: Arc::from(&*url), outcome: Err(error) }, true));
             }
             Ok(None) => {
                 let found = found_at(client, source, repository, digest).await;
-                self.sources.extend(found.asked.iter().map(|asked| Place::new(asked, false)));
-                self.signatures.extend(found.signatures.iter().map(|found| Entry::found(part, found)));
+                self.sources.extend(found.asked.iter().map(|asked| ListedSource::new(asked, false)));
+                self.signatures.extend(found.signatures.iter().map(|found| ListedSignature::found(part, found)));
             }
         }
     }
 
     /// Of what could not be asked, nobody knows whether it has more.
-    fn exit(&self) -> Exit {
-        if self.sources.iter().any(|place| place.failed) { Exit::Undecided } else { Exit::Done }
+    fn exit(&self) -> ExitStatus {
+        if self.sources.iter().any(|place| place.failed) { ExitStatus::Undecided } else { ExitStatus::Done }
     }
 
     fn text(&self, colours: Colours) -> String {
@@ -216,7 +222,7 @@ impl List {
                 rows.clear();
             }
         }
-        for Place { source, keeps_status, failed } in &self.sources {
+        for ListedSource { source, keeps_status, failed } in &self.sources {
             let note = if *keeps_status || *failed { "" } else { " (who verified them is not kept there)" };
             let _ = writeln!(text, "  {} {}{note}", quiet("asked"), source.text(colours));
         }
@@ -246,8 +252,8 @@ fn table(rows: &[[String; 5]], colours: Colours) -> String {
     text
 }
 
-impl Entry {
-    fn listed(part: &Part, url: &str, listed: Listed) -> Self {
+impl ListedSignature {
+    fn listed(part: &ManifestNode, url: &str, listed: Listed) -> Self {
         let Listed { name, bytes, added_by, added_at, issuers, status } = listed;
         Self {
             name,
@@ -263,7 +269,7 @@ impl Entry {
         }
     }
 
-    fn found(part: &Part, found: &UntrustedSignature) -> Self {
+    fn found(part: &ManifestNode, found: &UntrustedSignature) -> Self {
         let UntrustedSignature { content, source, number: _ } = found;
         let (url, name) = match source.rsplit_once('#') {
             Some((url, name)) => (url, name),
@@ -313,7 +319,7 @@ fn seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-impl Place {
+impl ListedSource {
     fn new(asked: &AskedSource, keeps_status: bool) -> Self {
         Self { source: asked.into(), keeps_status, failed: asked.outcome.is_err() }
     }
@@ -321,14 +327,14 @@ impl Place {
 
 /// What was taken away.
 #[derive(Debug, Serialize)]
-struct Removed {
+struct RemovedSignature {
     image: String,
     /// With the digest in front.
     name: String,
     source: String,
 }
 
-impl Removed {
+impl RemovedSignature {
     fn text(&self, colours: Colours) -> String {
         let Self { image, name, source } = self;
         let line = |label: &str, value: &str| {
@@ -339,28 +345,31 @@ impl Removed {
     }
 }
 
-async fn remove(subject: &Subject, FullName { digest, name }: &FullName) -> Result<Removed, Failure> {
-    let Subject { image, .. } = subject;
+async fn remove(
+    subject: &ImageContext,
+    SignatureName { digest, name }: &SignatureName,
+) -> Result<RemovedSignature, CliError> {
+    let ImageContext { image, .. } = subject;
     let client = subject.client()?;
     let digest = if let Some(digest) = digest {
         *digest
     } else {
-        let resolved = client.resolve(image, Instant::now() + STEP).await;
-        resolved.map_err(|error| Failure::from(error).about(image))?.digest()
+        let resolved = client.resolve(image, Instant::now() + STEP_TIMEOUT).await;
+        resolved.map_err(|error| CliError::from(error).about(image))?.digest()
     };
     let full = format!("{digest}@{}", name.as_str());
     let mut asked = Vec::new();
     for source in &client.signature_sources(image.repository()) {
-        let store = Store::of(&client, source, image.repository(), Instant::now() + STEP).await;
-        let Some(store) = store.map_err(|error| Failure::from(error).about(image))? else { continue };
-        let removed = store.remove(&digest, name, Instant::now() + STEP).await;
+        let store = Store::of(&client, source, image.repository(), Instant::now() + STEP_TIMEOUT).await;
+        let Some(store) = store.map_err(|error| CliError::from(error).about(image))? else { continue };
+        let removed = store.remove(&digest, name, Instant::now() + STEP_TIMEOUT).await;
         let url = store.url(&digest);
-        if removed.map_err(|error| Failure::from(error).about(image))? {
-            return Ok(Removed { image: image.to_string(), name: full, source: url.into() });
+        if removed.map_err(|error| CliError::from(error).about(image))? {
+            return Ok(RemovedSignature { image: image.to_string(), name: full, source: url.into() });
         }
         asked.push(url);
     }
-    Err(Failure::refused(if asked.is_empty() {
+    Err(CliError::refused(if asked.is_empty() {
         format!("{image}: its signatures are in no store; what lies in a lookaside folder is removed there, as a file")
     } else {
         format!("{image}: there is no signature {full} at {}", asked.join(" or "))
@@ -372,9 +381,9 @@ mod tests {
     use super::*;
     use crate::signature_sources::store_client::Finding;
 
-    fn entry(name: &str, status: Option<Status>) -> Entry {
+    fn entry(name: &str, status: Option<Status>) -> ListedSignature {
         let digest = Digest::sha256(b"image");
-        Entry {
+        ListedSignature {
             name: format!("{digest}@{name}"),
             manifest: digest.to_string(),
             platform: None,
@@ -410,10 +419,10 @@ mod tests {
     #[test]
     fn a_name_is_given_with_the_digest_or_without() {
         let (digest, name) = (Digest::sha256(b"image"), "0".repeat(32));
-        assert_eq!(name.parse::<FullName>().unwrap().digest, None);
-        assert_eq!(format!("{digest}@{name}").parse::<FullName>().unwrap().digest, Some(digest));
+        assert_eq!(name.parse::<SignatureName>().unwrap().digest, None);
+        assert_eq!(format!("{digest}@{name}").parse::<SignatureName>().unwrap().digest, Some(digest));
         for text in ["", "x", "sha256:00@x", &format!("{digest}@"), &format!("latest@{name}"), &"/".repeat(32)] {
-            assert!(text.parse::<FullName>().is_err(), "{text}");
+            assert!(text.parse::<SignatureName>().is_err(), "{text}");
         }
     }
 }

@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use super::arguments::{Format, RegistryArguments};
-use super::exit_status::{Failure, Status};
-use super::image_arguments::{self, Elsewhere};
-use super::progress::Tally;
+use super::exit_status::{CliError, ExitStatus};
+use super::image_arguments::{self, RegistryOverride};
+use super::progress::ProgressCounter;
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::{self, Configuration};
 use crate::gateway::store::ImageLimits;
@@ -33,13 +33,13 @@ use crate::store_transfer::{
 use crate::telemetry::{Metrics, logging};
 
 /// Reasons that are printed for people. As JSON there are more.
-const PRINTED: usize = 20;
+const MAX_PRINTED: usize = 20;
 
 /// What `TransferError::Interrupted` ends with, too.
 const INTERRUPTED: i32 = 3;
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum StoreCommand {
     /// Write all signatures of a store into a file or a lookaside tree
     Export(ExportArguments),
     /// Put signatures out of a file or a lookaside tree into a store
@@ -52,7 +52,7 @@ pub(super) struct ExportArguments {
     /// configuration's gateway.store is. A host named redb or config is given as a URL
     store: StoreName,
     /// Where to: a file that is not there yet, - for standard output, or a lookaside tree: a folder, or lookaside:FOLDER
-    to: FileName,
+    to: TransferFile,
     /// Go on with a file that was interrupted, however long ago it was begun. What was removed from the store since then stays in
     /// it, and some of what was added is missing. Without this, one that was begun within the last hour is taken up
     #[arg(long)]
@@ -67,7 +67,7 @@ pub(super) struct ImportArguments {
     /// config:FILE, where that configuration's gateway.store is. A host named redb or config is given as a URL
     store: StoreName,
     /// Where from: the file of an export, - for standard input, or a lookaside tree: a folder, or lookaside:FOLDER
-    from: FileName,
+    from: TransferFile,
     /// Check what would be imported, and ask no store
     #[arg(long)]
     dry_run: bool,
@@ -95,7 +95,7 @@ enum StoreName {
     /// `config:FILE`.
     Configured(PathBuf),
     /// A URL with its scheme.
-    Url(Elsewhere),
+    Url(RegistryOverride),
     /// A host, or a file, whatever is there.
     Plain(String),
 }
@@ -119,7 +119,7 @@ impl FromStr for StoreName {
 
 /// What an export is written to, or an import read from, as it is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum FileName {
+enum TransferFile {
     /// `-`.
     Stream,
     /// `lookaside:FOLDER`.
@@ -128,7 +128,7 @@ enum FileName {
     Plain(PathBuf),
 }
 
-impl FromStr for FileName {
+impl FromStr for TransferFile {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -144,20 +144,20 @@ impl FromStr for FileName {
 
 /// Whether a store is only read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
+enum StoreAccess {
     Read,
     Write,
 }
 
 /// Where a store is.
-struct Found {
-    place: Where,
+struct StoreTarget {
+    place: StoreLocation,
     /// For people, and to tell it from others.
     name: String,
     configuration: Configuration,
 }
 
-enum Where {
+enum StoreLocation {
     Running { repository: Repository, url: Option<url::Url> },
     Redb(PathBuf),
     Etcd(configuration::Etcd),
@@ -165,44 +165,44 @@ enum Where {
 
 impl CommonArguments {
     /// Finds the store that is named. Nobody is asked yet.
-    fn find(&self, store: &StoreName) -> Result<Found, Failure> {
+    fn find(&self, store: &StoreName) -> Result<StoreTarget, CliError> {
         let configuration = image_arguments::configuration(self.config.as_deref())?;
         let here = |place, name, configuration| {
             if self.registry.is_given() {
                 let text = "--creds, --authfile, --cert-dir and --tls-verify are for running stores, which are given by their URL";
-                return Err(Failure::usage(text));
+                return Err(CliError::usage(text));
             }
-            Ok(Found { place, name, configuration })
+            Ok(StoreTarget { place, name, configuration })
         };
         let redb = |file: PathBuf, configuration| {
             // The same file is the same store, however it is called.
             let name = file.canonicalize().unwrap_or_else(|_| file.clone()).display().to_string();
-            here(Where::Redb(file), name, configuration)
+            here(StoreLocation::Redb(file), name, configuration)
         };
         match store {
             StoreName::Redb(file) => redb(file.clone(), configuration),
             StoreName::Configured(file) => {
                 let configuration = image_arguments::configuration(Some(file))?;
                 let none =
-                    || Failure::usage(format_args!("{}: there is no gateway in this configuration", file.display()));
+                    || CliError::usage(format_args!("{}: there is no gateway in this configuration", file.display()));
                 match configuration.gateway.as_ref().ok_or_else(none)?.store.clone() {
                     configuration::Store::Redb(file) => redb(file, configuration),
                     configuration::Store::Etcd(etcd) => {
                         let endpoints: Vec<&str> = etcd.endpoints.iter().map(url::Url::as_str).collect();
                         let name = format!("{} {}", endpoints.join(","), etcd.prefix);
-                        here(Where::Etcd(etcd), name, configuration)
+                        here(StoreLocation::Etcd(etcd), name, configuration)
                     }
                 }
             }
             StoreName::Url(elsewhere) => self.running(elsewhere, configuration),
             StoreName::Plain(text) if Path::new(text).exists() => redb(text.into(), configuration),
-            StoreName::Plain(text) if text.contains('/') => Err(Failure::refused(format_args!(
+            StoreName::Plain(text) if text.contains('/') => Err(CliError::refused(format_args!(
                 "{}: there is no such file (redb:FILE makes one for an import)",
                 plain(text)
             ))),
             StoreName::Plain(text) => {
                 let elsewhere =
-                    text.parse().map_err(|error| Failure::usage(format_args!("{}: {error}", plain(text))))?;
+                    text.parse().map_err(|error| CliError::usage(format_args!("{}: {error}", plain(text))))?;
                 self.running(&elsewhere, configuration)
             }
         }
@@ -210,17 +210,17 @@ impl CommonArguments {
 
     fn running(
         &self,
-        Elsewhere { url, scheme }: &Elsewhere,
+        RegistryOverride { url, scheme }: &RegistryOverride,
         mut configuration: Configuration,
-    ) -> Result<Found, Failure> {
+    ) -> Result<StoreTarget, CliError> {
         // What is said of the host holds for the store; it is in no repository.
         let repository = Repository::at(url, "signatures");
-        let repository = repository.ok_or_else(|| Failure::usage(format_args!("{url}: no store can be there")))?;
+        let repository = repository.ok_or_else(|| CliError::usage(format_args!("{url}: no store can be there")))?;
         configuration.registries.logins = Some(self.registry.logins()?);
         let mut entry = image_arguments::entry_for(&configuration.registries, &repository);
         self.registry.apply(&mut entry, &repository)?;
         if url.scheme() == "http" && !entry.insecure {
-            return Err(Failure::usage(format_args!("{url}: plain HTTP needs --tls-verify=false")));
+            return Err(CliError::usage(format_args!("{url}: plain HTTP needs --tls-verify=false")));
         }
         // Of a host alone it is not known whether it speaks TLS, and that is only asked where it need not.
         let url = (scheme.is_some() || !entry.insecure).then(|| url.clone());
@@ -229,42 +229,42 @@ impl CommonArguments {
             Some(url) => url.to_string(),
             None => repository.host().to_owned(),
         };
-        Ok(Found { place: Where::Running { repository, url }, name, configuration })
+        Ok(StoreTarget { place: StoreLocation::Running { repository, url }, name, configuration })
     }
 }
 
-impl Found {
-    async fn open(&self, to: Use) -> Result<Store, Failure> {
+impl StoreTarget {
+    async fn open(&self, to: StoreAccess) -> Result<Store, CliError> {
         let Configuration { registries, limits, .. } = &self.configuration;
-        let writing = (to == Use::Write).then(|| ImageLimits::with_lists_of(limits.signature_list_bytes));
+        let writing = (to == StoreAccess::Write).then(|| ImageLimits::with_lists_of(limits.signature_list_bytes));
         Ok(match &self.place {
-            Where::Running { repository, url } => {
+            StoreLocation::Running { repository, url } => {
                 let client = Client::new(registries, limits, Arc::new(HostSet::default()), Arc::new(Metrics::new()));
-                let running = Running::at(client.map_err(Failure::usage_of)?, repository, url.as_ref())?;
+                let running = Running::at(client.map_err(CliError::usage_of)?, repository, url.as_ref())?;
                 Store::Running(Box::new(running))
             }
-            Where::Redb(file) => tokio::task::block_in_place(|| Store::redb(file, writing))?,
-            Where::Etcd(etcd) => Store::etcd(etcd, writing).await?,
+            StoreLocation::Redb(file) => tokio::task::block_in_place(|| Store::redb(file, writing))?,
+            StoreLocation::Etcd(etcd) => Store::etcd(etcd, writing).await?,
         })
     }
 }
 
-pub(super) fn run(command: Command) -> Result<Status, Failure> {
+pub(super) fn run(command: StoreCommand) -> Result<ExitStatus, CliError> {
     logging::start(logging::Format::Text, "sealgate=warn")?;
     match command {
-        Command::Export(arguments) => super::block_on(run_export(&arguments))?,
-        Command::Import(arguments) => super::block_on(run_import(&arguments))?,
+        StoreCommand::Export(arguments) => super::block_on(run_export(&arguments))?,
+        StoreCommand::Import(arguments) => super::block_on(run_import(&arguments))?,
     }
 }
 
-async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
+async fn run_export(arguments: &ExportArguments) -> Result<ExitStatus, CliError> {
     let ExportArguments { store, to, resume, common } = arguments;
-    if *resume && !matches!(to, FileName::Plain(path) if !path.is_dir()) {
-        return Err(Failure::usage("--resume goes on with a file; into a lookaside tree, every export does"));
+    if *resume && !matches!(to, TransferFile::Plain(path) if !path.is_dir()) {
+        return Err(CliError::usage("--resume goes on with a file; into a lookaside tree, every export does"));
     }
     let found = common.find(store)?;
     // First: a store that can't be opened must not leave a file.
-    let opened = found.open(Use::Read).await?;
+    let opened = found.open(StoreAccess::Read).await?;
     let mut sink = open_sink(to, &found.name, *resume)?;
     if let Sink::File(file) = &sink
         && let Some(begun) = file.discarded()
@@ -277,12 +277,12 @@ async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
         );
     }
     let mut exported = Exported::default();
-    let tally = Tally::new(None);
+    let tally = ProgressCounter::new(None);
     let watch = |signatures| tally.at(0, format_args!("{signatures} signatures read"));
     let done = unless_interrupted(Box::pin(export(&opened, &mut sink, &mut exported, &watch))).await;
     tally.end();
     if let Err(error) = done {
-        let failure = Failure::from(error);
+        let failure = CliError::from(error);
         return Err(match &sink {
             Sink::File(file) if exported.signatures > 0 => failure.after(format_args!(
                 "{} signatures are in {}; the same command goes on behind them until {}, and later with --resume",
@@ -293,7 +293,7 @@ async fn run_export(arguments: &ExportArguments) -> Result<Status, Failure> {
             _ => failure,
         });
     }
-    let report = Report::of_export(&found.name, to, &sink, &exported);
+    let report = TransferReport::of_export(&found.name, to, &sink, &exported);
     // Standard output has the lines.
     match sink {
         Sink::Stream(_) => report.print_to_error(common.output)?,
@@ -330,56 +330,56 @@ async fn unless_interrupted(work: impl Future<Output = Result<(), TransferError>
     }
 }
 
-fn open_sink(to: &FileName, store: &str, resume: bool) -> Result<Sink, Failure> {
+fn open_sink(to: &TransferFile, store: &str, resume: bool) -> Result<Sink, CliError> {
     Ok(match to {
-        FileName::Stream => Sink::Stream(Stream::new(io::stdout())),
-        FileName::Tree(folder) => Sink::Tree(Tree::open(folder)?),
-        FileName::Plain(path) if path.is_dir() => Sink::Tree(Tree::open(path)?),
-        FileName::Plain(path) if path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+        TransferFile::Stream => Sink::Stream(Stream::new(io::stdout())),
+        TransferFile::Tree(folder) => Sink::Tree(Tree::open(folder)?),
+        TransferFile::Plain(path) if path.is_dir() => Sink::Tree(Tree::open(path)?),
+        TransferFile::Plain(path) if path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
             let path = path.display();
-            return Err(Failure::usage(format_args!("{path}: there is no such folder (lookaside:{path} makes it)")));
+            return Err(CliError::usage(format_args!("{path}: there is no such folder (lookaside:{path} makes it)")));
         }
-        FileName::Plain(path) => Sink::File(ExportFile::open(path, store, Timestamp::now(), resume)?),
+        TransferFile::Plain(path) => Sink::File(ExportFile::open(path, store, Timestamp::now(), resume)?),
     })
 }
 
-async fn run_import(arguments: &ImportArguments) -> Result<Status, Failure> {
+async fn run_import(arguments: &ImportArguments) -> Result<ExitStatus, CliError> {
     let ImportArguments { store, from, dry_run, common } = arguments;
     let found = common.find(store)?;
     let source = match from {
-        FileName::Stream => Source::Lines(Box::new(Lines::standard_input()?)),
-        FileName::Tree(folder) => Source::Tree(Walk::open(folder)?),
-        FileName::Plain(path) if path.is_dir() => Source::Tree(Walk::open(path)?),
-        FileName::Plain(path) if std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.len() == 0) => {
-            return Err(Failure::refused(format_args!(
+        TransferFile::Stream => Source::Lines(Box::new(Lines::standard_input()?)),
+        TransferFile::Tree(folder) => Source::Tree(Walk::open(folder)?),
+        TransferFile::Plain(path) if path.is_dir() => Source::Tree(Walk::open(path)?),
+        TransferFile::Plain(path) if std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.len() == 0) => {
+            return Err(CliError::refused(format_args!(
                 "{}: it has no bytes: nothing is imported (a full disk leaves such files; so does the export of an empty store)",
                 path.display()
             )));
         }
-        FileName::Plain(path) => Source::Lines(Box::new(Lines::open(path)?)),
+        TransferFile::Plain(path) => Source::Lines(Box::new(Lines::open(path)?)),
     };
     // Only now: what is no export must not make a store.
-    let opened = if *dry_run { None } else { Some(found.open(Use::Write).await?) };
+    let opened = if *dry_run { None } else { Some(found.open(StoreAccess::Write).await?) };
     let mut report = Import::default();
-    let tally = Tally::new(source.bytes().1);
+    let tally = ProgressCounter::new(source.bytes().1);
     let watch = |signatures, bytes| tally.at(bytes, format_args!("{signatures} signatures"));
     let done = unless_interrupted(Box::pin(import(source, opened.as_ref(), &mut report, &watch))).await;
     tally.end();
     if let Err(error) = done {
-        let failure = Failure::from(error);
+        let failure = CliError::from(error);
         return Err(match report.stored() {
             0 => failure,
             _ if *dry_run => failure,
             stored => failure.after(format_args!("{stored} signatures are in; the same command brings the rest")),
         });
     }
-    let report = Report::of_import(&found.name, from, &report, *dry_run);
+    let report = TransferReport::of_import(&found.name, from, &report, *dry_run);
     report.print(common.output)?;
     Ok(report.status())
 }
 
 /// What was moved.
-struct Report {
+struct TransferReport {
     head: &'static str,
     rows: Vec<(&'static str, String)>,
     /// Where something is not in, and why, of the first ones.
@@ -390,18 +390,18 @@ struct Report {
 
 /// Why something is not in.
 #[derive(Serialize)]
-struct Reason<'a> {
+struct ReportedReason<'a> {
     #[serde(flatten)]
     place: &'a Place,
     reason: &'a str,
 }
 
-fn told(reasons: &[(Place, String)]) -> Vec<Reason<'_>> {
-    reasons.iter().map(|(place, reason)| Reason { place, reason }).collect()
+fn told(reasons: &[(Place, String)]) -> Vec<ReportedReason<'_>> {
+    reasons.iter().map(|(place, reason)| ReportedReason { place, reason }).collect()
 }
 
-impl Report {
-    fn of_export(store: &str, to: &FileName, sink: &Sink, exported: &Exported) -> Self {
+impl TransferReport {
+    fn of_export(store: &str, to: &TransferFile, sink: &Sink, exported: &Exported) -> Self {
         let Exported { signatures, resumed, begun, origins, statuses, created, present, refused, reasons } = exported;
         let mut rows = vec![("from", store.to_owned()), ("to", to.to_string())];
         let mut json = json!({
@@ -429,7 +429,7 @@ impl Report {
         Self { head, rows, reasons: reasons.clone(), refused: *refused, json }
     }
 
-    fn of_import(store: &str, from: &FileName, import: &Import, dry_run: bool) -> Self {
+    fn of_import(store: &str, from: &TransferFile, import: &Import, dry_run: bool) -> Self {
         let Import { created, completed, present, refused, reasons, gaps, first_gaps } = import;
         let mut rows = vec![("from", from.to_string()), ("to", store.to_owned())];
         let mut json =
@@ -445,16 +445,16 @@ impl Report {
             json["completed"] = (*completed).into();
             json["present"] = (*present).into();
         }
-        if let FileName::Tree(_) | FileName::Plain(_) = from
+        if let TransferFile::Tree(_) | TransferFile::Plain(_) = from
             && *gaps > 0
         {
             json["gaps"] = first_gaps.iter().map(|path| path.display().to_string()).collect();
-            for path in first_gaps.iter().take(PRINTED) {
+            for path in first_gaps.iter().take(MAX_PRINTED) {
                 let why = "is missing: readers stop here, and never saw what lies behind, which is not left out";
                 rows.push(("gap", format!("{} {why}", path.display())));
             }
-            if *gaps > PRINTED {
-                rows.push(("gap", format!("and {} more", gaps - PRINTED)));
+            if *gaps > MAX_PRINTED {
+                rows.push(("gap", format!("and {} more", gaps - MAX_PRINTED)));
             }
         }
         let head = match (dry_run, refused) {
@@ -465,8 +465,8 @@ impl Report {
         Self { head, rows, reasons: reasons.clone(), refused: *refused, json }
     }
 
-    fn status(&self) -> Status {
-        if self.refused > 0 { Status::Refused } else { Status::Done }
+    fn status(&self) -> ExitStatus {
+        if self.refused > 0 { ExitStatus::Refused } else { ExitStatus::Done }
     }
 
     fn text(&self, colours: Colours) -> String {
@@ -479,35 +479,35 @@ impl Report {
         for (label, value) in &self.rows {
             row(label, value);
         }
-        for (place, reason) in self.reasons.iter().take(PRINTED) {
+        for (place, reason) in self.reasons.iter().take(MAX_PRINTED) {
             row("refused", &format!("{place}: {reason}"));
         }
-        if self.refused > PRINTED {
-            row("refused", &format!("and {} more", self.refused - self.reasons.len().min(PRINTED)));
+        if self.refused > MAX_PRINTED {
+            row("refused", &format!("and {} more", self.refused - self.reasons.len().min(MAX_PRINTED)));
         }
         text
     }
 
-    fn written(&self, format: Format, colours: Colours) -> Result<String, Failure> {
+    fn written(&self, format: Format, colours: Colours) -> Result<String, CliError> {
         Ok(match format {
             Format::Text => self.text(colours),
-            Format::Json => serde_json::to_string_pretty(&self.json).map_err(Failure::undecided)? + "\n",
+            Format::Json => serde_json::to_string_pretty(&self.json).map_err(CliError::undecided)? + "\n",
         })
     }
 
-    fn print(&self, format: Format) -> Result<(), Failure> {
+    fn print(&self, format: Format) -> Result<(), CliError> {
         terminal::print(&self.written(format, Colours::of(&io::stdout()))?)
     }
 
     /// Where nobody reads it, the exit status says it all the same.
-    fn print_to_error(&self, format: Format) -> Result<(), Failure> {
+    fn print_to_error(&self, format: Format) -> Result<(), CliError> {
         let text = self.written(format, Colours::of(&io::stderr()))?;
         let _ = io::stderr().write_all(text.as_bytes());
         Ok(())
     }
 }
 
-impl std::fmt::Display for FileName {
+impl std::fmt::Display for TransferFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Stream => f.write_str("-"),
@@ -537,14 +537,14 @@ mod tests {
             assert!(text.parse::<StoreName>().is_err(), "{text}");
         }
         for (text, name) in [
-            ("-", FileName::Stream),
-            ("backup.ndjson", FileName::Plain("backup.ndjson".into())),
-            ("lookaside:tree", FileName::Tree("tree".into())),
+            ("-", TransferFile::Stream),
+            ("backup.ndjson", TransferFile::Plain("backup.ndjson".into())),
+            ("lookaside:tree", TransferFile::Tree("tree".into())),
         ] {
             assert_eq!(text.parse(), Ok(name), "{text}");
         }
         for text in ["", "lookaside:"] {
-            assert!(text.parse::<FileName>().is_err(), "{text}");
+            assert!(text.parse::<TransferFile>().is_err(), "{text}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     io::{self, IsTerminal, Write},
 };
 
-use super::exit_status::Failure;
+use super::exit_status::CliError;
 use crate::redact::shown_text;
 
 /// How a piece of text is meant.
@@ -56,21 +56,21 @@ pub(crate) fn plain(text: &str) -> String {
 
 /// Prints a result to standard output. A reader that has gone (`| head -1`) has read what it wanted, and the result's status
 /// stands; any other failure must not look like a result that was delivered.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), CliError> {
     print_to(&mut io::stdout().lock(), text)
 }
 
-fn print_to(stream: &mut impl Write, text: &str) -> Result<(), Failure> {
+fn print_to(stream: &mut impl Write, text: &str) -> Result<(), CliError> {
     match stream.write_all(text.as_bytes()).and_then(|()| stream.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::undecided(format_args!("the result can't be written to standard output: {error}")))
+            Err(CliError::undecided(format_args!("the result can't be written to standard output: {error}")))
         }
         _ => Ok(()),
     }
 }
 
 /// Prints why a command failed. Where nobody hears it, the exit status still says it.
-pub(crate) fn complain(failure: &Failure) {
+pub(crate) fn complain(failure: &CliError) {
     let error = Colours::of(&io::stderr()).paint(Tone::Bad, "error:");
     let _ = writeln!(io::stderr(), "{error} {failure}");
 }

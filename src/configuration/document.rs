@@ -160,7 +160,7 @@ pub(super) struct RawCredentials {
     pub(super) docker_config: Option<Located<Box<str>>>,
     /// Known only to say that passwords stand in files.
     #[schemars(skip)]
-    pub(super) password: Option<Located<Refused>>,
+    pub(super) password: Option<Located<IgnoredValue>>,
 }
 
 /// A place where signatures are found.
@@ -317,7 +317,7 @@ pub(super) struct RawEtcd {
     pub(super) password_file: Option<Located<Box<str>>>,
     /// Known only to say that passwords stand in files.
     #[schemars(skip)]
-    pub(super) password: Option<Located<Refused>>,
+    pub(super) password: Option<Located<IgnoredValue>>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -339,7 +339,7 @@ pub(super) struct RawLimits {
 }
 
 /// The longest duration: clocks can't tell times that are too far away, and nothing should be kept for longer.
-const LONGEST_DURATION: std::time::Duration = std::time::Duration::from_hours(8_766);
+const MAX_DURATION: std::time::Duration = std::time::Duration::from_hours(8_766);
 
 /// A duration: `30s`, `10m`, `1h 30m`.
 #[derive(Clone, Copy, Debug)]
@@ -351,9 +351,9 @@ pub(super) struct RawSize(pub(super) u64);
 
 /// Whatever stands there is not looked at.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refused;
+pub(super) struct IgnoredValue;
 
-impl<'de> Deserialize<'de> for Refused {
+impl<'de> Deserialize<'de> for IgnoredValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
@@ -374,7 +374,7 @@ impl<'de> Deserialize<'de> for RawDuration {
                 let duration = humantime::parse_duration(text).map_err(|error| {
                     E::custom(format!("{} is not a duration like 30s or 10m: {error}", quoted(text)))
                 })?;
-                if duration > LONGEST_DURATION {
+                if duration > MAX_DURATION {
                     return Err(E::custom("a duration is at most a year (1y)"));
                 }
                 Ok(RawDuration(duration))

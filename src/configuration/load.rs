@@ -18,20 +18,20 @@ use super::{
         RawWebhook,
     },
 };
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Span};
 use crate::image::Repository;
 use crate::policy::{API_VERSION, Mode, SourceFile};
 use crate::text;
-use crate::yaml::{self, Located, Source};
+use crate::yaml::{self, Located, YamlSource};
 
 /// The API server waits 30 s for a webhook at the most.
-const LONGEST_DEADLINE: Duration = Duration::from_secs(29);
+const MAX_DEADLINE: Duration = Duration::from_secs(29);
 /// Less than this would refuse everything at each change of the policy: a change counts after two equal reads, two seconds apart.
-const SHORTEST_POLICY_MAX_STALE: Duration = Duration::from_secs(5);
+const MIN_POLICY_MAX_STALE: Duration = Duration::from_secs(5);
 /// The most that any limit in bytes can be.
-const LARGEST_SIZE: u64 = 1 << 30;
+const MAX_SIZE: u64 = 1 << 30;
 /// The most that any other limit can be.
-const LARGEST_COUNT: usize = 100_000;
+const MAX_COUNT: usize = 100_000;
 
 /// Reads and checks a configuration file.
 ///
@@ -39,11 +39,11 @@ const LARGEST_COUNT: usize = 100_000;
 /// Every mistake that can be found at once. Never empty.
 pub fn load(file: &SourceFile) -> Result<Configuration, Vec<Diagnostic>> {
     let text = text::utf8(&file.name, &file.bytes).map_err(|mistake| vec![hide_secrets(*mistake)])?;
-    load_text(Source { name: &file.name, text }, &file.folder)
+    load_text(YamlSource { name: &file.name, text }, &file.folder)
         .map_err(|mistakes| mistakes.into_iter().map(|mistake| hide_secrets(mistake.showing(text))).collect())
 }
 
-fn load_text(source: Source<'_>, folder: &Path) -> Result<Configuration, Vec<Diagnostic>> {
+fn load_text(source: YamlSource<'_>, folder: &Path) -> Result<Configuration, Vec<Diagnostic>> {
     let documents = yaml::parse(source)?;
     let document = match documents.as_slice() {
         [document] => document,
@@ -63,7 +63,7 @@ fn load_text(source: Source<'_>, folder: &Path) -> Result<Configuration, Vec<Dia
         return Err(vec![source.mistake(document.place, message).suggest("name the configuration file with --config")]);
     }
     let (raw, mistakes) = yaml::read::<RawConfiguration>(source, document);
-    let mut check = Check { source, folder, mistakes };
+    let mut check = Checker { source, folder, mistakes };
     let configuration = raw.and_then(|raw| check.configuration(raw));
     match configuration {
         Some(configuration) if check.mistakes.is_empty() => Ok(configuration),
@@ -114,18 +114,18 @@ fn without_values(message: &str) -> String {
     shown
 }
 
-struct Check<'a> {
-    source: Source<'a>,
+struct Checker<'a> {
+    source: YamlSource<'a>,
     folder: &'a Path,
     mistakes: Vec<Diagnostic>,
 }
 
-impl Check<'_> {
-    fn mistake(&mut self, place: Place, message: impl Into<String>) {
+impl Checker<'_> {
+    fn mistake(&mut self, place: Span, message: impl Into<String>) {
         self.mistakes.push(self.source.mistake(place, message));
     }
 
-    fn mistake_with_help(&mut self, place: Place, message: impl Into<String>, suggestion: impl Into<String>) {
+    fn mistake_with_help(&mut self, place: Span, message: impl Into<String>, suggestion: impl Into<String>) {
         self.mistakes.push(self.source.mistake(place, message).suggest(suggestion));
     }
 
@@ -146,7 +146,7 @@ impl Check<'_> {
         } = raw;
         let policies = policies.map(|path| self.path(&path));
         let policy_max_stale = policy_max_stale.map(|duration| {
-            if duration.value.0 < SHORTEST_POLICY_MAX_STALE {
+            if duration.value.0 < MIN_POLICY_MAX_STALE {
                 let message = "a change of the policy files takes longer to settle than this";
                 self.mistake_with_help(duration.place, message, "write 5s or more; 1h, say, leaves time to mend them");
             }
@@ -196,8 +196,8 @@ impl Check<'_> {
     /// Refuses two listeners at one port, each with its name, address and place (if it is written down).
     fn one_port(
         &mut self,
-        (one, first, first_place): (&str, Option<SocketAddr>, Option<Place>),
-        (other, second, second_place): (&str, Option<SocketAddr>, Option<Place>),
+        (one, first, first_place): (&str, Option<SocketAddr>, Option<Span>),
+        (other, second, second_place): (&str, Option<SocketAddr>, Option<Span>),
     ) {
         let (Some(first), Some(second), Some(place)) = (first, second, second_place.or(first_place)) else { return };
         let one_host = first.ip() == second.ip() || first.ip().is_unspecified() || second.ip().is_unspecified();
@@ -258,7 +258,7 @@ impl Check<'_> {
         if let Some(place) = place {
             if deadline < Duration::from_millis(100) {
                 self.mistake_with_help(place, "no image can be checked within this deadline", "8s is the default");
-            } else if deadline > LONGEST_DEADLINE {
+            } else if deadline > MAX_DEADLINE {
                 let message = "the deadline must be below the webhook's timeoutSeconds, which is 30 at the most";
                 self.mistake_with_help(place, message, "8s goes with timeoutSeconds: 10");
             }
@@ -347,7 +347,7 @@ impl Check<'_> {
     fn size(&mut self, size: Option<&Located<RawSize>>, default: usize) -> Option<usize> {
         let Some(size) = size else { return Some(default) };
         let bytes = size.value.0;
-        if bytes == 0 || bytes > LARGEST_SIZE {
+        if bytes == 0 || bytes > MAX_SIZE {
             self.mistake(size.place, format!("a size is more than 0 and at most 1GiB, found {bytes} bytes"));
             return None;
         }
@@ -356,9 +356,9 @@ impl Check<'_> {
 
     fn count(&mut self, count: Option<&Located<i64>>, default: usize) -> Option<usize> {
         let Some(count) = count else { return Some(default) };
-        let number = usize::try_from(count.value).ok().filter(|number| (1..=LARGEST_COUNT).contains(number));
+        let number = usize::try_from(count.value).ok().filter(|number| (1..=MAX_COUNT).contains(number));
         if number.is_none() {
-            self.mistake(count.place, format!("a number from 1 to {LARGEST_COUNT} is expected, found {}", count.value));
+            self.mistake(count.place, format!("a number from 1 to {MAX_COUNT} is expected, found {}", count.value));
         }
         number
     }

@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::SourceFile;
 
 /// The most bytes of a configuration file.
-const LARGEST: u64 = 1 << 20;
+const MAX_CONFIGURATION_BYTES: u64 = 1 << 20;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum ConfigurationLoadError {
 /// Reads and checks a configuration file. The paths in it are made absolute.
 pub fn load_configuration(path: &Path) -> Result<Configuration, ConfigurationLoadError> {
     let unreadable = |why| ConfigurationLoadError::Unreadable { path: path.to_owned(), why };
-    let bytes = read_bounded(path, LARGEST).map_err(unreadable)?;
+    let bytes = read_bounded(path, MAX_CONFIGURATION_BYTES).map_err(unreadable)?;
     let absolute = std::path::absolute(path).map_err(|error| unreadable(ReadError::Io(error)))?;
     let folder = absolute.parent().map(Path::to_owned).unwrap_or_default();
     let file = SourceFile { name: path.display().to_string().into(), folder, bytes };

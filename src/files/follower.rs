@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// whole by then, unless its writer pauses for longer. No longer, since a removed key is trusted meanwhile.
 pub const SETTLE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a file may go on changing before that is told: no writer of such a file takes longer.
-const LONGEST_UNSETTLED: Duration = Duration::from_secs(10);
+const UNSETTLED_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a refused file is told of again: often enough to be found, too seldom to fill a log.
 pub(crate) const REMINDER_INTERVAL: Duration = Duration::from_mins(5);
 
@@ -82,7 +82,7 @@ impl<T: PartialEq> Follower<T> {
             self.candidate = Some((read, since));
             let unsettled_since = *self.unsettled_since.get_or_insert(since);
             let unsettled_for = now.duration_since(unsettled_since);
-            if unsettled_for < LONGEST_UNSETTLED {
+            if unsettled_for < UNSETTLED_TIMEOUT {
                 return Progress::Unsettled(left);
             }
             return self.refuse("they are changed again and again: no two reads agree".to_owned(), false, now);
@@ -201,7 +201,7 @@ mod tests {
         let mut reads = Reads::of("old");
         let mut at = Duration::ZERO;
         let mut progress = Vec::new();
-        while at < LONGEST_UNSETTLED * 2 {
+        while at < UNSETTLED_TIMEOUT * 2 {
             let read = if (at.as_millis() / 500).is_multiple_of(2) { Ok("one") } else { Err("half") };
             progress.push(reads.read(at, read));
             at += MS * 500;

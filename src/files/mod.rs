@@ -21,7 +21,7 @@ pub(crate) use descriptor_reserve::with_reserve;
 pub use follower::SETTLE_INTERVAL;
 pub use policy_folder::{PolicyFiles, PolicyLoadError};
 pub use policy_watcher::PolicyWatcher;
-pub use watch::{ChangeWatcher, Look};
+pub use watch::{ChangeWatcher, NextCheck};
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -13,9 +13,9 @@ use crate::policy::{self, Action, Dialect, KeyFileError, Policy, SourceFile, pol
 use crate::signature::keyring::LARGEST_KEYRING;
 
 /// The most bytes of a policy file; keys may stand in it.
-const LARGEST_FILE: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 4 << 20;
 /// The most policy files of a folder.
-const MOST_FILES: usize = 1_000;
+const MAX_FILES: usize = 1_000;
 /// What Kubernetes replaces when it changes a mounted ConfigMap.
 const CONFIG_MAP_DATA: &str = "..data";
 
@@ -162,7 +162,7 @@ impl PolicyFiles {
     fn read(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Vec<SourceFile>, PolicyLoadError> {
         let unreadable = |path: &Path, why: ReadError| PolicyLoadError::Unreadable { path: path.to_owned(), why };
         let read = |path: PathBuf, folder: &Path| {
-            let bytes = read_bounded(&path, LARGEST_FILE).map_err(|why| unreadable(&path, why))?;
+            let bytes = read_bounded(&path, MAX_FILE_BYTES).map_err(|why| unreadable(&path, why))?;
             Ok(SourceFile { name: path.display().to_string().into(), folder: folder.to_owned(), bytes })
         };
         let metadata = fs::metadata(&self.path).map_err(|error| unreadable(&self.path, error.into()))?;
@@ -173,8 +173,8 @@ impl PolicyFiles {
         // The folder is closed before its files are opened: one descriptor at a time.
         let paths = with_reserve(|| policy_files_in(&self.path));
         let mut paths = paths.map_err(|error| unreadable(&self.path, error.into()))?;
-        if paths.len() > MOST_FILES {
-            return Err(PolicyLoadError::TooManyFiles { path: self.path.clone(), limit: MOST_FILES });
+        if paths.len() > MAX_FILES {
+            return Err(PolicyLoadError::TooManyFiles { path: self.path.clone(), limit: MAX_FILES });
         }
         if paths.is_empty() {
             return Err(PolicyLoadError::Empty { path: self.path.clone() });
@@ -184,7 +184,7 @@ impl PolicyFiles {
     }
 }
 
-/// The policy files of a folder; one more than [`MOST_FILES`] at the most.
+/// The policy files of a folder; one more than [`MAX_FILES`] at the most.
 fn policy_files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -192,7 +192,7 @@ fn policy_files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
         if is_policy_file(&entry.file_name().to_string_lossy()) {
             paths.push(entry.path());
         }
-        if paths.len() > MOST_FILES {
+        if paths.len() > MAX_FILES {
             break;
         }
     }

@@ -20,10 +20,10 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the thread that reads the policy files knows of them.
 #[derive(Debug)]
-pub(super) struct ReadStatus(Mutex<Status>);
+pub(super) struct ReadStatus(Mutex<ReadState>);
 
 #[derive(Clone, Debug)]
-struct Status {
+struct ReadState {
     /// Before the last read of all files that came to its end, whatever they said.
     last_read: Instant,
     /// Why a read after that one did not.
@@ -32,12 +32,12 @@ struct Status {
 
 impl ReadStatus {
     pub(super) fn new(last_read: Instant) -> Self {
-        Self(Mutex::new(Status { last_read, problem: None }))
+        Self(Mutex::new(ReadState { last_read, problem: None }))
     }
 
     /// All files were read whole.
     pub(super) fn succeeded(&self, at: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Status { last_read: at, problem: None };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ReadState { last_read: at, problem: None };
     }
 
     /// They could not be read, or were changed meanwhile.
@@ -45,7 +45,7 @@ impl ReadStatus {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).problem = Some(why.to_owned());
     }
 
-    fn get(&self) -> Status {
+    fn get(&self) -> ReadState {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -58,7 +58,7 @@ pub(super) struct FreshnessMonitor {
 }
 
 impl FreshnessMonitor {
-    pub(super) fn start(mut freshness: Freshness) -> std::io::Result<Self> {
+    pub(super) fn start(mut freshness: PolicyFreshness) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
         let run = move || {
             while stopped.recv_timeout(CHECK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
@@ -82,7 +82,7 @@ impl Drop for FreshnessMonitor {
 }
 
 /// The state of the policy, as it was told last.
-pub(super) struct Freshness {
+pub(super) struct PolicyFreshness {
     status: Arc<ReadStatus>,
     current: Arc<CurrentPolicy>,
     metrics: Arc<Metrics>,
@@ -93,7 +93,7 @@ pub(super) struct Freshness {
     unavailable: Option<Instant>,
 }
 
-impl Freshness {
+impl PolicyFreshness {
     pub(super) fn new(
         status: Arc<ReadStatus>,
         current: Arc<CurrentPolicy>,
@@ -105,7 +105,7 @@ impl Freshness {
 
     /// Sets the metrics, and logs what is new or was not said for a while.
     pub(super) fn check(&mut self, now: Instant) {
-        let Status { last_read, problem } = self.status.get();
+        let ReadState { last_read, problem } = self.status.get();
         let age = now.saturating_duration_since(last_read);
         // Without a known problem, the next read may be about to end.
         let limit = if problem.is_some() { self.poll } else { self.poll * 2 + SETTLE_INTERVAL * 2 };
@@ -151,10 +151,10 @@ mod tests {
     use crate::policy::Policy;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const POLL: Duration = Duration::from_secs(10);
+    const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
     struct Told {
-        freshness: Freshness,
+        freshness: PolicyFreshness,
         start: Instant,
     }
 
@@ -163,7 +163,7 @@ mod tests {
             let start = Instant::now();
             let current = Arc::new(CurrentPolicy::with_max_stale(Policy::default(), max_stale, start));
             let status = Arc::new(ReadStatus::new(start));
-            Self { freshness: Freshness::new(status, current, Arc::default(), POLL), start }
+            Self { freshness: PolicyFreshness::new(status, current, Arc::default(), POLL_INTERVAL), start }
         }
 
         /// The metrics `readable` and `unavailable`, and whether either log line is due.

@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{
-    ChangeWatcher, Look, PolicyFiles, PolicyLoadError,
+    ChangeWatcher, NextCheck, PolicyFiles, PolicyLoadError,
     follower::{Follower, Progress},
-    policy_freshness::{Freshness, FreshnessMonitor, ReadStatus},
+    policy_freshness::{FreshnessMonitor, PolicyFreshness, ReadStatus},
 };
 use crate::gate::CurrentPolicy;
 use crate::image::Digest;
@@ -24,9 +24,9 @@ use crate::telemetry::{Metrics, catch_panic};
 /// Warnings about key files that are logged of each policy.
 const MAX_LOGGED_WARNINGS: usize = 100;
 /// How often the files are looked at where no event tells of a change.
-const POLL: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// How many times they are looked at before a policy is too old: one look that is late or fails must not refuse everything.
-const LOOKS_WITHIN_MAX_STALE: u32 = 4;
+const CHECKS_WITHIN_MAX_STALE: u32 = 4;
 
 /// Reloads the policy when its files change, until it is dropped.
 ///
@@ -47,7 +47,8 @@ impl PolicyWatcher {
     /// # Errors
     /// A thread can't be started.
     pub fn start(files: PolicyFiles, current: Arc<CurrentPolicy>, metrics: Arc<Metrics>) -> std::io::Result<Self> {
-        let poll = current.max_stale().map_or(POLL, |limit| POLL.min(limit / LOOKS_WITHIN_MAX_STALE));
+        let poll =
+            current.max_stale().map_or(POLL_INTERVAL, |limit| POLL_INTERVAL.min(limit / CHECKS_WITHIN_MAX_STALE));
         Self::start_polling(files, current, metrics, poll)
     }
 
@@ -62,15 +63,15 @@ impl PolicyWatcher {
         announce(&metrics, loaded.generation, &loaded.policy);
         metrics.policy_read(Timestamp::now().as_second());
         let status = Arc::new(ReadStatus::new(Instant::now()));
-        let freshness = Freshness::new(Arc::clone(&status), Arc::clone(&current), Arc::clone(&metrics), poll);
+        let freshness = PolicyFreshness::new(Arc::clone(&status), Arc::clone(&current), Arc::clone(&metrics), poll);
         let load = move |folders: &mut BTreeSet<PathBuf>| files.load_noting_folders(folders);
-        let mut reload = Reload::new(load, current, metrics, status);
+        let mut reload = PolicyReload::new(load, current, metrics, status);
         let watcher = ChangeWatcher::start("policy-watcher", poll, move || reload.check(Instant::now()))?;
         Ok(Self { _watcher: watcher, _monitor: FreshnessMonitor::start(freshness)? })
     }
 }
 
-struct Reload<L> {
+struct PolicyReload<L> {
     /// [`PolicyFiles::load_noting_folders`].
     load: L,
     current: Arc<CurrentPolicy>,
@@ -91,14 +92,14 @@ struct LoadFailure {
     unread: bool,
 }
 
-impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Reload<L> {
+impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> PolicyReload<L> {
     fn new(load: L, current: Arc<CurrentPolicy>, metrics: Arc<Metrics>, status: Arc<ReadStatus>) -> Self {
         let follower = Follower::new("the policy files");
         Self { load, current, metrics, status, folders: BTreeSet::new(), follower, refused: false }
     }
 
     /// Reads the files; `now` is the time before that.
-    fn check(&mut self, now: Instant) -> Look {
+    fn check(&mut self, now: Instant) -> NextCheck {
         let mut folders = BTreeSet::new();
         let metrics = Arc::clone(&self.metrics);
         let outcome = catch_panic("policy-watcher", Some(&metrics), || {
@@ -115,7 +116,7 @@ impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Reload
             self.take(Err(LoadFailure { message, unread: true }), now)
         });
         self.folders.clone_from(&folders);
-        Look { folders, again: progress.again() }
+        NextCheck { folders, again: progress.again() }
     }
 
     fn take(&mut self, loaded: Result<Policy, LoadFailure>, now: Instant) -> Progress {

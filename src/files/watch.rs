@@ -13,20 +13,20 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 use crate::telemetry::catch_panic;
 
 /// What comes within this time of a change belongs to it: editors write in several steps.
-const DEBOUNCE: Duration = Duration::from_millis(100);
+const DEBOUNCE_INTERVAL: Duration = Duration::from_millis(100);
 /// However long changes go on, after this time they are looked at.
-const LONGEST_DEBOUNCE: Duration = Duration::from_secs(1);
+const MAX_DEBOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a look at files leads to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct NextCheck {
     /// The folders that matter from now on.
     pub folders: BTreeSet<PathBuf>,
     /// When to look again, where that is sooner than the slow poll.
     pub again: Option<Duration>,
 }
 
-impl From<BTreeSet<PathBuf>> for Look {
+impl From<BTreeSet<PathBuf>> for NextCheck {
     fn from(folders: BTreeSet<PathBuf>) -> Self {
         Self { folders, again: None }
     }
@@ -38,11 +38,11 @@ impl From<BTreeSet<PathBuf>> for Look {
 /// some file systems (NFS, FUSE) send no events at all.
 #[derive(Debug)]
 pub struct ChangeWatcher {
-    messages: Sender<Message>,
+    messages: Sender<WatchMessage>,
     thread: Option<JoinHandle<()>>,
 }
 
-enum Message {
+enum WatchMessage {
     Changed,
     Stop,
 }
@@ -53,7 +53,7 @@ impl ChangeWatcher {
     ///
     /// # Errors
     /// The thread can't be started.
-    pub fn start<L: Into<Look>>(
+    pub fn start<L: Into<NextCheck>>(
         name: &'static str,
         poll: Duration,
         mut check: impl FnMut() -> L + Send + 'static,
@@ -64,17 +64,17 @@ impl ChangeWatcher {
             // Reading a file is an event too, and `check` reads. A lost event is as good as any: something changed.
             if event.map_or(true, |event| !event.kind.is_access()) {
                 // Nobody listens any more once this is being dropped.
-                let _ = events.send(Message::Changed);
+                let _ = events.send(WatchMessage::Changed);
             }
         });
         let watcher = watcher
             .inspect_err(|error| tracing::warn!(%error, "no file system events; changes are found every {poll:?}"))
             .ok();
-        let mut state = Watches { watcher, watched: BTreeSet::new() };
+        let mut state = FolderWatches { watcher, watched: BTreeSet::new() };
         let work = move || {
             // A panic would end the thread, and no change would be seen ever again.
             while catch_panic(name, None, || run(&received, poll, &mut state, || check().into())).is_none() {
-                thread::sleep(DEBOUNCE);
+                thread::sleep(DEBOUNCE_INTERVAL);
             }
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(work)?;
@@ -84,7 +84,7 @@ impl ChangeWatcher {
 
 impl Drop for ChangeWatcher {
     fn drop(&mut self) {
-        let _ = self.messages.send(Message::Stop);
+        let _ = self.messages.send(WatchMessage::Stop);
         if let Some(thread) = self.thread.take() {
             // It catches panics.
             let _ = thread.join();
@@ -92,7 +92,12 @@ impl Drop for ChangeWatcher {
     }
 }
 
-fn run(received: &Receiver<Message>, poll: Duration, watches: &mut Watches, mut check: impl FnMut() -> Look) {
+fn run(
+    received: &Receiver<WatchMessage>,
+    poll: Duration,
+    watches: &mut FolderWatches,
+    mut check: impl FnMut() -> NextCheck,
+) {
     loop {
         let before = watches.watched.clone();
         let mut look = check();
@@ -103,18 +108,18 @@ fn run(received: &Receiver<Message>, poll: Duration, watches: &mut Watches, mut 
             watches.set(&look.folders);
         }
         match received.recv_timeout(look.again.map_or(poll, |again| again.min(poll))) {
-            Ok(Message::Changed) => {}
-            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(WatchMessage::Changed) => {}
+            Ok(WatchMessage::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
                 watches.renew();
                 continue;
             }
         }
         let first = Instant::now();
-        while first.elapsed() < LONGEST_DEBOUNCE {
-            match received.recv_timeout(DEBOUNCE) {
-                Ok(Message::Changed) => {}
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+        while first.elapsed() < MAX_DEBOUNCE_INTERVAL {
+            match received.recv_timeout(DEBOUNCE_INTERVAL) {
+                Ok(WatchMessage::Changed) => {}
+                Ok(WatchMessage::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => break,
             }
         }
@@ -122,12 +127,12 @@ fn run(received: &Receiver<Message>, poll: Duration, watches: &mut Watches, mut 
     }
 }
 
-struct Watches {
+struct FolderWatches {
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
 }
 
-impl Watches {
+impl FolderWatches {
     fn set(&mut self, folders: &BTreeSet<PathBuf>) {
         for gone in self.watched.difference(folders) {
             if let Some(watcher) = &mut self.watcher {

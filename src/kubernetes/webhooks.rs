@@ -1,9 +1,9 @@
-//! The webhook configurations that the API server is given, generated from the table of carriers.
+//! The webhook configurations that the API server is given, generated from the table of workloads.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
-use super::workloads::{CARRIERS, Carrier, ImageList};
+use super::workloads::{ImageList, WORKLOADS, Workload};
 
 /// The namespace that the gate runs in.
 pub const NAMESPACE: &str = "sealgate";
@@ -34,18 +34,19 @@ pub enum Endpoint<'a> {
 
 /// Both configurations, as the documents of one YAML file.
 pub fn yaml(endpoint: Endpoint<'_>) -> String {
-    let documents = [configuration(Pass::Mutate, endpoint), configuration(Pass::Validate, endpoint)];
+    let documents =
+        [configuration(AdmissionPhase::Mutate, endpoint), configuration(AdmissionPhase::Validate, endpoint)];
     let documents = documents.map(|document| {
         serde_saphyr::to_string(&document).expect("the configurations are plain maps, lists and strings")
     });
     format!(
-        "# Generated from the table of carriers (src/kubernetes/carriers.rs). Do not edit.\n{}",
+        "# Generated from the table of workloads (src/kubernetes/workloads.rs). Do not edit.\n{}",
         documents.join("---\n")
     )
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pass {
+enum AdmissionPhase {
     Mutate,
     Validate,
 }
@@ -128,40 +129,41 @@ struct Condition {
     expression: serde_saphyr::LitString,
 }
 
-fn configuration(pass: Pass, endpoint: Endpoint<'_>) -> Configuration {
-    let kind = match pass {
-        Pass::Mutate => "MutatingWebhookConfiguration",
-        Pass::Validate => "ValidatingWebhookConfiguration",
+fn configuration(phase: AdmissionPhase, endpoint: Endpoint<'_>) -> Configuration {
+    let kind = match phase {
+        AdmissionPhase::Mutate => "MutatingWebhookConfiguration",
+        AdmissionPhase::Validate => "ValidatingWebhookConfiguration",
     };
     // One entry for each place of a pod specification, since the conditions name it.
-    let mut places: Vec<(&[&str], Vec<&Carrier>)> = Vec::new();
-    for carrier in CARRIERS.iter().filter(|carrier| pass == Pass::Validate || carrier.is_pod) {
-        match places.iter_mut().find(|(place, _)| *place == carrier.pod_spec) {
-            Some((_, carriers)) => carriers.push(carrier),
-            None => places.push((carrier.pod_spec, vec![carrier])),
+    let mut places: Vec<(&[&str], Vec<&Workload>)> = Vec::new();
+    for workload in WORKLOADS.iter().filter(|workload| phase == AdmissionPhase::Validate || workload.is_pod) {
+        match places.iter_mut().find(|(place, _)| *place == workload.pod_spec) {
+            Some((_, workloads)) => workloads.push(workload),
+            None => places.push((workload.pod_spec, vec![workload])),
         }
     }
-    let webhooks = places.iter().map(|(_, carriers)| webhook(pass, endpoint, carriers)).collect();
+    let webhooks = places.iter().map(|(_, workloads)| webhook(phase, endpoint, workloads)).collect();
     let metadata = Metadata { name: "sealgate" };
     Configuration { api_version: "admissionregistration.k8s.io/v1", kind, metadata, webhooks }
 }
 
-fn webhook(pass: Pass, endpoint: Endpoint<'_>, carriers: &[&Carrier]) -> Webhook {
-    let name = match carriers {
-        [carrier] => carrier.resource,
+fn webhook(phase: AdmissionPhase, endpoint: Endpoint<'_>, workloads: &[&Workload]) -> Webhook {
+    let name = match workloads {
+        [workload] => workload.resource,
         _ => "workloads",
     };
     let mut rules: Vec<Rule> = Vec::new();
-    for carrier in carriers {
-        let mut resources = vec![carrier.resource.to_owned()];
-        resources.extend(carrier.subresources.iter().map(|subresource| format!("{}/{subresource}", carrier.resource)));
-        let same = |rule: &&mut Rule| rule.api_groups == [carrier.group] && rule.api_versions == [carrier.version];
+    for workload in workloads {
+        let mut resources = vec![workload.resource.to_owned()];
+        resources
+            .extend(workload.subresources.iter().map(|subresource| format!("{}/{subresource}", workload.resource)));
+        let same = |rule: &&mut Rule| rule.api_groups == [workload.group] && rule.api_versions == [workload.version];
         match rules.iter_mut().find(same) {
             Some(rule) => rule.resources.extend(resources),
             None => rules.push(Rule {
                 operations: ["CREATE", "UPDATE"],
-                api_groups: [carrier.group],
-                api_versions: [carrier.version],
+                api_groups: [workload.group],
+                api_versions: [workload.version],
                 resources,
                 scope: "Namespaced",
             }),
@@ -169,12 +171,12 @@ fn webhook(pass: Pass, endpoint: Endpoint<'_>, carriers: &[&Carrier]) -> Webhook
     }
     Webhook {
         name: format!("{name}.sealgate.dev"),
-        client_config: client_config(pass, endpoint),
+        client_config: client_config(phase, endpoint),
         admission_review_versions: ["v1"],
         side_effects: "None",
         failure_policy: "Fail",
         match_policy: "Equivalent",
-        reinvocation_policy: (pass == Pass::Mutate).then_some("IfNeeded"),
+        reinvocation_policy: (phase == AdmissionPhase::Mutate).then_some("IfNeeded"),
         timeout_seconds: TIMEOUT_SECONDS,
         namespace_selector: Selector {
             match_expressions: [Expression { key: "kubernetes.io/metadata.name", operator: "NotIn", values: LEFT_OUT }],
@@ -182,15 +184,15 @@ fn webhook(pass: Pass, endpoint: Endpoint<'_>, carriers: &[&Carrier]) -> Webhook
         rules,
         match_conditions: [Condition {
             name: "images-changed",
-            expression: serde_saphyr::LitString(images_changed(carriers[0].pod_spec)),
+            expression: serde_saphyr::LitString(images_changed(workloads[0].pod_spec)),
         }],
     }
 }
 
-fn client_config(pass: Pass, endpoint: Endpoint<'_>) -> ClientConfig {
-    let path = match pass {
-        Pass::Mutate => MUTATE,
-        Pass::Validate => VALIDATE,
+fn client_config(phase: AdmissionPhase, endpoint: Endpoint<'_>) -> ClientConfig {
+    let path = match phase {
+        AdmissionPhase::Mutate => MUTATE,
+        AdmissionPhase::Validate => VALIDATE,
     };
     match endpoint {
         Endpoint::Service => ClientConfig {
@@ -281,8 +283,8 @@ mod tests {
         let rules: Vec<_> =
             documents[1]["webhooks"].as_array().unwrap().iter().map(|webhook| &webhook["rules"]).collect();
         let rules = serde_json::to_string(&rules).unwrap();
-        for carrier in CARRIERS {
-            assert!(rules.contains(&format!("\"{}\"", carrier.resource)), "{}", carrier.resource);
+        for workload in WORKLOADS {
+            assert!(rules.contains(&format!("\"{}\"", workload.resource)), "{}", workload.resource);
         }
         assert!(rules.contains("\"pods/ephemeralcontainers\""));
     }

@@ -5,7 +5,7 @@
 
 /// A kind of object that has a pod specification in it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Carrier {
+pub struct Workload {
     /// API group; empty: the core group.
     pub group: &'static str,
     /// API version. Others of the same group are converted to this one by the API server (`matchPolicy: Equivalent`).
@@ -23,8 +23,8 @@ pub struct Carrier {
 }
 
 /// Every resource of Kubernetes with a pod specification in it.
-pub const CARRIERS: &[Carrier] = &[
-    Carrier {
+pub const WORKLOADS: &[Workload] = &[
+    Workload {
         group: "",
         version: "v1",
         kind: "Pod",
@@ -50,8 +50,8 @@ const fn template(
     kind: &'static str,
     resource: &'static str,
     pod_spec: &'static [&'static str],
-) -> Carrier {
-    Carrier { group, version: "v1", kind, resource, subresources: &[], pod_spec, is_pod: false }
+) -> Workload {
+    Workload { group, version: "v1", kind, resource, subresources: &[], pod_spec, is_pod: false }
 }
 
 /// A list in a pod specification whose entries name images.
@@ -100,13 +100,16 @@ impl ImageList {
     }
 }
 
-impl Carrier {
-    /// The carrier of this resource, if its object is of this kind. Other subresources than those of the table are read too
+impl Workload {
+    /// Returns the workload of this resource, if its object is of this kind. Other subresources than those of the table are read too
     /// if they carry the whole object (`pods/status`, `pods/resize`); what is of another kind (`pods/eviction`,
     /// `deployments/scale`) has no images in a place known here.
     pub fn find(group: &str, version: &str, resource: &str, kind: &str) -> Option<&'static Self> {
-        CARRIERS.iter().find(|carrier| {
-            carrier.group == group && carrier.version == version && carrier.resource == resource && carrier.kind == kind
+        WORKLOADS.iter().find(|workload| {
+            workload.group == group
+                && workload.version == version
+                && workload.resource == resource
+                && workload.kind == kind
         })
     }
 
@@ -133,29 +136,29 @@ mod tests {
 
     #[test]
     fn pointers_lead_to_images() {
-        let pod = Carrier::find("", "v1", "pods", "Pod").unwrap();
+        let pod = Workload::find("", "v1", "pods", "Pod").unwrap();
         assert_eq!(pod.pointer(ImageList::InitContainers, 3), "/spec/initContainers/3/image");
         assert_eq!(pod.pointer(ImageList::Volumes, 0), "/spec/volumes/0/image/reference");
-        let cron = Carrier::find("batch", "v1", "cronjobs", "CronJob").unwrap();
+        let cron = Workload::find("batch", "v1", "cronjobs", "CronJob").unwrap();
         assert_eq!(cron.pointer(ImageList::Containers, 1), "/spec/jobTemplate/spec/template/spec/containers/1/image");
     }
 
     #[test]
-    fn what_is_not_in_the_table_is_no_carrier() {
+    fn what_is_not_in_the_table_is_no_workload() {
         for (group, version, resource, kind) in [
             ("apps", "v1beta1", "deployments", "Deployment"),
             ("apps", "v1", "deployments", "Scale"),
             ("", "v1", "pods", "Eviction"),
             ("example.com", "v1", "pods", "Pod"),
         ] {
-            assert_eq!(Carrier::find(group, version, resource, kind), None);
+            assert_eq!(Workload::find(group, version, resource, kind), None);
         }
     }
 
     #[test]
     fn no_member_of_the_table_needs_escaping_in_a_pointer() {
         let lists = ImageList::ALL.iter().flat_map(|list| list.image().iter().copied().chain([list.member()]));
-        for member in CARRIERS.iter().flat_map(|carrier| carrier.pod_spec.iter().copied()).chain(lists) {
+        for member in WORKLOADS.iter().flat_map(|workload| workload.pod_spec.iter().copied()).chain(lists) {
             assert!(member.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{member}");
         }
     }

@@ -17,10 +17,10 @@ use super::{
         RawRequirement, RawRule,
     },
 };
-use crate::diagnostic::{Diagnostic, Place, did_you_mean, is_short, quoted};
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, is_short, quoted};
 use crate::image::{Reference, Repository, Scope, ScopeError, ScopeMap};
 use crate::signature::{CertificateError, Fingerprint, Keyring, Keys};
-use crate::yaml::{Entries, Lenient, Located, Source};
+use crate::yaml::{Entries, Lenient, Located, YamlSource};
 
 /// The longest name of a document, rule, key or exemption.
 const LONGEST_NAME: usize = 63;
@@ -29,7 +29,7 @@ const LONGEST_NAME: usize = 63;
 const LONGEST_AGE: Duration = Duration::from_hours(876_600);
 
 /// A rule with its scopes and where they stand.
-type CheckedRule = (Arc<Rule>, Vec<(Scope, Place)>);
+type CheckedRule = (Arc<Rule>, Vec<(Scope, Span)>);
 
 /// A document without its place among others.
 pub(super) struct CheckedDocument {
@@ -45,7 +45,7 @@ type ReadFile<'a> = dyn FnMut(&Path) -> Result<Vec<u8>, KeyFileError> + 'a;
 
 /// Checks a document. What is good in it comes with what is not, so that it can be checked against other documents.
 pub(super) fn document(
-    source: Source<'_>,
+    source: YamlSource<'_>,
     folder: &Path,
     raw: RawDocument,
     read_key: &mut ReadFile<'_>,
@@ -87,7 +87,7 @@ pub(super) fn document(
 }
 
 struct Check<'a> {
-    source: Source<'a>,
+    source: YamlSource<'a>,
     mistakes: Vec<Diagnostic>,
     /// By name; nothing where the key could not be read, which is a mistake by itself.
     signers: HashMap<Box<str>, Option<Arc<Signer>>>,
@@ -97,11 +97,11 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn mistake(&mut self, place: Place, message: impl Into<String>) {
+    fn mistake(&mut self, place: Span, message: impl Into<String>) {
         self.mistakes.push(self.source.mistake(place, message));
     }
 
-    fn mistake_with_help(&mut self, place: Place, message: impl Into<String>, suggestion: impl Into<String>) {
+    fn mistake_with_help(&mut self, place: Span, message: impl Into<String>, suggestion: impl Into<String>) {
         self.mistakes.push(self.source.mistake(place, message).suggest(suggestion));
     }
 
@@ -113,7 +113,7 @@ impl Check<'_> {
         }
     }
 
-    fn only_once(&mut self, names: &mut HashMap<Box<str>, Place>, name: &Located<Box<str>>, what: &str) {
+    fn only_once(&mut self, names: &mut HashMap<Box<str>, Span>, name: &Located<Box<str>>, what: &str) {
         self.name(name, if what == "rules" { "a rule" } else { "an exemption" });
         match names.get(&name.value) {
             Some(&first) => {
@@ -126,7 +126,7 @@ impl Check<'_> {
         }
     }
 
-    fn namespace(&mut self, kind: Kind, namespace: Option<&Located<Box<str>>>, metadata: Place) -> Option<Box<str>> {
+    fn namespace(&mut self, kind: Kind, namespace: Option<&Located<Box<str>>>, metadata: Span) -> Option<Box<str>> {
         match (kind, namespace) {
             (Kind::ClusterSealPolicy, None) => None,
             (Kind::ClusterSealPolicy, Some(namespace)) => {
@@ -161,7 +161,7 @@ impl Check<'_> {
     }
 
     fn keys(&mut self, keys: Entries<Lenient<RawKey>>, folder: &Path, read_key: &mut ReadFile<'_>) {
-        let mut owners: BTreeMap<Fingerprint, (Box<str>, Place)> = BTreeMap::new();
+        let mut owners: BTreeMap<Fingerprint, (Box<str>, Span)> = BTreeMap::new();
         for (name, Lenient(key)) in keys.0 {
             self.name(&name, "a key");
             let signer = key.and_then(|key| self.signer(&name, key, folder, read_key));
@@ -236,7 +236,7 @@ impl Check<'_> {
 
     fn no_certificate(
         &mut self,
-        place: Place,
+        place: Span,
         what: &str,
         name: &Located<Box<str>>,
         error: &CertificateError,
@@ -255,7 +255,7 @@ impl Check<'_> {
         None
     }
 
-    fn scopes(&mut self, images: &Located<Vec<Located<Box<str>>>>, of: &str) -> Vec<(Scope, Place)> {
+    fn scopes(&mut self, images: &Located<Vec<Located<Box<str>>>>, of: &str) -> Vec<(Scope, Span)> {
         if images.is_empty() {
             self.mistake_with_help(
                 images.key,
@@ -292,7 +292,7 @@ impl Check<'_> {
     fn rule(&mut self, raw: RawRule, mode: Option<super::Mode>) -> Option<CheckedRule> {
         let RawRule { name, images, mode: own_mode, require, platforms, allow, deny } = raw;
         let scopes = self.scopes(&images, &format!("rule {}", quoted(&name.value)));
-        let said: Vec<(&str, Place)> = [
+        let said: Vec<(&str, Span)> = [
             require.as_ref().map(|require| ("require", require.key)),
             allow.as_ref().map(|allow| ("allow", allow.key)),
             deny.as_ref().map(|deny| ("deny", deny.key)),
@@ -374,7 +374,7 @@ impl Check<'_> {
         if signed_by.is_empty() {
             self.mistake_with_help(signed_by.key, "signedBy names no key", "name keys of this document's keys");
         }
-        let mut seen: HashMap<&str, Place> = HashMap::new();
+        let mut seen: HashMap<&str, Span> = HashMap::new();
         let mut signers = Vec::new();
         for name in &signed_by.value {
             if let Some(&first) = seen.get(&*name.value) {

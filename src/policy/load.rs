@@ -12,10 +12,10 @@ use super::{
     document::{API_VERSION, KINDS, Kind, RawDocument},
     policy_json,
 };
-use crate::diagnostic::{Diagnostic, Place, did_you_mean, quoted};
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, quoted};
 use crate::image::{Digest, Scope};
 use crate::text;
-use crate::yaml::{self, Node, Source, Value};
+use crate::yaml::{self, Node, Value, YamlSource};
 
 /// The most rules of a policy.
 const MOST_RULES: usize = 10_000;
@@ -124,17 +124,17 @@ struct Merge {
 #[derive(Clone)]
 struct Stands {
     file: Box<str>,
-    place: Place,
+    place: Span,
 }
 
 fn load_file(file: &SourceFile, keys: &mut Keys<'_, '_>, merge: &mut Merge) -> Result<(), Vec<Diagnostic>> {
     let text = text::utf8(&file.name, &file.bytes).map_err(|mistake| vec![*mistake])?;
-    let source = Source { name: &file.name, text };
+    let source = YamlSource { name: &file.name, text };
     let documents = yaml::parse(source);
     if is_policy_json(file, text, documents.as_deref().unwrap_or_default()) {
         let (layer, key_warnings) = policy_json::load(file, &mut |path| keys.read(path))?;
         merge.key_warnings.extend(key_warnings);
-        let start = Stands { file: file.name.clone(), place: Place { line: 1, column: 1, width: 1 } };
+        let start = Stands { file: file.name.clone(), place: Span { line: 1, column: 1, width: 1 } };
         merge.only_one_dialect(source, Dialect::PolicyJson, &start)?;
         merge.layers.insert(None, layer);
         return Ok(());
@@ -161,7 +161,7 @@ fn is_policy_json(file: &SourceFile, text: &str, documents: &[Node]) -> bool {
 }
 
 fn load_document(
-    source: Source<'_>,
+    source: YamlSource<'_>,
     folder: &Path,
     node: &Node,
     keys: &mut Keys<'_, '_>,
@@ -190,7 +190,7 @@ fn load_document(
 }
 
 /// Looks at `apiVersion` and `kind`; false for documents that are not about what may run.
-fn is_policy(source: Source<'_>, node: &Node) -> Result<bool, Box<Diagnostic>> {
+fn is_policy(source: YamlSource<'_>, node: &Node) -> Result<bool, Box<Diagnostic>> {
     let mistake =
         |place, message: String, suggestion: String| Box::new(source.mistake(place, message).suggest(suggestion));
     let Value::Map(entries) = &node.value else {
@@ -240,10 +240,10 @@ fn is_policy(source: Source<'_>, node: &Node) -> Result<bool, Box<Diagnostic>> {
 impl Merge {
     fn add(
         &mut self,
-        source: Source<'_>,
+        source: YamlSource<'_>,
         document: CheckedDocument,
         here: &Stands,
-        name_place: Place,
+        name_place: Span,
     ) -> Result<(), Vec<Diagnostic>> {
         let CheckedDocument { kind, name, namespace, rules, exemptions, key_warnings } = document;
         self.key_warnings.extend(key_warnings);
@@ -272,11 +272,11 @@ impl Merge {
 
     fn add_scope(
         &mut self,
-        source: Source<'_>,
+        source: YamlSource<'_>,
         namespace: Option<&str>,
         rule: &Arc<Rule>,
         scope: Scope,
-        place: Place,
+        place: Span,
     ) -> Option<Diagnostic> {
         let key = (namespace.map(Box::from), scope.clone());
         if let Some(first) = self.scopes.get(&key) {
@@ -317,7 +317,12 @@ impl Merge {
         idle.filter_map(|(namespace, _)| namespace.as_deref().and_then(mistake)).collect()
     }
 
-    fn only_one_dialect(&mut self, source: Source<'_>, dialect: Dialect, here: &Stands) -> Result<(), Vec<Diagnostic>> {
+    fn only_one_dialect(
+        &mut self,
+        source: YamlSource<'_>,
+        dialect: Dialect,
+        here: &Stands,
+    ) -> Result<(), Vec<Diagnostic>> {
         let Some((first_dialect, first)) = &self.cluster else {
             self.cluster = Some((dialect, here.clone()));
             return Ok(());

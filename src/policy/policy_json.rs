@@ -12,7 +12,7 @@ use super::{
     SourceFile, load::MOST_DIAGNOSTICS,
 };
 use crate::base64_text;
-use crate::diagnostic::{self, Diagnostic, Place, did_you_mean};
+use crate::diagnostic::{self, Diagnostic, Span, did_you_mean};
 use crate::image::{Reference, Scope, ScopeMap};
 use crate::signature::{CertificateError, Keyring, Keys};
 use crate::text;
@@ -57,7 +57,7 @@ pub fn accepts_anything_by_default(layer: &Layer) -> bool {
 }
 
 fn diagnostic(file: &str, text: &str, problem: Problem) -> Diagnostic {
-    let place = Place::of_bytes(text, problem.place);
+    let place = Span::of_bytes(text, problem.place);
     Diagnostic::at(file, text, place, problem.message).suggest_maybe(problem.suggestion)
 }
 

@@ -4,11 +4,11 @@ use std::{collections::HashMap, fmt, fs, io, path::Path};
 
 use url::Url;
 
-use crate::diagnostic::{Diagnostic, Place, did_you_mean, quoted};
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, quoted};
 use crate::image::{Repository, Scope, ScopeMap};
 use crate::redact::shown;
 use crate::text;
-use crate::yaml::{Node, Source, Value, parse};
+use crate::yaml::{Node, Value, YamlSource, parse};
 
 /// The most bytes of one file.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -66,7 +66,7 @@ impl Lookasides {
             match read_file(&path) {
                 Ok(text) => {
                     let known = reader.mistakes.len();
-                    reader.file(Source { name: &name, text: &text });
+                    reader.file(YamlSource { name: &name, text: &text });
                     let found = reader.mistakes.split_off(known);
                     reader.mistakes.extend(found.into_iter().map(|mistake| mistake.showing(&text)));
                 }
@@ -108,20 +108,20 @@ fn read_file(path: &Path) -> io::Result<String> {
 struct Reader {
     found: Lookasides,
     /// Where each scope was seen, whatever it says: none may come twice.
-    seen: HashMap<Scope, (Box<str>, Place)>,
+    seen: HashMap<Scope, (Box<str>, Span)>,
     warnings: Vec<Diagnostic>,
     mistakes: Vec<Diagnostic>,
 }
 
 impl Reader {
-    fn file(&mut self, source: Source<'_>) {
+    fn file(&mut self, source: YamlSource<'_>) {
         match parse(source) {
             Err(mistakes) => self.mistakes.extend(mistakes),
             Ok(documents) => documents.iter().for_each(|document| self.document(source, document)),
         }
     }
 
-    fn document(&mut self, source: Source<'_>, document: &Node) {
+    fn document(&mut self, source: YamlSource<'_>, document: &Node) {
         for (key, value) in self.map(source, document, "the file") {
             match key.as_text().unwrap_or_default() {
                 "default-docker" => self.namespace(source, key, Scope::Everything, value),
@@ -138,7 +138,7 @@ impl Reader {
         }
     }
 
-    fn namespace(&mut self, source: Source<'_>, key: &Node, scope: Scope, value: &Node) {
+    fn namespace(&mut self, source: YamlSource<'_>, key: &Node, scope: Scope, value: &Node) {
         if let Some((file, place)) = self.seen.get(&scope) {
             let mistake = source.mistake(key.place, format!("signatures of {scope} have a place already"));
             self.mistakes.push(mistake.related(file, *place, "it is here"));
@@ -182,7 +182,7 @@ impl Reader {
         }
     }
 
-    fn map<'n>(&mut self, source: Source<'_>, node: &'n Node, what: &str) -> &'n [(Node, Node)] {
+    fn map<'n>(&mut self, source: YamlSource<'_>, node: &'n Node, what: &str) -> &'n [(Node, Node)] {
         match &node.value {
             Value::Map(entries) => entries,
             Value::Null => &[],
@@ -195,7 +195,7 @@ impl Reader {
     }
 
     /// A member of another version, or a misspelt one: other tools read on, and so do we, but not in silence.
-    fn unknown(&mut self, source: Source<'_>, key: &Node, known: &[&str]) {
+    fn unknown(&mut self, source: YamlSource<'_>, key: &Node, known: &[&str]) {
         let name = quoted(key.as_text().unwrap_or_default());
         let meant = key.as_text().and_then(|name| did_you_mean(name, known.iter().copied()));
         let meant = meant.map(|word| format!("did you mean {word:?}?"));

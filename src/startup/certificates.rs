@@ -13,7 +13,7 @@ use crate::tls::{Refreshed, ServerTls};
 
 /// How often the files are read again. They are few and small, so that reading them costs less than a watch that misses
 /// what a Secret's mount does; and a certificate that is made here has to be made anew by the clock anyway.
-const EVERY: Duration = Duration::from_secs(5);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Reads the files of certificate and client CA again for as long as the server runs.
 pub(super) async fn renew(tls: ServerTls, metrics: Option<Arc<Metrics>>) {
@@ -40,7 +40,7 @@ async fn follow<R: FnOnce() -> Refreshed + Send + 'static>(
 ) -> Infallible {
     let mut again = None;
     loop {
-        sleep(again.unwrap_or(EVERY).min(EVERY)).await;
+        sleep(again.unwrap_or(REFRESH_INTERVAL).min(REFRESH_INTERVAL)).await;
         // Not on the runtime's own threads: the files may be on a disk that hangs.
         match spawn_blocking(refresh()).await {
             Ok(found) => {
@@ -70,7 +70,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn certificates_are_read_again_after_a_panic_that_is_told_and_counted() {
-        const FOUND: Refreshed =
+        const UNCHANGED: Refreshed =
             Refreshed { changed: false, certificate_refused: false, client_ca_refused: false, again: None };
         let (metrics, reads) = (Metrics::new(), Arc::new(AtomicUsize::new(0)));
         let (announced, told) = (Mutex::new(Vec::new()), tokio::sync::Notify::new());
@@ -78,7 +78,7 @@ mod tests {
             let reads = Arc::clone(&reads);
             move || {
                 assert!(reads.fetch_add(1, Ordering::SeqCst) != 1, "a bug");
-                FOUND
+                UNCHANGED
             }
         };
         let announce = |refreshed: Option<Refreshed>| {

@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{StartupError, address_of, certificates, listen, signals::Stop, time_for_lookups};
+use super::{StartupError, address_of, certificates, listen, signals::Shutdown, time_for_lookups};
 use crate::configuration::Configuration;
 use crate::files::{PolicyFiles, PolicyWatcher, reserve_descriptors};
 use crate::gate::{
@@ -84,7 +84,7 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let gate = Arc::new(engine(configuration, Arc::clone(&current), None, Arc::clone(&metrics))?);
     let listener = listen("webhook.listen", configuration.webhook.listen)?;
     let address = address_of(&listener, configuration.webhook.listen);
-    let stop = Stop::new().map_err(ended("the gate"))?;
+    let stop = Shutdown::new().map_err(ended("the gate"))?;
 
     let pages = if configuration.health.is_some() { Pages::Metrics } else { Pages::All };
     let mut beside = JoinSet::new();

@@ -9,10 +9,10 @@ use tokio::{
 
 /// How long a server goes on taking requests after SIGTERM, while it says that it is not ready: a pod that ends is still
 /// sent requests until every node knows. Together with what runs then it stays below terminationGracePeriodSeconds (30 s).
-const STILL_SERVED: Duration = Duration::from_secs(5);
+const DRAIN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Tells every part of a server when to end.
-pub(super) struct Stop {
+pub(super) struct Shutdown {
     interrupt: Signal,
     terminate: Signal,
     told: watch::Sender<bool>,
@@ -20,9 +20,9 @@ pub(super) struct Stop {
 
 /// A part's side of it.
 #[derive(Clone)]
-pub(super) struct Stopped(watch::Receiver<bool>);
+pub(super) struct ShutdownReceiver(watch::Receiver<bool>);
 
-impl Stop {
+impl Shutdown {
     /// Takes SIGINT and SIGTERM from here on.
     pub(super) fn new() -> std::io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
@@ -30,12 +30,12 @@ impl Stop {
         Ok(Self { interrupt, terminate, told: watch::Sender::new(false) })
     }
 
-    pub(super) fn stopped(&self) -> Stopped {
-        Stopped(self.told.subscribe())
+    pub(super) fn stopped(&self) -> ShutdownReceiver {
+        ShutdownReceiver(self.told.subscribe())
     }
 
     /// Waits for a signal, and tells every part: at once after SIGINT (somebody waits at a terminal), after
-    /// [`STILL_SERVED`] or a second signal after SIGTERM. `leaving` is called first.
+    /// [`DRAIN_INTERVAL`] or a second signal after SIGTERM. `leaving` is called first.
     pub(super) async fn on_signal(mut self, leaving: impl FnOnce()) {
         let patient = tokio::select! {
             _ = self.interrupt.recv() => false,
@@ -43,9 +43,9 @@ impl Stop {
         };
         leaving();
         if patient {
-            tracing::info!(seconds = STILL_SERVED.as_secs(), "told to end; requests are still taken for a moment");
+            tracing::info!(seconds = DRAIN_INTERVAL.as_secs(), "told to end; requests are still taken for a moment");
             tokio::select! {
-                () = tokio::time::sleep(STILL_SERVED) => {}
+                () = tokio::time::sleep(DRAIN_INTERVAL) => {}
                 _ = self.interrupt.recv() => {}
                 _ = self.terminate.recv() => {}
             }
@@ -55,7 +55,7 @@ impl Stop {
     }
 }
 
-impl Stopped {
+impl ShutdownReceiver {
     /// Ready once it is time to end.
     pub(super) async fn wait(mut self) {
         // An error says that the sender is gone: time to end as well.

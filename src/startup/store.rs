@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{StartupError, address_of, listen, signals::Stop};
+use super::{StartupError, address_of, listen, signals::Shutdown};
 use crate::configuration::{Configuration, Gateway};
 use crate::files::reserve_descriptors;
 use crate::gateway::Prepared;
@@ -33,7 +33,7 @@ pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> 
     let listener = listen("gateway.listen", settings.listen)?;
     let address = address_of(&listener, settings.listen);
     let ended = |source| StartupError::Ended { what: "the store", source };
-    let stop = Stop::new().map_err(ended)?;
+    let stop = Shutdown::new().map_err(ended)?;
     let config = tls.as_ref().map(ServerTls::server_config);
     let readiness = prepared.readiness();
     let server = prepared.serve(listener, config, stop.stopped().wait()).await?;

@@ -32,7 +32,7 @@ impl Decide for Gate {
 
 /// With the time in which a replica still serves after SIGTERM (five seconds, `startup::signals`), below the manifests'
 /// `terminationGracePeriodSeconds` of 30. A review with a longer deadline is cut off by it.
-const LONGEST_STOP: Duration = Duration::from_secs(20);
+const MAX_STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Connections, where memory and descriptors allow it. An API server without HTTP/2 opens one for each request in flight, 600 at
 /// the most by default; there may be several API servers.
@@ -81,7 +81,7 @@ impl Settings {
         let Webhook { deadline, ref placeholders, ref client_ca, .. } = configuration.webhook;
         let default = Self::default();
         let bytes_at_once = default.bytes_at_once.max(review_bytes.saturating_mul(2));
-        let (stop_within, placeholders) = (deadline.min(LONGEST_STOP), placeholders.clone());
+        let (stop_within, placeholders) = (deadline.min(MAX_STOP_TIMEOUT), placeholders.clone());
         let client_certificates = client_ca.is_some();
         Self { review_bytes, deadline, bytes_at_once, client_certificates, stop_within, placeholders, ..default }
     }

@@ -7,7 +7,7 @@ use crate::gate::Decision;
 
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Replace {
+pub struct ReplaceOperation {
     op: &'static str,
     /// Where.
     pub path: String,
@@ -17,8 +17,8 @@ pub struct Replace {
 
 /// What to write into a pod: for each image that may run, its canonical name, pinned where a digest was verified. A refused
 /// image stays as it is; so does an object that is no pod. The decisions are those about [`Images::to_decide`].
-pub fn operations(images: &Images<'_>, decisions: &[Decision]) -> Vec<Replace> {
-    if !images.carrier.is_pod {
+pub fn operations(images: &Images<'_>, decisions: &[Decision]) -> Vec<ReplaceOperation> {
+    if !images.workload.is_pod {
         return Vec::new();
     }
     let mut operations = Vec::new();
@@ -26,9 +26,9 @@ pub fn operations(images: &Images<'_>, decisions: &[Decision]) -> Vec<Replace> {
         if let (Ok(_), Some(pinned)) = (&decision.verdict, &decision.pinned) {
             let value = pinned.to_string();
             if value != place.image {
-                operations.push(Replace {
+                operations.push(ReplaceOperation {
                     op: "replace",
-                    path: images.carrier.pointer(place.list, place.index),
+                    path: images.workload.pointer(place.list, place.index),
                     value,
                 });
             }

@@ -8,36 +8,36 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
 use super::{
-    patch::Replace,
-    review::{Images, Place, Review, Unreadable},
-    text::{Outside, is_plain, one_line},
+    patch::ReplaceOperation,
+    review::{ImagePlace, Images, ObjectError, Review},
+    text::{EscapedText, is_plain, one_line},
 };
 use crate::gate::{Decision, Verdict};
 use crate::policy::Mode;
 use crate::refusal::{Code, LookupError, Refusal};
 
 /// The most lines of a denial; the rest is counted.
-const MOST_LINES: usize = 16;
+const MAX_LINES: usize = 16;
 /// The most bytes of one of them, and of the parts that have no bound of their own: no part may push the next step out.
-const LONGEST_LINE: usize = 3072;
-const LONGEST_REASON: usize = 768;
-const LONGEST_STEP: usize = 1024;
+const MAX_LINE_BYTES: usize = 3072;
+const MAX_REASON_BYTES: usize = 768;
+const MAX_STEP_BYTES: usize = 1024;
 /// The API server cuts longer warnings, and drops what is over 4,096 characters of them.
-const LONGEST_WARNING: usize = 256;
-const MOST_WARNINGS: usize = 15;
+const MAX_WARNING_BYTES: usize = 256;
+const MAX_WARNINGS: usize = 15;
 /// The most bytes of the audit annotation `images`; the audit log has a record a line.
-const LONGEST_ANNOTATION: usize = 4096;
+const MAX_ANNOTATION_BYTES: usize = 4096;
 /// Bytes of an answer about one image that may run; longer ones grow.
 const USUAL_ANSWER: usize = 768;
 /// Characters of a name or image under review that are repeated.
-const LONGEST_NAME: usize = 80;
-const LONGEST_IMAGE: usize = 300;
+const MAX_NAME_CHARS: usize = 80;
+const MAX_IMAGE_CHARS: usize = 300;
 /// When to ask again. client-go asks ten times, so that the longest wait of its user is ten times that.
-const AFTER_OVERLOAD: Duration = Duration::from_secs(1);
-const AFTER_NOT_PINNED: Duration = Duration::from_secs(1);
-const AFTER_TROUBLE: Duration = Duration::from_secs(3);
+const OVERLOAD_BACKOFF: Duration = Duration::from_secs(1);
+const NOT_PINNED_BACKOFF: Duration = Duration::from_secs(1);
+const LOOKUP_BACKOFF: Duration = Duration::from_secs(3);
 /// No registry makes clients wait longer.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -53,7 +53,7 @@ struct Response<'a> {
     uid: &'a str,
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
+    status: Option<ResponseStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,38 +61,38 @@ struct Response<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    audit_annotations: Option<Annotations>,
+    audit_annotations: Option<AuditAnnotations>,
 }
 
 /// Keys as the API server wants them: the second part of a qualified name.
 #[derive(Serialize)]
-struct Annotations {
+struct AuditAnnotations {
     verdict: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     images: String,
 }
 
-/// A `Status` of meta/v1, with its own names.
+/// A `ResponseStatus` of meta/v1, with its own names.
 #[allow(clippy::struct_field_names)]
 #[derive(Serialize)]
-struct Status {
+struct ResponseStatus {
     status: &'static str,
     code: u16,
     reason: &'static str,
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    details: Option<Details>,
+    details: Option<StatusDetails>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Details {
+struct StatusDetails {
     retry_after_seconds: u64,
 }
 
 /// An answer, and what to count it as.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ReviewAnswer {
     /// JSON.
     pub body: Vec<u8>,
     /// The metric label: `allowed` or `refused` by `/validate`, `patched` or `untouched` by `/mutate`.
@@ -100,12 +100,12 @@ pub struct Answer {
 }
 
 /// Nothing to say against it, and nothing to change: what `/validate` says where no image is asked about.
-pub fn allowed(review: &Review<'_>) -> Answer {
+pub fn allowed(review: &Review<'_>) -> ReviewAnswer {
     answer("allowed", Response { uid: &review.uid, allowed: true, ..Response::default() })
 }
 
 /// What `/mutate` says, whatever happened.
-pub fn mutation(review: &Review<'_>, operations: &[Replace]) -> Answer {
+pub fn mutation(review: &Review<'_>, operations: &[ReplaceOperation]) -> ReviewAnswer {
     let response = Response { uid: &review.uid, allowed: true, ..Response::default() };
     if operations.is_empty() {
         return answer("untouched", response);
@@ -117,7 +117,7 @@ pub fn mutation(review: &Review<'_>, operations: &[Replace]) -> Answer {
 /// What `/validate` says to decisions about [`Images::to_decide`]: refused if any image is.
 ///
 /// Fewer decisions than images refuse: nothing is known of the others.
-pub fn validation(review: &Review<'_>, images: &Images<'_>, decisions: &[Decision]) -> Answer {
+pub fn validation(review: &Review<'_>, images: &Images<'_>, decisions: &[Decision]) -> ReviewAnswer {
     if decisions.len() != images.to_decide.len() {
         return internal_error(review);
     }
@@ -135,41 +135,41 @@ pub fn validation(review: &Review<'_>, images: &Images<'_>, decisions: &[Decisio
         allowed: refusals.is_empty(),
         status,
         warnings: warnings(decided()),
-        audit_annotations: (!decisions.is_empty()).then(|| Annotations { verdict, images: annotation(decided()) }),
+        audit_annotations: (!decisions.is_empty()).then(|| AuditAnnotations { verdict, images: annotation(decided()) }),
         ..Response::default()
     };
     answer(verdict, response)
 }
 
 /// What `/validate` says where the review as a whole is refused.
-pub fn refused(review: &Review<'_>, refusal: &Refusal) -> Answer {
+pub fn refused(review: &Review<'_>, refusal: &Refusal) -> ReviewAnswer {
     let mut line = String::with_capacity(256);
-    let _ = write!(line, "{}", Outside(&review.resource.resource, LONGEST_NAME));
+    let _ = write!(line, "{}", EscapedText(&review.resource.resource, MAX_NAME_CHARS));
     if !review.name.is_empty() {
-        let _ = write!(line, " \"{}\"", Outside(&review.name, LONGEST_NAME));
+        let _ = write!(line, " \"{}\"", EscapedText(&review.name, MAX_NAME_CHARS));
     }
     finish_denial(&mut line, refusal, "");
-    denied(review, status(Severity::of([refusal].into_iter()), one_line(line, LONGEST_LINE)))
+    denied(review, status(Severity::of([refusal].into_iter()), one_line(line, MAX_LINE_BYTES)))
 }
 
 /// What `/validate` says to an object whose images can't be told.
-pub fn unreadable(review: &Review<'_>, why: &Unreadable) -> Answer {
-    if *why == Unreadable::UnknownResource {
+pub fn unreadable(review: &Review<'_>, why: &ObjectError) -> ReviewAnswer {
+    if *why == ObjectError::UnknownResource {
         return refused(review, &unknown_resource(review));
     }
-    let message = format!("{} refused: {why}", Outside(&review.resource.resource, LONGEST_NAME));
-    let message = one_line(message, LONGEST_LINE);
-    denied(review, Status { status: "Failure", code: 400, reason: "BadRequest", message, details: None })
+    let message = format!("{} refused: {why}", EscapedText(&review.resource.resource, MAX_NAME_CHARS));
+    let message = one_line(message, MAX_LINE_BYTES);
+    denied(review, ResponseStatus { status: "Failure", code: 400, reason: "BadRequest", message, details: None })
 }
 
 /// What `/validate` says when the gate itself is at fault.
-pub fn internal_error(review: &Review<'_>) -> Answer {
+pub fn internal_error(review: &Review<'_>) -> ReviewAnswer {
     let message = "the gate failed to decide; its log says more".to_owned();
-    denied(review, Status { status: "Failure", code: 500, reason: "InternalError", message, details: None })
+    denied(review, ResponseStatus { status: "Failure", code: 500, reason: "InternalError", message, details: None })
 }
 
 fn unknown_resource(review: &Review<'_>) -> Refusal {
-    let shown = |text: &str| Outside(text, LONGEST_NAME).to_string().into_boxed_str();
+    let shown = |text: &str| EscapedText(text, MAX_NAME_CHARS).to_string().into_boxed_str();
     let resource = match &*review.subresource {
         "" => shown(&review.resource.resource),
         subresource => format!("{}/{}", shown(&review.resource.resource), shown(subresource)).into(),
@@ -181,8 +181,8 @@ fn unknown_resource(review: &Review<'_>) -> Refusal {
     }
 }
 
-fn denied(review: &Review<'_>, status: Status) -> Answer {
-    let annotations = Annotations { verdict: "refused", images: String::new() };
+fn denied(review: &Review<'_>, status: ResponseStatus) -> ReviewAnswer {
+    let annotations = AuditAnnotations { verdict: "refused", images: String::new() };
     let response = Response {
         uid: &review.uid,
         status: Some(status),
@@ -192,11 +192,11 @@ fn denied(review: &Review<'_>, status: Status) -> Answer {
     answer("refused", response)
 }
 
-fn answer(verdict: &'static str, response: Response<'_>) -> Answer {
+fn answer(verdict: &'static str, response: Response<'_>) -> ReviewAnswer {
     let envelope = Envelope { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
     let mut body = Vec::with_capacity(USUAL_ANSWER);
     serde_json::to_writer(&mut body, &envelope).expect("an answer is plain strings and numbers");
-    Answer { body, verdict }
+    ReviewAnswer { body, verdict }
 }
 
 /// What a denial's status says, the most severe of its refusals deciding.
@@ -214,65 +214,65 @@ impl Severity {
     fn of<'a>(refusals: impl Iterator<Item = &'a Refusal>) -> Self {
         let of = |refusal: &Refusal| match (refusal.code(), refusal) {
             (Code::Overloaded, _) => Self::Overloaded,
-            (Code::NotPinned, _) => Self::Trouble(AFTER_NOT_PINNED),
+            (Code::NotPinned, _) => Self::Trouble(NOT_PINNED_BACKOFF),
             (_, Refusal::Lookup(LookupError::Unavailable { retry_after: Some(after), .. })) => {
-                Self::Trouble((*after).clamp(AFTER_TROUBLE, LONGEST_WAIT))
+                Self::Trouble((*after).clamp(LOOKUP_BACKOFF, MAX_BACKOFF))
             }
-            (code, _) if code.is_transient() => Self::Trouble(AFTER_TROUBLE),
+            (code, _) if code.is_transient() => Self::Trouble(LOOKUP_BACKOFF),
             _ => Self::Permanent,
         };
         refusals.map(of).max().unwrap_or(Self::Permanent)
     }
 }
 
-fn status(severity: Severity, message: String) -> Status {
+fn status(severity: Severity, message: String) -> ResponseStatus {
     let (code, reason, retry_after) = match severity {
-        Severity::Overloaded => (429, "TooManyRequests", Some(AFTER_OVERLOAD)),
+        Severity::Overloaded => (429, "TooManyRequests", Some(OVERLOAD_BACKOFF)),
         Severity::Trouble(after) => (503, "ServiceUnavailable", Some(after)),
         Severity::Permanent => (403, "Forbidden", None),
     };
-    let details = retry_after.map(|after| Details { retry_after_seconds: after.as_secs().max(1) });
-    Status { status: "Failure", code, reason, message, details }
+    let details = retry_after.map(|after| StatusDetails { retry_after_seconds: after.as_secs().max(1) });
+    ResponseStatus { status: "Failure", code, reason, message, details }
 }
 
 /// `container "web": registry.example.com/acme/web:1.2`; gives where the image begins.
-fn write_subject(text: &mut String, place: &Place<'_>, decision: &Decision) -> usize {
-    let _ = write!(text, "{} \"{}\": ", place.list.noun(), Outside(&place.name, LONGEST_NAME));
+fn write_subject(text: &mut String, place: &ImagePlace<'_>, decision: &Decision) -> usize {
+    let _ = write!(text, "{} \"{}\": ", place.list.noun(), EscapedText(&place.name, MAX_NAME_CHARS));
     let image = text.len();
     let _ = match &decision.image {
         Some(image) => write!(text, "{image}"),
         None if place.image.is_empty() => text.write_str("(no image)"),
-        None => write!(text, "{}", Outside(&place.image, LONGEST_IMAGE)),
+        None => write!(text, "{}", EscapedText(&place.image, MAX_IMAGE_CHARS)),
     };
     image
 }
 
-fn denial_line(place: &Place<'_>, decision: &Decision, refusal: &Refusal) -> String {
+fn denial_line(place: &ImagePlace<'_>, decision: &Decision, refusal: &Refusal) -> String {
     let mut line = String::new();
     let image = write_subject(&mut line, place, decision);
     let image = line[image..].to_owned();
     finish_denial(&mut line, refusal, &image);
-    one_line(line, LONGEST_LINE)
+    one_line(line, MAX_LINE_BYTES)
 }
 
 /// ` refused [code]: why. What to do. See docs/refusals.md#code`
 fn finish_denial(line: &mut String, refusal: &Refusal, image: &str) {
     let code = refusal.code();
-    let why = one_line(refusal.to_string(), LONGEST_REASON);
-    let next_step = one_line(refusal.next_step(image), LONGEST_STEP);
+    let why = one_line(refusal.to_string(), MAX_REASON_BYTES);
+    let next_step = one_line(refusal.next_step(image), MAX_STEP_BYTES);
     let _ = write!(line, " refused [{code}]: {}. {next_step} See docs/refusals.md#{code}", why.trim_end_matches('.'));
 }
 
 fn lines_of(lines: impl Iterator<Item = String>, all: usize) -> String {
-    let mut lines: Vec<_> = lines.take(MOST_LINES).collect();
-    if all > MOST_LINES {
-        lines.push(format!("... and {} more", all - MOST_LINES));
+    let mut lines: Vec<_> = lines.take(MAX_LINES).collect();
+    if all > MAX_LINES {
+        lines.push(format!("... and {} more", all - MAX_LINES));
     }
     lines.join("\n")
 }
 
 /// What the user should know of images that run all the same.
-fn warnings<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) -> Vec<String> {
+fn warnings<'a>(decided: impl Iterator<Item = (&'a ImagePlace<'a>, &'a Decision)>) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut more = 0;
     for (place, decision) in decided {
@@ -285,13 +285,13 @@ fn warnings<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) ->
             }
             _ => continue,
         };
-        if warnings.len() == MOST_WARNINGS {
+        if warnings.len() == MAX_WARNINGS {
             more += 1;
         } else {
             let mut warning = String::new();
             write_subject(&mut warning, place, decision);
             let _ = write!(warning, " {what}");
-            warnings.push(one_line(warning, LONGEST_WARNING));
+            warnings.push(one_line(warning, MAX_WARNING_BYTES));
         }
     }
     if more > 0 {
@@ -302,7 +302,7 @@ fn warnings<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) ->
 
 /// For the audit log: each image, its digest, and why it may run or not. Nearly every review that is allowed has one: all of
 /// it is written into one buffer.
-fn annotation<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) -> String {
+fn annotation<'a>(decided: impl Iterator<Item = (&'a ImagePlace<'a>, &'a Decision)>) -> String {
     let mut text = String::with_capacity(USUAL_ANSWER / 2);
     let mut more = 0;
     for (place, decision) in decided {
@@ -335,11 +335,11 @@ fn annotation<'a>(decided: impl Iterator<Item = (&'a Place<'a>, &'a Decision)>) 
             let _ = write!(entry, " (rule {rule})");
         }
         let written = &text[begin..];
-        if written.len() > LONGEST_LINE || !is_plain(written) {
-            let entry = one_line(text.split_off(begin), LONGEST_LINE);
+        if written.len() > MAX_LINE_BYTES || !is_plain(written) {
+            let entry = one_line(text.split_off(begin), MAX_LINE_BYTES);
             text.push_str(&entry);
         }
-        if text.len() > LONGEST_ANNOTATION {
+        if text.len() > MAX_ANNOTATION_BYTES {
             text.truncate(before);
             more = 1;
         }
@@ -358,7 +358,7 @@ mod tests {
     use super::*;
     use crate::image::{Digest, Reference};
     use crate::policy::{Exemption, RuleId};
-    use crate::webhook::{patch, review::Subject};
+    use crate::webhook::{patch, review::ReviewSubject};
 
     const PIN: &str = "@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -413,7 +413,7 @@ mod tests {
     fn validated(images: &[(&str, &str)], verdicts: Vec<Result<Verdict, Refusal>>) -> Value {
         let body = body(images, "");
         let review = Review::parse(body.as_bytes()).unwrap();
-        let Ok(Subject::Images(asked)) = review.subject() else { panic!() };
+        let Ok(ReviewSubject::Images(asked)) = review.subject() else { panic!() };
         let decisions: Vec<_> =
             images.iter().zip(verdicts).map(|((_, image), verdict)| decision(image, verdict)).collect();
         let answer = validation(&review, &asked, &decisions);
@@ -485,7 +485,7 @@ mod tests {
     fn a_missing_decision_refuses() {
         let body = body(&[("a", "acme/a"), ("b", "acme/b")], "");
         let review = Review::parse(body.as_bytes()).unwrap();
-        let Ok(Subject::Images(asked)) = review.subject() else { panic!() };
+        let Ok(ReviewSubject::Images(asked)) = review.subject() else { panic!() };
         for decisions in [vec![], vec![decision("acme/a", Ok(allow()))]] {
             let answer: Value = serde_json::from_slice(&validation(&review, &asked, &decisions).body).unwrap();
             assert_eq!(answer["response"]["allowed"], false);
@@ -567,19 +567,19 @@ mod tests {
             let lines: Vec<String> = message.as_str().unwrap().lines().map(str::to_owned).collect();
             (lines.len(), lines.last().unwrap().clone())
         };
-        assert_eq!(lines(MOST_LINES).0, MOST_LINES);
-        assert!(lines(MOST_LINES).1.starts_with("container \"web\": "));
-        assert_eq!(lines(MOST_LINES + 1), (MOST_LINES + 1, "... and 1 more".to_owned()));
+        assert_eq!(lines(MAX_LINES).0, MAX_LINES);
+        assert!(lines(MAX_LINES).1.starts_with("container \"web\": "));
+        assert_eq!(lines(MAX_LINES + 1), (MAX_LINES + 1, "... and 1 more".to_owned()));
         let warnings = |count: usize| {
             let refusal = || Box::new(no_policy());
             let warn = || Ok(Verdict::NotEnforced { mode: Mode::Warn, refusal: refusal(), digest: None });
             let warnings = validated_alike(count, warn)["warnings"].as_array().unwrap().clone();
             (warnings.len(), warnings.last().unwrap().as_str().unwrap().to_owned())
         };
-        assert_eq!(warnings(MOST_WARNINGS).0, MOST_WARNINGS);
-        assert!(warnings(MOST_WARNINGS).1.starts_with("container \"web\": "));
+        assert_eq!(warnings(MAX_WARNINGS).0, MAX_WARNINGS);
+        assert!(warnings(MAX_WARNINGS).1.starts_with("container \"web\": "));
         let more = "... and 1 more images with warnings".to_owned();
-        assert_eq!(warnings(MOST_WARNINGS + 1), (MOST_WARNINGS + 1, more));
+        assert_eq!(warnings(MAX_WARNINGS + 1), (MAX_WARNINGS + 1, more));
     }
 
     #[test]
@@ -592,10 +592,10 @@ mod tests {
                 None => (text, 0),
             };
             assert_eq!(named.split("; ").count() + more, count, "{text}");
-            assert!(named.len() <= LONGEST_ANNOTATION, "{}", named.len());
+            assert!(named.len() <= MAX_ANNOTATION_BYTES, "{}", named.len());
             // The next one would not have fitted.
             let one = named.split("; ").next().unwrap().len();
-            assert!(more == 0 || named.len() + "; ".len() + one > LONGEST_ANNOTATION, "{}", named.len());
+            assert!(more == 0 || named.len() + "; ".len() + one > MAX_ANNOTATION_BYTES, "{}", named.len());
         }
         assert_eq!(validated_alike(0, || Ok(allow())).get("auditAnnotations"), None);
     }
@@ -623,7 +623,7 @@ mod tests {
             body["request"]["object"] = object;
             let body = body.to_string();
             let review = Review::parse(body.as_bytes()).unwrap();
-            let Ok(Subject::Images(asked)) = review.subject() else { panic!() };
+            let Ok(ReviewSubject::Images(asked)) = review.subject() else { panic!() };
             let decision = decision(image, verdict);
             let pinned = decision.image.as_ref().filter(|_| pinned).map(|image| image.pinned(digest));
             patch::operations(&asked, &[Decision { pinned, ..decision }]).len()
@@ -639,7 +639,7 @@ mod tests {
     fn a_resource_that_is_not_read_is_refused_with_its_name() {
         let body = body(&[], "evic\ntion");
         let review = Review::parse(body.as_bytes()).unwrap();
-        let answer: Value = serde_json::from_slice(&unreadable(&review, &Unreadable::UnknownResource).body).unwrap();
+        let answer: Value = serde_json::from_slice(&unreadable(&review, &ObjectError::UnknownResource).body).unwrap();
         assert_eq!(answer["response"]["allowed"], false);
         assert_eq!(answer["response"]["status"]["code"], 403);
         let message = answer["response"]["status"]["message"].as_str().unwrap();
@@ -677,7 +677,7 @@ mod tests {
             body["request"]["object"] = object.clone();
             let body = body.to_string();
             let review = Review::parse(body.as_bytes()).unwrap();
-            let Ok(Subject::Images(asked)) = review.subject() else { panic!() };
+            let Ok(ReviewSubject::Images(asked)) = review.subject() else { panic!() };
             let decisions: Vec<_> = asked
                 .to_decide
                 .iter()

@@ -1,7 +1,7 @@
 //! Reads an `AdmissionReview` (admission.k8s.io/v1): what is asked, which images, and where they stand.
 //!
 //! Strings are borrowed from the body wherever JSON allows; members that nothing depends on are skipped. The object itself is
-//! read only once its kind is known, along the way that the table of carriers gives. A member that stands there twice is an
+//! read only once its kind is known, along the way that the table of workloads gives. A member that stands there twice is an
 //! error wherever an image could hide behind it.
 
 use std::{borrow::Cow, collections::HashSet, fmt, marker::PhantomData};
@@ -12,17 +12,17 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::text::Outside;
-use crate::kubernetes::workloads::{Carrier, ImageList};
+use super::text::EscapedText;
+use crate::kubernetes::workloads::{ImageList, Workload};
 
 /// The version and kind that are understood.
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 /// No API server gives a request a longer ID than a UUID.
-const LONGEST_UID: usize = 128;
+const MAX_UID_BYTES: usize = 128;
 /// The most entries of one list of a pod specification. An entry takes three bytes of a body and hundreds in memory, so that
 /// the bound on bytes alone is none.
-const MOST_ENTRIES: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 
 /// A review, as far as anything here depends on it.
 #[derive(Debug)]
@@ -32,9 +32,9 @@ pub struct Review<'a> {
     /// What is done.
     pub operation: Operation,
     /// The object's kind.
-    pub kind: Kind<'a>,
+    pub kind: GroupVersionKind<'a>,
     /// The resource.
-    pub resource: Resource<'a>,
+    pub resource: GroupVersionResource<'a>,
     /// The subresource; empty: none.
     pub subresource: Cow<'a, str>,
     /// The namespace; empty: none.
@@ -61,7 +61,7 @@ pub enum Operation {
 
 /// `request.kind`.
 #[derive(Debug, Deserialize)]
-pub struct Kind<'a> {
+pub struct GroupVersionKind<'a> {
     /// API group.
     #[serde(borrow, default)]
     pub group: Cow<'a, str>,
@@ -75,7 +75,7 @@ pub struct Kind<'a> {
 
 /// `request.resource`.
 #[derive(Debug, Deserialize)]
-pub struct Resource<'a> {
+pub struct GroupVersionResource<'a> {
     /// API group.
     #[serde(borrow, default)]
     pub group: Cow<'a, str>,
@@ -90,7 +90,7 @@ pub struct Resource<'a> {
 /// Why a body is no review that can be answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotAReview {
+pub enum ReviewError {
     /// Not JSON, or not the members that a review has.
     #[error("the body is not an AdmissionReview: {0}")]
     Malformed(String),
@@ -106,15 +106,15 @@ pub enum NotAReview {
     #[error("the AdmissionReview has no request")]
     NoRequest,
     /// No ID to answer to.
-    #[error("request.uid must have 1 to {LONGEST_UID} characters")]
+    #[error("request.uid must have 1 to {MAX_UID_BYTES} characters")]
     Uid,
 }
 
 /// Why the images of an object under review can't be told.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Unreadable {
-    /// The kind is not in the table of carriers.
+pub enum ObjectError {
+    /// The kind is not in the table of workloads.
     #[error("the resource is not one that the gate reads")]
     UnknownResource,
     /// There is no object.
@@ -132,7 +132,7 @@ pub enum Unreadable {
 
 /// What a review asks about.
 #[derive(Debug)]
-pub enum Subject<'a> {
+pub enum ReviewSubject<'a> {
     /// Nothing: a deletion or a connection.
     Nothing,
     /// These images.
@@ -143,9 +143,9 @@ pub enum Subject<'a> {
 #[derive(Debug)]
 pub struct Images<'a> {
     /// What the object is.
-    pub carrier: &'static Carrier,
+    pub workload: &'static Workload,
     /// Those that are new or changed, in the order of the object.
-    pub to_decide: Vec<Place<'a>>,
+    pub to_decide: Vec<ImagePlace<'a>>,
     /// How many are as they were before the update.
     pub unchanged: usize,
 }
@@ -155,7 +155,7 @@ impl Images<'_> {
     /// themselves, with what took a placeholder's place: nothing runs because of a text that is left out here. In a pod
     /// nothing is a placeholder.
     pub fn take_placeholders(&mut self, placeholders: &[Box<str>]) -> usize {
-        if self.carrier.is_pod {
+        if self.workload.is_pod {
             return 0;
         }
         let before = self.to_decide.len();
@@ -166,7 +166,7 @@ impl Images<'_> {
 
 /// An image, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct ImagePlace<'a> {
     /// The list.
     pub list: ImageList,
     /// The place in the list.
@@ -196,9 +196,9 @@ struct Request<'a> {
     uid: Cow<'a, str>,
     operation: Operation,
     #[serde(borrow)]
-    kind: Kind<'a>,
+    kind: GroupVersionKind<'a>,
     #[serde(borrow)]
-    resource: Resource<'a>,
+    resource: GroupVersionResource<'a>,
     #[serde(borrow, default)]
     sub_resource: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -213,18 +213,18 @@ struct Request<'a> {
 
 impl<'a> Review<'a> {
     /// Parses a request's body.
-    pub fn parse(body: &'a [u8]) -> Result<Self, NotAReview> {
-        let malformed = |error: serde_json::Error| NotAReview::Malformed(bounded(&error));
+    pub fn parse(body: &'a [u8]) -> Result<Self, ReviewError> {
+        let malformed = |error: serde_json::Error| ReviewError::Malformed(bounded(&error));
         let body: Body<'a> = serde_json::from_slice(body).map_err(malformed)?;
         if body.api_version != API_VERSION || body.kind != KIND {
-            let shown = |text: &str| Outside(text, 64).to_string();
-            return Err(NotAReview::Version { api_version: shown(&body.api_version), kind: shown(&body.kind) });
+            let shown = |text: &str| EscapedText(text, 64).to_string();
+            return Err(ReviewError::Version { api_version: shown(&body.api_version), kind: shown(&body.kind) });
         }
-        let request = body.request.ok_or(NotAReview::NoRequest)?;
+        let request = body.request.ok_or(ReviewError::NoRequest)?;
         let Request { uid, operation, kind, resource, sub_resource, namespace, name, object, old_object } =
             serde_json::from_str(request.get()).map_err(malformed)?;
-        if uid.is_empty() || uid.len() > LONGEST_UID {
-            return Err(NotAReview::Uid);
+        if uid.is_empty() || uid.len() > MAX_UID_BYTES {
+            return Err(ReviewError::Uid);
         }
         Ok(Self { uid, operation, kind, resource, subresource: sub_resource, namespace, name, object, old_object })
     }
@@ -233,24 +233,24 @@ impl<'a> Review<'a> {
     ///
     /// An image is unchanged if the same list holds the same name with the same text in the old object. Where there is no old
     /// object that can be read, every image is new.
-    pub fn subject(&self) -> Result<Subject<'a>, Unreadable> {
+    pub fn subject(&self) -> Result<ReviewSubject<'a>, ObjectError> {
         if matches!(self.operation, Operation::Delete | Operation::Connect) {
-            return Ok(Subject::Nothing);
+            return Ok(ReviewSubject::Nothing);
         }
         let same_group = self.kind.group == self.resource.group && self.kind.version == self.resource.version;
-        let carrier =
-            Carrier::find(&self.resource.group, &self.resource.version, &self.resource.resource, &self.kind.kind)
+        let workload =
+            Workload::find(&self.resource.group, &self.resource.version, &self.resource.resource, &self.kind.kind)
                 .filter(|_| same_group)
-                .ok_or(Unreadable::UnknownResource)?;
-        let mut to_decide = places(carrier, self.object.ok_or(Unreadable::NoObject)?)?;
+                .ok_or(ObjectError::UnknownResource)?;
+        let mut to_decide = places(workload, self.object.ok_or(ObjectError::NoObject)?)?;
         let all = to_decide.len();
         if self.operation == Operation::Update {
-            let old = self.old_object.and_then(|object| places(carrier, object).ok()).unwrap_or_default();
+            let old = self.old_object.and_then(|object| places(workload, object).ok()).unwrap_or_default();
             let old: HashSet<(ImageList, &str, &str)> =
                 old.iter().map(|place| (place.list, &*place.name, &*place.image)).collect();
             to_decide.retain(|place| !old.contains(&(place.list, &*place.name, &*place.image)));
         }
-        Ok(Subject::Images(Images { carrier, unchanged: all - to_decide.len(), to_decide }))
+        Ok(ReviewSubject::Images(Images { workload, unchanged: all - to_decide.len(), to_decide }))
     }
 }
 
@@ -268,14 +268,14 @@ impl Operation {
 
 /// A parser's message may repeat a text of any length.
 fn bounded(error: &serde_json::Error) -> String {
-    Outside(&error.to_string(), 200).to_string()
+    EscapedText(&error.to_string(), 200).to_string()
 }
 
 /// Every image of an object.
-fn places<'a>(carrier: &Carrier, object: &'a RawValue) -> Result<Vec<Place<'a>>, Unreadable> {
-    let shape = |why| Unreadable::Shape { pointer: format!("/{}", carrier.pod_spec.join("/")), why };
+fn places<'a>(workload: &Workload, object: &'a RawValue) -> Result<Vec<ImagePlace<'a>>, ObjectError> {
+    let shape = |why| ObjectError::Shape { pointer: format!("/{}", workload.pod_spec.join("/")), why };
     let mut parser = serde_json::Deserializer::from_str(object.get());
-    let pod_spec = AtPath(carrier.pod_spec).deserialize(&mut parser).map_err(|error| shape(bounded(&error)))?;
+    let pod_spec = PodSpecAtPath(workload.pod_spec).deserialize(&mut parser).map_err(|error| shape(bounded(&error)))?;
     let Some(PodSpec { containers, init_containers, ephemeral_containers, volumes }) = pod_spec else {
         return Err(shape("there is none".to_owned()));
     };
@@ -287,63 +287,63 @@ fn places<'a>(carrier: &Carrier, object: &'a RawValue) -> Result<Vec<Place<'a>>,
     ];
     for (list, containers) in lists {
         for (index, Container { name, image }) in containers.unwrap_or_default().0.into_iter().enumerate() {
-            places.push(Place { list, index, name: text(name), image: text(image) });
+            places.push(ImagePlace { list, index, name: text(name), image: text(image) });
         }
     }
     for (index, Volume { name, image }) in volumes.unwrap_or_default().0.into_iter().enumerate() {
         if let Some(ImageVolume { reference }) = image {
-            places.push(Place { list: ImageList::Volumes, index, name: text(name), image: text(reference) });
+            places.push(ImagePlace { list: ImageList::Volumes, index, name: text(name), image: text(reference) });
         }
     }
     Ok(places)
 }
 
-fn text(text: Option<Text<'_>>) -> Cow<'_, str> {
-    text.map(|Text(text)| text).unwrap_or_default()
+fn text(text: Option<BorrowedText<'_>>) -> Cow<'_, str> {
+    text.map(|BorrowedText(text)| text).unwrap_or_default()
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PodSpec<'a> {
     #[serde(borrow)]
-    containers: Option<Entries<Container<'a>>>,
+    containers: Option<BoundedList<Container<'a>>>,
     #[serde(borrow)]
-    init_containers: Option<Entries<Container<'a>>>,
+    init_containers: Option<BoundedList<Container<'a>>>,
     #[serde(borrow)]
-    ephemeral_containers: Option<Entries<Container<'a>>>,
+    ephemeral_containers: Option<BoundedList<Container<'a>>>,
     #[serde(borrow)]
-    volumes: Option<Entries<Volume<'a>>>,
+    volumes: Option<BoundedList<Volume<'a>>>,
 }
 
-/// A list of at most [`MOST_ENTRIES`].
-struct Entries<T>(Vec<T>);
+/// A list of at most [`MAX_ENTRIES`].
+struct BoundedList<T>(Vec<T>);
 
-impl<T> Default for Entries<T> {
+impl<T> Default for BoundedList<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Entries<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(EntriesVisitor(PhantomData)).map(Self)
+        deserializer.deserialize_seq(BoundedListVisitor(PhantomData)).map(Self)
     }
 }
 
-struct EntriesVisitor<T>(PhantomData<T>);
+struct BoundedListVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedListVisitor<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a list of at most {MOST_ENTRIES} entries")
+        write!(f, "a list of at most {MAX_ENTRIES} entries")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = list.next_element()? {
-            if entries.len() == MOST_ENTRIES {
-                return Err(A::Error::custom(format_args!("a list has more than {MOST_ENTRIES} entries")));
+            if entries.len() == MAX_ENTRIES {
+                return Err(A::Error::custom(format_args!("a list has more than {MAX_ENTRIES} entries")));
             }
             entries.push(entry);
         }
@@ -354,15 +354,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for EntriesVisitor<T> {
 #[derive(Deserialize)]
 struct Container<'a> {
     #[serde(borrow)]
-    name: Option<Text<'a>>,
+    name: Option<BorrowedText<'a>>,
     #[serde(borrow)]
-    image: Option<Text<'a>>,
+    image: Option<BorrowedText<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Volume<'a> {
     #[serde(borrow)]
-    name: Option<Text<'a>>,
+    name: Option<BorrowedText<'a>>,
     #[serde(borrow)]
     image: Option<ImageVolume<'a>>,
 }
@@ -370,34 +370,34 @@ struct Volume<'a> {
 #[derive(Deserialize)]
 struct ImageVolume<'a> {
     #[serde(borrow)]
-    reference: Option<Text<'a>>,
+    reference: Option<BorrowedText<'a>>,
 }
 
 /// Borrowed where it has no escapes. (Inside of an `Option`, serde borrows a `Cow` only through a type like this.)
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads the pod specification at this path, and nothing else. Nothing where a member of the path is absent or null.
-struct AtPath<'p>(&'p [&'static str]);
+struct PodSpecAtPath<'p>(&'p [&'static str]);
 
-impl<'de> DeserializeSeed<'de> for AtPath<'_> {
+impl<'de> DeserializeSeed<'de> for PodSpecAtPath<'_> {
     type Value = Option<PodSpec<'de>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         match self.0 {
             [] => Option::deserialize(deserializer),
-            [member, rest @ ..] => deserializer.deserialize_option(Descend { member, rest }),
+            [member, rest @ ..] => deserializer.deserialize_option(PodSpecVisitor { member, rest }),
         }
     }
 }
 
-struct Descend<'p> {
+struct PodSpecVisitor<'p> {
     member: &'static str,
     rest: &'p [&'static str],
 }
 
-impl<'de> Visitor<'de> for Descend<'_> {
+impl<'de> Visitor<'de> for PodSpecVisitor<'_> {
     type Value = Option<PodSpec<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -414,13 +414,13 @@ impl<'de> Visitor<'de> for Descend<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(Text(key)) = map.next_key()? {
+        while let Some(BorrowedText(key)) = map.next_key()? {
             if key != self.member {
                 map.next_value::<IgnoredAny>()?;
             } else if found.is_some() {
                 return Err(A::Error::duplicate_field(self.member));
             } else {
-                found = Some(map.next_value_seed(AtPath(self.rest))?);
+                found = Some(map.next_value_seed(PodSpecAtPath(self.rest))?);
             }
         }
         Ok(found.flatten())
@@ -433,14 +433,14 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::kubernetes::workloads::CARRIERS;
+    use crate::kubernetes::workloads::WORKLOADS;
 
-    /// A review of an object of this carrier with this pod specification.
-    fn review(carrier: &Carrier, operation: &str, pod_spec: Option<Value>, old: Option<Value>) -> Value {
+    /// A review of an object of this workload with this pod specification.
+    fn review(workload: &Workload, operation: &str, pod_spec: Option<Value>, old: Option<Value>) -> Value {
         let object =
-            |pod_spec: Value| carrier.pod_spec.iter().rev().fold(pod_spec, |inner, member| json!({*member: inner}));
-        let resource = json!({"group": carrier.group, "version": carrier.version, "resource": carrier.resource});
-        let kind = json!({"group": carrier.group, "version": carrier.version, "kind": carrier.kind});
+            |pod_spec: Value| workload.pod_spec.iter().rev().fold(pod_spec, |inner, member| json!({*member: inner}));
+        let resource = json!({"group": workload.group, "version": workload.version, "resource": workload.resource});
+        let kind = json!({"group": workload.group, "version": workload.version, "kind": workload.kind});
         json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
             "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": kind, "resource": resource,
             "requestKind": kind, "requestResource": resource, "name": "web", "namespace": "shop", "operation": operation,
@@ -450,23 +450,23 @@ mod tests {
         }})
     }
 
-    fn pod() -> &'static Carrier {
-        Carrier::find("", "v1", "pods", "Pod").unwrap()
+    fn pod() -> &'static Workload {
+        Workload::find("", "v1", "pods", "Pod").unwrap()
     }
 
     /// Each image to decide about: its pointer, name, and text.
-    fn asked(review: &Value) -> Result<Vec<(String, String, String)>, Unreadable> {
+    fn asked(review: &Value) -> Result<Vec<(String, String, String)>, ObjectError> {
         asked_in(&review.to_string())
     }
 
-    fn asked_in(body: &str) -> Result<Vec<(String, String, String)>, Unreadable> {
+    fn asked_in(body: &str) -> Result<Vec<(String, String, String)>, ObjectError> {
         let review = Review::parse(body.as_bytes()).unwrap_or_else(|error| panic!("{error}"));
         match review.subject()? {
-            Subject::Nothing => Ok(Vec::new()),
-            Subject::Images(Images { carrier, to_decide, .. }) => Ok(to_decide
+            ReviewSubject::Nothing => Ok(Vec::new()),
+            ReviewSubject::Images(Images { workload, to_decide, .. }) => Ok(to_decide
                 .into_iter()
                 .map(|place| {
-                    (carrier.pointer(place.list, place.index), place.name.into_owned(), place.image.into_owned())
+                    (workload.pointer(place.list, place.index), place.name.into_owned(), place.image.into_owned())
                 })
                 .collect()),
         }
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn every_image_of_every_carrier_is_found_where_its_pointer_says() {
+    fn every_image_of_every_workload_is_found_where_its_pointer_says() {
         let pod_spec = json!({
             "volumes": [
                 {"name": "data", "emptyDir": {}},
@@ -493,8 +493,8 @@ mod tests {
             "ephemeralContainers": [{"name": "debug", "image": "example.com/debug:1"}],
             "nodeName": "n1",
         });
-        for carrier in CARRIERS {
-            let review = review(carrier, "CREATE", Some(pod_spec.clone()), None);
+        for workload in WORKLOADS {
+            let review = review(workload, "CREATE", Some(pod_spec.clone()), None);
             let found = asked(&review).unwrap();
             let names: Vec<_> = found.iter().map(|(_, name, _)| name.as_str()).collect();
             assert_eq!(names, ["web", "log", "init", "debug", "model"]);
@@ -572,7 +572,7 @@ mod tests {
         ] {
             let mut review = good();
             review["request"][member][name] = json!(value);
-            assert_eq!(asked(&review), Err(Unreadable::UnknownResource), "{member}.{name}: {value}");
+            assert_eq!(asked(&review), Err(ObjectError::UnknownResource), "{member}.{name}: {value}");
         }
     }
 
@@ -587,7 +587,7 @@ mod tests {
 
     #[test]
     fn an_object_of_another_shape_is_refused_and_not_skipped() {
-        assert_eq!(asked(&review(pod(), "CREATE", None, None)), Err(Unreadable::NoObject));
+        assert_eq!(asked(&review(pod(), "CREATE", None, None)), Err(ObjectError::NoObject));
         for pod_spec in [
             json!(null),
             json!("containers"),
@@ -601,11 +601,11 @@ mod tests {
             json!({"volumes": [{"name": "v", "image": "example.com/a"}]}),
             json!({"volumes": [{"name": "v", "image": {"reference": {}}}]}),
         ] {
-            for carrier in [pod(), Carrier::find("batch", "v1", "cronjobs", "CronJob").unwrap()] {
-                let error = asked(&review(carrier, "CREATE", Some(pod_spec.clone()), None)).unwrap_err();
-                let expected = format!("/{}", carrier.pod_spec.join("/"));
+            for workload in [pod(), Workload::find("batch", "v1", "cronjobs", "CronJob").unwrap()] {
+                let error = asked(&review(workload, "CREATE", Some(pod_spec.clone()), None)).unwrap_err();
+                let expected = format!("/{}", workload.pod_spec.join("/"));
                 assert!(
-                    matches!(&error, Unreadable::Shape { pointer, .. } if *pointer == expected),
+                    matches!(&error, ObjectError::Shape { pointer, .. } if *pointer == expected),
                     "{pod_spec}: {error}"
                 );
             }
@@ -628,12 +628,12 @@ mod tests {
             ("volumes", json!({"emptyDir": {}})),
         ] {
             let of = |entries: usize| Some(json!({member: vec![entry.clone(); entries]}));
-            assert!(asked(&review(pod(), "CREATE", of(MOST_ENTRIES), None)).is_ok(), "{member}");
-            let error = asked(&review(pod(), "CREATE", of(MOST_ENTRIES + 1), None)).unwrap_err().to_string();
+            assert!(asked(&review(pod(), "CREATE", of(MAX_ENTRIES), None)).is_ok(), "{member}");
+            let error = asked(&review(pod(), "CREATE", of(MAX_ENTRIES + 1), None)).unwrap_err().to_string();
             assert!(error.contains("/spec can't be read: a list has more than 1000 entries"), "{member}: {error}");
             // An old object like that makes nothing unchanged.
             let new = Some(json!({"containers": [{"image": "example.com/a"}]}));
-            assert_eq!(pointers(&review(pod(), "UPDATE", new, of(MOST_ENTRIES + 1))).len(), 1, "{member}");
+            assert_eq!(pointers(&review(pod(), "UPDATE", new, of(MAX_ENTRIES + 1))).len(), 1, "{member}");
         }
     }
 
@@ -651,17 +651,17 @@ mod tests {
             r#"{"spec":{"containers":[],"containers":[]}}"#.to_owned(),
             r#"{"spec":{"volumes":[{"name":"v","image":{},"image":{}}]}}"#.to_owned(),
         ] {
-            assert!(matches!(asked_in(&body(&object)), Err(Unreadable::Shape { .. })), "{object}");
+            assert!(matches!(asked_in(&body(&object)), Err(ObjectError::Shape { .. })), "{object}");
         }
         let twice = review(pod(), "CREATE", Some(json!({})), None)
             .to_string()
             .replace(r#""object":"#, r#""object":{},"object":"#);
-        assert!(matches!(Review::parse(twice.as_bytes()), Err(NotAReview::Malformed(_))));
+        assert!(matches!(Review::parse(twice.as_bytes()), Err(ReviewError::Malformed(_))));
     }
 
     #[test]
     fn a_uid_has_1_to_128_characters() {
-        for (length, good) in [(0, false), (1, true), (LONGEST_UID, true), (LONGEST_UID + 1, false)] {
+        for (length, good) in [(0, false), (1, true), (MAX_UID_BYTES, true), (MAX_UID_BYTES + 1, false)] {
             let mut review = review(pod(), "CREATE", Some(json!({"containers": []})), None);
             review["request"]["uid"] = json!("u".repeat(length));
             assert_eq!(Review::parse(review.to_string().as_bytes()).is_ok(), good, "{length}");
@@ -672,11 +672,11 @@ mod tests {
     fn a_placeholder_is_left_out_of_a_template_by_its_whole_text_and_never_out_of_a_pod() {
         let spec = json!({"containers": containers(&[("a", "auto"), ("b", "Auto"), ("c", "auto "), ("d", "")])});
         let placeholders: [Box<str>; 2] = ["auto".into(), "other".into()];
-        for (carrier, taken) in [(Carrier::find("apps", "v1", "deployments", "Deployment").unwrap(), 1), (pod(), 0)] {
-            let body = review(carrier, "CREATE", Some(spec.clone()), None).to_string();
+        for (workload, taken) in [(Workload::find("apps", "v1", "deployments", "Deployment").unwrap(), 1), (pod(), 0)] {
+            let body = review(workload, "CREATE", Some(spec.clone()), None).to_string();
             let review = Review::parse(body.as_bytes()).unwrap();
-            let Subject::Images(mut images) = review.subject().unwrap() else { panic!() };
-            assert_eq!(images.take_placeholders(&placeholders), taken, "{carrier:?}");
+            let ReviewSubject::Images(mut images) = review.subject().unwrap() else { panic!() };
+            assert_eq!(images.take_placeholders(&placeholders), taken, "{workload:?}");
             assert_eq!(images.to_decide.len(), 4 - taken);
             assert_eq!(images.to_decide.iter().any(|place| place.image == "auto"), taken == 0);
         }
@@ -716,7 +716,7 @@ mod tests {
         let spec = json!({"containers": containers(&[("web", "example.com/a"), ("quoted", "a\"b")])});
         let body = review(pod(), "CREATE", Some(spec), None).to_string();
         let review = Review::parse(body.as_bytes()).unwrap();
-        let Subject::Images(images) = review.subject().unwrap() else { panic!() };
+        let ReviewSubject::Images(images) = review.subject().unwrap() else { panic!() };
         assert!(matches!(images.to_decide[0].image, Cow::Borrowed("example.com/a")));
         assert!(matches!(&images.to_decide[1].image, Cow::Owned(text) if text == "a\"b"));
         assert!(matches!(review.uid, Cow::Borrowed(_)));

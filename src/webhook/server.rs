@@ -17,9 +17,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Decide, Settings, patch,
-    response::{self, Answer},
-    review::{Images, Review, Subject},
-    text::Outside,
+    response::{self, ReviewAnswer},
+    review::{Images, Review, ReviewSubject},
+    text::EscapedText,
 };
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
@@ -30,9 +30,9 @@ use crate::telemetry::{Metrics, RateLimit, Readiness};
 /// How long a caller may take nothing of an answer, which has some KiB.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long before the API server's own time-out an answer must be there, and the gate's after its deadline.
-const MARGIN: Duration = Duration::from_millis(500);
+const TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
 /// The gate ends by its deadline; this much later, it is ended.
-const GRACE: Duration = Duration::from_millis(100);
+const DEADLINE_GRACE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`, then lets running reviews end for at most [`Settings::stop_within`]. While `readiness` says no,
 /// each answer closes its connection: what will be cut off soon must not be used again, or a review that is just being sent
@@ -83,7 +83,7 @@ fn server<D: Decide>(
         workers: settings.workers,
         stop_within: settings.stop_within,
     };
-    let state = web::Data::new(State {
+    let state = web::Data::new(WebhookState {
         gate,
         settings,
         metrics: Arc::clone(&metrics),
@@ -95,8 +95,8 @@ fn server<D: Decide>(
     let app = move || {
         App::new()
             .app_data(state.clone())
-            .service(endpoint::<D>(MUTATE, Pass::Mutate))
-            .service(endpoint::<D>(VALIDATE, Pass::Validate))
+            .service(endpoint::<D>(MUTATE, AdmissionPhase::Mutate))
+            .service(endpoint::<D>(VALIDATE, AdmissionPhase::Validate))
             .default_service(web::to(|| async { refuse(StatusCode::NOT_FOUND, NOT_HERE) }))
     };
     let tls = Tls { config: tls, protocols: Protocols::Http2AndHttp1 };
@@ -107,12 +107,12 @@ const JSON: &str = "application/json";
 const NOT_HERE: &str = "reviews are taken at /mutate and /validate";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pass {
+enum AdmissionPhase {
     Mutate,
     Validate,
 }
 
-struct State<D> {
+struct WebhookState<D> {
     gate: Arc<D>,
     settings: Settings,
     metrics: Arc<Metrics>,
@@ -124,11 +124,11 @@ struct State<D> {
     malformed_log: RateLimit,
 }
 
-fn endpoint<D: Decide>(path: &str, pass: Pass) -> actix_web::Resource {
+fn endpoint<D: Decide>(path: &str, phase: AdmissionPhase) -> actix_web::Resource {
     web::resource(path)
         .route(web::post().to(
-            move |state: web::Data<State<D>>, request: HttpRequest, payload: web::Payload| async move {
-                let mut response = answer(pass, &state, request, payload).await;
+            move |state: web::Data<WebhookState<D>>, request: HttpRequest, payload: web::Payload| async move {
+                let mut response = answer(phase, &state, request, payload).await;
                 if !state.readiness.get() {
                     response.head_mut().set_connection_type(ConnectionType::Close);
                 }
@@ -143,8 +143,13 @@ fn endpoint<D: Decide>(path: &str, pass: Pass) -> actix_web::Resource {
 }
 
 /// Reads a review and answers it.
-async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, payload: web::Payload) -> HttpResponse {
-    let State { settings, metrics, bytes, .. } = state;
+async fn answer<D: Decide>(
+    phase: AdmissionPhase,
+    state: &WebhookState<D>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    let WebhookState { settings, metrics, bytes, .. } = state;
     let time = time_for(settings.deadline, request.query_string());
     let deadline = Instant::now() + time;
     let peer = Peer::of(request.peer_addr().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()));
@@ -158,7 +163,7 @@ async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, p
         refuse(status, why)
     };
     if !held.take(bytes_of_head(&request), settings.bytes_at_once) {
-        let (status, why) = NoBody::Overloaded.answer(settings);
+        let (status, why) = BodyError::Overloaded.answer(settings);
         return malformed(status, &why);
     }
     if !is_json(&request) {
@@ -181,29 +186,29 @@ async fn answer<D: Decide>(pass: Pass, state: &State<D>, request: HttpRequest, p
         Err(error) => return malformed(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     // A panic is a bug; it must not take the other reviews of this connection with it, nor allow anything.
-    let decided = AssertUnwindSafe(decide(pass, state, &review, peer, deadline, time)).catch_unwind().await;
+    let decided = AssertUnwindSafe(decide(phase, state, &review, peer, deadline, time)).catch_unwind().await;
     let mut answer = decided.unwrap_or_else(|_| {
-        tracing::error!(uid = %Outside(&review.uid, 128), "the gate panicked; the review is refused");
-        match pass {
-            Pass::Mutate => response::mutation(&review, &[]),
-            Pass::Validate => response::internal_error(&review),
+        tracing::error!(uid = %EscapedText(&review.uid, 128), "the gate panicked; the review is refused");
+        match phase {
+            AdmissionPhase::Mutate => response::mutation(&review, &[]),
+            AdmissionPhase::Validate => response::internal_error(&review),
         }
     });
     if !held.take(answer.body.len(), settings.bytes_at_once) {
-        answer = match pass {
-            Pass::Mutate => response::mutation(&review, &[]),
-            Pass::Validate => response::refused(&review, &Refusal::Overloaded),
+        answer = match phase {
+            AdmissionPhase::Mutate => response::mutation(&review, &[]),
+            AdmissionPhase::Validate => response::refused(&review, &Refusal::Overloaded),
         };
     }
-    let Answer { body, verdict } = answer;
+    let ReviewAnswer { body, verdict } = answer;
     metrics.review(review.operation.label(), verdict, started.elapsed());
     if verdict == "refused" {
         // The gate's own lines are about images; this one says what would have run them.
         tracing::info!(
-            uid = %Outside(&review.uid, 128),
-            resource = %Outside(&review.resource.resource, 64),
-            namespace = %Outside(&review.namespace, 64),
-            name = %Outside(&review.name, 256),
+            uid = %EscapedText(&review.uid, 128),
+            resource = %EscapedText(&review.resource.resource, 64),
+            namespace = %EscapedText(&review.namespace, 64),
+            name = %EscapedText(&review.name, 256),
             "object refused"
         );
     }
@@ -226,26 +231,26 @@ impl AsRef<[u8]> for CountedBytes {
 
 /// Whatever keeps `/mutate` from deciding, it leaves the object as it is: `/validate` decides.
 async fn decide<D: Decide>(
-    pass: Pass,
-    state: &State<D>,
+    phase: AdmissionPhase,
+    state: &WebhookState<D>,
     review: &Review<'_>,
     peer: Peer,
     deadline: Instant,
     time: Duration,
-) -> Answer {
-    let mut images = match (review.subject(), pass) {
-        (Ok(Subject::Images(images)), Pass::Mutate) if !images.carrier.is_pod => {
+) -> ReviewAnswer {
+    let mut images = match (review.subject(), phase) {
+        (Ok(ReviewSubject::Images(images)), AdmissionPhase::Mutate) if !images.workload.is_pod => {
             return response::mutation(review, &[]);
         }
-        (Ok(Subject::Images(images)), _) => images,
-        (Ok(Subject::Nothing) | Err(_), Pass::Mutate) => return response::mutation(review, &[]),
-        (Ok(Subject::Nothing), Pass::Validate) => return response::allowed(review),
-        (Err(why), Pass::Validate) => {
-            tracing::warn!(uid = %Outside(&review.uid, 128), %why, "object can't be read");
+        (Ok(ReviewSubject::Images(images)), _) => images,
+        (Ok(ReviewSubject::Nothing) | Err(_), AdmissionPhase::Mutate) => return response::mutation(review, &[]),
+        (Ok(ReviewSubject::Nothing), AdmissionPhase::Validate) => return response::allowed(review),
+        (Err(why), AdmissionPhase::Validate) => {
+            tracing::warn!(uid = %EscapedText(&review.uid, 128), %why, "object can't be read");
             return response::unreadable(review, &why);
         }
     };
-    if pass == Pass::Validate {
+    if phase == AdmissionPhase::Validate {
         for _ in 0..images.unchanged {
             state.metrics.image("unchanged", "", "", "");
         }
@@ -254,25 +259,25 @@ async fn decide<D: Decide>(
         }
     }
     let running = Lease::new(&state.running, peer);
-    let decisions = match admit(pass, state, review, &images, running, deadline, time).await {
+    let decisions = match admit(phase, state, review, &images, running, deadline, time).await {
         Ok(decisions) => decisions,
         Err(refusal) => {
-            return match pass {
-                Pass::Mutate => response::mutation(review, &[]),
-                Pass::Validate => response::refused(review, &refusal),
+            return match phase {
+                AdmissionPhase::Mutate => response::mutation(review, &[]),
+                AdmissionPhase::Validate => response::refused(review, &refusal),
             };
         }
     };
-    match pass {
-        Pass::Mutate => response::mutation(review, &patch::operations(&images, &decisions)),
-        Pass::Validate => response::validation(review, &images, &decisions),
+    match phase {
+        AdmissionPhase::Mutate => response::mutation(review, &patch::operations(&images, &decisions)),
+        AdmissionPhase::Validate => response::validation(review, &images, &decisions),
     }
 }
 
 /// Asks the gate, within bounds.
 async fn admit<D: Decide>(
-    pass: Pass,
-    state: &State<D>,
+    phase: AdmissionPhase,
+    state: &WebhookState<D>,
     review: &Review<'_>,
     images: &Images<'_>,
     mut running: Lease,
@@ -283,22 +288,22 @@ async fn admit<D: Decide>(
         return Ok(Vec::new());
     }
     let undecided = |refusal: Refusal| {
-        tracing::warn!(uid = %Outside(&review.uid, 128), code = refusal.code().as_str(), ?pass, "review not decided");
+        tracing::warn!(uid = %EscapedText(&review.uid, 128), code = refusal.code().as_str(), ?phase, "review not decided");
         Err(refusal)
     };
     if !running.take(1, state.settings.reviews_at_once) {
         return undecided(Refusal::Overloaded);
     }
-    let runs_as_written = pass == Pass::Validate && images.carrier.is_pod;
+    let runs_as_written = phase == AdmissionPhase::Validate && images.workload.is_pod;
     let uses: Vec<_> = images.to_decide.iter().map(|place| ImageUse { text: &place.image, runs_as_written }).collect();
     let admission = Admission {
         namespace: Some(&*review.namespace).filter(|namespace| !namespace.is_empty()),
         images: &uses,
         now: Timestamp::now(),
         deadline,
-        is_final: pass == Pass::Validate,
+        is_final: phase == AdmissionPhase::Validate,
     };
-    timeout_at(deadline + GRACE, state.gate.decide(&admission))
+    timeout_at(deadline + DEADLINE_GRACE, state.gate.decide(&admission))
         .await
         .unwrap_or_else(|_| undecided(Refusal::DeadlineExceeded { after: time }))
 }
@@ -307,7 +312,7 @@ async fn admit<D: Decide>(
 fn time_for(deadline: Duration, query: &str) -> Duration {
     let timeout = query.split('&').find_map(|pair| pair.strip_prefix("timeout="));
     match timeout.and_then(|timeout| humantime::parse_duration(timeout).ok()) {
-        Some(timeout) => deadline.min(timeout.saturating_sub(MARGIN.min(timeout / 4))),
+        Some(timeout) => deadline.min(timeout.saturating_sub(TIMEOUT_MARGIN.min(timeout / 4))),
         None => deadline,
     }
 }
@@ -319,13 +324,13 @@ fn is_json(request: &HttpRequest) -> bool {
 }
 
 /// Why a body did not arrive.
-enum NoBody {
+enum BodyError {
     TooLarge,
     Overloaded,
     Broken,
 }
 
-impl NoBody {
+impl BodyError {
     fn answer(&self, settings: &Settings) -> (StatusCode, String) {
         match self {
             Self::TooLarge => (
@@ -356,24 +361,24 @@ async fn receive(
     mut payload: web::Payload,
     settings: &Settings,
     held: &mut Lease,
-) -> Result<Bytes, NoBody> {
+) -> Result<Bytes, BodyError> {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > settings.review_bytes) {
-        return Err(NoBody::TooLarge);
+        return Err(BodyError::TooLarge);
     }
     // Most reviews arrive in one piece, and need no copy.
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     let mut length = 0;
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| NoBody::Broken)?;
+        let chunk = chunk.map_err(|_| BodyError::Broken)?;
         length += chunk.len();
         if length > settings.review_bytes {
-            return Err(NoBody::TooLarge);
+            return Err(BodyError::TooLarge);
         }
         let room = if length > USUAL_BYTES { settings.bytes_at_once / 4 * 3 } else { settings.bytes_at_once };
         if !held.take(chunk.len(), room) {
-            return Err(NoBody::Overloaded);
+            return Err(BodyError::Overloaded);
         }
         if first.is_empty() {
             first = chunk;

@@ -3,9 +3,9 @@
 use std::fmt::{self, Write as _};
 
 /// Text from outside: only printable ASCII as it is, the rest escaped, and no more than so many characters of it.
-pub(super) struct Outside<'a>(pub(super) &'a str, pub(super) usize);
+pub(super) struct EscapedText<'a>(pub(super) &'a str, pub(super) usize);
 
-impl fmt::Display for Outside<'_> {
+impl fmt::Display for EscapedText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(text, most) = *self;
         if text.len() <= most && is_plain(text) && !text.contains('"') {
@@ -51,8 +51,8 @@ mod tests {
 
     #[test]
     fn control_characters_and_look_alikes_are_escaped() {
-        assert_eq!(Outside("a\"b\u{1b}[31m\nаb", 20).to_string(), "a\\\"b\\u{1b}[31m\\u{a}\\u{430}b");
-        assert_eq!(Outside("abcdef", 3).to_string(), "abc…");
+        assert_eq!(EscapedText("a\"b\u{1b}[31m\nаb", 20).to_string(), "a\\\"b\\u{1b}[31m\\u{a}\\u{430}b");
+        assert_eq!(EscapedText("abcdef", 3).to_string(), "abc…");
     }
 
     #[test]
@@ -69,7 +69,7 @@ mod tests {
             (" ~", 2, " ~"),
             ("\u{7f}\u{1f}", 2, "\\u{7f}\\u{1f}"),
         ] {
-            assert_eq!(Outside(text, most).to_string(), expected, "{text:?} {most}");
+            assert_eq!(EscapedText(text, most).to_string(), expected, "{text:?} {most}");
         }
         assert_eq!(one_line("abcdef".to_owned(), 6), "abcdef");
         assert_eq!(one_line("abcdefg".to_owned(), 6), "abc…");
@@ -88,7 +88,7 @@ mod tests {
 
         #[test]
         fn outside_text_is_printable_and_bounded(text in "(.|\n){0,400}") {
-            let shown = Outside(&text, 50).to_string();
+            let shown = EscapedText(&text, 50).to_string();
             prop_assert!(shown.chars().all(|character| matches!(character, ' '..='~' | '…')));
             prop_assert!(shown.len() <= 50 * 10 + 3);
         }

@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::reader::{LENIENT, LOCATED};
-use crate::diagnostic::Place;
+use crate::diagnostic::Span;
 
 /// A value and where it stands; only [`super::read`] can make one.
 #[derive(Clone, Copy, Debug)]
@@ -14,9 +14,9 @@ pub struct Located<T> {
     /// The value.
     pub value: T,
     /// Where it stands.
-    pub place: Place,
+    pub place: Span,
     /// Where the key stands whose value it is; the value's own place if it has none.
-    pub key: Place,
+    pub key: Span,
 }
 
 /// A value, or nothing where there was a mistake, which [`super::read`] has noted.
@@ -54,8 +54,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Located<T>, A::Error> {
                 let mut number = || list.next_element::<usize>()?.ok_or_else(|| A::Error::custom("no place"));
-                let place = Place { line: number()?, column: number()?, width: number()? };
-                let key = Place { line: number()?, column: number()?, width: number()? };
+                let place = Span { line: number()?, column: number()?, width: number()? };
+                let key = Span { line: number()?, column: number()?, width: number()? };
                 let value = list.next_element()?.ok_or_else(|| A::Error::custom("no value"))?;
                 Ok(Located { value, place, key })
             }

@@ -12,20 +12,20 @@ pub use located::{Entries, Lenient, Located};
 pub use node::{Node, Value, parse};
 pub use reader::read;
 
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Span};
 
 /// A text and its name, to make diagnostics about.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct YamlSource<'a> {
     /// The file's name.
     pub name: &'a str,
     /// Its text.
     pub text: &'a str,
 }
 
-impl Source<'_> {
+impl YamlSource<'_> {
     /// A mistake at this place, without the line: see [`Diagnostic::showing`].
-    pub fn mistake(&self, place: Place, message: impl Into<String>) -> Diagnostic {
+    pub fn mistake(&self, place: Span, message: impl Into<String>) -> Diagnostic {
         Diagnostic::at_place(self.name, place, message)
     }
 }

@@ -8,21 +8,21 @@ use serde_saphyr::{
     options::{DuplicateKeyPolicy, MergeKeyPolicy},
 };
 
-use super::Source;
-use crate::diagnostic::{Diagnostic, Place, is_short, quoted};
+use super::YamlSource;
+use crate::diagnostic::{Diagnostic, Span, is_short, quoted};
 
 /// Deeper than this nothing in our files goes.
-const DEEPEST: usize = 24;
+const MAX_DEPTH: usize = 24;
 /// The most nodes of a file, repetitions by aliases included.
-const MOST_NODES: usize = 200_000;
+const MAX_NODES: usize = 200_000;
 /// The most documents of a file.
-const MOST_DOCUMENTS: usize = 1_000;
+const MAX_DOCUMENTS: usize = 1_000;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub struct Node {
     /// Where.
-    pub place: Place,
+    pub place: Span,
     /// What.
     pub value: Value,
 }
@@ -92,19 +92,19 @@ impl Node {
 ///
 /// # Errors
 /// What is not YAML, more than the bounds of this module, and keys that stand twice in one map.
-pub fn parse(source: Source<'_>) -> Result<Vec<Node>, Vec<Diagnostic>> {
+pub fn parse(source: YamlSource<'_>) -> Result<Vec<Node>, Vec<Diagnostic>> {
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
-    let source = Source { text, ..source };
+    let source = YamlSource { text, ..source };
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_depth: DEEPEST,
-            flow_nesting_limit: DEEPEST,
-            max_documents: MOST_DOCUMENTS,
-            max_nodes: MOST_NODES,
-            max_events: 4 * MOST_NODES,
-            max_recorded_anchor_events: MOST_NODES,
+            max_depth: MAX_DEPTH,
+            flow_nesting_limit: MAX_DEPTH,
+            max_documents: MAX_DOCUMENTS,
+            max_nodes: MAX_NODES,
+            max_events: 4 * MAX_NODES,
+            max_recorded_anchor_events: MAX_NODES,
         },
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MOST_NODES, max_replay_stack_depth: DEEPEST },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_NODES, max_replay_stack_depth: MAX_DEPTH },
         // Reported below, all of them and with both places.
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         // Which of two values wins is no question that a policy should raise.
@@ -122,7 +122,7 @@ pub fn parse(source: Source<'_>) -> Result<Vec<Node>, Vec<Diagnostic>> {
     for document in &documents {
         document.visit(&mut |node| {
             let Value::Map(entries) = &node.value else { return };
-            let mut seen: HashMap<&str, Place> = HashMap::new();
+            let mut seen: HashMap<&str, Span> = HashMap::new();
             for (key, _) in entries {
                 let name = key.as_text().unwrap_or_default();
                 if let Some(&first) = seen.get(name) {
@@ -137,7 +137,7 @@ pub fn parse(source: Source<'_>) -> Result<Vec<Node>, Vec<Diagnostic>> {
     if mistakes.is_empty() { Ok(documents) } else { Err(mistakes) }
 }
 
-fn not_yaml(source: Source<'_>, error: &serde_saphyr::Error) -> Diagnostic {
+fn not_yaml(source: YamlSource<'_>, error: &serde_saphyr::Error) -> Diagnostic {
     use serde_saphyr::Error;
     let mut error = error.without_snippet();
     while let Error::AliasError { error: inner, .. } = error {
@@ -164,7 +164,7 @@ fn not_yaml(source: Source<'_>, error: &serde_saphyr::Error) -> Diagnostic {
     let tab = [place.line, place.line + 1, place.line.saturating_sub(1)].into_iter().find_map(|number| {
         let line = source.text.lines().nth(number.checked_sub(1)?)?;
         let column = indentation(line).chars().position(|character| character == '\t')?;
-        Some(Place { line: number, column: column + 1, width: 1 })
+        Some(Span { line: number, column: column + 1, width: 1 })
     });
     if let Some(tab) = tab {
         return source
@@ -185,9 +185,9 @@ fn plain(error: &serde_saphyr::Error) -> String {
     }
 }
 
-fn place(location: Location) -> Place {
+fn place(location: Location) -> Span {
     let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX).max(1);
-    Place { line: number(location.line()), column: number(location.column()), width: number(location.span().len()) }
+    Span { line: number(location.line()), column: number(location.column()), width: number(location.span().len()) }
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     fn parse_text(text: &str) -> Result<Vec<Node>, Vec<Diagnostic>> {
-        parse(Source { name: "f.yaml", text })
+        parse(YamlSource { name: "f.yaml", text })
     }
 
     fn refused(text: &str) -> String {
@@ -294,13 +294,13 @@ mod tests {
         let documents = parse_text("a: 1\nb:\n- x: \"y z\"\n  w: true\n---\nc: {d: [e, 90d]}\n").unwrap();
         assert_eq!(documents.len(), 2);
         let Value::Map(entries) = &documents[0].value else { panic!() };
-        assert_eq!(entries[1].0.place, Place { line: 2, column: 1, width: 1 });
+        assert_eq!(entries[1].0.place, Span { line: 2, column: 1, width: 1 });
         let Value::List(list) = &entries[1].1.value else { panic!() };
         assert_eq!((list[0].place.line, list[0].place.column), (3, 3));
-        assert_eq!(list[0].get("x").unwrap().place, Place { line: 3, column: 6, width: 5 });
+        assert_eq!(list[0].get("x").unwrap().place, Span { line: 3, column: 6, width: 5 });
         let d = documents[1].get("c").unwrap().get("d").unwrap();
         let Value::List(list) = &d.value else { panic!() };
-        assert_eq!(list[1].place, Place { line: 6, column: 12, width: 3 });
+        assert_eq!(list[1].place, Span { line: 6, column: 12, width: 3 });
         assert_eq!(list[1].as_text(), Some("90d"));
     }
 

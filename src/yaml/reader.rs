@@ -9,10 +9,10 @@ use serde::de::{
 };
 
 use super::{
-    Source,
+    YamlSource,
     node::{Node, Value},
 };
-use crate::diagnostic::{Diagnostic, Place, did_you_mean, is_short, quoted};
+use crate::diagnostic::{Diagnostic, Span, did_you_mean, is_short, quoted};
 
 /// The name by which [`super::Located`] asks for its place.
 pub(super) const LOCATED: &str = "\0sealgate located";
@@ -20,21 +20,21 @@ pub(super) const LOCATED: &str = "\0sealgate located";
 pub(super) const LENIENT: &str = "\0sealgate lenient";
 
 /// The most mistakes that are noted: nobody reads more.
-const MOST_MISTAKES: usize = 200;
+const MAX_MISTAKES: usize = 200;
 
 /// Reads a raw type out of a tree.
 ///
 /// # Errors
 /// All mistakes. Where some parts are [`super::Lenient`], what could be read comes with them.
-pub fn read<T: DeserializeOwned>(source: Source<'_>, node: &Node) -> (Option<T>, Vec<Diagnostic>) {
-    let context = Context { mistakes: RefCell::default() };
-    let reader = Reader { node, field: None, key: None, context: &context };
+pub fn read<T: DeserializeOwned>(source: YamlSource<'_>, node: &Node) -> (Option<T>, Vec<Diagnostic>) {
+    let context = ReadContext { mistakes: RefCell::default() };
+    let reader = NodeReader { node, field: None, key: None, context: &context };
     let result = T::deserialize(reader);
     let mut mistakes = context.mistakes.into_inner();
     let value = result.map_err(|mistake| mistakes.push(mistake.or_at(node.place))).ok();
     let mut diagnostics: Vec<Diagnostic> = mistakes
         .into_iter()
-        .map(|Mistake { place, message, suggestion }| {
+        .map(|YamlError { place, message, suggestion }| {
             source.mistake(place.unwrap_or(node.place), message).suggest_maybe(suggestion)
         })
         .collect();
@@ -42,14 +42,14 @@ pub fn read<T: DeserializeOwned>(source: Source<'_>, node: &Node) -> (Option<T>,
     (value, diagnostics)
 }
 
-struct Context {
-    mistakes: RefCell<Vec<Mistake>>,
+struct ReadContext {
+    mistakes: RefCell<Vec<YamlError>>,
 }
 
-impl Context {
-    fn note(&self, mistake: Mistake) {
+impl ReadContext {
+    fn note(&self, mistake: YamlError) {
         let mut mistakes = self.mistakes.borrow_mut();
-        if mistakes.len() < MOST_MISTAKES {
+        if mistakes.len() < MAX_MISTAKES {
             mistakes.push(mistake);
         }
     }
@@ -57,28 +57,28 @@ impl Context {
 
 /// A mistake on its way up; it gets its place from the innermost node that it passes.
 #[derive(Debug)]
-struct Mistake {
-    place: Option<Place>,
+struct YamlError {
+    place: Option<Span>,
     message: String,
     suggestion: Option<String>,
 }
 
-impl Mistake {
-    fn or_at(mut self, place: Place) -> Self {
+impl YamlError {
+    fn or_at(mut self, place: Span) -> Self {
         self.place.get_or_insert(place);
         self
     }
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for YamlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Mistake {}
+impl std::error::Error for YamlError {}
 
-impl de::Error for Mistake {
+impl de::Error for YamlError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self { place: None, message: message.to_string(), suggestion: None }
     }
@@ -111,12 +111,12 @@ impl de::Error for Mistake {
 }
 
 #[derive(Clone, Copy)]
-struct Reader<'a> {
+struct NodeReader<'a> {
     node: &'a Node,
     /// The field whose value this is, or in whose list it stands.
     field: Option<Field<'a>>,
-    key: Option<Place>,
-    context: &'a Context,
+    key: Option<Span>,
+    context: &'a ReadContext,
 }
 
 #[derive(Clone, Copy)]
@@ -134,9 +134,9 @@ impl fmt::Display for Field<'_> {
     }
 }
 
-impl Reader<'_> {
+impl NodeReader<'_> {
     /// Something else was expected here.
-    fn expected(&self, expected: &str) -> Mistake {
+    fn expected(&self, expected: &str) -> YamlError {
         let found = self.node.value.describe();
         let message = match self.field {
             Some(field) => format!("{field} should be {expected}, found {found}"),
@@ -161,13 +161,13 @@ impl Reader<'_> {
         };
         // Where nothing stands there is nothing to point at but the field.
         let place = self.key.filter(|_| matches!(self.node.value, Value::Null)).unwrap_or(self.node.place);
-        Mistake { place: Some(place), message, suggestion }
+        YamlError { place: Some(place), message, suggestion }
     }
 }
 
 macro_rules! numbers {
     ($($method:ident)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
             let Value::Integer(number) = self.node.value else {
                 return Err(self.expected("a whole number"));
             };
@@ -181,16 +181,16 @@ macro_rules! numbers {
     };
 }
 
-impl<'de> Deserializer<'de> for Reader<'_> {
-    type Error = Mistake;
+impl<'de> Deserializer<'de> for NodeReader<'_> {
+    type Error = YamlError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         match &self.node.value {
             Value::Null => Err(self.expected("a value")),
             Value::Bool(_) => self.deserialize_bool(visitor),
             Value::Integer(_) => self.deserialize_i64(visitor),
             Value::Float(number) => {
-                visitor.visit_f64(*number).map_err(|mistake: Mistake| mistake.or_at(self.node.place))
+                visitor.visit_f64(*number).map_err(|mistake: YamlError| mistake.or_at(self.node.place))
             }
             Value::Text(_) => self.deserialize_str(visitor),
             Value::List(_) => self.deserialize_seq(visitor),
@@ -198,9 +198,11 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         }
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         match self.node.value {
-            Value::Bool(value) => visitor.visit_bool(value).map_err(|mistake: Mistake| mistake.or_at(self.node.place)),
+            Value::Bool(value) => {
+                visitor.visit_bool(value).map_err(|mistake: YamlError| mistake.or_at(self.node.place))
+            }
             _ => Err(self.expected("true or false")),
         }
     }
@@ -210,35 +212,35 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         deserialize_u64
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         match &self.node.value {
-            Value::Text(text) => visitor.visit_str(text).map_err(|mistake: Mistake| mistake.or_at(self.node.place)),
+            Value::Text(text) => visitor.visit_str(text).map_err(|mistake: YamlError| mistake.or_at(self.node.place)),
             _ => Err(self.expected("a text")),
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         self.deserialize_str(visitor)
     }
 
     /// A field that stands there has a value: `rules:` with nothing behind it is a slip.
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         let Value::List(list) = &self.node.value else { return Err(self.expected("a list")) };
-        let entries = List { nodes: list.iter(), list: self };
+        let entries = ListReader { nodes: list.iter(), list: self };
         visitor.visit_seq(entries).map_err(|mistake| mistake.or_at(self.node.place))
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         let Value::Map(entries) = &self.node.value else { return Err(self.expected("a map")) };
-        let map = Map { entries: entries.iter(), current: None, fields: None, context: self.context };
+        let map = MapReader { entries: entries.iter(), current: None, fields: None, context: self.context };
         visitor.visit_map(map).map_err(|mistake| mistake.or_at(self.node.place))
     }
 
@@ -247,9 +249,9 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Mistake> {
+    ) -> Result<V::Value, YamlError> {
         let Value::Map(entries) = &self.node.value else { return Err(self.expected("a map")) };
-        let map = Map { entries: entries.iter(), current: None, fields: Some(fields), context: self.context };
+        let map = MapReader { entries: entries.iter(), current: None, fields: Some(fields), context: self.context };
         visitor.visit_map(map).map_err(|mistake| mistake.or_at(self.node.place))
     }
 
@@ -259,34 +261,38 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         _name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Mistake> {
+    ) -> Result<V::Value, YamlError> {
         match &self.node.value {
             Value::Text(_) => visitor
-                .visit_enum(Variant { key: self, value: None, variants })
+                .visit_enum(VariantReader { key: self, value: None, variants })
                 .map_err(|mistake| mistake.or_at(self.node.place)),
             Value::Map(entries) => {
                 let [(key, value)] = entries.as_slice() else {
                     let message = format!("exactly one of these fields is expected: {}", variants.join(", "));
-                    return Err(Mistake { place: Some(self.node.place), message, suggestion: None });
+                    return Err(YamlError { place: Some(self.node.place), message, suggestion: None });
                 };
                 let field = key.as_text().map(Field::Named);
                 let key = Self { node: key, ..self };
                 let value = Self { node: value, field, key: Some(key.node.place), ..self };
-                visitor.visit_enum(Variant { key, value: Some(value), variants })
+                visitor.visit_enum(VariantReader { key, value: Some(value), variants })
             }
             _ => Err(self.expected(&format!("one of: {}", variants.join(", ")))),
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, YamlError> {
         match name {
-            LOCATED => visitor.visit_seq(WithPlace { next: 0, value: self }),
-            LENIENT => visitor.visit_seq(Noting { value: self }),
+            LOCATED => visitor.visit_seq(LocatedReader { next: 0, value: self }),
+            LENIENT => visitor.visit_seq(LenientReader { value: self }),
             _ => visitor.visit_newtype_struct(self),
         }
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Mistake> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         visitor.visit_unit()
     }
 
@@ -295,20 +301,20 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 }
 
-struct List<'a> {
+struct ListReader<'a> {
     nodes: std::slice::Iter<'a, Node>,
-    list: Reader<'a>,
+    list: NodeReader<'a>,
 }
 
-impl<'de> SeqAccess<'de> for List<'_> {
-    type Error = Mistake;
+impl<'de> SeqAccess<'de> for ListReader<'_> {
+    type Error = YamlError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mistake> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, YamlError> {
         let Some(node) = self.nodes.next() else { return Ok(None) };
         let field = self.list.field.map(|field| match field {
             Field::Named(name) | Field::EntryOf(name) => Field::EntryOf(name),
         });
-        let reader = Reader { node, field, key: None, context: self.list.context };
+        let reader = NodeReader { node, field, key: None, context: self.list.context };
         seed.deserialize(reader).map(Some).map_err(|mistake| mistake.or_at(node.place))
     }
 
@@ -317,75 +323,75 @@ impl<'de> SeqAccess<'de> for List<'_> {
     }
 }
 
-struct Map<'a> {
+struct MapReader<'a> {
     entries: std::slice::Iter<'a, (Node, Node)>,
     current: Option<&'a (Node, Node)>,
     /// The fields of a struct.
     fields: Option<&'static [&'static str]>,
-    context: &'a Context,
+    context: &'a ReadContext,
 }
 
-impl<'de> MapAccess<'de> for Map<'_> {
-    type Error = Mistake;
+impl<'de> MapAccess<'de> for MapReader<'_> {
+    type Error = YamlError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Mistake> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, YamlError> {
         for entry in self.entries.by_ref() {
             let (key, _) = entry;
             if let (Some(fields), Some(name)) = (self.fields, key.as_text())
                 && !fields.contains(&name)
             {
                 // Noted, so that the rest is looked at too.
-                self.context.note(<Mistake as de::Error>::unknown_field(name, fields).or_at(key.place));
+                self.context.note(<YamlError as de::Error>::unknown_field(name, fields).or_at(key.place));
                 continue;
             }
             self.current = Some(entry);
-            let reader = Reader { node: key, field: None, key: None, context: self.context };
+            let reader = NodeReader { node: key, field: None, key: None, context: self.context };
             return seed.deserialize(reader).map(Some).map_err(|mistake| mistake.or_at(key.place));
         }
         Ok(None)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Mistake> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, YamlError> {
         let (key, value) = self.current.take().ok_or_else(|| de::Error::custom("no key before the value"))?;
         let field = key.as_text().map(Field::Named);
-        let reader = Reader { node: value, field, key: Some(key.place), context: self.context };
+        let reader = NodeReader { node: value, field, key: Some(key.place), context: self.context };
         seed.deserialize(reader).map_err(|mistake| mistake.or_at(value.place))
     }
 }
 
-struct Variant<'a> {
-    key: Reader<'a>,
-    value: Option<Reader<'a>>,
+struct VariantReader<'a> {
+    key: NodeReader<'a>,
+    value: Option<NodeReader<'a>>,
     variants: &'static [&'static str],
 }
 
-impl<'a, 'de> EnumAccess<'de> for Variant<'a> {
-    type Error = Mistake;
-    type Variant = Content<'a>;
+impl<'a, 'de> EnumAccess<'de> for VariantReader<'a> {
+    type Error = YamlError;
+    type Variant = VariantContent<'a>;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Content<'a>), Mistake> {
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, VariantContent<'a>), YamlError> {
         let Self { key, value, variants } = self;
         let name = key.node.as_text().unwrap_or_default();
         if !variants.contains(&name) {
             let mistake = match value {
-                Some(_) => <Mistake as de::Error>::unknown_field(name, variants),
-                None => <Mistake as de::Error>::unknown_variant(name, variants),
+                Some(_) => <YamlError as de::Error>::unknown_field(name, variants),
+                None => <YamlError as de::Error>::unknown_variant(name, variants),
             };
             return Err(mistake.or_at(key.node.place));
         }
-        let deserializer: StrDeserializer<'_, Mistake> = name.into_deserializer();
-        Ok((seed.deserialize(deserializer)?, Content { key, value }))
+        let deserializer: StrDeserializer<'_, YamlError> = name.into_deserializer();
+        Ok((seed.deserialize(deserializer)?, VariantContent { key, value }))
     }
 }
 
-struct Content<'a> {
-    key: Reader<'a>,
-    value: Option<Reader<'a>>,
+struct VariantContent<'a> {
+    key: NodeReader<'a>,
+    value: Option<NodeReader<'a>>,
 }
 
-impl Content<'_> {
-    fn value(&self) -> Result<Reader<'_>, Mistake> {
-        self.value.ok_or_else(|| Mistake {
+impl VariantContent<'_> {
+    fn value(&self) -> Result<NodeReader<'_>, YamlError> {
+        self.value.ok_or_else(|| YamlError {
             place: Some(self.key.node.place),
             message: format!("{} needs a value", self.key.node.value.describe()),
             suggestion: self.key.node.as_text().map(|name| format!("write {{{name}: ...}}")),
@@ -393,40 +399,44 @@ impl Content<'_> {
     }
 }
 
-impl<'de> VariantAccess<'de> for Content<'_> {
-    type Error = Mistake;
+impl<'de> VariantAccess<'de> for VariantContent<'_> {
+    type Error = YamlError;
 
-    fn unit_variant(self) -> Result<(), Mistake> {
+    fn unit_variant(self) -> Result<(), YamlError> {
         match self.value {
             None => Ok(()),
             Some(_) => Err(self.key.expected("a word without a value")),
         }
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Mistake> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, YamlError> {
         let value = self.value()?;
         seed.deserialize(value).map_err(|mistake| mistake.or_at(value.node.place))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, Mistake> {
+    fn tuple_variant<V: Visitor<'de>>(self, _length: usize, visitor: V) -> Result<V::Value, YamlError> {
         self.value()?.deserialize_seq(visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Mistake> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, YamlError> {
         self.value()?.deserialize_struct("", fields, visitor)
     }
 }
 
 /// Gives a value's place and its key's, then the value.
-struct WithPlace<'a> {
+struct LocatedReader<'a> {
     next: u8,
-    value: Reader<'a>,
+    value: NodeReader<'a>,
 }
 
-impl<'de> SeqAccess<'de> for WithPlace<'_> {
-    type Error = Mistake;
+impl<'de> SeqAccess<'de> for LocatedReader<'_> {
+    type Error = YamlError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mistake> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, YamlError> {
         let place = self.value.node.place;
         let key = self.value.key.unwrap_or(place);
         let numbers = [place.line, place.column, place.width, key.line, key.column, key.width];
@@ -440,14 +450,14 @@ impl<'de> SeqAccess<'de> for WithPlace<'_> {
 }
 
 /// Gives a value, or notes the mistake and gives nothing.
-struct Noting<'a> {
-    value: Reader<'a>,
+struct LenientReader<'a> {
+    value: NodeReader<'a>,
 }
 
-impl<'de> SeqAccess<'de> for Noting<'_> {
-    type Error = Mistake;
+impl<'de> SeqAccess<'de> for LenientReader<'_> {
+    type Error = YamlError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Mistake> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, YamlError> {
         match seed.deserialize(self.value) {
             Ok(value) => Ok(Some(value)),
             Err(mistake) => {
@@ -500,7 +510,7 @@ mod tests {
     }
 
     fn read_text(text: &str) -> (Option<Outer>, String) {
-        let source = Source { name: "f", text };
+        let source = YamlSource { name: "f", text };
         let documents = parse(source).unwrap();
         let (value, mistakes) = read(source, &documents[0]);
         let mistakes: Vec<String> = mistakes
@@ -520,8 +530,8 @@ mod tests {
         assert_eq!(mistakes, "");
         let outer = outer.unwrap();
         assert_eq!(&*outer.name.value, "x");
-        assert_eq!(outer.name.place, Place { line: 1, column: 7, width: 1 });
-        assert_eq!(outer.name.key, Place { line: 1, column: 1, width: 4 });
+        assert_eq!(outer.name.place, Span { line: 1, column: 7, width: 1 });
+        assert_eq!(outer.name.key, Span { line: 1, column: 1, width: 4 });
         assert_eq!(outer.mode.unwrap().value, Word::Warn);
         let (name, item) = &outer.named.0[0];
         assert_eq!((&*name.value, name.place.line), ("a", 6));

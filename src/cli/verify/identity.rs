@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::identity_report::{Report, Saved};
+use super::identity_report::{IdentityReport, SavedStatus};
 use crate::cli::arguments::Format;
-use crate::cli::exit_status::{Failure, Status};
-use crate::cli::image_arguments::{self, Elsewhere, ImageArguments, Mirrors, Subject};
-use crate::cli::image_tree::{Index, Part, STEP, found_at};
+use crate::cli::exit_status::{CliError, ExitStatus};
+use crate::cli::image_arguments::{self, ImageArguments, ImageContext, Mirrors, RegistryOverride};
+use crate::cli::image_tree::{IndexNode, ManifestNode, STEP_TIMEOUT, found_at};
 use crate::cli::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::refusal_of_index;
@@ -20,7 +20,7 @@ use crate::image::{Digest, Reference};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::refusal::Refusal;
 use crate::registry::Client;
-use crate::signature::{Certificate, Fingerprint, Keyring, Keys as FoundKeys, keyring::LARGEST_KEYRING};
+use crate::signature::{Certificate, Fingerprint, Keyring, Keys, keyring::LARGEST_KEYRING};
 use crate::signature_sources::store_client::{Finding, Name, Outcome, Store};
 use crate::signing::{self, Gnupg, KeyError, user_id};
 use crate::verification::{
@@ -28,7 +28,7 @@ use crate::verification::{
 };
 
 /// The longest user ID that a store keeps, in bytes.
-const LONGEST_SIGNER: usize = 512;
+const MAX_SIGNER_BYTES: usize = 512;
 
 /// The second way to verify: without a policy.
 #[derive(Args, Debug)]
@@ -50,7 +50,7 @@ pub(in crate::cli) struct IdentityArguments {
     remove_all: bool,
     /// Where the registry is really asked, in place of the host in the image's name
     #[arg(long, value_name = "URL", conflicts_with = "policy")]
-    registry_url: Option<Elsewhere>,
+    registry_url: Option<RegistryOverride>,
     /// The same as --tls-verify=false
     #[arg(long, conflicts_with_all = ["policy", "tls_verify"])]
     insecure: bool,
@@ -63,18 +63,18 @@ impl IdentityArguments {
     }
 
     /// Refuses what only this way has, where it is not taken.
-    pub(super) fn must_be_unused(&self) -> Result<(), Failure> {
+    pub(super) fn must_be_unused(&self) -> Result<(), CliError> {
         let flag = match self {
             Self { registry_url: Some(_), .. } => "--registry-url",
             Self { insecure: true, .. } => "--insecure",
             _ => return Ok(()),
         };
-        Err(Failure::usage(format_args!(
+        Err(CliError::usage(format_args!(
             "{flag} goes with --expected-identity or --remove-all; a policy is about the image by its own name"
         )))
     }
 
-    pub(super) fn run(&self, image: &ImageArguments, output: Format) -> Result<Status, Failure> {
+    pub(super) fn run(&self, image: &ImageArguments, output: Format) -> Result<ExitStatus, CliError> {
         let Self { expected_identity, public_key, save, remove_all: _, registry_url, insecure } = self;
         let named = image.named()?;
         let subject = image.read_at(registry_url.as_ref(), *insecure, Mirrors::LeftOut)?;
@@ -83,12 +83,12 @@ impl IdentityArguments {
         };
         let identity = image_arguments::reference(identity).map_err(|failure| failure.about("--expected-identity"))?;
         let keys = if public_key.is_empty() { keyring()? } else { key_files(public_key)? };
-        let ask = Ask { identity, keys, save: *save };
+        let ask = IdentityCheck { identity, keys, save: *save };
         crate::cli::block_on(async {
             let (report, failure) = audit(&named, &subject, ask).await?;
             terminal::print(&match output {
                 Format::Text => report.text(Colours::of(&io::stdout())),
-                Format::Json => serde_json::to_string_pretty(&report).map_err(Failure::undecided)? + "\n",
+                Format::Json => serde_json::to_string_pretty(&report).map_err(CliError::undecided)? + "\n",
             })?;
             match failure {
                 Some(failure) => Err(failure),
@@ -99,34 +99,34 @@ impl IdentityArguments {
 }
 
 /// Keys that may have signed.
-pub(super) struct Keys {
+pub(super) struct CandidateKeys {
     /// Where they are from, for people.
     pub(super) from: String,
     certificates: Vec<Arc<Certificate>>,
 }
 
-fn key_files(files: &[PathBuf]) -> Result<Keys, Failure> {
+fn key_files(files: &[PathBuf]) -> Result<CandidateKeys, CliError> {
     let mut keyring = Keyring::default();
     for file in files {
-        let bad = |why: &dyn std::fmt::Display| Failure::usage(format_args!("--public-key {}: {why}", file.display()));
+        let bad = |why: &dyn std::fmt::Display| CliError::usage(format_args!("--public-key {}: {why}", file.display()));
         let mut bytes = Vec::new();
         let limit = LARGEST_KEYRING as u64 + 1;
         fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(|error| bad(&error))?;
         keyring.add(&bytes).map_err(|error| bad(&error))?;
     }
     let from = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
-    let found = keyring.finish().map_err(|error| Failure::usage(format_args!("--public-key {from}: {error}")))?;
-    let FoundKeys { certificates, notices } = found;
+    let found = keyring.finish().map_err(|error| CliError::usage(format_args!("--public-key {from}: {error}")))?;
+    let Keys { certificates, notices } = found;
     for notice in notices {
         tracing::warn!("--public-key {from}: {notice}");
     }
-    Ok(Keys { from, certificates: certificates.into_iter().map(Arc::new).collect() })
+    Ok(CandidateKeys { from, certificates: certificates.into_iter().map(Arc::new).collect() })
 }
 
 /// The keys of GnuPG.
-fn keyring() -> Result<Keys, Failure> {
+fn keyring() -> Result<CandidateKeys, CliError> {
     let none = |why: &dyn std::fmt::Display| {
-        Failure::usage(format_args!("{why}: name the signers' public keys with --public-key, or import them with gpg"))
+        CliError::usage(format_args!("{why}: name the signers' public keys with --public-key, or import them with gpg"))
     };
     let home = signing::home().ok_or_else(|| none(&"there is no home folder, and GNUPGHOME is not set"))?;
     if !home.is_dir() {
@@ -134,7 +134,7 @@ fn keyring() -> Result<Keys, Failure> {
     }
     let from = format!("the keyring in {}", home.display());
     let certificates = Gnupg::at(home)?.certificates().map_err(|error| match error {
-        KeyError::Keyboxd(file) => Failure::usage(format_args!(
+        KeyError::Keyboxd(file) => CliError::usage(format_args!(
             "{}: use-keyboxd keeps the keys where only GnuPG reads them: gpg --export KEY > FILE, and name it with --public-key",
             file.display()
         )),
@@ -143,37 +143,41 @@ fn keyring() -> Result<Keys, Failure> {
     if certificates.is_empty() {
         return Err(none(&format_args!("{from} has no key")));
     }
-    Ok(Keys { from, certificates: certificates.into_iter().map(Arc::new).collect() })
+    Ok(CandidateKeys { from, certificates: certificates.into_iter().map(Arc::new).collect() })
 }
 
 /// What is asked of each signature.
-pub(super) struct Ask {
+pub(super) struct IdentityCheck {
     pub(super) identity: Reference,
-    pub(super) keys: Keys,
+    pub(super) keys: CandidateKeys,
     save: bool,
 }
 
 /// A part of the image, with its signatures and what they are.
-pub(super) struct Examined<'a> {
-    pub(super) part: &'a Part,
-    pub(super) found: Found,
+pub(super) struct ExaminedManifest<'a> {
+    pub(super) part: &'a ManifestNode,
+    pub(super) found: CollectedSignatures,
     pub(super) examination: Examination,
 }
 
 /// The signatures of one digest, all sources in one row.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct CollectedSignatures {
     pub(super) all: FoundSignatures,
     /// Of each signature, the source (by its number).
     sources: Vec<usize>,
 }
 
-async fn audit(named: &Reference, subject: &Subject, ask: Ask) -> Result<(Report, Option<Failure>), Failure> {
+async fn audit(
+    named: &Reference,
+    subject: &ImageContext,
+    ask: IdentityCheck,
+) -> Result<(IdentityReport, Option<CliError>), CliError> {
     let client = subject.client()?;
     let repository = subject.image.repository();
     let sources = client.signature_sources(repository);
     if ask.save && sources.iter().all(|source| matches!(source, SignatureSource::Lookaside(_))) {
-        return Err(Failure::usage(
+        return Err(CliError::usage(
             "--save: this image's signatures are looked for in lookasides alone, which keep no status",
         ));
     }
@@ -185,12 +189,13 @@ async fn audit(named: &Reference, subject: &Subject, ask: Ask) -> Result<(Report
         max_age: None,
     };
     let requirements = Arc::new(Requirements { all: vec![requirement], platforms: Platforms::default() });
-    let inquiry = Inquiry { image: named.clone(), rule: RuleId::new("verify", "--expected-identity"), requirements };
+    let inquiry =
+        IdentityQuestion { image: named.clone(), rule: RuleId::new("verify", "--expected-identity"), requirements };
 
-    let whole = Part::of(&client, &subject.image).await.map_err(|error| Failure::from(error).about(named))?;
+    let whole = ManifestNode::of(&client, &subject.image).await.map_err(|error| CliError::from(error).about(named))?;
     let mut parts = Vec::new();
     for part in whole.different() {
-        let mut found = Found::default();
+        let mut found = CollectedSignatures::default();
         for (number, source) in sources.iter().enumerate() {
             let at = found_at(&client, source, repository, part.digest).await;
             found.sources.extend(at.signatures.iter().map(|_| number));
@@ -201,28 +206,28 @@ async fn audit(named: &Reference, subject: &Subject, ask: Ask) -> Result<(Report
         // Arithmetic, however much there is of it.
         let examination =
             tokio::task::spawn_blocking(move || inquiry.ask(digest, |question| examine_all(question, &all)));
-        let mut examination = examination.await.map_err(Failure::undecided)?;
+        let mut examination = examination.await.map_err(CliError::undecided)?;
         examination.signatures.sort_by_key(|examined| examined.place);
-        parts.push(Examined { part, found, examination });
+        parts.push(ExaminedManifest { part, found, examination });
     }
 
     let results: HashMap<Digest, _> =
         parts.iter().map(|one| (one.part.digest, one.examination.result.clone())).collect();
     let result = inquiry.verdict(&whole, &results);
-    let mut report = Report::new(named, &ask, &parts, &result);
+    let mut report = IdentityReport::new(named, &ask, &parts, &result);
     let failure = if ask.save { save(&client, subject, &sources, &parts, &ask, &mut report).await.err() } else { None };
     Ok((report, failure))
 }
 
 /// What is asked, with all that it takes to ask it of another digest.
 #[derive(Clone)]
-struct Inquiry {
+struct IdentityQuestion {
     image: Reference,
     rule: RuleId,
     requirements: Arc<Requirements>,
 }
 
-impl Inquiry {
+impl IdentityQuestion {
     fn ask<T>(&self, digest: Digest, ask: impl FnOnce(&Question<'_>) -> T) -> T {
         let Self { image, rule, requirements } = self;
         let now = Timestamp::now();
@@ -232,13 +237,13 @@ impl Inquiry {
     /// What holds of the image: that its own signatures prove it, or those of each manifest in it.
     fn verdict(
         &self,
-        part: &Part,
+        part: &ManifestNode,
         results: &HashMap<Digest, Result<VerifiedImage, Refusal>>,
     ) -> Result<VerifiedImage, Refusal> {
         let inside = part.index.as_ref().map_err(|error| Refusal::from(error.clone()))?;
         let unasked = || Err(Refusal::DeniedByPolicy { rule: self.rule.clone(), reason: "it was not examined".into() });
         let own = results.get(&part.digest).cloned().unwrap_or_else(unasked);
-        let (own, Index { manifest, parts }) = match (own, inside) {
+        let (own, IndexNode { manifest, parts }) = match (own, inside) {
             (Err(own), Some(index)) => (own, index),
             (own, _) => return own,
         };
@@ -254,25 +259,25 @@ impl Inquiry {
 /// Writes down in the store what each signature is worth.
 async fn save(
     client: &Client,
-    subject: &Subject,
+    subject: &ImageContext,
     sources: &[SignatureSource],
-    parts: &[Examined<'_>],
-    ask: &Ask,
-    report: &mut Report,
-) -> Result<(), Failure> {
+    parts: &[ExaminedManifest<'_>],
+    ask: &IdentityCheck,
+    report: &mut IdentityReport,
+) -> Result<(), CliError> {
     let repository = subject.image.repository();
-    let failed = |failure: Failure, report: &Report| {
+    let failed = |failure: CliError, report: &IdentityReport| {
         let saved = report.signatures.iter().filter(|signature| signature.saved.is_some()).count();
         let all = report.signatures.len();
         failure.about("--save").after(format_args!("the outcome of {saved} of {all} signatures is saved"))
     };
     let mut stores: Vec<Option<Store<'_>>> = Vec::new();
     for source in sources {
-        let store = Store::of(client, source, repository, Instant::now() + STEP).await;
+        let store = Store::of(client, source, repository, Instant::now() + STEP_TIMEOUT).await;
         stores.push(store.map_err(|error| failed(error.into(), report))?);
     }
     let mut number = 0;
-    for Examined { part, found, examination } in parts {
+    for ExaminedManifest { part, found, examination } in parts {
         let digest = part.digest;
         for examined in &examination.signatures {
             number += 1;
@@ -280,24 +285,24 @@ async fn save(
             let name = Name::of_source(&examined.source, &digest);
             let signature = found.all.signatures.get(examined.place);
             let (Some(Some(store)), Some(name), Some(signature)) = (source, name, signature) else { continue };
-            let (deadline, finding) = (Instant::now() + STEP, finding(examined, ask));
+            let (deadline, finding) = (Instant::now() + STEP_TIMEOUT, finding(examined, ask));
             let signature = (&name, &*signature.content);
             let done = match &finding {
                 Some(finding) => store.set_status(&digest, signature, finding, deadline).await,
                 None => store.unset_status(&digest, signature, deadline).await,
             };
             let saved = match (done.map_err(|error| failed(error.into(), report))?, finding) {
-                (Outcome::Done, Some(_)) => Saved::Set,
-                (Outcome::Done, None) => Saved::Unset,
-                (Outcome::Gone, _) => Saved::Gone,
-                (Outcome::Changed, _) => Saved::Changed,
+                (Outcome::Done, Some(_)) => SavedStatus::Set,
+                (Outcome::Done, None) => SavedStatus::Unset,
+                (Outcome::Gone, _) => SavedStatus::Gone,
+                (Outcome::Changed, _) => SavedStatus::Changed,
             };
             report.signatures[number - 1].saved = Some(saved);
         }
     }
-    let changed = report.signatures.iter().filter(|signature| signature.saved == Some(Saved::Changed)).count();
+    let changed = report.signatures.iter().filter(|signature| signature.saved == Some(SavedStatus::Changed)).count();
     if changed > 0 {
-        return Err(Failure::undecided(format_args!(
+        return Err(CliError::undecided(format_args!(
             "--save: {changed} of the signatures were replaced while they were looked at: verify again"
         )));
     }
@@ -305,7 +310,7 @@ async fn save(
 }
 
 /// What an auditor writes down of a signature that counts.
-fn finding(examined: &ExaminedSignature, ask: &Ask) -> Option<Finding> {
+fn finding(examined: &ExaminedSignature, ask: &IdentityCheck) -> Option<Finding> {
     let ExaminedSignature {
         outcome: Ok(()),
         certificate: Some(key),
@@ -316,18 +321,18 @@ fn finding(examined: &ExaminedSignature, ask: &Ask) -> Option<Finding> {
     else {
         return None;
     };
-    let signer = ask.keys.user_id(key).filter(|signer| signer.len() <= LONGEST_SIGNER && *signer == plain(signer));
+    let signer = ask.keys.user_id(key).filter(|signer| signer.len() <= MAX_SIGNER_BYTES && *signer == plain(signer));
     Some(Finding { key: key.0.to_string(), signer, identity: identity.to_string(), digest: digest.to_string() })
 }
 
-impl Keys {
+impl CandidateKeys {
     pub(super) fn user_id(&self, key: &Fingerprint) -> Option<String> {
         self.certificates.iter().find(|certificate| certificate.fingerprint() == *key).and_then(|one| user_id(one))
     }
 }
 
 /// Clears the status of all signatures of the image, and of each manifest in it.
-async fn clear(named: &Reference, subject: &Subject, output: Format) -> Result<Status, Failure> {
+async fn clear(named: &Reference, subject: &ImageContext, output: Format) -> Result<ExitStatus, CliError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Cleared {
@@ -338,22 +343,22 @@ async fn clear(named: &Reference, subject: &Subject, output: Format) -> Result<S
     }
     let client = subject.client()?;
     let repository = subject.image.repository();
-    let failed = |failure: Failure| failure.about("--remove-all");
-    let whole = Part::of(&client, &subject.image).await.map_err(|error| Failure::from(error).about(named))?;
+    let failed = |failure: CliError| failure.about("--remove-all");
+    let whole = ManifestNode::of(&client, &subject.image).await.map_err(|error| CliError::from(error).about(named))?;
     let mut report = Cleared { image: named.to_string(), digest: whole.digest.to_string(), places: Vec::new() };
     for source in &client.signature_sources(repository) {
-        let store = Store::of(&client, source, repository, Instant::now() + STEP).await;
+        let store = Store::of(&client, source, repository, Instant::now() + STEP_TIMEOUT).await;
         let Some(store) = store.map_err(|error| failed(error.into()))? else { continue };
         for part in whole.different() {
             store
-                .clear_statuses(&part.digest, Instant::now() + STEP)
+                .clear_statuses(&part.digest, Instant::now() + STEP_TIMEOUT)
                 .await
-                .map_err(|error| failed(Failure::from(error)))?;
+                .map_err(|error| failed(CliError::from(error)))?;
             report.places.push(store.url(&part.digest).into());
         }
     }
     if report.places.is_empty() {
-        return Err(Failure::refused(format_args!(
+        return Err(CliError::refused(format_args!(
             "{named}: --remove-all: this image's signatures are in no store, and nothing else keeps their status"
         )));
     }
@@ -366,7 +371,7 @@ async fn clear(named: &Reference, subject: &Subject, output: Format) -> Result<S
             }
             text
         }
-        Format::Json => serde_json::to_string_pretty(&report).map_err(Failure::undecided)? + "\n",
+        Format::Json => serde_json::to_string_pretty(&report).map_err(CliError::undecided)? + "\n",
     })?;
-    Ok(Status::Done)
+    Ok(ExitStatus::Done)
 }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::identity::{Ask, Examined};
-use crate::cli::exit_status::Status;
+use super::identity::{ExaminedManifest, IdentityCheck};
+use crate::cli::exit_status::ExitStatus;
 use crate::cli::report::{self, of_refusal};
 use crate::cli::terminal::{Colours, Tone, plain};
 use crate::image::Reference;
@@ -17,7 +17,7 @@ use crate::verification::{AskedSource, ExaminedSignature, VerifiedImage};
 /// What became of a signature's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Saved {
+pub(super) enum SavedStatus {
     /// It says now who verified it.
     Set,
     /// It says nothing any more.
@@ -31,7 +31,7 @@ pub(super) enum Saved {
 /// The answer about one image. docs/command-line.md describes it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct IdentityReport {
     image: String,
     allowed: bool,
     verdict: &'static str,
@@ -43,16 +43,16 @@ pub(super) struct Report {
     digest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     valid_until: Option<String>,
-    pub(super) signatures: Vec<Signature>,
-    sources: Vec<report::Source>,
+    pub(super) signatures: Vec<SignatureReport>,
+    sources: Vec<report::SourceReport>,
     #[serde(skip)]
-    pub(super) status: Status,
+    pub(super) status: ExitStatus,
 }
 
 /// One signature.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Signature {
+pub(super) struct SignatureReport {
     /// The digest that it lies with.
     manifest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,27 +79,27 @@ pub(super) struct Signature {
     /// Whether the signature is one of the key over this identity and digest, be they what they may.
     proven: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) saved: Option<Saved>,
+    pub(super) saved: Option<SavedStatus>,
 }
 
-impl Report {
+impl IdentityReport {
     pub(super) fn new(
         named: &Reference,
-        ask: &Ask,
-        parts: &[Examined<'_>],
+        ask: &IdentityCheck,
+        parts: &[ExaminedManifest<'_>],
         result: &Result<VerifiedImage, Refusal>,
     ) -> Self {
         let (status, verdict) = match result {
-            Ok(_) => (Status::Done, "verified"),
+            Ok(_) => (ExitStatus::Done, "verified"),
             Err(refusal) => match of_refusal(refusal) {
-                Status::Undecided => (Status::Undecided, "undecided"),
+                ExitStatus::Undecided => (ExitStatus::Undecided, "undecided"),
                 status => (status, "refused"),
             },
         };
         let refusal = result.as_ref().err();
-        let signatures = parts
-            .iter()
-            .flat_map(|part| part.examination.signatures.iter().map(|examined| Signature::new(part, examined, ask)));
+        let signatures = parts.iter().flat_map(|part| {
+            part.examination.signatures.iter().map(|examined| SignatureReport::new(part, examined, ask))
+        });
         let asked = parts.iter().flat_map(|part| &part.examination.asked);
         Self {
             image: named.to_string(),
@@ -119,8 +119,8 @@ impl Report {
     pub(super) fn text(&self, colours: Colours) -> String {
         let mut text = String::new();
         let tone = match self.status {
-            Status::Done => Tone::Good,
-            Status::Refused => Tone::Bad,
+            ExitStatus::Done => Tone::Good,
+            ExitStatus::Refused => Tone::Bad,
             _ => Tone::Unsure,
         };
         let _ = write!(text, "{} {}", colours.paint(tone, self.verdict), self.image);
@@ -155,9 +155,9 @@ impl Report {
     }
 }
 
-impl Signature {
-    fn new(examined_part: &Examined<'_>, examined: &ExaminedSignature, ask: &Ask) -> Self {
-        let Examined { part, found, .. } = examined_part;
+impl SignatureReport {
+    fn new(examined_part: &ExaminedManifest<'_>, examined: &ExaminedSignature, ask: &IdentityCheck) -> Self {
+        let ExaminedManifest { part, found, .. } = examined_part;
         let ExaminedSignature { place, source, key, certificate, signer: _, signed_at, identity, digest, outcome } =
             examined;
         let refusal = outcome.as_ref().err();
@@ -218,10 +218,10 @@ impl Signature {
             _ => colours.paint(Tone::Good, "counts"),
         };
         let saved = saved.map(|saved| match saved {
-            Saved::Set => "status set in the store".to_owned(),
-            Saved::Unset => "status unset in the store".to_owned(),
-            Saved::Gone => "the store has not got it any more".to_owned(),
-            Saved::Changed => "the store has another one of this name by now; verify again".to_owned(),
+            SavedStatus::Set => "status set in the store".to_owned(),
+            SavedStatus::Unset => "status unset in the store".to_owned(),
+            SavedStatus::Gone => "the store has not got it any more".to_owned(),
+            SavedStatus::Changed => "the store has another one of this name by now; verify again".to_owned(),
         });
         for line in details.into_iter().flatten().chain([outcome]).chain(saved) {
             text.push_str("\n             ");
@@ -232,7 +232,7 @@ impl Signature {
 }
 
 /// A refusal in words for someone who gave keys and an identity, and knows of no rule.
-fn why(refusal: &Refusal, ask: &Ask) -> String {
+fn why(refusal: &Refusal, ask: &IdentityCheck) -> String {
     match refusal {
         Refusal::Unsigned(wanted) => match &wanted.manifest {
             Some(manifest) => format!("there is no signature of the manifest {manifest}, which is in this index"),

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use self::identity::IdentityArguments;
 use super::arguments::Format;
-use super::exit_status::{Failure, Status};
-use super::image_arguments::{ImageArguments, Mirrors, Subject};
-use super::report::Report;
+use super::exit_status::{CliError, ExitStatus};
+use super::image_arguments::{ImageArguments, ImageContext, Mirrors};
+use super::report::VerifyReport;
 use super::terminal::{self, Colours};
 use crate::configuration::Configuration;
 use crate::files::PolicyFiles;
@@ -24,12 +24,12 @@ use crate::startup;
 use crate::telemetry::{Metrics, logging};
 
 /// How long one image may take. Nobody's API server is waiting, so longer than a review.
-const DEADLINE: Duration = Duration::from_secs(30);
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const AGAINST_A_POLICY: &str = "Against a policy";
 
 #[derive(Args, Debug)]
-pub(super) struct Arguments {
+pub(super) struct VerifyArguments {
     #[command(flatten)]
     image: ImageArguments,
     /// The policy: a policy file, a folder of them, or a policy.json. Left out: the configuration's
@@ -51,33 +51,33 @@ pub(super) struct Arguments {
     output: Format,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
-    let Arguments { image, policy, namespace, identity, output } = arguments;
+pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitStatus, CliError> {
+    let VerifyArguments { image, policy, namespace, identity, output } = arguments;
     logging::start(logging::Format::Text, "sealgate=warn,sealgate::gate=off")?;
     if identity.is_taken() {
         return identity.run(image, *output);
     }
     identity.must_be_unused()?;
-    let Subject { image, mut configuration, .. } = image.read(Mirrors::Asked)?;
-    configuration.webhook.deadline = DEADLINE;
+    let ImageContext { image, mut configuration, .. } = image.read(Mirrors::Asked)?;
+    configuration.webhook.deadline = VERIFY_TIMEOUT;
     let path = policy.as_ref().or(configuration.policies.as_ref());
     let path = path.ok_or_else(|| {
-        Failure::usage(
+        CliError::usage(
             "say what the image has to meet: --policy FILE (or a --config with policies), or --expected-identity REFERENCE",
         )
     })?;
     // Whoever asks wants to know what this policy says, whatever it is.
     let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true, pin_required: false };
-    let policy = files.load().map_err(Failure::usage_of)?;
+    let policy = files.load().map_err(CliError::usage_of)?;
     for KeyWarning { signer, notice } in &policy.key_warnings {
         tracing::warn!("keys of {signer}: {notice}");
     }
     let decide = decide(&configuration, policy, &image, namespace.as_deref());
     let decision = super::block_on(decide)??;
-    let report = Report::new(&image.to_string(), &decision);
+    let report = VerifyReport::new(&image.to_string(), &decision);
     terminal::print(&match output {
         Format::Text => report.text(Colours::of(&io::stdout())),
-        Format::Json => report.json().map_err(Failure::undecided)? + "\n",
+        Format::Json => report.json().map_err(CliError::undecided)? + "\n",
     })?;
     Ok(report.status())
 }
@@ -87,17 +87,17 @@ async fn decide(
     policy: Policy,
     image: &Reference,
     namespace: Option<&str>,
-) -> Result<Decision, Failure> {
+) -> Result<Decision, CliError> {
     let policy = Arc::new(CurrentPolicy::new(policy));
-    let gate = startup::engine(configuration, policy, None, Arc::new(Metrics::new())).map_err(Failure::usage_of)?;
+    let gate = startup::engine(configuration, policy, None, Arc::new(Metrics::new())).map_err(CliError::usage_of)?;
     let text = image.to_string();
     let admission = Admission {
         namespace,
         images: &[ImageUse { text: &text, runs_as_written: false }],
         now: Timestamp::now(),
-        deadline: Instant::now() + DEADLINE,
+        deadline: Instant::now() + VERIFY_TIMEOUT,
         is_final: true,
     };
-    let decision = gate.decide(&admission).await.map_err(Failure::undecided)?.into_iter().next();
-    decision.ok_or_else(|| Failure::undecided("the gate gave no answer"))
+    let decision = gate.decide(&admission).await.map_err(CliError::undecided)?.into_iter().next();
+    decision.ok_or_else(|| CliError::undecided("the gate gave no answer"))
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use url::Url;
 
-use super::{Check, flatten};
+use super::{Checker, flatten};
 use crate::configuration::{
     Access, ClientCertificate, Etcd, EtcdUser, Gateway, Network, Store, Upstream, Users,
     document::{RawAccess, RawCertificate, RawEtcd, RawGateway, RawKubernetes, RawRedb, RawStore, RawUpstream},
@@ -12,7 +12,7 @@ use crate::configuration::{
 };
 use crate::yaml::Located;
 
-impl Check<'_> {
+impl Checker<'_> {
     pub(super) fn gateway(&mut self, raw: RawGateway) -> Option<Gateway> {
         let RawGateway { listen, certificate, anyone_may_sign, registry, store, access, external_url, trusted_proxies } =
             raw;

@@ -4,19 +4,19 @@ use std::{collections::HashMap, sync::Arc};
 
 use url::Url;
 
-use super::{Check, flatten};
+use super::{Checker, flatten};
 use crate::configuration::{
     Credentials, Registries, Registry, SignatureSource,
     document::{RawCredentials, RawRegistry, RawSource},
 };
-use crate::diagnostic::Place;
+use crate::diagnostic::Span;
 use crate::image::{Scope, ScopeMap};
 use crate::yaml::{Lenient, Located};
 
-impl Check<'_> {
+impl Checker<'_> {
     pub(super) fn registries(&mut self, raw: Vec<Lenient<RawRegistry>>) -> Registries {
         let mut entries = ScopeMap::default();
-        let mut places: HashMap<Scope, Place> = HashMap::new();
+        let mut places: HashMap<Scope, Span> = HashMap::new();
         for raw in raw.into_iter().filter_map(|Lenient(raw)| raw) {
             let place = raw.scope.place;
             let Some(registry) = self.registry(raw) else { continue };

@@ -13,8 +13,8 @@ const MAX_STALE: Duration = Duration::from_mins(1);
 
 /// A policy whose files are looked at when the test says so.
 struct Watched<L> {
-    reload: Reload<L>,
-    freshness: Freshness,
+    reload: PolicyReload<L>,
+    freshness: PolicyFreshness,
     start: Instant,
 }
 
@@ -23,12 +23,13 @@ impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Watche
         let start = Instant::now();
         let current = Arc::new(CurrentPolicy::with_max_stale(first, Some(MAX_STALE), start));
         let (metrics, status) = (Arc::new(Metrics::new()), Arc::new(ReadStatus::new(start)));
-        let freshness = Freshness::new(Arc::clone(&status), Arc::clone(&current), Arc::clone(&metrics), POLL);
-        Self { reload: Reload::new(load, current, metrics, status), freshness, start }
+        let freshness =
+            PolicyFreshness::new(Arc::clone(&status), Arc::clone(&current), Arc::clone(&metrics), POLL_INTERVAL);
+        Self { reload: PolicyReload::new(load, current, metrics, status), freshness, start }
     }
 
     /// Looks at the files, so long after the start.
-    fn check(&mut self, after: Duration) -> Look {
+    fn check(&mut self, after: Duration) -> NextCheck {
         self.reload.check(self.start + after)
     }
 

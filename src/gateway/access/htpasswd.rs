@@ -26,9 +26,9 @@ use super::{
     fair_queue::Turns,
     roles::Roles,
 };
-use crate::diagnostic::{Diagnostic, Diagnostics, Place};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::files::{
-    ChangeWatcher, Look, ReadError,
+    ChangeWatcher, NextCheck, ReadError,
     follower::{Follower, Progress},
     read_bounded,
 };
@@ -211,7 +211,7 @@ impl Reload {
     }
 
     /// Reads both files. Each counts by itself: broken roles must not keep a removed user in.
-    fn check(&mut self, now: Instant) -> Look {
+    fn check(&mut self, now: Instant) -> NextCheck {
         let Self { files, users, roles } = self;
         let progress = [
             users.follow(&files.users, read_users(&files.users_file), now),
@@ -221,7 +221,7 @@ impl Reload {
             files.warn_of_strangers();
         }
         let folders = [&files.users_file, &files.roles_file].into_iter();
-        Look {
+        NextCheck {
             folders: folders.filter_map(|file| file.parent().map(Path::to_owned)).collect(),
             again: progress.into_iter().filter_map(Progress::again).min(),
         }
@@ -289,7 +289,7 @@ impl Users {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let place = Place { line: number, column: 1, width: 1 };
+            let place = Span { line: number, column: 1, width: 1 };
             let mut mistake = |message: String, suggestion: String| {
                 let mistake = Diagnostic { place: Some(place), ..Diagnostic::of_file(name, message) };
                 mistakes.push(mistake.suggest(suggestion));

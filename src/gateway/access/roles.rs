@@ -8,9 +8,9 @@ use std::{
 use serde::Deserialize;
 
 use super::Action;
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Span};
 use crate::gateway::store::RepositoryName;
-use crate::yaml::{self, Lenient, Located, Source};
+use crate::yaml::{self, Lenient, Located, YamlSource};
 
 /// The role of those who sign.
 const SIGNER: &str = "system:image-signer";
@@ -133,7 +133,7 @@ impl Roles {
     /// # Errors
     /// Every mistake that can be found at once. Never empty.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
-        let source = Source { name, text };
+        let source = YamlSource { name, text };
         let documents = yaml::parse(source)?;
         let document = match documents.as_slice() {
             [document] => document,
@@ -165,13 +165,13 @@ impl Roles {
 }
 
 struct Check<'a> {
-    source: Source<'a>,
+    source: YamlSource<'a>,
     mistakes: Vec<Diagnostic>,
     roles: Roles,
 }
 
 impl Check<'_> {
-    fn mistake(&mut self, place: Place, message: impl Into<String>, suggestion: impl Into<String>) {
+    fn mistake(&mut self, place: Span, message: impl Into<String>, suggestion: impl Into<String>) {
         self.mistakes.push(self.source.mistake(place, message).suggest(suggestion));
     }
 

@@ -16,8 +16,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::time::Instant;
 
 use super::token::{KEY_BYTES, TokenKey, TokenKeys};
-use crate::diagnostic::{Diagnostic, Diagnostics, Place};
-use crate::files::{ChangeWatcher, Look, ReadError, follower::Follower, read_bounded};
+use crate::diagnostic::{Diagnostic, Diagnostics, Span};
+use crate::files::{ChangeWatcher, NextCheck, ReadError, follower::Follower, read_bounded};
 
 /// The most bytes of the file.
 const LARGEST: u64 = 64 << 10;
@@ -95,7 +95,7 @@ impl KeyRing {
         let mut follower = Follower::new("the keys of gateway.access.tokenKey");
         let watcher = ChangeWatcher::start("token-key-watcher", POLL, move || {
             let again = follower.follow(&in_force, read(&path), Instant::now()).again();
-            Look { folders: path.parent().map(Path::to_owned).into_iter().collect(), again }
+            NextCheck { folders: path.parent().map(Path::to_owned).into_iter().collect(), again }
         });
         Ok(Self { keys, _watcher: Some(watcher.map_err(TokenKeyError::Watch)?) })
     }
@@ -135,7 +135,7 @@ fn parse(name: &str, text: &str) -> Result<TokenKeys, Vec<Diagnostic>> {
         if let Some(secret) = secret {
             keys.push(TokenKey::new(&secret));
         } else {
-            let place = Some(Place { line: number, column: 1, width: 1 });
+            let place = Some(Span { line: number, column: 1, width: 1 });
             let mistake = Diagnostic { place, ..Diagnostic::of_file(name, "the base64 of 32 bytes is expected") };
             mistakes.push(mistake.suggest(HELP));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealgate::kubernetes::workloads::{CARRIERS, ImageList};
+use sealgate::kubernetes::workloads::{ImageList, WORKLOADS};
 use serde_json::{Value, json};
 
 use super::{Cluster, World, apiserver::failed};
@@ -93,22 +93,22 @@ fn templates_are_refused_before_a_controller_tries_them() {
     let world = World::start("templates");
     world.push_signed("acme/web", "1");
     world.push("acme/unsigned", "1", "unsigned");
-    let object = |carrier: &sealgate::kubernetes::workloads::Carrier, image: &str| {
+    let object = |workload: &sealgate::kubernetes::workloads::Workload, image: &str| {
         let mut inner = json!({"containers": [{"name": "web", "image": image}]});
-        if carrier.resource == "jobs" || carrier.resource == "cronjobs" {
+        if workload.resource == "jobs" || workload.resource == "cronjobs" {
             inner["restartPolicy"] = "Never".into();
         }
         let mut value = json!({"spec": inner, "metadata": {"labels": {"app": "web"}}});
-        for member in carrier.pod_spec.iter().rev().skip(1) {
+        for member in workload.pod_spec.iter().rev().skip(1) {
             value = json!({*member: value});
         }
-        value["apiVersion"] = match carrier.group {
-            "" => carrier.version.into(),
-            group => format!("{group}/{}", carrier.version).into(),
+        value["apiVersion"] = match workload.group {
+            "" => workload.version.into(),
+            group => format!("{group}/{}", workload.version).into(),
         };
-        value["kind"] = carrier.kind.into();
+        value["kind"] = workload.kind.into();
         value["metadata"] = json!({"name": "web", "namespace": world.namespace});
-        match carrier.resource {
+        match workload.resource {
             "cronjobs" => value["spec"]["schedule"] = "0 0 1 1 *".into(),
             "replicationcontrollers" => value["spec"]["selector"] = json!({"app": "web"}),
             "podtemplates" | "jobs" => {}
@@ -116,15 +116,15 @@ fn templates_are_refused_before_a_controller_tries_them() {
         }
         value
     };
-    for carrier in CARRIERS.iter().filter(|carrier| !carrier.is_pod) {
-        let message = failed(&world.try_create(&object(carrier, &world.image("acme/unsigned:1"))));
-        assert!(message.contains("[unsigned]"), "{}: {message}", carrier.kind);
-        let signed = object(carrier, &world.image("acme/web:1"));
+    for workload in WORKLOADS.iter().filter(|workload| !workload.is_pod) {
+        let message = failed(&world.try_create(&object(workload, &world.image("acme/unsigned:1"))));
+        assert!(message.contains("[unsigned]"), "{}: {message}", workload.kind);
+        let signed = object(workload, &world.image("acme/web:1"));
         let created = world.try_create(&signed);
-        assert!(created.status.success(), "{}: {}", carrier.kind, String::from_utf8_lossy(&created.stderr));
+        assert!(created.status.success(), "{}: {}", workload.kind, String::from_utf8_lossy(&created.stderr));
         // Templates stay as their authors wrote them, or whoever applies them from git would see them differ.
-        let stored = world.kubectl(&["get", carrier.resource, "web", "-o", "json"]);
-        assert!(!stored.contains("@sha256:"), "{}: {stored}", carrier.kind);
+        let stored = world.kubectl(&["get", workload.resource, "web", "-o", "json"]);
+        assert!(!stored.contains("@sha256:"), "{}: {stored}", workload.kind);
     }
 }
 
@@ -256,12 +256,12 @@ fn every_resource_with_a_pod_in_it_is_in_the_table() {
             }
         }
     }
-    let table: BTreeMap<_, BTreeSet<String>> = CARRIERS
+    let table: BTreeMap<_, BTreeSet<String>> = WORKLOADS
         .iter()
-        .map(|carrier| {
+        .map(|workload| {
             (
-                (carrier.group.to_owned(), carrier.version.to_owned(), carrier.resource.to_owned()),
-                carrier.subresources.iter().map(|&name| name.to_owned()).collect(),
+                (workload.group.to_owned(), workload.version.to_owned(), workload.resource.to_owned()),
+                workload.subresources.iter().map(|&name| name.to_owned()).collect(),
             )
         })
         .collect();
