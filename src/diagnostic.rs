@@ -4,6 +4,8 @@ use std::fmt;
 
 use crate::redact::shown_line;
 
+/// Limits the mistakes of one file or folder that are shown; the count of the others is shown after them.
+pub(crate) const MAX_DIAGNOSTICS: usize = 50;
 /// The most characters of a source line that are shown.
 const MAX_SNIPPET_CHARS: usize = 120;
 

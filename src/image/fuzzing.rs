@@ -4,8 +4,7 @@ use url::Url;
 
 use super::{
     Reference, Scope,
-    host::{canonical_host, host_of},
-    reference::DOCKER_HUB,
+    host::{DOCKER_HUB, canonical_host, host_of},
 };
 
 /// A canonical host is itself, and that of a URL that is made of it.

@@ -7,10 +7,27 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
-use super::reference::{DOCKER_HUB, ReferenceError};
-
+/// Docker Hub's canonical host.
+pub(crate) const DOCKER_HUB: &str = "docker.io";
 /// Other hosts under which Docker Hub's images are known.
 const DOCKER_HUB_ALIASES: [&str; 3] = ["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
+
+/// Why a text is not `host[:port]`. The text itself is not repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// The host is not one.
+    #[error("the host must be a DNS name or an IP address, an IPv6 address in brackets")]
+    Name,
+    /// The host ends in a number, and is no IPv4 address in its one spelling: readers differ in which address it is.
+    #[error(
+        "a host that ends in a number must be an IPv4 address of four decimal numbers without leading zeros (192.0.2.1)"
+    )]
+    Number,
+    /// The port is not a number from 1 to 65535.
+    #[error("the port must be a number from 1 to 65535")]
+    Port,
+}
 
 /// Whether what stands before the first slash of a name is a host and not a namespace on Docker Hub, whatever its case: it
 /// has a dot or a colon, or is `localhost`.
@@ -46,15 +63,15 @@ pub(crate) fn host_of(url: &Url) -> Option<String> {
 /// addresses in their shortest form, and those that stand for an IPv4 address (RFC 4291, section 2.5.5.2) as that address.
 ///
 /// A URL that is made of a canonical host has that host, letter for letter.
-pub(crate) fn canonical_host(text: &str) -> Result<String, ReferenceError> {
+pub(crate) fn canonical_host(text: &str) -> Result<String, HostError> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (address, after) = rest.split_once(']').ok_or(ReferenceError::Host)?;
-            let address: Ipv6Addr = address.parse().map_err(|_| ReferenceError::Host)?;
+            let (address, after) = rest.split_once(']').ok_or(HostError::Name)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| HostError::Name)?;
             let port = match after.strip_prefix(':') {
                 Some(port) => Some(port),
                 None if after.is_empty() => None,
-                None => return Err(ReferenceError::Host),
+                None => return Err(HostError::Name),
             };
             (ipv6(address), port)
         }
@@ -65,9 +82,9 @@ pub(crate) fn canonical_host(text: &str) -> Result<String, ReferenceError> {
     };
     let port = match port {
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(digits.parse::<u16>().ok().filter(|&port| port > 0).ok_or(ReferenceError::Port)?)
+            Some(digits.parse::<u16>().ok().filter(|&port| port > 0).ok_or(HostError::Port)?)
         }
-        Some(_) => return Err(ReferenceError::Port),
+        Some(_) => return Err(HostError::Port),
         None => None,
     };
     Ok(match port {
@@ -85,17 +102,17 @@ fn ipv6(address: Ipv6Addr) -> String {
     }
 }
 
-fn name_or_ipv4(text: &str) -> Result<String, ReferenceError> {
+fn name_or_ipv4(text: &str) -> Result<String, HostError> {
     if ends_in_a_number(text) {
         // Resolvers take `10.5`, `0xa.0.0.5` and `012.0.0.5` for addresses, too, and not all of them for the same.
-        return text.parse::<Ipv4Addr>().map(|address| address.to_string()).map_err(|_| ReferenceError::Number);
+        return text.parse::<Ipv4Addr>().map(|address| address.to_string()).map_err(|_| HostError::Number);
     }
     domain(text)
 }
 
 /// Checks what stands behind `*.`: a domain, or the last one to three numbers of an IPv4 address, as containers/image takes
 /// them.
-pub(super) fn domain_of_subdomains(text: &str) -> Result<String, ReferenceError> {
+pub(super) fn domain_of_subdomains(text: &str) -> Result<String, HostError> {
     let numbers = text.split('.').count();
     // In front of them stand the numbers that the star is for.
     if (1..=3).contains(&numbers) && format!("{}{text}", "0.".repeat(4 - numbers)).parse::<Ipv4Addr>().is_ok() {
@@ -105,9 +122,9 @@ pub(super) fn domain_of_subdomains(text: &str) -> Result<String, ReferenceError>
 }
 
 /// Checks a DNS name, and makes it lower case.
-fn domain(text: &str) -> Result<String, ReferenceError> {
+fn domain(text: &str) -> Result<String, HostError> {
     if ends_in_a_number(text) {
-        return Err(ReferenceError::Number);
+        return Err(HostError::Number);
     }
     let label = |label: &str| {
         !label.is_empty()
@@ -116,13 +133,13 @@ fn domain(text: &str) -> Result<String, ReferenceError> {
             && !label.ends_with('-')
     };
     if !text.split('.').all(label) {
-        return Err(ReferenceError::Host);
+        return Err(HostError::Name);
     }
     let name = text.to_ascii_lowercase();
     // Some names in Punycode are not what they decode to, and some decode to nothing: no URL can have them.
     match Host::parse(&name) {
         Ok(Host::Domain(same)) if same == name => Ok(name),
-        _ => Err(ReferenceError::Host),
+        _ => Err(HostError::Name),
     }
 }
 
@@ -211,7 +228,7 @@ mod tests {
             "99999999999999999999",
         ] {
             for text in [host.to_owned(), format!("{host}:5000"), format!("{host}:443")] {
-                assert_eq!(canonical_host(&text), Err(ReferenceError::Number), "{text}");
+                assert_eq!(canonical_host(&text), Err(HostError::Number), "{text}");
             }
         }
     }
@@ -257,10 +274,10 @@ mod tests {
             "r\\example.com",
             "",
         ] {
-            assert_eq!(canonical_host(host), Err(ReferenceError::Host), "{host}");
+            assert_eq!(canonical_host(host), Err(HostError::Name), "{host}");
         }
         for port in ["r.example.com:", "r.example.com:0", "r.example.com:65536", "[::1]:", "[::1]:x", "10.0.0.5:５"] {
-            assert_eq!(canonical_host(port), Err(ReferenceError::Port), "{port}");
+            assert_eq!(canonical_host(port), Err(HostError::Port), "{port}");
         }
     }
 

@@ -12,6 +12,7 @@ pub mod scope;
 
 pub use contents::{Contents, Part};
 pub use digest::{Digest, Hasher, Mismatch};
+pub use host::HostError;
 pub use manifest::{Descriptor, Hashed, HashedManifest, Manifest, ManifestError};
 pub use reference::{Reference, ReferenceError, Repository, Tag};
 pub use scope::{Scope, ScopeError, ScopeMap};

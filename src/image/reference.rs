@@ -10,11 +10,9 @@ use url::Url;
 
 use super::{
     digest::{Digest, DigestError},
-    host::{canonical_host, host_of, looks_like_host},
+    host::{DOCKER_HUB, HostError, canonical_host, host_of, looks_like_host},
 };
 
-/// Docker Hub's canonical host.
-pub const DOCKER_HUB: &str = "docker.io";
 /// The longest name, `host/path`, that registries accept (distribution specification, "Pulling manifests").
 const LONGEST_NAME: usize = 255;
 /// The longest tag (distribution specification).
@@ -65,17 +63,9 @@ pub enum ReferenceError {
     /// 64 hexadecimal digits in place of a name: Docker takes those for an image's local ID.
     #[error("64 hexadecimal digits are a local image ID, not a name; write repository@sha256:...")]
     LocalId,
-    /// The host is not one.
-    #[error("the host must be a DNS name or an IP address, an IPv6 address in brackets")]
-    Host,
-    /// The host ends in a number, and is no IPv4 address in its one spelling: readers differ in which address it is.
-    #[error(
-        "a host that ends in a number must be an IPv4 address of four decimal numbers without leading zeros (192.0.2.1)"
-    )]
-    Number,
-    /// The port is not a number from 1 to 65535.
-    #[error("the port must be a number from 1 to 65535")]
-    Port,
+    /// The host is malformed.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// The path has an upper-case letter.
     #[error("an image's name is written in lower case")]
     UpperCase,
@@ -354,23 +344,23 @@ mod tests {
             ("example.com/-a", ReferenceError::Path),
             ("example.com/x:", ReferenceError::Tag),
             ("example.com/x:.1", ReferenceError::Tag),
-            ("example.com:0/x", ReferenceError::Port),
-            ("example.com:70000/x", ReferenceError::Port),
-            ("example.com:+5/x", ReferenceError::Port),
-            ("exa mple.com/x", ReferenceError::Host),
-            ("-example.com/x", ReferenceError::Host),
-            ("[::1/x", ReferenceError::Host),
-            ("[::1]junk/x", ReferenceError::Host),
-            ("10.0.5:5000/x", ReferenceError::Number),
-            ("0xa.0.0.5:5000/x", ReferenceError::Number),
-            ("167772165:5000/x", ReferenceError::Number),
-            ("010.0.0.5:5000/x", ReferenceError::Number),
-            ("10.0.0.5.:5000/x", ReferenceError::Number),
-            ("0XA000005/x", ReferenceError::Number),
-            ("example.com./x", ReferenceError::Host),
-            ("localhost./x", ReferenceError::Host),
-            ("ex%61mple.com/x", ReferenceError::Host),
-            ("[fe80::1%25eth0]/x", ReferenceError::Host),
+            ("example.com:0/x", ReferenceError::Host(HostError::Port)),
+            ("example.com:70000/x", ReferenceError::Host(HostError::Port)),
+            ("example.com:+5/x", ReferenceError::Host(HostError::Port)),
+            ("exa mple.com/x", ReferenceError::Host(HostError::Name)),
+            ("-example.com/x", ReferenceError::Host(HostError::Name)),
+            ("[::1/x", ReferenceError::Host(HostError::Name)),
+            ("[::1]junk/x", ReferenceError::Host(HostError::Name)),
+            ("10.0.5:5000/x", ReferenceError::Host(HostError::Number)),
+            ("0xa.0.0.5:5000/x", ReferenceError::Host(HostError::Number)),
+            ("167772165:5000/x", ReferenceError::Host(HostError::Number)),
+            ("010.0.0.5:5000/x", ReferenceError::Host(HostError::Number)),
+            ("10.0.0.5.:5000/x", ReferenceError::Host(HostError::Number)),
+            ("0XA000005/x", ReferenceError::Host(HostError::Number)),
+            ("example.com./x", ReferenceError::Host(HostError::Name)),
+            ("localhost./x", ReferenceError::Host(HostError::Name)),
+            ("ex%61mple.com/x", ReferenceError::Host(HostError::Name)),
+            ("[fe80::1%25eth0]/x", ReferenceError::Host(HostError::Name)),
             ("x@sha256:12", ReferenceError::Digest(Digest::parse("sha256:12").unwrap_err())),
             (&"a".repeat(64), ReferenceError::LocalId),
             (&"a/".repeat(1000), ReferenceError::TooLong { length: 2000 }),
@@ -445,7 +435,7 @@ mod tests {
         }
         for port in ["", "0", "00", "65536", "99999999999999999999", "-1", "1a", "0x50", "1 "] {
             let found = Reference::parse(&format!("example.com:{port}/x"));
-            assert_eq!(found, Err(ReferenceError::Port), "{port}");
+            assert_eq!(found, Err(ReferenceError::Host(HostError::Port)), "{port}");
         }
     }
 

@@ -4,8 +4,8 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     digest::{Digest, DigestError},
-    host::{canonical_host, domain_of_subdomains, looks_like_host},
-    reference::{DOCKER_HUB, Reference, ReferenceError, Repository, Tag, check_path},
+    host::{DOCKER_HUB, canonical_host, domain_of_subdomains, looks_like_host},
+    reference::{Reference, ReferenceError, Repository, Tag, check_path},
 };
 
 /// What a rule covers. The derived order is only for printing; which scope wins is [`ScopeMap::get`]'s business.
@@ -81,7 +81,7 @@ impl Scope {
                 return Err(ScopeError::Star);
             }
             // A domain is no host: `*.internal` has no port, and no other name for it.
-            return Ok(Self::Subdomains(domain_of_subdomains(below)?.into()));
+            return Ok(Self::Subdomains(domain_of_subdomains(below).map_err(ReferenceError::from)?.into()));
         }
         if text.contains('*') {
             return Err(ScopeError::Star);
@@ -113,12 +113,14 @@ impl Scope {
 /// Checks the host of a scope: one that an image reference could have.
 fn host_of_scope(host: &str, scope: &str) -> Result<String, ScopeError> {
     if looks_like_host(host) {
-        return Ok(canonical_host(host)?);
+        return Ok(canonical_host(host).map_err(ReferenceError::from)?);
     }
     // In an image, an upper-case letter makes it a host.
     let upper = host.bytes().any(|byte| byte.is_ascii_uppercase());
     if let Some(rest) = scope.strip_prefix(host).filter(|rest| upper && !rest.is_empty()) {
-        return Err(ScopeError::NoHost { suggestion: format!("{}{rest}", canonical_host(host)?) });
+        return Err(ScopeError::NoHost {
+            suggestion: format!("{}{rest}", canonical_host(host).map_err(ReferenceError::from)?),
+        });
     }
     let path = scope.to_ascii_lowercase();
     let library = if path.contains('/') { "" } else { "library/" };
@@ -355,6 +357,7 @@ fn find<'a, K: PartialEq, T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::HostError;
 
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -410,7 +413,7 @@ mod tests {
 
     #[test]
     fn a_scope_that_no_image_can_fall_under_is_an_error() {
-        let number = Err(ScopeError::Part(ReferenceError::Number));
+        let number = Err(ScopeError::Part(ReferenceError::Host(HostError::Number)));
         for host in ["10.0.5:5000", "0xa.0.0.5:5000", "167772165:5000", "010.0.0.5:5000", "10.0.0.5.", "1.2.3.256"] {
             for scope in [host.to_owned(), format!("{host}/x"), format!("{host}/x:1"), format!("{host}/x@{DIGEST}")] {
                 assert_eq!(Scope::parse_with_tag(&scope), number, "{scope}");
@@ -423,7 +426,7 @@ mod tests {
         for scope in
             ["[::1]junk", "[::1]junk/x", "r.example.com.", "*.example.com.", "r.ex%61mple.com/x", "*.exämple.com"]
         {
-            assert_eq!(Scope::parse(scope), Err(ScopeError::Part(ReferenceError::Host)), "{scope}");
+            assert_eq!(Scope::parse(scope), Err(ScopeError::Part(ReferenceError::Host(HostError::Name))), "{scope}");
         }
     }
 

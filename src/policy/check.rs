@@ -11,11 +11,13 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Action, Exemption, Identity, KeyFileError, KeyWarning, Platforms, Requirement, Requirements, Rule, RuleId, Signer,
     document::{
         Kind, RawDocument, RawExemption, RawIdentity, RawKey, RawMatch, RawPlatforms, RawReason, RawRemap,
         RawRequirement, RawRule,
     },
+    layer::KeyWarning,
+    rule::{Action, Exemption, Identity, Platforms, Requirement, Requirements, Rule, RuleId, Signer},
+    source_file::KeyFileError,
 };
 use crate::diagnostic::{Diagnostic, Span, did_you_mean, is_short, quoted};
 use crate::image::{Reference, Repository, Scope, ScopeError, ScopeMap};

@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Mode;
+use super::rule::Mode;
 use crate::yaml::{Entries, Lenient, Located};
 
 /// The `apiVersion` of all our documents.

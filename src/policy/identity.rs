@@ -4,7 +4,7 @@
 //! (`policy_reference_match.go`). It knows no reference with both a tag and a digest. Ours: the digest is what is verified, so
 //! that `RepoDigestOrExact` takes such an image as one by digest; `Exact` wants name and tag as signed.
 
-use super::Identity;
+use super::rule::Identity;
 use crate::image::{Reference, Repository};
 
 /// Whether `signed` is right for `image`.

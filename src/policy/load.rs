@@ -7,20 +7,20 @@ use std::{
 };
 
 use super::{
-    Dialect, KeyFileError, KeyWarning, Layer, MAX_KEY_WARNINGS, Policy, ReadKey, Rule, SourceFile,
     check::{self, CheckedDocument},
     document::{API_VERSION, KINDS, Kind, RawDocument},
+    layer::{Dialect, KeyWarning, Layer, MAX_KEY_WARNINGS, Policy},
     policy_json,
+    rule::Rule,
+    source_file::{KeyFileError, ReadKey, SourceFile},
 };
-use crate::diagnostic::{Diagnostic, Span, did_you_mean, quoted};
+use crate::diagnostic::{Diagnostic, MAX_DIAGNOSTICS, Span, did_you_mean, quoted};
 use crate::image::{Digest, Scope};
 use crate::text;
 use crate::yaml::{self, Node, Value, YamlSource};
 
 /// The most rules of a policy.
 const MOST_RULES: usize = 10_000;
-/// The most diagnostics that are worth reading at once.
-pub(super) const MOST_DIAGNOSTICS: usize = 50;
 
 /// Reads and checks all files of a policy.
 ///
@@ -60,8 +60,8 @@ pub fn load(files: &[SourceFile], read_key: &mut ReadKey<'_>) -> Result<Policy, 
 
 /// The first mistakes, each with its line, and how many more there are.
 fn to_read(mut mistakes: Vec<Diagnostic>, files: &[&SourceFile]) -> Vec<Diagnostic> {
-    let more = mistakes.len().saturating_sub(MOST_DIAGNOSTICS);
-    mistakes.truncate(MOST_DIAGNOSTICS);
+    let more = mistakes.len().saturating_sub(MAX_DIAGNOSTICS);
+    mistakes.truncate(MAX_DIAGNOSTICS);
     let show = |mistake: Diagnostic| {
         let file = files.iter().find(|file| file.name == mistake.file).filter(|_| mistake.snippet.is_none());
         match file.and_then(|file| std::str::from_utf8(&file.bytes).ok()) {

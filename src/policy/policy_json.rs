@@ -8,11 +8,12 @@ use std::{collections::HashMap, num::NonZeroUsize, ops::Range, path::Path, sync:
 
 use self::strict_json::{Member, Problem, Value, quoted};
 use super::{
-    Action, Dialect, Identity, KeyWarning, Layer, Platforms, ReadKey, Requirement, Requirements, Rule, RuleId, Signer,
-    SourceFile, load::MOST_DIAGNOSTICS,
+    layer::{Dialect, KeyWarning, Layer},
+    rule::{Action, Identity, Platforms, Requirement, Requirements, Rule, RuleId, Signer},
+    source_file::{ReadKey, SourceFile},
 };
 use crate::base64_text;
-use crate::diagnostic::{self, Diagnostic, Span, did_you_mean};
+use crate::diagnostic::{self, Diagnostic, MAX_DIAGNOSTICS, Span, did_you_mean};
 use crate::image::{Reference, Scope, ScopeMap};
 use crate::signature::{CertificateError, Keyring, Keys};
 use crate::text;
@@ -44,7 +45,7 @@ pub fn load(file: &SourceFile, read_key: &mut ReadKey<'_>) -> Result<(Layer, Vec
     // Finding a place takes a look at the whole file, so only those get one that will be shown.
     let mut problems = problems.into_iter();
     let mut diagnostics: Vec<Diagnostic> =
-        problems.by_ref().take(MOST_DIAGNOSTICS).map(|problem| diagnostic(&file.name, text, problem)).collect();
+        problems.by_ref().take(MAX_DIAGNOSTICS).map(|problem| diagnostic(&file.name, text, problem)).collect();
     diagnostics.extend(problems.map(|problem| Diagnostic::of_file(&file.name, problem.message)));
     Err(diagnostics)
 }

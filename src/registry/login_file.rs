@@ -9,7 +9,10 @@ use serde_json::value::RawValue;
 use super::credentials::{CredentialsError, Login};
 use crate::base64_text;
 use crate::configuration::LoginFormat;
-use crate::image::{Repository, host::canonical_host, reference::DOCKER_HUB};
+use crate::image::{
+    Repository,
+    host::{DOCKER_HUB, canonical_host},
+};
 use crate::json;
 
 /// What Docker writes in place of a user name when the password is an identity token.

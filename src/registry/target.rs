@@ -8,7 +8,7 @@ use super::{
     settings::{AllSettings, Settings},
     transport::{Peer, Transport},
 };
-use crate::image::{Repository, Scope, reference::DOCKER_HUB};
+use crate::image::{Repository, Scope, host::DOCKER_HUB};
 
 /// Where Docker Hub's API is.
 const DOCKER_HUB_API: &str = "registry-1.docker.io";

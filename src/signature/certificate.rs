@@ -11,8 +11,6 @@ use sequoia_openpgp::{
     types::{HashAlgorithm, PublicKeyAlgorithm},
 };
 
-use super::keyring::{CertificateError, Keyring};
-
 /// A fingerprint, upper-case hexadecimal digits. Where a signature names only a key ID, these are the 16 digits of it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(pub Box<str>);
@@ -86,14 +84,6 @@ impl KeyFault {
 }
 
 impl Certificate {
-    /// Reads every certificate of a key file, and passes over what [`Keyring`] gives notice of.
-    ///
-    /// # Errors
-    /// Those of [`Keyring::read`].
-    pub fn parse_keyring(bytes: &[u8]) -> Result<Vec<Self>, CertificateError> {
-        Ok(Keyring::read(bytes)?.certificates)
-    }
-
     /// The primary key's fingerprint.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.inner.key_handle())
@@ -364,6 +354,7 @@ mod tests {
 
     use super::*;
     use crate::signature::{
+        CertificateError,
         keyring::LARGEST_KEYRING,
         testing::{self, Key, armored, at},
     };

@@ -2,6 +2,7 @@
 //! Whether a signature counts is for [`crate::verification`].
 
 pub mod certificate;
+mod certificate_error;
 mod claim;
 pub mod compose;
 pub(crate) mod envelope;
@@ -18,9 +19,10 @@ pub(crate) mod testing;
 use std::{fmt, sync::Arc};
 
 pub use certificate::{Certificate, Fingerprint, KeyFault};
+pub use certificate_error::{CertificateError, Unsupported, UnusableKey};
 pub use claim::{Claim, MOST_ISSUERS, claim, claimed_payload};
 pub use compose::{ComposeError, compose};
-pub use keyring::{CertificateError, KeyNotice, Keyring, Keys, UnusableKey};
+pub use keyring::{KeyNotice, Keyring, Keys};
 pub use malformed::{Disagreement, Malformed};
 pub use payload::{Payload, PayloadError};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{AskedSource, VerifiedImage};
+use super::{found_signatures::AskedSource, proof::VerifiedImage};
 use crate::image::{Digest, Reference};
 use crate::refusal::Refusal;
 use crate::signature::Fingerprint;

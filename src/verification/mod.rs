@@ -11,51 +11,37 @@
 //! Every step has a [price](allowance), so that whoever asks can bound what all of this costs, and end it.
 
 mod allowance;
+mod budget;
+mod check;
+mod checked_signature;
+mod count;
 mod examination;
-mod found;
-mod judge;
+mod found_signatures;
 mod proof;
+mod question;
 mod refuse;
-mod weigh;
+#[cfg(test)]
+mod tests;
+mod time;
 
 use std::collections::HashSet;
 
-use jiff::{SignedDuration, Timestamp};
-
 use self::{
-    judge::{Effort, Judged, judge_all, trusted},
-    proof::{Counted, Unproven},
+    budget::Effort,
+    check::{Extent, judge_all, trusted},
+    count::prove,
+    proof::Unproven,
     refuse::{Wants, examined, refuse, wanted},
-    weigh::count,
 };
 pub use allowance::{Allowance, Unlimited};
 pub use examination::{Examination, ExaminedSignature};
-pub use found::{AskedSource, FoundSignatures};
+pub use found_signatures::{AskedSource, FoundSignatures};
 pub use proof::{VerifiedImage, VerifiedKey};
+pub use question::Question;
+pub use time::CLOCK_TOLERANCE;
 
-use crate::image::{Digest, HashedManifest, Reference};
-use crate::policy::{Requirement, Requirements, RuleId};
+use crate::image::HashedManifest;
 use crate::refusal::Refusal;
-
-/// How far a signer's clock may be ahead of ours.
-pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
-
-/// What is asked of the signatures.
-#[derive(Clone, Copy, Debug)]
-pub struct Question<'a> {
-    /// The image as it was asked for, canonical: identities are compared with this.
-    pub image: &'a Reference,
-    /// The digest that was computed over the manifest's bytes.
-    pub digest: Digest,
-    /// The rule that applies.
-    pub rule: &'a RuleId,
-    /// What it requires.
-    pub requirements: &'a Requirements,
-    /// The time that it is now.
-    pub now: Timestamp,
-    /// How many signatures may be tried (not: be there).
-    pub tries: usize,
-}
 
 /// Whether the signatures prove that the image fulfils the requirements.
 ///
@@ -76,15 +62,6 @@ pub fn verify_within(question: &Question<'_>, found: &FoundSignatures, allowance
 /// to know what each of them is worth. `question.tries` bounds nothing here, so this is not for those who are in a hurry.
 pub fn examine_all(question: &Question<'_>, found: &FoundSignatures) -> Examination {
     examine(question, found, &mut Effort::unlimited(), Extent::All)
-}
-
-/// How far signatures are looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Extent {
-    /// Until they prove what is asked, or the tries are over.
-    UntilProven,
-    /// To the last.
-    All,
 }
 
 fn examine(question: &Question<'_>, found: &FoundSignatures, effort: &mut Effort<'_>, extent: Extent) -> Examination {
@@ -148,20 +125,3 @@ fn can_be_met(question: &Question<'_>) -> Result<(), Refusal> {
     }
     Ok(())
 }
-
-/// Returns the proof if every requirement is fulfilled.
-fn prove(question: &Question<'_>, judged: &[Judged]) -> Option<VerifiedImage> {
-    let counted = |requirement: &Requirement| Counted {
-        threshold: requirement.threshold,
-        keys: count(question, requirement, judged),
-    };
-    VerifiedImage::by_signatures(question, question.requirements.all.iter().map(counted))
-}
-
-/// The first of several ends, where nothing means never.
-fn first_of<const N: usize>(ends: [Option<Timestamp>; N]) -> Option<Timestamp> {
-    ends.into_iter().flatten().min()
-}
-
-#[cfg(test)]
-mod tests;

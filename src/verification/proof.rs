@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Question, first_of};
+use super::{question::Question, time::first_of};
 use crate::image::{Descriptor, Digest, HashedManifest, Reference};
 use crate::policy::RuleId;
 use crate::refusal::Refusal;

@@ -3,9 +3,13 @@
 use std::{cell::OnceCell, collections::HashSet, sync::Arc};
 
 use super::{
-    ExaminedSignature, FoundSignatures, Question,
-    judge::{Effort, Fault, Judged, Trusted},
-    weigh::{count, signers_of, weigh},
+    budget::Effort,
+    check::Trusted,
+    checked_signature::{Fault, Judged},
+    count::{count, signers_of, weigh},
+    examination::ExaminedSignature,
+    found_signatures::FoundSignatures,
+    question::Question,
 };
 use crate::policy::Requirement;
 use crate::refusal::{Refusal, RequirementSummary};

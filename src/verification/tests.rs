@@ -2,6 +2,7 @@ mod cost;
 
 use std::{io::Write as _, num::NonZeroUsize, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use sequoia_openpgp::{
     Packet, PacketPile,
@@ -15,9 +16,9 @@ use sequoia_openpgp::{
     types::{CompressionAlgorithm, HashAlgorithm, SignatureType},
 };
 
-use super::{judge::MOST_LISTED, *};
-use crate::image::{Descriptor, Manifest};
-use crate::policy::{Identity, Platforms, Signer};
+use super::{check::MOST_LISTED, *};
+use crate::image::{Descriptor, Digest, Manifest, Reference};
+use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::refusal::{Code, Invalid, LookupError};
 use crate::signature::testing::{self, Key, at, payload, signer, untrusted};
 use crate::signature::{Disagreement, Fingerprint, KeyFault, Malformed, UntrustedSignature, envelope};

@@ -6,7 +6,7 @@ use super::*;
 use crate::diagnostic::Diagnostic;
 use crate::files::{ReadError, follower::SETTLE_INTERVAL};
 use crate::image::Reference;
-use crate::signature::{Fingerprint, keyring::Unsupported};
+use crate::signature::{Fingerprint, Unsupported};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MAX_STALE: Duration = Duration::from_mins(1);

@@ -6,8 +6,10 @@ use sequoia_openpgp::{
     types::{Curve, HashAlgorithm, PublicKeyAlgorithm},
 };
 
-use super::{CertificateError, Unsupported, UnusableKey};
-use crate::signature::Fingerprint;
+use crate::signature::{
+    certificate::Fingerprint,
+    certificate_error::{CertificateError, Unsupported, UnusableKey},
+};
 
 /// What a key packet says of itself (RFC 9580, section 5.5.2; of version 3, RFC 4880).
 pub(super) struct RawKey {

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::*;
-use crate::verification::judge::MAX_SLOW_OPENINGS;
+use crate::verification::budget::MAX_SLOW_OPENINGS;
 
 /// Counts what is taken, and ends after so much.
 struct Purse {

@@ -5,8 +5,10 @@ use std::{collections::HashSet, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Question, VerifiedKey, first_of,
-    judge::{Fault, Judged, Proven},
+    checked_signature::{Fault, Judged, Proven},
+    proof::{Counted, VerifiedImage, VerifiedKey},
+    question::Question,
+    time::first_of,
 };
 use crate::policy::{Requirement, identity};
 use crate::signature::{Certificate, Fingerprint};
@@ -75,4 +77,13 @@ pub(super) fn count<'a>(
         }
     }
     counted
+}
+
+/// Returns the proof if every requirement is fulfilled.
+pub(super) fn prove(question: &Question<'_>, judged: &[Judged]) -> Option<VerifiedImage> {
+    let counted = |requirement: &Requirement| Counted {
+        threshold: requirement.threshold,
+        keys: count(question, requirement, judged),
+    };
+    VerifiedImage::by_signatures(question, question.requirements.all.iter().map(counted))
 }

@@ -1,115 +1,38 @@
 //! What one signature is: opened, and tried with the key that it names.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
-use jiff::Timestamp;
 use sequoia_openpgp::{KeyHandle, crypto::hash::Hash as _};
 
 use super::{
-    CLOCK_TOLERANCE, Extent, Question,
-    allowance::{Allowance, CHECK_PRICE, PUBLIC_KEY_PRICE, Unlimited, price_of_look, price_of_opening},
-    first_of, prove,
+    allowance::{CHECK_PRICE, PUBLIC_KEY_PRICE, price_of_look, price_of_opening},
+    budget::Effort,
+    checked_signature::{Fault, Judged, Proven},
+    count::prove,
+    question::Question,
+    time::{CLOCK_TOLERANCE, first_of},
 };
-use crate::image::{Digest, Reference};
 use crate::policy::{Requirement, Requirements, identity};
-use crate::refusal::{Invalid, Refusal, RequirementSummary};
+use crate::refusal::Invalid;
 use crate::signature::{
     Certificate, Fingerprint, Malformed, UntrustedSignature,
-    certificate::{KeyFault, is_understood, timestamp, weak_hash},
+    certificate::{is_understood, timestamp, weak_hash},
     envelope::{self, Glance, Message},
     payload::Payload,
 };
 
 /// How many signatures by keys that the rule does not name are listed for people.
 pub(super) const MOST_LISTED: usize = 64;
-/// How many messages of one list are opened that take long to open. Signers make none, unless GnuPG is set up to compress with
-/// bzip2; and then there are few signatures of one image.
-pub(super) const MAX_SLOW_OPENINGS: usize = 16;
+/// The certificates of a rule, each once.
+pub(super) type Trusted = [(Fingerprint, Arc<Certificate>)];
 
-/// A signature, after it was looked at.
-pub(super) struct Judged {
-    pub(super) place: usize,
-    pub(super) source: Arc<str>,
-    /// Where it is, in words that can stand in a denial; only of what is malformed.
-    pub(super) at: Option<Box<str>>,
-    /// The key that it names, or that it was proven to be of.
-    pub(super) key: Option<Fingerprint>,
-    /// The certificate of that key, where it is one of the rule's.
-    pub(super) certificate: Option<Fingerprint>,
-    pub(super) signed_at: Option<Timestamp>,
-    pub(super) outcome: Result<Proven, Fault>,
-}
-
-/// A signature that is good as such: what it is good for, each requirement has to say.
-pub(super) struct Proven {
-    pub(super) digest: Digest,
-    pub(super) identity: Reference,
-    pub(super) certificate: Fingerprint,
-    pub(super) key: Fingerprint,
-    pub(super) signed_at: Timestamp,
-    pub(super) valid_until: Option<Timestamp>,
-}
-
-/// Why a signature does not count, as a [`Refusal`] without what the rule wants.
-#[derive(Clone)]
-pub(super) enum Fault {
-    Untrusted(Option<Fingerprint>),
-    Malformed(Malformed),
-    Invalid(Fingerprint, Invalid),
-    Weak(Fingerprint, Box<str>),
-    Revoked(Fingerprint),
-    ExpiredKey(Fingerprint, Timestamp),
-    ExpiredSignature(Fingerprint, Timestamp),
-    WrongDigest(Digest),
-    WrongIdentity(Reference),
-    TooOld(Timestamp, Duration),
-}
-
-impl From<KeyFault> for Fault {
-    fn from(fault: KeyFault) -> Self {
-        match fault {
-            KeyFault::Revoked { key } => Self::Revoked(key),
-            KeyFault::Expired { key, at } => Self::ExpiredKey(key, at),
-            KeyFault::Weak { key, algorithm } => Self::Weak(key, algorithm),
-            KeyFault::NotForSigning { ref key } | KeyFault::Unbound { ref key } | KeyFault::Younger { ref key, .. } => {
-                Self::Invalid(key.clone(), Invalid::Key(fault))
-            }
-        }
-    }
-}
-
-impl Fault {
-    /// How close to success it is: the closest tells the reader most about what is missing.
-    pub(super) fn closeness(&self) -> u8 {
-        match self {
-            Self::Untrusted(_) => 0,
-            Self::Malformed(_) => 1,
-            Self::Invalid(..) => 2,
-            Self::Weak(..) => 3,
-            Self::Revoked(_) => 4,
-            Self::ExpiredKey(..) => 5,
-            Self::ExpiredSignature(..) => 6,
-            Self::WrongDigest(_) => 7,
-            Self::WrongIdentity(_) => 8,
-            Self::TooOld(..) => 9,
-        }
-    }
-
-    /// As a refusal. `at` is where the signature is.
-    pub(super) fn refusal(self, wanted: RequirementSummary, at: Option<&str>) -> Refusal {
-        match self {
-            Self::Untrusted(key) => Refusal::UntrustedKey { signed_by: key.into_iter().collect(), wanted },
-            Self::Malformed(why) => Refusal::MalformedSignature { why, at: at.map(Box::from), wanted },
-            Self::Invalid(key, why) => Refusal::InvalidSignature { key, why, wanted },
-            Self::Weak(key, algorithm) => Refusal::WeakAlgorithm { key, algorithm, wanted },
-            Self::Revoked(key) => Refusal::RevokedKey { key, wanted },
-            Self::ExpiredKey(key, at) => Refusal::ExpiredKey { key, at, wanted },
-            Self::ExpiredSignature(key, at) => Refusal::ExpiredSignature { key, at, wanted },
-            Self::WrongDigest(signed) => Refusal::WrongDigest { signed: Box::new(signed), wanted },
-            Self::WrongIdentity(signed) => Refusal::WrongIdentity { signed: Box::new(signed), wanted },
-            Self::TooOld(signed_at, max_age) => Refusal::TooOld { signed_at, max_age, wanted },
-        }
-    }
+/// How far signatures are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Until they prove what is asked, or the tries are over.
+    UntilProven,
+    /// To the last.
+    All,
 }
 
 /// Every certificate that the requirements name. Where one stands there in several versions, all that they say holds, as if
@@ -133,8 +56,6 @@ pub(super) fn trusted(requirements: &Requirements) -> Vec<(Fingerprint, Arc<Cert
     trusted
 }
 
-pub(super) type Trusted = [(Fingerprint, Arc<Certificate>)];
-
 /// What opening a signature tells about it, for the order in which signatures are tried.
 enum Sight {
     /// It names a key of the rule, and its payload fits: these are tried first.
@@ -156,63 +77,6 @@ impl Sight {
             Self::Hopeless(judged) if matches!(judged.outcome, Err(Fault::Malformed(_))) => 3,
             Self::Hopeless(_) => 4,
         }
-    }
-}
-
-/// What may be spent on a question, and what was.
-pub(super) struct Effort<'a> {
-    /// How many tries are left.
-    tries: usize,
-    /// How many messages that take long to open may still be opened.
-    slow_openings: usize,
-    /// What all steps take their price from.
-    allowance: &'a dyn Allowance,
-    /// Whether the allowance ended before everything was looked at.
-    pub(super) is_over: bool,
-    /// Whether a signature was left out that might have counted.
-    pub(super) left_out: bool,
-    /// Whether the next try is paid for: opening the signature was.
-    is_paid: bool,
-    /// Bytes that came out of compressed messages.
-    pub(super) inflated: usize,
-}
-
-impl<'a> Effort<'a> {
-    /// With nothing but the number of tries to bound it.
-    #[cfg(test)]
-    pub(super) fn new(tries: usize) -> Self {
-        Self::within(tries, &Unlimited)
-    }
-
-    pub(super) fn within(tries: usize, allowance: &'a dyn Allowance) -> Self {
-        let slow_openings = MAX_SLOW_OPENINGS;
-        Self { tries, slow_openings, allowance, is_over: false, left_out: false, is_paid: false, inflated: 0 }
-    }
-
-    /// Without any bound.
-    pub(super) fn unlimited() -> Self {
-        Self { slow_openings: usize::MAX, ..Self::within(usize::MAX, &Unlimited) }
-    }
-
-    /// Takes the price of a step. Nothing, if the allowance is over.
-    fn take(&mut self, price: u64) -> Option<()> {
-        self.is_over = self.is_over || !self.allowance.take(price);
-        (!self.is_over).then_some(())
-    }
-
-    /// Takes a try. Nothing, if there is none left.
-    fn take_try(&mut self) -> Option<()> {
-        if !std::mem::take(&mut self.is_paid) {
-            self.tries = self.tries.checked_sub(1)?;
-        }
-        Some(())
-    }
-
-    /// Takes the opening of a message that takes long to open: half of a try. Nothing, if there is none left.
-    fn take_slow_opening(&mut self, price: u64) -> Option<()> {
-        self.slow_openings = self.slow_openings.checked_sub(1)?;
-        self.take_try()?;
-        self.take(price)
     }
 }
 

@@ -1,0 +1,64 @@
+//! What verification may spend on one question.
+
+use super::allowance::{Allowance, Unlimited};
+
+/// How many messages of one list are opened that take long to open. Signers make none, unless GnuPG is set up to compress with
+/// bzip2; and then there are few signatures of one image.
+pub(super) const MAX_SLOW_OPENINGS: usize = 16;
+
+/// What may be spent on a question, and what was.
+pub(super) struct Effort<'a> {
+    /// How many tries are left.
+    tries: usize,
+    /// How many messages that take long to open may still be opened.
+    slow_openings: usize,
+    /// What all steps take their price from.
+    allowance: &'a dyn Allowance,
+    /// Whether the allowance ended before everything was looked at.
+    pub(super) is_over: bool,
+    /// Whether a signature was left out that might have counted.
+    pub(super) left_out: bool,
+    /// Whether the next try is paid for: opening the signature was.
+    pub(super) is_paid: bool,
+    /// Bytes that came out of compressed messages.
+    pub(super) inflated: usize,
+}
+
+impl<'a> Effort<'a> {
+    /// With nothing but the number of tries to bound it.
+    #[cfg(test)]
+    pub(super) fn new(tries: usize) -> Self {
+        Self::within(tries, &Unlimited)
+    }
+
+    pub(super) fn within(tries: usize, allowance: &'a dyn Allowance) -> Self {
+        let slow_openings = MAX_SLOW_OPENINGS;
+        Self { tries, slow_openings, allowance, is_over: false, left_out: false, is_paid: false, inflated: 0 }
+    }
+
+    /// Without any bound.
+    pub(super) fn unlimited() -> Self {
+        Self { slow_openings: usize::MAX, ..Self::within(usize::MAX, &Unlimited) }
+    }
+
+    /// Takes the price of a step. Nothing, if the allowance is over.
+    pub(super) fn take(&mut self, price: u64) -> Option<()> {
+        self.is_over = self.is_over || !self.allowance.take(price);
+        (!self.is_over).then_some(())
+    }
+
+    /// Takes a try. Nothing, if there is none left.
+    pub(super) fn take_try(&mut self) -> Option<()> {
+        if !std::mem::take(&mut self.is_paid) {
+            self.tries = self.tries.checked_sub(1)?;
+        }
+        Some(())
+    }
+
+    /// Takes the opening of a message that takes long to open: half of a try. Nothing, if there is none left.
+    pub(super) fn take_slow_opening(&mut self, price: u64) -> Option<()> {
+        self.slow_openings = self.slow_openings.checked_sub(1)?;
+        self.take_try()?;
+        self.take(price)
+    }
+}

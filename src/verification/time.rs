@@ -1,0 +1,11 @@
+//! Times in signatures and proofs.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// How far a signer's clock may be ahead of ours.
+pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
+
+/// The first of several ends, where nothing means never.
+pub(super) fn first_of<const N: usize>(ends: [Option<Timestamp>; N]) -> Option<Timestamp> {
+    ends.into_iter().flatten().min()
+}
