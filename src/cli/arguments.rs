@@ -115,9 +115,9 @@ impl RegistryArguments {
                 Some(Credentials::Given { username: username.as_str().into(), password: password.clone() });
         }
         if let Some(file) = authfile {
-            let flag = || format!("--authfile {}", file.display());
-            check_login_file(file, repository).with_context(flag)?;
-            let file = std::path::absolute(file).with_context(flag)?;
+            // The error names the file.
+            check_login_file(file, repository).context("--authfile")?;
+            let file = std::path::absolute(file).with_context(|| format!("--authfile {}", file.display()))?;
             entry.credentials = Some(Credentials::Logins(logins::named(file)));
         }
         if let Some(folder) = cert_dir {

@@ -218,12 +218,12 @@ async fn what_the_user_has_to_mend_ends_with_2_and_says_where() {
     ] {
         let file = setting.folder.write(name, content.replace("HOST", setting.registry.host())).display().to_string();
         let answer = setting.verify(&setting.requiring(), &image, &["--authfile", &file]);
-        assert!(answer.stderr.contains(&format!("--authfile {file}: ")), "{}", answer.stderr);
+        assert!(answer.stderr.contains("--authfile: ") && answer.stderr.contains(&file), "{}", answer.stderr);
         usage(answer, said);
     }
     usage(
         setting.verify(&setting.requiring(), &image, &["--authfile", "gone.json"]),
-        "error: --authfile gone.json: gone.json can't be read: there is no such file",
+        "error: --authfile: gone.json: there is no such file",
     );
     let registries = format!("registries: [{{scope: '{}', caFile: gone.crt}}]", setting.registry.host());
     let head = "apiVersion: sealgate.dev/v1\nkind: Configuration\n";
