@@ -17,10 +17,11 @@ use super::{
     credentials::looked_in,
     dial_guard::NamesHosts,
     failure::Failure,
+    request_quota::requests_in_flight,
     settings::{AllSettings, SetupError},
     target::Target,
     token::{Access, Grant, Need, Tokens},
-    transport::{Answer, Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Transport, requests_in_flight},
+    transport::{Answer, Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Transport},
 };
 use crate::configuration::{Limits, Registries, Scheme, SignatureSource};
 use crate::image::Repository;

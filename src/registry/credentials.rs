@@ -6,9 +6,7 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use moka::future::Cache;
-use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
@@ -16,6 +14,7 @@ use super::{
     blocking_pool::Blocking,
     failure::Failure,
     helper::{self, HELPER_TIMEOUT, HelperError},
+    login::{CredentialsError, Login, escaped},
     login_file::{self, LoginSource},
 };
 use crate::configuration::{Credentials, LoginFile, LoginFormat, Logins};
@@ -42,44 +41,6 @@ pub(crate) fn needed(looked_in: Option<&str>) -> String {
     match looked_in {
         Some(places) => format!("{NEEDED}, and none for it are in {places}"),
         None => NEEDED.to_owned(),
-    }
-}
-
-/// What proves who we are.
-#[derive(Clone, Debug)]
-pub(crate) enum Login {
-    /// Name and password.
-    Password { username: Box<str>, password: SecretString },
-    /// An `OAuth2` refresh token ("identity token").
-    IdentityToken(SecretString),
-}
-
-/// Why credentials that are configured can't be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CredentialsError {
-    #[error("{path}: {source}", path = escaped(&path.display()))]
-    Read { path: PathBuf, source: ReadError },
-    #[error("{path} must hold text", path = escaped(&path.display()))]
-    NotText { path: PathBuf },
-    #[error("{path} is not a Docker configuration file", path = escaped(&path.display()))]
-    NotDockerConfig { path: PathBuf },
-    #[error("in {path}, the entry for this registry is not base64 of name:password", path = escaped(&path.display()))]
-    Auth { path: PathBuf },
-    #[error(
-        "in {path}, the credential helper for this registry has no name of letters, digits, '.', '_' and '-'",
-        path = escaped(&path.display())
-    )]
-    HelperName { path: PathBuf },
-}
-
-impl Login {
-    /// The value of `Authorization` for HTTP's Basic scheme; nothing for what is no password.
-    pub(crate) fn basic(&self) -> Option<HeaderValue> {
-        let Self::Password { username, password } = self else { return None };
-        let text = STANDARD.encode(format!("{username}:{}", password.expose_secret()));
-        let mut value = HeaderValue::from_str(&format!("Basic {text}")).ok()?;
-        value.set_sensitive(true);
-        Some(value)
     }
 }
 
@@ -171,16 +132,6 @@ enum HelperFailure {
     Error(HelperError),
 }
 
-/// Returns a text of a file, an environment or a program without what could lead a terminal or a reader astray.
-pub(super) fn escaped(text: &(impl ToString + ?Sized)) -> String {
-    let is_plain = |character: char| matches!(character, '"' | '\'' | '\\');
-    let mut plain = String::new();
-    for character in text.to_string().chars() {
-        if is_plain(character) { plain.push(character) } else { plain.extend(character.escape_debug()) }
-    }
-    plain
-}
-
 /// Returns where the calling person's credentials are from if they were sent, else where they were looked for; `None` where an
 /// operator configured them.
 pub(crate) fn looked_in(credentials: Option<&Credentials>, sent: bool) -> Option<Box<str>> {
@@ -252,6 +203,8 @@ fn from_docker_config(path: &Path, text: &str, repository: &Repository) -> Resul
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use base64::{Engine, engine::general_purpose::STANDARD};
 
     use super::*;
 

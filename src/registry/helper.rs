@@ -14,10 +14,7 @@ use std::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{
-    credentials::{Login, escaped},
-    login_file,
-};
+use super::login::{Login, escaped, login};
 use crate::{json, redact::shown_text};
 
 /// How long a helper may take: it may ask for a passphrase.
@@ -110,7 +107,7 @@ fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Log
     // The JSON error is left out: it could quote the secret.
     let Answer { username, secret } =
         json::from_object(&answer).map_err(|_| "answers something else than credentials".to_owned())?;
-    Ok(login_file::login(username, SecretString::from(secret)))
+    Ok(login(username, SecretString::from(secret)))
 }
 
 /// A program that ends with the one who asks.

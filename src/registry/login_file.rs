@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::credentials::{CredentialsError, Login};
+use super::login::{CredentialsError, Login, login};
 use crate::base64_text;
 use crate::configuration::LoginFormat;
 use crate::image::{
@@ -15,8 +15,6 @@ use crate::image::{
 };
 use crate::json;
 
-/// What Docker writes in place of a user name when the password is an identity token.
-const TOKEN_USER: &str = "<token>";
 /// What Docker's tools call Docker Hub before credential helpers.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
@@ -173,15 +171,6 @@ fn login_of(path: &Path, entry: &RawValue) -> Result<Option<Login>, CredentialsE
         return Ok(Some(Login::IdentityToken(token.into())));
     }
     Ok(login(username, password))
-}
-
-/// A name and a password, or the token that stands in their place. An entry without anything in it says that a helper has
-/// the password.
-pub(super) fn login(username: String, password: SecretString) -> Option<Login> {
-    if username == TOKEN_USER {
-        return Some(Login::IdentityToken(password));
-    }
-    (!username.is_empty()).then(|| Login::Password { username: username.into(), password })
 }
 
 /// Whether a helper may have this name: it becomes the end of a program's name, and nothing else.

@@ -18,11 +18,13 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 mod helper;
+mod login;
 mod login_file;
 mod manifest;
 mod memory_budget;
 mod pools;
 mod quota;
+mod request_quota;
 mod resolver;
 pub(crate) mod retry;
 mod settings;
@@ -30,6 +32,7 @@ mod target;
 mod token;
 mod transport;
 mod upload;
+mod upload_path;
 
 pub use ca_certs::CaError;
 pub use client::Client;

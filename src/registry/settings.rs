@@ -24,8 +24,8 @@ use super::{
     dial_guard::HostSet,
     pools::{PooledClient, Pools},
     quota::Quota,
+    request_quota::requests_in_flight,
     resolver::{Names, Resolver},
-    transport::requests_in_flight,
 };
 use crate::configuration::{Credentials, Registries, Scheme, SignatureSource};
 use crate::image::{Repository, Scope, ScopeError, ScopeMap};

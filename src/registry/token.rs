@@ -13,10 +13,11 @@ use url::Url;
 use super::{
     blocking_pool::Blocking,
     challenge::Challenge,
-    credentials::{self, FindError, Helpers, Login, looked_in},
+    credentials::{self, FindError, Helpers, looked_in},
     dial_guard::host_of,
     failure::Failure,
     helper::HELPER_TIMEOUT,
+    login::Login,
     target::Target,
     transport::{Ask, Budget, Content, LONGEST_WAIT_OF_A_FLIGHT, Peer, Transport},
 };

@@ -17,13 +17,13 @@ use super::{
     dial_guard::{HostSet, NamesHosts, host_of, is_inner_literal},
     failure::Failure,
     memory_budget::{FREE, Room},
-    quota::{Quota, Shares, Tenant},
+    quota::{Quota, Tenant},
     resolver::on_behalf_of,
     settings::Settings,
-    upload::is_for_uploads,
+    upload_path::is_for_uploads,
 };
 use crate::refusal::LookupError;
-use crate::telemetry::{Metrics, OutboundQuota, RequestKind, descriptor_limit};
+use crate::telemetry::{Metrics, OutboundQuota, RequestKind};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
@@ -39,11 +39,6 @@ const LEFT_FOR_A_TRY: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST_WAIT_OF_A_FLIGHT: Duration = Duration::from_secs(1);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
 const ERROR_BODY: usize = FREE;
-/// Requests in flight, of all registries together: no more, however many descriptors there are.
-const MOST_REQUESTS: u64 = 1024;
-/// No fewer, however few there are.
-const FEWEST_REQUESTS: u64 = 32;
-
 /// The time that a look-up has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
@@ -349,17 +344,6 @@ impl Transport {
     }
 }
 
-/// The requests that may be in flight at once. Each takes a descriptor.
-pub(crate) fn requests_in_flight(metrics: Arc<Metrics>) -> Arc<Quota> {
-    Quota::new(OutboundQuota::Requests, shares_of(descriptor_limit()), metrics)
-}
-
-/// A quarter of the descriptors: the others are for connections that are kept, for callers, and for files.
-fn shares_of(descriptors: u64) -> Shares {
-    let all = usize::try_from((descriptors / 4).clamp(FEWEST_REQUESTS, MOST_REQUESTS)).unwrap_or(usize::MAX);
-    Shares { all, each: all / 4, unnamed: all / 2, each_unnamed: all / 16 }
-}
-
 /// Where a `Location` leads: that of a redirect, or of an upload that goes on there.
 pub(crate) fn location(from: &Url, headers: &HeaderMap, insecure: bool) -> Result<Url, Failure> {
     let bad = || Failure::Misbehaved("it redirects to nowhere".to_owned());
@@ -393,7 +377,10 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    use super::{super::quota::Exhausted, *};
+    use super::{
+        super::quota::{Exhausted, Shares},
+        *,
+    };
     use crate::image::Scope;
 
     fn retry_after(value: &str) -> Option<Duration> {
@@ -420,17 +407,6 @@ mod tests {
             ("a.example.org", None),
         ] {
             assert_eq!(transport.name_of_registry(host).as_deref(), name, "{host}");
-        }
-    }
-
-    #[test]
-    fn requests_take_a_part_of_the_descriptors_and_everyone_has_a_share() {
-        for (descriptors, expected) in
-            [(1 << 20, 1024), (4096, 1024), (1024, 256), (256, 64), (64, 32), (u64::MAX, 1024)]
-        {
-            let Shares { all, each, unnamed, each_unnamed } = shares_of(descriptors);
-            assert_eq!(all, expected, "{descriptors}");
-            assert!(each_unnamed > 0 && each_unnamed < each && each < all && unnamed < all, "{descriptors}");
         }
     }
 

@@ -16,9 +16,10 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::{
-    BlobOutcome, LARGEST_ANSWER, STEP, UploadError,
     body::Reading,
-    place::{is_for_uploads, stands_at},
+    error::{BlobOutcome, UploadError},
+    manifest::{LARGEST_ANSWER, STEP},
+    offset::stands_at,
     strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
 };
 use crate::image_files::Blob;
@@ -32,6 +33,7 @@ use crate::registry::{
     target::Target,
     token::Access,
     transport::{Answer, Budget, Content, Payload, location},
+    upload_path::is_for_uploads,
 };
 use crate::telemetry::RequestKind;
 

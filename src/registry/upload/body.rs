@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 
-use super::UploadError;
+use super::error::UploadError;
 use crate::image::Hasher;
 use crate::image_files::Blob;
 use crate::registry::transport::Payload;

@@ -1,7 +1,6 @@
-//! Where an upload goes on, and where it stands.
+//! Paths of a registry at which an upload may continue.
 
 use percent_encoding::percent_decode_str;
-use reqwest::header::{HeaderMap, RANGE};
 use url::Url;
 
 /// Whether an upload may go on at this path of the registry, which then gets credentials, and what is sent.
@@ -10,7 +9,7 @@ use url::Url;
 /// it is not looked at whose upload it is: in front of some registries a proxy puts something before all names. Outside of
 /// `/v2/` there is no rule, for what paths mean there the registry alone knows (Google's uploads are at
 /// `/artifacts-uploads/...`), but for signatures, which are never where layers go.
-pub(in crate::registry) fn is_for_uploads(url: &Url) -> bool {
+pub(super) fn is_for_uploads(url: &Url) -> bool {
     let path = percent_decode_str(url.path()).decode_utf8_lossy();
     let segments: Vec<&str> = path.split(['/', '\\']).filter(|segment| !segment.is_empty()).collect();
     match segments[..] {
@@ -22,22 +21,8 @@ pub(in crate::registry) fn is_for_uploads(url: &Url) -> bool {
     }
 }
 
-/// Bytes that a registry has of an upload: `Range: 0-<last>`. The first registries, and their heirs, say `0-0` of nothing;
-/// who has that one byte answers the next request with 416.
-pub(super) fn stands_at(headers: &HeaderMap) -> Option<u64> {
-    let text = headers.get(RANGE)?.to_str().ok()?;
-    let (first, last) = text.strip_prefix("bytes=").unwrap_or(text).split_once('-')?;
-    match (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?) {
-        (0, 0) => Some(0),
-        (0, last) => last.checked_add(1),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -72,17 +57,5 @@ mod tests {
         ] {
             assert!(!is(path), "{path}");
         }
-    }
-
-    #[test]
-    fn a_range_says_how_many_bytes_are_there() {
-        let of = |text: &str| stands_at(&HeaderMap::from_iter([(RANGE, HeaderValue::from_str(text).unwrap())]));
-        assert_eq!(of("0-0"), Some(0));
-        assert_eq!(of("0-15"), Some(16));
-        assert_eq!(of("bytes=0-15"), Some(16));
-        for bad in ["", "15", "1-15", "0-", "-15", "0--1", "0-18446744073709551615", "0-99999999999999999999"] {
-            assert_eq!(of(bad), None, "{bad}");
-        }
-        assert_eq!(stands_at(&HeaderMap::new()), None);
     }
 }

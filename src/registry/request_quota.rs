@@ -1,0 +1,38 @@
+//! The quota of requests in flight.
+
+use std::sync::Arc;
+
+use super::quota::{Quota, Shares};
+use crate::telemetry::{Metrics, OutboundQuota, descriptor_limit};
+
+/// Requests in flight, of all registries together: no more, however many descriptors there are.
+const MOST_REQUESTS: u64 = 1024;
+/// No fewer, however few there are.
+const FEWEST_REQUESTS: u64 = 32;
+
+/// The requests that may be in flight at once. Each takes a descriptor.
+pub(crate) fn requests_in_flight(metrics: Arc<Metrics>) -> Arc<Quota> {
+    Quota::new(OutboundQuota::Requests, shares_of(descriptor_limit()), metrics)
+}
+
+/// A quarter of the descriptors: the others are for connections that are kept, for callers, and for files.
+fn shares_of(descriptors: u64) -> Shares {
+    let all = usize::try_from((descriptors / 4).clamp(FEWEST_REQUESTS, MOST_REQUESTS)).unwrap_or(usize::MAX);
+    Shares { all, each: all / 4, unnamed: all / 2, each_unnamed: all / 16 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_take_a_part_of_the_descriptors_and_everyone_has_a_share() {
+        for (descriptors, expected) in
+            [(1 << 20, 1024), (4096, 1024), (1024, 256), (256, 64), (64, 32), (u64::MAX, 1024)]
+        {
+            let Shares { all, each, unnamed, each_unnamed } = shares_of(descriptors);
+            assert_eq!(all, expected, "{descriptors}");
+            assert!(each_unnamed > 0 && each_unnamed < each && each < all && unnamed < all, "{descriptors}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Pushing a manifest (distribution specification, "Pushing manifests"), and the steps that blobs share with it.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use url::Url;
+
+use super::error::{BlobOutcome, UploadError};
+use crate::image::Digest;
+use crate::image_files::SourceManifest;
+use crate::registry::{
+    client::{Client, Fetched, Request, What},
+    error_body::SaidNo,
+    manifest::{ACCEPTED, claimed_digests},
+    target::Target,
+    token::Access,
+    transport::{Answer, Budget, Content},
+};
+use crate::telemetry::RequestKind;
+
+/// The time of a request that carries little.
+pub(super) const STEP: Duration = Duration::from_mins(1);
+/// Bytes of an answer that is read.
+pub(super) const LARGEST_ANSWER: usize = 64 << 10;
+
+impl Client {
+    /// Sees to it that the registry has a manifest under this tag or digest.
+    pub(crate) async fn push_manifest(
+        &self,
+        target: &Target,
+        name: &str,
+        manifest: &SourceManifest,
+    ) -> Result<BlobOutcome, UploadError> {
+        if self.stored_manifest(target, name).await?.as_deref() == Some(&*manifest.bytes) {
+            return Ok(BlobOutcome::Present);
+        }
+        let path = format!("v2/{}/manifests/{name}", target.path);
+        let kind = manifest.media_type.as_str();
+        let bytes = manifest.bytes.clone().into();
+        let content = Some(Content { kind: kind.to_owned().into(), bytes, may_move: true });
+        let request = Request { content, ..Request::new(Method::PUT, Access::Push) };
+        let what = What { path: &path, accept: None, kind: RequestKind::Manifest, limit: LARGEST_ANSWER };
+        let Fetched { url, answer } = self.send(target, &what, request, Budget::of(STEP)).await?;
+        match answer.status {
+            200..=299 => {
+                self.check_digest(target, &url, &answer, &manifest.digest)?;
+                Ok(BlobOutcome::Pushed)
+            }
+            _ => Err(SaidNo::of(target, &url, &answer).into()),
+        }
+    }
+
+    /// The bytes that the registry itself, no mirror of it, has under a tag or digest.
+    pub(crate) async fn stored_manifest(&self, target: &Target, name: &str) -> Result<Option<Vec<u8>>, UploadError> {
+        let path = format!("v2/{}/manifests/{name}", target.path);
+        let what =
+            What { path: &path, accept: Some(ACCEPTED), kind: RequestKind::Manifest, limit: self.manifest_bytes };
+        let request = Request::new(Method::GET, Access::Push);
+        let Fetched { url, answer } = self.send(target, &what, request, Budget::of(STEP)).await?;
+        match answer.status {
+            200 => Ok(Some(answer.body.to_vec())),
+            404 => Ok(None),
+            _ => Err(SaidNo::of(target, &url, &answer).into()),
+        }
+    }
+
+    pub(super) async fn push_step(
+        &self,
+        target: &Target,
+        path: &str,
+        request: Request,
+    ) -> Result<Fetched, UploadError> {
+        let what = What { path, accept: None, kind: RequestKind::Blob, limit: LARGEST_ANSWER };
+        Ok(self.send(target, &what, request, Budget::of(STEP)).await?)
+    }
+
+    /// A digest that the registry names has to be the one that was pushed.
+    pub(super) fn check_digest(
+        &self,
+        target: &Target,
+        url: &Url,
+        answer: &Answer,
+        digest: &Digest,
+    ) -> Result<(), UploadError> {
+        let expected = digest.to_string();
+        if claimed_digests(&answer.headers).all(|named| named.as_bytes() == expected.as_bytes()) {
+            return Ok(());
+        }
+        Err(self.wrong(target, url, format!("its Docker-Content-Digest header is not {expected}")))
+    }
+
+    pub(super) fn wrong(&self, target: &Target, url: &Url, what: String) -> UploadError {
+        UploadError::Lookup(self.misbehaved(target, url, what, Budget::of(STEP)))
+    }
+}
