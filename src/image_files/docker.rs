@@ -13,8 +13,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Blob, Data, Image, MOST_BLOBS, SourceError, SourceManifest, Watch,
+    data::Data,
+    error::SourceError,
     files::Files,
+    image::{Blob, Image, MOST_BLOBS, SourceManifest, Watch},
     layer::{LayerError, compressed},
 };
 use crate::image::{self, Digest, Reference};

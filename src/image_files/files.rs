@@ -1,88 +1,11 @@
 //! The files of a folder, or of an archive, by name.
 
 use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::FileExt as _,
+    io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use super::{SourceError, tar::Archive};
-
-/// Bytes in a file, or in a part of one.
-#[derive(Clone, Debug)]
-pub struct Data {
-    place: Place,
-    offset: u64,
-    length: u64,
-    name: Arc<str>,
-}
-
-#[derive(Clone, Debug)]
-enum Place {
-    /// A file of its own, opened when it is read: an image may have more of them than a process may have open.
-    Path(Arc<Path>),
-    /// A part of one that is open.
-    Open(Arc<File>),
-}
-
-impl Data {
-    pub(crate) fn of(file: Arc<File>, offset: u64, length: u64, name: &str) -> Self {
-        Self { place: Place::Open(file), offset, length, name: name.into() }
-    }
-
-    /// How many.
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// The file's name in its folder or archive.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Reads a part; all of it has to be there. This blocks.
-    pub fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        if offset.checked_add(length as u64).is_none_or(|end| end > self.length) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut bytes = vec![0; length];
-        self.file()?.read_exact_at(&mut bytes, self.offset + offset)?;
-        Ok(bytes)
-    }
-
-    /// Reads it from the beginning. This blocks.
-    pub(super) fn reader(&self) -> io::Result<impl Read + use<>> {
-        Ok(Part { file: self.file()?, at: self.offset, left: self.length })
-    }
-
-    fn file(&self) -> io::Result<Arc<File>> {
-        match &self.place {
-            Place::Path(path) => File::open(path).map(Arc::new),
-            Place::Open(file) => Ok(Arc::clone(file)),
-        }
-    }
-}
-
-struct Part {
-    file: Arc<File>,
-    at: u64,
-    left: u64,
-}
-
-impl Read for Part {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        let read = self.file.read_at(&mut buffer[..most], self.at)?;
-        if read == 0 && most > 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.at += read as u64;
-        self.left -= read as u64;
-        Ok(read)
-    }
-}
+use super::{data::Data, error::SourceError, tar::Archive};
 
 /// Where the files of an image are.
 pub(super) enum Files {
@@ -134,7 +57,7 @@ impl Files {
         if !metadata.is_file() {
             return Err(SourceError::Malformed { place: self.place(), what: format!("{name:?} is no file") });
         }
-        Ok(Data { place: Place::Path(path.into()), offset: 0, length: metadata.len(), name: name.into() })
+        Ok(Data::of_path(&path, metadata.len(), name))
     }
 
     /// All of a small file.
@@ -162,6 +85,8 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::File, io::Read as _, sync::Arc};
+
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use flate2::{Compression, GzBuilder, bufread::MultiGzDecoder};
 
-use super::{Blob, Data};
+use super::{data::Data, image::Blob};
 use crate::image::{Digest, Hasher, Mismatch, digest::Algorithm};
 
 /// Bytes that a layer may have, decompressed. A file of a megabyte can claim a gigabyte.

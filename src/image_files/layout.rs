@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
 
-use super::{Blob, Image, MOST_BLOBS, SourceError, SourceManifest, files::Files};
+use super::{
+    error::SourceError,
+    files::Files,
+    image::{Blob, Image, MOST_BLOBS, SourceManifest},
+};
 use crate::image::{Contents, Digest, Manifest, Part};
 
 /// Indexes in indexes that are followed, as when they are verified.

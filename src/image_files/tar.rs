@@ -13,7 +13,7 @@ use std::{
 
 use ::tar::{EntryType, Header, PaxExtensions};
 
-use super::{Data, SourceError};
+use super::{data::Data, error::SourceError};
 
 const BLOCK: u64 = 512;
 const NOTHING: [u8; 512] = [0; 512];

@@ -1,0 +1,43 @@
+//! An image as a registry takes it: manifests and blobs.
+
+use bytes::Bytes;
+
+use super::data::Data;
+use crate::image::{Digest, Manifest};
+
+/// The most blobs of one image, all platforms together.
+pub(super) const MOST_BLOBS: usize = 4096;
+
+/// Hears how far the work on a layer is: which one, bytes done, bytes in all.
+pub type Watch<'a> = &'a (dyn Fn(&Digest, u64, u64) + Sync);
+
+/// An image as a registry takes it.
+#[derive(Debug)]
+pub struct Image {
+    /// Its manifests, each behind those that it names. The last one is the image.
+    pub manifests: Vec<SourceManifest>,
+    /// What they name, each once.
+    pub blobs: Vec<Blob>,
+}
+
+/// A manifest or index.
+#[derive(Clone, Debug)]
+pub struct SourceManifest {
+    /// Computed over its bytes.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// What it names.
+    pub manifest: Manifest,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// A layer or configuration.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// What it should be; whoever reads it has to look whether it is.
+    pub digest: Digest,
+    /// Where it is.
+    pub data: Data,
+}

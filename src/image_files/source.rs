@@ -1,0 +1,91 @@
+//! The source of an image, as the command line names it.
+
+use std::{fmt, path::PathBuf, str::FromStr};
+
+use super::{
+    docker,
+    error::SourceError,
+    files::Files,
+    image::{Image, Watch},
+    layout,
+};
+
+/// An image that is in files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    kind: Kind,
+    path: PathBuf,
+    /// Which image, where there are several: a tag of the layout, a reference of the archive.
+    name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Layout,
+    LayoutArchive,
+    DockerArchive,
+}
+
+impl FromStr for Source {
+    type Err = SourceError;
+
+    /// As skopeo splits it: at the first colon behind the kind.
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        let bad = || SourceError::Name(text.to_owned());
+        let (kind, rest) = text.split_once(':').ok_or_else(bad)?;
+        let kind = match kind {
+            "oci" => Kind::Layout,
+            "oci-archive" => Kind::LayoutArchive,
+            "docker-archive" => Kind::DockerArchive,
+            _ => return Err(bad()),
+        };
+        let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
+        if path.is_empty() || name == Some("") {
+            return Err(bad());
+        }
+        Ok(Self { kind, path: path.into(), name: name.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Layout => "oci",
+            Kind::LayoutArchive => "oci-archive",
+            Kind::DockerArchive => "docker-archive",
+        };
+        write!(f, "{kind}:{}", self.path.display())?;
+        self.name.iter().try_for_each(|name| write!(f, ":{name}"))
+    }
+}
+
+impl Source {
+    /// Finds out what the image consists of, and compresses the layers of a docker-archive. No manifest is larger than
+    /// `manifest_bytes`. This blocks.
+    pub fn read(&self, manifest_bytes: usize, watch: Watch<'_>) -> Result<Image, SourceError> {
+        let name = self.name.as_deref();
+        match self.kind {
+            Kind::Layout => layout::read(&Files::folder(&self.path)?, name, manifest_bytes),
+            Kind::LayoutArchive => layout::read(&Files::archive(&self.path)?, name, manifest_bytes),
+            Kind::DockerArchive => docker::read(&Files::archive(&self.path)?, name, manifest_bytes, watch),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_kind_a_path_and_perhaps_a_name() {
+        for text in ["oci:images", "oci:images:1", "oci-archive:a.tar:acme/web:1", "docker-archive:/tmp/a.tar"] {
+            assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
+        }
+        let source: Source = "docker-archive:a.tar:r.example.com:5000/web:1".parse().unwrap();
+        assert_eq!(source.path, PathBuf::from("a.tar"));
+        assert_eq!(source.name.as_deref(), Some("r.example.com:5000/web:1"));
+        for bad in ["", "images", "dir:images", "oci:", "oci::1", "oci:images:", "docker://a"] {
+            assert!(bad.parse::<Source>().is_err(), "{bad}");
+        }
+    }
+}
