@@ -7,7 +7,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::{Found, Kind, kind};
+use super::{
+    format::{Kind, kind},
+    source_answer::Found,
+};
 use crate::base64_text;
 use crate::image::{Digest, Repository};
 use crate::json::Array;

@@ -6,7 +6,10 @@ use std::{fs, io, io::Read, path::Path, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream};
 use url::Url;
 
-use super::{Found, Kind, kind, url_of};
+use super::{
+    format::{Kind, kind},
+    source_answer::{Found, url_of},
+};
 use crate::image::{Digest, Repository};
 use crate::redact::shown;
 use crate::refusal::LookupError;
@@ -17,6 +20,8 @@ use crate::verification::AskedSource;
 
 /// Entries that are looked at (containers/image since 5.24: fewer than 128).
 pub(super) const MOST_ENTRIES: usize = 128;
+/// The most signatures of one image that are written: with [`MOST_ENTRIES`], containers/image reads none of them.
+pub(super) const MAX_FILES: usize = MOST_ENTRIES - 1;
 /// Entries that may fail before the source is given up.
 const MOST_FAILURES: usize = 3;
 /// Entries fetched at once. Most images have one signature: then the second request learns that there is no other.

@@ -1,226 +1,30 @@
 //! Signature sources: the extension endpoint and lookaside trees, asked side by side.
 //!
-//! Nothing here is trusted or even looked into; `signature` does that. What a source can do is to say nothing, too much, or
-//! nonsense, and none of that takes away what was found beside it.
+//! Nothing that a source sends is trusted, or interpreted here: `signature` does that. A source can send nothing, too much, or
+//! nonsense. None of that removes what another source has.
 
+mod destination;
 mod extension;
+mod finder;
+mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub(crate) mod lookaside;
 pub mod registries_d;
+mod source_answer;
 pub(crate) mod store_client;
 mod wire;
 mod write;
+mod write_error;
+mod write_extension;
+mod write_lookaside;
 
-use std::{sync::Arc, time::Duration};
+pub use destination::Destination;
+pub use finder::{Finder, SignatureSources};
+pub use write::{check, is_extension_announced, write};
+pub use write_error::{WriteError, Written};
 
-use async_trait::async_trait;
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::time::Instant;
-
-use crate::configuration::SignatureSource;
-use crate::gate::{Early, FindSignatures};
-use crate::image::{Digest, Repository};
-use crate::redact::shown;
-use crate::refusal::LookupError;
-use crate::registry::{Blocking, Budget, Client};
-use crate::signature::UntrustedSignature;
-use crate::verification::{AskedSource, FoundSignatures};
-
+pub(crate) use format::{Kind, kind};
 pub(crate) use wire::Entry;
-pub(crate) use write::write_file;
-pub use write::{Destination, WriteError, Written, check, is_extension_announced, write};
-
-/// Says where the signatures of a repository are.
-pub trait SignatureSources: Send + Sync {
-    /// The sources, in the order in which their signatures are tried.
-    fn sources(&self, repository: &Repository) -> Vec<SignatureSource>;
-}
-
-impl<F: Fn(&Repository) -> Vec<SignatureSource> + Send + Sync> SignatureSources for F {
-    fn sources(&self, repository: &Repository) -> Vec<SignatureSource> {
-        self(repository)
-    }
-}
-
-/// Those of the configuration: a repository's `registries` entry, or its registry's own extension.
-impl SignatureSources for Client {
-    fn sources(&self, repository: &Repository) -> Vec<SignatureSource> {
-        self.signature_sources(repository)
-    }
-}
-
-/// Finds signatures.
-pub struct Finder {
-    client: Arc<Client>,
-    sources: Arc<dyn SignatureSources>,
-    /// Reads folders.
-    folders: Blocking,
-}
-
-/// Folders that are read at once; one on a network may hang.
-const FOLDERS_AT_ONCE: usize = 16;
-
-/// What one source has.
-#[derive(Default)]
-struct Found {
-    signatures: Vec<UntrustedSignature>,
-    asked: Vec<AskedSource>,
-}
-
-impl Finder {
-    /// Looks where the configuration says.
-    pub fn new(client: Arc<Client>) -> Self {
-        let sources: Arc<dyn SignatureSources> = Arc::clone(&client) as _;
-        Self::with_sources(client, sources)
-    }
-
-    /// Looks elsewhere.
-    pub fn with_sources(client: Arc<Client>, sources: Arc<dyn SignatureSources>) -> Self {
-        Self { client, sources, folders: Blocking::new(FOLDERS_AT_ONCE) }
-    }
-
-    async fn ask(&self, source: &SignatureSource, repository: &Repository, digest: &Digest, budget: Budget) -> Found {
-        let outcome = match source {
-            SignatureSource::RegistryExtension => extension::own(&self.client, repository, digest, budget).await,
-            SignatureSource::Extension(url) => extension::at(&self.client, url, repository, digest, budget).await,
-            SignatureSource::Lookaside(url) if url.scheme() == "file" => {
-                let limit = self.client.signature_list_bytes();
-                lookaside::folder(&self.folders, url, repository, digest, limit, budget).await
-            }
-            SignatureSource::Lookaside(url) => lookaside::web(&self.client, url, repository, digest, budget).await,
-        };
-        outcome.unwrap_or_else(|error| Found {
-            signatures: Vec::new(),
-            asked: vec![AskedSource { url: url_of(&error), outcome: Err(error) }],
-        })
-    }
-}
-
-#[async_trait]
-impl FindSignatures for Finder {
-    async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
-        self.find_early(repository, digest, deadline, &|_| {}).await
-    }
-
-    async fn find_early(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-        deadline: Instant,
-        early: Early<'_>,
-    ) -> Arc<FoundSignatures> {
-        let (began, budget) = (Instant::now(), Budget::until(deadline));
-        let sources = self.sources.sources(repository);
-        let mut all: Vec<Option<Found>> = sources.iter().map(|_| None).collect();
-        let mut asking: FuturesUnordered<_> = sources
-            .iter()
-            .enumerate()
-            .map(|(place, source)| {
-                let digest = &digest;
-                async move { (place, self.ask(source, repository, digest, budget).await) }
-            })
-            .collect();
-        while let Some((place, found)) = asking.next().await {
-            let is_more = !found.signatures.is_empty();
-            all[place] = Some(found);
-            if !is_more || asking.is_empty() {
-                continue;
-            }
-            let after = began.elapsed();
-            let mut so_far = FoundSignatures::default();
-            for (source, found) in sources.iter().zip(&all) {
-                match found {
-                    Some(Found { signatures, asked }) => {
-                        so_far.signatures.extend_from_slice(signatures);
-                        so_far.asked.extend_from_slice(asked);
-                    }
-                    None => so_far.asked.push(is_late(source, repository, after)),
-                }
-            }
-            early(Arc::new(so_far));
-        }
-        let mut found = FoundSignatures::default();
-        for Found { signatures, asked } in all.into_iter().flatten() {
-            found.signatures.extend(signatures);
-            found.asked.extend(asked);
-        }
-        Arc::new(found)
-    }
-}
-
-/// A source that has not answered yet.
-fn is_late(source: &SignatureSource, repository: &Repository, after: Duration) -> AskedSource {
-    let (registry, url): (Box<str>, Box<str>) = match source {
-        SignatureSource::RegistryExtension => (repository.host().into(), repository.as_str().into()),
-        SignatureSource::Extension(url) | SignatureSource::Lookaside(url) => {
-            (url.host_str().unwrap_or("the folder").into(), shown(url))
-        }
-    };
-    AskedSource { url: Arc::from(&*url), outcome: Err(LookupError::TimedOut { registry, url, after }) }
-}
-
-/// The URL of a failed request.
-fn url_of(error: &LookupError) -> Arc<str> {
-    match error {
-        LookupError::ManifestUnknown { url, .. }
-        | LookupError::UnsupportedManifest { url, .. }
-        | LookupError::IndexTooLarge { url, .. }
-        | LookupError::Unauthorized { url, .. }
-        | LookupError::CredentialsUnusable { url, .. }
-        | LookupError::LookasideDenied { url, .. }
-        | LookupError::Unavailable { url, .. }
-        | LookupError::Misbehaved { url, .. }
-        | LookupError::TimedOut { url, .. }
-        | LookupError::NotAsked { url, .. } => Arc::from(&**url),
-    }
-}
-
-/// What the bytes of a stored signature are (containers/image: `signature.FromBlob`).
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Kind<'a> {
-    /// An OpenPGP message.
-    SimpleSigning(&'a [u8]),
-    /// Of sigstore: another tool's.
-    Sigstore,
-    /// A web page or JSON: what servers answer in the place of a file.
-    Page,
-    /// Nothing that is known: empty, armored, or other text.
-    Unknown,
-}
-
-pub(crate) fn kind(bytes: &[u8]) -> Kind<'_> {
-    match bytes {
-        [0, rest @ ..] => match rest.strip_prefix(b"simple-signing\n") {
-            Some([]) => Kind::Unknown,
-            Some(content) => Kind::SimpleSigning(content),
-            None if rest.starts_with(b"sigstore-json\n") => Kind::Sigstore,
-            None => Kind::Unknown,
-        },
-        // Every OpenPGP packet begins with this bit (RFC 9580, section 4.2).
-        [0x80..=0xff, ..] => Kind::SimpleSigning(bytes),
-        _ => match bytes.trim_ascii_start() {
-            [b'<' | b'{' | b'[', ..] => Kind::Page,
-            _ => Kind::Unknown,
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stored_signatures_are_told_apart_by_their_first_bytes() {
-        assert_eq!(kind(b"\xa3\x01"), Kind::SimpleSigning(b"\xa3\x01"));
-        assert_eq!(kind(b"\0simple-signing\n\xa3"), Kind::SimpleSigning(b"\xa3"));
-        assert_eq!(kind(b"\0sigstore-json\n{}"), Kind::Sigstore);
-        for unknown in [&b""[..], b"-----BEGIN PGP", b"\0", b"\0simple-signing", b"\0simple-signing\n", b"\0other\nx"] {
-            assert_eq!(kind(unknown), Kind::Unknown);
-        }
-        for page in [&b"<html>"[..], b"\r\n<!doctype html>", b"{\"errors\": []}", b"[]"] {
-            assert_eq!(kind(page), Kind::Page);
-        }
-    }
-}
+pub(crate) use write_lookaside::write_file;

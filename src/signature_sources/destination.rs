@@ -1,0 +1,29 @@
+//! Where signatures are written.
+
+use std::path::PathBuf;
+
+use url::Url;
+
+use crate::configuration::SignatureSource;
+
+/// Where signatures are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The registry's own extension endpoint.
+    RegistryExtension,
+    /// The extension endpoint of a store.
+    Extension(Url),
+    /// A lookaside tree on this machine.
+    Folder(PathBuf),
+}
+
+impl Destination {
+    /// Where what was written there is read. Nothing: the folder has no absolute path.
+    pub fn source(&self) -> Option<SignatureSource> {
+        Some(match self {
+            Self::RegistryExtension => SignatureSource::RegistryExtension,
+            Self::Extension(url) => SignatureSource::Extension(url.clone()),
+            Self::Folder(folder) => SignatureSource::Lookaside(Url::from_directory_path(folder).ok()?),
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! The formats of stored signatures (containers/image: `signature.FromBlob`).
+
+/// What the bytes of a stored signature are (containers/image: `signature.FromBlob`).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Kind<'a> {
+    /// An OpenPGP message.
+    SimpleSigning(&'a [u8]),
+    /// Of sigstore: another tool's.
+    Sigstore,
+    /// A web page or JSON: what servers answer in the place of a file.
+    Page,
+    /// Nothing that is known: empty, armored, or other text.
+    Unknown,
+}
+
+/// Detects the format of a stored signature by its first bytes.
+pub(crate) fn kind(bytes: &[u8]) -> Kind<'_> {
+    match bytes {
+        [0, rest @ ..] => match rest.strip_prefix(b"simple-signing\n") {
+            Some([]) => Kind::Unknown,
+            Some(content) => Kind::SimpleSigning(content),
+            None if rest.starts_with(b"sigstore-json\n") => Kind::Sigstore,
+            None => Kind::Unknown,
+        },
+        // Every OpenPGP packet begins with this bit (RFC 9580, section 4.2).
+        [0x80..=0xff, ..] => Kind::SimpleSigning(bytes),
+        _ => match bytes.trim_ascii_start() {
+            [b'<' | b'{' | b'[', ..] => Kind::Page,
+            _ => Kind::Unknown,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_signatures_are_told_apart_by_their_first_bytes() {
+        assert_eq!(kind(b"\xa3\x01"), Kind::SimpleSigning(b"\xa3\x01"));
+        assert_eq!(kind(b"\0simple-signing\n\xa3"), Kind::SimpleSigning(b"\xa3"));
+        assert_eq!(kind(b"\0sigstore-json\n{}"), Kind::Sigstore);
+        for unknown in [&b""[..], b"-----BEGIN PGP", b"\0", b"\0simple-signing", b"\0simple-signing\n", b"\0other\nx"] {
+            assert_eq!(kind(unknown), Kind::Unknown);
+        }
+        for page in [&b"<html>"[..], b"\r\n<!doctype html>", b"{\"errors\": []}", b"[]"] {
+            assert_eq!(kind(page), Kind::Page);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What becomes of a signature that is written, and why it is not written.
+
+use std::{io, path::PathBuf};
+
+use super::lookaside::MAX_FILES;
+use crate::refusal::LookupError;
+use crate::registry::SaidNo;
+
+/// Why a signature was not stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The server can't be asked.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The registry has no signature extension.
+    #[error(
+        "{registry} does not announce a signature extension (X-Registry-Supports-Signatures on /v2/): write into a store \
+         (--to https://...), a lookaside folder (--to FOLDER), or put `sealgate gateway` in front of the registry"
+    )]
+    NoExtension {
+        /// The registry.
+        registry: Box<str>,
+    },
+    /// The registry has no such image.
+    #[error("{url} answers 404: {message}")]
+    NoImage {
+        /// What was asked.
+        url: Box<str>,
+        /// The server's own words.
+        message: String,
+    },
+    /// The server does not take it.
+    #[error(transparent)]
+    SaidNo(#[from] SaidNo),
+    /// A file can't be written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What stands in a signature's place would stop readers before they come to ours.
+    #[error("{}: {what}: readers get no further, so take it away first", path.display())]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
+    /// Readers look no further.
+    #[error("{}: there are {MAX_FILES} signatures already, and readers refuse an image with more", .0.display())]
+    Full(PathBuf),
+}
+
+/// What became of a signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its place: a URL with its name, or a file.
+    pub place: String,
+    /// Whether it was there already, to the letter.
+    pub existed: bool,
+}
