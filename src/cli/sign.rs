@@ -25,7 +25,7 @@ use crate::registry::Client;
 use crate::signature::{Payload, compose::text};
 use crate::signature_sources::{self, Destination, Written};
 use crate::signing::{
-    self, Gnupg, KeyQuery, SigningKey,
+    self, Gnupg, KeyError, KeyQuery, SigningKey,
     plan::{self, Plan, PlanError, Planned},
 };
 use crate::telemetry::logging;
@@ -266,7 +266,7 @@ impl KeyArguments {
     }
 
     pub(super) fn query(&self) -> Result<Option<KeyQuery>, CliError> {
-        Ok(self.sign_by.as_deref().map(str::parse).transpose()?)
+        Ok(self.sign_by.as_deref().map(str::parse).transpose().map_err(KeyError::from)?)
     }
 
     pub(super) async fn open(&self, query: Option<&KeyQuery>) -> Result<SigningKey, CliError> {

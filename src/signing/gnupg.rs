@@ -10,7 +10,12 @@ use jiff::Timestamp;
 use sequoia_gpg_agent::Agent;
 use sequoia_openpgp::{Cert, KeyHandle, cert::CertParser, crypto, parse::Parse as _};
 
-use super::{KeyError, KeyQuery, SigningKey, agent::AgentKey, chosen, user_id};
+use super::{
+    agent::AgentKey,
+    key_error::KeyError,
+    query::KeyQuery,
+    signing_key::{SigningKey, chosen, user_id},
+};
 use crate::signature::{Certificate, Fingerprint};
 
 /// Keyrings are longer than this only by mistake: Debian's has about a tenth of it.

@@ -9,7 +9,11 @@ use std::{
 use jiff::Timestamp;
 use sequoia_openpgp::{Cert, cert::CertParser, crypto::Password, packet::key::SecretKeyMaterial, parse::Parse as _};
 
-use super::{KeyError, KeyQuery, SigningKey, chosen, user_id};
+use super::{
+    key_error::KeyError,
+    query::KeyQuery,
+    signing_key::{SigningKey, chosen, user_id},
+};
 use crate::signature::{Certificate, Fingerprint};
 
 /// Exported keys are longer than this only by mistake.

@@ -13,7 +13,7 @@ use sequoia_openpgp::{
 };
 use tokio::time::Instant;
 
-use super::SigningKey;
+use super::signing_key::SigningKey;
 use crate::configuration::SignatureSource;
 use crate::gate::{FindSignatures as _, ResolveDigest as _};
 use crate::image::{Digest, Manifest, Reference};

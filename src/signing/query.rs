@@ -4,8 +4,6 @@ use std::{fmt, str::FromStr};
 
 use sequoia_openpgp::{Cert, KeyHandle};
 
-use super::KeyError;
-
 /// A fingerprint, a key ID, or an e-mail address.
 #[derive(Clone, Debug, PartialEq)]
 pub enum KeyQuery {
@@ -13,6 +11,20 @@ pub enum KeyQuery {
     Key(KeyHandle),
     /// An e-mail address, in lower case.
     Email(String),
+}
+
+/// Why a text names no key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyQueryError {
+    /// The text is neither a fingerprint, a key ID, nor an e-mail address.
+    #[error(
+        "{0:?} is no key: expected a fingerprint (40 or 64 hexadecimal digits), a key ID (16), or an e-mail address"
+    )]
+    Unknown(String),
+    /// Eight digits name many keys.
+    #[error("{0:?} is a short key ID, and anyone can make another key with it: give the fingerprint")]
+    ShortKeyId(String),
 }
 
 impl KeyQuery {
@@ -37,16 +49,16 @@ impl KeyQuery {
 }
 
 impl FromStr for KeyQuery {
-    type Err = KeyError;
+    type Err = KeyQueryError;
 
-    fn from_str(text: &str) -> Result<Self, KeyError> {
+    fn from_str(text: &str) -> Result<Self, KeyQueryError> {
         let text = text.trim();
         if let Some(address) = text.strip_prefix('<').map_or(Some(text), |rest| rest.strip_suffix('>'))
             && let Some((local, domain)) = address.split_once('@')
         {
             let bad = |part: &str| part.is_empty() || part.contains(|c: char| c.is_whitespace() || "@<>".contains(c));
             return if bad(local) || bad(domain) {
-                Err(KeyError::Query(text.to_owned()))
+                Err(KeyQueryError::Unknown(text.to_owned()))
             } else {
                 Ok(Self::Email(address.to_ascii_lowercase()))
             };
@@ -55,12 +67,12 @@ impl FromStr for KeyQuery {
         let digits: String = text.chars().filter(|character| !character.is_whitespace()).collect();
         let digits = digits.strip_prefix("0x").or(digits.strip_prefix("0X")).unwrap_or(&digits);
         if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(KeyError::Query(text.to_owned()));
+            return Err(KeyQueryError::Unknown(text.to_owned()));
         }
         match digits.len() {
-            8 => Err(KeyError::ShortKeyId(text.to_owned())),
-            16 | 40 | 64 => digits.parse().map(Self::Key).map_err(|_| KeyError::Query(text.to_owned())),
-            _ => Err(KeyError::Query(text.to_owned())),
+            8 => Err(KeyQueryError::ShortKeyId(text.to_owned())),
+            16 | 40 | 64 => digits.parse().map(Self::Key).map_err(|_| KeyQueryError::Unknown(text.to_owned())),
+            _ => Err(KeyQueryError::Unknown(text.to_owned())),
         }
     }
 }
@@ -101,9 +113,9 @@ mod tests {
 
     #[test]
     fn what_could_mean_several_keys_or_none_is_refused() {
-        assert!(matches!("DEADBEEF".parse::<KeyQuery>(), Err(KeyError::ShortKeyId(_))));
+        assert!(matches!("DEADBEEF".parse::<KeyQuery>(), Err(KeyQueryError::ShortKeyId(_))));
         for text in ["", "release", "@example.com", "a@", "a@b@c", "a b@example.com", "0x12", &"f".repeat(41)] {
-            assert!(matches!(text.parse::<KeyQuery>(), Err(KeyError::Query(_))), "{text}");
+            assert!(matches!(text.parse::<KeyQuery>(), Err(KeyQueryError::Unknown(_))), "{text}");
         }
     }
 }
