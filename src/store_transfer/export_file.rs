@@ -3,16 +3,20 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, TryLockError},
-    io::{self, BufRead, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, BufReader, Seek as _, SeekFrom, Write as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Exported, Found, Place, TransferError, What};
+use super::{
+    error::TransferError,
+    exported::Exported,
+    line_reader::{LineReader, RawLine},
+};
 use crate::files::durable::{above, sync_folder};
-use crate::gateway::export_format::{self, LARGEST_LINE};
+use crate::gateway::export_format;
 use crate::gateway::store::Position;
 use crate::image::Digest;
 
@@ -74,9 +78,9 @@ impl ExportFile {
         let (mut last, mut whole) = (None, 0);
         let mut taken = || {
             let mut file = &self.partial.file;
-            let mut lines = Reader::new(BufReader::new(file));
+            let mut lines = LineReader::new(BufReader::new(file));
             // A loss of power may leave anything behind what was synced, and a line that is no line ends what counts.
-            while let Some(Raw::Whole(line)) = lines.next()?
+            while let Some(RawLine::Whole(line)) = lines.next()?
                 && let Ok((image, record)) = export_format::read(&line)
             {
                 last = Some(Position::behind(&image, &record.signature.name));
@@ -191,155 +195,21 @@ impl Partial {
             return Ok(false);
         }
         let mut file = &self.file;
-        let first = Reader::new(BufReader::new(file)).next()?;
+        let first = LineReader::new(BufReader::new(file)).next()?;
         file.rewind()?;
         Ok(match first {
             None => true,
-            Some(Raw::Whole(line)) => export_format::read(&line).is_ok(),
-            Some(Raw::Torn(line)) => line.iter().zip(BEGINNING).all(|(one, other)| one == other),
-            Some(Raw::Long(_)) => false,
+            Some(RawLine::Whole(line)) => export_format::read(&line).is_ok(),
+            Some(RawLine::Torn(line)) => line.iter().zip(BEGINNING).all(|(one, other)| one == other),
+            Some(RawLine::Long(_)) => false,
         })
-    }
-}
-
-/// Lines of an export that are read to be imported.
-pub(crate) struct Lines {
-    path: PathBuf,
-    reader: Reader<Box<dyn BufRead + Send>>,
-    total: Option<u64>,
-    begun: bool,
-    /// The first one, which says whether these are lines at all.
-    ahead: Option<Found>,
-}
-
-impl Lines {
-    /// Of a regular file.
-    pub(crate) fn open(path: &Path) -> Result<Self, TransferError> {
-        // Before it is opened: opening a pipe would wait for a writer.
-        let about = fs::metadata(path).map_err(TransferError::file(path))?;
-        if !about.is_file() {
-            let why = "it is not a regular file (- reads standard input)".to_owned();
-            return Err(TransferError::NotAnExport { path: path.to_owned(), why });
-        }
-        let file = fs::File::open(path).map_err(TransferError::file(path))?;
-        Self::new(path, Box::new(BufReader::new(file)), Some(about.len()))
-    }
-
-    /// Of standard input.
-    pub(crate) fn standard_input() -> Result<Self, TransferError> {
-        Self::new(Path::new("standard input"), Box::new(BufReader::new(io::stdin())), None)
-    }
-
-    fn new(path: &Path, reader: Box<dyn BufRead + Send>, total: Option<u64>) -> Result<Self, TransferError> {
-        let mut lines = Self { path: path.to_owned(), reader: Reader::new(reader), total, begun: false, ahead: None };
-        lines.ahead = lines.next()?;
-        Ok(lines)
-    }
-
-    pub(super) fn bytes(&self) -> (u64, Option<u64>) {
-        (self.reader.bytes, self.total)
-    }
-
-    pub(super) fn next(&mut self) -> Result<Option<Found>, TransferError> {
-        if let Some(found) = self.ahead.take() {
-            return Ok(Some(found));
-        }
-        loop {
-            let Some(raw) = self.reader.next().map_err(TransferError::file(&self.path))? else { return Ok(None) };
-            let place = Place::Line(self.reader.number);
-            let begins = !std::mem::replace(&mut self.begun, true);
-            let (line, torn) = match &raw {
-                Raw::Whole(line) => (line.trim_ascii(), false),
-                Raw::Torn(line) => (line.trim_ascii(), true),
-                Raw::Long(begin) => (begin.as_slice(), false),
-            };
-            if begins && let Some(why) = is_something_else(line) {
-                return Err(TransferError::NotAnExport { path: self.path.clone(), why: why.to_owned() });
-            }
-            if matches!(raw, Raw::Long(_)) {
-                let why = format!("the line has more than {LARGEST_LINE} bytes");
-                return Ok(Some(Found { place, what: What::Junk(why) }));
-            }
-            if line.is_empty() {
-                self.begun = !begins;
-                continue;
-            }
-            let what = match export_format::read(line) {
-                Ok((image, record)) => match export_format::check(&image, &record) {
-                    Ok(_) => What::Signature(Box::new((image, record))),
-                    Err(why) => What::Junk(why),
-                },
-                Err(_) if torn => What::Junk("the line has no end: the file is cut off here".to_owned()),
-                Err(why) => What::Junk(why),
-            };
-            return Ok(Some(Found { place, what }));
-        }
-    }
-}
-
-/// Whether a file that begins like this has no lines of an export at all, and what it rather is.
-fn is_something_else(line: &[u8]) -> Option<&'static str> {
-    match line {
-        [0x1f, 0x8b, ..] => Some("it is compressed; give what `gunzip` makes of it"),
-        [b'r', b'e', b'd', b'b', ..] => Some("it is a store's own file; `sealgate store export` reads it"),
-        [] | [b'{', _, ..] => None,
-        _ => Some("its first line is no JSON object"),
-    }
-}
-
-/// Reads lines, none of which takes more memory than the longest may have.
-struct Reader<R> {
-    inner: R,
-    /// The number of the last line.
-    number: usize,
-    /// Bytes up to its end.
-    bytes: u64,
-}
-
-enum Raw {
-    /// With its end.
-    Whole(Vec<u8>),
-    /// Without: the file is over.
-    Torn(Vec<u8>),
-    /// The beginning of one that is longer than any may be. The rest was skipped.
-    Long(Vec<u8>),
-}
-
-impl<R: BufRead> Reader<R> {
-    fn new(inner: R) -> Self {
-        Self { inner, number: 0, bytes: 0 }
-    }
-
-    fn next(&mut self) -> io::Result<Option<Raw>> {
-        let mut line = Vec::new();
-        let read = (&mut self.inner).take(LARGEST_LINE as u64 + 1).read_until(b'\n', &mut line)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        self.number += 1;
-        self.bytes += read as u64;
-        if line.last() == Some(&b'\n') {
-            return Ok(Some(Raw::Whole(line)));
-        }
-        if read <= LARGEST_LINE {
-            return Ok(Some(Raw::Torn(line)));
-        }
-        loop {
-            let some = self.inner.fill_buf()?;
-            let end = some.iter().position(|&byte| byte == b'\n');
-            let skipped = end.map_or(some.len(), |end| end + 1);
-            self.inner.consume(skipped);
-            self.bytes += skipped as u64;
-            if end.is_some() || skipped == 0 {
-                return Ok(Some(Raw::Long(line)));
-            }
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::export_format::LARGEST_LINE;
     use crate::gateway::store::{ImageId, Record, RepositoryName, SignatureName, StoredSignature};
 
     fn line(number: usize) -> Vec<u8> {
@@ -459,24 +329,5 @@ mod tests {
             assert_eq!(fs::read(&theirs).unwrap(), content);
             fs::remove_file(&partial).unwrap();
         }
-    }
-
-    #[test]
-    fn lines_are_read_one_by_one_whatever_their_length() {
-        let long = vec![b'x'; LARGEST_LINE + 1];
-        let longer = vec![b'x'; LARGEST_LINE * 3];
-        let text = [&b"one\n\n"[..], &long, b"\n", &longer, b"\ntorn"].concat();
-        // A small buffer, so that lines lie across its end.
-        let mut reader = Reader::new(BufReader::with_capacity(7, text.as_slice()));
-        let mut kinds = Vec::new();
-        while let Some(raw) = reader.next().unwrap() {
-            kinds.push(match raw {
-                Raw::Whole(line) => format!("{} {}", reader.number, line.len()),
-                Raw::Torn(line) => format!("{} torn {}", reader.number, line.len()),
-                Raw::Long(_) => format!("{} long", reader.number),
-            });
-        }
-        assert_eq!(kinds, ["1 4", "2 1", "3 long", "4 long", "5 torn 4"]);
-        assert_eq!(reader.bytes, text.len() as u64);
     }
 }

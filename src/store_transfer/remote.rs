@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, header::CONTENT_TYPE};
 use url::Url;
 
-use super::{Signature, TransferError};
+use super::{error::TransferError, signature::Signature};
 use crate::gateway::export_format::{self, Imported, LARGEST_LINE, NDJSON};
 use crate::gateway::store::Position;
 use crate::image::Repository;

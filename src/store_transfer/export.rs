@@ -1,0 +1,112 @@
+//! Exports: a whole store into a stream, a file or a lookaside tree.
+
+use std::io;
+
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+};
+
+use super::{
+    error::TransferError, export_file::ExportFile, exported::Exported, lookaside_tree::Tree, signature::Signature,
+    store::Store,
+};
+use crate::gateway::export_format;
+use crate::gateway::store::Position;
+
+/// What an export is written to.
+pub(crate) enum Sink {
+    /// Lines that others read meanwhile.
+    Stream(Stream),
+    /// A file.
+    File(ExportFile),
+    /// A lookaside tree.
+    Tree(Tree),
+}
+
+/// Reads all of a store. When this returns, all of it stays through a loss of power, but for a stream.
+pub(crate) async fn export(
+    store: &Store,
+    sink: &mut Sink,
+    exported: &mut Exported,
+    watch: &(dyn Fn(usize) + Sync),
+) -> Result<(), TransferError> {
+    let mut after = match sink {
+        Sink::File(file) => tokio::task::block_in_place(|| file.take_up(exported))?,
+        Sink::Stream(_) | Sink::Tree(_) => None,
+    };
+    loop {
+        watch(exported.signatures);
+        let page = store.page(after.as_ref()).await?;
+        let Some((image, record)) = page.last() else { break };
+        after = Some(Position::behind(image, &record.signature.name));
+        sink.add(&page, exported).await?;
+    }
+    sink.finish().await
+}
+
+impl Sink {
+    async fn add(&mut self, page: &[Signature], exported: &mut Exported) -> Result<(), TransferError> {
+        let text = || {
+            let mut text = Vec::new();
+            for (image, record) in page {
+                export_format::write(&mut text, image, record);
+            }
+            text
+        };
+        match self {
+            Self::Stream(stream) => stream.write(text()).await?,
+            Self::File(file) => tokio::task::block_in_place(|| file.write(&text()))?,
+            Self::Tree(tree) => tokio::task::block_in_place(|| {
+                page.iter().try_for_each(|(image, record)| tree.add(image, record, exported))
+            })?,
+        }
+        for (_, record) in page {
+            exported.count(record);
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), TransferError> {
+        match self {
+            Self::Stream(stream) => stream.finish().await,
+            Self::File(file) => tokio::task::block_in_place(|| file.finish()),
+            Self::Tree(_) => Ok(()),
+        }
+    }
+}
+
+/// Something that may stand still for as long as its reader likes. It is written to by a thread of its own, so that whoever
+/// waits for that can leave.
+pub(crate) struct Stream {
+    /// Nothing: it is over.
+    pages: Option<mpsc::Sender<Vec<u8>>>,
+    written: JoinHandle<io::Result<()>>,
+}
+
+impl Stream {
+    pub(crate) fn new(mut to: impl io::Write + Send + 'static) -> Self {
+        let (pages, mut written) = mpsc::channel::<Vec<u8>>(1);
+        let written = spawn_blocking(move || {
+            while let Some(page) = written.blocking_recv() {
+                to.write_all(&page)?;
+            }
+            to.flush()
+        });
+        Self { pages: Some(pages), written }
+    }
+
+    async fn write(&mut self, page: Vec<u8>) -> Result<(), TransferError> {
+        match &self.pages {
+            Some(pages) if pages.send(page).await.is_ok() => Ok(()),
+            // It says why it ended.
+            _ => self.finish().await,
+        }
+    }
+
+    async fn finish(&mut self) -> Result<(), TransferError> {
+        self.pages = None;
+        let written = (&mut self.written).await.map_err(io::Error::other);
+        written.flatten().map_err(TransferError::file("standard output"))
+    }
+}

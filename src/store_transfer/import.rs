@@ -1,0 +1,168 @@
+//! Imports: signatures of an export or a lookaside tree into a store.
+
+use std::{io, path::PathBuf};
+
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+use super::{
+    error::TransferError,
+    found::{Found, What},
+    lines::Lines,
+    place::Place,
+    store::{AT_ONCE, Store},
+    tree_reader::Walk,
+};
+use crate::gateway::export_format::{Imported, MOST_TOLD};
+
+/// Bytes of signatures that are put into a store at once, unless the last one is larger.
+const BYTES_AT_ONCE: usize = 512 << 10;
+
+/// What an import is read from.
+pub(crate) enum Source {
+    /// Lines of an export.
+    Lines(Box<Lines>),
+    /// A lookaside tree.
+    Tree(Walk),
+}
+
+impl Source {
+    fn next(&mut self) -> Result<Option<Found>, TransferError> {
+        match self {
+            Self::Lines(lines) => lines.next(),
+            Self::Tree(walk) => Ok(walk.next()),
+        }
+    }
+
+    /// How far it is read, and how much there is, in bytes, where that is known.
+    pub(crate) fn bytes(&self) -> (u64, Option<u64>) {
+        match self {
+            Self::Lines(lines) => lines.bytes(),
+            Self::Tree(_) => (0, None),
+        }
+    }
+}
+
+/// What became of an import so far.
+#[derive(Debug, Default)]
+pub(crate) struct Import {
+    /// How many are new; without a store, how many it would take.
+    pub(crate) created: usize,
+    /// Of how many that were there something more is known now.
+    pub(crate) completed: usize,
+    /// How many were there, as they are.
+    pub(crate) present: usize,
+    /// How many are not in, and why, of the first ones.
+    pub(crate) refused: usize,
+    pub(crate) reasons: Vec<(Place, String)>,
+    /// Where readers of a lookaside stop before the end: how often, and the first ones.
+    pub(crate) gaps: usize,
+    pub(crate) first_gaps: Vec<PathBuf>,
+}
+
+impl Import {
+    fn refuse(&mut self, place: Place, reason: String) {
+        self.refused += 1;
+        if self.reasons.len() < MOST_TOLD {
+            self.reasons.push((place, reason));
+        }
+    }
+
+    /// What became of signatures that were found there.
+    fn add(&mut self, imported: Imported, places: &[Place]) {
+        let Imported { created, completed, present, refused, reasons } = imported;
+        self.created += created;
+        self.completed += completed;
+        self.present += present;
+        // It tells the first ones.
+        self.refused += refused.saturating_sub(reasons.len());
+        for reason in reasons {
+            let place = reason.line.checked_sub(1).and_then(|index| places.get(index)).cloned();
+            self.refuse(place.unwrap_or(Place::Line(0)), reason.reason);
+        }
+    }
+
+    /// How many are in the store.
+    pub(crate) fn stored(&self) -> usize {
+        self.created + self.completed + self.present
+    }
+
+    fn done(&self) -> usize {
+        self.stored() + self.refused
+    }
+}
+
+/// Puts what is found into a store, or looks at it where there is none to put it into. What is counted as created,
+/// completed or present is durable.
+pub(crate) async fn import(
+    source: Source,
+    store: Option<&Store>,
+    report: &mut Import,
+    watch: &(dyn Fn(usize, u64) + Sync),
+) -> Result<(), TransferError> {
+    let mut batches = read(source);
+    loop {
+        // Its end is said: that of a thread alone might be any.
+        let cut_off = || TransferError::file("what is imported")(io::Error::other("it can't be read to its end"));
+        let Batch { found, bytes } = batches.recv().await.ok_or_else(cut_off)??;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let (mut places, mut signatures) = (Vec::new(), Vec::new());
+        for Found { place, what } in found {
+            match what {
+                What::Signature(signature) => {
+                    places.push(place);
+                    signatures.push(*signature);
+                }
+                What::Junk(reason) => report.refuse(place, reason),
+                What::Gap => {
+                    report.gaps += 1;
+                    if let (Place::Path(path), true) = (place, report.first_gaps.len() < MOST_TOLD) {
+                        report.first_gaps.push(path);
+                    }
+                }
+            }
+        }
+        match store {
+            _ if signatures.is_empty() => {}
+            None => report.created += signatures.len(),
+            Some(store) => report.add(store.take(&signatures).await?, &places),
+        }
+        watch(report.done(), bytes);
+    }
+}
+
+/// What is found at once, and how far that is read.
+struct Batch {
+    found: Vec<Found>,
+    bytes: u64,
+}
+
+/// Reads on a thread of its own: what is read may stand still, and whoever waits for it can leave.
+fn read(mut source: Source) -> mpsc::Receiver<Result<Batch, TransferError>> {
+    let (sender, batches) = mpsc::channel(1);
+    spawn_blocking(move || {
+        loop {
+            let batch = next_batch(&mut source);
+            let is_last = batch.as_ref().map_or(true, |batch| batch.found.is_empty());
+            // Nobody listens any more when the import has failed.
+            if sender.blocking_send(batch).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    batches
+}
+
+/// What is found next; nothing: there is no more.
+fn next_batch(source: &mut Source) -> Result<Batch, TransferError> {
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while found.len() < AT_ONCE && bytes < BYTES_AT_ONCE {
+        let Some(next) = source.next()? else { break };
+        if let What::Signature(signature) = &next.what {
+            bytes += signature.1.signature.content.len();
+        }
+        found.push(next);
+    }
+    Ok(Batch { found, bytes: source.bytes().0 })
+}
