@@ -2,23 +2,36 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
-use crate::image::{Digest, Reference};
+use crate::image::{Digest, HashedManifest, Reference};
 use crate::policy::{Action, Dialect, Layer, Mode, Rule, RuleId};
-use crate::refusal::Refusal;
-use crate::refusal::Unpinned;
+use crate::refusal::{LookupError, Refusal, Unpinned};
+use crate::verification::Examination;
 
-use super::Verdict;
-use super::examine::another_digest;
-use super::layer::{Lift, Pass, Ruling, join};
-use super::verdict_cache::{Asked, Until, unexamined};
-use super::workers::Budget;
-use super::{Admission, Decision, Gate, HashedManifest, ImageUse, LoadedPolicy};
+use super::{
+    admission::{Admission, Decision, ImageUse},
+    current::LoadedPolicy,
+    deadline::Until,
+    examination_key::Asked,
+    layer::{Lift, Pass, Ruling, join},
+    ports::ResolveDigest,
+    settings::Settings,
+    verdict::Verdict,
+    verdict_cache::Verdicts,
+    workers::Budget,
+};
+
+/// What a decision about one image needs, whatever the review.
+pub(super) struct Engine {
+    pub(super) settings: Settings,
+    pub(super) resolve: Arc<dyn ResolveDigest>,
+    pub(super) verdicts: Verdicts,
+}
 
 /// Decides about one image.
 pub(super) async fn decide(
-    gate: &Gate,
+    engine: &Engine,
     policy: &LoadedPolicy,
     admission: &Admission<'_>,
     budget: &Arc<Budget>,
@@ -27,9 +40,9 @@ pub(super) async fn decide(
     match Reference::for_image(image.text) {
         Ok(reference) => {
             let until = Until::new(admission, Arc::clone(budget));
-            let pin_required = gate.settings.pin_required;
+            let pin_required = engine.settings.pin_required;
             let case = Case {
-                gate,
+                engine,
                 policy,
                 admission,
                 unpinned: image.runs_as_written && pin_required && reference.digest().is_none(),
@@ -40,20 +53,20 @@ pub(super) async fn decide(
             };
             case.decide().await
         }
-        Err(error) => without_reference(gate, policy, admission, Refusal::InvalidReference(error)),
+        Err(error) => without_reference(engine, policy, admission, Refusal::InvalidReference(error)),
     }
 }
 
 /// Refuses what no rule can be looked up for. It could fall under any rule, so the strictest mode of all holds.
 pub(super) fn without_reference(
-    gate: &Gate,
+    engine: &Engine,
     policy: &LoadedPolicy,
     admission: &Admission<'_>,
     refusal: Refusal,
 ) -> Decision {
     let namespace = admission.namespace.and_then(|name| policy.policy.namespaces.get(name));
     let layers = std::iter::once(&policy.policy.cluster).chain(namespace);
-    let mut mode = gate.settings.mode;
+    let mut mode = engine.settings.mode;
     if mode != Mode::Enforce {
         let rules = layers.flat_map(|layer| layer.rules.iter().map(|(_, rule)| rule.mode));
         mode = rules.flatten().fold(mode, stricter);
@@ -107,7 +120,7 @@ enum InLayer<'a> {
 }
 
 struct Case<'a> {
-    gate: &'a Gate,
+    engine: &'a Engine,
     policy: &'a LoadedPolicy,
     admission: &'a Admission<'a>,
     image: Reference,
@@ -187,7 +200,7 @@ impl Case<'_> {
     /// What a layer without a rule for the image says. The cluster's layer always applies: there it is the refusal.
     fn no_rule(&self, layer: &Layer) -> Ruling {
         if self.is_cluster(layer) {
-            Ruling::new(None, self.gate.settings.mode, Err(Refusal::NoPolicy))
+            Ruling::new(None, self.engine.settings.mode, Err(Refusal::NoPolicy))
         } else {
             Ruling::new(None, Mode::Enforce, Ok(Pass::Abstained))
         }
@@ -236,7 +249,7 @@ impl Case<'_> {
     }
 
     fn mode(&self, rule: &Rule) -> Mode {
-        rule.mode.unwrap_or(self.gate.settings.mode)
+        rule.mode.unwrap_or(self.engine.settings.mode)
     }
 
     /// The ruling, where no registry has to be asked for it.
@@ -268,10 +281,10 @@ impl Case<'_> {
         {
             return Resolved { image: Ok((digest, None)), other_digest: Err(Refusal::NoPolicy) };
         }
-        let resolving = self.gate.resolve.resolve(&self.image, self.until.lookups);
+        let resolving = self.engine.resolve.resolve(&self.image, self.until.lookups);
         let manifest = match timeout_at(self.until.deadline, resolving).await {
             Ok(Ok(manifest)) if own.is_none_or(|own| own == manifest.digest()) => Ok(manifest),
-            Ok(Ok(_)) => Err(another_digest(self.image.repository()).into()),
+            Ok(Ok(_)) => Err(LookupError::another_digest(self.image.repository()).into()),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(self.until.exceeded()),
         };
@@ -367,7 +380,7 @@ impl Case<'_> {
     /// The mode of what the cluster's layer says where none of its rules covers the image: it may be without one for
     /// another digest.
     fn may_have_no_rule(&self, layer: &Layer) -> Option<Mode> {
-        (self.is_cluster(layer) && layer.rules.get(&self.image).is_none()).then_some(self.gate.settings.mode)
+        (self.is_cluster(layer) && layer.rules.get(&self.image).is_none()).then_some(self.engine.settings.mode)
     }
 
     /// Of all that could refuse the image if its tag named another digest, what has the strictest mode: a rule, or that there
@@ -391,12 +404,12 @@ impl Case<'_> {
         let Some(asked) = Asked::new(self.policy.generation, rule, layer.dialect, &self.image) else {
             return ruling;
         };
-        let verdicts = &self.gate.verdicts;
+        let verdicts = &self.engine.verdicts;
         let examination = match resolved {
             Ok((digest, manifest)) => verdicts.examine(asked, *digest, manifest.as_ref(), &self.until).await,
             Err(refusal) => verdicts
                 .last_known_good(&asked, None, refusal, self.until.now)
-                .unwrap_or_else(|| Arc::new(unexamined(refusal.clone()))),
+                .unwrap_or_else(|| Arc::new(Examination::refused(refusal.clone()))),
         };
         ruling.result = match &examination.result {
             Ok(proof) => {
@@ -456,23 +469,5 @@ impl Case<'_> {
         }
         ruling.result = Err(Refusal::NotPinned { why, digest: None });
         (ruling, None)
-    }
-}
-
-impl Until {
-    /// The refusal of what has no answer at the deadline.
-    pub(super) fn exceeded(&self) -> Refusal {
-        Refusal::DeadlineExceeded { after: self.deadline.saturating_duration_since(self.started) }
-    }
-
-    /// The times of an admission, and what the whole review may spend.
-    pub(super) fn new(admission: &Admission<'_>, budget: Arc<Budget>) -> Self {
-        let Admission { now, deadline, .. } = *admission;
-        let namespace = admission.namespace.unwrap_or_default().into();
-        let started = Instant::now();
-        let left = deadline.saturating_duration_since(started);
-        // Look-ups are left a little earlier: what they found by then can still be examined, and may suffice.
-        let lookups = deadline.checked_sub((left / 8).min(super::verdict_cache::EXAMINING)).unwrap_or(deadline);
-        Self { now, started, lookups, deadline, budget, namespace }
     }
 }

@@ -3,11 +3,9 @@
 use std::{
     pin::pin,
     sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
 };
 
 use futures_util::{FutureExt, future::join};
-use jiff::Timestamp;
 use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, sleep_until},
@@ -15,20 +13,18 @@ use tokio::{
 
 use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository};
 use crate::policy::Platforms;
-use crate::refusal::{LookupError, Refusal};
+use crate::refusal::{LookupError, Refusal, refusal_of_index};
 use crate::verification::{Examination, Question};
 use crate::verification::{FoundSignatures, verify_within};
 
-use super::index::{MOST_MANIFESTS, refusal_of_index};
-use super::progress::Progress;
-use super::verdict_cache::{Asked, unexamined};
-use super::workers::{Budget, Spending, Workers};
-use super::{FindSignatures, ResolveDigest};
-
-/// Manifests of one index that are asked for side by side.
-const SIDE_BY_SIDE: usize = 8;
-/// How long a source may take once another one has signatures. Then those that are there are verified without it.
-pub(super) const LATE_AFTER: Duration = Duration::from_secs(1);
+use super::{
+    deadline::{Bounds, LATE_AFTER},
+    examination_key::Asked,
+    limits::{CONCURRENT_MANIFESTS, MOST_MANIFESTS},
+    ports::{FindSignatures, ResolveDigest},
+    progress::Progress,
+    workers::{Budget, Spending, Workers},
+};
 
 /// Finds out what requirements say, with nothing kept.
 pub(super) struct Prover {
@@ -39,19 +35,6 @@ pub(super) struct Prover {
     pub(super) tries: usize,
     /// What verification may spend on one question, in microseconds.
     pub(super) budget: u64,
-}
-
-/// The bounds of one examination.
-#[derive(Clone, Debug)]
-pub(super) struct Bounds {
-    /// The time that it is now.
-    pub(super) now: Timestamp,
-    /// When look-ups must have ended.
-    pub(super) lookups: Instant,
-    /// What the review may spend that asked first.
-    pub(super) budget: Arc<Budget>,
-    /// The namespace of that review, whose turn it takes to verify.
-    pub(super) namespace: Arc<str>,
 }
 
 /// What came of it.
@@ -105,7 +88,7 @@ impl Prover {
             bounds,
             budget: Budget::new(self.budget),
             progress,
-            requests: Semaphore::new(SIDE_BY_SIDE),
+            requests: Semaphore::new(CONCURRENT_MANIFESTS),
             left: AtomicUsize::new(MOST_MANIFESTS),
         };
         let Seen { examination, rests_on } = inquiry.manifest(digest, manifest, 0).await;
@@ -196,7 +179,7 @@ impl Inquiry<'_> {
             self.progress.resolved(&resolved);
             return Ok(resolved);
         }
-        Err(another_digest(repository))
+        Err(LookupError::another_digest(repository))
     }
 
     /// Finds the signatures of a digest. Where a source is late and those of others are proof, it is not waited for: a source
@@ -278,10 +261,7 @@ impl Inquiry<'_> {
 
     /// What should not happen: an examination that ended without a result, by a panic or because the program ends.
     pub(super) fn lost(&self) -> LookupError {
-        let repository = self.asked.image.repository();
-        let cause = "the examination ended without a result".into();
-        let (registry, url) = (repository.host().into(), repository.as_str().into());
-        LookupError::Unavailable { registry, url, cause, retry_after: None }
+        LookupError::without_answer(self.asked.image.repository(), "the examination ended without a result")
     }
 }
 
@@ -295,7 +275,7 @@ async fn at(time: Option<Instant>) {
 
 impl Seen {
     pub(super) fn refused(refusal: Refusal) -> Self {
-        Self { examination: unexamined(refusal), rests_on: Vec::new() }
+        Self { examination: Examination::refused(refusal), rests_on: Vec::new() }
     }
 
     /// Joins what was seen of an index's entries with what was seen of its own signatures before, which did not suffice.
@@ -319,10 +299,4 @@ impl Seen {
         };
         seen
     }
-}
-
-/// The registry was asked for one digest, and gave the manifest of another.
-pub(super) fn another_digest(repository: &Repository) -> LookupError {
-    let (registry, url) = (repository.host().into(), repository.as_str().into());
-    LookupError::Misbehaved { registry, url, what: "it answers with another digest".into() }
 }

@@ -12,16 +12,14 @@ use futures_util::{
 
 use crate::image::{Digest, HashedManifest};
 use crate::policy::Requirements;
-use crate::refusal::{Beyond, LookupError, Refusal};
+use crate::refusal::{Beyond, LookupError, Refusal, refusal_to_show};
 use crate::verification::{Examination, Question};
 use crate::verification::{VerifiedImage, verify_each};
 
-use super::examine::{Inquiry, Seen};
-
-/// Manifests in one image, those of nested indexes counted, that are looked at.
-pub(super) const MOST_MANIFESTS: usize = 128;
-/// Indexes in indexes.
-const DEEPEST: usize = 3;
+use super::{
+    examine::{Inquiry, Seen},
+    limits::{DEEPEST, MOST_MANIFESTS},
+};
 
 impl Inquiry<'_> {
     /// Whether each entry of an index is proven; of an attestation nothing is asked.
@@ -123,28 +121,4 @@ fn join_entries(
         None => join(&proofs),
     };
     joined
-}
-
-/// Of the refusals of an index by its own signatures, and by those of each manifest in it, the one to show. Where some of the
-/// manifests are proven, whoever signs it signs each: then what one of them is short of is the news.
-pub(crate) fn refusal_of_index(own: Refusal, each: Refusal, some_are_proven: bool) -> Refusal {
-    match own {
-        Refusal::Unsigned(_) if some_are_proven => each,
-        own => refusal_to_show(own, each),
-    }
-}
-
-/// Of two refusals, each of which alone would have to be lifted, the one to show. While something could not be asked, nothing
-/// is known, and asking again may help. Else a signature that does not count says more than none; and the first says more
-/// than the second.
-fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {
-    fn rank(refusal: &Refusal) -> u8 {
-        match refusal {
-            Refusal::Lookup(error) if error.code().is_undecided() => 0,
-            Refusal::ReviewTooCostly => 0,
-            Refusal::Unsigned(_) | Refusal::Lookup(_) => 2,
-            _ => 1,
-        }
-    }
-    if rank(&second) < rank(&first) { second } else { first }
 }

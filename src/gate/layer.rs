@@ -8,8 +8,7 @@ use crate::refusal::Refusal;
 use crate::verification::Examination;
 use crate::verification::VerifiedImage;
 
-use super::Decision;
-use super::Verdict;
+use super::{admission::Decision, verdict::Verdict};
 
 /// What the rule of one layer says, before exemptions and modes.
 #[derive(Clone, Debug)]

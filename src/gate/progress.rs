@@ -13,7 +13,7 @@ use crate::image::{Digest, HashedManifest, Reference, Repository};
 use crate::refusal::LookupError;
 use crate::verification::{AskedSource, FoundSignatures};
 
-use super::{FindSignatures, ResolveDigest};
+use super::ports::{FindSignatures, ResolveDigest};
 
 /// Manifests and signatures that are there by now. To ask it takes no time: what is not there counts as not there in time.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Progress {
 impl ResolveDigest for Progress {
     async fn resolve(&self, image: &Reference, _: Instant) -> Result<Arc<HashedManifest>, LookupError> {
         let manifest = image.digest().and_then(|digest| self.learned().manifests.get(digest).cloned());
-        manifest.ok_or_else(|| not_there(image.repository()))
+        manifest.ok_or_else(|| LookupError::timed_out(image.repository(), Duration::ZERO))
     }
 }
 
@@ -52,12 +52,11 @@ impl FindSignatures for Progress {
     async fn find(&self, repository: &Repository, digest: Digest, _: Instant) -> Arc<FoundSignatures> {
         let found = self.learned().signatures.get(&digest).cloned();
         found.unwrap_or_else(|| {
-            let asked = vec![AskedSource { url: repository.as_str().into(), outcome: Err(not_there(repository)) }];
+            let asked = vec![AskedSource {
+                url: repository.as_str().into(),
+                outcome: Err(LookupError::timed_out(repository, Duration::ZERO)),
+            }];
             Arc::new(FoundSignatures { signatures: Vec::new(), asked })
         })
     }
-}
-
-fn not_there(repository: &Repository) -> LookupError {
-    LookupError::TimedOut { registry: repository.host().into(), url: repository.as_str().into(), after: Duration::ZERO }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    hash::{Hash, Hasher},
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -12,17 +11,21 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
-use crate::image::{Digest, Reference};
-use crate::policy::{Action, Dialect, Platforms, Requirements, Rule};
+use crate::image::{Digest, HashedManifest};
 use crate::refusal::{LookupError, Refusal};
 use crate::telemetry::{CacheResult, Metrics};
 use crate::verification::Examination;
 
 use super::cache::{Lifetime, until_stale};
-use super::examine::{Bounds, Proven, Prover};
-use super::progress::Progress;
-use super::workers::{Budget, Workers};
-use super::{FindSignatures, HashedManifest, ResolveDigest, Settings};
+use super::{
+    deadline::{Bounds, Until},
+    examination_key::Asked,
+    examine::{Proven, Prover},
+    ports::{FindSignatures, ResolveDigest},
+    progress::Progress,
+    settings::Settings,
+    workers::Workers,
+};
 use crate::single_flight::{Completed, SingleFlight, Unwanted};
 
 /// The name of the cache in metrics.
@@ -31,36 +34,6 @@ const CACHE: &str = "verdict";
 const CAPACITY: u64 = 32 << 20;
 /// Images whose last good verdict is kept for when their registry is down.
 const KNOWN_GOOD_IMAGES: u64 = 10_000;
-/// What look-ups leave of the time for examining what they found, at the most.
-pub(super) const EXAMINING: Duration = Duration::from_millis(500);
-
-/// What is asked of a digest: everything but time that the answer depends on.
-#[derive(Clone, Debug)]
-pub(super) struct Asked {
-    pub(super) generation: u64,
-    /// Known by its address: no two rules of a policy are one, whatever their names and layers, and while it stands here no
-    /// other can get its address.
-    pub(super) rule: Arc<Rule>,
-    pub(super) platforms: Platforms,
-    pub(super) image: Reference,
-}
-
-/// The times of one admission, and what it may spend.
-#[derive(Clone, Debug)]
-pub(super) struct Until {
-    /// The time that it is now.
-    pub(super) now: Timestamp,
-    pub(super) started: Instant,
-    /// When look-ups are no longer waited for, and what they found by then is examined.
-    pub(super) lookups: Instant,
-    /// When the answer must be there.
-    pub(super) deadline: Instant,
-    /// What verification may spend on the whole review.
-    pub(super) budget: Arc<Budget>,
-    /// Whose turn a verification takes.
-    pub(super) namespace: Arc<str>,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
     asked: Asked,
@@ -101,46 +74,6 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
-impl Asked {
-    /// Nothing, if the rule requires no signatures.
-    pub(super) fn new(generation: u64, rule: &Arc<Rule>, dialect: Dialect, image: &Reference) -> Option<Self> {
-        let Action::Require(requirements) = &rule.action else { return None };
-        let platforms = match dialect {
-            Dialect::Sealgate => requirements.platforms,
-            // containers/image looks only at the instance that it is about to run; whichever that is, it is checked here.
-            Dialect::PolicyJson => Platforms::Each,
-        };
-        Some(Self { generation, rule: Arc::clone(rule), platforms, image: image.clone() })
-    }
-
-    pub(super) fn requirements(&self) -> Option<&Requirements> {
-        match &self.rule.action {
-            Action::Require(requirements) => Some(requirements),
-            Action::Allow { .. } | Action::Deny { .. } => None,
-        }
-    }
-}
-
-impl PartialEq for Asked {
-    fn eq(&self, other: &Self) -> bool {
-        let Self { generation, rule, platforms, image } = self;
-        *generation == other.generation
-            && Arc::ptr_eq(rule, &other.rule)
-            && *platforms == other.platforms
-            && *image == other.image
-    }
-}
-
-impl Eq for Asked {}
-
-impl Hash for Asked {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.generation.hash(state);
-        Arc::as_ptr(&self.rule).hash(state);
-        self.image.hash(state);
-    }
-}
-
 impl Lifetime for Kept {
     fn until(&self) -> Instant {
         self.until
@@ -172,18 +105,6 @@ fn is_of_its_caller(examination: &Examination) -> bool {
         Err(Refusal::Lookup(error)) => error.is_out_of_time(),
         Err(refusal) => matches!(refusal, Refusal::ReviewTooCostly),
         Ok(_) => false,
-    }
-}
-
-impl Until {
-    /// The bounds of an examination that this admission is the first to ask for. Its time is not this admission's.
-    fn of_flight(&self, lookup: Duration) -> Bounds {
-        Bounds {
-            now: self.now,
-            lookups: Instant::now() + lookup,
-            budget: Arc::clone(&self.budget),
-            namespace: Arc::clone(&self.namespace),
-        }
     }
 }
 
@@ -270,19 +191,13 @@ impl Verdicts {
             let repository = key.asked.image.repository();
             let Some(Completed { answer, started }) = landed else {
                 let after = until.deadline.saturating_duration_since(until.started);
-                let (registry, url) = (repository.host().into(), repository.as_str().into());
-                let slow = Refusal::Lookup(LookupError::TimedOut { registry, url, after });
+                let slow = Refusal::Lookup(LookupError::timed_out(repository, after));
                 let known = self.last_known_good(&key.asked, Some(digest), &slow, until.now);
-                return known.unwrap_or_else(|| Arc::new(unexamined(until.exceeded())));
+                return known.unwrap_or_else(|| Arc::new(Examination::refused(until.exceeded())));
             };
             let Some(examination) = answer else {
-                let refusal = Refusal::Lookup(LookupError::Unavailable {
-                    registry: repository.host().into(),
-                    url: repository.as_str().into(),
-                    cause: "the examination ended without an answer".into(),
-                    retry_after: None,
-                });
-                return Arc::new(unexamined(refusal));
+                let lost = LookupError::without_answer(repository, "the examination ended without an answer");
+                return Arc::new(Examination::refused(lost.into()));
             };
             // Another's time, another's clock and what another spent are not this admission's.
             if !started && (is_of_its_caller(&examination) || !holds(&examination, until.now)) {
@@ -390,11 +305,6 @@ impl Shared {
     }
 }
 
-/// A refusal before anything was seen.
-pub(super) fn unexamined(refusal: Refusal) -> Examination {
-    Examination { result: Err(refusal), signatures: Vec::new(), asked: Vec::new() }
-}
-
 /// Bytes that an examination takes, roughly. What is said of one list of signatures shares the names and keys of the signers;
 /// an index has a list for each of its manifests.
 fn weight(asked: &Asked, examination: &Examination) -> u32 {
@@ -408,6 +318,8 @@ fn weight(asked: &Asked, examination: &Examination) -> u32 {
 mod tests {
     use super::*;
     use crate::gate::tests::{WEB, layer, signed_by};
+    use crate::image::Reference;
+    use crate::policy::{Action, Dialect};
     use crate::signature::testing::Key;
     use crate::verification::{AskedSource, ExaminedSignature};
 
@@ -441,7 +353,7 @@ mod tests {
             let examination = Examination {
                 signatures: vec![signature.clone(); signatures],
                 asked: vec![source.clone(); sources],
-                ..unexamined(Refusal::NoPolicy)
+                ..Examination::refused(Refusal::NoPolicy)
             };
             u64::from(super::weight(&asked, &examination))
         };

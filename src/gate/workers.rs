@@ -14,23 +14,6 @@ use tokio::sync::oneshot;
 
 use crate::verification::Allowance;
 
-/// The budgets of verification, in microseconds of one core by the prices of its steps.
-#[derive(Clone, Copy, Debug)]
-pub struct Budgets {
-    /// On one question: an image, and all manifests of it where it is an index.
-    pub question: u64,
-    /// On all questions that one review is the first to ask.
-    pub review: u64,
-}
-
-impl Default for Budgets {
-    /// A whole list of signatures by other keys (`limits.signatureListBytes`, 4 MiB) is looked at for half of the first. 128
-    /// manifests with three good signatures each cost 0.05 s.
-    fn default() -> Self {
-        Self { question: 2_000_000, review: 4_000_000 }
-    }
-}
-
 /// A bounded number of permits to verify, each for a thread. They are handed out to one host after the other; no host has the
 /// last one, so that what is dear for one does not keep the next one waiting. Within a host they are handed out to one namespace
 /// after the other: many clusters have all images at one host, where each team can attach signatures to its own.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Code;
-use crate::image::ManifestError;
+use super::code::Code;
+use crate::image::{ManifestError, Repository};
 
 /// Why nothing could be learned from a registry or signature source. `registry` is the canonical host, `url` what was
 /// asked for, without credentials and query.
@@ -151,6 +151,23 @@ impl Beyond {
 }
 
 impl LookupError {
+    /// Returns the error of a look-up whose time is over.
+    pub(crate) fn timed_out(repository: &Repository, after: Duration) -> Self {
+        Self::TimedOut { registry: repository.host().into(), url: repository.as_str().into(), after }
+    }
+
+    /// Returns the error of a task that ended without an answer: it panicked, or the program is ending.
+    pub(crate) fn without_answer(repository: &Repository, cause: &str) -> Self {
+        let (registry, url) = (repository.host().into(), repository.as_str().into());
+        Self::Unavailable { registry, url, cause: cause.into(), retry_after: None }
+    }
+
+    /// Returns the error of a registry that answers a request for one digest with the manifest of another.
+    pub(crate) fn another_digest(repository: &Repository) -> Self {
+        let (registry, url) = (repository.host().into(), repository.as_str().into());
+        Self::Misbehaved { registry, url, what: "it answers with another digest".into() }
+    }
+
     /// Whether the time was over: another caller may have more of it.
     pub fn is_out_of_time(&self) -> bool {
         matches!(self, Self::TimedOut { .. } | Self::NotAsked { .. })

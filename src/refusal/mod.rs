@@ -2,6 +2,7 @@
 
 mod code;
 mod lookup;
+mod precedence;
 mod requirement_summary;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ use crate::signature::{Fingerprint, KeyFault, Malformed};
 
 pub use code::Code;
 pub use lookup::{Beyond, LookupError};
+pub(crate) use precedence::{refusal_of_index, refusal_to_show};
 pub use requirement_summary::RequirementSummary;
 
 /// Why an image may not run. Each variant is one code and carries its facts; text from a registry or a signature source

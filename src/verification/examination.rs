@@ -21,6 +21,13 @@ pub struct Examination {
     pub asked: Vec<AskedSource>,
 }
 
+impl Examination {
+    /// Returns a refusal before anything was seen.
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        Self { result: Err(refusal), signatures: Vec::new(), asked: Vec::new() }
+    }
+}
+
 /// What was learned of one signature, for people: `sealgate verify` prints it, logs carry it.
 #[derive(Clone, Debug)]
 pub struct ExaminedSignature {

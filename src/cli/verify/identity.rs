@@ -15,10 +15,9 @@ use crate::cli::image_arguments::{self, ImageArguments, ImageContext, Mirrors, R
 use crate::cli::image_tree::{IndexNode, ManifestNode, STEP_TIMEOUT, found_at};
 use crate::cli::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
-use crate::gate::refusal_of_index;
 use crate::image::{Digest, Reference};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, refusal_of_index};
 use crate::registry::Client;
 use crate::signature::{Certificate, Fingerprint, Keyring, Keys, keyring::LARGEST_KEYRING};
 use crate::signature_sources::store_client::{Finding, Name, Outcome, Store};

@@ -1,13 +1,13 @@
 //! Tag to digest, for a while; digest to manifest, for good.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
-use crate::gate::{HashedManifest, ResolveDigest};
-use crate::image::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::gate::ports::ResolveDigest;
+use crate::image::{Descriptor, Digest, HashedManifest, Manifest, Reference, Repository};
 use crate::refusal::LookupError;
 use crate::telemetry::{CacheResult, Metrics};
 
@@ -93,13 +93,13 @@ impl ResolveDigest for CachedResolve {
                 async move { shared.ask(asked, times).await }
             };
             let Ok(Completed { answer, started }) = timeout_at(deadline, self.flights.join(&asked, start)).await else {
-                return Err(timed_out(repository, deadline.saturating_duration_since(began)));
+                return Err(LookupError::timed_out(repository, deadline.saturating_duration_since(began)));
             };
             match answer {
                 // Another's request began earlier, and had less time than this caller has.
                 Some(Err(error)) if error.is_out_of_time() && !started => {}
                 Some(answer) => return answer,
-                None => return Err(lost(repository)),
+                None => return Err(LookupError::without_answer(repository, "the look-up ended without an answer")),
             }
         }
     }
@@ -121,7 +121,7 @@ impl Shared {
         let began = Instant::now();
         let deadline = began + times.lookup;
         let Ok(answer) = timeout_at(deadline, self.inner.resolve(&asked, deadline)).await else {
-            return Err(timed_out(asked.repository(), times.lookup));
+            return Err(LookupError::timed_out(asked.repository(), times.lookup));
         };
         let resolved = self.checked(&asked, answer)?;
         if asked.digest().is_none() {
@@ -143,9 +143,7 @@ impl Shared {
     ) -> Result<Arc<HashedManifest>, LookupError> {
         let resolved = answer?;
         if asked.digest().is_some_and(|digest| *digest != resolved.digest()) {
-            let registry = asked.repository().host().into();
-            let url = asked.repository().as_str().into();
-            return Err(LookupError::Misbehaved { registry, url, what: "it answers with another digest".into() });
+            return Err(LookupError::another_digest(asked.repository()));
         }
         let key = (asked.repository().clone(), resolved.digest());
         if let Some(kept) = self.manifests.get(&key) {
@@ -171,24 +169,10 @@ fn weight(repository: &Repository, image: &HashedManifest) -> u32 {
     u32::try_from(512 + 2 * repository.as_str().len() + entries).unwrap_or(u32::MAX)
 }
 
-/// The caller's time is over.
-pub(super) fn timed_out(repository: &Repository, after: Duration) -> LookupError {
-    LookupError::TimedOut { registry: repository.host().into(), url: repository.as_str().into(), after }
-}
-
-/// The task that asked is gone.
-pub(super) fn lost(repository: &Repository) -> LookupError {
-    let cause = "the look-up ended without an answer".into();
-    LookupError::Unavailable {
-        registry: repository.host().into(),
-        url: repository.as_str().into(),
-        cause,
-        retry_after: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// A registry whose every tag is a large index of its own; but two are the same.

@@ -14,18 +14,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::gate::{Early, FindSignatures};
+use crate::gate::ports::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
 use crate::refusal::LookupError;
 use crate::single_flight::{Completed, SingleFlight, Unwanted};
 use crate::telemetry::{CacheResult, Metrics};
 use crate::verification::{AskedSource, FoundSignatures};
 
-use super::{
-    ASK_AGAIN_AFTER, Lifetime, Times,
-    resolve::{lost, timed_out},
-    until_stale,
-};
+use super::{ASK_AGAIN_AFTER, Lifetime, Times, until_stale};
 
 /// The name of the cache in metrics.
 const CACHE: &str = "signatures";
@@ -188,14 +184,16 @@ impl CachedSignatures {
             };
             let Ok(Completed { answer, started }) = landed else {
                 let time = deadline.saturating_duration_since(began);
-                return self.shared.now(key).unwrap_or_else(|| nothing(&key.0, timed_out(&key.0, time)));
+                return self.shared.now(key).unwrap_or_else(|| nothing(&key.0, LookupError::timed_out(&key.0, time)));
             };
             match answer {
                 // Another's request began earlier, and had less time than this caller has. If something was found, that is
                 // examined first: mostly it suffices.
                 Some(found) if !started && found.signatures.is_empty() && some_source_timed_out(&found) => {}
                 Some(found) => return found,
-                None => return nothing(&key.0, lost(&key.0)),
+                None => {
+                    return nothing(&key.0, LookupError::without_answer(&key.0, "the look-up ended without an answer"));
+                }
             }
         }
     }
@@ -247,7 +245,7 @@ impl Shared {
         };
         let finding = self.inner.find_early(&key.0, key.1, deadline, &early);
         let Ok(found) = timeout_at(deadline + GRACE, finding).await else {
-            return nothing(&key.0, timed_out(&key.0, times.lookup));
+            return nothing(&key.0, LookupError::timed_out(&key.0, times.lookup));
         };
         if found.failure().is_none() {
             let lifetime =

@@ -158,7 +158,7 @@ type Waits = fn(Arc<Scene>, Digest, Duration) -> tokio::task::JoinHandle<bool>;
 async fn a_look_up_has_a_time_of_its_own_whoever_is_the_first_to_ask() {
     fn for_a_manifest(scene: Arc<Scene>, _: Digest, time: Duration) -> tokio::task::JoinHandle<bool> {
         let image = Reference::for_image(WEB).unwrap();
-        tokio::spawn(async move { scene.gate.resolve.resolve(&image, Instant::now() + time).await.is_ok() })
+        tokio::spawn(async move { scene.gate.engine.resolve.resolve(&image, Instant::now() + time).await.is_ok() })
     }
     fn for_signatures(scene: Arc<Scene>, digest: Digest, time: Duration) -> tokio::task::JoinHandle<bool> {
         let repository = Reference::for_image(WEB).unwrap().repository().clone();
@@ -383,7 +383,7 @@ async fn a_source_that_hangs_does_not_take_the_proof_from_another() {
                 let times = if seconds == 1 { times } else { TIMES };
                 signatures = Arc::new(CachedSignatures::new(signatures, times, scene.metrics.clone()));
             }
-            let settings = scene.gate.settings.clone();
+            let settings = scene.gate.engine.settings.clone();
             let world = scene.world.clone();
             let gate = Gate::new(settings, scene.policy.clone(), world, signatures, scene.metrics.clone());
             let images = [ImageUse { text: WEB, runs_as_written: false }];
@@ -453,7 +453,7 @@ fn asking(scene: &Scene, sources: Arc<OneIsLate>, caching: bool) -> Arc<Gate> {
     if caching {
         signatures = Arc::new(CachedSignatures::new(signatures, TIMES, scene.metrics.clone()));
     }
-    let (settings, world) = (scene.gate.settings.clone(), scene.world.clone());
+    let (settings, world) = (scene.gate.engine.settings.clone(), scene.world.clone());
     Arc::new(Gate::new(settings, scene.policy.clone(), world, signatures, scene.metrics.clone()))
 }
 

@@ -1,6 +1,7 @@
 //! What verification may spend on a question and on a review.
 
 use super::*;
+use crate::refusal::refusal_of_index;
 
 const ACME: &str = "registry.example.com/acme";
 const GOOD: &str = "registry.example.com/acme/good:1";

@@ -498,7 +498,7 @@ async fn a_registry_that_ignores_the_deadline_does_not_hold_up_the_answer() {
     }
     let key = Key::new("acme");
     let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
-    let settings = scene.gate.settings.clone();
+    let settings = scene.gate.engine.settings.clone();
     let gate = Gate::new(settings, scene.policy.clone(), Arc::new(Never), scene.world.clone(), scene.metrics.clone());
     let by_digest = format!("{WEB}@{}", Digest::sha256(b"one"));
     let images = [WEB, &by_digest].map(|text| ImageUse { text, runs_as_written: false });

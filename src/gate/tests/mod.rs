@@ -24,11 +24,14 @@ use tokio::{
 
 use super::cache::{CachedResolve, CachedSignatures, Times};
 use super::*;
-use crate::image::{Descriptor, Manifest, Scope};
-use crate::policy::{Action, Dialect, Exemption, Identity, Layer, Platforms, Policy, Requirement, Requirements, Rule};
+use crate::image::{Descriptor, Digest, HashedManifest, Manifest, Reference, Repository, Scope};
+use crate::policy::{
+    Action, Dialect, Exemption, Identity, Layer, Mode, Platforms, Policy, Requirement, Requirements, Rule,
+};
+use crate::refusal::LookupError;
 use crate::signature::UntrustedSignature;
 use crate::signature::testing::{Key, at, payload, untrusted};
-use crate::verification::AskedSource;
+use crate::verification::{AskedSource, FoundSignatures};
 
 pub(super) const NOW: &str = "2026-06-01T12:00:00Z";
 const SIGNED_AT: &str = "2026-05-01T12:00:00Z";

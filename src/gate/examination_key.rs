@@ -1,0 +1,60 @@
+//! What an examination answers: the key of the verdict cache.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use crate::image::Reference;
+use crate::policy::{Action, Dialect, Platforms, Requirements, Rule};
+
+/// What is asked of a digest: everything but time that the answer depends on.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) generation: u64,
+    /// Known by its address: no two rules of a policy are one, whatever their names and layers, and while it stands here no
+    /// other can get its address.
+    pub(super) rule: Arc<Rule>,
+    pub(super) platforms: Platforms,
+    pub(super) image: Reference,
+}
+
+impl Asked {
+    /// Nothing, if the rule requires no signatures.
+    pub(super) fn new(generation: u64, rule: &Arc<Rule>, dialect: Dialect, image: &Reference) -> Option<Self> {
+        let Action::Require(requirements) = &rule.action else { return None };
+        let platforms = match dialect {
+            Dialect::Sealgate => requirements.platforms,
+            // containers/image looks only at the instance that it is about to run; whichever that is, it is checked here.
+            Dialect::PolicyJson => Platforms::Each,
+        };
+        Some(Self { generation, rule: Arc::clone(rule), platforms, image: image.clone() })
+    }
+
+    pub(super) fn requirements(&self) -> Option<&Requirements> {
+        match &self.rule.action {
+            Action::Require(requirements) => Some(requirements),
+            Action::Allow { .. } | Action::Deny { .. } => None,
+        }
+    }
+}
+
+impl PartialEq for Asked {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { generation, rule, platforms, image } = self;
+        *generation == other.generation
+            && Arc::ptr_eq(rule, &other.rule)
+            && *platforms == other.platforms
+            && *image == other.image
+    }
+}
+
+impl Eq for Asked {}
+
+impl Hash for Asked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.generation.hash(state);
+        Arc::as_ptr(&self.rule).hash(state);
+        self.image.hash(state);
+    }
+}

@@ -1,0 +1,67 @@
+//! The traits that the gate needs. `registry` and `signature_sources` implement them, [`cache`](super::cache) wraps them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::image::{Digest, HashedManifest, Reference, Repository};
+use crate::refusal::LookupError;
+use crate::verification::FoundSignatures;
+
+/// Resolves references: a tag to its digest, and either to the manifest.
+#[async_trait]
+pub trait ResolveDigest: Send + Sync {
+    /// Fetches the manifest that the reference names. With a digest, that is what is asked for, and what the answer has.
+    ///
+    /// # Errors
+    /// [`LookupError`], at the deadline at the latest.
+    async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError>;
+}
+
+/// Is told what some sources found while others have not answered yet, each time that there is more.
+pub type Early<'a> = &'a (dyn Fn(Arc<FoundSignatures>) + Send + Sync);
+
+/// Finds the signatures of an image.
+#[async_trait]
+pub trait FindSignatures: Send + Sync {
+    /// Asks every source that is configured for the repository, side by side. What failed stands in the answer, beside what
+    /// was found.
+    async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures>;
+
+    /// Like [`FindSignatures::find`]. Where some sources have signatures and others have not answered, `early` is told what is
+    /// there, with those others among the failures: a caller that can't wait, or not for long, can verify that.
+    async fn find_early(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+        _early: Early<'_>,
+    ) -> Arc<FoundSignatures> {
+        self.find(repository, digest, deadline).await
+    }
+
+    /// Finds what is there now, where `found`, which this gave for this digest, did not suffice and is not of just now.
+    /// Nothing, if there is nothing newer to be had.
+    async fn find_newer(
+        &self,
+        _repository: &Repository,
+        _digest: Digest,
+        _found: &Arc<FoundSignatures>,
+        _deadline: Instant,
+    ) -> Option<Arc<FoundSignatures>> {
+        None
+    }
+
+    /// Until when a conclusion from `found`, which this gave for this digest, may be kept: that it suffices, or that it does
+    /// not. Nothing: not at all, as where there is no cache.
+    fn keep_until(
+        &self,
+        _repository: &Repository,
+        _digest: Digest,
+        _found: &Arc<FoundSignatures>,
+        _sufficed: bool,
+    ) -> Option<Instant> {
+        None
+    }
+}

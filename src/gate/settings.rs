@@ -1,0 +1,25 @@
+//! The gate's settings.
+
+use std::time::Duration;
+
+use super::limits::Budgets;
+use crate::policy::Mode;
+
+/// How the gate decides, whatever the policy says.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The mode of rules that have none, and where no rule covers an image.
+    pub mode: Mode,
+    /// Whether a pod must name the digest of an image that must be signed.
+    pub pin_required: bool,
+    /// The most images of one review, identical ones too.
+    pub images_per_review: usize,
+    /// The most signatures tried for one image.
+    pub signatures_per_image: usize,
+    /// What verification may spend.
+    pub budgets: Budgets,
+    /// The time that the look-ups of one examination have, whoever waits for it.
+    pub lookup: Duration,
+    /// How long the verdict about a verified digest is kept for when its registry is down. Zero: not at all.
+    pub last_known_good: Duration,
+}
