@@ -140,8 +140,8 @@ fn warm_gate(digest: Digest) -> (Gate, Arc<Metrics>) {
         Times { tag: Duration::from_secs(30), signatures: Duration::from_mins(10), lookup: Duration::from_secs(8) };
     let manifest = Hashed::sha256(MANIFEST).manifest(None).expect("a manifest").into();
     let registry = Arc::new(Registry { manifest, signature });
-    let resolve = Arc::new(CachedResolve::new(Arc::clone(&registry) as _, times, Arc::clone(&metrics)));
-    let signatures = Arc::new(CachedSignatures::new(registry, times, Arc::clone(&metrics)));
+    let resolve = Arc::new(CachedResolve::new(Arc::clone(&registry) as _, times, Arc::clone(&metrics) as _));
+    let signatures = Arc::new(CachedSignatures::new(registry, times, Arc::clone(&metrics) as _));
     let settings = Settings {
         mode: Mode::Enforce,
         pin_required: true,
@@ -152,7 +152,7 @@ fn warm_gate(digest: Digest) -> (Gate, Arc<Metrics>) {
         last_known_good: Duration::ZERO,
     };
     let policy = Arc::new(CurrentPolicy::new(policy));
-    (Gate::new(settings, policy, resolve, signatures, Arc::clone(&metrics)), metrics)
+    (Gate::new(settings, policy, resolve, signatures, Arc::clone(&metrics) as _), metrics)
 }
 
 /// What the reviewed image is.

@@ -37,19 +37,18 @@ use self::{
 pub use admission::{Admission, Decision, ImageUse};
 pub use current::{CurrentPolicy, LoadedPolicy};
 pub use limits::Budgets;
-pub use ports::{Early, FindSignatures, ResolveDigest};
+pub use ports::{CacheResult, Early, FindSignatures, GateMetrics, ResolveDigest};
 pub use settings::Settings;
 pub use verdict::Verdict;
 
 use crate::policy::RuleId;
 use crate::refusal::Refusal;
-use crate::telemetry::Metrics;
 
 /// The engine.
 pub struct Gate {
     engine: Engine,
     policy: Arc<CurrentPolicy>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<dyn GateMetrics>,
 }
 
 impl Gate {
@@ -60,7 +59,7 @@ impl Gate {
         policy: Arc<CurrentPolicy>,
         resolve: Arc<dyn ResolveDigest>,
         signatures: Arc<dyn FindSignatures>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<dyn GateMetrics>,
     ) -> Self {
         let verdicts = Verdicts::new(&settings, Arc::clone(&resolve), signatures, Arc::clone(&metrics));
         Self { engine: Engine { settings, resolve, verdicts }, policy, metrics }
@@ -145,7 +144,7 @@ impl Gate {
         };
         let code = refusal.map_or("", |refusal| refusal.code().as_str());
         if admission.is_final {
-            self.metrics.image(label, code, rule, decision.mode.as_str());
+            self.metrics.image_decided(label, code, rule, decision.mode.as_str());
             if let Ok(Verdict::Exempted { exemption, .. }) = &decision.verdict {
                 self.metrics.exemption_used(exemption.id.as_str());
             }

@@ -1,4 +1,5 @@
-//! The traits that the gate needs. `registry` and `signature_sources` implement them, [`cache`](super::cache) wraps them.
+//! The traits that the gate needs. `registry`, `signature_sources` and `telemetry` implement them; [`cache`](super::cache) wraps
+//! the first two.
 
 use std::sync::Arc;
 
@@ -64,4 +65,28 @@ pub trait FindSignatures: Send + Sync {
     ) -> Option<Instant> {
         None
     }
+}
+
+/// Records what the gate decides, and how its caches fare.
+pub trait GateMetrics: Send + Sync {
+    /// Counts a decision about one image. `rule` is a rule of the policy, or empty.
+    fn image_decided(&self, verdict: &str, code: &str, rule: &str, mode: &str);
+
+    /// Counts an image that runs only by this exemption.
+    fn exemption_used(&self, exemption: &str);
+
+    /// Counts a look-up in a cache.
+    fn cache_request(&self, cache: &'static str, result: CacheResult);
+
+    /// Sets the number of entries in a cache.
+    fn cache_entries(&self, cache: &'static str, entries: u64);
+}
+
+/// The result of a look-up in a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheResult {
+    /// The entry was there.
+    Hit,
+    /// The entry was not there.
+    Miss,
 }

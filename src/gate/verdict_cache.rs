@@ -13,7 +13,6 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::image::{Digest, HashedManifest};
 use crate::refusal::{LookupError, Refusal};
-use crate::telemetry::{CacheResult, Metrics};
 use crate::verification::Examination;
 
 use super::cache::{Lifetime, until_stale};
@@ -21,7 +20,7 @@ use super::{
     deadline::{Bounds, Until},
     examination_key::Asked,
     examine::{Proven, Prover},
-    ports::{FindSignatures, ResolveDigest},
+    ports::{CacheResult, FindSignatures, GateMetrics, ResolveDigest},
     progress::Progress,
     settings::Settings,
     workers::Workers,
@@ -71,7 +70,7 @@ struct Shared {
     kept: Cache<Key, Kept>,
     /// The last digest that was verified for a question. Nothing where the configuration wants none of it.
     known_good: Option<(Duration, Cache<Asked, KnownGood>)>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<dyn GateMetrics>,
 }
 
 impl Lifetime for Kept {
@@ -130,7 +129,7 @@ impl Verdicts {
         settings: &Settings,
         resolve: Arc<dyn ResolveDigest>,
         signatures: Arc<dyn FindSignatures>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<dyn GateMetrics>,
     ) -> Self {
         let kept = Cache::builder()
             .max_capacity(CAPACITY)

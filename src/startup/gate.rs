@@ -49,8 +49,8 @@ pub fn engine(
         lookup: times.lookup,
         last_known_good: caches.last_known_good,
     };
-    let resolve = Arc::new(CachedResolve::new(client, times, Arc::clone(&metrics)));
-    let signatures = Arc::new(CachedSignatures::new(Arc::new(finder), times, Arc::clone(&metrics)));
+    let resolve = Arc::new(CachedResolve::new(client, times, Arc::clone(&metrics) as _));
+    let signatures = Arc::new(CachedSignatures::new(Arc::new(finder), times, Arc::clone(&metrics) as _));
     Ok(Gate::new(settings, policy, resolve, signatures, metrics))
 }
 

@@ -10,6 +10,8 @@ use prometheus::{
     Opts, Registry, TextEncoder, process_collector::ProcessCollector,
 };
 
+use crate::gate::{CacheResult, GateMetrics};
+
 /// The tasks of a gate that are counted when they panic.
 const BACKGROUND_TASKS: [&str; 3] = ["certificates", "policy-watcher", "policy-monitor"];
 
@@ -67,15 +69,6 @@ pub enum OutboundQuota {
     Memory,
     /// Threads that resolve names.
     Lookups,
-}
-
-/// What a cache said: the label `result`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CacheResult {
-    /// It was there.
-    Hit,
-    /// It was not.
-    Miss,
 }
 
 /// The labels of reviews: operations, `none` for what is no review, and verdicts.
@@ -410,20 +403,6 @@ impl Metrics {
         self.outbound_refusals.inc(quota.label(), share(named));
     }
 
-    /// A cache was looked into.
-    pub fn cache_request(&self, cache: &'static str, result: CacheResult) {
-        let result = match result {
-            CacheResult::Hit => "hit",
-            CacheResult::Miss => "miss",
-        };
-        self.cache_requests.inc(cache, result);
-    }
-
-    /// A cache has this many entries.
-    pub fn cache_entries(&self, cache: &'static str, entries: u64) {
-        self.cache_entries.with_label_values(&[cache]).set(i64::try_from(entries).unwrap_or(i64::MAX));
-    }
-
     /// The expiry times (seconds since 1970) of all certificates of the policy, in place of those before.
     pub fn key_expiries<'a>(&self, keys: impl Iterator<Item = (&'a str, String, Option<i64>)>) {
         self.key_expiry.reset();
@@ -482,11 +461,6 @@ impl Metrics {
     /// Whether every image is refused for want of a policy that is known to be current.
     pub fn policy_unavailable(&self, unavailable: bool) {
         self.policy_unavailable.set(unavailable.into());
-    }
-
-    /// An image runs only by this exemption.
-    pub fn exemption_used(&self, exemption: &str) {
-        self.exemptions_used.with_label_values(&[exemption]).inc();
     }
 
     /// A listener is about to serve, and may end connections for these reasons. Each counts from zero.
@@ -574,6 +548,28 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registr
     let metric = metric.expect("a metric's name and labels are well-formed");
     registry.register(Box::new(metric.clone())).expect("no two metrics have one name");
     metric
+}
+
+impl GateMetrics for Metrics {
+    fn image_decided(&self, verdict: &str, code: &str, rule: &str, mode: &str) {
+        self.image(verdict, code, rule, mode);
+    }
+
+    fn exemption_used(&self, exemption: &str) {
+        self.exemptions_used.with_label_values(&[exemption]).inc();
+    }
+
+    fn cache_request(&self, cache: &'static str, result: CacheResult) {
+        let result = match result {
+            CacheResult::Hit => "hit",
+            CacheResult::Miss => "miss",
+        };
+        self.cache_requests.inc(cache, result);
+    }
+
+    fn cache_entries(&self, cache: &'static str, entries: u64) {
+        self.cache_entries.with_label_values(&[cache]).set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,6 @@ mod supervise;
 
 pub use descriptors::{descriptor_limit, raise_descriptor_limit};
 pub use log_limit::RateLimit;
-pub use metrics::{CacheResult, Metrics, OutboundQuota, RequestKind};
+pub use metrics::{Metrics, OutboundQuota, RequestKind};
 pub use readiness::Readiness;
 pub(crate) use supervise::{catch_panic, supervise};

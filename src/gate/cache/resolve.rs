@@ -6,10 +6,9 @@ use async_trait::async_trait;
 use moka::sync::Cache;
 use tokio::time::{Instant, timeout_at};
 
-use crate::gate::ports::ResolveDigest;
+use crate::gate::ports::{CacheResult, GateMetrics, ResolveDigest};
 use crate::image::{Descriptor, Digest, HashedManifest, Manifest, Reference, Repository};
 use crate::refusal::LookupError;
-use crate::telemetry::{CacheResult, Metrics};
 
 use super::{Lifetime, Times, until_stale};
 use crate::single_flight::{Completed, SingleFlight, Unwanted};
@@ -36,7 +35,7 @@ struct Shared {
     inner: Arc<dyn ResolveDigest>,
     tags: Cache<Reference, Tagged>,
     manifests: Cache<(Repository, Digest), Arc<HashedManifest>>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<dyn GateMetrics>,
 }
 
 #[derive(Clone)]
@@ -53,7 +52,7 @@ impl Lifetime for Tagged {
 
 impl CachedResolve {
     /// Wraps `inner`. Its requests run on the tokio runtime in which this is called; outside of one, on the caller's.
-    pub fn new(inner: Arc<dyn ResolveDigest>, times: Times, metrics: Arc<Metrics>) -> Self {
+    pub fn new(inner: Arc<dyn ResolveDigest>, times: Times, metrics: Arc<dyn GateMetrics>) -> Self {
         let tags = Cache::builder()
             .max_capacity(TAG_BYTES)
             .weigher(|tag: &Reference, tagged: &Tagged| weight(tag.repository(), &tagged.image))
@@ -174,6 +173,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::telemetry::Metrics;
 
     /// A registry whose every tag is a large index of its own; but two are the same.
     struct Large;
@@ -203,7 +203,11 @@ mod tests {
 
     fn cached() -> CachedResolve {
         let minute = Duration::from_mins(1);
-        CachedResolve::new(Arc::new(Large), Times { tag: minute, signatures: minute, lookup: minute }, Arc::default())
+        CachedResolve::new(
+            Arc::new(Large),
+            Times { tag: minute, signatures: minute, lookup: minute },
+            Arc::new(Metrics::new()),
+        )
     }
 
     #[tokio::test]

@@ -14,11 +14,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::gate::ports::{Early, FindSignatures};
+use crate::gate::ports::{CacheResult, Early, FindSignatures, GateMetrics};
 use crate::image::{Digest, Repository};
 use crate::refusal::LookupError;
 use crate::single_flight::{Completed, SingleFlight, Unwanted};
-use crate::telemetry::{CacheResult, Metrics};
 use crate::verification::{AskedSource, FoundSignatures};
 
 use super::{ASK_AGAIN_AFTER, Lifetime, Times, until_stale};
@@ -47,7 +46,7 @@ struct Shared {
     early: Mutex<HashMap<Key, Arc<FoundSignatures>>>,
     /// Says that something came in there, whatever it is.
     came_early: Notify,
-    metrics: Arc<Metrics>,
+    metrics: Arc<dyn GateMetrics>,
 }
 
 /// Takes what came early away when its flight ends, however it does.
@@ -89,7 +88,7 @@ impl Lifetime for Arc<Kept> {
 
 impl CachedSignatures {
     /// Wraps `inner`. Its requests run on the tokio runtime in which this is called; outside of one, on the caller's.
-    pub fn new(inner: Arc<dyn FindSignatures>, times: Times, metrics: Arc<Metrics>) -> Self {
+    pub fn new(inner: Arc<dyn FindSignatures>, times: Times, metrics: Arc<dyn GateMetrics>) -> Self {
         let found = Cache::builder()
             .max_capacity(CAPACITY)
             .weigher(|_, kept: &Arc<Kept>| weight(&kept.found))

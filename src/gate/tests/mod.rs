@@ -31,6 +31,7 @@ use crate::policy::{
 use crate::refusal::LookupError;
 use crate::signature::UntrustedSignature;
 use crate::signature::testing::{Key, at, payload, untrusted};
+use crate::telemetry::Metrics;
 use crate::verification::{AskedSource, FoundSignatures};
 
 pub(super) const NOW: &str = "2026-06-01T12:00:00Z";
