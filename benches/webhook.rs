@@ -39,7 +39,7 @@ use sealgate::{
     verification::{AskedSource, FoundSignatures},
     webhook::{
         self, response,
-        review::{Review, Subject},
+        review::{Review, ReviewSubject},
     },
 };
 use sequoia_openpgp::{
@@ -110,7 +110,7 @@ fn bare_server(
 ) -> impl Future<Output = std::io::Result<()>> {
     let handler = async |body: web::Bytes| {
         let review = Review::parse(&body).unwrap();
-        let Subject::Images(images) = review.subject().unwrap() else { panic!("a pod has images") };
+        let ReviewSubject::Images(images) = review.subject().unwrap() else { panic!("a pod has images") };
         black_box(images);
         HttpResponse::Ok().content_type("application/json").body(response::allowed(&review).body)
     };
