@@ -4,9 +4,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{
+    answer::Answer,
     credentials::{looked_in, needed},
     target::Target,
-    transport::Answer,
 };
 use crate::redact::{shown, shown_text};
 

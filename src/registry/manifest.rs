@@ -8,9 +8,10 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
 use super::{
-    client::{Client, Fetched, What},
+    client::Client,
+    request::{Fetched, What},
     target::Target,
-    transport::Budget,
+    time_budget::Budget,
 };
 use crate::gate::ResolveDigest;
 use crate::image::{Digest, Hashed, HashedManifest, ManifestError, Reference, digest::DigestError};

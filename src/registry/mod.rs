@@ -4,11 +4,17 @@
 //! over the bytes that were received; credentials go to the registry they are for and to its token realm, nowhere else; and
 //! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
 
+mod access;
+mod answer;
+mod authorization;
 mod blocking_pool;
 mod body;
 mod ca_certs;
+mod caller_token;
+mod cert_verifiers;
 mod challenge;
 mod client;
+mod content;
 mod credentials;
 mod dial_guard;
 mod encoding;
@@ -18,38 +24,55 @@ mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 mod helper;
+mod http_clients;
+mod location;
 mod login;
 mod login_file;
 mod manifest;
 mod memory_budget;
+mod origin;
+mod peer;
+mod ping;
 mod pools;
 mod quota;
+mod request;
 mod request_quota;
 mod resolver;
 pub(crate) mod retry;
 mod settings;
+mod setup_error;
 mod target;
+mod time_budget;
 mod token;
+mod token_realm;
+mod token_response;
 mod transport;
 mod upload;
 mod upload_path;
+mod upstream;
 
 pub use ca_certs::CaError;
 pub use client::Client;
 pub use dial_guard::{HostSet, NamesHosts, PolicyHosts};
 pub use error_body::SaidNo;
-pub use settings::SetupError;
+pub use setup_error::SetupError;
 pub use upload::{BlobOutcome, UploadError};
 
+pub(crate) use access::Access;
+pub(crate) use answer::Answer;
 pub(crate) use blocking_pool::Blocking;
 pub(crate) use ca_certs::check_cas;
+pub(crate) use caller_token::exchange;
 pub(crate) use challenge::Challenge;
-pub(crate) use client::{Extension, Fetched, Place, Request, What, join};
+pub(crate) use content::Content;
 pub(crate) use credentials::{check_login_file, needed as credentials_needed};
 pub(crate) use failure::Failure;
 pub(crate) use manifest::claimed_digests;
-pub(crate) use settings::Upstream;
+pub(crate) use origin::Extension;
+pub(crate) use peer::Peer;
+pub(crate) use request::{Fetched, Place, Request, What, join};
 pub(crate) use target::Target;
-pub(crate) use token::{Access, exchange};
-pub(crate) use transport::{Answer, Ask, Budget, Content, Peer, Transport};
+pub(crate) use time_budget::Budget;
+pub(crate) use transport::{Ask, Transport};
 pub(crate) use upload::LearnedLimit;
+pub(crate) use upstream::Upstream;

@@ -119,7 +119,7 @@ mod tests {
         let pools = Pools::new(3);
         let make = || {
             reqwest::Client::builder()
-                .tls_backend_preconfigured(crate::registry::settings::tls_for_tests())
+                .tls_backend_preconfigured(crate::registry::http_clients::tls_for_tests())
                 .no_proxy()
                 .build()
         };

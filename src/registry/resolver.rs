@@ -408,7 +408,7 @@ mod tests {
             leave(&names, &registry, &tenant(&registry, false));
         }
         let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(crate::registry::settings::tls_for_tests())
+            .tls_backend_preconfigured(crate::registry::http_clients::tls_for_tests())
             .no_proxy()
             .dns_resolver(Arc::new(Resolver::new(true, &names)))
             .build()

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{
+    peer::Peer,
     settings::{AllSettings, Settings},
-    transport::{Peer, Transport},
+    transport::Transport,
 };
 use crate::image::{Repository, Scope, host::DOCKER_HUB};
 

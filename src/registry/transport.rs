@@ -1,25 +1,26 @@
 //! One exchange over HTTP, bounded in time and bytes, with redirects followed by hand.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use reqwest::{
     Method,
-    header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
-    },
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
 
 use super::{
+    answer::Answer,
     body::{Body, Reading},
+    content::{Content, Payload},
     dial_guard::{HostSet, NamesHosts, host_of, is_inner_literal},
     failure::Failure,
+    location::location,
     memory_budget::{FREE, Room},
-    quota::{Quota, Tenant},
+    peer::Peer,
+    quota::Quota,
     resolver::on_behalf_of,
-    settings::Settings,
+    time_budget::Budget,
     upload_path::is_for_uploads,
 };
 use crate::refusal::LookupError;
@@ -27,8 +28,6 @@ use crate::telemetry::{Metrics, OutboundQuota, RequestKind};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
-/// The longest `Location` that is read.
-const LONGEST_LOCATION: usize = 8 << 10;
 /// Further tries after 429, 502, 503, 504 or a lost connection.
 const RETRIES: u32 = 2;
 /// The first wait between tries where the registry names none.
@@ -39,60 +38,6 @@ const LEFT_FOR_A_TRY: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST_WAIT_OF_A_FLIGHT: Duration = Duration::from_secs(1);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
 const ERROR_BODY: usize = FREE;
-/// The time that a look-up has.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
-    started: Instant,
-    pub(crate) deadline: Instant,
-}
-
-impl Budget {
-    pub(crate) fn until(deadline: Instant) -> Self {
-        Self { started: Instant::now(), deadline }
-    }
-
-    pub(crate) fn of(time: Duration) -> Self {
-        Self::until(Instant::now() + time)
-    }
-
-    /// Half of what is left, for one of several who can answer.
-    pub(crate) fn half(self) -> Self {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        Self::until(self.deadline.checked_sub(left / 2).unwrap_or(self.deadline))
-    }
-
-    /// All the time that there was.
-    pub(crate) fn total(self) -> Duration {
-        self.deadline.saturating_duration_since(self.started)
-    }
-}
-
-/// Who is asked.
-#[derive(Clone)]
-pub(crate) struct Peer {
-    /// Its name in messages: the canonical host.
-    pub(crate) registry: Arc<str>,
-    pub(crate) settings: Arc<Settings>,
-    /// Whether the host that is asked is named, so that its address may be a private one.
-    pub(crate) named: bool,
-    /// Who the request counts for, wherever it goes in the end.
-    pub(super) tenant: Tenant,
-}
-
-impl Peer {
-    /// A registry, or a signature source. `named`: a rule that requires signatures or the configuration names it.
-    pub(crate) fn new(registry: &str, settings: Arc<Settings>, named: bool) -> Self {
-        let registry: Arc<str> = registry.into();
-        Self { tenant: Tenant { registry: Arc::clone(&registry), named }, registry, settings, named }
-    }
-
-    /// The same, counted for this name together with others.
-    pub(super) fn counted_for(mut self, name: Arc<str>) -> Self {
-        self.tenant.registry = name;
-        self
-    }
-}
-
 /// What is asked.
 pub(crate) struct Ask<'a> {
     pub(crate) peer: &'a Peer,
@@ -112,56 +57,6 @@ pub(crate) struct Ask<'a> {
     pub(crate) budget: Budget,
 }
 
-/// What a request carries.
-#[derive(Clone)]
-pub(crate) struct Content {
-    /// `Content-Type`.
-    pub(crate) kind: Cow<'static, str>,
-    pub(crate) bytes: Payload,
-    /// Whether it is sent on to where the server redirects: layers, but never what has secrets in it.
-    pub(crate) may_move: bool,
-}
-
-/// The bytes of a request's content.
-#[derive(Clone)]
-pub(crate) enum Payload {
-    /// They are in memory.
-    Bytes(Bytes),
-    /// They are read while they are sent.
-    Stream {
-        /// How many.
-        length: u64,
-        /// Begins to read them: once for each request that carries them.
-        open: Arc<dyn Fn() -> reqwest::Body + Send + Sync>,
-    },
-}
-
-impl From<Bytes> for Payload {
-    fn from(bytes: Bytes) -> Self {
-        Self::Bytes(bytes)
-    }
-}
-
-impl From<Vec<u8>> for Payload {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self::Bytes(bytes.into())
-    }
-}
-
-/// What was answered.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: HeaderMap,
-    /// Of a 200 everything, of anything else perhaps not; decoded.
-    pub(crate) body: Body,
-    /// Who gave it: what was asked, or where redirects led to in the end.
-    pub(crate) url: Url,
-    /// Whether the way there led over another origin than the one asked.
-    pub(crate) elsewhere: bool,
-    /// Whether credentials stood behind the request.
-    pub(crate) with_credentials: bool,
-}
-
 /// Sends requests where they may go.
 pub(crate) struct Transport {
     /// Named by registries entries: for whatever leads there.
@@ -171,23 +66,6 @@ pub(crate) struct Transport {
     requests: Arc<Quota>,
     room: Arc<Room>,
     metrics: Arc<Metrics>,
-}
-
-impl Answer {
-    /// How long the other side asks us to wait.
-    pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-        if let Ok(seconds) = text.parse::<u32>() {
-            return Some(Duration::from_secs(seconds.into()));
-        }
-        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-        let wait = date.duration_since(jiff::Timestamp::now());
-        Some(Duration::try_from(wait).unwrap_or_default())
-    }
-
-    fn is_transient(&self) -> bool {
-        matches!(self.status, 429 | 502..=504)
-    }
 }
 
 impl Ask<'_> {
@@ -344,28 +222,6 @@ impl Transport {
     }
 }
 
-/// Where a `Location` leads: that of a redirect, or of an upload that goes on there.
-pub(crate) fn location(from: &Url, headers: &HeaderMap, insecure: bool) -> Result<Url, Failure> {
-    let bad = || Failure::Misbehaved("it redirects to nowhere".to_owned());
-    let mut locations = headers.get_all(LOCATION).iter();
-    let (Some(location), None) = (locations.next(), locations.next()) else { return Err(bad()) };
-    if location.len() > LONGEST_LOCATION {
-        return Err(bad());
-    }
-    let mut url = from.join(location.to_str().map_err(|_| bad())?).map_err(|_| bad())?;
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(Failure::Misbehaved("it redirects to something else than http or https".to_owned()));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Failure::Misbehaved("it redirects to a URL with a user name or password".to_owned()));
-    }
-    if from.scheme() == "https" && url.scheme() != "https" && !insecure {
-        return Err(Failure::Misbehaved("it redirects from https to plain http".to_owned()));
-    }
-    url.set_fragment(None);
-    Ok(url)
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -382,13 +238,6 @@ mod tests {
         *,
     };
     use crate::image::Scope;
-
-    fn retry_after(value: &str) -> Option<Duration> {
-        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
-        let url = Url::parse("https://r.example.com/").unwrap();
-        Answer { status: 429, headers, body: Body::default(), url, elsewhere: false, with_credentials: false }
-            .retry_after()
-    }
 
     #[tokio::test]
     async fn hosts_that_one_domain_names_have_one_share_together() {
@@ -407,16 +256,6 @@ mod tests {
             ("a.example.org", None),
         ] {
             assert_eq!(transport.name_of_registry(host).as_deref(), name, "{host}");
-        }
-    }
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        assert_eq!(retry_after("120"), Some(Duration::from_mins(2)));
-        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
-        assert!(retry_after("Thu, 06 Nov 2994 08:49:37 GMT").unwrap() > Duration::from_hours(24 * 365));
-        for value in ["", "-1", "soon", "99999999999999"] {
-            assert_eq!(retry_after(value), None, "{value}");
         }
     }
 
@@ -540,39 +379,5 @@ mod tests {
         let outcome =
             transport.ask(&ask(&slow_peer, &slow, Duration::from_millis(50))).await.map(|answer| answer.status);
         assert!(matches!(outcome, Err(Failure::TimedOut)), "{outcome:?}");
-    }
-
-    #[test]
-    fn the_time_of_one_of_several_is_half_of_what_is_left() {
-        let budget = Budget::of(Duration::from_secs(10));
-        let half = budget.half();
-        assert!(half.deadline < budget.deadline && half.deadline > budget.started);
-        assert!(half.total() <= Duration::from_secs(5));
-        assert_eq!(Budget::of(Duration::ZERO).half().total(), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_redirect_leads_to_a_web_server_or_nowhere() {
-        let from = Url::parse("https://r.example.com/v2/a/manifests/1").unwrap();
-        let to = |to: &str| {
-            let headers = HeaderMap::from_iter([(LOCATION, HeaderValue::from_bytes(to.as_bytes()).unwrap())]);
-            location(&from, &headers, false).ok().map(String::from)
-        };
-        assert_eq!(to("/x?y#z").as_deref(), Some("https://r.example.com/x?y"));
-        assert_eq!(to("//s.example.com").as_deref(), Some("https://s.example.com/"));
-        for bad in [
-            "file:///x",
-            "https://user@s.example.com/",
-            "https://:p@s.example.com/",
-            "data:,x",
-            "http://é:x/",
-            "http://s.example.com/",
-        ] {
-            assert_eq!(to(bad), None, "{bad}");
-        }
-        assert_eq!(to(&"a".repeat(LONGEST_LOCATION + 1)), None);
-        assert!(location(&from, &HeaderMap::new(), true).is_err());
-        let plain = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("http://s.example.com/"))]);
-        assert!(location(&from, &plain, true).is_ok(), "where the registry is insecure, it may");
     }
 }

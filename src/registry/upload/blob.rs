@@ -5,111 +5,38 @@
 //! [the next one](Strategies). An upload that breaks is resumed where the registry says that it stands, or begun anew. What
 //! is sent is [hashed on its way](Reading), so that no upload is completed with anything else than what it should be.
 
-use std::{sync::Arc, time::Duration};
-
-use bytes::Bytes;
-use reqwest::{
-    Method,
-    header::{CONTENT_LENGTH, HeaderValue, LOCATION},
-};
-use tokio::time::{Instant, sleep};
+use reqwest::Method;
 use url::Url;
 
 use super::{
     body::Reading,
     error::{BlobOutcome, UploadError},
-    manifest::{LARGEST_ANSWER, STEP},
+    manifest::STEP,
     offset::stands_at,
+    presence::Stored,
+    session::{Progress, Session, StepError, Upload, has_location},
     strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
 };
 use crate::image_files::Blob;
-use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::registry::{
-    client::{Client, Fetched, Place, Request, What, join},
-    encoding::Encoding,
+    access::Access,
+    answer::Answer,
+    client::Client,
     error_body::SaidNo,
+    request::{Fetched, Place, Request, join},
     retry::Patience,
     target::Target,
-    token::Access,
-    transport::{Answer, Budget, Content, Payload, location},
-    upload_path::is_for_uploads,
+    time_budget::Budget,
 };
-use crate::telemetry::RequestKind;
 
-/// The time for each [`CHUNK`] of a request that carries part of a blob, and for the registry to put the blob in its place
-/// afterwards; and for how long such a request may stand still.
-const LONG_STEP: Duration = Duration::from_mins(10);
-/// How often it is looked at how far a request is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Failures in a row after which another strategy is tried: it may be what the registry, or a proxy, can't bear.
 const FAILURES_OF_A_STRATEGY: u32 = 2;
-
-/// Hears how many bytes of a blob the registry has.
-pub(crate) type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
-
-/// A blob on its way to a repository.
-struct Upload<'a> {
-    client: &'a Client,
-    target: &'a Target,
-    blob: &'a Blob,
-    progress: Progress<'a>,
-    reading: Arc<Reading>,
-    learned: &'a LearnedLimit,
-    strategies: Strategies,
-    /// Whether the registry lost a part of it, so that only a blob of the right length counts.
-    needs_length: bool,
-}
-
-/// An upload that the registry has begun.
-struct Session {
-    place: Place,
-    /// Bytes that the registry has.
-    offset: u64,
-    /// Bytes that a chunk must have, but for the last one.
-    least_chunk: u64,
-    /// Whether it was resumed.
-    resumed: bool,
-    /// Whether it can't be (once more).
-    is_spent: bool,
-    /// Whether the registry's last word was that it has another number of bytes than were sent.
-    is_doubtful: bool,
-}
 
 enum Begun {
     /// There is nothing to send.
     Settled(BlobOutcome),
     Upload(Session),
-}
-
-/// Why a step of an upload was not done.
-enum StepError {
-    /// Nothing can be done about it.
-    Final(UploadError),
-    /// The registry does not accept the blob in this way.
-    Refused(Obstacle, UploadError),
-    /// Another try may help.
-    Transient(UploadError),
-}
-
-impl From<UploadError> for StepError {
-    fn from(error: UploadError) -> Self {
-        match error {
-            UploadError::Lookup(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }) => {
-                Self::Transient(error)
-            }
-            error => Self::Final(error),
-        }
-    }
-}
-
-/// What a registry says of a blob.
-enum Stored {
-    Absent,
-    /// It is there; how many bytes it has is not said.
-    WithoutLength,
-    /// It is there, and has as many bytes as it should.
-    Whole,
 }
 
 impl Client {
@@ -127,73 +54,6 @@ impl Client {
         let upload = Upload { client: self, target, blob, progress, reading, learned, strategies, needs_length: false };
         upload.run(from).await
     }
-
-    /// Whether the registry has a blob.
-    ///
-    /// # Errors
-    /// It can't be asked, or has another number of bytes.
-    pub(crate) async fn has_blob(&self, target: &Target, blob: &Blob) -> Result<bool, UploadError> {
-        Ok(!matches!(self.stored(target, blob).await?, Stored::Absent))
-    }
-
-    /// Asks for the blob by HEAD, and by GET where the answer to that says nothing.
-    async fn stored(&self, target: &Target, blob: &Blob) -> Result<Stored, UploadError> {
-        let head = self.ask_for_blob(target, blob, Method::HEAD).await?;
-        match head.answer.status {
-            200 => {
-                let by_get = match self.read_stored(target, blob, &head)? {
-                    Stored::WithoutLength => self.ask_for_blob(target, blob, Method::GET).await.ok(),
-                    stored => return Ok(stored),
-                };
-                match by_get {
-                    Some(get) if get.answer.status == 200 => self.read_stored(target, blob, &get),
-                    Some(get) if get.answer.status == 404 => Ok(Stored::Absent),
-                    // Then the HEAD stands.
-                    _ => Ok(Stored::WithoutLength),
-                }
-            }
-            400 | 405 | 501 => {
-                let get = self.ask_for_blob(target, blob, Method::GET).await?;
-                match get.answer.status {
-                    200 => self.read_stored(target, blob, &get),
-                    404 => Ok(Stored::Absent),
-                    _ => Err(SaidNo::of(target, &get.url, &get.answer).into()),
-                }
-            }
-            404 => Ok(Stored::Absent),
-            _ => Err(SaidNo::of(target, &head.url, &head.answer).into()),
-        }
-    }
-
-    async fn ask_for_blob(&self, target: &Target, blob: &Blob, method: Method) -> Result<Fetched, UploadError> {
-        let path = format!("v2/{}/blobs/{}", target.path, blob.digest);
-        let what = What { path: &path, accept: None, kind: RequestKind::Blob, limit: 0 };
-        Ok(self.send(target, &what, Request::new(method, Access::Push), Budget::of(STEP)).await?)
-    }
-
-    /// What an answer of 200 says of the blob.
-    fn read_stored(&self, target: &Target, blob: &Blob, fetched: &Fetched) -> Result<Stored, UploadError> {
-        let Fetched { url, answer } = fetched;
-        self.check_digest(target, url, answer, &blob.digest)?;
-        // The length of what is encoded says nothing.
-        let length = answer.headers.get(CONTENT_LENGTH).filter(|_| Encoding::of(&answer.headers).is_identity());
-        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        match length {
-            Some(length) if length == blob.data.length() => Ok(Stored::Whole),
-            // Some answer so to every HEAD; and another host's answer to a HEAD may be about that request alone.
-            None | Some(0) => Ok(Stored::WithoutLength),
-            Some(_) if answer.elsewhere => Ok(Stored::WithoutLength),
-            Some(length) => {
-                let what = format!("it says that {} has {length} bytes, not {}", blob.digest, blob.data.length());
-                Err(self.wrong(target, url, what))
-            }
-        }
-    }
-}
-
-/// Returns whether an answer says where an upload goes on.
-fn has_location(answer: &Answer) -> bool {
-    answer.headers.get_all(LOCATION).iter().any(|location| !location.is_empty())
 }
 
 /// Waits before another try. Returns the error if none is left or would help.
@@ -324,130 +184,6 @@ impl Upload<'_> {
         Ok(Begun::Upload(session))
     }
 
-    /// Sends a chunk, or all of the blob, or completes the upload. Returns whether it is complete.
-    async fn step(&self, session: &mut Session) -> Result<bool, StepError> {
-        let size = self.blob.data.length();
-        let left = size - session.offset;
-        let strategy = self.strategies.current();
-        let length = match strategy {
-            Strategy::Chunks(chunk) => left.min(chunk.max(session.least_chunk)),
-            Strategy::OnePatch | Strategy::OnePut => left,
-        };
-        // What is sent in parts is sent before the last request, with nothing left for that one.
-        let is_whole = session.offset == 0 && length == size && strategy != Strategy::OnePatch;
-        if is_whole || left == 0 {
-            return self.complete(session, length).await.map(|()| true);
-        }
-        let content_range = match strategy {
-            Strategy::OnePatch => None,
-            _ => HeaderValue::from_str(&format!("{}-{}", session.offset, session.offset + length - 1)).ok(),
-        };
-        let request = Request { content_range, ..self.carrying(Method::PATCH, session.place.clone(), session, length) };
-        let Fetched { url, answer } = self.send_content(request, length).await?;
-        match answer.status {
-            // 202 by the specification; ECR answers 201, go-containerregistry and Pulp 204.
-            200..=299 => {}
-            status => return Err(self.refused(session, length, &url, &answer, status)),
-        }
-        // Where none is said, it goes on there.
-        if has_location(&answer) {
-            session.place = self.next_place(&url, &answer).await?;
-        }
-        session.offset += length;
-        // It can't be believed: ECR always says the first chunk's, others one octet too many. But it is remembered.
-        if let Some(stands_at) = stands_at(&answer.headers) {
-            session.is_doubtful = stands_at != session.offset && stands_at != session.offset + 1;
-        }
-        Ok(false)
-    }
-
-    /// Tells the registry that this is all, with what is left to send.
-    async fn complete(&self, session: &mut Session, length: u64) -> Result<(), StepError> {
-        // Of a larger one the last piece is withheld until it is known.
-        if length <= CHUNK {
-            self.reading.read_to_end().await?;
-        }
-        let mut place = session.place.clone();
-        place.url.query_pairs_mut().append_pair("digest", &self.blob.digest.to_string());
-        let request = self.carrying(Method::PUT, place, session, length);
-        let Fetched { url, answer } = self.send_content(request, length).await?;
-        match answer.status {
-            200..=299 => {}
-            400 if session.resumed => {
-                // The fault may be in where it was resumed.
-                session.is_spent = true;
-                return Err(StepError::Transient(self.unsettled(&url, answer.status)));
-            }
-            status => return Err(self.refused(session, length, &url, &answer, status)),
-        }
-        self.client.check_digest(self.target, &url, &answer, &self.blob.digest)?;
-        let is_accepted_only = answer.status == 202;
-        if !is_accepted_only && !session.is_doubtful {
-            return Ok(());
-        }
-        match self.client.stored(self.target, self.blob).await? {
-            Stored::Whole => Ok(()),
-            Stored::WithoutLength if !session.is_doubtful => Ok(()),
-            Stored::Absent if !session.is_doubtful => Err(StepError::Transient(self.unsettled(&url, answer.status))),
-            Stored::WithoutLength | Stored::Absent => {
-                let what = "it lost a part of an upload, and does not say how many bytes it has in the end".to_owned();
-                Err(StepError::Refused(Obstacle::Refused, self.client.wrong(self.target, &url, what)))
-            }
-        }
-    }
-
-    /// A request that carries so many of the next bytes.
-    fn carrying(&self, method: Method, place: Place, session: &Session, length: u64) -> Request {
-        let bytes = if length == 0 { Payload::Bytes(Bytes::new()) } else { self.reading.part(session.offset, length) };
-        let content = Some(Content { kind: "application/octet-stream".into(), bytes, may_move: true });
-        Request { place: Some(place), content, repeat: false, ..Request::new(method, Access::Push) }
-    }
-
-    /// Sends a request that carries part of a blob. It may take long, but not stand still.
-    async fn send_content(&self, request: Request, length: u64) -> Result<Fetched, UploadError> {
-        let url = request.place.as_ref().map(|place| shown(&place.url)).unwrap_or_default();
-        let time = LONG_STEP.saturating_mul(u32::try_from(1 + length / CHUNK).unwrap_or(u32::MAX));
-        let what = What { path: "", accept: None, kind: RequestKind::Blob, limit: LARGEST_ANSWER };
-        let sending = self.client.send(self.target, &what, request, Budget::of(time));
-        let mut sending = std::pin::pin!(sending);
-        let (mut position, mut since) = (self.reading.position(), Instant::now());
-        loop {
-            tokio::select! {
-                fetched = &mut sending => return self.reading.take_failure().map_or_else(|| Ok(fetched?), Err),
-                () = sleep(PROGRESS_INTERVAL) => {
-                    let moved_to = self.reading.position();
-                    if moved_to != position {
-                        (self.progress)(moved_to);
-                        (position, since) = (moved_to, Instant::now());
-                    } else if since.elapsed() >= LONG_STEP {
-                        let registry = (&*self.target.peer.registry).into();
-                        return Err(LookupError::TimedOut { registry, url, after: LONG_STEP }.into());
-                    }
-                }
-            }
-        }
-    }
-
-    /// What it means that a registry does not answer a step with success.
-    fn refused(&self, session: &mut Session, length: u64, url: &Url, answer: &Answer, status: u16) -> StepError {
-        let error = || SaidNo::of(self.target, url, answer).into();
-        match status {
-            401 | 403 => StepError::Final(error()),
-            // It is gone.
-            404 => {
-                session.is_spent = true;
-                StepError::Transient(self.unsettled(url, status))
-            }
-            // It stands elsewhere than we believe.
-            416 if session.offset > 0 => {
-                session.is_spent = session.resumed;
-                StepError::Transient(self.unsettled(url, status))
-            }
-            413 | 416 if length > 0 => StepError::Refused(Obstacle::TooLarge, error()),
-            _ => StepError::Refused(Obstacle::Refused, error()),
-        }
-    }
-
     /// Asks where an upload stands. Returns whether it can be resumed there.
     async fn resume(&self, session: &mut Session) -> Result<bool, UploadError> {
         let request = Request { place: Some(session.place.clone()), ..Request::new(Method::GET, Access::Push) };
@@ -476,33 +212,5 @@ impl Upload<'_> {
     async fn abandon(&self, session: Session) {
         let request = Request { place: Some(session.place), ..Request::new(Method::DELETE, Access::Push) };
         let _ = self.client.push_step(self.target, "", request).await;
-    }
-
-    /// Where an upload goes on.
-    async fn next_place(&self, asked: &Url, answer: &Answer) -> Result<Place, UploadError> {
-        let target = self.target;
-        let origin = self.client.origin(target, Budget::of(STEP)).await?;
-        if !has_location(answer) {
-            // containers/image gives up here, too.
-            let what = "it begins an upload and does not say where that goes on: its answer has no Location".to_owned();
-            return Err(self.client.wrong(target, asked, what));
-        }
-        let url = location(&answer.url, &answer.headers, target.peer.settings.insecure)
-            .map_err(|failure| UploadError::Lookup(failure.at(&target.peer.registry, asked, STEP)))?;
-        if url.origin() == origin.base.origin() && !is_for_uploads(&url) {
-            let what = format!("it has an upload go on where none can: {}", shown(&url));
-            return Err(self.client.wrong(target, asked, what));
-        }
-        Ok(Place { url, elsewhere: answer.elsewhere })
-    }
-
-    /// An answer that leaves open where an upload stands: worth asking.
-    fn unsettled(&self, url: &Url, status: u16) -> UploadError {
-        UploadError::Lookup(LookupError::Unavailable {
-            registry: (&*self.target.peer.registry).into(),
-            url: shown(url),
-            cause: format!("it answers {status} in the middle of an upload").into(),
-            retry_after: None,
-        })
     }
 }

@@ -15,7 +15,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use super::error::UploadError;
 use crate::image::Hasher;
 use crate::image_files::Blob;
-use crate::registry::transport::Payload;
+use crate::registry::content::Payload;
 
 /// Bytes that are read at once, and held in memory.
 const PIECE: u64 = 256 << 10;

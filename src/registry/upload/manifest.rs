@@ -9,12 +9,15 @@ use super::error::{BlobOutcome, UploadError};
 use crate::image::Digest;
 use crate::image_files::SourceManifest;
 use crate::registry::{
-    client::{Client, Fetched, Request, What},
+    access::Access,
+    answer::Answer,
+    client::Client,
+    content::Content,
     error_body::SaidNo,
     manifest::{ACCEPTED, claimed_digests},
+    request::{Fetched, Request, What},
     target::Target,
-    token::Access,
-    transport::{Answer, Budget, Content},
+    time_budget::Budget,
 };
 use crate::telemetry::RequestKind;
 

@@ -5,6 +5,8 @@ mod body;
 mod error;
 mod manifest;
 mod offset;
+mod presence;
+mod session;
 mod strategy;
 
 pub use error::{BlobOutcome, UploadError};

@@ -1,0 +1,63 @@
+//! The answer to a request.
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use url::Url;
+
+use super::body::Body;
+
+/// What was answered.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// Of a 200 everything, of anything else perhaps not; decoded.
+    pub(crate) body: Body,
+    /// Who gave it: what was asked, or where redirects led to in the end.
+    pub(crate) url: Url,
+    /// Whether the way there led over another origin than the one asked.
+    pub(crate) elsewhere: bool,
+    /// Whether credentials stood behind the request.
+    pub(crate) with_credentials: bool,
+}
+
+impl Answer {
+    /// How long the other side asks us to wait.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = text.parse::<u32>() {
+            return Some(Duration::from_secs(seconds.into()));
+        }
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        let wait = date.duration_since(jiff::Timestamp::now());
+        Some(Duration::try_from(wait).unwrap_or_default())
+    }
+
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self.status, 429 | 502..=504)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn retry_after(value: &str) -> Option<Duration> {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(value).unwrap())]);
+        let url = Url::parse("https://r.example.com/").unwrap();
+        Answer { status: 429, headers, body: Body::default(), url, elsewhere: false, with_credentials: false }
+            .retry_after()
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        assert_eq!(retry_after("120"), Some(Duration::from_mins(2)));
+        assert_eq!(retry_after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        assert!(retry_after("Thu, 06 Nov 2994 08:49:37 GMT").unwrap() > Duration::from_hours(24 * 365));
+        for value in ["", "-1", "soon", "99999999999999"] {
+            assert_eq!(retry_after(value), None, "{value}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Tokens for callers of the gateway, with their own credentials.
+
+use std::time::Duration;
+
+use reqwest::{Method, header::HeaderValue};
+use url::Url;
+
+use super::{
+    dial_guard::host_of,
+    failure::Failure,
+    peer::Peer,
+    time_budget::Budget,
+    token_realm::is_trusted,
+    token_response::{LARGEST_ANSWER, parse},
+    transport::{Ask, LONGEST_WAIT_OF_A_FLIGHT, Transport},
+};
+use crate::configuration::is_on_loopback;
+use crate::redact::shown;
+use crate::refusal::LookupError;
+use crate::telemetry::RequestKind;
+
+/// Asks a realm for a token with somebody else's credentials: those of a caller, who gets no more with it than they have.
+///
+/// # Errors
+/// [`LookupError::Unauthorized`]: the realm does not take them. Anything else: it can't be asked.
+pub(crate) async fn exchange(
+    transport: &Transport,
+    (peer, base): (&Peer, &Url),
+    (realm, service): (&Url, Option<&str>),
+    scopes: &[String],
+    credentials: Option<HeaderValue>,
+    budget: Budget,
+) -> Result<(HeaderValue, Duration), LookupError> {
+    let failed = |failure: Failure| failure.at(&peer.registry, base, budget.total());
+    if realm.scheme() != "https" && base.scheme() == "https" {
+        return Err(failed(Failure::Misbehaved("its token realm is not https".to_owned())));
+    }
+    if realm.scheme() != "https" && !peer.settings.insecure && !is_on_loopback(realm) {
+        let what = "it would be asked over plain HTTP beyond loopback; give it https, or accept that everyone on the way reads \
+                    the credentials of callers, with gateway.registry.insecure: true";
+        return Err(failed(Failure::Misbehaved(format!("of its token realm {}: {what}", shown(realm)))));
+    }
+    if credentials.is_some() && !is_trusted(realm, base, peer) {
+        let what = "callers' credentials are not sent there: it is not of the registry's own host or domain; if it is right, \
+                    name it in gateway.registry.tokenRealms";
+        return Err(failed(Failure::Misbehaved(format!("of its token realm {}: {what}", shown(realm)))));
+    }
+    let mut url = realm.clone();
+    let mut query = url.query_pairs_mut();
+    if let Some(service) = service {
+        query.append_pair("service", service);
+    }
+    for scope in scopes {
+        query.append_pair("scope", scope);
+    }
+    drop(query);
+    let own = host_of(realm).is_some() && host_of(realm) == host_of(base);
+    let asked = Peer { named: peer.named && own, ..peer.clone() };
+    let with_credentials = credentials.is_some();
+    let ask = Ask {
+        peer: &asked,
+        url: &url,
+        method: Method::GET,
+        kind: RequestKind::Token,
+        headers: reqwest::header::HeaderMap::new(),
+        authorization: credentials,
+        content: None,
+        limit: LARGEST_ANSWER,
+        repeat: true,
+        longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
+        budget,
+    };
+    let answer = transport.ask(&ask).await.map_err(|failure| {
+        failed(match failure {
+            Failure::NotPublic => Failure::Unavailable(format!(
+                "no public address of its token realm {} can be found; if it is right, name it in \
+                 gateway.registry.tokenRealms",
+                shown(realm)
+            )),
+            Failure::Unresolved => Failure::Unavailable("its token realm's name can't be resolved".to_owned()),
+            Failure::Unavailable(cause) => Failure::Unavailable(format!("its token realm can't be asked: {cause}")),
+            Failure::Misbehaved(what) => Failure::Misbehaved(format!("of its token realm: {what}")),
+            failure => failure,
+        })
+    })?;
+    match answer.status {
+        200 => parse(&answer.body)
+            .ok_or_else(|| failed(Failure::Misbehaved("what its token realm sends is no token".to_owned()))),
+        status @ (401 | 403) => Err(LookupError::Unauthorized {
+            registry: (&*peer.registry).into(),
+            url: shown(base),
+            status,
+            with_credentials,
+            looked_in: None,
+        }),
+        status => Err(failed(Failure::Unavailable(format!("its token realm answers {status}")))),
+    }
+}

@@ -1,0 +1,145 @@
+//! How each registry wants to be asked: over TLS or not, with which challenge, and whether it has the signature extension.
+
+use std::{sync::Arc, time::Duration};
+
+use moka::{Expiry, future::Cache};
+use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
+use url::Url;
+
+use super::{
+    answer::Answer,
+    challenge::{Challenge, ChallengeError},
+    target::Target,
+};
+
+/// How long it is remembered how a registry wants to be asked.
+const REMEMBERED: Duration = Duration::from_mins(5);
+/// The same where a registry has no signature extension: somebody may be about to give it one.
+const REMEMBERED_WITHOUT_EXTENSION: Duration = Duration::from_secs(30);
+/// The same where its answer said nothing: a registry, or what stands before it, is perhaps just being exchanged.
+const REMEMBERED_IN_DOUBT: Duration = Duration::from_secs(2);
+/// Bytes that what is remembered of registries takes, roughly, and again of repositories: some ten thousand of them.
+const REMEMBERED_BYTES: u64 = 8 << 20;
+/// Bytes of an entry beside its texts, roughly.
+const ENTRY: usize = 512;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct OriginKey {
+    pub(super) settings: usize,
+    pub(super) base: Url,
+}
+
+/// What `GET /v2/` says of a registry.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// Where it is: https, or http where that is allowed and all there is. A slash is at the end.
+    pub(crate) base: Url,
+    pub(crate) extension: Extension,
+    pub(super) challenge: Option<Challenge>,
+}
+
+/// Whether a registry has the signature extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extension {
+    Announced,
+    NotAnnounced,
+    /// It answered with this status, which says neither.
+    Unknown(u16),
+}
+
+fn origin_weight(key: &OriginKey, origin: &Origin) -> u32 {
+    let challenge = origin.challenge.as_ref().map_or(0, Challenge::weight);
+    let texts = key.base.as_str().len() + origin.base.as_str().len() + challenge;
+    u32::try_from(ENTRY + texts).unwrap_or(u32::MAX)
+}
+
+fn challenge_weight((key, path): &(OriginKey, Box<str>), challenge: &Challenge) -> u32 {
+    u32::try_from(ENTRY + key.base.as_str().len() + path.len() + challenge.weight()).unwrap_or(u32::MAX)
+}
+
+struct Remembered;
+
+impl Expiry<OriginKey, Arc<Origin>> for Remembered {
+    fn expire_after_create(&self, _: &OriginKey, origin: &Arc<Origin>, _: std::time::Instant) -> Option<Duration> {
+        Some(match origin.extension {
+            Extension::Announced => REMEMBERED,
+            Extension::NotAnnounced => REMEMBERED_WITHOUT_EXTENSION,
+            Extension::Unknown(_) => REMEMBERED_IN_DOUBT,
+        })
+    }
+}
+
+/// What is remembered of registries and their repositories.
+pub(super) struct Origins {
+    pub(super) origins: Cache<OriginKey, Arc<Origin>>,
+    challenges: Cache<(OriginKey, Box<str>), Challenge>,
+}
+
+impl Origins {
+    pub(super) fn new() -> Self {
+        Self {
+            origins: Cache::builder()
+                .max_capacity(REMEMBERED_BYTES)
+                .weigher(|key, origin: &Arc<_>| origin_weight(key, origin))
+                .expire_after(Remembered)
+                .build(),
+            challenges: Cache::builder()
+                .max_capacity(REMEMBERED_BYTES)
+                .weigher(challenge_weight)
+                .time_to_live(REMEMBERED)
+                .build(),
+        }
+    }
+
+    /// Removes what is remembered of a server.
+    pub(super) async fn forget(&self, target: &Target) {
+        self.origins.invalidate(&OriginKey { settings: target.peer.settings.number, base: target.base.clone() }).await;
+    }
+
+    /// Returns the challenge that the last answer about this repository carried, if there was one.
+    pub(super) async fn challenge(&self, target: &Target, base: &Url) -> Option<Challenge> {
+        self.challenges.get(&repository_key(target, base)).await
+    }
+
+    /// Remembers the challenge of a repository.
+    pub(super) async fn remember_challenge(&self, target: &Target, base: &Url, challenge: Challenge) {
+        self.challenges.insert(repository_key(target, base), challenge).await;
+    }
+}
+
+fn repository_key(target: &Target, base: &Url) -> (OriginKey, Box<str>) {
+    (OriginKey { settings: target.peer.settings.number, base: base.clone() }, target.path.clone())
+}
+
+/// Reads the challenge of an answer.
+pub(super) fn challenge(answer: &Answer) -> Result<Challenge, ChallengeError> {
+    Challenge::parse(answer.headers.get_all(WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::configuration::{Limits, Registries};
+    use crate::registry::{Client, dial_guard::NamesHosts};
+
+    #[tokio::test]
+    async fn what_registries_say_of_themselves_is_bounded_in_bytes() {
+        let named: Arc<dyn NamesHosts> = Arc::new(|_: &str| false);
+        let client = Client::new(&Registries::default(), &Limits::default(), named, Arc::default()).unwrap();
+        let long = "x".repeat(2000);
+        let realm = Url::parse(&format!("https://r.example.com/{long}")).unwrap();
+        let challenge = Challenge::Bearer { realm, service: Some(long.as_str().into()) };
+        for number in 0..4000 {
+            let base = Url::parse(&format!("https://{number}.example.com/")).unwrap();
+            let key = OriginKey { settings: 0, base: base.clone() };
+            let origin = Origin { base, extension: Extension::Announced, challenge: Some(challenge.clone()) };
+            client.origins.origins.insert(key.clone(), Arc::new(origin)).await;
+            client.origins.challenges.insert((key, "acme/web".into()), challenge.clone()).await;
+        }
+        client.origins.origins.run_pending_tasks().await;
+        client.origins.challenges.run_pending_tasks().await;
+        for kept in [client.origins.origins.entry_count(), client.origins.challenges.entry_count()] {
+            assert!(kept > 0 && kept * challenge.weight() as u64 <= REMEMBERED_BYTES, "{kept}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `GET /v2/`: asks a registry how it wants to be asked.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout_at;
+use url::Url;
+
+use super::{
+    answer::Answer,
+    authorization::Grant,
+    client::Client,
+    failure::Failure,
+    origin::{Extension, Origin, OriginKey, challenge},
+    request::{Request, What, join},
+    target::Target,
+    time_budget::Budget,
+};
+use crate::configuration::Scheme;
+use crate::refusal::LookupError;
+use crate::telemetry::RequestKind;
+
+/// The time that one ping has, whoever waits for it.
+const PING: Duration = Duration::from_secs(15);
+/// The part of it for TLS where plain HTTP is tried, too: a server that knows no TLS may keep silent.
+const TLS_BEFORE_PLAIN: Duration = Duration::from_secs(2);
+/// Where a registry says what it is, below its base.
+const PING_PATH: &str = "v2/";
+/// Says that a registry has the signature extension.
+const EXTENSION: &str = "x-registry-supports-signatures";
+
+impl Client {
+    /// How a server wants to be asked: remembered, or learned by one ping for all who wait.
+    pub(crate) async fn origin(&self, target: &Target, budget: Budget) -> Result<Arc<Origin>, LookupError> {
+        if target.fixed {
+            let base = target.base.clone();
+            return Ok(Arc::new(Origin { base, extension: Extension::Announced, challenge: None }));
+        }
+        let key = OriginKey { settings: target.peer.settings.number, base: target.base.clone() };
+        match timeout_at(budget.deadline, self.origins.origins.try_get_with(key, self.ping(target))).await {
+            Ok(Ok(origin)) => Ok(origin),
+            Ok(Err(error)) => Err((*error).clone()),
+            Err(_) => Err(Failure::TimedOut.at(&target.peer.registry, &target.base, budget.total())),
+        }
+    }
+
+    async fn ping(&self, target: &Target) -> Result<Arc<Origin>, LookupError> {
+        let budget = Budget::of(PING);
+        let told = |base, answer: Result<Answer, LookupError>| self.told(target, base, &answer?, budget);
+        let secure = target.base.clone();
+        let mut plain = secure.clone();
+        match (target.peer.settings.insecure, target.peer.settings.scheme) {
+            (true, None) => {}
+            (true, Some(Scheme::Http)) if plain.set_scheme("http").is_ok() => {
+                let answer = self.ping_at(target, &plain, budget).await;
+                return told(plain, answer);
+            }
+            _ => {
+                let answer = self.ping_at(target, &secure, budget).await;
+                return told(secure, answer);
+            }
+        }
+        let first = self.ping_at(target, &secure, Budget::of(TLS_BEFORE_PLAIN)).await;
+        let failed = |answer: &Result<Answer, LookupError>| {
+            matches!(answer, Err(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }))
+        };
+        // Whoever answers over TLS, be it that it is busy, is not asked without.
+        if !(failed(&first) || matches!(first, Err(LookupError::Misbehaved { .. })))
+            || plain.set_scheme("http").is_err()
+        {
+            return told(secure, first);
+        }
+        let second = self.ping_at(target, &plain, budget).await;
+        if failed(&second) { told(secure, first) } else { told(plain, second) }
+    }
+
+    async fn ping_at(&self, target: &Target, base: &Url, budget: Budget) -> Result<Answer, LookupError> {
+        let what = What { path: PING_PATH, accept: None, kind: RequestKind::Ping, limit: 64 << 10 };
+        self.ask(target, &join(base, what.path), &what, &Request::GET, None, budget).await
+    }
+
+    /// What the answer to a ping says.
+    fn told(&self, target: &Target, base: Url, answer: &Answer, budget: Budget) -> Result<Arc<Origin>, LookupError> {
+        let announced = !answer.elsewhere && answer.headers.get(EXTENSION).is_some_and(|value| value == "1");
+        let extension = if announced { Extension::Announced } else { Extension::NotAnnounced };
+        match answer.status {
+            200 => Ok(Arc::new(Origin { base, extension, challenge: None })),
+            // A challenge that can't be read is an error when it is needed: what is asked for may be open to all.
+            401 => Ok(Arc::new(Origin { base, extension, challenge: challenge(answer).ok() })),
+            429 | 500.. => {
+                let url = join(&base, PING_PATH);
+                Err(self.status(target, &url, answer, &Grant::NONE, budget))
+            }
+            // Some registries have nothing there, and manifests all the same.
+            status => Ok(Arc::new(Origin { base, extension: Extension::Unknown(status), challenge: None })),
+        }
+    }
+}

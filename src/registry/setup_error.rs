@@ -1,0 +1,35 @@
+//! Why no client can be made of a configuration.
+
+use super::ca_certs::CaError;
+use crate::image::ScopeError;
+
+/// Why no client can be made of a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// A CA file can't be used.
+    #[error("{of}: {source}")]
+    Ca {
+        /// Whose it is: an entry, or the field.
+        of: Box<str>,
+        /// Why.
+        source: CaError,
+    },
+    /// A mirror is not `host[:port][/path]`.
+    #[error("the mirror {mirror} of registries entry {scope} must be host[:port][/path]")]
+    Mirror {
+        /// The entry.
+        scope: Box<str>,
+        /// The mirror.
+        mirror: Box<str>,
+        /// What is wrong with it.
+        #[source]
+        source: Option<Box<ScopeError>>,
+    },
+    /// TLS can't be set up.
+    #[error("TLS can't be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client can't be made.
+    #[error("the HTTP client can't be set up: {0}")]
+    Http(#[from] reqwest::Error),
+}

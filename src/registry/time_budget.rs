@@ -1,0 +1,47 @@
+//! The time that a look-up has.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The time that a look-up has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    started: Instant,
+    pub(crate) deadline: Instant,
+}
+
+impl Budget {
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self { started: Instant::now(), deadline }
+    }
+
+    pub(crate) fn of(time: Duration) -> Self {
+        Self::until(Instant::now() + time)
+    }
+
+    /// Half of what is left, for one of several who can answer.
+    pub(crate) fn half(self) -> Self {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        Self::until(self.deadline.checked_sub(left / 2).unwrap_or(self.deadline))
+    }
+
+    /// All the time that there was.
+    pub(crate) fn total(self) -> Duration {
+        self.deadline.saturating_duration_since(self.started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_one_of_several_is_half_of_what_is_left() {
+        let budget = Budget::of(Duration::from_secs(10));
+        let half = budget.half();
+        assert!(half.deadline < budget.deadline && half.deadline > budget.started);
+        assert!(half.total() <= Duration::from_secs(5));
+        assert_eq!(Budget::of(Duration::ZERO).half().total(), Duration::ZERO);
+    }
+}

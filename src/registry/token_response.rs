@@ -1,0 +1,65 @@
+//! The response of a token realm.
+
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+use serde::Deserialize;
+
+/// Bytes of a token answer.
+pub(super) const LARGEST_ANSWER: usize = 64 << 10;
+/// How long a token lives whose answer does not say so (the specification's default).
+const DEFAULT_LIFE: u64 = 60;
+/// The longest that a token is kept.
+const LONGEST_LIFE: u64 = 24 * 60 * 60;
+/// The longest token: no server takes headers that are much longer.
+pub(super) const LONGEST_TOKEN: usize = 16 << 10;
+
+pub(super) fn parse(body: &[u8]) -> Option<(HeaderValue, Duration)> {
+    #[derive(Deserialize)]
+    struct Body {
+        token: Option<String>,
+        access_token: Option<String>,
+        expires_in: Option<serde_json::Value>,
+    }
+    let Body { token, access_token, expires_in } = serde_json::from_slice(body).ok()?;
+    let token = token.filter(|token| !token.is_empty()).or(access_token).filter(|token| !token.is_empty())?;
+    if token.len() > LONGEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
+    header.set_sensitive(true);
+    // Zero is what servers write that mean to leave it out.
+    let life = expires_in.and_then(|value| value.as_u64()).filter(|&life| life > 0);
+    let life = life.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
+    // Given up early, so that none expires under way.
+    let slack = (life / 4).min(10);
+    Some((header, Duration::from_secs(life - slack)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_lives_as_long_as_its_answer_says_and_a_little_less() {
+        let life = |body: &str| parse(body.as_bytes()).map(|(_, life)| life.as_secs());
+        assert_eq!(life(r#"{"token": "t"}"#), Some(50));
+        assert_eq!(life(r#"{"token": "t", "expires_in": 0}"#), Some(50));
+        assert_eq!(life(r#"{"access_token": "t", "expires_in": 300}"#), Some(290));
+        assert_eq!(life(r#"{"token": "", "access_token": "t", "expires_in": 4}"#), Some(3));
+        assert_eq!(life(r#"{"token": "t", "expires_in": "x"}"#), Some(50));
+        assert_eq!(life(r#"{"token": "t", "expires_in": 99999999999}"#), Some(24 * 60 * 60 - 10));
+        for body in
+            ["", "{}", "[]", r#"{"token": "a\nb"}"#, r#"{"token": "a b"}"#, r#"{"token": 1}"#, r#"{"token": "é"}"#]
+        {
+            assert_eq!(life(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_token_has_a_longest_length() {
+        let of = |length| parse(format!(r#"{{"token": "{}"}}"#, "t".repeat(length)).as_bytes());
+        assert!(of(LONGEST_TOKEN).is_some());
+        assert!(of(LONGEST_TOKEN + 1).is_none());
+    }
+}

@@ -1,0 +1,89 @@
+//! Whether a registry has a blob.
+
+use reqwest::{Method, header::CONTENT_LENGTH};
+
+use super::{error::UploadError, manifest::STEP};
+use crate::image_files::Blob;
+use crate::registry::{
+    access::Access,
+    client::Client,
+    encoding::Encoding,
+    error_body::SaidNo,
+    request::{Fetched, Request, What},
+    target::Target,
+    time_budget::Budget,
+};
+use crate::telemetry::RequestKind;
+
+/// What a registry says of a blob.
+pub(super) enum Stored {
+    Absent,
+    /// It is there; how many bytes it has is not said.
+    WithoutLength,
+    /// It is there, and has as many bytes as it should.
+    Whole,
+}
+
+impl Client {
+    /// Whether the registry has a blob.
+    ///
+    /// # Errors
+    /// It can't be asked, or has another number of bytes.
+    pub(crate) async fn has_blob(&self, target: &Target, blob: &Blob) -> Result<bool, UploadError> {
+        Ok(!matches!(self.stored(target, blob).await?, Stored::Absent))
+    }
+
+    /// Asks for the blob by HEAD, and by GET where the answer to that says nothing.
+    pub(super) async fn stored(&self, target: &Target, blob: &Blob) -> Result<Stored, UploadError> {
+        let head = self.ask_for_blob(target, blob, Method::HEAD).await?;
+        match head.answer.status {
+            200 => {
+                let by_get = match self.read_stored(target, blob, &head)? {
+                    Stored::WithoutLength => self.ask_for_blob(target, blob, Method::GET).await.ok(),
+                    stored => return Ok(stored),
+                };
+                match by_get {
+                    Some(get) if get.answer.status == 200 => self.read_stored(target, blob, &get),
+                    Some(get) if get.answer.status == 404 => Ok(Stored::Absent),
+                    // Then the HEAD stands.
+                    _ => Ok(Stored::WithoutLength),
+                }
+            }
+            400 | 405 | 501 => {
+                let get = self.ask_for_blob(target, blob, Method::GET).await?;
+                match get.answer.status {
+                    200 => self.read_stored(target, blob, &get),
+                    404 => Ok(Stored::Absent),
+                    _ => Err(SaidNo::of(target, &get.url, &get.answer).into()),
+                }
+            }
+            404 => Ok(Stored::Absent),
+            _ => Err(SaidNo::of(target, &head.url, &head.answer).into()),
+        }
+    }
+
+    async fn ask_for_blob(&self, target: &Target, blob: &Blob, method: Method) -> Result<Fetched, UploadError> {
+        let path = format!("v2/{}/blobs/{}", target.path, blob.digest);
+        let what = What { path: &path, accept: None, kind: RequestKind::Blob, limit: 0 };
+        Ok(self.send(target, &what, Request::new(method, Access::Push), Budget::of(STEP)).await?)
+    }
+
+    /// What an answer of 200 says of the blob.
+    fn read_stored(&self, target: &Target, blob: &Blob, fetched: &Fetched) -> Result<Stored, UploadError> {
+        let Fetched { url, answer } = fetched;
+        self.check_digest(target, url, answer, &blob.digest)?;
+        // The length of what is encoded says nothing.
+        let length = answer.headers.get(CONTENT_LENGTH).filter(|_| Encoding::of(&answer.headers).is_identity());
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        match length {
+            Some(length) if length == blob.data.length() => Ok(Stored::Whole),
+            // Some answer so to every HEAD; and another host's answer to a HEAD may be about that request alone.
+            None | Some(0) => Ok(Stored::WithoutLength),
+            Some(_) if answer.elsewhere => Ok(Stored::WithoutLength),
+            Some(length) => {
+                let what = format!("it says that {} has {length} bytes, not {}", blob.digest, blob.data.length());
+                Err(self.wrong(target, url, what))
+            }
+        }
+    }
+}

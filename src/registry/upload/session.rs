@@ -1,0 +1,253 @@
+//! The steps of an upload that has begun.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{
+    Method,
+    header::{HeaderValue, LOCATION},
+};
+use tokio::time::{Instant, sleep};
+use url::Url;
+
+use super::{
+    body::Reading,
+    error::UploadError,
+    manifest::{LARGEST_ANSWER, STEP},
+    offset::stands_at,
+    presence::Stored,
+    strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
+};
+use crate::image_files::Blob;
+use crate::redact::shown;
+use crate::refusal::LookupError;
+use crate::registry::{
+    access::Access,
+    answer::Answer,
+    client::Client,
+    content::{Content, Payload},
+    error_body::SaidNo,
+    location::location,
+    request::{Fetched, Place, Request, What},
+    target::Target,
+    time_budget::Budget,
+    upload_path::is_for_uploads,
+};
+use crate::telemetry::RequestKind;
+
+/// The time for each [`CHUNK`] of a request that carries part of a blob, and for the registry to put the blob in its place
+/// afterwards; and for how long such a request may stand still.
+const LONG_STEP: Duration = Duration::from_mins(10);
+/// How often it is looked at how far a request is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Hears how many bytes of a blob the registry has.
+pub(crate) type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
+/// A blob on its way to a repository.
+pub(super) struct Upload<'a> {
+    pub(super) client: &'a Client,
+    pub(super) target: &'a Target,
+    pub(super) blob: &'a Blob,
+    pub(super) progress: Progress<'a>,
+    pub(super) reading: Arc<Reading>,
+    pub(super) learned: &'a LearnedLimit,
+    pub(super) strategies: Strategies,
+    /// Whether the registry lost a part of it, so that only a blob of the right length counts.
+    pub(super) needs_length: bool,
+}
+
+/// An upload that the registry has begun.
+pub(super) struct Session {
+    pub(super) place: Place,
+    /// Bytes that the registry has.
+    pub(super) offset: u64,
+    /// Bytes that a chunk must have, but for the last one.
+    pub(super) least_chunk: u64,
+    /// Whether it was resumed.
+    pub(super) resumed: bool,
+    /// Whether it can't be (once more).
+    pub(super) is_spent: bool,
+    /// Whether the registry's last word was that it has another number of bytes than were sent.
+    pub(super) is_doubtful: bool,
+}
+
+/// Why a step of an upload was not done.
+pub(super) enum StepError {
+    /// Nothing can be done about it.
+    Final(UploadError),
+    /// The registry does not accept the blob in this way.
+    Refused(Obstacle, UploadError),
+    /// Another try may help.
+    Transient(UploadError),
+}
+
+impl From<UploadError> for StepError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Lookup(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }) => {
+                Self::Transient(error)
+            }
+            error => Self::Final(error),
+        }
+    }
+}
+
+/// Returns whether an answer says where an upload goes on.
+pub(super) fn has_location(answer: &Answer) -> bool {
+    answer.headers.get_all(LOCATION).iter().any(|location| !location.is_empty())
+}
+
+impl Upload<'_> {
+    /// Sends a chunk, or all of the blob, or completes the upload. Returns whether it is complete.
+    pub(super) async fn step(&self, session: &mut Session) -> Result<bool, StepError> {
+        let size = self.blob.data.length();
+        let left = size - session.offset;
+        let strategy = self.strategies.current();
+        let length = match strategy {
+            Strategy::Chunks(chunk) => left.min(chunk.max(session.least_chunk)),
+            Strategy::OnePatch | Strategy::OnePut => left,
+        };
+        // What is sent in parts is sent before the last request, with nothing left for that one.
+        let is_whole = session.offset == 0 && length == size && strategy != Strategy::OnePatch;
+        if is_whole || left == 0 {
+            return self.complete(session, length).await.map(|()| true);
+        }
+        let content_range = match strategy {
+            Strategy::OnePatch => None,
+            _ => HeaderValue::from_str(&format!("{}-{}", session.offset, session.offset + length - 1)).ok(),
+        };
+        let request = Request { content_range, ..self.carrying(Method::PATCH, session.place.clone(), session, length) };
+        let Fetched { url, answer } = self.send_content(request, length).await?;
+        match answer.status {
+            // 202 by the specification; ECR answers 201, go-containerregistry and Pulp 204.
+            200..=299 => {}
+            status => return Err(self.refused(session, length, &url, &answer, status)),
+        }
+        // Where none is said, it goes on there.
+        if has_location(&answer) {
+            session.place = self.next_place(&url, &answer).await?;
+        }
+        session.offset += length;
+        // It can't be believed: ECR always says the first chunk's, others one octet too many. But it is remembered.
+        if let Some(stands_at) = stands_at(&answer.headers) {
+            session.is_doubtful = stands_at != session.offset && stands_at != session.offset + 1;
+        }
+        Ok(false)
+    }
+
+    /// Tells the registry that this is all, with what is left to send.
+    async fn complete(&self, session: &mut Session, length: u64) -> Result<(), StepError> {
+        // Of a larger one the last piece is withheld until it is known.
+        if length <= CHUNK {
+            self.reading.read_to_end().await?;
+        }
+        let mut place = session.place.clone();
+        place.url.query_pairs_mut().append_pair("digest", &self.blob.digest.to_string());
+        let request = self.carrying(Method::PUT, place, session, length);
+        let Fetched { url, answer } = self.send_content(request, length).await?;
+        match answer.status {
+            200..=299 => {}
+            400 if session.resumed => {
+                // The fault may be in where it was resumed.
+                session.is_spent = true;
+                return Err(StepError::Transient(self.unsettled(&url, answer.status)));
+            }
+            status => return Err(self.refused(session, length, &url, &answer, status)),
+        }
+        self.client.check_digest(self.target, &url, &answer, &self.blob.digest)?;
+        let is_accepted_only = answer.status == 202;
+        if !is_accepted_only && !session.is_doubtful {
+            return Ok(());
+        }
+        match self.client.stored(self.target, self.blob).await? {
+            Stored::Whole => Ok(()),
+            Stored::WithoutLength if !session.is_doubtful => Ok(()),
+            Stored::Absent if !session.is_doubtful => Err(StepError::Transient(self.unsettled(&url, answer.status))),
+            Stored::WithoutLength | Stored::Absent => {
+                let what = "it lost a part of an upload, and does not say how many bytes it has in the end".to_owned();
+                Err(StepError::Refused(Obstacle::Refused, self.client.wrong(self.target, &url, what)))
+            }
+        }
+    }
+
+    /// A request that carries so many of the next bytes.
+    fn carrying(&self, method: Method, place: Place, session: &Session, length: u64) -> Request {
+        let bytes = if length == 0 { Payload::Bytes(Bytes::new()) } else { self.reading.part(session.offset, length) };
+        let content = Some(Content { kind: "application/octet-stream".into(), bytes, may_move: true });
+        Request { place: Some(place), content, repeat: false, ..Request::new(method, Access::Push) }
+    }
+
+    /// Sends a request that carries part of a blob. It may take long, but not stand still.
+    async fn send_content(&self, request: Request, length: u64) -> Result<Fetched, UploadError> {
+        let url = request.place.as_ref().map(|place| shown(&place.url)).unwrap_or_default();
+        let time = LONG_STEP.saturating_mul(u32::try_from(1 + length / CHUNK).unwrap_or(u32::MAX));
+        let what = What { path: "", accept: None, kind: RequestKind::Blob, limit: LARGEST_ANSWER };
+        let sending = self.client.send(self.target, &what, request, Budget::of(time));
+        let mut sending = std::pin::pin!(sending);
+        let (mut position, mut since) = (self.reading.position(), Instant::now());
+        loop {
+            tokio::select! {
+                fetched = &mut sending => return self.reading.take_failure().map_or_else(|| Ok(fetched?), Err),
+                () = sleep(PROGRESS_INTERVAL) => {
+                    let moved_to = self.reading.position();
+                    if moved_to != position {
+                        (self.progress)(moved_to);
+                        (position, since) = (moved_to, Instant::now());
+                    } else if since.elapsed() >= LONG_STEP {
+                        let registry = (&*self.target.peer.registry).into();
+                        return Err(LookupError::TimedOut { registry, url, after: LONG_STEP }.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// What it means that a registry does not answer a step with success.
+    fn refused(&self, session: &mut Session, length: u64, url: &Url, answer: &Answer, status: u16) -> StepError {
+        let error = || SaidNo::of(self.target, url, answer).into();
+        match status {
+            401 | 403 => StepError::Final(error()),
+            // It is gone.
+            404 => {
+                session.is_spent = true;
+                StepError::Transient(self.unsettled(url, status))
+            }
+            // It stands elsewhere than we believe.
+            416 if session.offset > 0 => {
+                session.is_spent = session.resumed;
+                StepError::Transient(self.unsettled(url, status))
+            }
+            413 | 416 if length > 0 => StepError::Refused(Obstacle::TooLarge, error()),
+            _ => StepError::Refused(Obstacle::Refused, error()),
+        }
+    }
+
+    /// Where an upload goes on.
+    pub(super) async fn next_place(&self, asked: &Url, answer: &Answer) -> Result<Place, UploadError> {
+        let target = self.target;
+        let origin = self.client.origin(target, Budget::of(STEP)).await?;
+        if !has_location(answer) {
+            // containers/image gives up here, too.
+            let what = "it begins an upload and does not say where that goes on: its answer has no Location".to_owned();
+            return Err(self.client.wrong(target, asked, what));
+        }
+        let url = location(&answer.url, &answer.headers, target.peer.settings.insecure)
+            .map_err(|failure| UploadError::Lookup(failure.at(&target.peer.registry, asked, STEP)))?;
+        if url.origin() == origin.base.origin() && !is_for_uploads(&url) {
+            let what = format!("it has an upload go on where none can: {}", shown(&url));
+            return Err(self.client.wrong(target, asked, what));
+        }
+        Ok(Place { url, elsewhere: answer.elsewhere })
+    }
+
+    /// An answer that leaves open where an upload stands: worth asking.
+    fn unsettled(&self, url: &Url, status: u16) -> UploadError {
+        UploadError::Lookup(LookupError::Unavailable {
+            registry: (&*self.target.peer.registry).into(),
+            url: shown(url),
+            cause: format!("it answers {status} in the middle of an upload").into(),
+            retry_after: None,
+        })
+    }
+}
