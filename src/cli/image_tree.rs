@@ -8,11 +8,10 @@ use tokio::time::Instant;
 
 use crate::configuration::SignatureSource;
 use crate::gate::{FindSignatures as _, ResolveDigest as _};
-use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository};
-use crate::refusal::{Beyond, LookupError};
+use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository, Walk};
+use crate::refusal::LookupError;
 use crate::registry::Client;
 use crate::signature_sources::{Finder, SignatureSources};
-use crate::signing::plan::{DEEPEST, MOST_MANIFESTS};
 use crate::verification::FoundSignatures;
 
 /// How long one look-up, or one change in a store, may take.
@@ -33,7 +32,7 @@ pub(super) struct ManifestNode {
 pub(super) struct IndexNode {
     /// It, with all that it has.
     pub(super) manifest: Arc<HashedManifest>,
-    /// Its entries but for attestations, in their order.
+    /// Its entries but for attestations, each digest once, in their order.
     pub(super) parts: Vec<ManifestNode>,
 }
 
@@ -41,9 +40,8 @@ impl ManifestNode {
     /// The image that a reference names.
     pub(super) async fn of(client: &Client, image: &Reference) -> Result<Self, LookupError> {
         let resolved = client.resolve(image, Instant::now() + STEP_TIMEOUT).await?;
-        let mut left = MOST_MANIFESTS;
         let digest = resolved.digest();
-        let index = inside(client, image.repository(), resolved, 0, &mut left).await?;
+        let index = inside(client, image.repository(), resolved, 0, &Walk::default()).await?;
         Ok(Self { digest, platform: None, index: Ok(index) })
     }
 
@@ -68,22 +66,18 @@ fn inside<'a>(
     repository: &'a Repository,
     manifest: Arc<HashedManifest>,
     depth: usize,
-    left: &'a mut usize,
+    walk: &'a Walk,
 ) -> BoxFuture<'a, Result<Option<IndexNode>, LookupError>> {
     async move {
         if *manifest.manifest() == Manifest::Image {
             return Ok(None);
         }
         let too_large = |beyond| LookupError::IndexTooLarge { url: repository.as_str().into(), beyond };
-        if depth >= DEEPEST {
-            return Err(too_large(Beyond::Depth { limit: DEEPEST }));
-        }
         let mut parts = Vec::new();
-        for entry in manifest.entries().iter().filter(|entry| !entry.attestation) {
-            *left = left.checked_sub(1).ok_or_else(|| too_large(Beyond::Manifests { limit: MOST_MANIFESTS }))?;
+        for entry in walk.enter(manifest.entries(), depth).map_err(too_large)? {
             let image = Reference::from_parts(repository.clone(), None, Some(entry.digest));
             let index = match client.resolve(&image, Instant::now() + STEP_TIMEOUT).await {
-                Ok(resolved) => inside(client, repository, resolved, depth + 1, left).await?,
+                Ok(resolved) => inside(client, repository, resolved, depth + 1, walk).await?,
                 // Its signatures can be looked at all the same.
                 Err(error) => {
                     parts.push(ManifestNode {

@@ -1,9 +1,6 @@
 //! What a rule's requirements say of a digest: its manifest and its signatures, side by side, and then the verification.
 
-use std::{
-    pin::pin,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::{pin::pin, sync::Arc};
 
 use futures_util::{FutureExt, future::join};
 use tokio::{
@@ -11,7 +8,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository};
+use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository, Walk};
 use crate::policy::Platforms;
 use crate::refusal::{LookupError, Refusal, refusal_of_index};
 use crate::verification::{Examination, Question};
@@ -20,7 +17,7 @@ use crate::verification::{FoundSignatures, verify_within};
 use super::{
     deadline::{Bounds, LATE_AFTER},
     examination_key::Asked,
-    limits::{CONCURRENT_MANIFESTS, MOST_MANIFESTS},
+    limits::CONCURRENT_MANIFESTS,
     ports::{FindSignatures, ResolveDigest},
     progress::Progress,
     workers::{Budget, Spending, Workers},
@@ -55,8 +52,8 @@ pub(super) struct Inquiry<'a> {
     pub(super) progress: &'a Progress,
     /// Bounds the requests at a time.
     pub(super) requests: Semaphore,
-    /// How many manifests may still be looked at.
-    pub(super) left: AtomicUsize,
+    /// Counts the manifests that are looked at.
+    pub(super) walk: Walk,
 }
 
 /// What was seen of one manifest, and of all below it.
@@ -89,7 +86,7 @@ impl Prover {
             budget: Budget::new(self.budget),
             progress,
             requests: Semaphore::new(CONCURRENT_MANIFESTS),
-            left: AtomicUsize::new(MOST_MANIFESTS),
+            walk: Walk::default(),
         };
         let Seen { examination, rests_on } = inquiry.manifest(digest, manifest, 0).await;
         let keep_until = match &examination.result {

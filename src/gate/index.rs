@@ -1,25 +1,19 @@
 //! Image indexes: whether each manifest in one is proven.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::atomic::Ordering,
-};
+use std::collections::HashMap;
 
 use futures_util::{
     FutureExt,
     future::{BoxFuture, join_all},
 };
 
-use crate::image::{Digest, HashedManifest};
+use crate::image::{Descriptor, Digest, HashedManifest, WalkLimit, walk::runnable};
 use crate::policy::Requirements;
-use crate::refusal::{Beyond, LookupError, Refusal, refusal_to_show};
+use crate::refusal::{LookupError, Refusal, refusal_to_show};
 use crate::verification::{Examination, Question};
 use crate::verification::{VerifiedImage, verify_each};
 
-use super::{
-    examine::{Inquiry, Seen},
-    limits::{DEEPEST, MOST_MANIFESTS},
-};
+use super::examine::{Inquiry, Seen};
 
 impl Inquiry<'_> {
     /// Whether each entry of an index is proven; of an attestation nothing is asked.
@@ -28,21 +22,15 @@ impl Inquiry<'_> {
     /// requests for one entry and not those for each.
     pub(super) fn entries<'a>(&'a self, index: &'a HashedManifest, depth: usize) -> BoxFuture<'a, Seen> {
         async move {
-            let mut different = Vec::new();
-            let mut places = HashMap::new();
-            for entry in index.entries().iter().filter(|entry| !entry.attestation) {
-                if let Entry::Vacant(place) = places.entry(entry.digest) {
-                    place.insert(different.len());
-                    different.push(entry.digest);
-                }
-            }
-            if let Err(error) = self.take(different.len(), depth) {
-                return Seen::refused(error.into());
-            }
+            let different = match self.walk.enter(index.entries(), depth) {
+                Ok(different) => different,
+                Err(limit) => return Seen::refused(self.too_large(limit).into()),
+            };
+            let places = different.iter().enumerate().map(|(place, entry)| (entry.digest, place)).collect();
             let mut seen = Vec::with_capacity(different.len());
-            let look_at = async |entry: &Digest| {
-                let mut seen = self.manifest(*entry, None, depth + 1).await;
-                seen.examination.result = seen.examination.result.map_err(|refusal| refusal.of_entry(*entry));
+            let look_at = async |entry: &&Descriptor| {
+                let mut seen = self.manifest(entry.digest, None, depth + 1).await;
+                seen.examination.result = seen.examination.result.map_err(|refusal| refusal.of_entry(entry.digest));
                 seen
             };
             if let Some((first, others)) = different.split_first() {
@@ -76,27 +64,15 @@ impl Inquiry<'_> {
             tries: self.prover.tries,
         };
         // An entry that stands there twice is proven once.
-        let proofs: Vec<_> = index
-            .entries()
-            .iter()
-            .filter(|entry| !entry.attestation)
+        let proofs: Vec<_> = runnable(index.entries())
             .filter_map(|entry| places.get(&entry.digest).and_then(|place| proofs.get(*place)).cloned())
             .collect();
         verify_each(&question, index, &proofs)
     }
 
-    /// Takes so many manifests from what may be looked at.
-    fn take(&self, count: usize, depth: usize) -> Result<(), LookupError> {
-        let repository = self.asked.image.repository();
-        let too_large = |beyond| LookupError::IndexTooLarge { url: repository.as_str().into(), beyond };
-        if depth >= DEEPEST {
-            return Err(too_large(Beyond::Depth { limit: DEEPEST }));
-        }
-        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(count));
-        match taken {
-            Ok(_) => Ok(()),
-            Err(_) => Err(too_large(Beyond::Manifests { limit: MOST_MANIFESTS })),
-        }
+    /// Makes the refusal of an image beyond a limit of the walk.
+    fn too_large(&self, beyond: WalkLimit) -> LookupError {
+        LookupError::IndexTooLarge { url: self.asked.image.repository().as_str().into(), beyond }
     }
 }
 

@@ -5,10 +5,6 @@ pub(super) const CONCURRENT_IMAGES: usize = 32;
 
 /// Manifests of one index that are asked for side by side.
 pub(super) const CONCURRENT_MANIFESTS: usize = 8;
-/// Manifests in one image, those of nested indexes counted, that are looked at.
-pub(super) const MOST_MANIFESTS: usize = 128;
-/// Indexes in indexes.
-pub(super) const DEEPEST: usize = 3;
 
 /// Characters of a text that is no reference, in the log.
 pub(super) const LONGEST_LOGGED: usize = 512;

@@ -9,6 +9,7 @@ pub(crate) mod host;
 pub mod manifest;
 pub mod reference;
 pub mod scope;
+pub mod walk;
 
 pub use contents::{Contents, Part};
 pub use digest::{Digest, Hasher, Mismatch};
@@ -16,3 +17,4 @@ pub use host::HostError;
 pub use manifest::{Descriptor, Hashed, HashedManifest, Manifest, ManifestError};
 pub use reference::{Reference, ReferenceError, Repository, Tag};
 pub use scope::{Scope, ScopeError, ScopeMap};
+pub use walk::{Walk, WalkLimit};

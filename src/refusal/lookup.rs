@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::code::Code;
-use crate::image::{ManifestError, Repository};
+use crate::image::{ManifestError, Repository, WalkLimit};
 
 /// Why nothing could be learned from a registry or signature source. `registry` is the canonical host, `url` what was
 /// asked for, without credentials and query.
@@ -28,12 +28,12 @@ pub enum LookupError {
         error: ManifestError,
     },
     /// It is an index with more in it than is looked at.
-    #[error("its index has {}", beyond.words())]
+    #[error("its index has {beyond}")]
     IndexTooLarge {
         /// What was asked.
         url: Box<str>,
         /// What there is too much of.
-        beyond: Beyond,
+        beyond: WalkLimit,
     },
     /// The registry wants other credentials, or any.
     #[error("{registry} answers {status}: {}", why_unauthorized(*with_credentials, looked_in.as_deref()))]
@@ -116,37 +116,11 @@ pub enum LookupError {
     },
 }
 
-/// What of an index is beyond its bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beyond {
-    /// Manifests, those in nested indexes counted.
-    Manifests {
-        /// How many there may be.
-        limit: usize,
-    },
-    /// Indexes in indexes.
-    Depth {
-        /// How many indexes there may be, one in the other.
-        limit: usize,
-    },
-}
-
 fn why_unauthorized(with_credentials: bool, looked_in: Option<&str>) -> String {
     match looked_in {
         Some(places) if with_credentials => format!("the credentials for it, from {places}, do not suffice"),
         Some(places) => format!("credentials are needed, and none for it are in {places}"),
         None => "the gate's credentials do not suffice".to_owned(),
-    }
-}
-
-impl Beyond {
-    fn words(self) -> String {
-        match self {
-            Self::Manifests { limit } => {
-                format!("more manifests than the limit of {limit}, those of nested indexes counted")
-            }
-            Self::Depth { limit } => format!("indexes in it, deeper than the limit of {limit}"),
-        }
     }
 }
 
@@ -183,7 +157,7 @@ impl LookupError {
             Self::ManifestUnknown { registry, url } => json!({ "registry": registry, "url": url }),
             Self::UnsupportedManifest { url, error } => json!({ "url": url, "why": error.to_string() }),
             Self::IndexTooLarge { url, beyond } => {
-                json!({ "url": url, "why": format!("its index has {}", beyond.words()) })
+                json!({ "url": url, "why": format!("its index has {beyond}") })
             }
             Self::Unauthorized { registry, url, status, with_credentials, looked_in: _ } => {
                 json!({ "registry": registry, "url": url, "status": status, "withCredentials": with_credentials })

@@ -15,7 +15,7 @@ use crate::policy::{Identity, RuleId};
 use crate::signature::{Fingerprint, KeyFault, Malformed};
 
 pub use code::Code;
-pub use lookup::{Beyond, LookupError};
+pub use lookup::LookupError;
 pub(crate) use precedence::{refusal_of_index, refusal_to_show};
 pub use requirement_summary::RequirementSummary;
 

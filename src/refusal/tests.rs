@@ -1,7 +1,7 @@
 use super::*;
+use crate::image::WalkLimit;
 use crate::image::{ManifestError, Repository};
 use crate::policy::identity;
-use crate::refusal::Beyond;
 
 const IMAGE: &str = "registry.example.com/acme/web:1.2";
 const DOCUMENT: &str = include_str!("../../docs/refusals.md");
@@ -190,11 +190,11 @@ fn an_index_that_is_too_large_says_what_there_is_too_much_of_and_what_helps() {
     };
     let step = "Push an index with fewer manifests and no indexes in it, or sign the index itself.";
     assert_eq!(
-        said(Beyond::Manifests { limit: 128 }),
+        said(WalkLimit::Manifests { limit: 128 }),
         format!("its index has more manifests than the limit of 128, those of nested indexes counted. {step}")
     );
     assert_eq!(
-        said(Beyond::Depth { limit: 3 }),
+        said(WalkLimit::Depth { limit: 3 }),
         format!("its index has indexes in it, deeper than the limit of 3. {step}")
     );
 }

@@ -1,6 +1,10 @@
 //! Signing an image: what of it has to be signed, what is signed already, and the signatures themselves.
 
-use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use sequoia_openpgp::{
@@ -16,7 +20,10 @@ use tokio::time::Instant;
 use super::signing_key::SigningKey;
 use crate::configuration::SignatureSource;
 use crate::gate::{FindSignatures as _, ResolveDigest as _};
-use crate::image::{Digest, Manifest, Reference};
+use crate::image::{
+    Descriptor, Digest, Manifest, Reference, Walk,
+    walk::{MAX_DEPTH, MAX_MANIFESTS},
+};
 use crate::image_files;
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::refusal::LookupError;
@@ -25,10 +32,6 @@ use crate::signature::{ComposeError, Payload, UntrustedSignature, compose};
 use crate::signature_sources::Finder;
 use crate::verification::{FoundSignatures, Question, verify};
 
-/// Indexes in indexes that are followed, as when they are verified.
-pub const DEEPEST: usize = 3;
-/// Manifests of one image that are signed, as many as are verified.
-pub const MOST_MANIFESTS: usize = 128;
 /// Signatures of one's own key that are looked at to find out whether one of them suffices.
 const TRIES: usize = 256;
 
@@ -61,7 +64,7 @@ pub enum PlanError {
     Lookup(#[from] LookupError),
     /// More than anyone verifies.
     #[error(
-        "the index has more than {MOST_MANIFESTS} manifests, or indexes in it more than {DEEPEST} deep: no verifier follows \
+        "the index has more than {MAX_MANIFESTS} manifests, or indexes in it more than {MAX_DEPTH} deep: no verifier follows \
          that, and with --index-only the index alone is signed"
     )]
     TooLarge,
@@ -107,43 +110,45 @@ async fn walk(
     index_only: bool,
     named: impl AsyncFn(Digest) -> Result<Manifest, LookupError>,
 ) -> Result<Plan, PlanError> {
-    let mut manifests = vec![Planned { digest, platform: None }];
-    let is_index = matches!(root, Manifest::Index(_));
-    let mut seen = HashSet::from([digest]);
-    let mut missing = Vec::new();
-    let mut level = if index_only { Vec::new() } else { vec![root] };
+    let mut plan = Plan {
+        digest,
+        is_index: matches!(root, Manifest::Index(_)),
+        manifests: vec![Planned { digest, platform: None }],
+    };
+    let (walk, mut planned, mut missing) = (Walk::default(), HashSet::from([digest]), Vec::new());
+    let mut indexes: HashMap<Digest, Vec<Descriptor>> = HashMap::new();
+    if let (Manifest::Index(entries), false) = (root, index_only) {
+        indexes.insert(digest, entries);
+    }
+    let mut level: Vec<Digest> = indexes.keys().copied().collect();
     for depth in 0.. {
         let mut nested = Vec::new();
-        for entry in level.iter().flat_map(|manifest| match manifest {
-            Manifest::Index(entries) => entries.as_slice(),
-            Manifest::Image => &[],
-        }) {
-            if entry.attestation || !seen.insert(entry.digest) {
-                continue;
-            }
-            if manifests.len() > MOST_MANIFESTS {
-                return Err(PlanError::TooLarge);
-            }
-            manifests.push(Planned { digest: entry.digest, platform: entry.platform.clone() });
-            match named(entry.digest).await {
-                Ok(manifest @ Manifest::Index(_)) => nested.push(manifest),
-                Ok(Manifest::Image) => {}
-                Err(LookupError::ManifestUnknown { .. }) => missing.extend(manifests.last().cloned()),
-                Err(error) => return Err(error.into()),
+        for index in level {
+            let entries = indexes.get(&index).map_or(&[][..], Vec::as_slice);
+            let entries = walk.enter(entries, depth).map_err(|_| PlanError::TooLarge)?;
+            for entry in entries.into_iter().cloned().collect::<Vec<_>>() {
+                let Descriptor { digest, platform, attestation: _ } = entry;
+                if planned.insert(digest) {
+                    plan.manifests.push(Planned { digest, platform });
+                    match named(digest).await {
+                        Ok(Manifest::Index(entries)) => drop(indexes.insert(digest, entries)),
+                        Ok(Manifest::Image) => {}
+                        Err(LookupError::ManifestUnknown { .. }) => missing.extend(plan.manifests.last().cloned()),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                // Also one that was walked before: the limits count as a verifier counts.
+                if indexes.contains_key(&digest) {
+                    nested.push(digest);
+                }
             }
         }
         if nested.is_empty() {
             break;
         }
-        if depth + 1 >= DEEPEST {
-            return Err(PlanError::TooLarge);
-        }
         level = nested;
     }
-    if !missing.is_empty() {
-        return Err(PlanError::Missing(missing));
-    }
-    Ok(Plan { digest, is_index, manifests })
+    if missing.is_empty() { Ok(plan) } else { Err(PlanError::Missing(missing)) }
 }
 
 /// The signatures that `source` has of a digest.
@@ -239,7 +244,6 @@ impl crypto::Signer for Borrowed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::Descriptor;
     use crate::signature::{Fingerprint, testing::Key as TestKey};
 
     /// An image whose index names so many manifests, and as many attestations about them.
@@ -263,11 +267,39 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_source_as_much_is_signed_as_of_what_is_pushed() {
-        let plan = plan_of(&source_of(MOST_MANIFESTS), false).await.unwrap();
-        assert_eq!((plan.is_index, plan.manifests.len()), (true, MOST_MANIFESTS + 1));
-        let larger = source_of(MOST_MANIFESTS + 1);
+        let plan = plan_of(&source_of(MAX_MANIFESTS), false).await.unwrap();
+        assert_eq!((plan.is_index, plan.manifests.len()), (true, MAX_MANIFESTS + 1));
+        let larger = source_of(MAX_MANIFESTS + 1);
         assert!(matches!(plan_of(&larger, false).await, Err(PlanError::TooLarge)));
         assert_eq!(plan_of(&larger, true).await.unwrap().manifests.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_index_below_two_others_is_signed_once_and_counted_twice_as_when_it_is_verified() {
+        fn digest(name: &str) -> Digest {
+            Digest::sha256(name.as_bytes())
+        }
+        fn index<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Manifest {
+            let entry = |name: S| Descriptor { digest: digest(name.as_ref()), platform: None, attestation: false };
+            Manifest::Index(names.into_iter().map(entry).collect())
+        }
+        let planned = async |second: &[&str], images: usize| {
+            let indexes = [
+                ("first", index(["shared"])),
+                ("second", index(second)),
+                ("shared", index((0..images).map(|number| number.to_string()))),
+            ];
+            let named = async |wanted| {
+                let found = indexes.iter().find(|(name, _)| digest(name) == wanted);
+                Ok(found.map_or(Manifest::Image, |(_, manifest)| manifest.clone()))
+            };
+            walk(digest("root"), index(["first", "second"]), false, named).await
+        };
+        let images = (MAX_MANIFESTS - 4) / 2;
+        assert_eq!(planned(&["shared"], images).await.unwrap().manifests.len(), 1 + 3 + images);
+        assert!(matches!(planned(&["shared"], images + 1).await, Err(PlanError::TooLarge)));
+        // It is followed where it stands highest, and stands too deep elsewhere.
+        assert!(matches!(planned(&["shared", "first"], 1).await, Err(PlanError::TooLarge)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 use jiff::Timestamp;
 
 use super::{question::Question, time::first_of};
-use crate::image::{Descriptor, Digest, HashedManifest, Reference};
+use crate::image::{Descriptor, Digest, HashedManifest, Reference, walk::runnable};
 use crate::policy::RuleId;
 use crate::refusal::Refusal;
 use crate::signature::Fingerprint;
@@ -83,7 +83,7 @@ impl VerifiedImage {
         index: &HashedManifest,
         proofs: &[Result<Self, Refusal>],
     ) -> Result<Self, Unproven> {
-        let runnable: Vec<&Descriptor> = index.entries().iter().filter(|entry| !entry.attestation).collect();
+        let runnable: Vec<&Descriptor> = runnable(index.entries()).collect();
         if index.digest() != question.digest || runnable.len() != proofs.len() {
             return Err(Unproven::Mismatch);
         }

@@ -15,7 +15,7 @@ use crate::cli::image_arguments::{self, ImageArguments, ImageContext, Mirrors, R
 use crate::cli::image_tree::{IndexNode, ManifestNode, STEP_TIMEOUT, found_at};
 use crate::cli::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
-use crate::image::{Digest, Reference};
+use crate::image::{Descriptor, Digest, Reference, walk::runnable};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::refusal::{Refusal, refusal_of_index};
 use crate::registry::Client;
@@ -241,15 +241,17 @@ impl IdentityQuestion {
     ) -> Result<VerifiedImage, Refusal> {
         let inside = part.index.as_ref().map_err(|error| Refusal::from(error.clone()))?;
         let unasked = || Err(Refusal::DeniedByPolicy { rule: self.rule.clone(), reason: "it was not examined".into() });
-        let own = results.get(&part.digest).cloned().unwrap_or_else(unasked);
+        let own = results.get(&part.digest).cloned().unwrap_or_else(&unasked);
         let (own, IndexNode { manifest, parts }) = match (own, inside) {
             (Err(own), Some(index)) => (own, index),
             (own, _) => return own,
         };
-        let proofs: Vec<_> = parts
-            .iter()
-            .map(|part| self.verdict(part, results).map_err(|refusal| refusal.of_entry(part.digest)))
-            .collect();
+        let proof = |entry: &Descriptor| {
+            let part = parts.iter().find(|part| part.digest == entry.digest);
+            part.map_or_else(&unasked, |part| self.verdict(part, results))
+                .map_err(|refusal| refusal.of_entry(entry.digest))
+        };
+        let proofs: Vec<_> = runnable(manifest.entries()).map(proof).collect();
         self.ask(part.digest, |question| verify_each(question, manifest, &proofs))
             .map_err(|each| refusal_of_index(own, each, proofs.iter().any(Result::is_ok)))
     }
