@@ -1,5 +1,6 @@
 //! From the file to the checked configuration.
 
+mod checker;
 mod gateway;
 mod registries;
 
@@ -11,12 +12,13 @@ use std::{
 
 use url::Url;
 
+use self::checker::{Checker, flatten};
 use super::{
-    Caches, Certificate, Configuration, Limits, Webhook,
     document::{
         ApiVersion, Kind, RawCaches, RawCertificate, RawConfiguration, RawHealth, RawLimits, RawPin, RawSize,
         RawWebhook,
     },
+    settings::{Caches, Certificate, Configuration, Limits, Webhook},
 };
 use crate::diagnostic::{Diagnostic, Span};
 use crate::image::Repository;
@@ -114,21 +116,7 @@ fn without_values(message: &str) -> String {
     shown
 }
 
-struct Checker<'a> {
-    source: YamlSource<'a>,
-    folder: &'a Path,
-    mistakes: Vec<Diagnostic>,
-}
-
 impl Checker<'_> {
-    fn mistake(&mut self, place: Span, message: impl Into<String>) {
-        self.mistakes.push(self.source.mistake(place, message));
-    }
-
-    fn mistake_with_help(&mut self, place: Span, message: impl Into<String>, suggestion: impl Into<String>) {
-        self.mistakes.push(self.source.mistake(place, message).suggest(suggestion));
-    }
-
     fn configuration(&mut self, raw: RawConfiguration) -> Option<Configuration> {
         let RawConfiguration {
             api_version: ApiVersion::V1,
@@ -371,15 +359,5 @@ fn caches_of(raw: &RawCaches) -> Caches {
         tag: tag.as_ref().map_or(default.tag, |tag| tag.value.0),
         signatures: signatures.as_ref().map_or(default.signatures, |signatures| signatures.value.0),
         last_known_good: last_known_good.as_ref().map_or(default.last_known_good, |kept| kept.value.0),
-    }
-}
-
-/// What was left out is fine; what was not good is not.
-#[allow(clippy::option_option)]
-fn flatten<T>(value: Option<Option<T>>) -> Option<Option<T>> {
-    match value {
-        None => Some(None),
-        Some(None) => None,
-        Some(good) => Some(good),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ReadError, read_bounded};
+use super::read::{ReadError, read_bounded};
 use crate::configuration::{self, Configuration};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::SourceFile;

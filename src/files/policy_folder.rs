@@ -95,7 +95,7 @@ pub enum PolicyLoadError {
 impl PolicyLoadError {
     /// Whether it says nothing of what the files say, since they could not be read. A folder without any is what a volume that
     /// was lost leaves.
-    pub(super) fn is_unread(&self) -> bool {
+    pub(crate) fn is_unread(&self) -> bool {
         matches!(self, Self::Unreadable { .. } | Self::KeysUnreadable(_) | Self::Empty { .. })
     }
 }
@@ -107,7 +107,7 @@ impl PolicyFiles {
     }
 
     /// As [`PolicyFiles::load`]; also gives the folders in which a change may change the policy, found or not.
-    pub(super) fn load_noting_folders(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError> {
+    pub(crate) fn load_noting_folders(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError> {
         // Kubernetes replaces all files of a mounted ConfigMap in one step; reading half before and half after it would
         // make a policy that nobody wrote.
         const ATTEMPTS: usize = 5;

@@ -1,6 +1,6 @@
 //! `sealgate serve`, and the engine that `sealgate verify` shares with it.
 
-use std::{io, pin::pin, sync::Arc};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::{
@@ -8,9 +8,15 @@ use tokio::{
     time::Instant,
 };
 
-use super::{StartupError, address_of, certificates, listen, signals::Shutdown, time_for_lookups};
+use super::{
+    certificates,
+    error::StartupError,
+    listener::{address_of, listen},
+    policy_watcher::PolicyWatcher,
+    shutdown::Shutdown,
+};
 use crate::configuration::Configuration;
-use crate::files::{PolicyFiles, PolicyWatcher, reserve_descriptors};
+use crate::files::{PolicyFiles, reserve_descriptors};
 use crate::gate::{
     Budgets, CurrentPolicy, Gate, Settings,
     cache::{CachedResolve, CachedSignatures, Times},
@@ -155,6 +161,12 @@ fn policies(configuration: &Configuration) -> Result<PolicyFiles, StartupError> 
 fn tls(configuration: &Configuration) -> Result<ServerTls, StartupError> {
     let webhook = &configuration.webhook;
     Ok(ServerTls::load(&webhook.certificate, webhook.client_ca.as_deref(), WEBHOOK_NAMES, Timestamp::now())?)
+}
+
+/// The registry requests of a review begin and end within its deadline: this much before it, so that what one source found
+/// still counts where another hangs.
+fn time_for_lookups(configuration: &Configuration) -> Duration {
+    configuration.webhook.deadline.mul_f64(0.9)
 }
 
 #[cfg(test)]

@@ -2,7 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::{StartupError, address_of, listen, signals::Shutdown};
+use super::{
+    error::StartupError,
+    listener::{address_of, listen},
+    shutdown::Shutdown,
+};
 use crate::configuration::{Configuration, Gateway};
 use crate::files::reserve_descriptors;
 use crate::gateway::Prepared;

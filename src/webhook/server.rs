@@ -16,9 +16,11 @@ use rustls::ServerConfig;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Decide, Settings, patch,
+    decide::Decide,
+    patch,
     response::{self, ReviewAnswer},
     review::{Images, Review, ReviewSubject},
+    settings::Settings,
     text::EscapedText,
 };
 use crate::gate::{Admission, Decision, ImageUse};

@@ -8,7 +8,7 @@ use serde_saphyr::{
     options::{DuplicateKeyPolicy, MergeKeyPolicy},
 };
 
-use super::YamlSource;
+use super::source::YamlSource;
 use crate::diagnostic::{Diagnostic, Span, is_short, quoted};
 
 /// Deeper than this nothing in our files goes.

@@ -14,10 +14,11 @@ use std::{
 };
 
 use sealgate::{
-    files::{ChangeWatcher, PolicyFiles, PolicyLoadError, PolicyWatcher, SETTLE_INTERVAL},
+    files::{ChangeWatcher, PolicyFiles, PolicyLoadError, SETTLE_INTERVAL},
     gate::CurrentPolicy,
     image::Reference,
     policy::Action,
+    startup::PolicyWatcher,
     telemetry::Metrics,
 };
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use url::Url;
 
-use super::{Checker, flatten};
+use super::checker::{Checker, flatten};
 use crate::configuration::{
     Access, ClientCertificate, Etcd, EtcdUser, Gateway, Network, Store, Upstream, Users,
     document::{RawAccess, RawCertificate, RawEtcd, RawGateway, RawKubernetes, RawRedb, RawStore, RawUpstream},

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use url::Url;
 
-use super::{Checker, flatten};
+use super::checker::{Checker, flatten};
 use crate::configuration::{
     Credentials, Registries, Registry, SignatureSource,
     document::{RawCredentials, RawRegistry, RawSource},

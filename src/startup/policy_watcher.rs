@@ -10,10 +10,10 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{
+use super::policy_freshness::{FreshnessMonitor, PolicyFreshness, ReadStatus};
+use crate::files::{
     ChangeWatcher, NextCheck, PolicyFiles, PolicyLoadError,
     follower::{Follower, Progress},
-    policy_freshness::{FreshnessMonitor, PolicyFreshness, ReadStatus},
 };
 use crate::gate::CurrentPolicy;
 use crate::image::Digest;
@@ -30,7 +30,7 @@ const CHECKS_WITHIN_MAX_STALE: u32 = 4;
 
 /// Reloads the policy when its files change, until it is dropped.
 ///
-/// - What was read counts once it was read twice, one [`SETTLE_INTERVAL`](super::follower::SETTLE_INTERVAL) apart, and the same
+/// - What was read counts once it was read twice, one [`SETTLE_INTERVAL`](crate::files::SETTLE_INTERVAL) apart, and the same
 ///   each time.
 /// - A policy that can't be loaded changes nothing: the last good one stays in force, and a metric and a log line say so.
 /// - Files that can't be read at all, or never come to rest, for longer than the polling interval are a state of its own, with

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::follower::{REMINDER_INTERVAL, SETTLE_INTERVAL};
+use crate::files::follower::{REMINDER_INTERVAL, SETTLE_INTERVAL};
 use crate::gate::CurrentPolicy;
 use crate::telemetry::{Metrics, catch_panic};
 
