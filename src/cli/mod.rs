@@ -8,7 +8,9 @@ mod logins;
 mod progress;
 mod push;
 mod report;
+mod runtime;
 mod sign;
+mod signature_status;
 mod signatures;
 mod store;
 mod terminal;
@@ -19,6 +21,7 @@ use std::{path::PathBuf, process::ExitCode, sync::LazyLock};
 use clap::{Args, Parser, Subcommand};
 
 use self::exit_status::{CliError, ExitStatus};
+use self::runtime::block_on;
 use crate::telemetry::logging;
 use crate::{files, startup};
 
@@ -42,7 +45,7 @@ enum Command {
     Sign(Box<sign::SignArguments>),
     /// Push an image from files to a registry, and sign it there
     Push(Box<push::PushArguments>),
-    /// List the signatures that are stored of an image, or take one away
+    /// List the signatures that are stored of an image, take one away, or clear their verification status
     #[command(subcommand)]
     Signatures(Box<signatures::SignaturesCommand>),
     /// Move all signatures of a store: into a file or a lookaside tree, and from there into a store
@@ -123,16 +126,6 @@ fn server(arguments: &ServerArguments, server: ServerKind) -> Result<ExitStatus,
     Ok(ExitStatus::Done)
 }
 
-/// Runs a command's work to its end, and no further: what it left behind on a blocking thread (a name that no DNS server
-/// answers for, say) is not waited for. Nothing that was promised is among it: what is durable was synced before.
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T, CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| CliError::undecided(format_args!("threads can't be started: {error}")))?;
-    let result = runtime.block_on(work);
-    runtime.shutdown_background();
-    Ok(result)
-}
-
 /// The version, and where the build says it, what it was built from.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
@@ -145,15 +138,6 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicBool, Ordering},
-            mpsc,
-        },
-        time::Duration,
-    };
-
     use clap::CommandFactory as _;
 
     use super::*;
@@ -161,30 +145,6 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn what_hangs_on_a_blocking_thread_does_not_keep_the_command_from_ending() {
-        let ended = Arc::new(AtomicBool::new(false));
-        let (release, released) = mpsc::channel::<()>();
-        let (started, starts) = mpsc::channel();
-        let hangs = {
-            let ended = Arc::clone(&ended);
-            move || {
-                started.send(()).unwrap();
-                // As long as a resolver may hang; where nobody waits for it, the test is over long before.
-                let _ = released.recv_timeout(Duration::from_mins(2));
-                ended.store(true, Ordering::SeqCst);
-            }
-        };
-        let answer = block_on(async {
-            tokio::task::spawn_blocking(hangs);
-            starts.recv().unwrap();
-            "answer"
-        });
-        assert!(!ended.load(Ordering::SeqCst), "it was waited for");
-        assert_eq!(answer.unwrap(), "answer");
-        drop(release);
     }
 
     #[test]
@@ -216,6 +176,9 @@ mod tests {
             &["sealgate", "signatures", "list"],
             &["sealgate", "signatures", "remove", "a"],
             &["sealgate", "signatures", "remove", "a", "not-a-name"],
+            &["sealgate", "signatures", "status"],
+            &["sealgate", "signatures", "status", "clear"],
+            &["sealgate", "signatures", "status", "clear", "a", "--expected-identity", "a"],
             &["sealgate", "store"],
             &["sealgate", "store", "export", "store.example.com"],
             &["sealgate", "store", "import", "store.example.com"],

@@ -56,7 +56,7 @@ pub(super) fn run(arguments: PushArguments) -> Result<ExitStatus, CliError> {
     let query = key_arguments.query()?;
     let mount_from = mount_from.map(|text| repository(&text, &subject.image)).transpose()?;
     let manifest_bytes = subject.configuration.limits.manifest_bytes;
-    super::block_on(async {
+    super::runtime::block_on(async {
         let client = subject.client()?;
         // What would keep the image from being signed is better known before it is pushed.
         let key = key_arguments.open(query.as_ref()).await?;

@@ -95,7 +95,7 @@ pub(super) fn run(arguments: SignArguments) -> Result<ExitStatus, CliError> {
     let mut signature = signature.read(&subject)?;
     signature.tag = tag_of(&subject.image, own_identity);
     let query = key.query()?;
-    super::block_on(async {
+    super::runtime::block_on(async {
         let client = subject.client()?;
         let report = if dry_run {
             let plan = plan(&client, &subject.image, signature.index_only).await?;

@@ -12,6 +12,7 @@ use super::exit_status::{CliError, ExitStatus};
 use super::image_arguments::{ImageArguments, ImageContext, Mirrors};
 use super::image_tree::{ManifestNode, STEP_TIMEOUT, found_at};
 use super::report::SourceReport;
+use super::signature_status::{self, StatusCommand};
 use super::terminal::{self, Colours, Tone, plain};
 use crate::configuration::SignatureSource;
 use crate::gate::ResolveDigest as _;
@@ -28,6 +29,9 @@ pub(super) enum SignaturesCommand {
     List(ListArguments),
     /// Take a signature away
     Remove(RemoveArguments),
+    /// Change the verification status of signatures
+    #[command(subcommand)]
+    Status(StatusCommand),
 }
 
 #[derive(Args, Debug)]
@@ -78,7 +82,7 @@ pub(super) fn run(command: SignaturesCommand) -> Result<ExitStatus, CliError> {
     match command {
         SignaturesCommand::List(ListArguments { image, output }) => {
             let subject = image.read(Mirrors::LeftOut)?;
-            let list = super::block_on(list(&subject))??;
+            let list = super::runtime::block_on(list(&subject))??;
             terminal::print(&match output {
                 Format::Text => list.text(Colours::of(&io::stdout())),
                 Format::Json => serde_json::to_string_pretty(&list).map_err(CliError::undecided)? + "\n",
@@ -87,13 +91,14 @@ pub(super) fn run(command: SignaturesCommand) -> Result<ExitStatus, CliError> {
         }
         SignaturesCommand::Remove(RemoveArguments { image, name, output }) => {
             let subject = image.read(Mirrors::LeftOut)?;
-            let removed = super::block_on(remove(&subject, &name))??;
+            let removed = super::runtime::block_on(remove(&subject, &name))??;
             terminal::print(&match output {
                 Format::Text => removed.text(Colours::of(&io::stdout())),
                 Format::Json => serde_json::to_string_pretty(&removed).map_err(CliError::undecided)? + "\n",
             })?;
             Ok(ExitStatus::Done)
         }
+        SignaturesCommand::Status(command) => signature_status::run(command),
     }
 }
 

@@ -252,8 +252,8 @@ impl StoreTarget {
 pub(super) fn run(command: StoreCommand) -> Result<ExitStatus, CliError> {
     logging::start(logging::Format::Text, "sealgate=warn")?;
     match command {
-        StoreCommand::Export(arguments) => super::block_on(run_export(&arguments))?,
-        StoreCommand::Import(arguments) => super::block_on(run_import(&arguments))?,
+        StoreCommand::Export(arguments) => super::runtime::block_on(run_export(&arguments))?,
+        StoreCommand::Import(arguments) => super::runtime::block_on(run_import(&arguments))?,
     }
 }
 

@@ -1,30 +1,29 @@
 //! `sealgate verify --expected-identity`: each signature of an image against an identity and keys that are given, as
 //! `oc adm verify-image-signature` did, and the outcome kept in the store.
 
-use std::{collections::HashMap, fmt::Write as _, fs, io, io::Read as _, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::time::Instant;
 
+use super::candidate_keys::{key_files, keyring};
+use super::identity_check::{CollectedSignatures, ExaminedManifest, IdentityCheck};
 use super::identity_report::{IdentityReport, SavedStatus};
 use crate::cli::arguments::Format;
 use crate::cli::exit_status::{CliError, ExitStatus};
 use crate::cli::image_arguments::{self, ImageArguments, ImageContext, Mirrors, RegistryOverride};
 use crate::cli::image_tree::{IndexNode, ManifestNode, STEP_TIMEOUT, found_at};
-use crate::cli::terminal::{self, Colours, Tone, plain};
+use crate::cli::runtime::block_on;
+use crate::cli::signature_status;
+use crate::cli::terminal::{self, Colours, plain};
 use crate::configuration::SignatureSource;
 use crate::image::{Descriptor, Digest, Reference, walk::runnable};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::refusal::{Refusal, refusal_of_index};
 use crate::registry::Client;
-use crate::signature::{Certificate, Fingerprint, Keyring, Keys, keyring::LARGEST_KEYRING};
 use crate::signature_sources::store_client::{Finding, Name, Outcome, Store};
-use crate::signing::{self, Gnupg, KeyError, user_id};
-use crate::verification::{
-    Examination, ExaminedSignature, FoundSignatures, Question, VerifiedImage, examine_all, verify_each,
-};
+use crate::verification::{ExaminedSignature, Question, VerifiedImage, examine_all, verify_each};
 
 /// The longest user ID that a store keeps, in bytes.
 const MAX_SIGNER_BYTES: usize = 512;
@@ -44,7 +43,7 @@ pub(in crate::cli) struct IdentityArguments {
     /// is unset
     #[arg(long, requires = "expected_identity", conflicts_with = "policy")]
     save: bool,
-    /// Verify nothing, and clear the status of all signatures of the image in the store
+    /// The same as `sealgate signatures status clear`: verify nothing, and clear the status of all signatures of the image
     #[arg(long, conflicts_with_all = ["expected_identity", "public_key", "save"])]
     remove_all: bool,
     /// Where the registry is really asked, in place of the host in the image's name
@@ -78,12 +77,12 @@ impl IdentityArguments {
         let named = image.named()?;
         let subject = image.read_at(registry_url.as_ref(), *insecure, Mirrors::LeftOut)?;
         let Some(identity) = expected_identity else {
-            return crate::cli::block_on(clear(&named, &subject, output))?;
+            return block_on(signature_status::clear(&named, &subject, output))?;
         };
         let identity = image_arguments::reference(identity).map_err(|failure| failure.about("--expected-identity"))?;
         let keys = if public_key.is_empty() { keyring()? } else { key_files(public_key)? };
         let ask = IdentityCheck { identity, keys, save: *save };
-        crate::cli::block_on(async {
+        block_on(async {
             let (report, failure) = audit(&named, &subject, ask).await?;
             terminal::print(&match output {
                 Format::Text => report.text(Colours::of(&io::stdout())),
@@ -95,76 +94,6 @@ impl IdentityArguments {
             }
         })?
     }
-}
-
-/// Keys that may have signed.
-pub(super) struct CandidateKeys {
-    /// Where they are from, for people.
-    pub(super) from: String,
-    certificates: Vec<Arc<Certificate>>,
-}
-
-fn key_files(files: &[PathBuf]) -> Result<CandidateKeys, CliError> {
-    let mut keyring = Keyring::default();
-    for file in files {
-        let bad = |why: &dyn std::fmt::Display| CliError::usage(format_args!("--public-key {}: {why}", file.display()));
-        let mut bytes = Vec::new();
-        let limit = LARGEST_KEYRING as u64 + 1;
-        fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(|error| bad(&error))?;
-        keyring.add(&bytes).map_err(|error| bad(&error))?;
-    }
-    let from = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
-    let found = keyring.finish().map_err(|error| CliError::usage(format_args!("--public-key {from}: {error}")))?;
-    let Keys { certificates, notices } = found;
-    for notice in notices {
-        tracing::warn!("--public-key {from}: {notice}");
-    }
-    Ok(CandidateKeys { from, certificates: certificates.into_iter().map(Arc::new).collect() })
-}
-
-/// The keys of GnuPG.
-fn keyring() -> Result<CandidateKeys, CliError> {
-    let none = |why: &dyn std::fmt::Display| {
-        CliError::usage(format_args!("{why}: name the signers' public keys with --public-key, or import them with gpg"))
-    };
-    let home = signing::home().ok_or_else(|| none(&"there is no home folder, and GNUPGHOME is not set"))?;
-    if !home.is_dir() {
-        return Err(none(&format_args!("there is no GnuPG folder {}", home.display())));
-    }
-    let from = format!("the keyring in {}", home.display());
-    let certificates = Gnupg::at(home)?.certificates().map_err(|error| match error {
-        KeyError::Keyboxd(file) => CliError::usage(format_args!(
-            "{}: use-keyboxd keeps the keys where only GnuPG reads them: gpg --export KEY > FILE, and name it with --public-key",
-            file.display()
-        )),
-        error => error.into(),
-    })?;
-    if certificates.is_empty() {
-        return Err(none(&format_args!("{from} has no key")));
-    }
-    Ok(CandidateKeys { from, certificates: certificates.into_iter().map(Arc::new).collect() })
-}
-
-/// What is asked of each signature.
-pub(super) struct IdentityCheck {
-    pub(super) identity: Reference,
-    pub(super) keys: CandidateKeys,
-    save: bool,
-}
-
-/// A part of the image, with its signatures and what they are.
-pub(super) struct ExaminedManifest<'a> {
-    pub(super) part: &'a ManifestNode,
-    pub(super) found: CollectedSignatures,
-    pub(super) examination: Examination,
-}
-
-/// The signatures of one digest, all sources in one row.
-#[derive(Default)]
-pub(super) struct CollectedSignatures {
-    pub(super) all: FoundSignatures,
-    /// Of each signature, the source (by its number).
-    sources: Vec<usize>,
 }
 
 async fn audit(
@@ -324,55 +253,4 @@ fn finding(examined: &ExaminedSignature, ask: &IdentityCheck) -> Option<Finding>
     };
     let signer = ask.keys.user_id(key).filter(|signer| signer.len() <= MAX_SIGNER_BYTES && *signer == plain(signer));
     Some(Finding { key: key.0.to_string(), signer, identity: identity.to_string(), digest: digest.to_string() })
-}
-
-impl CandidateKeys {
-    pub(super) fn user_id(&self, key: &Fingerprint) -> Option<String> {
-        self.certificates.iter().find(|certificate| certificate.fingerprint() == *key).and_then(|one| user_id(one))
-    }
-}
-
-/// Clears the status of all signatures of the image, and of each manifest in it.
-async fn clear(named: &Reference, subject: &ImageContext, output: Format) -> Result<ExitStatus, CliError> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Cleared {
-        image: String,
-        digest: String,
-        /// Each place where there is no status any more.
-        places: Vec<String>,
-    }
-    let client = subject.client()?;
-    let repository = subject.image.repository();
-    let failed = |failure: CliError| failure.about("--remove-all");
-    let whole = ManifestNode::of(&client, &subject.image).await.map_err(|error| CliError::from(error).about(named))?;
-    let mut report = Cleared { image: named.to_string(), digest: whole.digest.to_string(), places: Vec::new() };
-    for source in &client.signature_sources(repository) {
-        let store = Store::of(&client, source, repository, Instant::now() + STEP_TIMEOUT).await;
-        let Some(store) = store.map_err(|error| failed(error.into()))? else { continue };
-        for part in whole.different() {
-            store
-                .clear_statuses(&part.digest, Instant::now() + STEP_TIMEOUT)
-                .await
-                .map_err(|error| failed(CliError::from(error)))?;
-            report.places.push(store.url(&part.digest).into());
-        }
-    }
-    if report.places.is_empty() {
-        return Err(CliError::refused(format_args!(
-            "{named}: --remove-all: this image's signatures are in no store, and nothing else keeps their status"
-        )));
-    }
-    terminal::print(&match output {
-        Format::Text => {
-            let colours = Colours::of(&io::stdout());
-            let mut text = format!("{} {}\n", colours.paint(Tone::Good, "cleared"), report.image);
-            for place in &report.places {
-                let _ = writeln!(text, "  {} {}", colours.paint(Tone::Quiet, "status    "), plain(place));
-            }
-            text
-        }
-        Format::Json => serde_json::to_string_pretty(&report).map_err(CliError::undecided)? + "\n",
-    })?;
-    Ok(ExitStatus::Done)
 }

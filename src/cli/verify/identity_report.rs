@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::identity::{ExaminedManifest, IdentityCheck};
+use super::identity_check::{ExaminedManifest, IdentityCheck};
 use crate::cli::exit_status::ExitStatus;
 use crate::cli::report::{self, of_refusal};
 use crate::cli::terminal::{Colours, Tone, plain};

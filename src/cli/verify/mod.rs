@@ -1,6 +1,8 @@
 //! `sealgate verify`: the gate's engine on the command line. Against a policy here, against an identity in `identity`.
 
+mod candidate_keys;
 mod identity;
+mod identity_check;
 mod identity_report;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
@@ -73,7 +75,7 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitStatus, CliError> {
         tracing::warn!("keys of {signer}: {notice}");
     }
     let decide = decide(&configuration, policy, &image, namespace.as_deref());
-    let decision = super::block_on(decide)??;
+    let decision = super::runtime::block_on(decide)??;
     let report = VerifyReport::new(&image.to_string(), &decision);
     terminal::print(&match output {
         Format::Text => report.text(Colours::of(&io::stdout())),

@@ -180,10 +180,15 @@ async fn an_outcome_is_saved_shown_unset_by_a_failing_check_and_cleared_and_the_
     assert_eq!(setting.raw().await, stored);
 
     setting.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
-    let clear = ["verify", "--insecure", "-o", "json", &image, "--remove-all"];
-    let report = sealgate(setting.auditor.home(), &[&clear[..], &AS_JANE].concat()).json(0);
-    assert_eq!(report["places"].as_array().map(Vec::len), Some(1), "{report}");
-    assert_eq!(setting.list(), before);
+    let by_its_name = ["signatures", "status", "clear", "--tls-verify=false", "-o", "json", &image];
+    let by_its_alias = ["verify", "--insecure", "-o", "json", &image, "--remove-all"];
+    for clear in [&by_its_name[..], &by_its_alias] {
+        setting.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
+        assert_ne!(setting.list(), before);
+        let report = sealgate(setting.auditor.home(), &[clear, &AS_JANE].concat()).json(0);
+        assert_eq!(report["places"].as_array().map(Vec::len), Some(1), "{report}");
+        assert_eq!(setting.list(), before);
+    }
     assert_eq!(setting.raw().await, stored);
 }
 
@@ -306,8 +311,11 @@ async fn who_is_no_auditor_saves_nothing_and_is_told_what_was_found_all_the_same
     let answer = setting.audit(&image, &[&["--save"], &AS_ROBOT[..]].concat());
     assert_eq!(answer.json(1)["verdict"], "verified");
     assert!(answer.stderr.contains("--save: ") && answer.stderr.contains("the outcome of 0 of 1"), "{}", answer.stderr);
-    let clear = ["verify", "--insecure", &image, "--remove-all"];
-    sealgate(setting.auditor.home(), &[&clear[..], &AS_ROBOT].concat()).fails(1, "robot may not");
+    for clear in
+        [&["verify", "--insecure", "--remove-all"][..], &["signatures", "status", "clear", "--tls-verify=false"]]
+    {
+        sealgate(setting.auditor.home(), &[clear, &[&image], &AS_ROBOT].concat()).fails(1, "robot may not");
+    }
     assert_eq!(setting.list(), before);
 }
 
@@ -406,8 +414,9 @@ async fn a_lookaside_is_listed_without_status_and_keeps_none() {
     let verify = [&["verify", "--expected-identity", &image], &with[..]].concat();
     assert_eq!(sealgate(gpg.home(), &verify).status, 0);
     sealgate(gpg.home(), &[&verify[..], &["--save"]].concat()).fails(2, "lookasides alone, which keep no status");
-    let remove_all = [&["verify", "--remove-all"], &with[..]].concat();
-    sealgate(gpg.home(), &remove_all).fails(1, "in no store");
+    for clear in [&["verify", "--remove-all"][..], &["signatures", "status", "clear"]] {
+        sealgate(gpg.home(), &[clear, &with].concat()).fails(1, "in no store");
+    }
     let name = "0".repeat(32);
     let remove = [&["signatures", "remove"], &with[..], &[name.as_str()]].concat();
     sealgate(gpg.home(), &remove).fails(1, "in no store");

@@ -1,0 +1,28 @@
+//! A check against an identity, and what came of it for each manifest.
+
+use super::candidate_keys::CandidateKeys;
+use crate::cli::image_tree::ManifestNode;
+use crate::image::Reference;
+use crate::verification::{Examination, FoundSignatures};
+
+/// What is asked of each signature.
+pub(super) struct IdentityCheck {
+    pub(super) identity: Reference,
+    pub(super) keys: CandidateKeys,
+    pub(super) save: bool,
+}
+
+/// A part of the image, with its signatures and what they are.
+pub(super) struct ExaminedManifest<'a> {
+    pub(super) part: &'a ManifestNode,
+    pub(super) found: CollectedSignatures,
+    pub(super) examination: Examination,
+}
+
+/// The signatures of one digest, all sources in one row.
+#[derive(Default)]
+pub(super) struct CollectedSignatures {
+    pub(super) all: FoundSignatures,
+    /// Of each signature, the source (by its number).
+    pub(super) sources: Vec<usize>,
+}
