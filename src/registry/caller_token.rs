@@ -6,7 +6,7 @@ use reqwest::{Method, header::HeaderValue};
 use url::Url;
 
 use super::{
-    dial_guard::host_of,
+    allowed_hosts::host_of,
     failure::Failure,
     peer::Peer,
     time_budget::Budget,

@@ -6,12 +6,12 @@ use reqwest::header::{ACCEPT, CONTENT_RANGE, HeaderMap, HeaderValue, IF_MATCH};
 use url::Url;
 
 use super::{
+    allowed_hosts::AllowedHosts,
     answer::Answer,
     authorization::{Grant, Need},
     blocking_pool::Blocking,
     body::Body,
     credentials::looked_in,
-    dial_guard::NamesHosts,
     failure::Failure,
     origin::{Origin, Origins, challenge},
     request::{Fetched, Place, Request, What, join},
@@ -45,15 +45,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads the CA files and makes the clients. `named` says which hosts the policy names ([`super::PolicyHosts`]); those of
-    /// registries entries are known from `registries`.
+    /// Reads the CA files and makes the clients. `allowed` says which hosts the policy names; those of registries
+    /// entries are known from `registries`.
     ///
     /// # Errors
     /// A CA file that is missing or has no certificates; a mirror that is no prefix.
     pub fn new(
         registries: &Registries,
         limits: &Limits,
-        named: Arc<dyn NamesHosts>,
+        allowed: Arc<dyn AllowedHosts>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, SetupError> {
         let settings = AllSettings::new(registries, &metrics)?;
@@ -61,7 +61,7 @@ impl Client {
         Ok(Self {
             transport: Transport::new(
                 settings.named.clone(),
-                named,
+                allowed,
                 largest,
                 requests_in_flight(Arc::clone(&metrics)),
                 metrics,

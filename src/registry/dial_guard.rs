@@ -1,151 +1,13 @@
-//! The dial guard: hosts that nobody named are dialled at public addresses only.
+//! The dial guard: hosts that neither a rule nor a registries entry names are dialled at public addresses only.
 //!
-//! Whoever may create pods chooses image names, and a registry chooses where it redirects to. Without this, both could
-//! make the gate knock at addresses inside the cluster. The check is made on the addresses that are then dialled, after
-//! name resolution (`resolver`), so that a name whose answer changes in between gains nothing.
-//!
-//! Registries entries name hosts for all requests, redirects and token realms included. Rules that require signatures name
-//! hosts for requests to the registry itself alone: what one registry leads to is its own word, and whoever writes the
-//! policy of one namespace must not open a host to what all others' registries say.
+//! Users who may create pods choose image names, and a registry chooses where it redirects to. Without the guard, both could make
+//! the gate connect to addresses inside the cluster. The check is made on the addresses that are then dialled, after name
+//! resolution (`resolver`), so that a name whose answer changes in between gains nothing. `allowed_hosts` says which hosts are
+//! exempt.
 
-use std::{
-    collections::HashSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
-
-use crate::gate::CurrentPolicy;
-pub(crate) use crate::image::host::host_of;
-use crate::image::{Scope, scope::domains_above};
-use crate::policy::{Action, Layer, Policy};
-
-/// Knows which hosts somebody named who may: those may have private addresses.
-pub trait NamesHosts: Send + Sync {
-    /// Whether `host[:port]` (canonical: lower case, without `:443`) is named.
-    fn names(&self, host: &str) -> bool;
-
-    /// The domain by which a host is named that is not named by itself: the part of it behind `*.`. How many such hosts there
-    /// are is up to whoever names images, so that they have one share together of what is bounded.
-    fn domain_of<'a>(&self, _host: &'a str) -> Option<&'a str> {
-        None
-    }
-}
-
-impl<F: Fn(&str) -> bool + Send + Sync> NamesHosts for F {
-    fn names(&self, host: &str) -> bool {
-        self(host)
-    }
-}
-
-/// Hosts, and domains that stand for all hosts below them, on any port.
-#[derive(Clone, Debug, Default)]
-pub struct HostSet {
-    hosts: HashSet<Box<str>>,
-    domains: HashSet<Box<str>>,
-}
-
-impl HostSet {
-    /// Adds the hosts that a scope names; `*` names none.
-    pub fn add_scope(&mut self, scope: &Scope) {
-        match scope {
-            Scope::Everything => {}
-            Scope::Subdomains(domain) => {
-                self.domains.insert(domain.clone());
-            }
-            Scope::Prefix(prefix) => self.add_prefix(prefix),
-            Scope::Tag(repository, _) | Scope::Digest(repository, _) => self.add_host(repository.host()),
-        }
-    }
-
-    /// Adds the host of `host[:port][/path]`.
-    pub fn add_prefix(&mut self, prefix: &str) {
-        self.add_host(prefix.split_once('/').map_or(prefix, |(host, _)| host));
-    }
-
-    /// Adds `host[:port]`.
-    pub fn add_host(&mut self, host: &str) {
-        self.hosts.insert(host.into());
-    }
-
-    /// Adds the host of a URL.
-    pub fn add_url(&mut self, url: &Url) {
-        if let Some(host) = host_of(url) {
-            self.add_host(&host);
-        }
-    }
-
-    /// Rules that allow or deny need no registry to be asked, and name none.
-    fn add_layer(&mut self, layer: &Layer) {
-        for (scope, rule) in layer.rules.iter() {
-            if matches!(rule.action, Action::Require(_)) {
-                self.add_scope(&scope);
-            }
-        }
-    }
-
-    /// The hosts that those rules of a policy name which require signatures.
-    pub fn of_policy(policy: &Policy) -> Self {
-        let mut hosts = Self::default();
-        hosts.add_layer(&policy.cluster);
-        policy.namespaces.values().for_each(|layer| hosts.add_layer(layer));
-        hosts
-    }
-}
-
-impl NamesHosts for HostSet {
-    fn names(&self, host: &str) -> bool {
-        self.hosts.contains(host) || self.domain_of(host).is_some()
-    }
-
-    fn domain_of<'a>(&self, host: &'a str) -> Option<&'a str> {
-        if self.domains.is_empty() || self.hosts.contains(host) {
-            return None;
-        }
-        domains_above(host).find(|domain| self.domains.contains(*domain))
-    }
-}
-
-/// The hosts that the policy in force names by rules that require signatures, whatever it is replaced by.
-pub struct PolicyHosts {
-    policy: Arc<CurrentPolicy>,
-    /// The generation that the set is of.
-    of: Mutex<Option<(u64, Arc<HostSet>)>>,
-}
-
-impl PolicyHosts {
-    /// Follows this policy.
-    pub fn new(policy: Arc<CurrentPolicy>) -> Self {
-        Self { policy, of: Mutex::new(None) }
-    }
-}
-
-impl PolicyHosts {
-    /// Those of the policy as it is now.
-    fn current(&self) -> Arc<HostSet> {
-        let loaded = self.policy.get();
-        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*of {
-            Some((generation, hosts)) if *generation == loaded.generation => Arc::clone(hosts),
-            _ => {
-                let hosts = Arc::new(HostSet::of_policy(&loaded.policy));
-                *of = Some((loaded.generation, Arc::clone(&hosts)));
-                hosts
-            }
-        }
-    }
-}
-
-impl NamesHosts for PolicyHosts {
-    fn names(&self, host: &str) -> bool {
-        self.current().names(host)
-    }
-
-    fn domain_of<'a>(&self, host: &'a str) -> Option<&'a str> {
-        self.current().domain_of(host)
-    }
-}
 
 /// Whether a URL's host is an address that is not public. A name is only known once it is resolved.
 pub(crate) fn is_inner_literal(url: &Url) -> bool {
@@ -210,14 +72,6 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn set(scopes: &[&str]) -> HostSet {
-        let mut set = HostSet::default();
-        for scope in scopes {
-            set.add_scope(&Scope::parse(scope).unwrap());
-        }
-        set
-    }
 
     /// The IANA special-purpose registries (RFC 6890), multicast, what is not assigned, and Azure's platform address: the
     /// first and the last address of each.
@@ -355,95 +209,5 @@ mod tests {
             assert!(is_inner_literal(&Url::parse(url).unwrap()), "{url}");
         }
         assert!(!is_inner_literal(&Url::parse("https://registry.example.com/").unwrap()));
-    }
-
-    #[test]
-    fn a_rule_names_its_host_and_port_but_a_star_names_nothing() {
-        let digest = format!("digest.example.com/a@sha256:{}", "0".repeat(64));
-        let scopes = ["*", "registry.example.com/acme", "inner.example.com:5000", "*.corp.example.com", &digest];
-        let mut set = set(&scopes);
-        set.add_scope(&Scope::parse_with_tag("tag.example.com/a:1").unwrap());
-        for host in [
-            "registry.example.com",
-            "inner.example.com:5000",
-            "a.corp.example.com",
-            "a.b.corp.example.com:5000",
-            "digest.example.com",
-            "tag.example.com",
-        ] {
-            assert!(set.names(host), "{host}");
-        }
-        for host in [
-            "registry.example.com:5000",
-            "registry.example.co",
-            "inner.example.com",
-            "corp.example.com",
-            "evilcorp.example.com",
-            "127.0.0.1:5000",
-            "[::1]",
-        ] {
-            assert!(!set.names(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn a_host_that_is_named_by_a_domain_alone_is_told_from_others() {
-        let set = set(&["*.corp.example.com", "*.example.com", "registry.corp.example.com"]);
-        assert_eq!(set.domain_of("registry.corp.example.com"), None);
-        assert_eq!(set.domain_of("registry.corp.example.com:5000"), Some("corp.example.com"));
-        assert_eq!(set.domain_of("a.b.corp.example.com"), Some("corp.example.com"));
-        assert_eq!(set.domain_of("a.example.com"), Some("example.com"));
-        assert_eq!(set.domain_of("a.example.org"), None);
-    }
-
-    fn rule(action: crate::policy::Action) -> Arc<crate::policy::Rule> {
-        Arc::new(crate::policy::Rule { id: crate::policy::RuleId::new("p", "r"), mode: None, action })
-    }
-
-    fn require() -> Arc<crate::policy::Rule> {
-        rule(Action::Require(crate::policy::Requirements {
-            all: Vec::new(),
-            platforms: crate::policy::Platforms::default(),
-        }))
-    }
-
-    #[test]
-    fn a_new_policy_names_other_hosts_at_once() {
-        let policy = Arc::new(CurrentPolicy::new(Policy::default()));
-        let hosts = PolicyHosts::new(Arc::clone(&policy));
-        assert!(!hosts.names("registry.example.com"));
-        let mut next = Policy::default();
-        next.cluster.rules.insert(Scope::parse("registry.example.com").unwrap(), require()).unwrap();
-        policy.replace(next);
-        assert!(hosts.names("registry.example.com"));
-    }
-
-    #[test]
-    fn only_rules_that_require_signatures_name_hosts_in_whatever_layer() {
-        let mut policy = Policy::default();
-        let mut team = Layer::default();
-        for (layer, name) in [(&mut policy.cluster, "cluster"), (&mut team, "team")] {
-            for (kind, rule) in [
-                ("require", require()),
-                ("allow", rule(Action::Allow { reason: "x".into() })),
-                ("deny", rule(Action::Deny { reason: "x".into() })),
-            ] {
-                for scope in ["", "/x", "/x@sha256:"] {
-                    let digest = if scope.ends_with(':') { "0".repeat(64) } else { String::new() };
-                    let scope = Scope::parse(&format!("{kind}.{name}.example.com{scope}{digest}")).unwrap();
-                    layer.rules.insert(scope, Arc::clone(&rule)).unwrap();
-                }
-                layer.rules.insert(Scope::parse(&format!("*.{kind}.{name}.example.org")).unwrap(), rule).unwrap();
-            }
-        }
-        policy.namespaces.insert("team".into(), team);
-        let hosts = HostSet::of_policy(&policy);
-        for name in ["cluster", "team"] {
-            for kind in ["require", "allow", "deny"] {
-                for host in [format!("{kind}.{name}.example.com"), format!("r.{kind}.{name}.example.org")] {
-                    assert_eq!(hosts.names(&host), kind == "require", "{host}");
-                }
-            }
-        }
     }
 }

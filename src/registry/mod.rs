@@ -5,6 +5,7 @@
 //! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
 
 mod access;
+mod allowed_hosts;
 mod answer;
 mod authorization;
 mod blocking_pool;
@@ -51,9 +52,9 @@ mod upload;
 mod upload_path;
 mod upstream;
 
+pub use allowed_hosts::{AllowedHosts, HostSet};
 pub use ca_certs::CaError;
 pub use client::Client;
-pub use dial_guard::{HostSet, NamesHosts, PolicyHosts};
 pub use error_body::SaidNo;
 pub use setup_error::SetupError;
 pub use upload::{BlobOutcome, UploadError};

@@ -120,11 +120,11 @@ pub(super) fn challenge(answer: &Answer) -> Result<Challenge, ChallengeError> {
 mod tests {
     use super::*;
     use crate::configuration::{Limits, Registries};
-    use crate::registry::{Client, dial_guard::NamesHosts};
+    use crate::registry::{Client, allowed_hosts::AllowedHosts};
 
     #[tokio::test]
     async fn what_registries_say_of_themselves_is_bounded_in_bytes() {
-        let named: Arc<dyn NamesHosts> = Arc::new(|_: &str| false);
+        let named: Arc<dyn AllowedHosts> = Arc::new(|_: &str| false);
         let client = Client::new(&Registries::default(), &Limits::default(), named, Arc::default()).unwrap();
         let long = "x".repeat(2000);
         let realm = Url::parse(&format!("https://r.example.com/{long}")).unwrap();

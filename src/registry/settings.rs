@@ -5,7 +5,7 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{
-    dial_guard::HostSet,
+    allowed_hosts::HostSet,
     http_clients::{Clients, Maker},
     setup_error::SetupError,
 };

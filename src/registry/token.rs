@@ -11,12 +11,12 @@ use url::Url;
 
 use super::{
     access::Access,
+    allowed_hosts::host_of,
     authorization::{Grant, Need},
     blocking_pool::Blocking,
     challenge::Challenge,
     content::Content,
     credentials::{self, FindError, Helpers, looked_in},
-    dial_guard::host_of,
     failure::Failure,
     helper::HELPER_TIMEOUT,
     login::Login,

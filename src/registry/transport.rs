@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 use url::Url;
 
 use super::{
+    allowed_hosts::{AllowedHosts, HostSet, host_of},
     answer::Answer,
     body::{Body, Reading},
     content::{Content, Payload},
-    dial_guard::{HostSet, NamesHosts, host_of, is_inner_literal},
+    dial_guard::is_inner_literal,
     failure::Failure,
     location::location,
     memory_budget::{FREE, Room},
@@ -62,7 +63,7 @@ pub(crate) struct Transport {
     /// Named by registries entries: for whatever leads there.
     entries: HostSet,
     /// Named by rules: for requests to the registry itself.
-    rules: Arc<dyn NamesHosts>,
+    rules: Arc<dyn AllowedHosts>,
     requests: Arc<Quota>,
     room: Arc<Room>,
     metrics: Arc<Metrics>,
@@ -79,7 +80,7 @@ impl Transport {
     /// `largest` is the most bytes that a single answer may have.
     pub(crate) fn new(
         entries: HostSet,
-        rules: Arc<dyn NamesHosts>,
+        rules: Arc<dyn AllowedHosts>,
         largest: usize,
         requests: Arc<Quota>,
         metrics: Arc<Metrics>,
@@ -90,8 +91,8 @@ impl Transport {
     /// The name by which the registry `host[:port]` is named, so that it may have a private address: `host[:port]` itself, or
     /// `*.domain`. What it leads to may have none for that reason.
     pub(crate) fn name_of_registry(&self, host: &str) -> Option<Arc<str>> {
-        let all: [&dyn NamesHosts; 2] = [&self.entries, &*self.rules];
-        let mut naming = all.into_iter().filter(|some| some.names(host)).map(|some| some.domain_of(host));
+        let all: [&dyn AllowedHosts; 2] = [&self.entries, &*self.rules];
+        let mut naming = all.into_iter().filter(|some| some.allows(host)).map(|some| some.domain_of(host));
         let first = naming.next()?;
         match (first, naming.next()) {
             (Some(domain), None | Some(Some(_))) => Some(format!("*.{domain}").into()),
@@ -160,7 +161,7 @@ impl Transport {
         let host = host_of(url).unwrap_or_default();
         // Of the same host and port, be it over TLS or not.
         let own = url.origin() == ask.url.origin() || host_of(ask.url).is_some_and(|asked| asked == host);
-        let named = (own && *named) || self.entries.names(&host);
+        let named = (own && *named) || self.entries.allows(&host);
         if !named && is_inner_literal(url) {
             return Err(Failure::NotPublic);
         }

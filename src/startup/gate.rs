@@ -12,6 +12,7 @@ use super::{
     certificates,
     error::StartupError,
     listener::{address_of, listen},
+    policy_hosts::PolicyHosts,
     policy_watcher::PolicyWatcher,
     shutdown::Shutdown,
 };
@@ -21,7 +22,7 @@ use crate::gate::{
     Budgets, CurrentPolicy, Gate, Settings,
     cache::{CachedResolve, CachedSignatures, Times},
 };
-use crate::registry::{Client, PolicyHosts};
+use crate::registry::Client;
 use crate::server::health::{self, Pages};
 use crate::signature_sources::{Finder, SignatureSources};
 use crate::telemetry::{Metrics, Readiness, raise_descriptor_limit};

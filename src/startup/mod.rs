@@ -5,6 +5,7 @@ mod error;
 mod gate;
 mod listener;
 mod policy_freshness;
+mod policy_hosts;
 mod policy_watcher;
 mod shutdown;
 mod store;

@@ -18,7 +18,7 @@ use sealgate::{
     gate::ResolveDigest,
     image::{HashedManifest, Reference, Scope},
     refusal::LookupError,
-    registry::{Client, NamesHosts},
+    registry::{AllowedHosts, Client},
     telemetry::Metrics,
 };
 
@@ -58,7 +58,7 @@ pub(crate) fn client_with_rules(entries: Vec<Registry>) -> Client {
     client_of(entries, Arc::new(|_: &str| true), Arc::new(Metrics::new()))
 }
 
-fn client_of(entries: Vec<Registry>, rules: Arc<dyn NamesHosts>, metrics: Arc<Metrics>) -> Client {
+fn client_of(entries: Vec<Registry>, rules: Arc<dyn AllowedHosts>, metrics: Arc<Metrics>) -> Client {
     let mut registries = Registries::default();
     for entry in entries {
         registries.entries.insert(entry.scope.clone(), Arc::new(entry)).expect("scopes differ");
