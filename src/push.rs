@@ -1,10 +1,12 @@
 //! Pushing an image: in which order, and how it is made sure that the registry has it.
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::image::{Digest, Reference, Repository};
-use crate::image_files::{Blob, Image, SourceManifest};
-use crate::registry::{BlobOutcome, Client, LearnedLimit, Target, UploadError};
+use crate::image_files::{Image, ImageBlob, SourceManifest};
+use crate::registry::{Blob, BlobOutcome, Client, LearnedLimit, ManifestContent, Target, UploadError};
 
 /// Blobs under way at once.
 const AT_ONCE: usize = 4;
@@ -12,9 +14,9 @@ const AT_ONCE: usize = 4;
 /// Hears how a push goes on.
 pub trait Watch: Sync {
     /// The registry has this many bytes of a blob.
-    fn sent(&self, blob: &Blob, bytes: u64);
+    fn sent(&self, blob: &ImageBlob, bytes: u64);
     /// It has the blob.
-    fn settled(&self, blob: &Blob, outcome: BlobOutcome);
+    fn settled(&self, blob: &ImageBlob, outcome: BlobOutcome);
 }
 
 /// Why the registry does not have the image, or not for certain.
@@ -89,8 +91,9 @@ pub async fn push(
     let blobs = stream::iter(&source.blobs).map(|blob| {
         let (target, learned) = (&target, &learned);
         async move {
+            let pushed: Arc<dyn Blob> = Arc::new(blob.clone());
             let progress = |bytes| watch.sent(blob, bytes);
-            let outcome = client.push_blob(target, blob, from, learned, &progress).await?;
+            let outcome = client.push_blob(target, &pushed, from, learned, &progress).await?;
             watch.settled(blob, outcome);
             Ok::<_, UploadError>((blob.digest, blob.data.length(), outcome))
         }
@@ -99,13 +102,18 @@ pub async fn push(
     let named = &source.manifests[..source.manifests.len() - 1];
     let mut manifests = Vec::new();
     for manifest in named {
-        let outcome = client.push_manifest(&target, &manifest.digest.to_string(), manifest).await?;
+        let outcome = client.push_manifest(&target, &manifest.digest.to_string(), content_of(manifest)).await?;
         manifests.push((manifest.digest, outcome));
     }
     let name = image.tag().map_or_else(|| root.digest.to_string(), |tag| tag.as_str().to_owned());
-    manifests.push((root.digest, client.push_manifest(&target, &name, &root).await?));
+    manifests.push((root.digest, client.push_manifest(&target, &name, content_of(&root)).await?));
     check(client, &target, image, source, &root).await?;
     Ok(Pushed { digest: root.digest, manifests, blobs })
+}
+
+fn content_of(manifest: &SourceManifest) -> ManifestContent<'_> {
+    let SourceManifest { digest, media_type, bytes, .. } = manifest;
+    ManifestContent { digest: *digest, media_type, bytes }
 }
 
 async fn check(

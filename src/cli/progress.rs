@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::image::Digest;
-use crate::image_files::Blob;
+use crate::image_files::ImageBlob;
 use crate::push::Watch;
 use crate::registry::BlobOutcome;
 
@@ -65,14 +65,14 @@ impl PushProgress {
 }
 
 impl Watch for PushProgress {
-    fn sent(&self, blob: &Blob, bytes: u64) {
+    fn sent(&self, blob: &ImageBlob, bytes: u64) {
         self.with(&blob.digest, blob.data.length(), |bar| {
             bar.set_message("pushing");
             bar.set_position(bytes);
         });
     }
 
-    fn settled(&self, blob: &Blob, outcome: BlobOutcome) {
+    fn settled(&self, blob: &ImageBlob, outcome: BlobOutcome) {
         let (length, words) = (blob.data.length(), words(outcome));
         if self.bars.is_none() {
             // Nobody is told if nobody listens.

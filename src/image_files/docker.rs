@@ -16,7 +16,7 @@ use super::{
     data::Data,
     error::SourceError,
     files::Files,
-    image::{Blob, Image, MOST_BLOBS, SourceManifest, Watch},
+    image::{Image, ImageBlob, MOST_BLOBS, SourceManifest, Watch},
     layer::{LayerError, compressed},
 };
 use crate::image::{self, Digest, Reference};
@@ -68,7 +68,7 @@ struct Descriptor {
 }
 
 impl Descriptor {
-    fn of(blob: &Blob, media_type: &'static str) -> Self {
+    fn of(blob: &ImageBlob, media_type: &'static str) -> Self {
         Self { media_type, size: blob.data.length(), digest: blob.digest.to_string() }
     }
 }
@@ -81,7 +81,7 @@ pub(super) fn read(
 ) -> Result<Image, SourceError> {
     let Entry { config: config_name, layers, .. } = choose(files, name, manifest_bytes)?;
     let bytes = files.read(&config_name, manifest_bytes)?;
-    let config = Blob { digest: Digest::sha256(&bytes), data: files.find(&config_name)? };
+    let config = ImageBlob { digest: Digest::sha256(&bytes), data: files.find(&config_name)? };
     // It is called by its digest: HEX.json, or blobs/sha256/HEX.
     let stem = config_name.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
     if let Ok(expected) = Digest::parse(&format!("sha256:{stem}"))
@@ -153,7 +153,11 @@ fn choose(files: &Files, name: Option<&str>, manifest_bytes: usize) -> Result<En
 }
 
 /// Compresses each different layer once, several at a time.
-fn compress(files: &Files, wanted: &[(Digest, Data)], watch: Watch<'_>) -> Result<HashMap<Digest, Blob>, SourceError> {
+fn compress(
+    files: &Files,
+    wanted: &[(Digest, Data)],
+    watch: Watch<'_>,
+) -> Result<HashMap<Digest, ImageBlob>, SourceError> {
     let different: Vec<(&Digest, &Data)> = {
         let by_id: HashMap<&Digest, &Data> = wanted.iter().map(|(diff_id, data)| (diff_id, data)).collect();
         by_id.into_iter().collect()

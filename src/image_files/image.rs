@@ -1,9 +1,12 @@
 //! An image as a registry takes it: manifests and blobs.
 
+use std::io;
+
 use bytes::Bytes;
 
 use super::data::Data;
 use crate::image::{Digest, Manifest};
+use crate::registry::Blob;
 
 /// The most blobs of one image, all platforms together.
 pub(super) const MOST_BLOBS: usize = 4096;
@@ -17,7 +20,7 @@ pub struct Image {
     /// Its manifests, each behind those that it names. The last one is the image.
     pub manifests: Vec<SourceManifest>,
     /// What they name, each once.
-    pub blobs: Vec<Blob>,
+    pub blobs: Vec<ImageBlob>,
 }
 
 /// A manifest or index.
@@ -35,9 +38,27 @@ pub struct SourceManifest {
 
 /// A layer or configuration.
 #[derive(Clone, Debug)]
-pub struct Blob {
-    /// What it should be; whoever reads it has to look whether it is.
+pub struct ImageBlob {
+    /// The digest that it should have. Readers must check that it does.
     pub digest: Digest,
     /// Where it is.
     pub data: Data,
+}
+
+impl Blob for ImageBlob {
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    fn length(&self) -> u64 {
+        self.data.length()
+    }
+
+    fn name(&self) -> &str {
+        self.data.name()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.data.read_at(offset, length)
+    }
 }

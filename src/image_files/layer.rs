@@ -8,7 +8,7 @@ use std::{
 
 use flate2::{Compression, GzBuilder, bufread::MultiGzDecoder};
 
-use super::{data::Data, image::Blob};
+use super::{data::Data, image::ImageBlob};
 use crate::image::{Digest, Hasher, Mismatch, digest::Algorithm};
 
 /// Bytes that a layer may have, decompressed. A file of a megabyte can claim a gigabyte.
@@ -39,7 +39,11 @@ impl From<io::Error> for LayerError {
 
 /// Compresses a layer into a temporary file that goes with the result; one that is compressed already stays as it is. What
 /// it is without compression has to be `diff_id`. The same layer becomes the same bytes each time.
-pub(super) fn compressed(data: &Data, diff_id: &Digest, mut progress: impl FnMut(u64)) -> Result<Blob, LayerError> {
+pub(super) fn compressed(
+    data: &Data,
+    diff_id: &Digest,
+    mut progress: impl FnMut(u64),
+) -> Result<ImageBlob, LayerError> {
     let mut raw = Hashed { inner: data.reader()?, hasher: Hasher::new(Algorithm::Sha256), count: 0 };
     let mut start = Vec::new();
     raw.by_ref().take(4).read_to_end(&mut start)?;
@@ -69,7 +73,7 @@ pub(super) fn compressed(data: &Data, diff_id: &Digest, mut progress: impl FnMut
         if let Some(mismatch) = diff_id.mismatch(plain.finish()) {
             return Err(LayerError::Damaged(mismatch));
         }
-        return Ok(Blob { digest: raw.hasher.finish(), data: data.clone() });
+        return Ok(ImageBlob { digest: raw.hasher.finish(), data: data.clone() });
     }
     let file = tempfile::tempfile().map_err(LayerError::Temporary)?;
     let out = Hashed { inner: io::BufWriter::new(file), hasher: Hasher::new(Algorithm::Sha256), count: 0 };
@@ -97,7 +101,7 @@ pub(super) fn compressed(data: &Data, diff_id: &Digest, mut progress: impl FnMut
         return Err(LayerError::Damaged(mismatch));
     }
     let file: File = inner.into_inner().map_err(|error| LayerError::Temporary(error.into_error()))?;
-    Ok(Blob { digest: hasher.finish(), data: Data::of(Arc::new(file), 0, count, data.name()) })
+    Ok(ImageBlob { digest: hasher.finish(), data: Data::of(Arc::new(file), 0, count, data.name()) })
 }
 
 /// Computes the digest of what goes through it.

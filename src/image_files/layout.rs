@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{
     error::SourceError,
     files::Files,
-    image::{Blob, Image, MOST_BLOBS, SourceManifest},
+    image::{Image, ImageBlob, MOST_BLOBS, SourceManifest},
 };
 use crate::image::{Contents, Digest, Manifest, Part};
 
@@ -141,7 +141,7 @@ impl Walk<'_> {
         if self.image.blobs.len() == MOST_BLOBS {
             return Err(self.too_many("blobs", MOST_BLOBS));
         }
-        self.image.blobs.push(Blob { digest: part.digest, data });
+        self.image.blobs.push(ImageBlob { digest: part.digest, data });
         Ok(())
     }
 

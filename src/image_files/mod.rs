@@ -15,5 +15,5 @@ mod tar;
 
 pub use data::Data;
 pub use error::SourceError;
-pub use image::{Blob, Image, SourceManifest, Watch};
+pub use image::{Image, ImageBlob, SourceManifest, Watch};
 pub use source::Source;

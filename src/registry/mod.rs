@@ -57,7 +57,7 @@ pub use ca_certs::CaError;
 pub use client::Client;
 pub use error_body::SaidNo;
 pub use setup_error::SetupError;
-pub use upload::{BlobOutcome, UploadError};
+pub use upload::{Blob, BlobOutcome, UploadError};
 
 pub(crate) use access::Access;
 pub(crate) use answer::Answer;
@@ -75,5 +75,5 @@ pub(crate) use request::{Fetched, Place, Request, What, join};
 pub(crate) use target::Target;
 pub(crate) use time_budget::Budget;
 pub(crate) use transport::{Ask, Transport};
-pub(crate) use upload::LearnedLimit;
+pub(crate) use upload::{LearnedLimit, ManifestContent};
 pub(crate) use upstream::Upstream;

@@ -12,9 +12,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 
-use super::error::UploadError;
+use super::{blob::Blob, error::UploadError};
 use crate::image::Hasher;
-use crate::image_files::Blob;
 use crate::registry::content::Payload;
 
 /// Bytes that are read at once, and held in memory.
@@ -23,7 +22,7 @@ const PIECE: u64 = 256 << 10;
 /// A blob that is read in parts, some of them more than once. Its digest is checked before its last piece is given out, so
 /// that no upload is completed with anything else than what it should be.
 pub(super) struct Reading {
-    blob: Blob,
+    blob: Arc<dyn Blob>,
     hashed: Mutex<Hashed>,
     /// Where the last piece that was given out ends.
     position: AtomicU64,
@@ -42,10 +41,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Reading {
-    pub(super) fn new(blob: &Blob) -> Arc<Self> {
-        let hashed = Hashed { hasher: Hasher::new(blob.digest.algorithm()), at: 0 };
+    pub(super) fn new(blob: &Arc<dyn Blob>) -> Arc<Self> {
+        let hashed = Hashed { hasher: Hasher::new(blob.digest().algorithm()), at: 0 };
         Arc::new(Self {
-            blob: blob.clone(),
+            blob: Arc::clone(blob),
             hashed: Mutex::new(hashed),
             position: AtomicU64::new(0),
             failure: Mutex::new(None),
@@ -73,12 +72,12 @@ impl Reading {
     /// All of it was read, and it is something else.
     pub(super) fn check(&self) -> Result<(), UploadError> {
         let hashed = lock(&self.hashed);
-        if hashed.at < self.blob.data.length() {
+        if hashed.at < self.blob.length() {
             return Ok(());
         }
-        match self.blob.digest.mismatch(hashed.hasher.clone().finish()) {
+        match self.blob.digest().mismatch(hashed.hasher.clone().finish()) {
             None => Ok(()),
-            Some(mismatch) => Err(UploadError::Damaged { name: self.blob.data.name().to_owned(), mismatch }),
+            Some(mismatch) => Err(UploadError::Damaged { name: self.blob.name().to_owned(), mismatch }),
         }
     }
 
@@ -88,7 +87,7 @@ impl Reading {
     /// It can't be read, or is something else than it should be.
     pub(super) async fn read_to_end(self: &Arc<Self>) -> Result<(), UploadError> {
         let at = self.furthest();
-        let mut pieces = pin!(Arc::clone(self).pieces(at, self.blob.data.length() - at));
+        let mut pieces = pin!(Arc::clone(self).pieces(at, self.blob.length() - at));
         while let Some(piece) = pieces.next().await {
             if let Err(error) = piece {
                 return Err(self.take_failure().unwrap_or_else(|| self.unreadable(error)));
@@ -134,7 +133,7 @@ impl Reading {
     fn read(&self, offset: u64, length: u64) -> Result<Bytes, UploadError> {
         // A piece is no larger than PIECE.
         let size = usize::try_from(length).unwrap_or(usize::MAX);
-        let bytes = self.blob.data.read_at(offset, size).map_err(|source| self.unreadable(source))?;
+        let bytes = self.blob.read_at(offset, size).map_err(|source| self.unreadable(source))?;
         let mut hashed = lock(&self.hashed);
         if offset <= hashed.at
             && let Ok(known) = usize::try_from(hashed.at - offset)
@@ -144,34 +143,54 @@ impl Reading {
             hashed.at = offset + length;
         }
         drop(hashed);
-        if offset + length == self.blob.data.length() {
+        if offset + length == self.blob.length() {
             self.check()?;
         }
         Ok(bytes.into())
     }
 
     fn unreadable(&self, source: io::Error) -> UploadError {
-        UploadError::Read { name: self.blob.data.name().to_owned(), source }
+        UploadError::Read { name: self.blob.name().to_owned(), source }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use futures_util::TryStreamExt as _;
 
     use super::*;
     use crate::image::Digest;
-    use crate::image_files::Data;
+
+    /// Bytes in memory, which end before they should where `length` is larger.
+    struct InMemory {
+        digest: Digest,
+        length: u64,
+        bytes: Vec<u8>,
+    }
+
+    impl Blob for InMemory {
+        fn digest(&self) -> Digest {
+            self.digest
+        }
+
+        fn length(&self) -> u64 {
+            self.length
+        }
+
+        fn name(&self) -> &'static str {
+            "layer"
+        }
+
+        fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+            let start = usize::try_from(offset).map_err(io::Error::other)?;
+            self.bytes.get(start..start + length).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        }
+    }
 
     /// A blob with this content that should have that one.
-    fn blob(content: &[u8], expected: &[u8]) -> Blob {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("layer");
-        std::fs::write(&path, content).unwrap();
-        let data = Data::of(Arc::new(File::open(path).unwrap()), 0, content.len() as u64, "layer");
-        Blob { digest: Digest::sha256(expected), data }
+    fn blob(content: &[u8], expected: &[u8]) -> Arc<dyn Blob> {
+        let length = content.len() as u64;
+        Arc::new(InMemory { digest: Digest::sha256(expected), length, bytes: content.to_vec() })
     }
 
     fn content() -> Vec<u8> {
@@ -213,8 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_blob_that_can_not_be_read_says_so() {
-        let mut blob = blob(b"layer", b"layer");
-        blob.data = Data::of(Arc::new(File::open("/dev/null").unwrap()), 0, 5, "layer");
+        let blob: Arc<dyn Blob> = Arc::new(InMemory { digest: Digest::sha256(b"layer"), length: 5, bytes: Vec::new() });
         let reading = Reading::new(&blob);
         assert!(read(&reading, 0, 5).await.is_err());
         assert!(matches!(reading.take_failure(), Some(UploadError::Read { .. })));

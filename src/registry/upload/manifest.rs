@@ -5,9 +5,11 @@ use std::time::Duration;
 use reqwest::Method;
 use url::Url;
 
-use super::error::{BlobOutcome, UploadError};
+use super::{
+    blob::ManifestContent,
+    error::{BlobOutcome, UploadError},
+};
 use crate::image::Digest;
-use crate::image_files::SourceManifest;
 use crate::registry::{
     access::Access,
     answer::Answer,
@@ -32,15 +34,14 @@ impl Client {
         &self,
         target: &Target,
         name: &str,
-        manifest: &SourceManifest,
+        manifest: ManifestContent<'_>,
     ) -> Result<BlobOutcome, UploadError> {
-        if self.stored_manifest(target, name).await?.as_deref() == Some(&*manifest.bytes) {
+        if self.stored_manifest(target, name).await?.as_deref() == Some(&**manifest.bytes) {
             return Ok(BlobOutcome::Present);
         }
         let path = format!("v2/{}/manifests/{name}", target.path);
-        let kind = manifest.media_type.as_str();
         let bytes = manifest.bytes.clone().into();
-        let content = Some(Content { kind: kind.to_owned().into(), bytes, may_move: true });
+        let content = Some(Content { kind: manifest.media_type.to_owned().into(), bytes, may_move: true });
         let request = Request { content, ..Request::new(Method::PUT, Access::Push) };
         let what = What { path: &path, accept: None, kind: RequestKind::Manifest, limit: LARGEST_ANSWER };
         let Fetched { url, answer } = self.send(target, &what, request, Budget::of(STEP)).await?;

@@ -2,8 +2,7 @@
 
 use reqwest::{Method, header::CONTENT_LENGTH};
 
-use super::{error::UploadError, manifest::STEP};
-use crate::image_files::Blob;
+use super::{blob::Blob, error::UploadError, manifest::STEP};
 use crate::registry::{
     access::Access,
     client::Client,
@@ -29,12 +28,12 @@ impl Client {
     ///
     /// # Errors
     /// It can't be asked, or has another number of bytes.
-    pub(crate) async fn has_blob(&self, target: &Target, blob: &Blob) -> Result<bool, UploadError> {
+    pub(crate) async fn has_blob(&self, target: &Target, blob: &dyn Blob) -> Result<bool, UploadError> {
         Ok(!matches!(self.stored(target, blob).await?, Stored::Absent))
     }
 
     /// Asks for the blob by HEAD, and by GET where the answer to that says nothing.
-    pub(super) async fn stored(&self, target: &Target, blob: &Blob) -> Result<Stored, UploadError> {
+    pub(super) async fn stored(&self, target: &Target, blob: &dyn Blob) -> Result<Stored, UploadError> {
         let head = self.ask_for_blob(target, blob, Method::HEAD).await?;
         match head.answer.status {
             200 => {
@@ -62,26 +61,26 @@ impl Client {
         }
     }
 
-    async fn ask_for_blob(&self, target: &Target, blob: &Blob, method: Method) -> Result<Fetched, UploadError> {
-        let path = format!("v2/{}/blobs/{}", target.path, blob.digest);
+    async fn ask_for_blob(&self, target: &Target, blob: &dyn Blob, method: Method) -> Result<Fetched, UploadError> {
+        let path = format!("v2/{}/blobs/{}", target.path, blob.digest());
         let what = What { path: &path, accept: None, kind: RequestKind::Blob, limit: 0 };
         Ok(self.send(target, &what, Request::new(method, Access::Push), Budget::of(STEP)).await?)
     }
 
     /// What an answer of 200 says of the blob.
-    fn read_stored(&self, target: &Target, blob: &Blob, fetched: &Fetched) -> Result<Stored, UploadError> {
+    fn read_stored(&self, target: &Target, blob: &dyn Blob, fetched: &Fetched) -> Result<Stored, UploadError> {
         let Fetched { url, answer } = fetched;
-        self.check_digest(target, url, answer, &blob.digest)?;
+        self.check_digest(target, url, answer, &blob.digest())?;
         // The length of what is encoded says nothing.
         let length = answer.headers.get(CONTENT_LENGTH).filter(|_| Encoding::of(&answer.headers).is_identity());
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         match length {
-            Some(length) if length == blob.data.length() => Ok(Stored::Whole),
+            Some(length) if length == blob.length() => Ok(Stored::Whole),
             // Some answer so to every HEAD; and another host's answer to a HEAD may be about that request alone.
             None | Some(0) => Ok(Stored::WithoutLength),
             Some(_) if answer.elsewhere => Ok(Stored::WithoutLength),
             Some(length) => {
-                let what = format!("it says that {} has {length} bytes, not {}", blob.digest, blob.data.length());
+                let what = format!("it says that {} has {length} bytes, not {}", blob.digest(), blob.length());
                 Err(self.wrong(target, url, what))
             }
         }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::{
+    blob::Blob,
     body::Reading,
     error::UploadError,
     manifest::{LARGEST_ANSWER, STEP},
@@ -18,7 +19,6 @@ use super::{
     presence::Stored,
     strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
 };
-use crate::image_files::Blob;
 use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::registry::{
@@ -48,7 +48,7 @@ pub(crate) type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 pub(super) struct Upload<'a> {
     pub(super) client: &'a Client,
     pub(super) target: &'a Target,
-    pub(super) blob: &'a Blob,
+    pub(super) blob: &'a dyn Blob,
     pub(super) progress: Progress<'a>,
     pub(super) reading: Arc<Reading>,
     pub(super) learned: &'a LearnedLimit,
@@ -101,7 +101,7 @@ pub(super) fn has_location(answer: &Answer) -> bool {
 impl Upload<'_> {
     /// Sends a chunk, or all of the blob, or completes the upload. Returns whether it is complete.
     pub(super) async fn step(&self, session: &mut Session) -> Result<bool, StepError> {
-        let size = self.blob.data.length();
+        let size = self.blob.length();
         let left = size - session.offset;
         let strategy = self.strategies.current();
         let length = match strategy {
@@ -143,7 +143,7 @@ impl Upload<'_> {
             self.reading.read_to_end().await?;
         }
         let mut place = session.place.clone();
-        place.url.query_pairs_mut().append_pair("digest", &self.blob.digest.to_string());
+        place.url.query_pairs_mut().append_pair("digest", &self.blob.digest().to_string());
         let request = self.carrying(Method::PUT, place, session, length);
         let Fetched { url, answer } = self.send_content(request, length).await?;
         match answer.status {
@@ -155,7 +155,7 @@ impl Upload<'_> {
             }
             status => return Err(self.refused(session, length, &url, &answer, status)),
         }
-        self.client.check_digest(self.target, &url, &answer, &self.blob.digest)?;
+        self.client.check_digest(self.target, &url, &answer, &self.blob.digest())?;
         let is_accepted_only = answer.status == 202;
         if !is_accepted_only && !session.is_doubtful {
             return Ok(());
