@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
-    access::Action,
+    auth::Action,
     error::Refused,
     export_format::{self, Imported, LARGEST_LINE, NDJSON},
     extension::{Context, bounded, store_failed},

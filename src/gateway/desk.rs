@@ -17,8 +17,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 
 use super::{
-    access::{
-        AccessControl, AccessError, Action, Caller, Credentials, Known, Peer, Rejection, scope::Scope,
+    auth::{
+        AccessControl, AccessError, Action, ClientNetwork, Credentials, Identity, Principal, Rejection, scope::Scope,
         token::TokenError,
     },
     browser,
@@ -56,7 +56,7 @@ pub(super) struct Desk {
 
 /// Who sends one request.
 pub(super) struct Visitor {
-    pub(super) known: Known,
+    pub(super) identity: Identity,
     /// Where they think that they are.
     pub(super) external: External,
     /// The `Authorization` that they sent, where it is the registry's own business.
@@ -115,16 +115,16 @@ impl Desk {
     }
 
     /// Whether anybody is asked who they are.
-    pub(super) fn asks_who(&self) -> bool {
-        self.access.asks_who()
+    pub(super) fn is_enabled(&self) -> bool {
+        self.access.is_enabled()
     }
 
     /// Finds out who sends a request. Nobody in particular is somebody, too; credentials that prove nothing are refused.
     pub(super) async fn receive(&self, registry: &Registry, request: &HttpRequest) -> Result<Visitor, Refused> {
-        if !self.asks_who() {
-            let known = Known { caller: Caller::anonymous(), credentials: Credentials::None, pass: None };
+        if !self.is_enabled() {
+            let identity = Identity { principal: Principal::anonymous(), credentials: Credentials::None, claims: None };
             let passed = request.headers().get(header::AUTHORIZATION).cloned();
-            return Ok(Visitor { passed, ..self.visitor(known, request) });
+            return Ok(Visitor { passed, ..self.visitor(identity, request) });
         }
         let fields = request.headers().get_all(header::AUTHORIZATION).map(HeaderValue::as_bytes);
         match Credentials::from_authorization(fields) {
@@ -148,16 +148,16 @@ impl Desk {
             Credentials::Basic { user, .. } => Some(user.clone()),
             _ => None,
         };
-        let peer = Peer::of(self.peer(request));
-        match self.access.identify_as(credentials.clone(), peer, Timestamp::now()).await {
-            Ok(known) => Ok(self.visitor(known, request)),
+        let peer = ClientNetwork::of(self.peer(request));
+        match self.access.authenticate_with(credentials.clone(), peer, Timestamp::now()).await {
+            Ok(identity) => Ok(self.visitor(identity, request)),
             // Nobody's here may be somebody's there: who may read is the registry's to say.
             Err(AccessError::Rejected(Rejection::Password))
-                if self.access.is_shared_with_the_registry()
+                if self.access.shares_credentials_with_registry()
                     && matches!(registry.wants().await, Ok(Wants::Basic(_) | Wants::Bearer { .. })) =>
             {
-                let known = Known { caller: Caller::anonymous(), credentials, pass: None };
-                Ok(Visitor { rejected: claimed, ..self.visitor(known, request) })
+                let identity = Identity { principal: Principal::anonymous(), credentials, claims: None };
+                Ok(Visitor { rejected: claimed, ..self.visitor(identity, request) })
             }
             Err(error) => {
                 self.rejected(request, claimed.as_deref(), &error);
@@ -168,7 +168,7 @@ impl Desk {
         }
     }
 
-    fn visitor(&self, known: Known, request: &HttpRequest) -> Visitor {
+    fn visitor(&self, identity: Identity, request: &HttpRequest) -> Visitor {
         let (external, peer) = (self.external(request), self.peer(request));
         let from_here = self.on_loopback
             && peer.is_some_and(|peer| peer.is_loopback())
@@ -176,7 +176,7 @@ impl Desk {
             && browser::is_for_loopback(request);
         let scheme_is_known = self.external.is_some() || request.app_config().secure();
         let is_cross_site = browser::is_cross_site(request.headers(), &external, scheme_is_known);
-        Visitor { known, external, passed: None, rejected: None, peer, from_here, is_cross_site }
+        Visitor { identity, external, passed: None, rejected: None, peer, from_here, is_cross_site }
     }
 
     /// The `Authorization` that the registry gets from a visitor. Asked for where the registry is: what it wants takes a
@@ -189,12 +189,12 @@ impl Desk {
         registry: &Registry,
         visitor: &Visitor,
     ) -> Result<Option<HeaderValue>, Refused> {
-        if !self.asks_who() {
+        if !self.is_enabled() {
             return Ok(visitor.passed.clone());
         }
-        let upstream = match &visitor.known.pass {
-            Some(pass) => pass.upstream.clone(),
-            None => match self.for_the_registry(&visitor.known) {
+        let upstream = match &visitor.identity.claims {
+            Some(claims) => claims.upstream.clone(),
+            None => match self.for_the_registry(&visitor.identity) {
                 Some(credentials) if matches!(registry.wants().await?, Wants::Basic(_)) => Some(credentials),
                 _ => None,
             },
@@ -233,14 +233,14 @@ impl Desk {
     /// Whether callers are known by a cluster, and to the registry by a name and a password. There is room for one of both in
     /// a request.
     async fn is_mismatched(&self, registry: &Registry) -> bool {
-        self.asks_who()
-            && !self.access.is_shared_with_the_registry()
+        self.is_enabled()
+            && !self.access.shares_credentials_with_registry()
             && matches!(registry.wants().await, Ok(Wants::Basic(_)))
     }
 
     /// Says once, as soon as the registry can be asked, that they don't go together.
     pub(super) async fn warn_of(desk: Arc<Self>, registry: Registry) {
-        if !desk.asks_who() || desk.access.is_shared_with_the_registry() {
+        if !desk.is_enabled() || desk.access.shares_credentials_with_registry() {
             return;
         }
         while registry.wants().await.is_err() {
@@ -261,8 +261,8 @@ impl Desk {
     }
 
     /// What somebody brought along that may be good for the registry, too.
-    pub(super) fn for_the_registry(&self, known: &Known) -> Option<SecretString> {
-        if self.access.is_shared_with_the_registry() { known.credentials.authorization() } else { None }
+    pub(super) fn for_the_registry(&self, identity: &Identity) -> Option<SecretString> {
+        if self.access.shares_credentials_with_registry() { identity.credentials.authorization() } else { None }
     }
 
     /// Refuses whoever came with a wrong password, and writes that down; for where the registry has no say.
@@ -287,7 +287,7 @@ impl Desk {
         if let Some(external) = &self.external {
             return external.clone();
         }
-        let believed = self.is_of_a_trusted_proxy(request) || !self.asks_who();
+        let believed = self.is_of_a_trusted_proxy(request) || !self.is_enabled();
         External::of(request.headers(), self.over_tls, believed)
     }
 
@@ -307,7 +307,7 @@ impl Desk {
                  use sealgate, skopeo or another tool, or a page at the store's own address",
                 action.in_words(repository)
             )))
-        } else if !self.asks_who() {
+        } else if !self.is_enabled() {
             // A signature proves itself. That nobody is asked gives nobody the right to take away those of others.
             if visitor.from_here || action == Action::CreateSignature {
                 Ok(())
@@ -319,22 +319,22 @@ impl Desk {
                     action.in_words(repository)
                 )))
             }
-        } else if visitor.known.caller.is_anonymous() {
+        } else if visitor.identity.principal.is_anonymous() {
             let rejected = visitor.rejected.as_ref().map(|_| Rejection::Password);
             let refused = rejected.map_or_else(Refused::who_are_you, |why| Refused::rejected(why.to_string()));
             Err(match registry.wants().await {
                 // Who they are to the registry they are here.
-                Ok(Wants::Basic(challenge)) if self.access.is_shared_with_the_registry() => {
+                Ok(Wants::Basic(challenge)) if self.access.shares_credentials_with_registry() => {
                     refused.with_challenges(vec![challenge])
                 }
                 _ => challenged(refused, &visitor.external, Some(&scope), rejected.map(|_| "invalid_token")),
             })
         } else {
-            match self.access.may(&visitor.known, action, repository).await {
+            match self.access.is_allowed(&visitor.identity, action, repository).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Refused::no_role(format!(
                     "{} may not {}: that takes the role {}",
-                    visitor.known.caller,
+                    visitor.identity.principal,
                     action.in_words(repository),
                     self.access.role_for(action)
                 ))),
@@ -343,7 +343,7 @@ impl Desk {
         };
         if let Err(refused) = &outcome {
             let what = repository.map_or("the store", RepositoryName::as_str);
-            let (caller, refused) = (visitor.known.caller.to_string(), refused.to_string());
+            let (caller, refused) = (visitor.identity.principal.to_string(), refused.to_string());
             let claimed = visitor.rejected.as_deref();
             tracing::info!(target: "sealgate::audit", audit = true, caller, claimed, peer = ?visitor.peer, %action, what, refused, "refused");
         }
@@ -358,7 +358,7 @@ impl Desk {
         challenges: Vec<HeaderValue>,
         scope: Option<&Scope>,
     ) -> Refused {
-        let cluster = self.asks_who() && !self.access.is_shared_with_the_registry();
+        let cluster = self.is_enabled() && !self.access.shares_credentials_with_registry();
         let mismatched = cluster && !challenges.is_empty() && !challenges.iter().any(is_bearer);
         let refused = if mismatched { refused.and(MISMATCH_FOR_CALLERS) } else { refused };
         refused.with_challenges(self.challenges(visitor, challenges, scope))
@@ -372,22 +372,23 @@ impl Desk {
         given: Vec<HeaderValue>,
         scope: Option<&Scope>,
     ) -> Vec<HeaderValue> {
-        let ours = self.asks_who() && (given.iter().any(is_bearer) || !self.access.is_shared_with_the_registry());
+        let ours =
+            self.is_enabled() && (given.iter().any(is_bearer) || !self.access.shares_credentials_with_registry());
         if ours && !given.is_empty() { visitor.challenge(scope).into_iter().collect() } else { given }
     }
 
     /// Refuses a caller who adds signatures faster than anybody signs.
     pub(super) fn must_be_slow_enough(&self, visitor: &Visitor) -> Result<(), Refused> {
-        let Some(name) = visitor.known.caller.name() else { return Ok(()) };
+        let Some(name) = visitor.identity.principal.name() else { return Ok(()) };
         let bucket = self.rates.get_with(name.into(), Arc::default);
         if bucket.take(Instant::now()) {
             return Ok(());
         }
-        let caller = visitor.known.caller.to_string();
+        let caller = visitor.identity.principal.to_string();
         tracing::info!(target: "sealgate::audit", audit = true, caller, peer = ?visitor.peer, "too many signatures at once");
         Err(Refused::too_fast(format!(
             "{} adds more than {A_SECOND} signatures a second (and {BURST} at once)",
-            visitor.known.caller
+            visitor.identity.principal
         )))
     }
 }
@@ -395,28 +396,28 @@ impl Desk {
 impl Visitor {
     /// What the audit log has of them.
     pub(super) fn witness(&self) -> Witness {
-        Witness { caller: self.known.caller.to_string(), peer: self.peer }
+        Witness { caller: self.identity.principal.to_string(), peer: self.peer }
     }
 
     /// Who they are, where somebody asked, as the store keeps it.
     pub(super) fn name(&self) -> Option<Box<str>> {
-        self.known.caller.name().map(kept_name)
+        self.identity.principal.name().map(kept_name)
     }
 
     /// Whether they said nothing of who they are.
     pub(super) fn brought_nothing(&self) -> bool {
-        self.known.pass.is_none() && matches!(self.known.credentials, Credentials::None)
+        self.identity.claims.is_none() && matches!(self.identity.credentials, Credentials::None)
     }
 
     /// What tells them how to be somebody.
     pub(super) fn is_asked_who(&self) -> Refused {
-        challenged(Refused::who_are_you(), &self.external, None, self.known.pass.as_ref().map(|_| "invalid_token"))
+        challenged(Refused::who_are_you(), &self.external, None, self.identity.claims.as_ref().map(|_| "invalid_token"))
     }
 
     /// Our challenge to whoever the registry would not let do this; nothing: see [`challenge`].
     fn challenge(&self, scope: Option<&Scope>) -> Option<HeaderValue> {
         // A token that was good here and not there has been overtaken by the registry's own.
-        challenge(&self.external, scope, self.known.pass.as_ref().map(|_| "invalid_token"))
+        challenge(&self.external, scope, self.identity.claims.as_ref().map(|_| "invalid_token"))
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    access::{Action, scope::Scope},
+    auth::{Action, scope::Scope},
     desk::{Desk, Visitor},
     error::Refused,
     stall_guard::answer_with,
@@ -192,7 +192,7 @@ mod tests {
     use crate::{
         configuration::{Gateway, Store, Upstream},
         gateway::{
-            access::AccessControl,
+            auth::AccessControl,
             store::RepositoryName,
             test_log::Log,
             upstream::{Learned, Settings},

@@ -2,8 +2,8 @@
 //!
 //! `/extensions/v2/` is answered from the [store](store::SignatureStore); `/v2/` and all below goes through to the registry.
 
-pub mod access;
 mod api;
+pub mod auth;
 mod browser;
 mod desk;
 mod error;

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    access::scope::Scope,
+    auth::scope::Scope,
     desk::{Desk, Visitor},
     error::Refused,
     headers::{External, HopByHop, Rewrite, is_about_the_way},
@@ -71,7 +71,7 @@ pub(super) async fn pass(
     };
     // Whoever brings nothing learns here how to be somebody. Where the registry asks for a password itself, it is asked.
     if ping
-        && desk.asks_who()
+        && desk.is_enabled()
         && visitor.brought_nothing()
         && let Ok(Wants::Nothing | Wants::Bearer { .. }) = registry.wants().await
     {
@@ -80,7 +80,7 @@ pub(super) async fn pass(
         return response;
     }
     let asked_as = match desk.authorization(registry, visitor).await {
-        Ok(authorization) if desk.asks_who() => As::Visitor(authorization),
+        Ok(authorization) if desk.is_enabled() => As::Visitor(authorization),
         Ok(_) => As::Itself,
         Err(refused) => return refused.into(),
     };

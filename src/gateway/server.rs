@@ -10,8 +10,8 @@ use actix_web::{
 };
 
 use super::{
-    access::{AccessControl, AccessSetupError},
     api,
+    auth::{AccessControl, AccessSetupError},
     desk::Desk,
     extension::{self, Context},
     path::{Own, Route, route},
@@ -76,7 +76,7 @@ impl Prepared {
         let (upstream, registry) = Self::look(settings, limits)?;
         let limits = ImageLimits::with_lists_of(limits.signature_list_bytes);
         let access = AccessControl::open(settings.access.as_ref()).await?;
-        let anyone = !access.asks_who();
+        let anyone = !access.is_enabled();
         let desk = Desk::new(Arc::new(access), settings);
         let readiness = Arc::new(Readiness::default());
         readiness.set(true);

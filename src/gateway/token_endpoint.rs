@@ -6,10 +6,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::{
-    access::{
-        Credentials, ForTheRegistry, Rejection,
+    auth::{
+        Credentials, Rejection, UpstreamAuthorization,
         scope::Scopes,
-        token::{LIFETIME, SealError, TokenError},
+        token::{SealError, TOKEN_TTL, TokenError},
     },
     desk::{Desk, Visitor},
     error::Refused,
@@ -48,7 +48,7 @@ async fn give(
     parameters: &[u8],
     form: bool,
 ) -> Result<HttpResponse, Refused> {
-    if !desk.asks_who() {
+    if !desk.is_enabled() {
         return Err(Refused::no_such_path());
     }
     let mut scopes = Vec::new();
@@ -81,7 +81,7 @@ async fn give(
     };
     let upstream = upstream(registry, (desk, request), &visitor, &scopes).await?;
     let now = Timestamp::now();
-    let given = desk.access().token(&visitor.known, scopes, upstream, now).map_err(|error| match error {
+    let given = desk.access().issue_token(&visitor.identity, scopes, upstream, now).map_err(|error| match error {
         SealError::Over => desk.access_refused(request, &Rejection::Token(TokenError::Expired).into()),
         error => Refused::bad_request(error.to_string()),
     })?;
@@ -96,9 +96,9 @@ async fn upstream(
     (desk, request): (&Desk, &HttpRequest),
     visitor: &Visitor,
     scopes: &Scopes,
-) -> Result<Option<ForTheRegistry>, Refused> {
+) -> Result<Option<UpstreamAuthorization>, Refused> {
     // Whoever comes with a token of ours gets what that has.
-    if visitor.known.pass.is_some() {
+    if visitor.identity.claims.is_some() {
         return Ok(None);
     }
     // Where the registry has no say, a wrong password is one: a token of nobody's would tell it from a good one, unseen.
@@ -110,7 +110,7 @@ async fn upstream(
     let Wants::Bearer { realm, service } = registry.wants().await? else {
         return desk.must_not_be_rejected(request, visitor).map(|()| None);
     };
-    let credentials = desk.for_the_registry(&visitor.known);
+    let credentials = desk.for_the_registry(&visitor.identity);
     let credentials =
         credentials.map(|value| reqwest::header::HeaderValue::from_str(value.expose_secret())).transpose();
     let credentials = credentials.map_err(|_| Refused::bad_request("the field Authorization can't be passed on"))?;
@@ -125,5 +125,5 @@ async fn upstream(
         }
     };
     let authorization = token.to_str().map_err(|_| Refused::bad_gateway())?.into();
-    Ok(Some(ForTheRegistry { authorization, life: SignedDuration::try_from(life).unwrap_or(LIFETIME) }))
+    Ok(Some(UpstreamAuthorization { authorization, life: SignedDuration::try_from(life).unwrap_or(TOKEN_TTL) }))
 }

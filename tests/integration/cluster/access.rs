@@ -8,7 +8,9 @@ use std::{
 };
 
 use sealgate::gateway::{
-    access::{Access as _, AccessError, Action, Caller, Credentials, Peer, Rejection, kubernetes::Kubernetes},
+    auth::{
+        AccessError, Action, AuthBackend as _, ClientNetwork, Credentials, Principal, Rejection, kubernetes::Kubernetes,
+    },
     store::RepositoryName,
 };
 use serde_json::{Value, json};
@@ -70,13 +72,13 @@ pub(super) fn bind(cluster: &Cluster, role: &str, namespace: &str, account: &str
     ["-n", place.unwrap_or("default"), kind, &name].map(str::to_owned)
 }
 
-async fn login(access: &Kubernetes, token: &str) -> Caller {
-    access.authenticate(&Credentials::Bearer(token.into()), Peer::default()).await.unwrap()
+async fn login(access: &Kubernetes, token: &str) -> Principal {
+    access.authenticate(&Credentials::Bearer(token.into()), ClientNetwork::default()).await.unwrap()
 }
 
-async fn may(access: &Kubernetes, caller: &Caller, action: Action, repository: &str) -> bool {
+async fn may(access: &Kubernetes, caller: &Principal, action: Action, repository: &str) -> bool {
     let repository = RepositoryName::parse(repository).unwrap();
-    access.may(caller, action, Some(&repository)).await.unwrap()
+    access.is_allowed(caller, action, Some(&repository)).await.unwrap()
 }
 
 /// Waits: the API server's authorizer learns of a binding a moment after it was stored, and what was asked is remembered
@@ -114,7 +116,7 @@ async fn each_role_lets_do_what_it_is_for_and_no_other_account_anything() {
             let repository = repository.map(|name| RepositoryName::parse(name).unwrap());
             for action in ALL {
                 until(&format!("{caller} {action} {repository:?}"), async || {
-                    access.may(&caller, action, repository.as_ref()).await.unwrap() == expected.contains(&action)
+                    access.is_allowed(&caller, action, repository.as_ref()).await.unwrap() == expected.contains(&action)
                 })
                 .await;
             }
@@ -124,7 +126,7 @@ async fn each_role_lets_do_what_it_is_for_and_no_other_account_anything() {
     assert_eq!(caller.name(), Some(format!("system:serviceaccount:{namespace}:signer").as_str()));
     // As docker login sends it.
     let basic = Credentials::of_user("anything", &tokens[0]).unwrap();
-    assert_eq!(access.authenticate(&basic, Peer::default()).await.unwrap(), caller);
+    assert_eq!(access.authenticate(&basic, ClientNetwork::default()).await.unwrap(), caller);
 }
 
 #[tokio::test]
@@ -142,7 +144,7 @@ async fn a_role_binding_holds_for_the_repositories_of_its_namespace_alone() {
     for repository in [format!("{other}/web"), namespace.clone(), format!("{namespace}-2/web")] {
         assert!(!may(&access, &caller, Action::CreateSignature, &repository).await, "{repository}");
     }
-    assert!(!access.may(&caller, Action::CreateSignature, None).await.unwrap());
+    assert!(!access.is_allowed(&caller, Action::CreateSignature, None).await.unwrap());
     assert!(!may(&access, &caller, Action::SetStatus, &inside).await);
 }
 
@@ -169,13 +171,15 @@ async fn a_deleted_account_and_what_is_no_token_are_nobody() {
     login(&access, &token).await;
     let (head, _) = token.rsplit_once('.').unwrap();
     for other in ["nonsense".to_owned(), "a.b.c".to_owned(), format!("{head}.AAAA")] {
-        let error =
-            access.authenticate(&Credentials::Bearer(other.as_str().into()), Peer::default()).await.unwrap_err();
+        let error = access
+            .authenticate(&Credentials::Bearer(other.as_str().into()), ClientNetwork::default())
+            .await
+            .unwrap_err();
         assert_eq!(error, Rejection::Unknown.into(), "{other}");
     }
     cluster.kubectl(["-n", &namespace, "delete", "serviceaccount", "robot"]);
     until("the end of the account", async || {
-        access.authenticate(&Credentials::Bearer(token.as_str().into()), Peer::default()).await.is_err()
+        access.authenticate(&Credentials::Bearer(token.as_str().into()), ClientNetwork::default()).await.is_err()
     })
     .await;
 }
@@ -190,11 +194,12 @@ async fn with_audiences_only_tokens_that_are_meant_for_the_store_count() {
     let usual = account(cluster, &namespace, "robot");
     let meant = token_of(cluster, &namespace, "robot", &["--audience", "store.example.com"]);
     assert!(login(&access, &meant).await.name().is_some());
-    let error = access.authenticate(&Credentials::Bearer(usual.as_str().into()), Peer::default()).await.unwrap_err();
+    let error =
+        access.authenticate(&Credentials::Bearer(usual.as_str().into()), ClientNetwork::default()).await.unwrap_err();
     assert_eq!(error, Rejection::Unknown.into());
     let error = store(cluster)
         .await
-        .authenticate(&Credentials::Bearer(meant.as_str().into()), Peer::default())
+        .authenticate(&Credentials::Bearer(meant.as_str().into()), ClientNetwork::default())
         .await
         .unwrap_err();
     assert_eq!(error, Rejection::Unknown.into(), "and without, only those that are meant for the API server");
@@ -206,7 +211,8 @@ async fn a_store_that_may_not_ask_lets_nobody_in() {
     let namespace = cluster.namespace("undelegated");
     let token = account(cluster, &namespace, "store");
     let access = store_as(cluster, &token, &[], None).await;
-    let error = access.authenticate(&Credentials::Bearer(token.as_str().into()), Peer::default()).await.unwrap_err();
+    let error =
+        access.authenticate(&Credentials::Bearer(token.as_str().into()), ClientNetwork::default()).await.unwrap_err();
     assert!(matches!(error, AccessError::Unavailable { .. }), "{error}");
 }
 
@@ -226,21 +232,23 @@ async fn without_the_api_server_nothing_new_is_allowed_and_afterwards_it_is_agai
     line.cut().await;
     let unavailable = |error: AccessError| matches!(error, AccessError::Unavailable { .. });
     let repository = RepositoryName::parse("other/web").unwrap();
-    let error = access.may(&caller, Action::CreateSignature, Some(&repository)).await.unwrap_err();
+    let error = access.is_allowed(&caller, Action::CreateSignature, Some(&repository)).await.unwrap_err();
     assert!(unavailable(error), "what was never asked can't be told");
-    let error =
-        access.authenticate(&Credentials::Bearer(tokens[1].as_str().into()), Peer::default()).await.unwrap_err();
+    let error = access
+        .authenticate(&Credentials::Bearer(tokens[1].as_str().into()), ClientNetwork::default())
+        .await
+        .unwrap_err();
     assert!(unavailable(error), "nor who that is");
     let repository = RepositoryName::parse("acme/web").unwrap();
     until("the end of what is remembered", async || {
-        access.may(&caller, Action::CreateSignature, Some(&repository)).await.is_err()
+        access.is_allowed(&caller, Action::CreateSignature, Some(&repository)).await.is_err()
     })
     .await;
 
     line.mend().await;
     until("the API server", async || {
         let repository = RepositoryName::parse("other/web").unwrap();
-        access.may(&caller, Action::CreateSignature, Some(&repository)).await.unwrap_or(false)
+        access.is_allowed(&caller, Action::CreateSignature, Some(&repository)).await.unwrap_or(false)
     })
     .await;
 }

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use sealgate::{
     configuration::{Access as Settings, Limits, Users},
     gateway::{
-        access::{
-            Access as _, AccessControl, AccessError, Action, Caller, Credentials, Peer, Rejection,
+        auth::{
+            AccessControl, AccessError, Action, AuthBackend as _, ClientNetwork, Credentials, Principal, Rejection,
             kubernetes::{Kubernetes, KubernetesError},
         },
         store::RepositoryName,
@@ -39,9 +39,12 @@ async fn open(folder: &Scratch) -> AccessControl {
     AccessControl::open(Some(&settings)).await.unwrap()
 }
 
-async fn login(control: &AccessControl, user: &str, password: &str) -> Result<Caller, AccessError> {
+async fn login(control: &AccessControl, user: &str, password: &str) -> Result<Principal, AccessError> {
     let credentials = Credentials::of_user(user, password).unwrap();
-    control.identify_as(credentials, Peer::default(), Timestamp::now()).await.map(|known| known.caller)
+    control
+        .authenticate_with(credentials, ClientNetwork::default(), Timestamp::now())
+        .await
+        .map(|known| known.principal)
 }
 
 #[tokio::test]
@@ -57,10 +60,14 @@ async fn a_file_that_htpasswd_made_lets_its_users_in_with_their_roles() {
     assert_eq!(login(&control, "jane", "sesame ü").await.unwrap_err(), Rejection::Password.into());
     let may = async |user: &str, password: &str, action, repository: &str| {
         let known = control
-            .identify_as(Credentials::of_user(user, password).unwrap(), Peer::default(), Timestamp::now())
+            .authenticate_with(
+                Credentials::of_user(user, password).unwrap(),
+                ClientNetwork::default(),
+                Timestamp::now(),
+            )
             .await
             .unwrap();
-        control.may(&known, action, Some(&RepositoryName::parse(repository).unwrap())).await.unwrap()
+        control.is_allowed(&known, action, Some(&RepositoryName::parse(repository).unwrap())).await.unwrap()
     };
     assert!(may("robot", "sesame ü", Action::CreateSignature, "acme/web").await);
     assert!(!may("robot", "sesame ü", Action::CreateSignature, "other/web").await);
@@ -82,11 +89,11 @@ async fn the_documented_roles_are_read() {
     folder.write("roles.yaml", block.lines().map(|line| &line[4..]).collect::<Vec<_>>().join("\n"));
     let control = open(&folder).await;
     let known = control
-        .identify_as(Credentials::of_user("robot", "x").unwrap(), Peer::default(), Timestamp::now())
+        .authenticate_with(Credentials::of_user("robot", "x").unwrap(), ClientNetwork::default(), Timestamp::now())
         .await
         .unwrap();
     let repository = RepositoryName::parse("payments/api").unwrap();
-    assert!(control.may(&known, Action::CreateSignature, Some(&repository)).await.unwrap());
+    assert!(control.is_allowed(&known, Action::CreateSignature, Some(&repository)).await.unwrap());
 }
 
 #[tokio::test]
@@ -97,13 +104,15 @@ async fn replicas_with_one_key_file_take_each_other_s_tokens_and_a_removed_user_
     folder.write("roles.yaml", ROLES);
     let (first, second) = (open(&folder).await, open(&folder).await);
     let now = Timestamp::now();
-    let known =
-        first.identify_as(Credentials::of_user("robot", "sesame").unwrap(), Peer::default(), now).await.unwrap();
-    let scopes = sealgate::gateway::access::scope::Scopes::parse(["repository:acme/web:pull,push"]).unwrap();
-    let token = first.token(&known, scopes, None, now).unwrap().token;
-    let known = second.identify_as(Credentials::Bearer(token), Peer::default(), now).await.unwrap();
+    let known = first
+        .authenticate_with(Credentials::of_user("robot", "sesame").unwrap(), ClientNetwork::default(), now)
+        .await
+        .unwrap();
+    let scopes = sealgate::gateway::auth::scope::Scopes::parse(["repository:acme/web:pull,push"]).unwrap();
+    let token = first.issue_token(&known, scopes, None, now).unwrap().token;
+    let known = second.authenticate_with(Credentials::Bearer(token), ClientNetwork::default(), now).await.unwrap();
     let repository = RepositoryName::parse("acme/web").unwrap();
-    let may = async || second.may(&known, Action::CreateSignature, Some(&repository)).await.unwrap();
+    let may = async || second.is_allowed(&known, Action::CreateSignature, Some(&repository)).await.unwrap();
     assert!(may().await);
     htpasswd(&file, &["-D"], "robot", "");
     let begun = std::time::Instant::now();
@@ -157,8 +166,8 @@ fn jane(audiences: &[&str]) -> Value {
 }
 
 /// A caller as the API server made one.
-async fn jane_of(access: &Kubernetes) -> Result<Caller, AccessError> {
-    access.authenticate(&Credentials::Bearer("hers".into()), Peer::default()).await
+async fn jane_of(access: &Kubernetes) -> Result<Principal, AccessError> {
+    access.authenticate(&Credentials::Bearer("hers".into()), ClientNetwork::default()).await
 }
 
 const UNAVAILABLE: &str = "who may do this can't be told now; try again in 5 s";
@@ -209,7 +218,7 @@ async fn permission_is_only_what_the_api_server_allows() {
         let access = connect(&format!("http://{}", liar.host()), &[]).await;
         let caller = jane_of(&access).await.unwrap();
         let repository = RepositoryName::parse("acme/web").unwrap();
-        let may = access.may(&caller, Action::CreateSignature, Some(&repository)).await;
+        let may = access.is_allowed(&caller, Action::CreateSignature, Some(&repository)).await;
         match expected {
             Ok(expected) => assert_eq!(may, Ok(expected), "{answer}"),
             // A status without `allowed` says no, or can't be read: never yes.
@@ -244,16 +253,16 @@ async fn the_same_question_is_asked_once() {
     let many = (0..50).map(async |number| {
         // docker login sends a name that does not count.
         let basic = Credentials::of_user(&format!("any-{number}"), "hers").unwrap();
-        let caller = access.authenticate(&basic, Peer::default()).await.unwrap();
-        access.may(&caller, Action::CreateSignature, Some(&repository("acme/web"))).await.unwrap()
+        let caller = access.authenticate(&basic, ClientNetwork::default()).await.unwrap();
+        access.is_allowed(&caller, Action::CreateSignature, Some(&repository("acme/web"))).await.unwrap()
     });
     assert!(futures_util::future::join_all(many).await.into_iter().all(|may| may));
     assert_eq!(liar.asked().len(), 2);
     let caller = jane_of(&access).await.unwrap();
-    assert!(access.may(&caller, Action::CreateSignature, Some(&repository("acme/api"))).await.unwrap());
+    assert!(access.is_allowed(&caller, Action::CreateSignature, Some(&repository("acme/api"))).await.unwrap());
     assert_eq!(liar.asked().len(), 2, "it is in the same namespace");
-    assert!(access.may(&caller, Action::CreateSignature, Some(&repository("other/web"))).await.unwrap());
-    assert!(access.may(&caller, Action::Import, None).await.unwrap());
+    assert!(access.is_allowed(&caller, Action::CreateSignature, Some(&repository("other/web"))).await.unwrap());
+    assert!(access.is_allowed(&caller, Action::Import, None).await.unwrap());
     let asked: Vec<Value> = liar.asked().iter().map(|asked| serde_json::from_str(&asked.body).unwrap()).collect();
     let about = |review: &Value| {
         let about = &review["spec"]["resourceAttributes"];
@@ -274,11 +283,14 @@ async fn our_own_tokens_and_nothing_at_all_are_never_sent_to_the_api_server() {
         Credentials::of_user("x", "sealgate_AAAA").unwrap(),
         Credentials::of_user("x", "").unwrap(),
     ] {
-        assert_eq!(access.authenticate(&credentials, Peer::default()).await.unwrap_err(), Rejection::Unknown.into());
+        assert_eq!(
+            access.authenticate(&credentials, ClientNetwork::default()).await.unwrap_err(),
+            Rejection::Unknown.into()
+        );
     }
-    let nobody = access.authenticate(&Credentials::None, Peer::default()).await.unwrap();
+    let nobody = access.authenticate(&Credentials::None, ClientNetwork::default()).await.unwrap();
     assert!(nobody.is_anonymous());
-    assert!(!access.may(&nobody, Action::CreateSignature, None).await.unwrap());
+    assert!(!access.is_allowed(&nobody, Action::CreateSignature, None).await.unwrap());
     assert!(liar.asked().is_empty());
 }
 

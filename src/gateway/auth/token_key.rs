@@ -20,9 +20,9 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::files::{ChangeWatcher, NextCheck, ReadError, follower::Follower, read_bounded};
 
 /// The most bytes of the file.
-const LARGEST: u64 = 64 << 10;
+const MAX_FILE_BYTES: u64 = 64 << 10;
 /// The most keys: each is tried by its identifier only, but a file of thousands is a mistake.
-const MOST: usize = 16;
+const MAX_KEYS: usize = 16;
 /// How often the file is looked at where no event tells of a change.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -119,7 +119,7 @@ impl KeyRing {
 }
 
 fn read(path: &Path) -> Result<TokenKeys, TokenKeyError> {
-    let bytes = read_bounded(path, LARGEST);
+    let bytes = read_bounded(path, MAX_FILE_BYTES);
     let bytes = bytes.map_err(|why| TokenKeyError::Unreadable { path: path.to_owned(), why })?;
     parse(&path.display().to_string(), &String::from_utf8_lossy(&bytes)).map_err(TokenKeyError::Refused)
 }
@@ -140,8 +140,8 @@ fn parse(name: &str, text: &str) -> Result<TokenKeys, Vec<Diagnostic>> {
             mistakes.push(mistake.suggest(HELP));
         }
     }
-    if keys.len() > MOST {
-        mistakes.push(Diagnostic::of_file(name, format!("at most {MOST} keys are expected, found {}", keys.len())));
+    if keys.len() > MAX_KEYS {
+        mistakes.push(Diagnostic::of_file(name, format!("at most {MAX_KEYS} keys are expected, found {}", keys.len())));
     }
     if !mistakes.is_empty() {
         return Err(mistakes);
@@ -197,16 +197,17 @@ mod tests {
     use secrecy::ExposeSecret as _;
 
     use super::*;
-    use crate::gateway::access::{
-        Caller,
+    use crate::gateway::auth::{
+        Principal,
         scope::Scopes,
-        token::{LIFETIME, Pass},
+        token::{Claims, TOKEN_TTL},
     };
 
     fn token(ring: &KeyRing) -> String {
-        let expires_at = Timestamp::UNIX_EPOCH + LIFETIME;
-        let pass = Pass { caller: Caller::anonymous(), scopes: Scopes::default(), upstream: None, expires_at };
-        ring.get().seal(&pass).unwrap().expose_secret().to_owned()
+        let expires_at = Timestamp::UNIX_EPOCH + TOKEN_TTL;
+        let claims =
+            Claims { principal: Principal::anonymous(), scopes: Scopes::default(), upstream: None, expires_at };
+        ring.get().seal(&claims).unwrap().expose_secret().to_owned()
     }
 
     fn opens(ring: &KeyRing, token: &str) -> bool {

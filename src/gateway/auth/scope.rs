@@ -8,9 +8,9 @@ use super::Action;
 use crate::gateway::store::RepositoryName;
 
 /// The most scopes of one token.
-const MOST: usize = 16;
+const MAX_SCOPES: usize = 16;
 /// The longest text of one scope.
-const LONGEST: usize = 512;
+const MAX_SCOPE_BYTES: usize = 512;
 
 /// What all of a store is, as a scope: `registry:signatures:*`.
 const REGISTRY: &str = "registry";
@@ -35,10 +35,10 @@ pub struct Scopes(Vec<Scope>);
 #[non_exhaustive]
 pub enum ScopeError {
     /// There are more than a token may have.
-    #[error("a token is for at most {MOST} things")]
+    #[error("a token is for at most {MAX_SCOPES} things")]
     TooMany,
     /// One is too long.
-    #[error("a scope has at most {LONGEST} bytes")]
+    #[error("a scope has at most {MAX_SCOPE_BYTES} bytes")]
     TooLong,
     /// One is not of this form.
     #[error("a scope is written TYPE:NAME:ACTION,ACTION, like repository:acme/web:pull,push")]
@@ -48,7 +48,7 @@ pub enum ScopeError {
 impl Scope {
     /// Parses one scope.
     pub fn parse(text: &str) -> Result<Self, ScopeError> {
-        if text.len() > LONGEST {
+        if text.len() > MAX_SCOPE_BYTES {
             return Err(ScopeError::TooLong);
         }
         // A name may have a host with a port in front, so the first and the last colon count.
@@ -90,7 +90,7 @@ impl Scope {
     }
 
     /// Whether it is about the store itself: no registry knows it.
-    fn is_the_store_s(&self) -> bool {
+    fn is_of_this_store(&self) -> bool {
         &*self.kind == REGISTRY && &*self.name == THE_STORE
     }
 
@@ -113,7 +113,7 @@ impl Scopes {
         let mut scopes: Vec<Scope> = Vec::new();
         for text in parameters.into_iter().flat_map(|parameter| parameter.split(' ')).filter(|text| !text.is_empty()) {
             let scope = Scope::parse(text)?;
-            let full = scopes.len() == MOST;
+            let full = scopes.len() == MAX_SCOPES;
             match scopes.iter_mut().find(|known| known.kind == scope.kind && known.name == scope.name) {
                 Some(known) => scope.actions.iter().for_each(|action| known.add(action)),
                 None if full => return Err(ScopeError::TooMany),
@@ -136,7 +136,7 @@ impl Scopes {
 
     /// Those that a registry's own token is asked for. Nothing: they are about the store alone.
     pub fn of_the_registry(&self) -> Option<Vec<String>> {
-        let theirs = self.0.iter().filter(|scope| !scope.is_the_store_s());
+        let theirs = self.0.iter().filter(|scope| !scope.is_of_this_store());
         let theirs: Vec<String> = theirs.map(Scope::to_string).collect();
         (!theirs.is_empty() || self.0.is_empty()).then_some(theirs)
     }

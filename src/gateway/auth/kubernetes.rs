@@ -25,9 +25,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::{
-    Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
-    auth_cache::{Proven, Remembered},
-    fair_queue::{Class, Seldom, Turns, Whose},
+    AccessError, Action, AuthBackend, ClientNetwork, Credentials, Principal, Rejection,
+    auth_cache::{AuthCache, ProvenCredentials},
+    fair_queue::{FairQueue, LogThrottle, Priority, QueueKey},
     token::is_ours,
 };
 use crate::gateway::store::RepositoryName;
@@ -36,22 +36,22 @@ const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const ACCESS_REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const GROUP: &str = "image.openshift.io";
 /// Whoever sent nothing: never the name of a caller who sent a token.
-const NOBODY: &str = "system:anonymous";
+const ANONYMOUS_USER: &str = "system:anonymous";
 
 /// How long a yes is believed: a role that was taken away may be used for so long.
-const YES: Duration = Duration::from_secs(10);
+const ALLOWED_TTL: Duration = Duration::from_secs(10);
 /// How long a no is believed: whoever was just given a role tries again soon.
-const NO: Duration = Duration::from_secs(2);
-/// How long a review may wait for its turn, and how long it may take then.
-const TURN: Duration = Duration::from_secs(3);
-const DEADLINE: Duration = Duration::from_secs(5);
+const DENIED_TTL: Duration = Duration::from_secs(2);
+/// How long a review may wait for a permit, and how long it may take then.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to reach the API server.
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most bytes of an answer.
-const LARGEST: usize = 1 << 20;
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 /// Reviews at once, and how many more may wait.
-const AT_ONCE: usize = 16;
-const WAITING: usize = 256;
+const MAX_CONCURRENT_REVIEWS: usize = 16;
+const MAX_QUEUED_REVIEWS: usize = 256;
 
 /// Why the API server can't be asked at all.
 #[derive(Debug, thiserror::Error)]
@@ -77,9 +77,9 @@ pub enum KubernetesError {
 #[derive(Debug)]
 pub struct Kubernetes {
     reviews: Reviews,
-    callers: Remembered<Option<Arc<Caller>>>,
-    proven: Proven,
-    permissions: Remembered<bool>,
+    principals: AuthCache<Option<Arc<Principal>>>,
+    proven: ProvenCredentials,
+    permissions: AuthCache<bool>,
 }
 
 impl Kubernetes {
@@ -98,68 +98,70 @@ impl Kubernetes {
             }
             None => Config::incluster()?,
         };
-        config.connect_timeout = Some(CONNECT);
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
         // Clients are told to try again; what they sent waits no longer than it has to.
         config.default_retry = false;
         let audiences = audiences.iter().map(ToString::to_string).collect();
-        let reviews = Reviews(Arc::new(Shared {
+        let reviews = Reviews(Arc::new(ReviewClient {
             client: Client::try_from(config)?,
             audiences,
-            turns: Turns::new("reviews", AT_ONCE, WAITING),
-            told: Seldom::default(),
+            queue: FairQueue::new("reviews", MAX_CONCURRENT_REVIEWS, MAX_QUEUED_REVIEWS),
+            told: LogThrottle::default(),
         }));
         let no_randomness = KubernetesError::NoRandomness;
         Ok(Self {
             reviews,
-            callers: Remembered::new().ok_or(no_randomness)?,
-            proven: Proven::new(),
-            permissions: Remembered::new().ok_or(KubernetesError::NoRandomness)?,
+            principals: AuthCache::new().ok_or(no_randomness)?,
+            proven: ProvenCredentials::new(),
+            permissions: AuthCache::new().ok_or(KubernetesError::NoRandomness)?,
         })
     }
 
-    async fn caller(&self, token: &SecretString, peer: Peer) -> Result<Caller, AccessError> {
+    async fn principal(&self, token: &SecretString, peer: ClientNetwork) -> Result<Principal, AccessError> {
         // Ours are good here or nowhere: never sent to anybody.
         if token.expose_secret().is_empty() || is_ours(token.expose_secret()) {
             return Err(Rejection::Unknown.into());
         }
-        let question = self.callers.question(&[token.expose_secret().as_bytes()]);
-        let keep = |caller: &Option<_>| if caller.is_some() { YES } else { NO };
-        let (reviews, token, class) = (self.reviews.clone(), token.clone(), self.proven.class(&question));
-        let caller = self.callers.get(question, keep, || async move { reviews.token(&token, peer, class).await });
-        let caller = caller.await?.ok_or(Rejection::Unknown)?;
-        self.proven.add(question);
-        Ok(Caller::clone(&caller))
+        let key = self.principals.key(&[token.expose_secret().as_bytes()]);
+        let keep = |principal: &Option<_>| if principal.is_some() { ALLOWED_TTL } else { DENIED_TTL };
+        let (reviews, token, priority) = (self.reviews.clone(), token.clone(), self.proven.priority(&key));
+        let principal = self.principals.get(key, keep, || async move { reviews.token(&token, peer, priority).await });
+        let principal = principal.await?.ok_or(Rejection::Unknown)?;
+        self.proven.add(key);
+        Ok(Principal::clone(&principal))
     }
 }
 
 #[async_trait]
-impl Access for Kubernetes {
+impl AuthBackend for Kubernetes {
     /// A name beside a token in place of a password does not count: `docker login` wants one.
-    async fn authenticate(&self, credentials: &Credentials, peer: Peer) -> Result<Caller, AccessError> {
+    async fn authenticate(&self, credentials: &Credentials, peer: ClientNetwork) -> Result<Principal, AccessError> {
         match credentials {
-            Credentials::None => Ok(Caller::anonymous()),
-            Credentials::Basic { password: token, .. } | Credentials::Bearer(token) => self.caller(token, peer).await,
+            Credentials::None => Ok(Principal::anonymous()),
+            Credentials::Basic { password: token, .. } | Credentials::Bearer(token) => {
+                self.principal(token, peer).await
+            }
         }
     }
 
-    async fn may(
+    async fn is_allowed(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         action: Action,
         repository: Option<&RepositoryName>,
     ) -> Result<bool, AccessError> {
-        if caller.is_anonymous() {
+        if principal.is_anonymous() {
             return Ok(false);
         }
         let namespace = repository.and_then(namespace_of).unwrap_or_default();
-        let described = serde_json::to_vec(caller).map_err(|_| AccessError::unavailable())?;
+        let described = serde_json::to_vec(principal).map_err(|_| AccessError::unavailable())?;
         for &(verb, resource) in needed_for(action) {
             let parts: [&[u8]; 4] = [&described, verb.as_bytes(), resource.as_bytes(), namespace.as_bytes()];
-            let question = self.permissions.question(&parts);
-            let spec = access_review(caller, verb, resource, namespace);
+            let key = self.permissions.key(&parts);
+            let spec = access_review(principal, verb, resource, namespace);
             let reviews = self.reviews.clone();
-            let keep = |allowed: &bool| if *allowed { YES } else { NO };
-            if !self.permissions.get(question, keep, || async move { reviews.access(spec).await }).await? {
+            let keep = |allowed: &bool| if *allowed { ALLOWED_TTL } else { DENIED_TTL };
+            if !self.permissions.get(key, keep, || async move { reviews.access(spec).await }).await? {
                 return Ok(false);
             }
         }
@@ -193,13 +195,13 @@ fn namespace_of(repository: &RepositoryName) -> Option<&str> {
     repository.as_str().split_once('/').map(|(namespace, _)| namespace)
 }
 
-fn access_review(caller: &Caller, verb: &str, resource: &str, namespace: &str) -> SubjectAccessReviewSpec {
+fn access_review(principal: &Principal, verb: &str, resource: &str, namespace: &str) -> SubjectAccessReviewSpec {
     let owned = |texts: &[Box<str>]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let extra: BTreeMap<_, _> = caller.extra.iter().map(|(key, values)| (key.to_string(), owned(values))).collect();
+    let extra: BTreeMap<_, _> = principal.extra.iter().map(|(key, values)| (key.to_string(), owned(values))).collect();
     SubjectAccessReviewSpec {
-        user: caller.name.as_ref().map(ToString::to_string),
-        uid: caller.uid.as_ref().map(ToString::to_string),
-        groups: Some(owned(&caller.groups)),
+        user: principal.name.as_ref().map(ToString::to_string),
+        uid: principal.uid.as_ref().map(ToString::to_string),
+        groups: Some(owned(&principal.groups)),
         extra: Some(extra),
         resource_attributes: Some(ResourceAttributes {
             namespace: Some(namespace.to_owned()),
@@ -213,11 +215,11 @@ fn access_review(caller: &Caller, verb: &str, resource: &str, namespace: &str) -
     }
 }
 
-fn caller_of(user: UserInfo) -> Option<Caller> {
+fn principal_of(user: UserInfo) -> Option<Principal> {
     let UserInfo { username, uid, groups, extra } = user;
-    let name = username.filter(|name| !name.is_empty() && name != NOBODY)?;
+    let name = username.filter(|name| !name.is_empty() && name != ANONYMOUS_USER)?;
     let boxed = |texts: Vec<String>| texts.into_iter().map(Into::into).collect();
-    Some(Caller {
+    Some(Principal {
         name: Some(name.into()),
         uid: uid.filter(|uid| !uid.is_empty()).map(Into::into),
         groups: boxed(groups.unwrap_or_default()),
@@ -226,19 +228,19 @@ fn caller_of(user: UserInfo) -> Option<Caller> {
 }
 
 #[derive(Clone, Debug)]
-struct Reviews(Arc<Shared>);
+struct Reviews(Arc<ReviewClient>);
 
-struct Shared {
+struct ReviewClient {
     client: Client,
     audiences: Vec<String>,
-    turns: Turns,
+    queue: FairQueue,
     /// Whether the log has said of late that there is no answer.
-    told: Seldom,
+    told: LogThrottle,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for ReviewClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("audiences", &self.audiences).finish_non_exhaustive()
+        f.debug_struct("ReviewClient").field("audiences", &self.audiences).finish_non_exhaustive()
     }
 }
 
@@ -251,19 +253,24 @@ enum NoAnswer {
     NotAllowed(u16),
     #[error("it answers {0}")]
     Status(u16),
-    #[error("it answers more than {LARGEST} bytes")]
+    #[error("it answers more than {MAX_RESPONSE_BYTES} bytes")]
     TooLarge,
     #[error("its answer is not a review with a status")]
     Malformed,
-    #[error("it does not answer within {} s", DEADLINE.as_secs())]
+    #[error("it does not answer within {} s", REVIEW_TIMEOUT.as_secs())]
     TimedOut,
     #[error(transparent)]
     Failed(#[from] kube::Error),
 }
 
 impl Reviews {
-    /// Whose token it is; nothing: nobody's.
-    async fn token(&self, token: &SecretString, peer: Peer, class: Class) -> Result<Option<Arc<Caller>>, AccessError> {
+    /// Reviews a token. Returns `None` if the cluster does not know it.
+    async fn token(
+        &self,
+        token: &SecretString,
+        peer: ClientNetwork,
+        priority: Priority,
+    ) -> Result<Option<Arc<Principal>>, AccessError> {
         let wanted = &self.0.audiences;
         let review = TokenReview {
             spec: TokenReviewSpec {
@@ -272,8 +279,8 @@ impl Reviews {
             },
             ..TokenReview::default()
         };
-        let whose = (peer.into(), class);
-        let status = self.ask(TOKEN_REVIEWS, &review, whose, |review: TokenReview| review.status).await?;
+        let key = (peer.into(), priority);
+        let status = self.ask(TOKEN_REVIEWS, &review, key, |review: TokenReview| review.status).await?;
         if status.authenticated != Some(true) {
             return Ok(None);
         }
@@ -282,14 +289,14 @@ impl Reviews {
         if !wanted.is_empty() && !meant.iter().any(|audience| wanted.contains(audience)) {
             return Ok(None);
         }
-        Ok(status.user.and_then(caller_of).map(Arc::new))
+        Ok(status.user.and_then(principal_of).map(Arc::new))
     }
 
     async fn access(&self, spec: SubjectAccessReviewSpec) -> Result<bool, AccessError> {
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
         // Their token was good.
-        let whose = (Whose::Caller(review.spec.user.as_deref().unwrap_or_default().into()), Class::Proven);
-        let status = self.ask(ACCESS_REVIEWS, &review, whose, |review: SubjectAccessReview| review.status).await?;
+        let key = (QueueKey::Caller(review.spec.user.as_deref().unwrap_or_default().into()), Priority::Proven);
+        let status = self.ask(ACCESS_REVIEWS, &review, key, |review: SubjectAccessReview| review.status).await?;
         Ok(status.allowed && status.denied != Some(true))
     }
 
@@ -298,13 +305,13 @@ impl Reviews {
         &self,
         path: &str,
         review: &T,
-        (whose, class): (Whose, Class),
+        (key, priority): (QueueKey, Priority),
         status: impl FnOnce(T) -> Option<S>,
     ) -> Result<S, AccessError> {
         // A clock of its own: that many wait here is nothing that the API server did.
-        let turn = timeout(TURN, self.0.turns.take(whose, class)).await;
-        let _turn = turn.unwrap_or_else(|_| Err(self.0.turns.busy()))?;
-        let review = timeout(DEADLINE, self.post(path, review)).await.unwrap_or(Err(NoAnswer::TimedOut));
+        let permit = timeout(QUEUE_TIMEOUT, self.0.queue.acquire(key, priority)).await;
+        let _permit = permit.unwrap_or_else(|_| Err(self.0.queue.busy()))?;
+        let review = timeout(REVIEW_TIMEOUT, self.post(path, review)).await.unwrap_or(Err(NoAnswer::TimedOut));
         let status = review.and_then(|review| status(review).ok_or(NoAnswer::Malformed));
         status.map_err(|why| self.unavailable(path, &why))
     }
@@ -323,7 +330,7 @@ impl Reviews {
         let mut bytes = Vec::new();
         while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
             let Ok(data) = frame?.into_data() else { continue };
-            if bytes.len() + data.len() > LARGEST {
+            if bytes.len() + data.len() > MAX_RESPONSE_BYTES {
                 return Err(NoAnswer::TooLarge);
             }
             bytes.extend_from_slice(&data);
@@ -358,11 +365,12 @@ mod tests {
         std::fs::write(&file, text.to_string()).unwrap();
         let mut access = Kubernetes::connect(Some(&file), &[]).await.unwrap();
         // Others have all places, and keep them.
-        Arc::get_mut(&mut access.reviews.0).unwrap().turns = Turns::new("reviews", 0, 1);
+        Arc::get_mut(&mut access.reviews.0).unwrap().queue = FairQueue::new("reviews", 0, 1);
         let begun = tokio::time::Instant::now();
-        let error = access.authenticate(&Credentials::Bearer("hers".into()), Peer::default()).await.unwrap_err();
+        let error =
+            access.authenticate(&Credentials::Bearer("hers".into()), ClientNetwork::default()).await.unwrap_err();
         assert!(matches!(error, AccessError::Busy { .. }), "{error}");
-        assert_eq!(begun.elapsed().as_secs(), TURN.as_secs());
+        assert_eq!(begun.elapsed().as_secs(), QUEUE_TIMEOUT.as_secs());
         let text = log.text();
         assert!(text.contains("too many wait for their turn") && !text.contains("API server"), "{text}");
     }
@@ -379,10 +387,10 @@ mod tests {
     #[test]
     fn a_user_without_a_name_or_with_nobody_s_is_nobody() {
         let user = |name: Option<&str>| UserInfo { username: name.map(str::to_owned), ..UserInfo::default() };
-        for name in [None, Some(""), Some(NOBODY)] {
-            assert_eq!(caller_of(user(name)), None, "{name:?}");
+        for name in [None, Some(""), Some(ANONYMOUS_USER)] {
+            assert_eq!(principal_of(user(name)), None, "{name:?}");
         }
-        assert_eq!(caller_of(user(Some("jane"))).unwrap().name(), Some("jane"));
+        assert_eq!(principal_of(user(Some("jane"))).unwrap().name(), Some("jane"));
     }
 
     #[test]
@@ -393,7 +401,7 @@ mod tests {
             groups: Some(vec!["a".into(), "b".into()]),
             extra: Some([("scopes".to_owned(), vec!["x".to_owned()])].into()),
         };
-        let spec = access_review(&caller_of(user.clone()).unwrap(), "create", "imagesignatures", "acme");
+        let spec = access_review(&principal_of(user.clone()).unwrap(), "create", "imagesignatures", "acme");
         assert_eq!((spec.user, spec.uid, spec.groups, spec.extra), (user.username, user.uid, user.groups, user.extra));
         let about = spec.resource_attributes.unwrap();
         let about = [about.group, about.resource, about.verb, about.namespace].map(Option::unwrap_or_default);

@@ -1,4 +1,4 @@
-//! Our tokens: who somebody is and what for, sealed so that only a store with the same key can read or make one.
+//! The store's own tokens: claims, sealed so that only a store with the same key can read or make one.
 //!
 //! A token is `sealgate_` and URL-safe base64 of: a version, the key's identifier, a nonce, and sealed JSON. They are
 //! sealed with AES-256-GCM-SIV (RFC 8452), since replicas with one key draw nonces at random and know nothing of each
@@ -15,14 +15,14 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::{Caller, scope::Scopes};
+use super::{Principal, scope::Scopes};
 
-/// What all of our tokens begin with: so they are never taken for somebody else's, or sent to anybody else.
+/// What all tokens of stores begin with, so that none is taken for another server's, or sent to another server.
 const PREFIX: &str = "sealgate_";
 /// The longest token; clients and proxies bound a request's header fields.
-pub const LONGEST_TOKEN: usize = 8 << 10;
+pub const MAX_TOKEN_BYTES: usize = 8 << 10;
 /// How long a token is good for. Short, since it can't be taken back; what its caller may do is asked anew each time.
-pub const LIFETIME: SignedDuration = SignedDuration::from_mins(5);
+pub const TOKEN_TTL: SignedDuration = SignedDuration::from_mins(5);
 /// The bytes of a key.
 pub const KEY_BYTES: usize = 32;
 
@@ -31,24 +31,25 @@ const ID_BYTES: usize = 8;
 /// Version and key identifier, which are not secret, but sealed with the rest.
 const HEAD_BYTES: usize = 1 + ID_BYTES;
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Clone, Debug)]
-pub struct Pass {
-    /// Who they are, proved when it was made.
-    pub caller: Caller,
-    /// What for.
+pub struct Claims {
+    /// Who the caller is, proved when the token was issued.
+    pub principal: Principal,
+    /// What the token is for.
     pub scopes: Scopes,
-    /// The `Authorization` that goes to the registry in place of the token; nothing: none.
+    /// The `Authorization` that goes to the registry in place of the token, if any.
     pub upstream: Option<SecretString>,
-    /// Until when it counts, in whole seconds.
+    /// When it expires, in whole seconds.
     pub expires_at: Timestamp,
 }
 
-/// [`Pass`] as it is sealed.
+/// [`Claims`] as it is sealed.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sealed<'a> {
-    caller: Caller,
+    #[serde(rename = "caller")]
+    principal: Principal,
     scopes: Scopes,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     upstream: Option<std::borrow::Cow<'a, str>>,
@@ -75,7 +76,7 @@ pub enum TokenError {
 #[non_exhaustive]
 pub enum SealError {
     /// Groups, scopes and the registry's own token don't fit into one.
-    #[error("a token for all of this would be longer than {LONGEST_TOKEN} bytes; ask for fewer scopes")]
+    #[error("a token for all of this would be longer than {MAX_TOKEN_BYTES} bytes; ask for fewer scopes")]
     TooLong,
     /// It would be over at once, as the one that it was asked for with.
     #[error("the token that came with this has expired; log in again")]
@@ -139,10 +140,10 @@ impl TokenKeys {
     ///
     /// # Errors
     /// It would be too long, or there is no randomness.
-    pub fn seal(&self, pass: &Pass) -> Result<SecretString, SealError> {
-        let Pass { caller, scopes, upstream, expires_at } = pass;
+    pub fn seal(&self, claims: &Claims) -> Result<SecretString, SealError> {
+        let Claims { principal, scopes, upstream, expires_at } = claims;
         let sealed = Sealed {
-            caller: caller.clone(),
+            principal: principal.clone(),
             scopes: scopes.clone(),
             upstream: upstream.as_ref().map(|upstream| upstream.expose_secret().into()),
             expires: expires_at.as_second(),
@@ -156,16 +157,16 @@ impl TokenKeys {
         sealed.map_err(|_| SealError::Failed)?;
         let mut token = PREFIX.to_owned();
         URL_SAFE_NO_PAD.encode_string([&head, nonce.as_slice(), &text].concat(), &mut token);
-        if token.len() > LONGEST_TOKEN { Err(SealError::TooLong) } else { Ok(token.into()) }
+        if token.len() > MAX_TOKEN_BYTES { Err(SealError::TooLong) } else { Ok(token.into()) }
     }
 
     /// Reads a token.
     ///
     /// # Errors
     /// It is none of ours, or no longer good.
-    pub fn open(&self, token: &str, now: Timestamp) -> Result<Pass, TokenError> {
+    pub fn open(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
         let encoded = token.strip_prefix(PREFIX).ok_or(TokenError::Unknown)?;
-        if token.len() > LONGEST_TOKEN {
+        if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Unknown);
         }
         let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| TokenError::Unknown)?;
@@ -177,13 +178,13 @@ impl TokenKeys {
         let mut text = sealed.to_vec();
         let text = key.key.open_in_place(nonce, Aad::from(head(key.id)), &mut text);
         let text = text.map_err(|_| TokenError::Unknown)?;
-        let Sealed { caller, scopes, upstream, expires } =
+        let Sealed { principal, scopes, upstream, expires } =
             serde_json::from_slice(text).map_err(|_| TokenError::Unknown)?;
         let expires_at = Timestamp::from_second(expires).map_err(|_| TokenError::Unknown)?;
         if now >= expires_at {
             return Err(TokenError::Expired);
         }
-        Ok(Pass { caller, scopes, upstream: upstream.map(|upstream| upstream.into_owned().into()), expires_at })
+        Ok(Claims { principal, scopes, upstream: upstream.map(|upstream| upstream.into_owned().into()), expires_at })
     }
 }
 
@@ -211,49 +212,49 @@ mod tests {
         "2027-01-31T12:00:00.5Z".parse().unwrap()
     }
 
-    fn pass() -> Pass {
-        let caller = Caller {
+    fn claims() -> Claims {
+        let principal = Principal {
             name: Some("system:serviceaccount:ci:robot".into()),
             uid: Some("1".into()),
             groups: vec!["system:authenticated".into()],
             extra: [("k".into(), vec!["v".into()])].into(),
         };
         let scopes = Scopes::parse(["repository:acme/web:pull,push"]).unwrap();
-        Pass { caller, scopes, upstream: Some("Bearer upstream-secret".into()), expires_at: now() + LIFETIME }
+        Claims { principal, scopes, upstream: Some("Bearer upstream-secret".into()), expires_at: now() + TOKEN_TTL }
     }
 
-    fn sealed(keys: &TokenKeys, pass: &Pass) -> String {
-        keys.seal(pass).unwrap().expose_secret().to_owned()
+    fn sealed(keys: &TokenKeys, claims: &Claims) -> String {
+        keys.seal(claims).unwrap().expose_secret().to_owned()
     }
 
     #[test]
     fn a_token_says_what_was_sealed_in_it() {
-        let token = sealed(&keys(1, &[]), &pass());
+        let token = sealed(&keys(1, &[]), &claims());
         assert!(is_ours(&token) && !is_ours("eyJhbGciOi"));
         let opened = keys(1, &[]).open(&token, now()).unwrap();
-        assert_eq!(opened.caller, pass().caller);
-        assert_eq!(opened.scopes, pass().scopes);
+        assert_eq!(opened.principal, claims().principal);
+        assert_eq!(opened.scopes, claims().scopes);
         assert_eq!(opened.upstream.unwrap().expose_secret(), "Bearer upstream-secret");
-        assert_eq!(opened.expires_at.as_second(), pass().expires_at.as_second());
-        let bare = Pass { caller: Caller::anonymous(), scopes: Scopes::default(), upstream: None, ..pass() };
+        assert_eq!(opened.expires_at.as_second(), claims().expires_at.as_second());
+        let bare = Claims { principal: Principal::anonymous(), scopes: Scopes::default(), upstream: None, ..claims() };
         let opened = keys(1, &[]).open(&sealed(&keys(1, &[]), &bare), now()).unwrap();
-        assert!(opened.caller.is_anonymous() && opened.upstream.is_none());
+        assert!(opened.principal.is_anonymous() && opened.upstream.is_none());
     }
 
     #[test]
     fn nothing_in_it_can_be_read_without_the_key_and_none_is_like_another() {
-        let (first, second) = (sealed(&keys(1, &[]), &pass()), sealed(&keys(1, &[]), &pass()));
+        let (first, second) = (sealed(&keys(1, &[]), &claims()), sealed(&keys(1, &[]), &claims()));
         assert_ne!(first, second);
         let bytes = URL_SAFE_NO_PAD.decode(first.strip_prefix(PREFIX).unwrap()).unwrap();
         for secret in ["robot", "upstream-secret"] {
             assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}");
         }
-        assert!(!format!("{:?}{:?}", pass(), keys(1, &[])).contains("upstream-secret"));
+        assert!(!format!("{:?}{:?}", claims(), keys(1, &[])).contains("upstream-secret"));
     }
 
     #[test]
     fn it_is_over_when_its_time_is() {
-        let token = sealed(&keys(1, &[]), &pass());
+        let token = sealed(&keys(1, &[]), &claims());
         let last = "2027-01-31T12:04:59.999Z".parse().unwrap();
         assert!(keys(1, &[]).open(&token, last).is_ok());
         let over = "2027-01-31T12:05:00Z".parse().unwrap();
@@ -262,16 +263,16 @@ mod tests {
 
     #[test]
     fn an_old_key_opens_beside_a_new_one_and_not_after_it_was_removed() {
-        let token = sealed(&keys(1, &[]), &pass());
+        let token = sealed(&keys(1, &[]), &claims());
         assert!(keys(2, &[3, 1]).open(&token, now()).is_ok());
         assert_eq!(keys(2, &[3]).open(&token, now()).unwrap_err(), TokenError::Unknown);
-        assert!(keys(1, &[]).open(&sealed(&keys(2, &[1]), &pass()), now()).is_err(), "the first one seals");
+        assert!(keys(1, &[]).open(&sealed(&keys(2, &[1]), &claims()), now()).is_err(), "the first one seals");
     }
 
     #[test]
     fn a_token_that_was_changed_anywhere_or_cut_is_not_ours() {
         let keys = keys(1, &[]);
-        let token = sealed(&keys, &pass());
+        let token = sealed(&keys, &claims());
         let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX).unwrap()).unwrap();
         let encoded = |bytes: &[u8]| format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
         for position in 0..bytes.len() {
@@ -287,29 +288,29 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_no_token() {
-        let upstream = SecretString::from("x".repeat(LONGEST_TOKEN));
-        let long = Pass { upstream: Some(upstream), ..pass() };
+        let upstream = SecretString::from("x".repeat(MAX_TOKEN_BYTES));
+        let long = Claims { upstream: Some(upstream), ..claims() };
         assert_eq!(keys(1, &[]).seal(&long).unwrap_err(), SealError::TooLong);
-        let fits = Pass { upstream: Some("x".repeat(5 << 10).into()), ..pass() };
+        let fits = Claims { upstream: Some("x".repeat(5 << 10).into()), ..claims() };
         assert!(keys(1, &[]).open(&sealed(&keys(1, &[]), &fits), now()).is_ok());
     }
 
     #[test]
     fn a_token_may_have_all_of_its_length_and_no_byte_more() {
         let keys = keys(1, &[]);
-        let of = |length: usize| keys.seal(&Pass { upstream: Some("x".repeat(length).into()), ..pass() });
-        let fits = (0..LONGEST_TOKEN).rev().find(|&length| of(length).is_ok()).unwrap();
+        let of = |length: usize| keys.seal(&Claims { upstream: Some("x".repeat(length).into()), ..claims() });
+        let fits = (0..MAX_TOKEN_BYTES).rev().find(|&length| of(length).is_ok()).unwrap();
         let longest = of(fits).unwrap();
-        assert_eq!(longest.expose_secret().len(), LONGEST_TOKEN);
+        assert_eq!(longest.expose_secret().len(), MAX_TOKEN_BYTES);
         let opened = keys.open(longest.expose_secret(), now()).unwrap();
         assert_eq!(opened.upstream.unwrap().expose_secret().len(), fits);
         assert_eq!(of(fits + 1).unwrap_err(), SealError::TooLong);
         // Sealed by hand, with nothing amiss but its length.
         let sealed = Sealed {
-            caller: pass().caller,
-            scopes: pass().scopes,
+            principal: claims().principal,
+            scopes: claims().scopes,
             upstream: Some("x".repeat(fits + 1).into()),
-            expires: pass().expires_at.as_second(),
+            expires: claims().expires_at.as_second(),
         };
         let mut text = serde_json::to_vec(&sealed).unwrap();
         let (nonce, head) = ([7; NONCE_LEN], head(keys.sealing.id));

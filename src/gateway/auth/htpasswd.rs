@@ -1,8 +1,8 @@
 //! Users and passwords in a file of Apache's (`htpasswd -B`), their roles in another.
 //!
 //! Both are read again when they change. Checking a password is meant to be slow, so it happens away from the workers, by
-//! few at once and one of each peer in turn, and whoever was let in within the hour does not stand behind those who were not;
-//! and that one is good, or is not, is remembered for seconds.
+//! few at once and one of each client in turn. Credentials that were accepted within the hour do not wait behind those that
+//! were not, and each answer is cached for seconds.
 
 use std::{
     collections::HashMap,
@@ -21,9 +21,9 @@ use secrecy::ExposeSecret as _;
 use tokio::time::Instant;
 
 use super::{
-    Access, AccessError, Action, Caller, Credentials, Peer, Rejection,
-    auth_cache::{Proven, Remembered},
-    fair_queue::Turns,
+    AccessError, Action, AuthBackend, ClientNetwork, Credentials, Principal, Rejection,
+    auth_cache::{AuthCache, ProvenCredentials},
+    fair_queue::FairQueue,
     roles::Roles,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
@@ -36,19 +36,19 @@ use crate::gateway::store::RepositoryName;
 use crate::text;
 
 /// The most bytes of either file: some ten thousand users.
-const LARGEST: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How long a good password is not checked again.
-const GOOD: Duration = Duration::from_secs(10);
+const ACCEPTED_TTL: Duration = Duration::from_secs(10);
 /// How long a wrong one is not: clients that have it in a file send it again and again.
-const WRONG: Duration = Duration::from_secs(5);
+const REJECTED_TTL: Duration = Duration::from_secs(5);
 /// Above this, one check takes longer than a client waits; it doubles with each step.
-const HIGHEST_COST: u32 = 15;
+const MAX_BCRYPT_COST: u32 = 15;
 /// The cost of a check for nobody, where the file has no user whose cost could be taken.
-const COST_FOR_NOBODY: u32 = 10;
+const DEFAULT_BCRYPT_COST: u32 = 10;
 /// How many may wait for a check.
-const WAITING: usize = 64;
+const MAX_QUEUED_CHECKS: usize = 64;
 /// How often the files are looked at where no event tells of a change.
-const POLL: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why there are no users or no roles.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +80,9 @@ pub enum UsersError {
 #[derive(Debug)]
 pub struct Htpasswd {
     files: Arc<Files>,
-    checks: Turns,
-    remembered: Remembered<bool>,
-    proven: Proven,
+    queue: FairQueue,
+    cache: AuthCache<bool>,
+    proven: ProvenCredentials,
     _watcher: ChangeWatcher,
 }
 
@@ -109,14 +109,14 @@ impl Htpasswd {
         });
         files.warn_of_strangers();
         let mut reload = Reload::new(Arc::clone(&files));
-        let watcher = ChangeWatcher::start("access-watcher", POLL, move || reload.check(Instant::now()));
+        let watcher = ChangeWatcher::start("access-watcher", POLL_INTERVAL, move || reload.check(Instant::now()));
         // A check keeps a core busy: at least one is left for everything else.
         let places = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
         Ok(Self {
             files,
-            checks: Turns::new("password checks", places, WAITING),
-            remembered: Remembered::new().ok_or(UsersError::NoRandomness)?,
-            proven: Proven::new(),
+            queue: FairQueue::new("password checks", places, MAX_QUEUED_CHECKS),
+            cache: AuthCache::new().ok_or(UsersError::NoRandomness)?,
+            proven: ProvenCredentials::new(),
             _watcher: watcher.map_err(UsersError::Watch)?,
         })
     }
@@ -127,42 +127,41 @@ impl Htpasswd {
         &self,
         user: &str,
         password: &secrecy::SecretString,
-        peer: Peer,
-    ) -> Result<Option<Caller>, AccessError> {
+        peer: ClientNetwork,
+    ) -> Result<Option<Principal>, AccessError> {
         let users = self.files.users.load_full();
-        let name = self.remembered.question(&[user.as_bytes()]);
+        let name = self.cache.key(&[user.as_bytes()]);
         let (account, known) = match users.by_name.get(user) {
             Some(account) => (account.clone(), true),
             None => (users.in_place_of(name), false),
         };
-        // With the hash in it: what was remembered of another password is never found.
-        let question =
-            self.remembered.question(&[user.as_bytes(), password.expose_secret().as_bytes(), account.hash.as_bytes()]);
-        let keep = |good: &bool| if *good { GOOD } else { WRONG };
+        // With the hash in it: what was cached of another password is never found.
+        let key = self.cache.key(&[user.as_bytes(), password.expose_secret().as_bytes(), account.hash.as_bytes()]);
+        let keep = |good: &bool| if *good { ACCEPTED_TTL } else { REJECTED_TTL };
         let hash = account.hash.clone();
-        let (checks, password, class) = (self.checks.clone(), password.clone(), self.proven.class(&question));
-        let good = self.remembered.get(question, keep, || async move {
-            let turn = checks.take(peer.into(), class).await?;
+        let (queue, password, priority) = (self.queue.clone(), password.clone(), self.proven.priority(&key));
+        let good = self.cache.get(key, keep, || async move {
+            let permit = queue.acquire(peer.into(), priority).await?;
             let check = tokio::task::spawn_blocking(move || {
                 let good = bcrypt::verify(password.expose_secret(), &hash);
-                drop(turn);
+                drop(permit);
                 known && good.unwrap_or(false)
             });
             check.await.map_err(|_| AccessError::unavailable())
         });
         let good = good.await?;
         if good && known {
-            self.proven.add(question);
+            self.proven.add(key);
         }
-        Ok((good && known).then(|| account.caller(user)))
+        Ok((good && known).then(|| account.principal(user)))
     }
 }
 
 #[async_trait]
-impl Access for Htpasswd {
-    async fn authenticate(&self, credentials: &Credentials, peer: Peer) -> Result<Caller, AccessError> {
+impl AuthBackend for Htpasswd {
+    async fn authenticate(&self, credentials: &Credentials, peer: ClientNetwork) -> Result<Principal, AccessError> {
         match credentials {
-            Credentials::None => Ok(Caller::anonymous()),
+            Credentials::None => Ok(Principal::anonymous()),
             Credentials::Basic { user, password } => {
                 self.check(user, password, peer).await?.ok_or_else(|| Rejection::Password.into())
             }
@@ -172,15 +171,15 @@ impl Access for Htpasswd {
 
     /// Also where the caller comes out of a token: who was removed from the file since, or has another password, may
     /// nothing any more.
-    async fn may(
+    async fn is_allowed(
         &self,
-        caller: &Caller,
+        principal: &Principal,
         action: Action,
         repository: Option<&RepositoryName>,
     ) -> Result<bool, AccessError> {
-        let Some(name) = caller.name() else { return Ok(false) };
+        let Some(name) = principal.name() else { return Ok(false) };
         let users = self.files.users.load();
-        let same = users.by_name.get(name).is_some_and(|account| account.caller(name) == *caller);
+        let same = users.by_name.get(name).is_some_and(|account| account.principal(name) == *principal);
         Ok(same && self.files.roles.load().let_do(name, action, repository))
     }
 }
@@ -239,7 +238,7 @@ fn read_roles(path: &Path) -> Result<Roles, UsersError> {
 }
 
 fn read_text(setting: &'static str, path: &Path) -> Result<String, UsersError> {
-    let bytes = read_bounded(path, LARGEST);
+    let bytes = read_bounded(path, MAX_FILE_BYTES);
     let bytes = bytes.map_err(|why| UsersError::Unreadable { setting, path: path.to_owned(), why })?;
     // Its lines are secrets, which are not shown.
     let hide = |mistake: Diagnostic| UsersError::Refused(vec![Diagnostic { snippet: None, ..mistake }]);
@@ -255,9 +254,9 @@ struct Account {
 
 impl Account {
     /// The user with this very password: with another one they are another caller, so that tokens end with it.
-    fn caller(&self, name: &str) -> Caller {
+    fn principal(&self, name: &str) -> Principal {
         let uid = URL_SAFE_NO_PAD.encode(&digest(&SHA256, self.hash.as_bytes()).as_ref()[..12]);
-        Caller { name: Some(name.into()), uid: Some(uid.into()), ..Caller::default() }
+        Principal { name: Some(name.into()), uid: Some(uid.into()), ..Principal::default() }
     }
 }
 
@@ -314,12 +313,12 @@ impl Users {
         if mistakes.is_empty() { Ok(users) } else { Err(mistakes) }
     }
 
-    /// The account whose password is checked for a user who is not there.
+    /// Returns the account whose password is checked for a user who is not there.
     fn in_place_of(&self, user: [u8; 32]) -> Account {
         let number = u32::from_le_bytes([user[0], user[1], user[2], user[3]]) as usize;
         match number.checked_rem(self.in_order.len()).and_then(|number| self.in_order.get(number)) {
             Some(account) => account.clone(),
-            None => Account { hash: format!("$2y${COST_FOR_NOBODY:02}${}", ".".repeat(53)).into() },
+            None => Account { hash: format!("$2y${DEFAULT_BCRYPT_COST:02}${}", ".".repeat(53)).into() },
         }
     }
 }
@@ -340,10 +339,10 @@ fn check_hash(hash: &str) -> Result<(), String> {
     }
     let parts = bcrypt::HashParts::from_str(hash).map_err(|_| "is a malformed bcrypt hash".to_owned())?;
     let cost = parts.get_cost();
-    if (4..=HIGHEST_COST).contains(&cost) {
+    if (4..=MAX_BCRYPT_COST).contains(&cost) {
         Ok(())
     } else {
-        Err(format!("has the bcrypt cost {cost}; 4 to {HIGHEST_COST} is expected"))
+        Err(format!("has the bcrypt cost {cost}; 4 to {MAX_BCRYPT_COST} is expected"))
     }
 }
 
@@ -353,7 +352,7 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::{super::fair_queue::Class, *};
+    use super::{super::fair_queue::Priority, *};
     use crate::files::SETTLE_INTERVAL;
 
     const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
@@ -371,18 +370,18 @@ mod tests {
         (folder, opened)
     }
 
-    async fn login(access: &Htpasswd, user: &str, password: &str) -> Result<Caller, AccessError> {
+    async fn login(access: &Htpasswd, user: &str, password: &str) -> Result<Principal, AccessError> {
         login_from(access, 1, user, password).await
     }
 
-    async fn login_from(access: &Htpasswd, peer: u8, user: &str, password: &str) -> Result<Caller, AccessError> {
-        let peer = Peer::of(Some([192, 0, 2, peer].into()));
+    async fn login_from(access: &Htpasswd, peer: u8, user: &str, password: &str) -> Result<Principal, AccessError> {
+        let peer = ClientNetwork::of(Some([192, 0, 2, peer].into()));
         access.authenticate(&Credentials::of_user(user, password).unwrap(), peer).await
     }
 
-    async fn may_sign(access: &Htpasswd, caller: &Caller) -> bool {
+    async fn may_sign(access: &Htpasswd, principal: &Principal) -> bool {
         let repository = RepositoryName::parse("acme/web").unwrap();
-        access.may(caller, Action::CreateSignature, Some(&repository)).await.unwrap()
+        access.is_allowed(principal, Action::CreateSignature, Some(&repository)).await.unwrap()
     }
 
     #[tokio::test]
@@ -401,9 +400,9 @@ mod tests {
                 assert_eq!(rejected, Rejection::Password.into(), "{user}: whether there is such a user is not told");
             }
         }
-        assert!(access.authenticate(&Credentials::None, Peer::default()).await.unwrap().is_anonymous());
-        assert!(!may_sign(&access, &Caller::anonymous()).await);
-        let token = access.authenticate(&Credentials::Bearer("x".into()), Peer::default()).await;
+        assert!(access.authenticate(&Credentials::None, ClientNetwork::default()).await.unwrap().is_anonymous());
+        assert!(!may_sign(&access, &Principal::anonymous()).await);
+        let token = access.authenticate(&Credentials::Bearer("x".into()), ClientNetwork::default()).await;
         assert_eq!(token.unwrap_err(), Rejection::Unknown.into());
     }
 
@@ -428,8 +427,8 @@ mod tests {
             assert_eq!(login(&access, user, password).await.unwrap_err(), Rejection::Password.into());
         }
         assert!(login(&access, "jane", "secret").await.is_ok());
-        // Nothing can be checked any more: what has an answer was remembered.
-        let busy = Htpasswd { checks: Turns::new("checks", 0, 0), ..access };
+        // Nothing can be checked any more: what has an answer was cached.
+        let busy = Htpasswd { queue: FairQueue::new("checks", 0, 0), ..access };
         for (user, password) in [("jane", "wrong"), ("nobody", "secret")] {
             assert_eq!(login(&busy, user, password).await.unwrap_err(), Rejection::Password.into(), "{user}");
         }
@@ -438,7 +437,7 @@ mod tests {
             let told = login(&busy, user, password).await.unwrap_err();
             assert!(matches!(told, AccessError::Busy { .. }), "{user}: it takes a check, whether or not there is one");
         }
-        tokio::time::advance(WRONG).await;
+        tokio::time::advance(REJECTED_TTL).await;
         assert!(matches!(login(&busy, "jane", "wrong").await, Err(AccessError::Busy { .. })));
         assert!(login(&busy, "jane", "secret").await.is_ok());
     }
@@ -446,9 +445,9 @@ mod tests {
     #[tokio::test]
     async fn whoever_guesses_passwords_keeps_nobody_else_out() {
         let (_folder, access) = opened(&line("jane", "secret"));
-        let (checks, waiting) = (Turns::new("checks", 1, 4), 4);
-        let access = Htpasswd { checks: checks.clone(), ..access };
-        let held = checks.take(Peer::default().into(), Class::Unproven).await.unwrap();
+        let (queue, waiting) = (FairQueue::new("checks", 1, 4), 4);
+        let access = Htpasswd { queue: queue.clone(), ..access };
+        let held = queue.acquire(ClientNetwork::default().into(), Priority::Unproven).await.unwrap();
         let wrong: Vec<String> = (0..=waiting).map(|number| format!("guess-{number}")).collect();
         let mut guesses: Vec<_> = wrong.iter().map(|guess| Box::pin(login_from(&access, 66, "jane", guess))).collect();
         let mut jane = Box::pin(login_from(&access, 1, "jane", "secret"));
@@ -478,13 +477,13 @@ mod tests {
         let (_folder, access) = opened(&(line("jane", "secret") + &line("joe", "other")));
         assert!(login(&access, "jane", "secret").await.is_ok());
         // It has to be checked again.
-        tokio::time::advance(GOOD).await;
-        let checks = Turns::new("checks", 1, 8);
-        let access = Htpasswd { checks: checks.clone(), ..access };
-        let held = checks.take(Peer::default().into(), Class::Unproven).await.unwrap();
+        tokio::time::advance(ACCEPTED_TTL).await;
+        let queue = FairQueue::new("checks", 1, 8);
+        let access = Htpasswd { queue: queue.clone(), ..access };
+        let held = queue.acquire(ClientNetwork::default().into(), Priority::Unproven).await.unwrap();
         let guess = async |number: u16| {
             // No two of them are neighbours.
-            let peer = Peer::of(Some([0x2001, 0xdb8, number, 0, 0, 0, 0, 1].into()));
+            let peer = ClientNetwork::of(Some([0x2001, 0xdb8, number, 0, 0, 0, 0, 1].into()));
             access.authenticate(&Credentials::of_user("jane", &format!("guess-{number}")).unwrap(), peer).await
         };
         let mut guesses: Vec<_> = (0..8).map(|number| Box::pin(guess(number))).collect();

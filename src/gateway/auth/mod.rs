@@ -1,0 +1,29 @@
+//! Who sends a request, and what they may do to signatures.
+//!
+//! [`AccessControl`] checks [the store's own tokens](token), and asks one of the backends behind [`AuthBackend`] about all
+//! other credentials: [`AllowAll`], a [password file](htpasswd::Htpasswd), or [Kubernetes](kubernetes::Kubernetes). Every
+//! answer starts from no; a backend that can't answer is an error, never a yes.
+
+mod access_control;
+mod action;
+mod auth_cache;
+mod backend;
+mod client_network;
+mod credentials;
+mod error;
+mod fair_queue;
+pub mod htpasswd;
+pub mod kubernetes;
+mod principal;
+mod roles;
+pub mod scope;
+pub mod token;
+pub mod token_key;
+
+pub use access_control::{AccessControl, AccessSetupError, Identity, IssuedToken, UpstreamAuthorization};
+pub use action::Action;
+pub use backend::{AllowAll, AuthBackend};
+pub use client_network::ClientNetwork;
+pub use credentials::{Credentials, MalformedCredentials};
+pub use error::{AccessError, Rejection};
+pub use principal::Principal;
