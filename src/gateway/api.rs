@@ -16,8 +16,8 @@ use super::{
     auth::Action,
     error::Refused,
     export_format::{self, Imported, LARGEST_LINE, NDJSON},
-    extension::{Context, bounded, store_failed},
     path::Own,
+    request::{RequestContext, read_body, store_failed},
     stall_guard::{STANDSTILL, Transfer, answer_with},
     store::{
         Change, Changed, Finding, ImageId, Origin, Position, Record, SignatureName, SignatureStore, Status, StoreError,
@@ -33,7 +33,7 @@ const SCANNED_AT_ONCE: usize = 64;
 /// Bytes of an export that are in memory at once, roughly.
 const LARGEST_PAGE: usize = 1 << 20;
 
-pub(super) async fn answer(context: &Context<'_>, payload: Payload, own: Own) -> HttpResponse {
+pub(super) async fn answer(context: &RequestContext<'_>, payload: Payload, own: Own) -> HttpResponse {
     let method = context.request.method();
     let only = |allowed| Err(Refused::method("this is not done with this method", allowed));
     let answer = match own {
@@ -73,7 +73,7 @@ struct List {
 }
 
 /// Who may pull an image may read what is known of its signatures.
-async fn inspect(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
+async fn inspect(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
     let records = if context.may_read(image).await? {
         context.store.inspect(image).await.map_err(|error| store_failed(&error))?
     } else {
@@ -89,9 +89,8 @@ async fn inspect(context: &Context<'_>, image: &ImageId) -> Result<HttpResponse,
 }
 
 /// Makes a change of one signature that the caller may make; 404: there is none of that name.
-async fn change(context: &Context<'_>, action: Action, change: Change, what: String) -> Result<usize, Refused> {
-    let Context { registry, desk, visitor, .. } = context;
-    desk.must_be_allowed(registry, visitor, action, Some(&change.image().repository)).await?;
+async fn change(context: &RequestContext<'_>, action: Action, change: Change, what: String) -> Result<usize, Refused> {
+    context.authorize(action, Some(&change.image().repository)).await?;
     match context.change(action, change, what).await? {
         Changed::Signatures(number) => Ok(number),
         Changed::Another => Err(Refused::another_signature()),
@@ -103,22 +102,22 @@ fn of_one(number: usize) -> Result<HttpResponse, Refused> {
     if number == 0 { Err(Refused::no_such_signature()) } else { Ok(HttpResponse::NoContent().finish()) }
 }
 
-async fn remove(context: &Context<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, Refused> {
+async fn remove(context: &RequestContext<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, Refused> {
     let what = Position::behind(&image, &name);
     of_one(change(context, Action::DeleteSignature, Change::Remove(image, name), what.as_str().to_owned()).await?)
 }
 
 async fn set_status(
-    context: &Context<'_>,
+    context: &RequestContext<'_>,
     payload: Payload,
     image: ImageId,
     name: SignatureName,
 ) -> Result<HttpResponse, Refused> {
-    let Context { registry, desk, visitor, request, .. } = context;
-    // Nobody's body is read who may not.
-    desk.must_be_allowed(registry, visitor, Action::SetStatus, Some(&image.repository)).await?;
+    let RequestContext { caller, request, .. } = context;
+    // Before the body is read.
+    context.authorize(Action::SetStatus, Some(&image.repository)).await?;
     let if_match = looked_at(request)?;
-    let body = bounded(request, payload, LARGEST_FINDING).await?;
+    let body = read_body(request, payload, LARGEST_FINDING).await?;
     let finding: Finding = json::from_object(&body)
         .map_err(|error| Refused::bad_request(format!("the body is not what an auditor finds: {error}")))?;
     if !finding.is_plain() {
@@ -128,12 +127,16 @@ async fn set_status(
         return Err(Refused::bad_request("the digest that was found is another one than the path's"));
     }
     let what = format!("{} verified with {}", Position::behind(&image, &name).as_str(), finding.key);
-    let status = Status { verified_by: visitor.name(), verified_at: Timestamp::now(), finding };
+    let status = Status { verified_by: caller.name(), verified_at: Timestamp::now(), finding };
     let change_of = Change::SetStatus(image, name, if_match, Some(status));
     of_one(change(context, Action::SetStatus, change_of, what).await?)
 }
 
-async fn unset_status(context: &Context<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, Refused> {
+async fn unset_status(
+    context: &RequestContext<'_>,
+    image: ImageId,
+    name: SignatureName,
+) -> Result<HttpResponse, Refused> {
     let what = format!("{} unset", Position::behind(&image, &name).as_str());
     let if_match = looked_at(context.request)?;
     of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, if_match, None), what).await?)
@@ -151,7 +154,7 @@ fn looked_at(request: &HttpRequest) -> Result<Option<Digest>, Refused> {
     }
 }
 
-async fn clear_statuses(context: &Context<'_>, image: ImageId) -> Result<HttpResponse, Refused> {
+async fn clear_statuses(context: &RequestContext<'_>, image: ImageId) -> Result<HttpResponse, Refused> {
     let what = format!("{}@{} cleared", image.repository.as_str(), image.digest);
     // That there was none is as good.
     change(context, Action::SetStatus, Change::ClearStatuses(image), what).await?;
@@ -162,9 +165,9 @@ async fn clear_statuses(context: &Context<'_>, image: ImageId) -> Result<HttpRes
 /// the last line that arrived. An error of the store breaks the answer off, so that half of it does not pass for all.
 ///
 /// With `most`, as many as have so many bytes together, and one at least; none: there are no further ones.
-async fn export(context: &Context<'_>) -> Result<HttpResponse, Refused> {
-    let Context { store, registry, desk, visitor, request } = context;
-    desk.must_be_allowed(registry, visitor, Action::Export, None).await?;
+async fn export(context: &RequestContext<'_>) -> Result<HttpResponse, Refused> {
+    let RequestContext { store, caller, request, .. } = context;
+    context.authorize(Action::Export, None).await?;
     let query = url::form_urlencoded::parse(request.query_string().as_bytes());
     let (mut after, mut most) = (None, None);
     for (name, value) in query {
@@ -181,7 +184,7 @@ async fn export(context: &Context<'_>) -> Result<HttpResponse, Refused> {
             _ => return Err(Refused::bad_request("the query has nothing but after and most")),
         }
     }
-    visitor.witness().did(Action::Export, after.as_ref().map_or("all", Position::as_str));
+    caller.audit_entry().done(Action::Export, after.as_ref().map_or("all", Position::as_str));
     let mut answer = HttpResponse::Ok();
     answer.insert_header((header::CONTENT_TYPE, NDJSON));
     if let Some(most) = most {
@@ -232,9 +235,9 @@ async fn page(store: &Arc<dyn SignatureStore>, mut after: Option<Position>, most
 
 /// Takes lines of an export. Each is durable on its own, and what is there already is no error: who is broken off sends all
 /// again, or what is missing.
-async fn import(context: &Context<'_>, mut payload: Payload) -> Result<HttpResponse, Refused> {
-    let Context { registry, desk, visitor, request, .. } = context;
-    desk.must_be_allowed(registry, visitor, Action::Import, None).await?;
+async fn import(context: &RequestContext<'_>, mut payload: Payload) -> Result<HttpResponse, Refused> {
+    let RequestContext { caller, request, .. } = context;
+    context.authorize(Action::Import, None).await?;
     // No web page can have a browser send this unasked, to a store that asks nobody.
     if !request.content_type().eq_ignore_ascii_case(NDJSON) {
         return Err(Refused::media_type(format!("the lines of an import are sent with Content-Type: {NDJSON}")));
@@ -267,7 +270,7 @@ async fn import(context: &Context<'_>, mut payload: Payload) -> Result<HttpRespo
             import_lines(context, changes, &mut imported).await?;
         }
     }
-    visitor.witness().did(
+    caller.audit_entry().done(
         Action::Import,
         &format!(
             "{} new, {} completed, {} there, {} refused",
@@ -278,7 +281,7 @@ async fn import(context: &Context<'_>, mut payload: Payload) -> Result<HttpRespo
 }
 
 async fn import_lines(
-    context: &Context<'_>,
+    context: &RequestContext<'_>,
     lines: Vec<(usize, Bytes)>,
     imported: &mut Imported,
 ) -> Result<(), Refused> {

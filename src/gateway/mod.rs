@@ -3,9 +3,9 @@
 //! `/extensions/v2/` is answered from the [store](store::SignatureStore); `/v2/` and all below goes through to the registry.
 
 mod api;
+mod audit_log;
 pub mod auth;
 mod browser;
-mod desk;
 mod error;
 pub mod export_format;
 mod extension;
@@ -15,6 +15,8 @@ pub mod fuzzing;
 mod headers;
 mod path;
 mod proxy;
+mod rate_limit;
+mod request;
 mod server;
 mod stall_guard;
 pub mod store;

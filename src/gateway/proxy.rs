@@ -26,8 +26,7 @@ use tokio::{
 };
 
 use super::{
-    auth::scope::Scope,
-    desk::{Desk, Visitor},
+    auth::{Caller, RequestAuth, scope::Scope},
     error::Refused,
     headers::{External, HopByHop, Rewrite, is_about_the_way},
     stall_guard::{STANDSTILL, Transfer},
@@ -49,7 +48,7 @@ const CHUNKS: usize = 4;
 /// Passes a request to the registry, and its answer back. `ping`: it is for `/v2/` itself.
 pub(super) async fn pass(
     registry: &Registry,
-    (desk, visitor): (&Desk, &Visitor),
+    (auth, caller): (&RequestAuth, &Caller),
     request: &HttpRequest,
     payload: Payload,
     ping: bool,
@@ -71,21 +70,21 @@ pub(super) async fn pass(
     };
     // Whoever brings nothing learns here how to be somebody. Where the registry asks for a password itself, it is asked.
     if ping
-        && desk.is_enabled()
-        && visitor.brought_nothing()
+        && auth.is_enabled()
+        && caller.has_no_credentials()
         && let Ok(Wants::Nothing | Wants::Bearer { .. }) = registry.wants().await
     {
-        let mut response = visitor.is_asked_who().response();
+        let mut response = caller.ask_for_credentials().response();
         response.headers_mut().insert(HeaderName::from_static(ANNOUNCEMENT), HeaderValue::from_static("1"));
         return response;
     }
-    let asked_as = match desk.authorization(registry, visitor).await {
-        Ok(authorization) if desk.is_enabled() => As::Visitor(authorization),
+    let asked_as = match auth.upstream_authorization(registry, caller).await {
+        Ok(authorization) if auth.is_enabled() => As::Caller(authorization),
         Ok(_) => As::Itself,
         Err(refused) => return refused.into(),
     };
-    let external = &visitor.external;
-    let way = desk.is_of_a_trusted_proxy(request);
+    let external = &caller.external;
+    let way = auth.is_of_trusted_proxy(request);
     let mut outgoing =
         registry.client().request(upstream_method, url.clone()).headers(to_registry(request, external, &asked_as, way));
     let upload = Rc::new(Upload::new(has_body(request.headers())));
@@ -111,7 +110,7 @@ pub(super) async fn pass(
     };
     let rewrite = Rewrite { requested: &url, external };
     let scope = scope_of(request.uri().path(), read_only);
-    let challenges = |given| desk.challenges(visitor, given, scope.as_ref());
+    let challenges = |given| auth.replace_challenges(caller, given, scope.as_ref());
     from_registry(answer, method == Method::HEAD, ping, &rewrite, challenges)
 }
 
@@ -120,7 +119,7 @@ enum As {
     /// As whoever the request says.
     Itself,
     /// With this `Authorization`, or none, in place of what was meant for us.
-    Visitor(Option<HeaderValue>),
+    Caller(Option<HeaderValue>),
 }
 
 /// What a token needs for this path, where it is about a repository.
@@ -156,14 +155,14 @@ fn to_registry(request: &HttpRequest, external: &External, asked_as: &As, way: b
             "host" | "expect" | "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-for" => true,
             "content-length" => chunked,
             // What was meant for us stays here.
-            "authorization" => matches!(asked_as, As::Visitor(_)),
+            "authorization" => matches!(asked_as, As::Caller(_)),
             name => hops.contains(name) || (!way && is_about_the_way(name)),
         };
         if !ours {
             append(&mut outgoing, name, value.as_bytes());
         }
     }
-    if let As::Visitor(Some(authorization)) = asked_as {
+    if let As::Caller(Some(authorization)) = asked_as {
         append(&mut outgoing, "authorization", authorization.as_bytes());
     }
     append(&mut outgoing, "x-forwarded-proto", external.scheme.as_bytes());

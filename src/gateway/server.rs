@@ -11,11 +11,12 @@ use actix_web::{
 
 use super::{
     api,
-    auth::{AccessControl, AccessSetupError},
-    desk::Desk,
-    extension::{self, Context},
+    auth::{AccessControl, AccessSetupError, RequestAuth},
+    extension,
     path::{Own, Route, route},
     proxy,
+    rate_limit::RateLimit,
+    request::RequestContext,
     stall_guard::STANDSTILL,
     store::{ImageLimits, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore},
     token_endpoint,
@@ -64,7 +65,7 @@ pub struct Prepared {
     registry: Registry,
     store: Store,
     limits: ImageLimits,
-    desk: Desk,
+    auth: RequestAuth,
     anyone: bool,
     readiness: Arc<Readiness>,
 }
@@ -77,10 +78,10 @@ impl Prepared {
         let limits = ImageLimits::with_lists_of(limits.signature_list_bytes);
         let access = AccessControl::open(settings.access.as_ref()).await?;
         let anyone = !access.is_enabled();
-        let desk = Desk::new(Arc::new(access), settings);
+        let auth = RequestAuth::new(Arc::new(access), settings);
         let readiness = Arc::new(Readiness::default());
         readiness.set(true);
-        Ok(Self { upstream, registry, store: settings.store.clone(), limits, desk, anyone, readiness })
+        Ok(Self { upstream, registry, store: settings.store.clone(), limits, auth, anyone, readiness })
     }
 
     /// While this says no, each answer closes its connection: what will be cut off soon must not be used again, or a request
@@ -116,24 +117,24 @@ impl Prepared {
         tls: Option<rustls::ServerConfig>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<Server, GatewayError> {
-        let Self { upstream, registry, store, limits, desk, anyone, readiness } = self;
+        let Self { upstream, registry, store, limits, auth, anyone, readiness } = self;
         let readiness = web::Data::from(readiness);
         let upstream = Arc::new(upstream);
         let address = listener.local_addr()?;
         // That this is meant was asked when the configuration was read.
-        let desk = desk.at(address, tls.is_some());
-        let shared_peers = desk.trusted_proxies().to_vec();
-        if anyone && !desk.is_on_loopback() {
+        let auth = auth.at(address, tls.is_some());
+        let shared_peers = auth.trusted_proxies().to_vec();
+        if anyone && !auth.is_on_loopback() {
             tracing::warn!(%address, "everyone who reaches this address, or a proxy in front of it, may add signatures to images");
         }
         let store: Arc<dyn SignatureStore> = match store {
             Store::Redb(file) => Arc::new(RedbStore::open(&file, limits)?),
             Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
         };
-        let desk = web::Data::new(desk);
-        let (asked, asking) = (registry.clone(), Arc::clone(&desk));
+        let (auth, rate_limit) = (web::Data::new(auth), web::Data::new(RateLimit::new()));
+        let (asked, asking) = (registry.clone(), Arc::clone(&auth));
         tokio::spawn(async move {
-            supervise("access-check", None, || Desk::warn_of(Arc::clone(&asking), asked.clone())).await;
+            supervise("access-check", None, || RequestAuth::warn_of_mismatch(Arc::clone(&asking), asked.clone())).await;
         });
         // Whoever stops reading is not waited for: the system ends a connection on which nothing could be sent for so long.
         // Whoever reads slowly is not taken for one of them, as he would be if the system took megabytes from us that take him
@@ -164,7 +165,8 @@ impl Prepared {
             App::new()
                 .app_data(web::Data::new(registry))
                 .app_data(web::Data::new(Arc::clone(&store)))
-                .app_data(desk.clone())
+                .app_data(auth.clone())
+                .app_data(rate_limit.clone())
                 .app_data(readiness.clone())
                 .default_service(web::to(answer))
         };
@@ -181,10 +183,11 @@ async fn answer(
     payload: Payload,
     registry: web::Data<Registry>,
     store: web::Data<Arc<dyn SignatureStore>>,
-    desk: web::Data<Desk>,
+    auth: web::Data<RequestAuth>,
+    rate_limit: web::Data<RateLimit>,
     readiness: web::Data<Readiness>,
 ) -> HttpResponse {
-    let mut response = answer_by_route(request, payload, registry, store, desk).await;
+    let mut response = answer_by_route(request, payload, registry, store, auth, rate_limit).await;
     if !readiness.get() {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
@@ -196,7 +199,8 @@ async fn answer_by_route(
     payload: Payload,
     registry: web::Data<Registry>,
     store: web::Data<Arc<dyn SignatureStore>>,
-    desk: web::Data<Desk>,
+    auth: web::Data<RequestAuth>,
+    rate_limit: web::Data<RateLimit>,
 ) -> HttpResponse {
     let route = match route(request.uri().path()) {
         Ok(Route::Health) => {
@@ -205,17 +209,24 @@ async fn answer_by_route(
                 Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
             };
         }
-        Ok(Route::Own(Own::Token)) => return token_endpoint::answer(&registry, &desk, &request, payload).await,
+        Ok(Route::Own(Own::Token)) => return token_endpoint::answer(&registry, &auth, &request, payload).await,
         Ok(route) => route,
         Err(refused) => return refused.into(),
     };
-    let visitor = match desk.receive(&registry, &request).await {
-        Ok(visitor) => visitor,
+    let caller = match auth.authenticate(&registry, &request).await {
+        Ok(caller) => caller,
         Err(refused) => return refused.into(),
     };
-    let context = Context { store: &store, registry: &registry, desk: &desk, visitor: &visitor, request: &request };
+    let context = RequestContext {
+        store: &store,
+        registry: &registry,
+        auth: &auth,
+        rate_limit: &rate_limit,
+        caller: &caller,
+        request: &request,
+    };
     match route {
-        Route::Registry { ping } => proxy::pass(&registry, (&desk, &visitor), &request, payload, ping).await,
+        Route::Registry { ping } => proxy::pass(&registry, (&auth, &caller), &request, payload, ping).await,
         Route::Signatures(image) => extension::answer(&context, payload, &image).await,
         Route::Own(own) => api::answer(&context, payload, own).await,
         // It was answered above.

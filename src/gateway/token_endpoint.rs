@@ -7,13 +7,12 @@ use serde::Serialize;
 
 use super::{
     auth::{
-        Credentials, Rejection, UpstreamAuthorization,
+        Caller, Credentials, Rejection, RequestAuth, UpstreamAuthorization,
         scope::Scopes,
         token::{SealError, TOKEN_TTL, TokenError},
     },
-    desk::{Desk, Visitor},
     error::Refused,
-    extension::bounded,
+    request::read_body,
     upstream::{Registry, Wants},
 };
 
@@ -21,11 +20,16 @@ use super::{
 const LARGEST_FORM: usize = 16 << 10;
 
 /// Gives out a token for whoever asks, as whoever they can show to be; to nobody in particular, too.
-pub(super) async fn answer(registry: &Registry, desk: &Desk, request: &HttpRequest, payload: Payload) -> HttpResponse {
+pub(super) async fn answer(
+    registry: &Registry,
+    auth: &RequestAuth,
+    request: &HttpRequest,
+    payload: Payload,
+) -> HttpResponse {
     let answer = match *request.method() {
-        Method::GET => give(registry, desk, request, request.query_string().as_bytes(), false).await,
-        Method::POST => match bounded(request, payload, LARGEST_FORM).await {
-            Ok(form) => give(registry, desk, request, &form, true).await,
+        Method::GET => give(registry, auth, request, request.query_string().as_bytes(), false).await,
+        Method::POST => match read_body(request, payload, LARGEST_FORM).await {
+            Ok(form) => give(registry, auth, request, &form, true).await,
             Err(refused) => Err(refused),
         },
         _ => Err(Refused::method("tokens are asked for with GET or POST", "GET, POST")),
@@ -43,12 +47,12 @@ struct Answer<'a> {
 
 async fn give(
     registry: &Registry,
-    desk: &Desk,
+    auth: &RequestAuth,
     request: &HttpRequest,
     parameters: &[u8],
     form: bool,
 ) -> Result<HttpResponse, Refused> {
-    if !desk.is_enabled() {
+    if !auth.is_enabled() {
         return Err(Refused::no_such_path());
     }
     let mut scopes = Vec::new();
@@ -65,24 +69,24 @@ async fn give(
     }
     let scopes = Scopes::parse(scopes.iter().map(String::as_str))
         .map_err(|error| Refused::bad_request(format!("scope: {error}")))?;
-    let visitor = match grant.as_deref() {
+    let caller = match grant.as_deref() {
         Some("password") => {
             let password = password.unwrap_or_default();
             let credentials = Credentials::of_user(user.as_deref().unwrap_or_default(), password.expose_secret())
                 .ok_or_else(|| Refused::bad_request("no user name or password looks like this"))?;
-            desk.receive_with(registry, request, credentials).await?
+            auth.authenticate_with(registry, request, credentials).await?
         }
         Some(_) => return Err(Refused::bad_request("grant_type must be password; refresh tokens are not given out")),
         // It would be answered with a token of nobody's.
         None if user.is_some() || password.is_some() => {
             return Err(Refused::bad_request("a user name and password are sent with grant_type=password"));
         }
-        None => desk.receive(registry, request).await?,
+        None => auth.authenticate(registry, request).await?,
     };
-    let upstream = upstream(registry, (desk, request), &visitor, &scopes).await?;
+    let upstream = upstream(registry, (auth, request), &caller, &scopes).await?;
     let now = Timestamp::now();
-    let given = desk.access().issue_token(&visitor.identity, scopes, upstream, now).map_err(|error| match error {
-        SealError::Over => desk.access_refused(request, &Rejection::Token(TokenError::Expired).into()),
+    let given = auth.access().issue_token(&caller.identity, scopes, upstream, now).map_err(|error| match error {
+        SealError::Over => auth.access_refused(request, &Rejection::Token(TokenError::Expired).into()),
         error => Refused::bad_request(error.to_string()),
     })?;
     let token = given.token.expose_secret();
@@ -93,24 +97,24 @@ async fn give(
 /// What goes to the registry with the token.
 async fn upstream(
     registry: &Registry,
-    (desk, request): (&Desk, &HttpRequest),
-    visitor: &Visitor,
+    (auth, request): (&RequestAuth, &HttpRequest),
+    caller: &Caller,
     scopes: &Scopes,
 ) -> Result<Option<UpstreamAuthorization>, Refused> {
     // Whoever comes with a token of ours gets what that has.
-    if visitor.identity.claims.is_some() {
+    if caller.identity.claims.is_some() {
         return Ok(None);
     }
     // Where the registry has no say, a wrong password is one: a token of nobody's would tell it from a good one, unseen.
     let Some(wanted) = scopes.of_the_registry() else {
-        return desk.must_not_be_rejected(request, visitor).map(|()| None);
+        return auth.refuse_wrong_password(request, caller).map(|()| None);
     };
     // An open registry is told nothing that it does not ask for; and who asks for passwords gets them from the client itself,
     // with each request: a token would carry them to wherever it is shown.
     let Wants::Bearer { realm, service } = registry.wants().await? else {
-        return desk.must_not_be_rejected(request, visitor).map(|()| None);
+        return auth.refuse_wrong_password(request, caller).map(|()| None);
     };
-    let credentials = desk.for_the_registry(&visitor.identity);
+    let credentials = auth.upstream_credentials(&caller.identity);
     let credentials =
         credentials.map(|value| reqwest::header::HeaderValue::from_str(value.expose_secret())).transpose();
     let credentials = credentials.map_err(|_| Refused::bad_request("the field Authorization can't be passed on"))?;
@@ -119,7 +123,7 @@ async fn upstream(
         Err(refused) => {
             // Good for neither.
             if refused.status() == 401 {
-                desk.must_not_be_rejected(request, visitor)?;
+                auth.refuse_wrong_password(request, caller)?;
             }
             return Err(refused);
         }

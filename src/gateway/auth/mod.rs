@@ -7,7 +7,12 @@
 mod access_control;
 mod action;
 mod auth_cache;
+mod authenticate;
+mod authorize;
 mod backend;
+mod caller;
+mod challenge;
+mod client_address;
 mod client_network;
 mod credentials;
 mod error;
@@ -19,10 +24,13 @@ mod roles;
 pub mod scope;
 pub mod token;
 pub mod token_key;
+mod upstream_credentials;
 
 pub use access_control::{AccessControl, AccessSetupError, Identity, IssuedToken, UpstreamAuthorization};
 pub use action::Action;
+pub(super) use authenticate::RequestAuth;
 pub use backend::{AllowAll, AuthBackend};
+pub(super) use caller::Caller;
 pub use client_network::ClientNetwork;
 pub use credentials::{Credentials, MalformedCredentials};
 pub use error::{AccessError, Rejection};

@@ -1,0 +1,168 @@
+//! Authorizes what callers do to signatures.
+
+use super::{Action, Rejection, authenticate::RequestAuth, caller::Caller, challenge, scope::Scope};
+use crate::gateway::{
+    audit_log,
+    error::Refused,
+    store::RepositoryName,
+    upstream::{Registry, Wants},
+};
+
+impl RequestAuth {
+    /// Checks that a caller may act on the signatures of a repository, or of every repository for `None`. Each refusal is
+    /// logged.
+    ///
+    /// # Errors
+    /// The answer to a caller that may not, or about whom that can't be found out now.
+    pub(in crate::gateway) async fn authorize(
+        &self,
+        registry: &Registry,
+        caller: &Caller,
+        action: Action,
+        repository: Option<&RepositoryName>,
+    ) -> Result<(), Refused> {
+        let outcome = self.check(registry, caller, action, repository).await;
+        if let Err(refused) = &outcome {
+            let what = repository.map_or("the store", RepositoryName::as_str);
+            audit_log::refused(&caller.audit_entry(), caller.rejected_user.as_deref(), action, what, refused);
+        }
+        outcome
+    }
+
+    async fn check(
+        &self,
+        registry: &Registry,
+        caller: &Caller,
+        action: Action,
+        repository: Option<&RepositoryName>,
+    ) -> Result<(), Refused> {
+        let scope = Scope::needed_for(action, repository);
+        if caller.is_cross_site {
+            // A user who has logged in to the store, or works on its machine, has not asked for what a page does.
+            return Err(Refused::no_role(format!(
+                "a browser sends this for the page of another site (its Sec-Fetch-Site or Origin field says so), and no page may {}: \
+                 use sealgate, skopeo or another tool, or a page at the store's own address",
+                action.in_words(repository)
+            )));
+        }
+        if !self.is_enabled() {
+            // A signature proves itself. Without authentication no caller may take away the signatures of others.
+            return if caller.is_local || action == Action::CreateSignature {
+                Ok(())
+            } else {
+                Err(Refused::no_role(format!(
+                    "without gateway.access nobody may {} but on the machine of a store that nobody else reaches (gateway.listen \
+                     on loopback, no proxy, no gateway.externalUrl, no gateway.trustedProxies), asked for as localhost, 127.0.0.1 or \
+                     [::1]: say in gateway.access who may",
+                    action.in_words(repository)
+                )))
+            };
+        }
+        if caller.identity.principal.is_anonymous() {
+            let rejected = caller.rejected_user.as_ref().map(|_| Rejection::Password);
+            let refused = rejected.map_or_else(Refused::who_are_you, |why| Refused::rejected(why.to_string()));
+            return Err(match registry.wants().await {
+                // The registry has the same users.
+                Ok(Wants::Basic(challenge)) if self.access.shares_credentials_with_registry() => {
+                    refused.with_challenges(vec![challenge])
+                }
+                _ => {
+                    let error = rejected.map(|_| "invalid_token");
+                    challenge::add_challenge(refused, &caller.external, Some(&scope), error)
+                }
+            });
+        }
+        match self.access.is_allowed(&caller.identity, action, repository).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refused::no_role(format!(
+                "{} may not {}: that takes the role {}",
+                caller.identity.principal,
+                action.in_words(repository),
+                self.access.role_for(action)
+            ))),
+            Err(error) => Err(challenge::access_refused(&error, &caller.external, Some(&scope))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use actix_web::{FromRequest as _, http::header::HeaderValue, test::TestRequest, web::Payload};
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+
+    use super::*;
+    use crate::configuration::{Access, Gateway, Store, Upstream, Users};
+    use crate::gateway::{
+        auth::AccessControl,
+        test_log::Log,
+        token_endpoint,
+        upstream::{Learned, Settings},
+    };
+
+    fn settings() -> Gateway {
+        Gateway {
+            listen: ([127, 0, 0, 1], 0).into(),
+            certificate: None,
+            anyone_may_sign: false,
+            registry: Upstream {
+                url: "http://127.0.0.1:1".parse().unwrap(),
+                ca_file: None,
+                token_realms: Vec::new(),
+                insecure: false,
+            },
+            store: Store::Redb("unused".into()),
+            access: None,
+            external_url: None,
+            trusted_proxies: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_guesses_passwords_is_written_down_where_the_registry_may_know_them_too() {
+        let (log, _logging) = Log::start();
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let hash = bcrypt::hash_with_salt("secret", 4, [7; 16]).unwrap();
+        std::fs::write(path("htpasswd"), format!("jane:{hash}\n")).unwrap();
+        std::fs::write(path("roles"), "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles: []\n").unwrap();
+        let users = Users::Htpasswd { file: path("htpasswd"), roles: path("roles") };
+        let access = AccessControl::open(Some(&Access { users, token_key: None })).await.unwrap();
+        let settings = settings();
+        let auth = RequestAuth::new(Arc::new(access), &settings).at(settings.listen, false);
+        let realm = "http://127.0.0.1:1/token".parse().unwrap();
+        for wants in
+            [Wants::Basic(HeaderValue::from_static("Basic realm=\"r\"")), Wants::Bearer { realm, service: None }]
+        {
+            let learned = Learned::that_it_wants(wants).await;
+            let registry = Settings::new(&settings.registry, 0).unwrap().registry(learned).unwrap();
+            let request = |uri: &str| {
+                let basic = format!("Basic {}", BASE64_STANDARD.encode("jane:guessed"));
+                let request = TestRequest::with_uri(uri).peer_addr(([192, 0, 2, 7], 1).into());
+                request.insert_header(("authorization", basic)).to_http_request()
+            };
+            let before = log.text().len();
+            let caller = auth.authenticate(&registry, &request("/v2/")).await.unwrap();
+            assert_eq!(log.text().len(), before, "they may read, as far as the registry lets them");
+            let refused = auth.authorize(&registry, &caller, Action::Export, None).await.unwrap_err();
+            assert!(
+                refused.to_string().starts_with("401 ") && refused.to_string().contains("password is wrong"),
+                "{refused}"
+            );
+            let line = log.text()[before..].to_owned();
+            for part in ["audit=true", "claimed=\"jane\"", "192.0.2.7", "export", "password is wrong", "refused"] {
+                assert!(line.contains(part), "{part}: {line}");
+            }
+            let before = log.text().len();
+            let asks = request("/sealgate/v1/token?scope=registry:signatures:*");
+            let nothing = Payload::extract(&asks).await.unwrap();
+            assert_eq!(token_endpoint::answer(&registry, &auth, &asks, nothing).await.status(), 401);
+            let line = log.text()[before..].to_owned();
+            for part in ["audit=true", "claimed=\"jane\"", "192.0.2.7", "password is wrong", "credentials rejected"] {
+                assert!(line.contains(part), "{part}: {line}");
+            }
+            assert!(!log.text().contains("guessed"));
+        }
+    }
+}

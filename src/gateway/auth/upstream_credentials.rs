@@ -1,0 +1,103 @@
+//! Which credentials the registry gets, and which challenges callers get where it refuses them.
+
+use std::{sync::Arc, time::Duration};
+
+use actix_web::http::header::HeaderValue;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{
+    Identity,
+    authenticate::{MISMATCH_FOR_CALLERS, RequestAuth},
+    caller::Caller,
+    challenge::{challenge, is_bearer},
+    scope::Scope,
+};
+use crate::gateway::{
+    error::Refused,
+    upstream::{Registry, Wants},
+};
+
+/// How long until a registry that could not be asked which credentials it wants is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+impl RequestAuth {
+    /// Returns the `Authorization` that the registry gets for a caller.
+    ///
+    /// It gets a name and password only where it asks for them: an open registry could be anyone's, and one that wants tokens
+    /// gets them in exchange for a token of its own alone.
+    pub(in crate::gateway) async fn upstream_authorization(
+        &self,
+        registry: &Registry,
+        caller: &Caller,
+    ) -> Result<Option<HeaderValue>, Refused> {
+        if !self.is_enabled() {
+            return Ok(caller.forwarded_authorization.clone());
+        }
+        let upstream = match &caller.identity.claims {
+            Some(claims) => claims.upstream.clone(),
+            None => match self.upstream_credentials(&caller.identity) {
+                Some(credentials) if matches!(registry.wants().await?, Wants::Basic(_)) => Some(credentials),
+                _ => None,
+            },
+        };
+        upstream.map(|value| header_value(&value)).transpose()
+    }
+
+    /// Returns the credentials of a caller that the registry may accept, too.
+    pub(in crate::gateway) fn upstream_credentials(&self, identity: &Identity) -> Option<SecretString> {
+        if self.access.shares_credentials_with_registry() { identity.credentials.authorization() } else { None }
+    }
+
+    /// Logs an error, as soon as the registry can be asked, if the credentials of callers can't be good for both servers.
+    pub(in crate::gateway) async fn warn_of_mismatch(auth: Arc<Self>, registry: Registry) {
+        if !auth.is_enabled() || auth.access.shares_credentials_with_registry() {
+            return;
+        }
+        while registry.wants().await.is_err() {
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+        if auth.is_mismatched(&registry).await {
+            tracing::error!(
+                "gateway.access.kubernetes in front of a registry that asks for names and passwords (Basic): what is not for \
+                 everyone there can't be pulled or signed through the store; give the registry tokens, or the store \
+                 gateway.access.htpasswd with the registry's users (docs/gateway.md#credentials)"
+            );
+        }
+    }
+
+    /// Makes the answer to a caller that the registry refused.
+    pub(in crate::gateway) fn registry_refused(
+        &self,
+        caller: &Caller,
+        refused: Refused,
+        challenges: Vec<HeaderValue>,
+        scope: Option<&Scope>,
+    ) -> Refused {
+        let cluster = self.is_enabled() && !self.access.shares_credentials_with_registry();
+        let mismatched = cluster && !challenges.is_empty() && !challenges.iter().any(is_bearer);
+        let refused = if mismatched { refused.and(MISMATCH_FOR_CALLERS) } else { refused };
+        refused.with_challenges(self.replace_challenges(caller, challenges, scope))
+    }
+
+    /// Replaces the registry's challenges: where it wants a token of its own, the caller gets one of this store, with that in
+    /// it. A password for the registry is not to be sent to a store that authenticates callers by a cluster.
+    pub(in crate::gateway) fn replace_challenges(
+        &self,
+        caller: &Caller,
+        given: Vec<HeaderValue>,
+        scope: Option<&Scope>,
+    ) -> Vec<HeaderValue> {
+        let ours =
+            self.is_enabled() && (given.iter().any(is_bearer) || !self.access.shares_credentials_with_registry());
+        if ours && !given.is_empty() {
+            challenge(&caller.external, scope, caller.challenge_error()).into_iter().collect()
+        } else {
+            given
+        }
+    }
+}
+
+fn header_value(value: &SecretString) -> Result<HeaderValue, Refused> {
+    let refused = |_| Refused::bad_request("the field Authorization has characters in it that it can't have");
+    HeaderValue::from_str(value.expose_secret()).map_err(refused)
+}
