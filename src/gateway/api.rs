@@ -14,11 +14,11 @@ use serde::Serialize;
 
 use super::{
     auth::Action,
-    error::Refused,
-    export_format::{self, Imported, LARGEST_LINE, NDJSON},
-    path::Own,
-    request::{RequestContext, read_body, store_failed},
-    stall_guard::{STANDSTILL, Transfer, answer_with},
+    error::ApiError,
+    export_format::{self, Imported, MAX_LINE_BYTES, NDJSON},
+    path::ApiRoute,
+    request::{RequestContext, read_body, store_error},
+    stall_guard::{STALL_TIMEOUT, Transfer, answer_with},
     store::{
         Change, Changed, Finding, ImageId, Origin, Position, Record, SignatureName, SignatureStore, Status, StoreError,
     },
@@ -27,29 +27,29 @@ use crate::image::Digest;
 use crate::json;
 
 /// The longest body that says what an auditor found.
-const LARGEST_FINDING: usize = 16 << 10;
+const MAX_FINDING_BYTES: usize = 16 << 10;
 /// Signatures that are read at once for an export.
-const SCANNED_AT_ONCE: usize = 64;
+const SCAN_BATCH: usize = 64;
 /// Bytes of an export that are in memory at once, roughly.
-const LARGEST_PAGE: usize = 1 << 20;
+const MAX_PAGE_BYTES: usize = 1 << 20;
 
-pub(super) async fn answer(context: &RequestContext<'_>, payload: Payload, own: Own) -> HttpResponse {
+pub(super) async fn answer(context: &RequestContext<'_>, payload: Payload, route: ApiRoute) -> HttpResponse {
     let method = context.request.method();
-    let only = |allowed| Err(Refused::method("this is not done with this method", allowed));
-    let answer = match own {
-        Own::Image(image) if method == Method::GET => inspect(context, &image).await,
-        Own::Signature(image, name) if method == Method::DELETE => remove(context, image, name).await,
-        Own::Status(image, name) if method == Method::PUT => set_status(context, payload, image, name).await,
-        Own::Status(image, name) if method == Method::DELETE => unset_status(context, image, name).await,
-        Own::Statuses(image) if method == Method::DELETE => clear_statuses(context, image).await,
-        Own::Export if method == Method::GET => export(context).await,
-        Own::Import if method == Method::POST => import(context, payload).await,
-        Own::Image(_) | Own::Export => only("GET"),
-        Own::Signature(..) | Own::Statuses(_) => only("DELETE"),
-        Own::Status(..) => only("PUT, DELETE"),
-        Own::Import => only("POST"),
+    let only = |allowed| Err(ApiError::method("this is not done with this method", allowed));
+    let answer = match route {
+        ApiRoute::Image(image) if method == Method::GET => inspect(context, &image).await,
+        ApiRoute::Signature(image, name) if method == Method::DELETE => remove(context, image, name).await,
+        ApiRoute::Status(image, name) if method == Method::PUT => set_status(context, payload, image, name).await,
+        ApiRoute::Status(image, name) if method == Method::DELETE => clear_status(context, image, name).await,
+        ApiRoute::Statuses(image) if method == Method::DELETE => clear_statuses(context, image).await,
+        ApiRoute::Export if method == Method::GET => export(context).await,
+        ApiRoute::Import if method == Method::POST => import(context, payload).await,
+        ApiRoute::Image(_) | ApiRoute::Export => only("GET"),
+        ApiRoute::Signature(..) | ApiRoute::Statuses(_) => only("DELETE"),
+        ApiRoute::Status(..) => only("PUT, DELETE"),
+        ApiRoute::Import => only("POST"),
         // It is answered before anybody is asked who they are.
-        Own::Token => only("GET, POST"),
+        ApiRoute::Token => only("GET, POST"),
     };
     answer.unwrap_or_else(Into::into)
 }
@@ -57,7 +57,7 @@ pub(super) async fn answer(context: &RequestContext<'_>, payload: Payload, own: 
 /// An entry of the list.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry {
+struct SignatureEntry {
     /// `<digest>@<32 characters>`.
     name: String,
     bytes: usize,
@@ -68,43 +68,45 @@ struct Entry {
 }
 
 #[derive(Serialize)]
-struct List {
-    signatures: Vec<Entry>,
+struct SignatureEntries {
+    signatures: Vec<SignatureEntry>,
 }
 
 /// Who may pull an image may read what is known of its signatures.
-async fn inspect(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
+async fn inspect(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, ApiError> {
     let records = if context.may_read(image).await? {
-        context.store.inspect(image).await.map_err(|error| store_failed(&error))?
+        context.store.inspect(image).await.map_err(|error| store_error(&error))?
     } else {
         Vec::new()
     };
-    let entry = |record: Record| Entry {
+    let entry = |record: Record| SignatureEntry {
         name: format!("{}@{}", image.digest, record.signature.name.as_str()),
         bytes: record.signature.content.len(),
         origin: record.origin,
         status: record.status,
     };
-    Ok(HttpResponse::Ok().json(List { signatures: records.into_iter().map(entry).collect() }))
+    Ok(HttpResponse::Ok().json(SignatureEntries { signatures: records.into_iter().map(entry).collect() }))
 }
 
 /// Makes a change of one signature that the caller may make; 404: there is none of that name.
-async fn change(context: &RequestContext<'_>, action: Action, change: Change, what: String) -> Result<usize, Refused> {
+async fn change(context: &RequestContext<'_>, action: Action, change: Change, what: String) -> Result<usize, ApiError> {
     context.authorize(action, Some(&change.image().repository)).await?;
     match context.change(action, change, what).await? {
         Changed::Signatures(number) => Ok(number),
-        Changed::Another => Err(Refused::another_signature()),
-        Changed::Put(_) => Err(Refused::store()),
+        Changed::Another => Err(ApiError::another_signature()),
+        Changed::Put(_) => Err(ApiError::store()),
     }
 }
 
-fn of_one(number: usize) -> Result<HttpResponse, Refused> {
-    if number == 0 { Err(Refused::no_such_signature()) } else { Ok(HttpResponse::NoContent().finish()) }
+fn no_content_or_unknown(number: usize) -> Result<HttpResponse, ApiError> {
+    if number == 0 { Err(ApiError::no_such_signature()) } else { Ok(HttpResponse::NoContent().finish()) }
 }
 
-async fn remove(context: &RequestContext<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, Refused> {
+async fn remove(context: &RequestContext<'_>, image: ImageId, name: SignatureName) -> Result<HttpResponse, ApiError> {
     let what = Position::behind(&image, &name);
-    of_one(change(context, Action::DeleteSignature, Change::Remove(image, name), what.as_str().to_owned()).await?)
+    no_content_or_unknown(
+        change(context, Action::DeleteSignature, Change::Remove(image, name), what.as_str().to_owned()).await?,
+    )
 }
 
 async fn set_status(
@@ -112,49 +114,51 @@ async fn set_status(
     payload: Payload,
     image: ImageId,
     name: SignatureName,
-) -> Result<HttpResponse, Refused> {
+) -> Result<HttpResponse, ApiError> {
     let RequestContext { caller, request, .. } = context;
     // Before the body is read.
     context.authorize(Action::SetStatus, Some(&image.repository)).await?;
-    let if_match = looked_at(request)?;
-    let body = read_body(request, payload, LARGEST_FINDING).await?;
+    let if_match = if_match_of(request)?;
+    let body = read_body(request, payload, MAX_FINDING_BYTES).await?;
     let finding: Finding = json::from_object(&body)
-        .map_err(|error| Refused::bad_request(format!("the body is not what an auditor finds: {error}")))?;
+        .map_err(|error| ApiError::bad_request(format!("the body is not what an auditor finds: {error}")))?;
     if !finding.is_plain() {
-        return Err(Refused::bad_request("key, signer, identity and digest are at most 512 characters of text"));
+        return Err(ApiError::bad_request("key, signer, identity and digest are at most 512 characters of text"));
     }
     if *finding.digest != *image.digest.to_string() {
-        return Err(Refused::bad_request("the digest that was found is another one than the path's"));
+        return Err(ApiError::bad_request("the digest that was found is another one than the path's"));
     }
     let what = format!("{} verified with {}", Position::behind(&image, &name).as_str(), finding.key);
     let status = Status { verified_by: caller.name(), verified_at: Timestamp::now(), finding };
     let change_of = Change::SetStatus(image, name, if_match, Some(status));
-    of_one(change(context, Action::SetStatus, change_of, what).await?)
+    no_content_or_unknown(change(context, Action::SetStatus, change_of, what).await?)
 }
 
-async fn unset_status(
+async fn clear_status(
     context: &RequestContext<'_>,
     image: ImageId,
     name: SignatureName,
-) -> Result<HttpResponse, Refused> {
+) -> Result<HttpResponse, ApiError> {
     let what = format!("{} unset", Position::behind(&image, &name).as_str());
-    let if_match = looked_at(context.request)?;
-    of_one(change(context, Action::SetStatus, Change::SetStatus(image, name, if_match, None), what).await?)
+    let if_match = if_match_of(context.request)?;
+    no_content_or_unknown(
+        change(context, Action::SetStatus, Change::SetStatus(image, name, if_match, None), what).await?,
+    )
 }
 
 /// The digest of the signature that somebody looked at: `If-Match` (RFC 9110, section 13.1.1) has it as the one strong tag.
 /// Nothing: any will do.
-fn looked_at(request: &HttpRequest) -> Result<Option<Digest>, Refused> {
+fn if_match_of(request: &HttpRequest) -> Result<Option<Digest>, ApiError> {
     let mut fields = request.headers().get_all(header::IF_MATCH);
     let Some(field) = fields.next() else { return Ok(None) };
     let tag = field.to_str().ok().and_then(|text| text.trim().strip_prefix('"')?.strip_suffix('"'));
     match tag.and_then(|tag| Digest::parse(tag).ok()) {
         Some(digest) if fields.next().is_none() => Ok(Some(digest)),
-        _ => Err(Refused::bad_request("If-Match is one tag, the digest of the signature's content: \"sha256:...\"")),
+        _ => Err(ApiError::bad_request("If-Match is one tag, the digest of the signature's content: \"sha256:...\"")),
     }
 }
 
-async fn clear_statuses(context: &RequestContext<'_>, image: ImageId) -> Result<HttpResponse, Refused> {
+async fn clear_statuses(context: &RequestContext<'_>, image: ImageId) -> Result<HttpResponse, ApiError> {
     let what = format!("{}@{} cleared", image.repository.as_str(), image.digest);
     // That there was none is as good.
     change(context, Action::SetStatus, Change::ClearStatuses(image), what).await?;
@@ -165,7 +169,7 @@ async fn clear_statuses(context: &RequestContext<'_>, image: ImageId) -> Result<
 /// the last line that arrived. An error of the store breaks the answer off, so that half of it does not pass for all.
 ///
 /// With `most`, as many as have so many bytes together, and one at least; none: there are no further ones.
-async fn export(context: &RequestContext<'_>) -> Result<HttpResponse, Refused> {
+async fn export(context: &RequestContext<'_>) -> Result<HttpResponse, ApiError> {
     let RequestContext { store, caller, request, .. } = context;
     context.authorize(Action::Export, None).await?;
     let query = url::form_urlencoded::parse(request.query_string().as_bytes());
@@ -174,29 +178,29 @@ async fn export(context: &RequestContext<'_>) -> Result<HttpResponse, Refused> {
         match &*name {
             "after" => {
                 let position = Position::parse(&value);
-                let refused = || Refused::bad_request("after is <repository>@<digest>/<32 characters>");
+                let refused = || ApiError::bad_request("after is <repository>@<digest>/<32 characters>");
                 after = Some(position.ok_or_else(refused)?);
             }
             "most" => {
                 let bytes: Option<usize> = value.parse().ok();
-                most = Some(bytes.ok_or_else(|| Refused::bad_request("most is a number of bytes"))?);
+                most = Some(bytes.ok_or_else(|| ApiError::bad_request("most is a number of bytes"))?);
             }
-            _ => return Err(Refused::bad_request("the query has nothing but after and most")),
+            _ => return Err(ApiError::bad_request("the query has nothing but after and most")),
         }
     }
     caller.audit_entry().done(Action::Export, after.as_ref().map_or("all", Position::as_str));
     let mut answer = HttpResponse::Ok();
     answer.insert_header((header::CONTENT_TYPE, NDJSON));
     if let Some(most) = most {
-        let page = page(store, after, most.min(LARGEST_PAGE)).await.map_err(|error| store_failed(&error))?;
+        let page = page(store, after, most.min(MAX_PAGE_BYTES)).await.map_err(|error| store_error(&error))?;
         return Ok(answer_with(&mut answer, page.lines.into()));
     }
     // The first page is read before the status is sent, and each further one when those before it are.
-    let first = page(store, after, LARGEST_PAGE).await.map_err(|error| store_failed(&error))?;
-    let Page { lines, last } = first;
+    let first = page(store, after, MAX_PAGE_BYTES).await.map_err(|error| store_error(&error))?;
+    let ExportPage { lines, last } = first;
     let further = stream::try_unfold((last, Arc::clone(store)), |(last, store)| async move {
         let Some(last) = last else { return Ok(None) };
-        let Page { lines, last } = page(&store, Some(last), LARGEST_PAGE).await.map_err(|error| {
+        let ExportPage { lines, last } = page(&store, Some(last), MAX_PAGE_BYTES).await.map_err(|error| {
             tracing::error!(%error, "an export broke off");
             io::Error::other("the store failed")
         })?;
@@ -207,53 +211,57 @@ async fn export(context: &RequestContext<'_>) -> Result<HttpResponse, Refused> {
 }
 
 /// Some lines of an export.
-struct Page {
+struct ExportPage {
     lines: Vec<u8>,
     /// The last one's position, where there may be more behind it.
     last: Option<Position>,
 }
 
-async fn page(store: &Arc<dyn SignatureStore>, mut after: Option<Position>, most: usize) -> Result<Page, StoreError> {
+async fn page(
+    store: &Arc<dyn SignatureStore>,
+    mut after: Option<Position>,
+    most: usize,
+) -> Result<ExportPage, StoreError> {
     let mut lines = Vec::new();
     loop {
-        let some = store.scan(after.as_ref(), SCANNED_AT_ONCE).await?;
-        let more = some.len() == SCANNED_AT_ONCE;
+        let some = store.scan(after.as_ref(), SCAN_BATCH).await?;
+        let more = some.len() == SCAN_BATCH;
         for (image, record) in some {
             let before = lines.len();
             export_format::write(&mut lines, &image, &record);
             if before > 0 && lines.len() > most {
                 lines.truncate(before);
-                return Ok(Page { lines, last: after });
+                return Ok(ExportPage { lines, last: after });
             }
             after = Some(Position::behind(&image, &record.signature.name));
         }
         if !more {
-            return Ok(Page { lines, last: None });
+            return Ok(ExportPage { lines, last: None });
         }
     }
 }
 
 /// Takes lines of an export. Each is durable on its own, and what is there already is no error: who is broken off sends all
 /// again, or what is missing.
-async fn import(context: &RequestContext<'_>, mut payload: Payload) -> Result<HttpResponse, Refused> {
+async fn import(context: &RequestContext<'_>, mut payload: Payload) -> Result<HttpResponse, ApiError> {
     let RequestContext { caller, request, .. } = context;
     context.authorize(Action::Import, None).await?;
     // No web page can have a browser send this unasked, to a store that asks nobody.
     if !request.content_type().eq_ignore_ascii_case(NDJSON) {
-        return Err(Refused::media_type(format!("the lines of an import are sent with Content-Type: {NDJSON}")));
+        return Err(ApiError::media_type(format!("the lines of an import are sent with Content-Type: {NDJSON}")));
     }
     let mut imported = Imported::default();
     let (mut rest, mut number) = (BytesMut::new(), 0);
     let mut more = true;
     while more {
-        match tokio::time::timeout(STANDSTILL, payload.next()).await {
+        match tokio::time::timeout(STALL_TIMEOUT, payload.next()).await {
             Ok(Some(Ok(chunk))) => rest.extend_from_slice(&chunk),
-            Ok(Some(Err(_))) => return Err(Refused::bad_request("the request's body broke off")),
+            Ok(Some(Err(_))) => return Err(ApiError::bad_request("the request's body broke off")),
             Ok(None) => {
                 more = false;
                 rest.extend_from_slice(b"\n");
             }
-            Err(_) => return Err(Refused::slow_client()),
+            Err(_) => return Err(ApiError::slow_client()),
         }
         let mut changes = Vec::new();
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
@@ -263,8 +271,8 @@ async fn import(context: &RequestContext<'_>, mut payload: Payload) -> Result<Ht
                 changes.push((number, line.freeze()));
             }
         }
-        if rest.len() > LARGEST_LINE {
-            return Err(Refused::too_large(format!("line {} has more than {LARGEST_LINE} bytes", number + 1)));
+        if rest.len() > MAX_LINE_BYTES {
+            return Err(ApiError::too_large(format!("line {} has more than {MAX_LINE_BYTES} bytes", number + 1)));
         }
         if !changes.is_empty() {
             import_lines(context, changes, &mut imported).await?;
@@ -284,7 +292,7 @@ async fn import_lines(
     context: &RequestContext<'_>,
     lines: Vec<(usize, Bytes)>,
     imported: &mut Imported,
-) -> Result<(), Refused> {
+) -> Result<(), ApiError> {
     // Off this thread: what is compressed takes its time.
     let checked = tokio::task::spawn_blocking(move || {
         let check = |line: &[u8]| {
@@ -293,7 +301,7 @@ async fn import_lines(
         };
         lines.into_iter().map(|(number, line)| (number, check(&line))).collect::<Vec<_>>()
     });
-    let checked = checked.await.map_err(|_| Refused::bad_request("a line can't be read"))?;
+    let checked = checked.await.map_err(|_| ApiError::bad_request("a line can't be read"))?;
     // Side by side: they share a sync.
     let changes = checked.into_iter().map(|(number, checked)| async move {
         let outcome = match checked {
@@ -303,7 +311,7 @@ async fn import_lines(
             }
             Err(reason) => Err(reason),
         };
-        Ok::<_, Refused>((number, outcome))
+        Ok::<_, ApiError>((number, outcome))
     });
     for outcome in futures_util::future::join_all(changes).await {
         let (number, outcome) = outcome?;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     auth::{Action, Rejection},
-    error::Refused,
+    error::ApiError,
 };
 
 /// Who did something, for a line that is written when it is done, even if the client has left by then.
@@ -23,7 +23,7 @@ impl AuditEntry {
 }
 
 /// Logs that an action is refused. `claimed` is the name that came with a wrong password.
-pub(super) fn refused(entry: &AuditEntry, claimed: Option<&str>, action: Action, what: &str, refused: &Refused) {
+pub(super) fn refused(entry: &AuditEntry, claimed: Option<&str>, action: Action, what: &str, refused: &ApiError) {
     let AuditEntry { caller, peer } = entry;
     let refused = refused.to_string();
     tracing::info!(target: "sealgate::audit", audit = true, caller, claimed, ?peer, %action, what, refused, "refused");

@@ -16,18 +16,18 @@ const RETRY_AFTER_SECONDS: &str = "5";
 
 /// An error that a client is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
     /// The methods, where it is for the method that it is refused.
     allowed: Option<&'static str>,
-    more: Box<More>,
+    more: Box<ErrorHeaders>,
 }
 
 /// What few refusals have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct More {
+struct ErrorHeaders {
     /// `WWW-Authenticate`.
     challenges: Vec<HeaderValue>,
     /// `Retry-After`, where it is another than usual.
@@ -35,18 +35,18 @@ struct More {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
-    errors: [Entry<'a>; 1],
+struct ErrorBody<'a> {
+    errors: [ErrorEntry<'a>; 1],
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
+struct ErrorEntry<'a> {
     code: &'a str,
     message: &'a str,
     detail: (),
 }
 
-impl Refused {
+impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), allowed: None, more: Box::default() }
     }
@@ -112,7 +112,7 @@ impl Refused {
     }
 
     /// The store wants to know who it is.
-    pub(super) fn who_are_you() -> Self {
+    pub(super) fn credentials_required() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "UNAUTHORIZED",
@@ -126,7 +126,7 @@ impl Refused {
     }
 
     /// The caller has not got the role.
-    pub(super) fn no_role(message: impl Into<String>) -> Self {
+    pub(super) fn role_missing(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "DENIED", message)
     }
 
@@ -136,7 +136,7 @@ impl Refused {
     }
 
     /// Who may do this can't be told now.
-    pub(super) fn nobody_knows(message: impl Into<String>) -> Self {
+    pub(super) fn auth_unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
     }
 
@@ -229,7 +229,7 @@ impl Refused {
 
     /// The answer.
     pub(super) fn response(&self) -> HttpResponse {
-        let entry = Entry { code: self.code, message: &self.message, detail: () };
+        let entry = ErrorEntry { code: self.code, message: &self.message, detail: () };
         let mut response = HttpResponse::build(self.status);
         let later = [
             StatusCode::TOO_MANY_REQUESTS,
@@ -248,18 +248,18 @@ impl Refused {
         if let Some(allowed) = self.allowed {
             response.insert_header((header::ALLOW, allowed));
         }
-        response.json(Body { errors: [entry] })
+        response.json(ErrorBody { errors: [entry] })
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.status.as_u16(), self.code, self.message)
     }
 }
 
-impl From<Refused> for HttpResponse {
-    fn from(refused: Refused) -> Self {
+impl From<ApiError> for HttpResponse {
+    fn from(refused: ApiError) -> Self {
         refused.response()
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     store::{Changed, ImageId, Origin, Put, Record, RepositoryName, SignatureName, Status, StoredSignature},
-    submission::{LARGEST_CONTENT, issuers_of},
+    submission::{MAX_CONTENT_BYTES, issuers_of},
 };
 use crate::image::Digest;
 use crate::json;
@@ -15,9 +15,9 @@ use crate::signature::MOST_ISSUERS;
 pub const NDJSON: &str = "application/x-ndjson";
 /// The longest line: the largest signature in base64, and room for what is known of it: a dozen texts of 512 bytes, half of
 /// which may need escapes.
-pub const LARGEST_LINE: usize = LARGEST_CONTENT / 3 * 4 + (16 << 10);
+pub const MAX_LINE_BYTES: usize = MAX_CONTENT_BYTES / 3 * 4 + (16 << 10);
 /// Signatures of an import that are told one by one why they are not in.
-pub const MOST_TOLD: usize = 100;
+pub const MAX_REASONS: usize = 100;
 
 /// A line.
 #[derive(Serialize, Deserialize)]
@@ -71,8 +71,8 @@ pub fn read(line: &[u8]) -> Result<(ImageId, Record), String> {
 /// Why a store does not take it, for people.
 pub fn check(image: &ImageId, record: &Record) -> Result<Vec<Box<str>>, String> {
     let Record { signature, origin, status } = record;
-    if signature.content.len() > LARGEST_CONTENT {
-        return Err(format!("a signature has at most {LARGEST_CONTENT} bytes"));
+    if signature.content.len() > MAX_CONTENT_BYTES {
+        return Err(format!("a signature has at most {MAX_CONTENT_BYTES} bytes"));
     }
     let issuers = issuers_of(&signature.content, &image.digest)?;
     if origin.as_ref().is_some_and(|origin| origin.issuers.len() > MOST_ISSUERS) {
@@ -100,7 +100,7 @@ pub struct Imported {
     pub present: usize,
     /// How many are not in.
     pub refused: usize,
-    /// Why, of the first [`MOST_TOLD`].
+    /// Why, of the first [`MAX_REASONS`].
     pub reasons: Vec<Reason>,
 }
 
@@ -146,7 +146,7 @@ impl Imported {
             Err(reason) => reason,
         };
         self.refused += 1;
-        if self.reasons.len() < MOST_TOLD {
+        if self.reasons.len() < MAX_REASONS {
             self.reasons.push(Reason { line, reason });
         }
     }
@@ -174,10 +174,10 @@ mod tests {
 
     #[test]
     fn the_largest_signature_with_the_longest_words_is_a_line() {
-        let (image, record) = record(&vec![0x90; LARGEST_CONTENT], &"\"".repeat(512));
+        let (image, record) = record(&vec![0x90; MAX_CONTENT_BYTES], &"\"".repeat(512));
         let mut line = Vec::new();
         write(&mut line, &image, &record);
-        assert!(line.len() <= LARGEST_LINE, "{}", line.len());
+        assert!(line.len() <= MAX_LINE_BYTES, "{}", line.len());
     }
 
     #[test]

@@ -10,8 +10,8 @@ use tokio::task::spawn_blocking;
 
 use super::{
     auth::Action,
-    error::Refused,
-    request::{RequestContext, read_body, store_failed},
+    error::ApiError,
+    request::{RequestContext, read_body, store_error},
     stall_guard::answer_with,
     store::{Change, Changed, ImageId, Origin, Position, Put, Record, SignatureList},
     submission::{self, Submission},
@@ -25,23 +25,23 @@ pub(super) async fn answer(context: &RequestContext<'_>, payload: Payload, image
         Method::GET | Method::HEAD => read(context, image).await,
         Method::PUT => add(context, payload, image).await,
         Method::OPTIONS => may_add(context, image).await,
-        _ => Err(Refused::method("signatures are read with GET and added with PUT", METHODS)),
+        _ => Err(ApiError::method("signatures are read with GET and added with PUT", METHODS)),
     };
     answer.unwrap_or_else(Into::into)
 }
 
 /// Answers whether the caller may add signatures in this repository, for clients that push an image first. The answer is the
 /// one that a PUT would get before its body is read.
-async fn may_add(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
+async fn may_add(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, ApiError> {
     context.authorize(Action::CreateSignature, Some(&image.repository)).await?;
     Ok(HttpResponse::NoContent().insert_header((header::ALLOW, METHODS)).finish())
 }
 
 /// Lists signatures to a caller that may pull the image. An image that the registry does not have has none: clients take any
 /// status but 200 for an error, and ask before they store the first one.
-async fn read(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, Refused> {
+async fn read(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, ApiError> {
     let list = if context.may_read(image).await? {
-        context.store.list(image).await.map_err(|error| store_failed(&error))?
+        context.store.list(image).await.map_err(|error| store_error(&error))?
     } else {
         SignatureList::new(image, Vec::new())
     };
@@ -51,42 +51,42 @@ async fn read(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpRespo
 
 /// Adds a signature. Checks, in this order, what the caller may do and the rate limit, and then reads the body and asks whether
 /// there is such an image. Only of a caller that may sign it is any OpenPGP read.
-async fn add(context: &RequestContext<'_>, payload: Payload, image: &ImageId) -> Result<HttpResponse, Refused> {
+async fn add(context: &RequestContext<'_>, payload: Payload, image: &ImageId) -> Result<HttpResponse, ApiError> {
     let RequestContext { caller, request, .. } = context;
     context.authorize(Action::CreateSignature, Some(&image.repository)).await?;
     context.rate_limit.check_rate_limit(caller)?;
-    let body = read_body(request, payload, submission::LARGEST_BODY).await?;
+    let body = read_body(request, payload, submission::MAX_BODY_BYTES).await?;
     if !context.may_read_now(image).await? {
-        return Err(Refused::manifest_unknown());
+        return Err(ApiError::manifest_unknown());
     }
     let digest = image.digest;
     // Off this thread: what is compressed takes its time.
     let parsed = spawn_blocking(move || submission::parse(&body, &digest)).await;
     let Submission { signature, issuers } =
-        parsed.unwrap_or_else(|_| Err(Refused::signature("content is not a signature")))?;
+        parsed.unwrap_or_else(|_| Err(ApiError::signature("content is not a signature")))?;
     let what = Position::behind(image, &signature.name).as_str().to_owned();
     let origin = Some(Origin { added_by: caller.name(), added_at: Timestamp::now(), issuers });
     let put = Change::Put(image.clone(), Record { signature, origin, status: None });
     let put = match context.change(Action::CreateSignature, put, what).await? {
         Changed::Put(put) => put,
         // Only other changes have other outcomes; that it is stored is not known.
-        Changed::Signatures(_) | Changed::Another => return Err(Refused::store()),
+        Changed::Signatures(_) | Changed::Another => return Err(ApiError::store()),
     };
     let refused = match put {
         Put::Created => return Ok(HttpResponse::Created().finish()),
-        Put::Present | Put::Completed | Put::NameExists => Refused::exists("the image has a signature of this name"),
-        Put::ContentExists => Refused::exists("the image has this signature already, under another name"),
-        Put::TooMany { limit } => Refused::too_large(format!(
+        Put::Present | Put::Completed | Put::NameExists => ApiError::exists("the image has a signature of this name"),
+        Put::ContentExists => ApiError::exists("the image has this signature already, under another name"),
+        Put::TooMany { limit } => ApiError::too_large(format!(
             "the image has {limit} signatures, as many as one may have; take some away (sealgate signatures remove)"
         )),
-        Put::TooManyOfSigner { limit } => Refused::too_large(format!(
+        Put::TooManyOfSigner { limit } => ApiError::too_large(format!(
             "the image has {limit} signatures of this signer, as many as one signer may have; take some away \
              (sealgate signatures remove)"
         )),
         Put::TooLong { limit } => {
-            Refused::too_large(format!("the list of the image's signatures would have more than {limit} bytes"))
+            ApiError::too_large(format!("the list of the image's signatures would have more than {limit} bytes"))
         }
-        Put::TooLongOfSigner { limit } => Refused::too_large(format!(
+        Put::TooLongOfSigner { limit } => ApiError::too_large(format!(
             "this signer's part of the list of the image's signatures would have more than {limit} bytes"
         )),
     };

@@ -37,7 +37,7 @@ pub fn line(line: &[u8]) {
         assert_eq!(again.iter().position(|&byte| byte == b'\n'), Some(again.len() - 1));
         assert_eq!(export_format::read(&again).as_ref(), Ok(&(image.clone(), record.clone())));
         if export_format::check(&image, &record).is_ok() {
-            assert!(again.len() <= export_format::LARGEST_LINE);
+            assert!(again.len() <= export_format::MAX_LINE_BYTES);
         }
     }
 }

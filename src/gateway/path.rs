@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::{
-    error::Refused,
+    error::ApiError,
     store::{ImageId, RepositoryName, SignatureName},
 };
 use crate::image::Digest;
@@ -23,14 +23,14 @@ pub(super) enum Route {
     /// An image's signatures.
     Signatures(ImageId),
     /// What is the store's own.
-    Own(Own),
+    ApiRoute(ApiRoute),
     /// Whether this program is well.
     Health,
 }
 
 /// What is the store's own, below `/sealgate/v1/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Own {
+pub(super) enum ApiRoute {
     /// `token`: where tokens come from.
     Token,
     /// `export`: all that is stored.
@@ -48,7 +48,7 @@ pub(super) enum Own {
 }
 
 /// Finds the route of a raw path (as it was sent, without the query).
-pub(super) fn route(path: &str) -> Result<Route, Refused> {
+pub(super) fn route(path: &str) -> Result<Route, ApiError> {
     if path == "/healthz" {
         return Ok(Route::Health);
     }
@@ -56,54 +56,54 @@ pub(super) fn route(path: &str) -> Result<Route, Refused> {
         return signatures(rest).map(Route::Signatures);
     }
     if let Some(rest) = path.strip_prefix(OWN) {
-        return own(rest).map(Route::Own);
+        return api_route(rest).map(Route::ApiRoute);
     }
     match path.strip_prefix(REGISTRY) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => {
-            if !is_plain(path) {
+            if !is_unambiguous(path) {
                 let message =
                     "the path has a segment that is . or .., or an encoded slash, backslash or control character";
-                return Err(Refused::bad_request(message));
+                return Err(ApiError::bad_request(message));
             }
             Ok(Route::Registry { ping: matches!(rest, "" | "/") })
         }
-        _ => Err(Refused::no_such_path()),
+        _ => Err(ApiError::no_such_path()),
     }
 }
 
 /// `<name>/signatures/<digest>`. A name may have `signatures` in it: the last one counts.
-fn signatures(rest: &str) -> Result<ImageId, Refused> {
-    let (name, digest) = rest.rsplit_once("/signatures/").ok_or_else(Refused::no_such_path)?;
-    let repository = RepositoryName::parse(name).map_err(|error| Refused::name(error.to_string()))?;
+fn signatures(rest: &str) -> Result<ImageId, ApiError> {
+    let (name, digest) = rest.rsplit_once("/signatures/").ok_or_else(ApiError::no_such_path)?;
+    let repository = RepositoryName::parse(name).map_err(|error| ApiError::name(error.to_string()))?;
     // Clients may write the digest's colon as %3A. Nothing else needs an escape, and a name that had one would walk around
     // the rules for paths of a proxy in front.
     let digest = Digest::parse(&digest.replace("%3A", ":").replace("%3a", ":"))
-        .map_err(|error| Refused::digest(error.to_string()))?;
+        .map_err(|error| ApiError::digest(error.to_string()))?;
     Ok(ImageId { repository, digest })
 }
 
-fn own(rest: &str) -> Result<Own, Refused> {
+fn api_route(rest: &str) -> Result<ApiRoute, ApiError> {
     match rest {
-        "token" => return Ok(Own::Token),
-        "export" => return Ok(Own::Export),
-        "import" => return Ok(Own::Import),
+        "token" => return Ok(ApiRoute::Token),
+        "export" => return Ok(ApiRoute::Export),
+        "import" => return Ok(ApiRoute::Import),
         _ => {}
     }
-    let (name, after) = rest.rsplit_once("/signatures/").ok_or_else(Refused::no_such_path)?;
+    let (name, after) = rest.rsplit_once("/signatures/").ok_or_else(ApiError::no_such_path)?;
     let mut segments = after.split('/');
     let image = signatures(&format!("{name}/signatures/{}", segments.next().unwrap_or_default()))?;
-    let signature = |text: &str| SignatureName::parse(text).ok_or_else(Refused::no_such_signature);
+    let signature = |text: &str| SignatureName::parse(text).ok_or_else(ApiError::no_such_signature);
     match (segments.next(), segments.next(), segments.next()) {
-        (None, ..) => Ok(Own::Image(image)),
-        (Some("status"), None, _) => Ok(Own::Statuses(image)),
-        (Some(name), None, _) => Ok(Own::Signature(image, signature(name)?)),
-        (Some(name), Some("status"), None) => Ok(Own::Status(image, signature(name)?)),
-        _ => Err(Refused::no_such_path()),
+        (None, ..) => Ok(ApiRoute::Image(image)),
+        (Some("status"), None, _) => Ok(ApiRoute::Statuses(image)),
+        (Some(name), None, _) => Ok(ApiRoute::Signature(image, signature(name)?)),
+        (Some(name), Some("status"), None) => Ok(ApiRoute::Status(image, signature(name)?)),
+        _ => Err(ApiError::no_such_path()),
     }
 }
 
 /// Whether every reader takes the path for the same, and it stays below where it begins.
-fn is_plain(path: &str) -> bool {
+fn is_unambiguous(path: &str) -> bool {
     path.split('/').all(|segment| {
         let decoded: Vec<u8> = percent_decode_str(segment).collect();
         !matches!(decoded.as_slice(), b"." | b"..")

@@ -27,10 +27,10 @@ use tokio::{
 
 use super::{
     auth::{Caller, RequestAuth, scope::Scope},
-    error::Refused,
+    error::ApiError,
     headers::{External, HopByHop, Rewrite, is_about_the_way},
-    stall_guard::{STANDSTILL, Transfer},
-    upstream::{Registry, Wants, failure},
+    stall_guard::{STALL_TIMEOUT, Transfer},
+    upstream::{Registry, RequiredAuth, failure},
 };
 
 /// Tells clients (containers/image among them) that signatures are found here.
@@ -40,7 +40,7 @@ const ANNOUNCEMENT: &str = "x-registry-supports-signatures";
 const PASSED: &str = "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE";
 /// How long a registry may be silent over a request that changes something, once it has all of it: assembling a large
 /// upload on an object store takes minutes.
-const SLOWEST_CHANGE: Duration = Duration::from_mins(15);
+const CHANGE_TIMEOUT: Duration = Duration::from_mins(15);
 /// Pieces of a request's body on the way between two connections. With at most some dozen KiB each, this bounds an upload's
 /// memory.
 const CHUNKS: usize = 4;
@@ -56,23 +56,23 @@ pub(super) async fn pass(
     let method = request.method();
     let read_only = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     if !read_only && !matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
-        return Refused::method("this method is not passed to the registry", PASSED).into();
+        return ApiError::method("this method is not passed to the registry", PASSED).into();
     }
     if wants_another_protocol(request.headers()) {
-        return Refused::bad_request("WebSocket is not passed to the registry").into();
+        return ApiError::bad_request("WebSocket is not passed to the registry").into();
     }
     let path_and_query = request.uri().path_and_query().map_or("/", |whole| whole.as_str());
     let Some(url) = registry.url_of(path_and_query) else {
-        return Refused::bad_request("the path has characters in it that must be percent-encoded").into();
+        return ApiError::bad_request("the path has characters in it that must be percent-encoded").into();
     };
     let Ok(upstream_method) = reqwest::Method::from_bytes(method.as_str().as_bytes()) else {
-        return Refused::method("this method is not passed to the registry", PASSED).into();
+        return ApiError::method("this method is not passed to the registry", PASSED).into();
     };
     // Whoever brings nothing learns here how to be somebody. Where the registry asks for a password itself, it is asked.
     if ping
         && auth.is_enabled()
         && caller.has_no_credentials()
-        && let Ok(Wants::Nothing | Wants::Bearer { .. }) = registry.wants().await
+        && let Ok(RequiredAuth::Nothing | RequiredAuth::Bearer { .. }) = registry.required_auth().await
     {
         let mut response = caller.ask_for_credentials().response();
         response.headers_mut().insert(HeaderName::from_static(ANNOUNCEMENT), HeaderValue::from_static("1"));
@@ -92,13 +92,13 @@ pub(super) async fn pass(
         let body = stream::poll_fn(pump_up(payload, &upload));
         outgoing = outgoing.body(reqwest::Body::wrap_stream(body));
     }
-    let change = if read_only { STANDSTILL } else { SLOWEST_CHANGE };
+    let change = if read_only { STALL_TIMEOUT } else { CHANGE_TIMEOUT };
     let answer = match until_silent(outgoing.send(), &upload, change).await {
         Some(Ok(answer)) => answer,
         // The registry's connection ended because the client's did.
         _ if upload.at.get() == At::Lost => {
             tracing::debug!(%method, "a client stopped sending, or left");
-            return Refused::slow_client().into();
+            return ApiError::slow_client().into();
         }
         Some(Err(error)) => {
             // Its URL has the query that the client sent: the state of an upload, or a token.
@@ -106,7 +106,7 @@ pub(super) async fn pass(
             tracing::warn!(error = &error as &dyn std::error::Error, %method, "the registry can't be asked");
             return failure(&error).into();
         }
-        None => return Refused::timed_out().into(),
+        None => return ApiError::timed_out().into(),
     };
     let rewrite = Rewrite { requested: &url, external };
     let scope = scope_of(request.uri().path(), read_only);
@@ -214,10 +214,10 @@ impl Upload {
     /// When the registry has been silent for too long. `change`: how long it may be once it has all.
     fn ends(&self, change: Duration) -> Instant {
         let silence = match self.at.get() {
-            At::Registry => STANDSTILL,
+            At::Registry => STALL_TIMEOUT,
             At::End => change,
             // The clock that runs is that of `pump_up`, after which the registry's connection ends.
-            At::Client | At::Lost => 2 * STANDSTILL,
+            At::Client | At::Lost => 2 * STALL_TIMEOUT,
         };
         self.since.get() + silence
     }
@@ -234,7 +234,7 @@ fn pump_up(
         loop {
             upload.is_at(At::Client);
             let chunk = tokio::select! {
-                chunk = timeout(STANDSTILL, payload.next()) => chunk,
+                chunk = timeout(STALL_TIMEOUT, payload.next()) => chunk,
                 // The registry has answered already, or is gone.
                 () = sender.closed() => return,
             };
@@ -260,7 +260,7 @@ async fn until_silent<T>(answer: impl Future<Output = T>, upload: &Upload, chang
     let mut answer = std::pin::pin!(answer);
     loop {
         // The body may get to where less time is left.
-        let look = upload.ends(change).min(Instant::now() + STANDSTILL / 4);
+        let look = upload.ends(change).min(Instant::now() + STALL_TIMEOUT / 4);
         tokio::select! {
             answer = &mut answer => return Some(answer),
             () = sleep_until(look) => {
@@ -280,7 +280,7 @@ fn from_registry(
     rewrite: &Rewrite<'_>,
     challenges: impl FnOnce(Vec<HeaderValue>) -> Vec<HeaderValue>,
 ) -> HttpResponse {
-    let Ok(status) = StatusCode::from_u16(answer.status().as_u16()) else { return Refused::bad_gateway().into() };
+    let Ok(status) = StatusCode::from_u16(answer.status().as_u16()) else { return ApiError::bad_gateway().into() };
     let mut response = HttpResponseBuilder::new(status);
     let hops = HopByHop::new(answer.headers().get_all("connection").iter().map(reqwest::header::HeaderValue::as_bytes));
     let length = answer.headers().get("content-length").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -343,8 +343,8 @@ mod tests {
             let upload = Rc::new(Upload::new(true));
             // Nobody reads it.
             let _body = pump_up(endless().map(|chunk| Ok(chunk.unwrap())), &upload);
-            assert!(until_silent(std::future::pending::<()>(), &upload, SLOWEST_CHANGE).await.is_none());
-            assert!(started.elapsed() < 2 * STANDSTILL && upload.at.get() == At::Registry);
+            assert!(until_silent(std::future::pending::<()>(), &upload, CHANGE_TIMEOUT).await.is_none());
+            assert!(started.elapsed() < 2 * STALL_TIMEOUT && upload.at.get() == At::Registry);
         });
     }
 
@@ -355,10 +355,10 @@ mod tests {
             let mut body = pump_up(stream::iter([Ok(Bytes::from_static(b"all"))]), &upload);
             let answer = async {
                 while std::future::poll_fn(&mut body).await.is_some() {}
-                tokio::time::sleep(SLOWEST_CHANGE / 2).await;
+                tokio::time::sleep(CHANGE_TIMEOUT / 2).await;
                 "assembled"
             };
-            assert_eq!(until_silent(answer, &upload, SLOWEST_CHANGE).await, Some("assembled"));
+            assert_eq!(until_silent(answer, &upload, CHANGE_TIMEOUT).await, Some("assembled"));
         });
     }
 
@@ -374,7 +374,7 @@ mod tests {
                     while !matches!(std::future::poll_fn(&mut body).await, Some(Err(_)) | None) {}
                     "the connection ended"
                 };
-                assert_eq!(until_silent(answer, &upload, SLOWEST_CHANGE).await, Some("the connection ended"));
+                assert_eq!(until_silent(answer, &upload, CHANGE_TIMEOUT).await, Some("the connection ended"));
                 assert_eq!(upload.at.get(), At::Lost);
             });
         }

@@ -8,7 +8,7 @@ use std::{
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::{audit_log, auth::Caller, error::Refused};
+use super::{audit_log, auth::Caller, error::ApiError};
 
 /// Signatures that one caller may add at once: far more than a release has images.
 const BURST: u32 = 1000;
@@ -30,7 +30,7 @@ impl RateLimit {
     }
 
     /// Refuses a caller that adds signatures faster than anyone signs. An anonymous caller has no bucket.
-    pub(super) fn check_rate_limit(&self, caller: &Caller) -> Result<(), Refused> {
+    pub(super) fn check_rate_limit(&self, caller: &Caller) -> Result<(), ApiError> {
         let principal = &caller.identity.principal;
         let Some(name) = principal.name() else { return Ok(()) };
         let bucket = self.buckets.get_with(name.into(), Arc::default);
@@ -38,7 +38,7 @@ impl RateLimit {
             return Ok(());
         }
         audit_log::rate_limited(&caller.audit_entry());
-        Err(Refused::too_fast(format!(
+        Err(ApiError::too_fast(format!(
             "{principal} adds more than {PER_SECOND} signatures a second (and {BURST} at once)"
         )))
     }

@@ -12,10 +12,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     auth::{Action, Caller, RequestAuth, scope::Scope},
-    error::Refused,
+    error::ApiError,
     rate_limit::RateLimit,
     store::{Change, Changed, ImageId, Put, RepositoryName, SignatureStore, StoreError},
-    upstream::{Pull, Registry},
+    upstream::{PullAnswer, Registry},
 };
 
 /// How long a client may take to send a signature or another short body.
@@ -33,27 +33,27 @@ pub(super) struct RequestContext<'a> {
 
 impl RequestContext<'_> {
     /// Checks that the caller may act on the signatures of a repository, or of every repository for `None`.
-    pub(super) async fn authorize(&self, action: Action, repository: Option<&RepositoryName>) -> Result<(), Refused> {
+    pub(super) async fn authorize(&self, action: Action, repository: Option<&RepositoryName>) -> Result<(), ApiError> {
         self.auth.authorize(self.registry, self.caller, action, repository).await
     }
 
     /// Returns whether the caller may pull the image; `false` if there is no such image. Whether everyone may pull it may be
     /// taken from a cache.
-    pub(super) async fn may_read(&self, image: &ImageId) -> Result<bool, Refused> {
+    pub(super) async fn may_read(&self, image: &ImageId) -> Result<bool, ApiError> {
         let authorization = self.auth.upstream_authorization(self.registry, self.caller).await?;
         let pull = self.registry.may_pull(image, authorization.as_ref()).await;
         self.check_pull(image, pull, "pull")
     }
 
     /// Returns whether the caller may pull the image, as the registry says now; `false` if there is no such image.
-    pub(super) async fn may_read_now(&self, image: &ImageId) -> Result<bool, Refused> {
+    pub(super) async fn may_read_now(&self, image: &ImageId) -> Result<bool, ApiError> {
         let authorization = self.auth.upstream_authorization(self.registry, self.caller).await?;
         let pull = self.registry.may_pull_now(image, authorization.as_ref()).await;
         self.check_pull(image, pull, "pull,push")
     }
 
     /// Makes a change and logs it, in a task of its own: a client that leaves now ends neither.
-    pub(super) async fn change(&self, action: Action, change: Change, what: String) -> Result<Changed, Refused> {
+    pub(super) async fn change(&self, action: Action, change: Change, what: String) -> Result<Changed, ApiError> {
         let (store, entry) = (Arc::clone(self.store), self.caller.audit_entry());
         let changed = tokio::spawn(async move {
             let changed = store.change(change).await;
@@ -64,33 +64,33 @@ impl RequestContext<'_> {
             }
             changed
         });
-        changed.await.map_err(|_| Refused::store())?.map_err(|error| store_failed(&error))
+        changed.await.map_err(|_| ApiError::store())?.map_err(|error| store_error(&error))
     }
 
-    fn check_pull(&self, image: &ImageId, pull: Pull, actions: &str) -> Result<bool, Refused> {
+    fn check_pull(&self, image: &ImageId, pull: PullAnswer, actions: &str) -> Result<bool, ApiError> {
         match pull {
-            Pull::Yes => Ok(true),
-            Pull::Unknown => Ok(false),
-            Pull::No(refused, challenges) => {
+            PullAnswer::Yes => Ok(true),
+            PullAnswer::Unknown => Ok(false),
+            PullAnswer::No(refused, challenges) => {
                 let scope = format!("repository:{}:{actions}", image.repository.as_str());
                 Err(self.auth.registry_refused(self.caller, refused, challenges, Scope::parse(&scope).ok().as_ref()))
             }
-            Pull::Undecided(refused, retry_after) => Err(refused.retry_after(retry_after)),
+            PullAnswer::Undecided(refused, retry_after) => Err(refused.retry_after(retry_after)),
         }
     }
 }
 
 /// Reads a body of at most `limit` bytes.
-pub(super) async fn read_body(request: &HttpRequest, mut payload: Payload, limit: usize) -> Result<BytesMut, Refused> {
-    let too_large = || Refused::too_large(format!("the body has at most {limit} bytes"));
+pub(super) async fn read_body(request: &HttpRequest, mut payload: Payload, limit: usize) -> Result<BytesMut, ApiError> {
+    let too_large = || ApiError::too_large(format!("the body has at most {limit} bytes"));
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
     let end = Instant::now() + BODY_TIMEOUT;
     let mut body = BytesMut::new();
-    while let Some(chunk) = timeout_at(end, payload.next()).await.map_err(|_| Refused::slow_client())? {
-        let chunk = chunk.map_err(|_| Refused::bad_request("the request's body broke off"))?;
+    while let Some(chunk) = timeout_at(end, payload.next()).await.map_err(|_| ApiError::slow_client())? {
+        let chunk = chunk.map_err(|_| ApiError::bad_request("the request's body broke off"))?;
         if body.len() + chunk.len() > limit {
             return Err(too_large());
         }
@@ -100,14 +100,14 @@ pub(super) async fn read_body(request: &HttpRequest, mut payload: Payload, limit
 }
 
 /// Makes the answer to a request that the store could not serve, and logs the error.
-pub(super) fn store_failed(error: &StoreError) -> Refused {
+pub(super) fn store_error(error: &StoreError) -> ApiError {
     // These two were logged once, when the store went out of use.
     if !matches!(error, StoreError::Stopped { .. } | StoreError::Unavailable { .. }) {
         tracing::error!(%error, "the store failed");
     }
     match error {
-        StoreError::Unavailable { retry_after, .. } => Refused::store().after(*retry_after),
-        _ => Refused::store(),
+        StoreError::Unavailable { retry_after, .. } => ApiError::store().after(*retry_after),
+        _ => ApiError::store(),
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
             auth::AccessControl,
             store::{Position, Record, SignatureList},
             test_log::Log,
-            upstream::{Learned, Settings},
+            upstream::{Settings, UpstreamCache},
         },
         image::Digest,
     };
@@ -180,7 +180,7 @@ mod tests {
             external_url: None,
             trusted_proxies: Vec::new(),
         };
-        let registry = Settings::new(&settings.registry, 0).unwrap().registry(Learned::new()).unwrap();
+        let registry = Settings::new(&settings.registry, 0).unwrap().registry(UpstreamCache::new()).unwrap();
         let auth = RequestAuth::new(Arc::new(AccessControl::everyone().unwrap()), &settings);
         let request = TestRequest::default().peer_addr(([192, 0, 2, 7], 1).into()).to_http_request();
         let caller = auth.authenticate(&registry, &request).await.unwrap();

@@ -13,14 +13,14 @@ use super::{
     api,
     auth::{AccessControl, AccessSetupError, RequestAuth},
     extension,
-    path::{Own, Route, route},
+    path::{ApiRoute, Route, route},
     proxy,
     rate_limit::RateLimit,
     request::RequestContext,
-    stall_guard::STANDSTILL,
+    stall_guard::STALL_TIMEOUT,
     store::{ImageLimits, SignatureStore, StoreError, etcd::EtcdStore, redb::RedbStore},
     token_endpoint,
-    upstream::{self, Learned, Registry},
+    upstream::{self, Registry, UpstreamCache},
 };
 use crate::configuration::{Gateway, Limits, Store};
 use crate::registry::SetupError;
@@ -35,11 +35,11 @@ const TIMEOUTS: Timeouts = Timeouts {
     head: Duration::from_secs(10),
     // Longer than the 90 s after which Go's clients give up an idle connection.
     idle: Duration::from_mins(2),
-    write: STANDSTILL,
+    write: STALL_TIMEOUT,
 };
 /// How long transfers may go on after the end has begun: together with the time that requests are still taken (5 s) below a
 /// pod's terminationGracePeriod of 30 s.
-const LAST_TRANSFERS: Duration = Duration::from_secs(20);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why the gateway does not begin to serve.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +98,7 @@ impl Prepared {
 
     fn look(settings: &Gateway, limits: &Limits) -> Result<(upstream::Settings, Registry), GatewayError> {
         let upstream = upstream::Settings::new(&settings.registry, limits.manifest_bytes)?;
-        let registry = upstream.registry(Learned::new())?;
+        let registry = upstream.registry(UpstreamCache::new())?;
         match &settings.store {
             Store::Redb(file) => RedbStore::check(file)?,
             Store::Etcd(etcd) => EtcdStore::check(etcd)?,
@@ -141,10 +141,10 @@ impl Prepared {
         // longer than that to read. Connections inherit both from their listener.
         #[cfg(target_os = "linux")]
         {
-            use super::stall_guard::PIECE;
+            use super::stall_guard::MAX_PIECE_BYTES;
             let socket = socket2::SockRef::from(&listener);
-            socket.set_tcp_user_timeout(Some(STANDSTILL))?;
-            socket.set_tcp_notsent_lowat(u32::try_from(PIECE).unwrap_or(u32::MAX))?;
+            socket.set_tcp_user_timeout(Some(STALL_TIMEOUT))?;
+            socket.set_tcp_notsent_lowat(u32::try_from(MAX_PIECE_BYTES).unwrap_or(u32::MAX))?;
         }
         let settings = server::Settings {
             name: "gateway",
@@ -157,11 +157,11 @@ impl Prepared {
             // A client that has closed its side is gone; nothing is fetched for it any more.
             serve_half_closed: false,
             workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
-            stop_within: LAST_TRANSFERS,
+            stop_within: SHUTDOWN_TIMEOUT,
         };
         let app = move || {
             // A worker that can't make clients of its own uses the ones that were made first.
-            let registry = upstream.registry(registry.learned().clone()).unwrap_or_else(|_| registry.clone());
+            let registry = upstream.registry(registry.cache().clone()).unwrap_or_else(|_| registry.clone());
             App::new()
                 .app_data(web::Data::new(registry))
                 .app_data(web::Data::new(Arc::clone(&store)))
@@ -209,7 +209,9 @@ async fn answer_by_route(
                 Err(error) => HttpResponse::ServiceUnavailable().body(format!("{error}\n")),
             };
         }
-        Ok(Route::Own(Own::Token)) => return token_endpoint::answer(&registry, &auth, &request, payload).await,
+        Ok(Route::ApiRoute(ApiRoute::Token)) => {
+            return token_endpoint::answer(&registry, &auth, &request, payload).await;
+        }
         Ok(route) => route,
         Err(refused) => return refused.into(),
     };
@@ -228,7 +230,7 @@ async fn answer_by_route(
     match route {
         Route::Registry { ping } => proxy::pass(&registry, (&auth, &caller), &request, payload, ping).await,
         Route::Signatures(image) => extension::answer(&context, payload, &image).await,
-        Route::Own(own) => api::answer(&context, payload, own).await,
+        Route::ApiRoute(own) => api::answer(&context, payload, own).await,
         // It was answered above.
         Route::Health => HttpResponse::Ok().finish(),
     }

@@ -14,14 +14,14 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 
 /// How long a transfer may stand still. There is no limit on one that moves.
-pub(super) const STANDSTILL: Duration = Duration::from_mins(1);
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// The most of an answer's body that a client's connection gets at once, in bytes. It copies what it gets, and keeps a buffer
 /// of up to this size instead of making one each time.
-pub(super) const PIECE: usize = 128 << 10;
+pub(super) const MAX_PIECE_BYTES: usize = 128 << 10;
 
 /// An answer with a body that is in memory, and may be shared with other answers: of a long one no copy is made.
 pub(super) fn answer_with(answer: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
-    if body.len() <= PIECE {
+    if body.len() <= MAX_PIECE_BYTES {
         return answer.body(body);
     }
     let length = body.len() as u64;
@@ -73,7 +73,7 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin + 'static> Transfer<S> {
         let watched = Rc::downgrade(&state);
         let watch = rt::spawn(async move {
             while let Some(state) = watched.upgrade() {
-                let end = state.borrow().since + STANDSTILL;
+                let end = state.borrow().since + STALL_TIMEOUT;
                 if Instant::now() >= end {
                     return state.borrow_mut().stop();
                 }
@@ -109,7 +109,7 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> TransferState<S> {
             }
         }
         (self.waits_for, self.since) = (WaitsFor::Client, Instant::now());
-        let length = self.rest.len().min(PIECE);
+        let length = self.rest.len().min(MAX_PIECE_BYTES);
         Poll::Ready(Some(Ok(self.rest.split_to(length))))
     }
 
@@ -181,7 +181,7 @@ mod tests {
                 STOPPED,
             ));
             assert_eq!(body.next().await.unwrap().unwrap(), "chunk");
-            tokio::time::sleep(3 * STANDSTILL).await;
+            tokio::time::sleep(3 * STALL_TIMEOUT).await;
             assert_eq!(Rc::strong_count(&connection), 1);
             assert_eq!(body.next().await.unwrap().unwrap_err().to_string(), "the client stopped reading");
         });
@@ -202,7 +202,7 @@ mod tests {
             while Rc::strong_count(&connection) > 1 {
                 tokio::task::yield_now().await;
             }
-            assert!(started.elapsed() < STANDSTILL);
+            assert!(started.elapsed() < STALL_TIMEOUT);
         });
     }
 
@@ -214,7 +214,7 @@ mod tests {
             while let Some(chunk) = body.next().await {
                 chunk.unwrap();
                 count += 1;
-                tokio::time::sleep(STANDSTILL / 2).await;
+                tokio::time::sleep(STALL_TIMEOUT / 2).await;
             }
             assert_eq!(count, 20);
         });
@@ -223,11 +223,11 @@ mod tests {
     #[test]
     fn a_long_body_comes_whole_and_in_pieces_that_are_not_copied() {
         on_a_clock_of_its_own(async {
-            let whole = Bytes::from(vec![7; 3 * PIECE + 1]);
+            let whole = Bytes::from(vec![7; 3 * MAX_PIECE_BYTES + 1]);
             let mut body = Box::pin(Transfer::new(stream::iter([Ok(whole.clone())]), STOPPED));
             let mut sent = 0;
             while let Some(piece) = body.next().await.transpose().unwrap() {
-                assert!(piece.len() <= PIECE && piece.as_ptr() == whole[sent..].as_ptr());
+                assert!(piece.len() <= MAX_PIECE_BYTES && piece.as_ptr() == whole[sent..].as_ptr());
                 sent += piece.len();
             }
             assert_eq!(sent, whole.len());

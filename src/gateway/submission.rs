@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::{
-    error::Refused,
+    error::ApiError,
     store::{SignatureName, StoredSignature},
 };
 use crate::{
@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// The longest message that is taken. Real ones have less than 4 KiB, whatever the key.
-pub(super) const LARGEST_CONTENT: usize = 64 << 10;
+pub(super) const MAX_CONTENT_BYTES: usize = 64 << 10;
 /// The longest body: that message in base64, in lines of 64 characters with a line break of four (`\r\n` in JSON), and room
 /// for the rest.
-pub(super) const LARGEST_BODY: usize = LARGEST_CONTENT / 3 * 4 / 64 * 68 + (4 << 10);
+pub(super) const MAX_BODY_BYTES: usize = MAX_CONTENT_BYTES / 3 * 4 / 64 * 68 + (4 << 10);
 /// The only version that there is.
 const VERSION: u64 = 2;
 /// The names of the only type that there is: the one that is listed, OpenShift's own, and none, which the original registry
@@ -48,15 +48,15 @@ pub(super) struct Submission {
 
 /// Checks a PUT's body: all that can be said without asking anyone. That its keys are trusted is not among it, for the
 /// store has no policy; who reads signatures verifies them.
-pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, Refused> {
+pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, ApiError> {
     let document: Document = json::from_object(body)
-        .map_err(|error| Refused::signature(format!("the body is not the JSON of a signature: {error}")))?;
+        .map_err(|error| ApiError::signature(format!("the body is not the JSON of a signature: {error}")))?;
     let versions = [document.schema_version, document.version];
     if versions == [None, None] || versions.iter().flatten().any(|&version| version != VERSION) {
-        return Err(Refused::signature("schemaVersion (or version) must be 2"));
+        return Err(ApiError::signature("schemaVersion (or version) must be 2"));
     }
     if document.kind.as_deref().is_some_and(|kind| !TYPES.contains(&kind)) {
-        return Err(Refused::signature("type must be \"atomic\""));
+        return Err(ApiError::signature("type must be \"atomic\""));
     }
     let name = document
         .name
@@ -64,14 +64,14 @@ pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, Refused>
         .filter(|(of, _)| *of == digest.to_string())
         .and_then(|(_, name)| SignatureName::parse(name))
         .ok_or_else(|| {
-            Refused::signature("name must be <digest>@<32 characters of A-Z a-z 0-9 _ . ->, with this image's digest")
+            ApiError::signature("name must be <digest>@<32 characters of A-Z a-z 0-9 _ . ->, with this image's digest")
         })?;
     let content = base64_text::decode(&document.content)
-        .map_err(|error| Refused::signature(format!("content is not base64: {error}")))?;
-    if content.len() > LARGEST_CONTENT {
-        return Err(Refused::too_large(format!("a signature has at most {LARGEST_CONTENT} bytes")));
+        .map_err(|error| ApiError::signature(format!("content is not base64: {error}")))?;
+    if content.len() > MAX_CONTENT_BYTES {
+        return Err(ApiError::too_large(format!("a signature has at most {MAX_CONTENT_BYTES} bytes")));
     }
-    let issuers = issuers_of(&content, digest).map_err(Refused::signature)?;
+    let issuers = issuers_of(&content, digest).map_err(ApiError::signature)?;
     Ok(Submission { signature: StoredSignature { name, content: Arc::from(content) }, issuers })
 }
 
@@ -136,10 +136,10 @@ mod tests {
 
     #[test]
     fn the_largest_content_fits_into_a_body_however_it_is_wrapped() {
-        let text = BASE64_STANDARD.encode(vec![0x80; LARGEST_CONTENT]);
+        let text = BASE64_STANDARD.encode(vec![0x80; MAX_CONTENT_BYTES]);
         let lines = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap());
         let wrapped = lines.collect::<Vec<_>>().join("\r\n");
-        assert!(body(&Digest::sha256(b""), &wrapped, &[]).len() <= LARGEST_BODY);
+        assert!(body(&Digest::sha256(b""), &wrapped, &[]).len() <= MAX_BODY_BYTES);
     }
 
     #[test]

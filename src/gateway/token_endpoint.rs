@@ -11,13 +11,13 @@ use super::{
         scope::Scopes,
         token::{SealError, TOKEN_TTL, TokenError},
     },
-    error::Refused,
+    error::ApiError,
     request::read_body,
-    upstream::{Registry, Wants},
+    upstream::{Registry, RequiredAuth},
 };
 
 /// The longest form.
-const LARGEST_FORM: usize = 16 << 10;
+const MAX_FORM_BYTES: usize = 16 << 10;
 
 /// Gives out a token for whoever asks, as whoever they can show to be; to nobody in particular, too.
 pub(super) async fn answer(
@@ -27,33 +27,33 @@ pub(super) async fn answer(
     payload: Payload,
 ) -> HttpResponse {
     let answer = match *request.method() {
-        Method::GET => give(registry, auth, request, request.query_string().as_bytes(), false).await,
-        Method::POST => match read_body(request, payload, LARGEST_FORM).await {
-            Ok(form) => give(registry, auth, request, &form, true).await,
+        Method::GET => issue(registry, auth, request, request.query_string().as_bytes(), false).await,
+        Method::POST => match read_body(request, payload, MAX_FORM_BYTES).await {
+            Ok(form) => issue(registry, auth, request, &form, true).await,
             Err(refused) => Err(refused),
         },
-        _ => Err(Refused::method("tokens are asked for with GET or POST", "GET, POST")),
+        _ => Err(ApiError::method("tokens are asked for with GET or POST", "GET, POST")),
     };
     answer.unwrap_or_else(Into::into)
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct TokenResponse<'a> {
     token: &'a str,
     access_token: &'a str,
     expires_in: i64,
     issued_at: Timestamp,
 }
 
-async fn give(
+async fn issue(
     registry: &Registry,
     auth: &RequestAuth,
     request: &HttpRequest,
     parameters: &[u8],
     form: bool,
-) -> Result<HttpResponse, Refused> {
+) -> Result<HttpResponse, ApiError> {
     if !auth.is_enabled() {
-        return Err(Refused::no_such_path());
+        return Err(ApiError::no_such_path());
     }
     let mut scopes = Vec::new();
     let (mut user, mut password, mut grant) = (None, None, None);
@@ -68,18 +68,18 @@ async fn give(
         }
     }
     let scopes = Scopes::parse(scopes.iter().map(String::as_str))
-        .map_err(|error| Refused::bad_request(format!("scope: {error}")))?;
+        .map_err(|error| ApiError::bad_request(format!("scope: {error}")))?;
     let caller = match grant.as_deref() {
         Some("password") => {
             let password = password.unwrap_or_default();
             let credentials = Credentials::of_user(user.as_deref().unwrap_or_default(), password.expose_secret())
-                .ok_or_else(|| Refused::bad_request("no user name or password looks like this"))?;
+                .ok_or_else(|| ApiError::bad_request("no user name or password looks like this"))?;
             auth.authenticate_with(registry, request, credentials).await?
         }
-        Some(_) => return Err(Refused::bad_request("grant_type must be password; refresh tokens are not given out")),
+        Some(_) => return Err(ApiError::bad_request("grant_type must be password; refresh tokens are not given out")),
         // It would be answered with a token of nobody's.
         None if user.is_some() || password.is_some() => {
-            return Err(Refused::bad_request("a user name and password are sent with grant_type=password"));
+            return Err(ApiError::bad_request("a user name and password are sent with grant_type=password"));
         }
         None => auth.authenticate(registry, request).await?,
     };
@@ -87,10 +87,10 @@ async fn give(
     let now = Timestamp::now();
     let given = auth.access().issue_token(&caller.identity, scopes, upstream, now).map_err(|error| match error {
         SealError::Over => auth.access_refused(request, &Rejection::Token(TokenError::Expired).into()),
-        error => Refused::bad_request(error.to_string()),
+        error => ApiError::bad_request(error.to_string()),
     })?;
     let token = given.token.expose_secret();
-    let given = Answer { token, access_token: token, expires_in: given.seconds, issued_at: now };
+    let given = TokenResponse { token, access_token: token, expires_in: given.seconds, issued_at: now };
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(given))
 }
 
@@ -100,7 +100,7 @@ async fn upstream(
     (auth, request): (&RequestAuth, &HttpRequest),
     caller: &Caller,
     scopes: &Scopes,
-) -> Result<Option<UpstreamAuthorization>, Refused> {
+) -> Result<Option<UpstreamAuthorization>, ApiError> {
     // Whoever comes with a token of ours gets what that has.
     if caller.identity.claims.is_some() {
         return Ok(None);
@@ -111,13 +111,13 @@ async fn upstream(
     };
     // An open registry is told nothing that it does not ask for; and who asks for passwords gets them from the client itself,
     // with each request: a token would carry them to wherever it is shown.
-    let Wants::Bearer { realm, service } = registry.wants().await? else {
+    let RequiredAuth::Bearer { realm, service } = registry.required_auth().await? else {
         return auth.refuse_wrong_password(request, caller).map(|()| None);
     };
     let credentials = auth.upstream_credentials(&caller.identity);
     let credentials =
         credentials.map(|value| reqwest::header::HeaderValue::from_str(value.expose_secret())).transpose();
-    let credentials = credentials.map_err(|_| Refused::bad_request("the field Authorization can't be passed on"))?;
+    let credentials = credentials.map_err(|_| ApiError::bad_request("the field Authorization can't be passed on"))?;
     let (token, life) = match registry.token((&realm, service.as_deref()), &wanted, credentials).await {
         Ok(given) => given,
         Err(refused) => {
@@ -128,6 +128,6 @@ async fn upstream(
             return Err(refused);
         }
     };
-    let authorization = token.to_str().map_err(|_| Refused::bad_gateway())?.into();
+    let authorization = token.to_str().map_err(|_| ApiError::bad_gateway())?.into();
     Ok(Some(UpstreamAuthorization { authorization, life: SignedDuration::try_from(life).unwrap_or(TOKEN_TTL) }))
 }

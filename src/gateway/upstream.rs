@@ -11,7 +11,7 @@ use reqwest::{
 };
 use url::Url;
 
-use super::{error::Refused, store::ImageId};
+use super::{error::ApiError, store::ImageId};
 use crate::configuration::Upstream;
 use crate::image::{Digest, digest::Algorithm};
 use crate::redact::shown;
@@ -22,16 +22,16 @@ use crate::registry::{
 use crate::telemetry::RequestKind;
 
 /// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections to the registry that each worker keeps.
-const IDLE: usize = 32;
+const MAX_IDLE_CONNECTIONS: usize = 32;
 /// How long the registry may take to say whether an image exists.
-const LOOK: Duration = Duration::from_secs(20);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long it is remembered that everyone may pull an image. Whoever makes a repository private waits this long until
 /// its signatures, which were public until then, are private too.
-const PUBLIC_FOR: Duration = Duration::from_mins(1);
+const PUBLIC_IMAGE_TTL: Duration = Duration::from_mins(1);
 /// How many images that everyone may pull are remembered.
-const PUBLIC_IMAGES: u64 = 100_000;
+const MAX_PUBLIC_IMAGES: u64 = 100_000;
 
 /// All that a signature can belong to; without these in `Accept`, old registries convert what they have.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
@@ -44,25 +44,25 @@ pub(super) struct Settings {
     token_realms: Vec<Url>,
     insecure: bool,
     /// Bytes that a manifest may have.
-    largest_manifest: usize,
+    max_manifest_bytes: usize,
     upstream: registry::Upstream,
 }
 
 impl Settings {
-    pub(super) fn new(settings: &Upstream, largest_manifest: usize) -> Result<Self, SetupError> {
+    pub(super) fn new(settings: &Upstream, max_manifest_bytes: usize) -> Result<Self, SetupError> {
         let Upstream { url, ca_file, token_realms, insecure } = settings;
         let upstream = registry::Upstream::new("gateway.registry.caFile", ca_file.as_deref())?;
         Ok(Self {
             url: url.clone(),
             token_realms: token_realms.clone(),
             insecure: *insecure,
-            largest_manifest,
+            max_manifest_bytes,
             upstream,
         })
     }
 
     /// The registry for one worker: connections are driven on the runtime that uses them first.
-    pub(super) fn registry(&self, learned: Learned) -> Result<Registry, SetupError> {
+    pub(super) fn registry(&self, cache: UpstreamCache) -> Result<Registry, SetupError> {
         let mut tls = self.upstream.tls();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let client = Client::builder()
@@ -74,9 +74,9 @@ impl Settings {
             .no_proxy()
             .http1_only()
             .tcp_nodelay(true)
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(IDLE)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .build()?;
         let mut named = HostSet::default();
         named.add_url(&self.url);
@@ -86,14 +86,14 @@ impl Settings {
         let peer = Peer::new(name, settings, true);
         let requests = self.upstream.requests();
         let named_by_rules = Arc::new(|_: &str| false);
-        let transport = Transport::new(named, named_by_rules, self.largest_manifest, requests, Arc::default());
+        let transport = Transport::new(named, named_by_rules, self.max_manifest_bytes, requests, Arc::default());
         Ok(Registry {
             url: self.url.clone(),
-            largest_manifest: self.largest_manifest,
+            max_manifest_bytes: self.max_manifest_bytes,
             client,
             peer,
             transport: Arc::new(transport),
-            learned,
+            cache,
         })
     }
 }
@@ -102,46 +102,46 @@ impl Settings {
 #[derive(Clone)]
 pub(super) struct Registry {
     url: Url,
-    largest_manifest: usize,
+    max_manifest_bytes: usize,
     /// For what passes through.
     client: Client,
     /// For this program's own questions.
     peer: Peer,
     transport: Arc<Transport>,
-    learned: Learned,
+    cache: UpstreamCache,
 }
 
 /// What was learned of the registry, shared by all workers.
 #[derive(Clone)]
-pub(super) struct Learned {
+pub(super) struct UpstreamCache {
     /// Images that everyone may pull.
     public: Cache<ImageId, ()>,
-    wants: Cache<(), Wants>,
+    required_auth: Cache<(), RequiredAuth>,
 }
 
-impl Learned {
+impl UpstreamCache {
     /// Nothing yet.
     pub(super) fn new() -> Self {
         Self {
-            public: Cache::builder().max_capacity(PUBLIC_IMAGES).time_to_live(PUBLIC_FOR).build(),
-            wants: Cache::builder().max_capacity(1).time_to_live(WANTS_FOR).build(),
+            public: Cache::builder().max_capacity(MAX_PUBLIC_IMAGES).time_to_live(PUBLIC_IMAGE_TTL).build(),
+            required_auth: Cache::builder().max_capacity(1).time_to_live(REQUIRED_AUTH_TTL).build(),
         }
     }
 }
 
 #[cfg(test)]
-impl Learned {
+impl UpstreamCache {
     /// What a registry wants that need not be there.
-    pub(super) async fn that_it_wants(wants: Wants) -> Self {
-        let learned = Self::new();
-        learned.wants.insert((), wants).await;
-        learned
+    pub(super) async fn with_required_auth(required_auth: RequiredAuth) -> Self {
+        let cache = Self::new();
+        cache.required_auth.insert((), required_auth).await;
+        cache
     }
 }
 
 /// What the registry wants of whoever brings nothing along.
 #[derive(Clone, Debug)]
-pub(super) enum Wants {
+pub(super) enum RequiredAuth {
     /// Nothing: it is open.
     Nothing,
     /// A name and a password; with the challenge as it came.
@@ -156,19 +156,19 @@ pub(super) enum Wants {
 }
 
 /// How long it is remembered what the registry wants.
-const WANTS_FOR: Duration = Duration::from_mins(1);
+const REQUIRED_AUTH_TTL: Duration = Duration::from_mins(1);
 
 /// Whether a caller may pull an image.
 #[derive(Debug)]
-pub(super) enum Pull {
+pub(super) enum PullAnswer {
     /// Yes, so it exists.
     Yes,
     /// There is no such image, or the registry says so to this caller.
     Unknown,
     /// No. The registry's challenges go with it.
-    No(Refused, Vec<HeaderValue>),
+    No(ApiError, Vec<HeaderValue>),
     /// It can't be said; `Retry-After` of the registry goes with it.
-    Undecided(Refused, Option<HeaderValue>),
+    Undecided(ApiError, Option<HeaderValue>),
 }
 
 impl Registry {
@@ -177,8 +177,8 @@ impl Registry {
     }
 
     /// What was learned of it.
-    pub(super) fn learned(&self) -> &Learned {
-        &self.learned
+    pub(super) fn cache(&self) -> &UpstreamCache {
+        &self.cache
     }
 
     /// The registry's URL of a raw path and query, neither touched. Nothing: they mean something else in a URL.
@@ -190,12 +190,12 @@ impl Registry {
     }
 
     /// What the registry wants of whoever brings nothing along: what `/v2/` says to that.
-    pub(super) async fn wants(&self) -> Result<Wants, Refused> {
-        self.learned.wants.try_get_with((), self.ask_what_it_wants()).await.map_err(|error| (*error).clone())
+    pub(super) async fn required_auth(&self) -> Result<RequiredAuth, ApiError> {
+        self.cache.required_auth.try_get_with((), self.probe_required_auth()).await.map_err(|error| (*error).clone())
     }
 
-    async fn ask_what_it_wants(&self) -> Result<Wants, Refused> {
-        let url = self.url_of("/v2/").ok_or_else(Refused::bad_gateway)?;
+    async fn probe_required_auth(&self) -> Result<RequiredAuth, ApiError> {
+        let url = self.url_of("/v2/").ok_or_else(ApiError::bad_gateway)?;
         let ask = Ask {
             peer: &self.peer,
             url: &url,
@@ -207,32 +207,32 @@ impl Registry {
             limit: 64 << 10,
             repeat: true,
             longest_wait: Duration::ZERO,
-            budget: Budget::of(LOOK),
+            budget: Budget::of(LOOKUP_TIMEOUT),
         };
         let answer = self.transport.ask_once(&ask).await.map_err(|failure| {
             tracing::warn!(error = %ask.failed(failure), "the registry can't be asked what it wants");
-            Refused::unavailable()
+            ApiError::unavailable()
         })?;
         if answer.status != 401 || answer.elsewhere {
             return if answer.status >= 500 || answer.status == 429 {
-                Err(Refused::unavailable())
+                Err(ApiError::unavailable())
             } else {
-                Ok(Wants::Nothing)
+                Ok(RequiredAuth::Nothing)
             };
         }
         let fields = || answer.headers.get_all(header::WWW_AUTHENTICATE).iter();
         match Challenge::parse(fields().map(header::HeaderValue::as_bytes)) {
-            Ok(Challenge::Bearer { realm, service }) => Ok(Wants::Bearer { realm, service }),
+            Ok(Challenge::Bearer { realm, service }) => Ok(RequiredAuth::Bearer { realm, service }),
             Ok(Challenge::Basic) => {
                 let basic = fields().find(|field| {
                     field.as_bytes().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
                 });
                 let basic = basic.and_then(|field| HeaderValue::from_bytes(field.as_bytes()).ok());
-                Ok(Wants::Basic(basic.unwrap_or_else(|| HeaderValue::from_static("Basic realm=\"registry\""))))
+                Ok(RequiredAuth::Basic(basic.unwrap_or_else(|| HeaderValue::from_static("Basic realm=\"registry\""))))
             }
             Err(error) => {
                 tracing::warn!(%error, "the registry's challenge can't be read");
-                Err(Refused::bad_gateway())
+                Err(ApiError::bad_gateway())
             }
         }
     }
@@ -243,22 +243,23 @@ impl Registry {
         (realm, service): (&Url, Option<&str>),
         scopes: &[String],
         credentials: Option<header::HeaderValue>,
-    ) -> Result<(header::HeaderValue, Duration), Refused> {
+    ) -> Result<(header::HeaderValue, Duration), ApiError> {
         let server = (&self.peer, &self.url);
-        let token = exchange(&self.transport, server, (realm, service), scopes, credentials, Budget::of(LOOK)).await;
+        let token =
+            exchange(&self.transport, server, (realm, service), scopes, credentials, Budget::of(LOOKUP_TIMEOUT)).await;
         token.map_err(|error| match error {
-            LookupError::Unauthorized { .. } => Refused::rejected("the registry does not take these credentials"),
+            LookupError::Unauthorized { .. } => ApiError::rejected("the registry does not take these credentials"),
             error => {
                 tracing::warn!(%error, "the registry gives out no token");
-                Refused::no_token()
+                ApiError::no_token()
             }
         })
     }
 
     /// Whether a caller with this `Authorization` may pull the image; that everyone may is remembered.
-    pub(super) async fn may_pull(&self, image: &ImageId, authorization: Option<&HeaderValue>) -> Pull {
-        if self.learned.public.get(image).await.is_some() {
-            return Pull::Yes;
+    pub(super) async fn may_pull(&self, image: &ImageId, authorization: Option<&HeaderValue>) -> PullAnswer {
+        if self.cache.public.get(image).await.is_some() {
+            return PullAnswer::Yes;
         }
         self.may_pull_now(image, authorization).await
     }
@@ -273,9 +274,9 @@ impl Registry {
     /// Some registries redirect such a question, too. That is followed, to another host without the caller's credentials, and
     /// only at a public address. A login page answers 200 as well, so that a yes has the manifest's digest in it: in
     /// `Docker-Content-Digest` or, where a registry leaves that out (the specification lets it), by the manifest's bytes.
-    pub(super) async fn may_pull_now(&self, image: &ImageId, authorization: Option<&HeaderValue>) -> Pull {
+    pub(super) async fn may_pull_now(&self, image: &ImageId, authorization: Option<&HeaderValue>) -> PullAnswer {
         let path = format!("/v2/{}/manifests/{}", image.repository.as_str(), image.digest);
-        let Some(url) = self.url_of(&path) else { return Pull::Unknown };
+        let Some(url) = self.url_of(&path) else { return PullAnswer::Unknown };
         let authorization = match authorization.map(|value| header::HeaderValue::from_bytes(value.as_bytes())) {
             None => None,
             Some(Ok(mut value)) => {
@@ -283,14 +284,14 @@ impl Registry {
                 Some(value)
             }
             Some(Err(_)) => {
-                let refused = Refused::bad_request("the field Authorization has characters in it that it can't have");
-                return Pull::No(refused, Vec::new());
+                let refused = ApiError::bad_request("the field Authorization has characters in it that it can't have");
+                return PullAnswer::No(refused, Vec::new());
             }
         };
         let anonymous = authorization.is_none();
         let pull = self.find_manifest(&url, image.digest, authorization).await.unwrap_or_else(|pull| pull);
-        if anonymous && matches!(pull, Pull::Yes) {
-            self.learned.public.insert(image.clone(), ()).await;
+        if anonymous && matches!(pull, PullAnswer::Yes) {
+            self.cache.public.insert(image.clone(), ()).await;
         }
         pull
     }
@@ -304,11 +305,11 @@ impl Registry {
         url: &Url,
         digest: Digest,
         authorization: Option<header::HeaderValue>,
-    ) -> Result<Pull, Pull> {
-        let budget = Budget::of(LOOK);
+    ) -> Result<PullAnswer, PullAnswer> {
+        let budget = Budget::of(LOOKUP_TIMEOUT);
         match self.ask_for_manifest(url, Method::HEAD, authorization.clone(), budget).await {
             Ok(head) => match (head.status, claimed_digest(&head.headers, digest.algorithm())) {
-                (200, Some(named)) if named == Ok(digest) => return Ok(Pull::Yes),
+                (200, Some(named)) if named == Ok(digest) => return Ok(PullAnswer::Yes),
                 (200, Some(_)) => return Err(another_manifest(url)),
                 // The same credentials would be refused again, and a registry that is overrun must not get two requests for
                 // each.
@@ -329,7 +330,7 @@ impl Registry {
         }
         // Off this thread: there may be megabytes of it.
         let is_it = tokio::task::spawn_blocking(move || digest.matches(&body)).await.unwrap_or(false);
-        if is_it { Ok(Pull::Yes) } else { Err(another_manifest(url)) }
+        if is_it { Ok(PullAnswer::Yes) } else { Err(another_manifest(url)) }
     }
 
     /// Asks for a manifest, once more if the connection was lost.
@@ -343,7 +344,7 @@ impl Registry {
         let ask = Ask {
             peer: &self.peer,
             url,
-            limit: if method == Method::HEAD { 0 } else { self.largest_manifest },
+            limit: if method == Method::HEAD { 0 } else { self.max_manifest_bytes },
             method,
             kind: RequestKind::Manifest,
             headers: HeaderMap::from_iter([(header::ACCEPT, header::HeaderValue::from_static(MANIFEST_TYPES))]),
@@ -366,46 +367,46 @@ impl Registry {
 }
 
 /// Returns what a caller gets where the registry gives no answer.
-fn unanswered(failure: &Failure) -> Pull {
+fn unanswered(failure: &Failure) -> PullAnswer {
     let refused = match failure {
-        Failure::Unavailable(_) | Failure::Unresolved | Failure::Exhausted(..) => Refused::unavailable(),
-        Failure::TimedOut => Refused::timed_out(),
-        Failure::Lost | Failure::NotPublic | Failure::Misbehaved(_) => Refused::bad_gateway(),
+        Failure::Unavailable(_) | Failure::Unresolved | Failure::Exhausted(..) => ApiError::unavailable(),
+        Failure::TimedOut => ApiError::timed_out(),
+        Failure::Lost | Failure::NotPublic | Failure::Misbehaved(_) => ApiError::bad_gateway(),
     };
-    Pull::Undecided(refused, None)
+    PullAnswer::Undecided(refused, None)
 }
 
 /// Returns what a caller gets where the registry answers with another status than 200.
-fn refusal(answer: &Answer) -> Pull {
+fn refusal(answer: &Answer) -> PullAnswer {
     let copied = |name| -> Vec<HeaderValue> {
         let values = answer.headers.get_all(name).iter();
         values.filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok()).collect()
     };
     match StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY) {
-        StatusCode::NOT_FOUND => Pull::Unknown,
+        StatusCode::NOT_FOUND => PullAnswer::Unknown,
         // Where it redirects to, nobody is to log in.
         StatusCode::UNAUTHORIZED if !answer.elsewhere => {
-            Pull::No(Refused::unauthorized(), copied(header::WWW_AUTHENTICATE))
+            PullAnswer::No(ApiError::unauthorized(), copied(header::WWW_AUTHENTICATE))
         }
-        StatusCode::FORBIDDEN => Pull::No(Refused::denied(), Vec::new()),
+        StatusCode::FORBIDDEN => PullAnswer::No(ApiError::denied(), Vec::new()),
         StatusCode::TOO_MANY_REQUESTS => {
-            Pull::Undecided(Refused::too_many_requests(), copied(header::RETRY_AFTER).pop())
+            PullAnswer::Undecided(ApiError::too_many_requests(), copied(header::RETRY_AFTER).pop())
         }
         status if status.is_server_error() => {
             tracing::warn!(%status, "the registry answers a request for a manifest with a server error");
-            Pull::Undecided(Refused::unavailable(), copied(header::RETRY_AFTER).pop())
+            PullAnswer::Undecided(ApiError::unavailable(), copied(header::RETRY_AFTER).pop())
         }
         status => {
             tracing::warn!(%status, "the registry answers a request for a manifest with a status that is no answer to it");
-            Pull::Undecided(Refused::bad_gateway(), None)
+            PullAnswer::Undecided(ApiError::bad_gateway(), None)
         }
     }
 }
 
 /// Returns what a caller gets where the registry answers 200 with something else than the manifest.
-fn another_manifest(url: &Url) -> Pull {
+fn another_manifest(url: &Url) -> PullAnswer {
     tracing::warn!(url = %shown(url), "the registry answers a request for a manifest with another one, or with something else");
-    Pull::Undecided(Refused::bad_gateway(), None)
+    PullAnswer::Undecided(ApiError::bad_gateway(), None)
 }
 
 /// The digest that an answer names. `None`: none of this algorithm, so that it can't be compared.
@@ -422,13 +423,13 @@ fn claimed_digest(headers: &HeaderMap, algorithm: Algorithm) -> Option<Result<Di
 }
 
 /// What a client is told of a failed request.
-pub(super) fn failure(error: &reqwest::Error) -> Refused {
+pub(super) fn failure(error: &reqwest::Error) -> ApiError {
     if error.is_connect() {
-        Refused::unavailable()
+        ApiError::unavailable()
     } else if error.is_timeout() {
-        Refused::timed_out()
+        ApiError::timed_out()
     } else {
-        Refused::bad_gateway()
+        ApiError::bad_gateway()
     }
 }
 
@@ -466,7 +467,7 @@ mod tests {
         let upstream =
             Upstream { url: "http://r:5000".parse().unwrap(), ca_file: None, token_realms: Vec::new(), insecure: true };
         let settings = Settings::new(&upstream, 0).unwrap();
-        let registry = settings.registry(Learned::new()).unwrap();
+        let registry = settings.registry(UpstreamCache::new()).unwrap();
         for path in
             ["/v2/", "/v2/a/blobs/sha256%3A00?x=%2F%20&y=a+b&_state=A%3D", "/v2/a//b", "/v2/?", "/v2/a~b?n=1&n=2"]
         {

@@ -209,7 +209,7 @@ impl Partial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::export_format::LARGEST_LINE;
+    use crate::gateway::export_format::MAX_LINE_BYTES;
     use crate::gateway::store::{ImageId, Record, RepositoryName, SignatureName, StoredSignature};
 
     fn line(number: usize) -> Vec<u8> {
@@ -313,7 +313,7 @@ mod tests {
                 assert!(matches!(opened, Err(TransferError::NotPartial(_))), "{why}: {opened:?}");
             }
         };
-        for content in [&b"x"[..], b"x\n", b"{}\n", &vec![b'{'; LARGEST_LINE + 2]] {
+        for content in [&b"x"[..], b"x\n", b"{}\n", &vec![b'{'; MAX_LINE_BYTES + 2]] {
             fs::write(&partial, content).unwrap();
             refused("no export");
             assert_eq!(fs::read(&partial).unwrap(), content);

@@ -12,7 +12,7 @@ use super::{
     store::{AT_ONCE, Store},
     tree_reader::Walk,
 };
-use crate::gateway::export_format::{Imported, MOST_TOLD};
+use crate::gateway::export_format::{Imported, MAX_REASONS};
 
 /// Bytes of signatures that are put into a store at once, unless the last one is larger.
 const BYTES_AT_ONCE: usize = 512 << 10;
@@ -62,7 +62,7 @@ pub(crate) struct Import {
 impl Import {
     fn refuse(&mut self, place: Place, reason: String) {
         self.refused += 1;
-        if self.reasons.len() < MOST_TOLD {
+        if self.reasons.len() < MAX_REASONS {
             self.reasons.push((place, reason));
         }
     }
@@ -117,7 +117,7 @@ pub(crate) async fn import(
                 What::Junk(reason) => report.refuse(place, reason),
                 What::Gap => {
                     report.gaps += 1;
-                    if let (Place::Path(path), true) = (place, report.first_gaps.len() < MOST_TOLD) {
+                    if let (Place::Path(path), true) = (place, report.first_gaps.len() < MAX_REASONS) {
                         report.first_gaps.push(path);
                     }
                 }

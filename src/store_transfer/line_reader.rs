@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read as _};
 
-use crate::gateway::export_format::LARGEST_LINE;
+use crate::gateway::export_format::MAX_LINE_BYTES;
 
 /// Reads lines, none of which takes more memory than the longest may have.
 pub(super) struct LineReader<R> {
@@ -29,7 +29,7 @@ impl<R: BufRead> LineReader<R> {
 
     pub(super) fn next(&mut self) -> io::Result<Option<RawLine>> {
         let mut line = Vec::new();
-        let read = (&mut self.inner).take(LARGEST_LINE as u64 + 1).read_until(b'\n', &mut line)?;
+        let read = (&mut self.inner).take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)?;
         if read == 0 {
             return Ok(None);
         }
@@ -38,7 +38,7 @@ impl<R: BufRead> LineReader<R> {
         if line.last() == Some(&b'\n') {
             return Ok(Some(RawLine::Whole(line)));
         }
-        if read <= LARGEST_LINE {
+        if read <= MAX_LINE_BYTES {
             return Ok(Some(RawLine::Torn(line)));
         }
         loop {
@@ -62,8 +62,8 @@ mod tests {
 
     #[test]
     fn lines_are_read_one_by_one_whatever_their_length() {
-        let long = vec![b'x'; LARGEST_LINE + 1];
-        let longer = vec![b'x'; LARGEST_LINE * 3];
+        let long = vec![b'x'; MAX_LINE_BYTES + 1];
+        let longer = vec![b'x'; MAX_LINE_BYTES * 3];
         let text = [&b"one\n\n"[..], &long, b"\n", &longer, b"\ntorn"].concat();
         // A small buffer, so that lines lie across its end.
         let mut reader = LineReader::new(BufReader::with_capacity(7, text.as_slice()));

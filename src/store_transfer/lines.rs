@@ -12,7 +12,7 @@ use super::{
     line_reader::{LineReader, RawLine},
     place::Place,
 };
-use crate::gateway::export_format::{self, LARGEST_LINE};
+use crate::gateway::export_format::{self, MAX_LINE_BYTES};
 
 /// Lines of an export that are read to be imported.
 pub(crate) struct Lines {
@@ -70,7 +70,7 @@ impl Lines {
                 return Err(TransferError::NotAnExport { path: self.path.clone(), why: why.to_owned() });
             }
             if matches!(raw, RawLine::Long(_)) {
-                let why = format!("the line has more than {LARGEST_LINE} bytes");
+                let why = format!("the line has more than {MAX_LINE_BYTES} bytes");
                 return Ok(Some(Found { place, what: What::Junk(why) }));
             }
             if line.is_empty() {

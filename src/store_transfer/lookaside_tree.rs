@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{error::TransferError, exported::Exported, place::Place};
 use crate::files::durable::create_folder;
-use crate::gateway::export_format::MOST_TOLD;
+use crate::gateway::export_format::MAX_REASONS;
 use crate::gateway::store::{ImageId, Record};
 use crate::signature_sources::{WriteError, lookaside::folder_name, write_file};
 
@@ -30,7 +30,7 @@ impl Tree {
             Err(WriteError::File { path, source }) => return Err(TransferError::File { path, source }),
             Err(error) => {
                 exported.refused += 1;
-                if exported.reasons.len() < MOST_TOLD {
+                if exported.reasons.len() < MAX_REASONS {
                     // The error names the folder.
                     exported.reasons.push((Place::Path(folder), error.to_string()));
                 }

@@ -6,7 +6,7 @@ use reqwest::{Method, header::CONTENT_TYPE};
 use url::Url;
 
 use super::{error::TransferError, signature::Signature};
-use crate::gateway::export_format::{self, Imported, LARGEST_LINE, NDJSON};
+use crate::gateway::export_format::{self, Imported, MAX_LINE_BYTES, NDJSON};
 use crate::gateway::store::Position;
 use crate::image::Repository;
 use crate::redact::shown;
@@ -46,7 +46,7 @@ impl Running {
             url.query_pairs_mut().append_pair("after", after.as_str());
         }
         let request = Request { place: Some(Place::own(url)), ..Request::new(Method::GET, Access::Store) };
-        let Fetched { url, answer } = self.send(request, NDJSON, PAGE.max(LARGEST_LINE), budget).await?;
+        let Fetched { url, answer } = self.send(request, NDJSON, PAGE.max(MAX_LINE_BYTES), budget).await?;
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         // Some servers have a page for every path.
         if kind != NDJSON {

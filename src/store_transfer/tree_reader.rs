@@ -22,7 +22,7 @@ use crate::signature_sources::{
 };
 
 /// Bytes of a file that are looked at: no store takes a signature with more.
-const LARGEST_FILE: usize = export_format::LARGEST_LINE;
+const LARGEST_FILE: usize = export_format::MAX_LINE_BYTES;
 
 /// Goes through a tree, folder after folder, in order. Nothing but folders and regular files is opened, and no symbolic link
 /// followed: what is in the tree is in it.

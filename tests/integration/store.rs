@@ -453,7 +453,7 @@ fn what_is_no_line_is_named_by_its_number_and_the_rest_is_in() {
         "{\"repository\": 1}".to_owned(),
         String::new(),
         of(1).replace(&digest().to_string(), &other),
-        "x".repeat(export_format::LARGEST_LINE + 1),
+        "x".repeat(export_format::MAX_LINE_BYTES + 1),
         of(1).replacen("\"content\":\"", "\"content\":\"!", 1),
         of(1).to_owned(),
         of(2)[..200].to_owned(),

@@ -20,9 +20,9 @@ use super::{
 use crate::configuration::{Gateway, Network};
 use crate::gateway::{
     audit_log, browser,
-    error::Refused,
+    error::ApiError,
     headers::External,
-    upstream::{Registry, Wants},
+    upstream::{Registry, RequiredAuth},
 };
 
 /// Why no caller's credentials are good for both.
@@ -87,7 +87,7 @@ impl RequestAuth {
         &self,
         registry: &Registry,
         request: &HttpRequest,
-    ) -> Result<Caller, Refused> {
+    ) -> Result<Caller, ApiError> {
         if !self.is_enabled() {
             let identity = Identity { principal: Principal::anonymous(), credentials: Credentials::None, claims: None };
             let forwarded_authorization = request.headers().get(header::AUTHORIZATION).cloned();
@@ -113,7 +113,7 @@ impl RequestAuth {
         registry: &Registry,
         request: &HttpRequest,
         credentials: Credentials,
-    ) -> Result<Caller, Refused> {
+    ) -> Result<Caller, ApiError> {
         let claimed = match &credentials {
             Credentials::Basic { user, .. } => Some(user.clone()),
             _ => None,
@@ -124,7 +124,10 @@ impl RequestAuth {
             // The registry may have users that the store has not: who may read is the registry's to say.
             Err(AccessError::Rejected(Rejection::Password))
                 if self.access.shares_credentials_with_registry()
-                    && matches!(registry.wants().await, Ok(Wants::Basic(_) | Wants::Bearer { .. })) =>
+                    && matches!(
+                        registry.required_auth().await,
+                        Ok(RequiredAuth::Basic(_) | RequiredAuth::Bearer { .. })
+                    ) =>
             {
                 let identity = Identity { principal: Principal::anonymous(), credentials, claims: None };
                 Ok(Caller { rejected_user: claimed, ..self.caller(identity, request) })
@@ -159,11 +162,11 @@ impl RequestAuth {
     pub(super) async fn is_mismatched(&self, registry: &Registry) -> bool {
         self.is_enabled()
             && !self.access.shares_credentials_with_registry()
-            && matches!(registry.wants().await, Ok(Wants::Basic(_)))
+            && matches!(registry.required_auth().await, Ok(RequiredAuth::Basic(_)))
     }
 
     /// Makes the answer to a caller that is not authenticated or authorized.
-    pub(in crate::gateway) fn access_refused(&self, request: &HttpRequest, error: &AccessError) -> Refused {
+    pub(in crate::gateway) fn access_refused(&self, request: &HttpRequest, error: &AccessError) -> ApiError {
         challenge::access_refused(error, &self.external(request), None)
     }
 
@@ -172,7 +175,7 @@ impl RequestAuth {
         &self,
         request: &HttpRequest,
         caller: &Caller,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ApiError> {
         let Some(claimed) = &caller.rejected_user else { return Ok(()) };
         let error = Rejection::Password.into();
         self.log_rejected(request, Some(claimed), &error);

@@ -3,9 +3,9 @@
 use super::{Action, Rejection, authenticate::RequestAuth, caller::Caller, challenge, scope::Scope};
 use crate::gateway::{
     audit_log,
-    error::Refused,
+    error::ApiError,
     store::RepositoryName,
-    upstream::{Registry, Wants},
+    upstream::{Registry, RequiredAuth},
 };
 
 impl RequestAuth {
@@ -20,7 +20,7 @@ impl RequestAuth {
         caller: &Caller,
         action: Action,
         repository: Option<&RepositoryName>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ApiError> {
         let outcome = self.check(registry, caller, action, repository).await;
         if let Err(refused) = &outcome {
             let what = repository.map_or("the store", RepositoryName::as_str);
@@ -35,11 +35,11 @@ impl RequestAuth {
         caller: &Caller,
         action: Action,
         repository: Option<&RepositoryName>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), ApiError> {
         let scope = Scope::needed_for(action, repository);
         if caller.is_cross_site {
             // A user who has logged in to the store, or works on its machine, has not asked for what a page does.
-            return Err(Refused::no_role(format!(
+            return Err(ApiError::role_missing(format!(
                 "a browser sends this for the page of another site (its Sec-Fetch-Site or Origin field says so), and no page may {}: \
                  use sealgate, skopeo or another tool, or a page at the store's own address",
                 action.in_words(repository)
@@ -50,7 +50,7 @@ impl RequestAuth {
             return if caller.is_local || action == Action::CreateSignature {
                 Ok(())
             } else {
-                Err(Refused::no_role(format!(
+                Err(ApiError::role_missing(format!(
                     "without gateway.access nobody may {} but on the machine of a store that nobody else reaches (gateway.listen \
                      on loopback, no proxy, no gateway.externalUrl, no gateway.trustedProxies), asked for as localhost, 127.0.0.1 or \
                      [::1]: say in gateway.access who may",
@@ -60,10 +60,11 @@ impl RequestAuth {
         }
         if caller.identity.principal.is_anonymous() {
             let rejected = caller.rejected_user.as_ref().map(|_| Rejection::Password);
-            let refused = rejected.map_or_else(Refused::who_are_you, |why| Refused::rejected(why.to_string()));
-            return Err(match registry.wants().await {
+            let refused =
+                rejected.map_or_else(ApiError::credentials_required, |why| ApiError::rejected(why.to_string()));
+            return Err(match registry.required_auth().await {
                 // The registry has the same users.
-                Ok(Wants::Basic(challenge)) if self.access.shares_credentials_with_registry() => {
+                Ok(RequiredAuth::Basic(challenge)) if self.access.shares_credentials_with_registry() => {
                     refused.with_challenges(vec![challenge])
                 }
                 _ => {
@@ -74,7 +75,7 @@ impl RequestAuth {
         }
         match self.access.is_allowed(&caller.identity, action, repository).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(Refused::no_role(format!(
+            Ok(false) => Err(ApiError::role_missing(format!(
                 "{} may not {}: that takes the role {}",
                 caller.identity.principal,
                 action.in_words(repository),
@@ -98,7 +99,7 @@ mod tests {
         auth::AccessControl,
         test_log::Log,
         token_endpoint,
-        upstream::{Learned, Settings},
+        upstream::{Settings, UpstreamCache},
     };
 
     fn settings() -> Gateway {
@@ -132,11 +133,12 @@ mod tests {
         let settings = settings();
         let auth = RequestAuth::new(Arc::new(access), &settings).at(settings.listen, false);
         let realm = "http://127.0.0.1:1/token".parse().unwrap();
-        for wants in
-            [Wants::Basic(HeaderValue::from_static("Basic realm=\"r\"")), Wants::Bearer { realm, service: None }]
-        {
-            let learned = Learned::that_it_wants(wants).await;
-            let registry = Settings::new(&settings.registry, 0).unwrap().registry(learned).unwrap();
+        for required_auth in [
+            RequiredAuth::Basic(HeaderValue::from_static("Basic realm=\"r\"")),
+            RequiredAuth::Bearer { realm, service: None },
+        ] {
+            let cache = UpstreamCache::with_required_auth(required_auth).await;
+            let registry = Settings::new(&settings.registry, 0).unwrap().registry(cache).unwrap();
             let request = |uri: &str| {
                 let basic = format!("Basic {}", BASE64_STANDARD.encode("jane:guessed"));
                 let request = TestRequest::with_uri(uri).peer_addr(([192, 0, 2, 7], 1).into());

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use actix_web::http::header::HeaderValue;
 
 use super::{Credentials, Identity, challenge};
-use crate::gateway::{audit_log::AuditEntry, error::Refused, headers::External, store::kept_name};
+use crate::gateway::{audit_log::AuditEntry, error::ApiError, headers::External, store::kept_name};
 
 /// The sender of one request, authenticated as far as the request allows.
 pub(in crate::gateway) struct Caller {
@@ -41,8 +41,8 @@ impl Caller {
     }
 
     /// Makes the answer that asks the caller for credentials.
-    pub(in crate::gateway) fn ask_for_credentials(&self) -> Refused {
-        challenge::add_challenge(Refused::who_are_you(), &self.external, None, self.challenge_error())
+    pub(in crate::gateway) fn ask_for_credentials(&self) -> ApiError {
+        challenge::add_challenge(ApiError::credentials_required(), &self.external, None, self.challenge_error())
     }
 
     /// The `error` of a challenge to a caller that the registry refused: a token that this store accepts and the registry does

@@ -6,33 +6,33 @@ use std::{fmt::Write as _, sync::Once};
 use actix_web::http::header::HeaderValue;
 
 use super::{AccessError, Rejection, scope::Scope, token::TokenError};
-use crate::gateway::{error::Refused, headers::External};
+use crate::gateway::{error::ApiError, headers::External};
 
 /// The path of the token endpoint.
 const TOKEN_PATH: &str = "/sealgate/v1/token";
 
 /// Makes the answer to a caller that is not authenticated or authorized.
-pub(super) fn access_refused(error: &AccessError, external: &External, scope: Option<&Scope>) -> Refused {
+pub(super) fn access_refused(error: &AccessError, external: &External, scope: Option<&Scope>) -> ApiError {
     match error {
         AccessError::Rejected(rejection) => {
             let code = match rejection {
                 Rejection::Token(TokenError::Scope) => "insufficient_scope",
                 _ => "invalid_token",
             };
-            add_challenge(Refused::rejected(rejection.to_string()), external, scope, Some(code))
+            add_challenge(ApiError::rejected(rejection.to_string()), external, scope, Some(code))
         }
-        AccessError::Busy { retry_after } => Refused::too_fast(error.to_string()).after(*retry_after),
-        AccessError::Unavailable { retry_after } => Refused::nobody_knows(error.to_string()).after(*retry_after),
+        AccessError::Busy { retry_after } => ApiError::too_fast(error.to_string()).after(*retry_after),
+        AccessError::Unavailable { retry_after } => ApiError::auth_unavailable(error.to_string()).after(*retry_after),
     }
 }
 
 /// Adds the store's challenge to an answer, or the reason why there is none.
 pub(super) fn add_challenge(
-    refused: Refused,
+    refused: ApiError,
     external: &External,
     scope: Option<&Scope>,
     error: Option<&str>,
-) -> Refused {
+) -> ApiError {
     match challenge(external, scope, error) {
         Some(challenge) => refused.with_challenges(vec![challenge]),
         None => refused.and(
@@ -93,7 +93,7 @@ mod tests {
             let external = |scheme| External { scheme, host: Some(host.to_owned()) };
             assert_eq!(challenge(&external("http"), None, None), None, "{host}");
             assert!(challenge(&external("https"), None, None).is_some(), "{host}");
-            let refused = add_challenge(Refused::who_are_you(), &external("http"), None, None).to_string();
+            let refused = add_challenge(ApiError::credentials_required(), &external("http"), None, None).to_string();
             assert!(refused.starts_with("401 ") && refused.contains("gateway.externalUrl"), "{refused}");
         }
         for host in ["localhost", "LOCALHOST:5000", "127.0.0.1:5000", "127.1.2.3", "[::1]:5000"] {

@@ -13,8 +13,8 @@ use super::{
     scope::Scope,
 };
 use crate::gateway::{
-    error::Refused,
-    upstream::{Registry, Wants},
+    error::ApiError,
+    upstream::{Registry, RequiredAuth},
 };
 
 /// How long until a registry that could not be asked which credentials it wants is asked again.
@@ -29,14 +29,16 @@ impl RequestAuth {
         &self,
         registry: &Registry,
         caller: &Caller,
-    ) -> Result<Option<HeaderValue>, Refused> {
+    ) -> Result<Option<HeaderValue>, ApiError> {
         if !self.is_enabled() {
             return Ok(caller.forwarded_authorization.clone());
         }
         let upstream = match &caller.identity.claims {
             Some(claims) => claims.upstream.clone(),
             None => match self.upstream_credentials(&caller.identity) {
-                Some(credentials) if matches!(registry.wants().await?, Wants::Basic(_)) => Some(credentials),
+                Some(credentials) if matches!(registry.required_auth().await?, RequiredAuth::Basic(_)) => {
+                    Some(credentials)
+                }
                 _ => None,
             },
         };
@@ -53,7 +55,7 @@ impl RequestAuth {
         if !auth.is_enabled() || auth.access.shares_credentials_with_registry() {
             return;
         }
-        while registry.wants().await.is_err() {
+        while registry.required_auth().await.is_err() {
             tokio::time::sleep(RETRY_INTERVAL).await;
         }
         if auth.is_mismatched(&registry).await {
@@ -69,10 +71,10 @@ impl RequestAuth {
     pub(in crate::gateway) fn registry_refused(
         &self,
         caller: &Caller,
-        refused: Refused,
+        refused: ApiError,
         challenges: Vec<HeaderValue>,
         scope: Option<&Scope>,
-    ) -> Refused {
+    ) -> ApiError {
         let cluster = self.is_enabled() && !self.access.shares_credentials_with_registry();
         let mismatched = cluster && !challenges.is_empty() && !challenges.iter().any(is_bearer);
         let refused = if mismatched { refused.and(MISMATCH_FOR_CALLERS) } else { refused };
@@ -97,7 +99,7 @@ impl RequestAuth {
     }
 }
 
-fn header_value(value: &SecretString) -> Result<HeaderValue, Refused> {
-    let refused = |_| Refused::bad_request("the field Authorization has characters in it that it can't have");
+fn header_value(value: &SecretString) -> Result<HeaderValue, ApiError> {
+    let refused = |_| ApiError::bad_request("the field Authorization has characters in it that it can't have");
     HeaderValue::from_str(value.expose_secret()).map_err(refused)
 }
