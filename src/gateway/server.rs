@@ -146,7 +146,7 @@ impl Prepared {
             socket.set_tcp_user_timeout(Some(STALL_TIMEOUT))?;
             socket.set_tcp_notsent_lowat(u32::try_from(MAX_PIECE_BYTES).unwrap_or(u32::MAX))?;
         }
-        let settings = server::Settings {
+        let settings = server::ListenerSettings {
             name: "gateway",
             connections: ConnectionLimits {
                 total: server::capacity::connections(MAX_CONNECTIONS),

@@ -13,7 +13,7 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,77 +24,17 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use super::{ConnectionEnd, Lease, Quota};
-use crate::configuration::Network;
+use super::{
+    connection_end::ConnectionEnd,
+    connection_limits::ConnectionLimits,
+    peer::Peer,
+    peer_quota::{Lease, Quota},
+};
 use crate::telemetry::Metrics;
 
 /// How many connections to end are found by one look at all of them, which takes some 100 us: a flood of connections must not
 /// cost that for each.
 const CANDIDATES: usize = 32;
-
-/// How many connections a listener has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionLimits {
-    /// All of them.
-    pub total: usize,
-    /// Whether callers have to show a client certificate. Those that did have half of all connections for themselves, and no
-    /// limit for each peer; the other half is for handshakes.
-    pub client_certificates: bool,
-    /// Proxies that bring the connections of many clients: no limit for each peer.
-    pub shared_peers: Vec<Network>,
-}
-
-impl ConnectionLimits {
-    /// Connections of all callers without a client certificate.
-    fn anonymous(&self) -> usize {
-        if self.client_certificates { (self.total / 2).max(1) } else { self.total }
-    }
-
-    /// Connections of all callers with a client certificate.
-    fn certified(&self) -> usize {
-        if self.client_certificates { self.total - self.anonymous() } else { 0 }
-    }
-
-    /// HTTP/2 streams of all connections: what one costs is not bounded by the number of connections. One connection may have
-    /// all of its own, however few connections there are.
-    fn streams(&self) -> usize {
-        self.total.saturating_mul(4).max(1024)
-    }
-
-    /// Requests that the server may work on at once, where its work on one can take long. A connection with such a request is never
-    /// ended for a new one. So there are fewer of them than connections: whatever few peers ask, there is room for another one.
-    pub(crate) fn requests(&self) -> usize {
-        (self.total / 4 * 3).max(1)
-    }
-
-    /// HTTP/2 connections with a wide window at once, of all peers: they take 2 MiB each at the most, 32 MiB in all.
-    const WIDE_WINDOWS: usize = 16;
-
-    /// Connections of one peer without a client certificate. Large, since an API server without HTTP/2 opens one for each
-    /// request in flight.
-    fn per_peer(&self) -> usize {
-        (self.anonymous() / 4 * 3).max(1)
-    }
-}
-
-/// The peer of a connection: an IPv4 address, or the first 64 bits of an IPv6 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Peer(IpAddr);
-
-impl Peer {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            // The smallest network that a customer gets has so many bits, and one host can have all addresses in it.
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-            address @ IpAddr::V4(_) => address,
-        })
-    }
-
-    /// Returns the address, or the first one of the network.
-    pub(crate) fn address(self) -> IpAddr {
-        self.0
-    }
-}
 
 /// The activity of a connection. The order is the one in which connections are ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -372,7 +312,7 @@ impl Open {
     /// Counts an HTTP/2 connection with a wide window until what is returned is dropped. Returns `None` if there are too many.
     pub(super) fn widen_window(&self) -> Option<Lease> {
         let mut lease = Lease::new(&self.connections.wide_windows, self.connection.peer);
-        lease.take(1, ConnectionLimits::WIDE_WINDOWS).then_some(lease)
+        lease.take(1, ConnectionLimits::MAX_WIDE_WINDOWS).then_some(lease)
     }
 
     /// Says what the connection does from this time on.
@@ -419,6 +359,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::configuration::Network;
 
     const ONE: &str = "192.0.2.1";
     const OTHER: &str = "192.0.2.2";

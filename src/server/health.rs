@@ -5,7 +5,7 @@ use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpResponse, dev::Server, http::header, web};
 
-use super::{ConnectionLimits, Settings, Timeouts};
+use super::{ConnectionLimits, ListenerSettings, Timeouts};
 use crate::telemetry::{Metrics, Readiness};
 
 /// Connections of each of these listeners: a few scrapers or probes, and some who have no business here.
@@ -41,7 +41,7 @@ pub fn serve(
     readiness: Arc<Readiness>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<Server> {
-    let settings = Settings {
+    let settings = ListenerSettings {
         name: if pages == Pages::Health { "health" } else { "metrics" },
         connections: ConnectionLimits { total: CONNECTIONS, client_certificates: false, shared_peers: Vec::new() },
         timeouts: TIMEOUTS,

@@ -18,9 +18,9 @@ use actix_web::{http::header, web::Bytes};
 use futures_util::future::{FutureExt as _, LocalBoxFuture};
 
 use super::{
-    Handler,
     body::awaited,
     boundary::BodyLength,
+    handler::Handler,
     progress::{InFlight, Progress},
     stream::Observed,
 };

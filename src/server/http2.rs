@@ -20,9 +20,10 @@ use http::header;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    Handler, Lease, Worker,
     body::awaited,
     boundary::BodyLength,
+    handler::Handler,
+    peer_quota::Lease,
     progress::{InFlight, Progress},
     stream::Observed,
 };
@@ -48,10 +49,10 @@ const MAX_RESET_STREAMS: usize = 20;
 /// Mistakes of a client within streams, over the life of a connection, that end it.
 const MAX_STREAM_ERRORS: usize = 64;
 /// Bytes of a body that are handed over at once.
-const PIECE: usize = 16 << 10;
+const MAX_PIECE_BYTES: usize = 16 << 10;
 
 /// Serves a connection until the client closes it, or until it is to close and nothing is in flight any more.
-pub(super) async fn serve(worker: &Rc<Worker>, stream: Observed, peer: SocketAddr) {
+pub(super) async fn serve(handler: &Handler, stream: Observed, peer: SocketAddr) {
     let progress = Rc::clone(stream.progress());
     let handshake = Builder::new()
         .max_concurrent_streams(MAX_STREAMS)
@@ -93,7 +94,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: Observed, peer: SocketAdd
                         continue;
                     };
                     let in_flight = progress.begin(BodyLength::Known(0));
-                    let handler = Rc::clone(&worker.handler);
+                    let handler = Rc::clone(handler);
                     answers.spawn_local(answer(handler, request, respond, (in_flight, lease), peer));
                     if wide_window.is_none() && answers.len().is_multiple_of(MANY_STREAMS) {
                         wide_window = progress.open().widen_window();
@@ -219,7 +220,7 @@ async fn send(
 
 async fn send_piece(stream: &mut SendStream<Bytes>, mut piece: Bytes, progress: &Rc<Progress>) -> Result<(), String> {
     while !piece.is_empty() {
-        let part = piece.split_to(piece.len().min(PIECE));
+        let part = piece.split_to(piece.len().min(MAX_PIECE_BYTES));
         // For the whole part: a client that takes single bytes would else have the answer in flight for ever.
         if let Ok(sent) = timeout(progress.write_timeout(), send_part(stream, part, progress)).await {
             sent?;

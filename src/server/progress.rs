@@ -9,18 +9,19 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    ConnectionEnd, Timeouts,
     boundary::{BodyLength, Boundary},
+    connection_end::ConnectionEnd,
     connections::{Open, Phase},
     frames::FrameScanner,
+    settings::Timeouts,
 };
 
 /// How long a connection that is to end may take over it once it has no request any more.
-const GOODBYE: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an HTTP/1.1 connection that is to end is kept for a request that is on its way. The client was not told if the last
 /// answer had begun before, and a request that finds the connection closed is lost: clients don't send a POST again. Well above
 /// a round trip.
-const LAST_REQUEST: Duration = Duration::from_millis(500);
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is known of the bytes that a client sends.
 enum Bytes {
@@ -234,9 +235,9 @@ impl Progress {
             let since = self.idle_since.get();
             match self.closing_since.get() {
                 Some(closing) if self.is_idle() && !self.says_goodbye() => {
-                    (since.max(closing) + LAST_REQUEST, ConnectionEnd::Closed)
+                    (since.max(closing) + LAST_REQUEST_TIMEOUT, ConnectionEnd::Closed)
                 }
-                Some(closing) => (since.max(closing) + GOODBYE, ConnectionEnd::Closed),
+                Some(closing) => (since.max(closing) + CLOSE_TIMEOUT, ConnectionEnd::Closed),
                 // The first request is owed at once.
                 None if !self.served.get() => (since + head, ConnectionEnd::HeadTimeout),
                 None => (since + idle, ConnectionEnd::IdleTimeout),

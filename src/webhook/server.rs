@@ -72,7 +72,7 @@ fn server<D: Decide>(
     };
     // A review can take its whole deadline.
     settings.reviews_at_once = settings.reviews_at_once.min(connections.requests());
-    let listener_settings = server::Settings {
+    let listener_settings = server::ListenerSettings {
         name: "webhook",
         connections,
         timeouts: Timeouts {

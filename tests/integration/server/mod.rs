@@ -22,7 +22,7 @@ use rustls::{
 };
 use sealgate::{
     configuration::Certificate,
-    server::{self, ConnectionLimits, Protocols, Settings, Timeouts, Tls},
+    server::{self, ConnectionLimits, ListenerSettings, Protocols, Timeouts, Tls},
     telemetry::Metrics,
     tls::ServerTls,
 };
@@ -81,7 +81,7 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (metrics, begun, open) = (Arc::new(Metrics::new()), Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
         let (stop, stopped) = oneshot::channel::<()>();
-        let settings = Settings {
+        let settings = ListenerSettings {
             name: "test",
             connections: ConnectionLimits { total, client_certificates: false, shared_peers: Vec::new() },
             timeouts,

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::Peer;
+use super::peer::Peer;
 
 /// How many times as much as stays free one peer may have. Alone it gets three quarters; each further peer finds some room.
 const TIMES_THE_REST: usize = 3;
