@@ -1,80 +1,24 @@
 //! Lists of signatures that were read before, for as long as nobody has changed them since.
 
 use std::{
-    fmt,
     hash::{BuildHasher, RandomState},
-    ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use bytes::Bytes;
 use moka::sync::Cache;
-use serde::Serialize;
 
-use super::{ImageId, ImageLimits, StoredSignature};
-use crate::signature_sources::Entry;
+use super::{image_id::ImageId, quota::ImageLimits, signature_list::SignatureList};
 
 /// Memory for lists.
-const BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 /// What a list, and each signature in it, takes beside its content and what is sent of it.
 const ENTRY_BYTES: usize = 256;
 /// Into how many groups images are put. One that changes keeps those from being kept that are read at the moment.
 const GROUPS: usize = 256;
 
-/// All signatures of an image, by name, and as they are sent.
-#[derive(Clone)]
-pub struct SignatureList(Arc<Whole>);
-
-struct Whole {
-    signatures: Box<[StoredSignature]>,
-    encoded: Bytes,
-}
-
-/// As it is sent.
-#[derive(Serialize)]
-struct Sent<'a> {
-    signatures: Vec<Entry<'a>>,
-}
-
-impl SignatureList {
-    /// Takes a while, where they are many.
-    pub fn new(image: &ImageId, signatures: Vec<StoredSignature>) -> Self {
-        let name = |signature: &StoredSignature| format!("{}@{}", image.digest, signature.name.as_str());
-        let entries = signatures.iter().map(|signature| Entry::new(name(signature), &signature.content)).collect();
-        // Strings and numbers can't fail to be JSON.
-        let encoded = serde_json::to_vec(&Sent { signatures: entries }).expect("a list of strings is JSON");
-        Self(Arc::new(Whole { signatures: signatures.into(), encoded: encoded.into() }))
-    }
-
-    /// As it is sent.
-    pub fn encoded(&self) -> Bytes {
-        self.0.encoded.clone()
-    }
-}
-
-impl Deref for SignatureList {
-    type Target = [StoredSignature];
-
-    fn deref(&self) -> &Self::Target {
-        &self.0.signatures
-    }
-}
-
-impl fmt::Debug for SignatureList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.signatures.fmt(f)
-    }
-}
-
-impl<const N: usize> PartialEq<[StoredSignature; N]> for SignatureList {
-    fn eq(&self, other: &[StoredSignature; N]) -> bool {
-        **self == *other
-    }
-}
-
 /// The lists of one engine.
-pub(super) struct KeptLists {
-    kept: Cache<ImageId, SignatureList>,
+pub(super) struct ListCache {
+    lists: Cache<ImageId, SignatureList>,
     hasher: RandomState,
     /// How often an image of the group has changed. Held while lists are kept and forgotten.
     changes: Mutex<[u64; GROUPS]>,
@@ -82,12 +26,12 @@ pub(super) struct KeptLists {
 
 /// Taken before a list is read; says whether its image has changed since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Ticket {
+pub(super) struct Version {
     group: usize,
     changes: u64,
 }
 
-impl KeptLists {
+impl ListCache {
     pub(super) fn new() -> Self {
         let weight = |image: &ImageId, list: &SignatureList| {
             let signatures = list.iter().map(|signature| signature.content.len());
@@ -95,43 +39,43 @@ impl KeptLists {
             u32::try_from(image.repository.as_str().len() + ENTRY_BYTES + bytes).unwrap_or(u32::MAX)
         };
         Self {
-            kept: Cache::builder().max_capacity(BYTES).weigher(weight).build(),
+            lists: Cache::builder().max_capacity(MAX_BYTES).weigher(weight).build(),
             hasher: RandomState::new(),
             changes: Mutex::new([0; GROUPS]),
         }
     }
 
     pub(super) fn get(&self, image: &ImageId) -> Option<SignatureList> {
-        self.kept.get(image)
+        self.lists.get(image)
     }
 
     /// To be taken before a list is read that is to be kept.
-    pub(super) fn ticket(&self, image: &ImageId) -> Ticket {
+    pub(super) fn version(&self, image: &ImageId) -> Version {
         let group = usize::try_from(self.hasher.hash_one(image) % GROUPS as u64).unwrap_or(0);
-        Ticket { group, changes: self.changes()[group] }
+        Version { group, changes: self.changes()[group] }
     }
 
     /// Keeps a list, unless the image may have changed since it was read.
-    pub(super) fn keep(&self, image: &ImageId, ticket: Ticket, list: SignatureList) {
+    pub(super) fn keep(&self, image: &ImageId, version: Version, list: SignatureList) {
         let changes = self.changes();
-        if changes[ticket.group] == ticket.changes {
-            self.kept.insert(image.clone(), list);
+        if changes[version.group] == version.changes {
+            self.lists.insert(image.clone(), list);
         }
     }
 
     /// The image has changed.
     pub(super) fn forget(&self, image: &ImageId) {
-        let group = self.ticket(image).group;
+        let group = self.version(image).group;
         let mut changes = self.changes();
         changes[group] += 1;
-        self.kept.invalidate(image);
+        self.lists.invalidate(image);
     }
 
     /// All may have changed.
     pub(super) fn forget_all(&self) {
         let mut changes = self.changes();
         changes.iter_mut().for_each(|changes| *changes += 1);
-        self.kept.invalidate_all();
+        self.lists.invalidate_all();
     }
 
     fn changes(&self) -> MutexGuard<'_, [u64; GROUPS]> {
@@ -142,6 +86,7 @@ impl KeptLists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::store::StoredSignature;
     use crate::{
         gateway::store::{RepositoryName, SignatureName},
         image::{Digest, digest::Algorithm},
@@ -162,37 +107,37 @@ mod tests {
 
     #[test]
     fn what_changes_is_forgotten_even_while_it_is_read() {
-        let (lists, web) = (KeptLists::new(), image("web"));
+        let (lists, web) = (ListCache::new(), image("web"));
         let is_kept = || lists.get(&web).is_some();
-        lists.keep(&web, lists.ticket(&web), list(1));
+        lists.keep(&web, lists.version(&web), list(1));
         assert_eq!(lists.get(&web).unwrap(), [signature(1, 1)]);
         lists.forget(&web);
         assert!(!is_kept());
-        let ticket = lists.ticket(&web);
+        let version = lists.version(&web);
         lists.forget(&web);
-        lists.keep(&web, ticket, list(1));
+        lists.keep(&web, version, list(1));
         assert!(!is_kept(), "it was read before the change");
-        lists.keep(&web, lists.ticket(&web), list(1));
-        let ticket = lists.ticket(&web);
+        lists.keep(&web, lists.version(&web), list(1));
+        let version = lists.version(&web);
         lists.forget_all();
         assert!(!is_kept());
-        lists.keep(&web, ticket, list(1));
+        lists.keep(&web, version, list(1));
         assert!(!is_kept(), "it was read before all was forgotten");
-        lists.keep(&web, lists.ticket(&web), list(2));
+        lists.keep(&web, lists.version(&web), list(2));
         assert!(is_kept());
     }
 
     #[test]
     fn lists_take_no_more_memory_than_they_may() {
-        let lists = KeptLists::new();
+        let lists = ListCache::new();
         let megabyte = SignatureList::new(&image("web"), vec![signature(1, 1 << 20)]);
         for number in 0..100 {
             let image = image(&format!("web{number}"));
-            lists.keep(&image, lists.ticket(&image), megabyte.clone());
+            lists.keep(&image, lists.version(&image), megabyte.clone());
         }
-        lists.kept.run_pending_tasks();
+        lists.lists.run_pending_tasks();
         // What is sent of each is kept, too.
-        assert!((1..28).contains(&lists.kept.entry_count()), "{}", lists.kept.entry_count());
+        assert!((1..28).contains(&lists.lists.entry_count()), "{}", lists.lists.entry_count());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What one image may have, whatever the engine.
 
-use super::{Put, Record, StoredSignature};
+use super::{change::Put, record::Record, signature::StoredSignature};
 
 /// What one image may have at the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl ImageLimits {
 }
 
 /// Counts what an image has, and says whether it may have one more.
-pub(super) struct Admission<'a> {
+pub(super) struct QuotaCheck<'a> {
     limits: &'a ImageLimits,
     new: &'a Record,
     signatures: usize,
@@ -50,7 +50,7 @@ pub(super) struct Admission<'a> {
     exists: Option<Put>,
 }
 
-impl<'a> Admission<'a> {
+impl<'a> QuotaCheck<'a> {
     pub(super) fn new(limits: &'a ImageLimits, new: &'a Record) -> Self {
         let bytes = ImageLimits::listed_bytes(new.signature.content.len());
         Self { limits, new, signatures: 0, of_signer: 0, bytes, bytes_of_signer: bytes, exists: None }
@@ -110,11 +110,11 @@ mod tests {
     }
 
     fn admitted(limits: ImageLimits, there: &[Record], new: &Record) -> Put {
-        let mut admission = Admission::new(&limits, new);
+        let mut quota = QuotaCheck::new(&limits, new);
         for Record { signature, origin, .. } in there {
-            admission.count(signature.name.as_str(), &signature.content, origin.as_ref().and_then(Origin::signer));
+            quota.count(signature.name.as_str(), &signature.content, origin.as_ref().and_then(Origin::signer));
         }
-        admission.decide()
+        quota.decide()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::StoredSignature;
+use super::signature::StoredSignature;
 use crate::image::Digest;
 
 /// Where a signature comes from. What was stored before origins were kept has none.
@@ -63,7 +63,7 @@ pub struct Finding {
 }
 
 /// The longest text of an [`Origin`] or a [`Status`].
-const LONGEST_MEMBER: usize = 512;
+const MAX_MEMBER_BYTES: usize = 512;
 
 impl Finding {
     /// Whether each member is of a length and kind that a person may be shown.
@@ -82,7 +82,7 @@ pub fn kept_name(name: &str) -> Box<str> {
     }
     let plain =
         name.chars().map(|character| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character });
-    let room = LONGEST_MEMBER - HASH - 1;
+    let room = MAX_MEMBER_BYTES - HASH - 1;
     let mut kept = String::new();
     for character in plain {
         if kept.len() + character.len_utf8() > room {
@@ -95,7 +95,7 @@ pub fn kept_name(name: &str) -> Box<str> {
 }
 
 fn is_plain(text: &str) -> bool {
-    text.len() <= LONGEST_MEMBER && !text.chars().any(char::is_control)
+    text.len() <= MAX_MEMBER_BYTES && !text.chars().any(char::is_control)
 }
 
 impl Status {

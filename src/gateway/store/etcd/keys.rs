@@ -1,7 +1,9 @@
 //! The keys below the store's prefix.
 
-use super::{ImageId, Position, SignatureName};
-use crate::{gateway::store::RepositoryName, image::Digest};
+use etcd_client::{GetOptions, TxnOp};
+
+use crate::gateway::store::{ImageId, Position, RepositoryName, SignatureName};
+use crate::image::Digest;
 
 /// What there is of a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +104,16 @@ impl Keys {
 fn parse_image(text: &str) -> Option<ImageId> {
     let (repository, digest) = text.split_once('@')?;
     Some(ImageId { repository: RepositoryName::parse(repository).ok()?, digest: Digest::parse(digest).ok()? })
+}
+
+/// Reads all that is below a key.
+pub(super) fn get_all_below(key: Vec<u8>, options: GetOptions) -> TxnOp {
+    TxnOp::get(key, Some(options.with_prefix()))
+}
+
+/// Returns the first key behind this one.
+pub(super) fn just_behind(key: &[u8]) -> Vec<u8> {
+    [key, b"\0"].concat()
 }
 
 #[cfg(test)]

@@ -18,25 +18,26 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::{StoreError, history::ChangeId};
+use super::history::ChangeId;
 use crate::{
     configuration::{ClientCertificate, Etcd, EtcdUser},
     files::read_bounded,
+    gateway::store::StoreError,
     tls,
 };
 
 /// How long one member has for an answer, before the next is asked.
-const ATTEMPT: Duration = Duration::from_millis(1500);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The longest pause after none of them had an answer.
-const PAUSE: Duration = Duration::from_millis(200);
+const MAX_BACKOFF: Duration = Duration::from_millis(200);
 /// When a client that was told that the store is not available should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How often connections that are in use are probed, and how long that may take. etcd takes less than 5 s for an attack.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
 /// No PEM file and no password is longer.
-const LARGEST_FILE: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How much of what etcd says is repeated.
-const LONGEST_CAUSE: usize = 300;
+const MAX_CAUSE_CHARACTERS: usize = 300;
 
 /// Why a member has no answer.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl From<StoreError> for Failure {
 }
 
 fn bounded(text: &str) -> Box<str> {
-    text.chars().take(LONGEST_CAUSE).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().into()
+    text.chars().take(MAX_CAUSE_CHARACTERS).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().into()
 }
 
 pub(super) struct Members {
@@ -165,7 +166,7 @@ impl Members {
         let mut refused = false;
         loop {
             let number = self.preferred();
-            let attempt = deadline.min(Instant::now() + ATTEMPT);
+            let attempt = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
             let answer = timeout_at(attempt, Box::pin(self.try_one(number, transaction.clone()))).await;
             let failure = match answer.unwrap_or_else(|_| Err(Failure::late())) {
                 Ok(answer) => {
@@ -187,7 +188,7 @@ impl Members {
                 return Err(self.unavailable(failure.cause()));
             }
             if failures % self.all.len() == 0 {
-                sleep(PAUSE / 4 + ChangeId::new().of_up_to(PAUSE * 3 / 4)).await;
+                sleep(MAX_BACKOFF / 4 + ChangeId::new().of_up_to(MAX_BACKOFF * 3 / 4)).await;
             }
         }
     }
@@ -238,7 +239,7 @@ impl Members {
 pub(super) fn options(settings: &Etcd) -> Result<ConnectOptions, StoreError> {
     let Etcd { endpoints: _, prefix: _, ca_file, certificate, user } = settings;
     let mut options = ConnectOptions::new()
-        .with_connect_timeout(ATTEMPT)
+        .with_connect_timeout(ATTEMPT_TIMEOUT)
         .with_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1)
         .with_keep_alive_while_idle(false)
         .with_require_leader(true);
@@ -271,7 +272,7 @@ pub(super) fn options(settings: &Etcd) -> Result<ConnectOptions, StoreError> {
 }
 
 fn read(field: &str, path: &Path) -> Result<Vec<u8>, StoreError> {
-    read_bounded(path, LARGEST_FILE).map_err(|error| setting(field, &format!("{}: {error}", path.display())))
+    read_bounded(path, MAX_FILE_BYTES).map_err(|error| setting(field, &format!("{}: {error}", path.display())))
 }
 
 fn setting(field: &str, what: &str) -> StoreError {

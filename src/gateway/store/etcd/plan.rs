@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use etcd_client::{DeleteOptions, GetOptions, KeyValue, TxnOp};
 
 use super::{
-    Change, Changed, ImageId, ImageLimits, Record, SignatureName, get_all_below,
     history::History,
-    keys::{Keys, Table},
+    keys::{Keys, Table, get_all_below},
 };
-use crate::gateway::store::{Origin, Put, quota::Admission};
+use crate::gateway::store::{
+    Change, Changed, ImageId, ImageLimits, Origin, Put, Record, SignatureName, quota::QuotaCheck,
+};
 
 /// What a change has to know of its image.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct ImageState {
     pub(super) history: History,
     /// When the history was written: a revision of etcd. 0: never.
     pub(super) revision: i64,
@@ -22,7 +23,7 @@ pub(super) struct Found {
     statuses: BTreeMap<SignatureName, KeyValue>,
 }
 
-impl Found {
+impl ImageState {
     pub(super) fn add(&mut self, table: Table, name: SignatureName, pair: KeyValue) {
         let table = match table {
             Table::Signatures => &mut self.signatures,
@@ -65,17 +66,17 @@ pub(super) fn needs(keys: &Keys, change: &Change) -> Vec<TxnOp> {
     ranges
 }
 
-pub(super) fn plan(keys: &Keys, change: &Change, found: &Found, limits: &ImageLimits) -> Plan {
+pub(super) fn plan(keys: &Keys, change: &Change, found: &ImageState, limits: &ImageLimits) -> Plan {
     let image = change.image();
     let delete = |table, name: &SignatureName| TxnOp::delete(keys.record(table, image, name), None);
     let nothing = Plan { outcome: Changed::Signatures(0), operations: Vec::new() };
     match change {
         Change::Put(_, record) => {
-            let put = admit(record, found, limits);
+            let put = check_quota(record, found, limits);
             let operations = if put == Put::Created { write(keys, image, record) } else { Vec::new() };
             Plan { outcome: Changed::Put(put), operations }
         }
-        Change::Import(_, record) => match admit(record, found, limits) {
+        Change::Import(_, record) => match check_quota(record, found, limits) {
             Put::Created => Plan { outcome: Changed::Put(Put::Created), operations: write(keys, image, record) },
             exists @ (Put::NameExists | Put::ContentExists) => complete(keys, image, record, found)
                 .unwrap_or(Plan { outcome: Changed::Put(exists), operations: Vec::new() }),
@@ -109,18 +110,18 @@ pub(super) fn plan(keys: &Keys, change: &Change, found: &Found, limits: &ImageLi
     }
 }
 
-fn admit(record: &Record, found: &Found, limits: &ImageLimits) -> Put {
-    let mut admission = Admission::new(limits, record);
+fn check_quota(record: &Record, found: &ImageState, limits: &ImageLimits) -> Put {
+    let mut quota = QuotaCheck::new(limits, record);
     for (name, pair) in &found.signatures {
         let origin: Option<Origin> =
             found.origins.get(name).and_then(|origin| serde_json::from_slice(origin.value()).ok());
-        admission.count(name.as_str(), pair.value(), origin.as_ref().and_then(Origin::signer));
+        quota.count(name.as_str(), pair.value(), origin.as_ref().and_then(Origin::signer));
     }
-    admission.decide()
+    quota.decide()
 }
 
 /// Adds what is not known yet of a signature that is there, to the byte. Nothing: it is another one.
-fn complete(keys: &Keys, image: &ImageId, record: &Record, found: &Found) -> Option<Plan> {
+fn complete(keys: &Keys, image: &ImageId, record: &Record, found: &ImageState) -> Option<Plan> {
     let name = &record.signature.name;
     found.signatures.get(name).filter(|there| *there.value() == *record.signature.content)?;
     let origin = record.origin.as_ref().filter(|_| !found.origins.contains_key(name)).map(json);

@@ -15,7 +15,7 @@ thread_local! {
 pub(super) struct Panicked;
 
 /// Does work on a file whose content nobody vouches for. What panics in it is logged for those who look closer.
-pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = panic::take_hook();
@@ -40,8 +40,8 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_outcome() {
-        assert!(guarded(|| panic!("this can't be right")).is_err());
-        assert!(matches!(guarded(|| 1), Ok(1)));
+        assert!(catch_panic(|| panic!("this can't be right")).is_err());
+        assert!(matches!(catch_panic(|| 1), Ok(1)));
         assert!(!GUARDED.get(), "what panics from here on is told");
     }
 }

@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 use crate::gateway::store::{Change, Changed, StoreError};
 
 /// How many may share a sync.
-const LARGEST_BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
 
 type Outcome = Result<Changed, StoreError>;
 
 /// The thread that writes, and the way to it.
-pub(super) struct Writer {
+pub(super) struct GroupCommit {
     queue: Option<mpsc::Sender<Submission>>,
     thread: Option<thread::JoinHandle<()>>,
     path: PathBuf,
@@ -28,14 +28,14 @@ struct Submission {
     reply: oneshot::Sender<Outcome>,
 }
 
-impl Writer {
+impl GroupCommit {
     /// Starts the thread. `write` writes a batch, all or nothing, and returns once it is durable, with an outcome for
     /// each change; it does not panic.
     pub(super) fn start(
         path: &Path,
         write: impl Fn(&[Change]) -> Result<Vec<Changed>, StoreError> + Send + 'static,
     ) -> Result<Self, StoreError> {
-        let (queue, mut submissions) = mpsc::channel(LARGEST_BATCH);
+        let (queue, mut submissions) = mpsc::channel(MAX_BATCH);
         let run = move || {
             while let Some(batch) = next_batch(&mut submissions) {
                 let (changes, replies): (Vec<_>, Vec<_>) =
@@ -66,7 +66,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for GroupCommit {
     /// Nothing is written once this returns.
     fn drop(&mut self) {
         self.queue = None;
@@ -80,7 +80,7 @@ impl Drop for Writer {
 /// Waits for one; takes what else is there.
 fn next_batch(submissions: &mut mpsc::Receiver<Submission>) -> Option<Vec<Submission>> {
     let mut batch = vec![submissions.blocking_recv()?];
-    while batch.len() < LARGEST_BATCH
+    while batch.len() < MAX_BATCH
         && let Ok(submission) = submissions.try_recv()
     {
         batch.push(submission);
@@ -109,7 +109,7 @@ mod tests {
     async fn those_who_come_while_it_syncs_share_the_next_sync() {
         let (begun, wait_begun) = std::sync::mpsc::channel();
         let (go, wait_go) = std::sync::mpsc::channel::<()>();
-        let writer = Writer::start(Path::new("f"), move |batch: &[_]| {
+        let writer = GroupCommit::start(Path::new("f"), move |batch: &[_]| {
             begun.send(batch.len()).unwrap();
             wait_go.recv().unwrap();
             Ok(vec![CREATED; batch.len()])
@@ -133,7 +133,7 @@ mod tests {
     async fn all_who_share_a_sync_that_fails_are_told_and_the_next_ones_are_tried_again() {
         let tried = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let calls = Arc::clone(&tried);
-        let writer = Writer::start(Path::new("signatures.redb"), move |batch: &[_]| {
+        let writer = GroupCommit::start(Path::new("signatures.redb"), move |batch: &[_]| {
             if calls.fetch_add(batch.len(), std::sync::atomic::Ordering::Relaxed) < 10 {
                 return Err(StoreError::Stopped { path: "signatures.redb".into(), cause: "no space".into() });
             }

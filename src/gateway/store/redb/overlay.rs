@@ -15,7 +15,7 @@ const BLOCK: u64 = 4096;
 
 /// The file, and what differs from it.
 #[derive(Debug)]
-pub(super) struct Unchanged {
+pub(super) struct ReadOnlyOverlay {
     file: FileBackend,
     differences: RwLock<Differences>,
 }
@@ -29,7 +29,7 @@ struct Differences {
     blocks: BTreeMap<u64, Box<[u8]>>,
 }
 
-impl Unchanged {
+impl ReadOnlyOverlay {
     pub(super) fn open(path: &Path) -> Result<Self, DatabaseError> {
         let file = fs::File::open(path).map_err(redb::StorageError::Io)?;
         let length = file.metadata().map_err(redb::StorageError::Io)?.len();
@@ -63,7 +63,7 @@ fn parts(mut offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, us
     })
 }
 
-impl StorageBackend for Unchanged {
+impl StorageBackend for ReadOnlyOverlay {
     fn len(&self) -> io::Result<u64> {
         Ok(self.differences().length)
     }
@@ -170,7 +170,7 @@ mod tests {
             let before: Vec<u8> = (0..10_000_u32).map(|number| u8::try_from(number % 251).unwrap()).collect();
             fs::write(&path, &before).unwrap();
             let mut expected = before.clone();
-            let file = Unchanged::open(&path).unwrap();
+            let file = ReadOnlyOverlay::open(&path).unwrap();
             for (offset, length, byte, cut) in steps {
                 let start = usize::try_from(offset).unwrap();
                 if cut {

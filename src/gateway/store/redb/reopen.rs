@@ -15,13 +15,13 @@ use std::{
 
 use redb::Database;
 
-use super::{catch_panic::guarded, storage_error};
+use super::{catch_panic::catch_panic, error::storage_error};
 use crate::gateway::store::StoreError;
 
 /// The first wait after an error that comes again; each further one is twice as long.
-pub(super) const FIRST_WAIT: Duration = Duration::from_secs(1);
+pub(super) const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest of these waits. Errors that lie this far apart are not the same one again.
-const LONGEST_WAIT: Duration = Duration::from_mins(1);
+const MAX_BACKOFF: Duration = Duration::from_mins(1);
 
 /// Opens the database, which is there, and checks all of it.
 type Open = dyn Fn() -> Result<Database, StoreError> + Send + Sync;
@@ -31,16 +31,16 @@ type Open = dyn Fn() -> Result<Database, StoreError> + Send + Sync;
 type Closed = dyn Fn() + Send + Sync;
 
 /// The database, and the thread that opens it again.
-pub(super) struct Keeper {
-    shared: Arc<Shared>,
+pub(super) struct ReopeningDatabase {
+    inner: Arc<Inner>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
-struct Shared {
+struct Inner {
     path: PathBuf,
     open: Box<Open>,
     closed: Box<Closed>,
-    first_wait: Duration,
+    first_backoff: Duration,
     /// Held for reading by all who work with it, and for writing by the one who closes it, who so waits for them.
     database: RwLock<Option<Database>>,
     state: Mutex<State>,
@@ -63,47 +63,47 @@ struct State {
     ended: bool,
 }
 
-impl Keeper {
+impl ReopeningDatabase {
     /// Opens the database, and keeps it open.
     pub(super) fn start(
         path: &Path,
-        first_wait: Duration,
+        first_backoff: Duration,
         open: impl Fn() -> Result<Database, StoreError> + Send + Sync + 'static,
         closed: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
         let database = RwLock::new(Some(open()?));
         let (state, changed) = (Mutex::default(), Condvar::new());
         let (path, open, closed) = (path.to_owned(), Box::new(open), Box::new(closed));
-        let shared = Arc::new(Shared { path: path.clone(), open, closed, first_wait, database, state, changed });
+        let inner = Arc::new(Inner { path: path.clone(), open, closed, first_backoff, database, state, changed });
         let keep = {
-            let shared = Arc::clone(&shared);
-            move || shared.keep()
+            let inner = Arc::clone(&inner);
+            move || inner.keep()
         };
         let thread = thread::Builder::new()
             .name("store-keeper".into())
             .spawn(keep)
             .map_err(|source| StoreError::Io { path, doing: "opened", source: Arc::new(source) })?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { inner, thread: Some(thread) })
     }
 
     /// Reads. Whatever error redb has, the database is opened anew after it.
     pub(super) fn read<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        self.shared.work(false, work)
+        self.inner.work(false, work)
     }
 
     /// Writes; the same holds, and nothing is written for a while after an error.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
         self.health()?;
-        let outcome = self.shared.work(true, work);
+        let outcome = self.inner.work(true, work);
         if outcome.is_ok() {
-            self.shared.state().wait = Duration::ZERO;
+            self.inner.state().wait = Duration::ZERO;
         }
         outcome
     }
 
     /// Whether it can be read and written.
     pub(super) fn health(&self) -> Result<(), StoreError> {
-        let mut state = self.shared.state();
+        let mut state = self.inner.state();
         if let Some(error) = &state.closed {
             return Err(error.clone());
         }
@@ -115,11 +115,11 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for ReopeningDatabase {
     /// The file is closed when this returns, so that it can be opened again.
     fn drop(&mut self) {
-        self.shared.state().ended = true;
-        self.shared.changed.notify_all();
+        self.inner.state().ended = true;
+        self.inner.changed.notify_all();
         if let Some(thread) = self.thread.take() {
             // It catches the panics of others.
             let _ = thread.join();
@@ -127,7 +127,7 @@ impl Drop for Keeper {
     }
 }
 
-impl Shared {
+impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +143,7 @@ impl Shared {
         }
         let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
         let Some(database) = &*database else { return Err(self.stopped("it was closed just now")) };
-        let outcome = guarded(|| work(database))
+        let outcome = catch_panic(|| work(database))
             .unwrap_or_else(|_| Err(redb::Error::Corrupted("its content can't be right".into())));
         outcome.map_err(|error| {
             let error = storage_error(&self.path, if writing { "written" } else { "read" }, error);
@@ -161,7 +161,7 @@ impl Shared {
         }
         tracing::error!(%error, "the store is closed, to be opened anew");
         let now = Instant::now();
-        if state.last_error.is_none_or(|last| now.duration_since(last) > LONGEST_WAIT * 2) {
+        if state.last_error.is_none_or(|last| now.duration_since(last) > MAX_BACKOFF * 2) {
             state.wait = Duration::ZERO;
         }
         state.last_error = Some(now);
@@ -179,7 +179,7 @@ impl Shared {
     }
 
     fn longer(&self, wait: Duration) -> Duration {
-        (wait * 2).clamp(self.first_wait, LONGEST_WAIT)
+        (wait * 2).clamp(self.first_backoff, MAX_BACKOFF)
     }
 
     /// Waits for an error, closes the database and opens it again; until the end.
@@ -193,7 +193,7 @@ impl Shared {
             state.wait = self.longer(state.wait);
             drop(state);
             let close = || drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
-            let _ = guarded(close);
+            let _ = catch_panic(close);
             loop {
                 let (state, _) = self
                     .changed
@@ -224,7 +224,8 @@ impl Shared {
     }
 
     fn reopen(&self, after_writing: bool) -> Result<Database, StoreError> {
-        let database = guarded(|| (self.open)()).unwrap_or_else(|_| Err(self.stopped("its content can't be right")))?;
+        let database =
+            catch_panic(|| (self.open)()).unwrap_or_else(|_| Err(self.stopped("its content can't be right")))?;
         if after_writing {
             write_back(&self.path).map_err(|source| StoreError::Io {
                 path: self.path.clone(),

@@ -1,8 +1,24 @@
-use std::sync::Mutex;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use redb::{StorageBackend, backends::FileBackend};
+use redb::{Database, StorageBackend, backends::FileBackend};
 
-use super::*;
+use super::{
+    error::database_error,
+    file::{builder, create, initialize, open},
+    reopen::FIRST_BACKOFF,
+    store::RedbStore,
+    tables::{ABOUT, FORMAT_KEY},
+};
+use crate::gateway::store::{
+    Change, Changed, ImageId, ImageLimits, Origin, Put, Record, RepositoryName, SignatureName, SignatureStore as _,
+    StoreError, StoredSignature,
+};
+use crate::image::Digest;
 
 fn image(repository: &str, content: &str) -> ImageId {
     ImageId { repository: RepositoryName::parse(repository).unwrap(), digest: Digest::sha256(content.as_bytes()) }
@@ -214,12 +230,12 @@ fn failing_store(path: &Path) -> (RedbStore, Arc<Mutex<Option<Fault>>>) {
     failing_store_with(path, Duration::from_millis(1))
 }
 
-/// The same; `first_wait`: for how long nothing is written after an error.
-fn failing_store_with(path: &Path, first_wait: Duration) -> (RedbStore, Arc<Mutex<Option<Fault>>>) {
+/// The same; `first_backoff`: for how long nothing is written after an error.
+fn failing_store_with(path: &Path, first_backoff: Duration) -> (RedbStore, Arc<Mutex<Option<Fault>>>) {
     create(path).unwrap();
     let fault = Arc::new(Mutex::new(None));
     let (disk, own) = (Arc::clone(&fault), path.to_owned());
-    let store = RedbStore::start(path, Some(ImageLimits::default()), first_wait, move || {
+    let store = RedbStore::start(path, Some(ImageLimits::default()), first_backoff, move || {
         open(&own, |path| {
             let file = FileBackend::new(fs::File::options().read(true).write(true).open(path)?)?;
             // Without a cache each request comes to the disk.
@@ -535,7 +551,7 @@ async fn a_power_loss_at_any_time_takes_nothing_that_was_acknowledged() {
     })));
     let store = {
         let disk = disk.clone();
-        RedbStore::start(&path, Some(ImageLimits::default()), FIRST_WAIT, move || {
+        RedbStore::start(&path, Some(ImageLimits::default()), FIRST_BACKOFF, move || {
             builder().create_with_backend(disk.clone()).map_err(|error| database_error(Path::new("disk"), error))
         })
     };

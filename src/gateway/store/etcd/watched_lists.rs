@@ -10,53 +10,53 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    super::list_cache::{KeptLists, SignatureList, Ticket},
-    ImageId,
+use crate::gateway::store::{
+    ImageId, SignatureList,
+    list_cache::{ListCache, Version},
 };
 
 /// The most that a list may be behind what etcd has.
-const LONGEST_BEHIND: Duration = Duration::from_secs(3);
+const MAX_STALENESS: Duration = Duration::from_secs(3);
 
-pub(super) struct Lists {
-    kept: KeptLists,
+pub(super) struct WatchedLists {
+    cache: ListCache,
     /// All that was committed before is known. Nothing: there is no watch.
     complete_until: RwLock<Option<Instant>>,
 }
 
-impl Lists {
+impl WatchedLists {
     pub(super) fn new() -> Self {
-        Self { kept: KeptLists::new(), complete_until: RwLock::new(None) }
+        Self { cache: ListCache::new(), complete_until: RwLock::new(None) }
     }
 
     /// A list that lies not too far behind.
     pub(super) fn get(&self, image: &ImageId, now: Instant) -> Option<SignatureList> {
         let complete_until = (*self.complete_until.read().unwrap_or_else(PoisonError::into_inner))?;
-        if now.saturating_duration_since(complete_until) > LONGEST_BEHIND {
+        if now.saturating_duration_since(complete_until) > MAX_STALENESS {
             return None;
         }
-        self.kept.get(image)
+        self.cache.get(image)
     }
 
     /// To be taken before a list is read that is to be kept.
-    pub(super) fn ticket(&self, image: &ImageId) -> Ticket {
-        self.kept.ticket(image)
+    pub(super) fn version(&self, image: &ImageId) -> Version {
+        self.cache.version(image)
     }
 
     /// Keeps a list, unless the image may have changed since it was read.
-    pub(super) fn keep(&self, image: &ImageId, ticket: Ticket, list: SignatureList) {
-        self.kept.keep(image, ticket, list);
+    pub(super) fn keep(&self, image: &ImageId, version: Version, list: SignatureList) {
+        self.cache.keep(image, version, list);
     }
 
     /// The image has changed.
     pub(super) fn forget(&self, image: &ImageId) {
-        self.kept.forget(image);
+        self.cache.forget(image);
     }
 
     /// All may have changed, and there is no telling until a new watch has proved that it is there.
     pub(super) fn forget_all(&self) {
         self.is_complete_until(None);
-        self.kept.forget_all();
+        self.cache.forget_all();
     }
 
     /// What was committed before this moment was told; nothing: it is not told any more.
@@ -73,13 +73,13 @@ mod tests {
     #[test]
     fn nothing_is_given_out_without_a_watch_that_proves_itself_all_the_time() {
         let image = ImageId { repository: RepositoryName::parse("web").unwrap(), digest: Digest::sha256(b"") };
-        let (lists, now) = (Lists::new(), Instant::now());
+        let (lists, now) = (WatchedLists::new(), Instant::now());
         let is_given_out = |now| lists.get(&image, now).is_some();
-        lists.keep(&image, lists.ticket(&image), SignatureList::new(&image, Vec::new()));
+        lists.keep(&image, lists.version(&image), SignatureList::new(&image, Vec::new()));
         assert!(!is_given_out(now), "there is no watch yet");
         lists.is_complete_until(Some(now));
-        assert!(is_given_out(now + LONGEST_BEHIND));
-        assert!(!is_given_out(now + LONGEST_BEHIND + Duration::from_millis(1)), "the proof is old");
+        assert!(is_given_out(now + MAX_STALENESS));
+        assert!(!is_given_out(now + MAX_STALENESS + Duration::from_millis(1)), "the proof is old");
         lists.is_complete_until(None);
         assert!(!is_given_out(now), "the watch is lost");
         lists.forget_all();

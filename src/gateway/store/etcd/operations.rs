@@ -1,0 +1,296 @@
+//! Reads and changes of the store, each a transaction of etcd.
+
+use std::{
+    collections::BTreeMap,
+    hash::BuildHasher as _,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use etcd_client::{Compare, CompareOp, GetOptions, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse};
+use tokio::{
+    sync::Mutex,
+    task::spawn_blocking,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{
+    error::{FORMAT, check_format, lossy, malformed},
+    history::{ChangeId, History},
+    keys::{Keys, Table, get_all_below, just_behind},
+    members::Members,
+    plan::{self, ImageState, Plan},
+    watched_lists::WatchedLists,
+};
+use crate::configuration::Etcd;
+use crate::gateway::store::{
+    Change, Changed, ImageId, ImageLimits, Position, Record, SignatureList, StoreError, StoredSignature,
+};
+
+/// How long anyone waits for an answer. A leader that died is replaced within two or three seconds; the gate asks for
+/// signatures with a deadline of 8 s.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long it is remembered whether the store works: it may be asked by anyone, and as often as they like.
+const HEALTH_TTL: Duration = Duration::from_secs(1);
+/// How often a change decides anew because others changed the image meanwhile.
+const MAX_CONFLICTS: u32 = 32;
+/// Into how many queues the changes of this process are put, so that those of one image wait for each other and not for
+/// etcd to say no.
+const QUEUES: usize = 64;
+/// How many signatures are scanned at once: of the largest, 4 MiB.
+const MAX_PAGE: usize = 64;
+/// What may come from etcd at once beside an image's signatures: their origins and statuses, or a page of a scan.
+const MAX_REST_BYTES: usize = 8 << 20;
+
+/// The cluster, and what this process knows of it.
+pub(super) struct Operations {
+    pub(super) members: Members,
+    pub(super) keys: Keys,
+    pub(super) limits: ImageLimits,
+    pub(super) lists: WatchedLists,
+    queues: [Mutex<()>; QUEUES],
+    hasher: std::hash::RandomState,
+    /// Whether this process has seen the store's format: what was there can't just be missing.
+    seen: AtomicBool,
+    /// Whether the store works, and when that was found out.
+    health: Mutex<Option<(Instant, Result<(), StoreError>)>>,
+    /// Whether one is made where there is none.
+    may_create: bool,
+}
+
+impl Operations {
+    pub(super) fn new(settings: &Etcd, limits: ImageLimits, may_create: bool) -> Self {
+        Self {
+            members: Members::new(settings, limits.list_bytes.saturating_add(MAX_REST_BYTES)),
+            keys: Keys::new(&settings.prefix),
+            limits,
+            lists: WatchedLists::new(),
+            queues: std::array::from_fn(|_| Mutex::new(())),
+            hasher: std::hash::RandomState::new(),
+            seen: AtomicBool::new(false),
+            health: Mutex::default(),
+            may_create,
+        }
+    }
+
+    pub(super) async fn list(&self, image: &ImageId) -> Result<SignatureList, StoreError> {
+        let version = self.lists.version(image);
+        let range = get_all_below(self.keys.image(Table::Signatures, image), GetOptions::new());
+        let found = self.read(&[range], Instant::now() + REQUEST_TIMEOUT).await?;
+        let signature = |pair: KeyValue| {
+            let (_, _, name) = self.keys.parse(pair.key()).ok_or_else(|| malformed(&pair, "the key is malformed"))?;
+            Ok(StoredSignature { name, content: pair.value().into() })
+        };
+        let signatures = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
+        let of = image.clone();
+        // Off this thread, which has others to serve.
+        let list = spawn_blocking(move || SignatureList::new(&of, signatures)).await;
+        let list = list.map_err(|_| self.members.unavailable("the program ends"))?;
+        self.lists.keep(image, version, list.clone());
+        Ok(list)
+    }
+
+    pub(super) async fn inspect(&self, image: &ImageId) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        let below = |table| get_all_below(self.keys.image(table, image), GetOptions::new());
+        let found = self.read(&Table::ALL.map(below), Instant::now() + REQUEST_TIMEOUT).await?;
+        self.records(found)
+    }
+
+    pub(super) async fn scan(
+        &self,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        let [all, end] = self.keys.all(Table::Signatures);
+        let mut from = after.map_or(all, |position| just_behind(&self.keys.position(Table::Signatures, position)));
+        let mut records = Vec::new();
+        while records.len() < limit {
+            let deadline = Instant::now() + REQUEST_TIMEOUT;
+            let page = i64::try_from(MAX_PAGE.min(limit - records.len())).unwrap_or(i64::MAX);
+            let options = GetOptions::new().with_range(end.clone()).with_limit(page).with_keys_only();
+            let keys = self.read(&[TxnOp::get(from.clone(), Some(options))], deadline).await?;
+            let Some(last) = keys.last() else { break };
+            // All that is known of one signature has to be of one moment.
+            let until = just_behind(last.key());
+            let ranges = Table::ALL.map(|table| {
+                let [from, until] = [&from, &until].map(|key| self.keys.same(table, key));
+                TxnOp::get(from, Some(GetOptions::new().with_range(until)))
+            });
+            records.extend(self.records(self.read(&ranges, deadline).await?)?);
+            from = until;
+        }
+        // Some may have come meanwhile.
+        records.truncate(limit);
+        Ok(records)
+    }
+
+    /// Puts together what the three tables have of each signature.
+    fn records(&self, found: Vec<KeyValue>) -> Result<Vec<(ImageId, Record)>, StoreError> {
+        // In the order of etcd's keys, which is the one of a scan.
+        let mut records: BTreeMap<Vec<u8>, (ImageId, Record)> = BTreeMap::new();
+        // Table after table, signatures first.
+        for pair in found {
+            let malformed = || malformed(&pair, "it is malformed");
+            let (table, image, name) = self.keys.parse(pair.key()).ok_or_else(malformed)?;
+            let key = self.keys.same(Table::Signatures, pair.key());
+            if table == Table::Signatures {
+                let signature = StoredSignature { name, content: pair.value().into() };
+                records.insert(key, (image, Record { signature, origin: None, status: None }));
+                continue;
+            }
+            // What is known of a signature that is not there is of no use, and harmless.
+            let Some((_, record)) = records.get_mut(&key) else { continue };
+            if table == Table::Origins {
+                record.origin = Some(serde_json::from_slice(pair.value()).map_err(|_| malformed())?);
+            } else {
+                record.status = Some(serde_json::from_slice(pair.value()).map_err(|_| malformed())?);
+            }
+        }
+        Ok(records.into_values().collect())
+    }
+
+    pub(super) async fn change(&self, change: &Change) -> Result<Changed, StoreError> {
+        let (deadline, image) = (Instant::now() + REQUEST_TIMEOUT, change.image());
+        let queue = usize::try_from(self.hasher.hash_one(image) % QUEUES as u64).unwrap_or(0);
+        let permit = timeout_at(deadline, self.queues[queue].lock()).await;
+        let _permit = permit.map_err(|_| self.members.unavailable("earlier changes have no answer"))?;
+        let (id, mut sent) = (ChangeId::new(), None);
+        for conflict in 0..MAX_CONFLICTS {
+            let found = self.find(change, deadline).await?;
+            // That a change was made may be known only from here: its answer can get lost.
+            if let Some((outcome, newest)) = sent {
+                if found.history.has(id) {
+                    return Ok(outcome);
+                }
+                if !found.history.has_all_since(newest) {
+                    return Err(self.members.unavailable("whether the change was made is not known"));
+                }
+            }
+            let Plan { outcome, mut operations } = plan::plan(&self.keys, change, &found, &self.limits);
+            if operations.is_empty() {
+                return Ok(outcome);
+            }
+            sent = Some((outcome, found.history.newest()));
+            let history = self.keys.history(image);
+            operations.push(TxnOp::put(history.clone(), found.history.with(id).encoded(), None));
+            let unchanged = Compare::mod_revision(history, CompareOp::Equal, found.revision);
+            let transaction = Txn::new().when([unchanged]).and_then(operations);
+            let committed = self.members.ask(deadline, &transaction).await;
+            // Not only where it is known to be made.
+            self.lists.forget(image);
+            if committed?.succeeded() {
+                return Ok(outcome);
+            }
+            // Whoever came first may come first again, but not for ever.
+            sleep(ChangeId::new().of_up_to(Duration::from_millis(4 << conflict.min(6)))).await;
+        }
+        tracing::warn!(repository = image.repository.as_str(), digest = %image.digest, "too many change this image at once");
+        Err(self.members.unavailable("others change this image all the time"))
+    }
+
+    /// What a change has to know of its image.
+    pub(super) async fn find(&self, change: &Change, deadline: Instant) -> Result<ImageState, StoreError> {
+        let mut found = ImageState::default();
+        for pair in self.read(&plan::needs(&self.keys, change), deadline).await? {
+            if pair.key() == self.keys.history(change.image()) {
+                let history = History::parse(pair.value());
+                found.history = history.ok_or_else(|| malformed(&pair, "the history is malformed"))?;
+                found.revision = pair.mod_revision();
+                continue;
+            }
+            let parsed = self.keys.parse(pair.key());
+            let (table, _, name) = parsed.ok_or_else(|| malformed(&pair, "the key is malformed"))?;
+            found.add(table, name, pair);
+        }
+        Ok(found)
+    }
+
+    /// Reads ranges, all of one moment, after everything that was committed before. What is read is a store, or nothing is.
+    pub(super) async fn read(&self, ranges: &[TxnOp], deadline: Instant) -> Result<Vec<KeyValue>, StoreError> {
+        let format = self.keys.format();
+        loop {
+            let operations: Vec<TxnOp> =
+                std::iter::once(TxnOp::get(format.clone(), None)).chain(ranges.iter().cloned()).collect();
+            let mut found = self.get(operations, deadline).await?.into_iter().peekable();
+            if let Some(pair) = found.next_if(|pair| pair.key() == format) {
+                check_format(&pair)?;
+                self.seen.store(true, Ordering::Relaxed);
+                return Ok(found.collect());
+            }
+            if self.seen.load(Ordering::Relaxed) {
+                let what = "it was there and is gone, and with it maybe signatures";
+                return Err(StoreError::Malformed { key: lossy(&format), what: what.into() });
+            }
+            if !self.may_create {
+                return Err(StoreError::Malformed { key: lossy(&format), what: "there is no store here".into() });
+            }
+            self.create(deadline).await?;
+        }
+    }
+
+    pub(super) async fn get(&self, operations: Vec<TxnOp>, deadline: Instant) -> Result<Vec<KeyValue>, StoreError> {
+        let transaction = Txn::new().and_then(operations);
+        let answer = self.members.ask(deadline, &transaction).await?;
+        let pairs = |response| match response {
+            TxnOpResponse::Get(mut found) => found.take_kvs(),
+            _ => Vec::new(),
+        };
+        Ok(answer.op_responses().into_iter().flat_map(pairs).collect())
+    }
+
+    /// Makes a store where nothing is. Of several that do so at once, one makes it.
+    pub(super) async fn create(&self, deadline: Instant) -> Result<(), StoreError> {
+        let format = self.keys.format();
+        let any = get_all_below(self.keys.everything(), GetOptions::new().with_limit(1).with_keys_only());
+        let found = self.get(vec![TxnOp::get(format.clone(), None), any], deadline).await?;
+        if let Some(pair) = found.first() {
+            // Someone else made it just now; else this is something else, or what is left of a store.
+            return if pair.key() == format {
+                Ok(())
+            } else {
+                Err(StoreError::Malformed {
+                    key: lossy(&format),
+                    what: format!("it is missing, and {} is there", lossy(pair.key())).into(),
+                })
+            };
+        }
+        let missing = Compare::create_revision(format.clone(), CompareOp::Equal, 0);
+        let made = Txn::new().when([missing]).and_then([TxnOp::put(format, FORMAT.to_string(), None)]);
+        if self.members.ask(deadline, &made).await?.succeeded() {
+            tracing::warn!(store = self.members.name(), "there was no store; a new one without any signature is made");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn health(&self) -> Result<(), StoreError> {
+        // Held while etcd is asked: of many who ask at once, one does.
+        let mut known = self.health.lock().await;
+        if let Some((found_out, health)) = &*known
+            && found_out.elapsed() < HEALTH_TTL
+        {
+            return health.clone();
+        }
+        let health = self.can_read_and_write(Instant::now() + REQUEST_TIMEOUT).await;
+        *known = Some((Instant::now(), health.clone()));
+        health
+    }
+
+    /// Whether there is a store, and etcd would take a change of it now: a full quota or a missing permission shows in none
+    /// of what is read.
+    pub(super) async fn can_read_and_write(&self, deadline: Instant) -> Result<(), StoreError> {
+        self.read(&[], deadline).await?;
+        let format = self.keys.format();
+        // No key has a version below 0: nothing is ever written, and there is no new revision. But etcd looks at what would
+        // be, and a majority agrees to it.
+        let never = Compare::version(format.clone(), CompareOp::Less, 0);
+        let change = Txn::new().when([never]).and_then([TxnOp::put(format, FORMAT.to_string(), None)]);
+        self.members.ask(deadline, &change).await.map(drop)
+    }
+
+    /// A revision that etcd has now. All that was committed before has it, or an earlier one.
+    pub(super) async fn revision(&self, deadline: Instant) -> Result<i64, StoreError> {
+        let transaction = Txn::new().and_then([TxnOp::get(self.keys.format(), None)]);
+        let answer = self.members.ask(deadline, &transaction).await?;
+        Ok(answer.header().map_or(i64::MAX, ResponseHeader::revision))
+    }
+}

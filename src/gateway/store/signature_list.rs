@@ -1,0 +1,60 @@
+//! All signatures of an image, as clients get them.
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{image_id::ImageId, signature::StoredSignature};
+use crate::signature_sources::Entry;
+
+/// All signatures of an image, by name, and as they are sent.
+#[derive(Clone)]
+pub struct SignatureList(Arc<EncodedList>);
+
+struct EncodedList {
+    signatures: Box<[StoredSignature]>,
+    encoded: Bytes,
+}
+
+/// As it is sent.
+#[derive(Serialize)]
+struct ListDocument<'a> {
+    signatures: Vec<Entry<'a>>,
+}
+
+impl SignatureList {
+    /// Takes a while, where they are many.
+    pub fn new(image: &ImageId, signatures: Vec<StoredSignature>) -> Self {
+        let name = |signature: &StoredSignature| format!("{}@{}", image.digest, signature.name.as_str());
+        let entries = signatures.iter().map(|signature| Entry::new(name(signature), &signature.content)).collect();
+        // Strings and numbers can't fail to be JSON.
+        let encoded = serde_json::to_vec(&ListDocument { signatures: entries }).expect("a list of strings is JSON");
+        Self(Arc::new(EncodedList { signatures: signatures.into(), encoded: encoded.into() }))
+    }
+
+    /// As it is sent.
+    pub fn encoded(&self) -> Bytes {
+        self.0.encoded.clone()
+    }
+}
+
+impl Deref for SignatureList {
+    type Target = [StoredSignature];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.signatures
+    }
+}
+
+impl fmt::Debug for SignatureList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.signatures.fmt(f)
+    }
+}
+
+impl<const N: usize> PartialEq<[StoredSignature; N]> for SignatureList {
+    fn eq(&self, other: &[StoredSignature; N]) -> bool {
+        **self == *other
+    }
+}
