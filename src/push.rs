@@ -12,7 +12,7 @@ use crate::registry::{Blob, BlobOutcome, Client, LearnedLimit, ManifestContent, 
 const AT_ONCE: usize = 4;
 
 /// Hears how a push goes on.
-pub trait Watch: Sync {
+pub trait PushObserver: Sync {
     /// The registry has this many bytes of a blob.
     fn sent(&self, blob: &ImageBlob, bytes: u64);
     /// It has the blob.
@@ -70,7 +70,7 @@ pub async fn push(
     image: &Reference,
     source: &Image,
     mount_from: Option<&Repository>,
-    watch: &dyn Watch,
+    watch: &dyn PushObserver,
 ) -> Result<Pushed, PushError> {
     let target = client.target(image.repository()).map_err(UploadError::from)?;
     let Some(root) = source.manifests.last() else {

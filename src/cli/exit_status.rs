@@ -8,7 +8,7 @@ use crate::push::PushError;
 use crate::redact::shown_text;
 use crate::refusal::LookupError;
 use crate::registry::{UploadError, credentials_needed};
-use crate::signature_sources::{WriteError, store_client::StoreError};
+use crate::signature_sources::{WriteError, store_client::StoreClientError};
 use crate::signing::KeyError;
 use crate::store_transfer::TransferError;
 
@@ -144,10 +144,10 @@ impl From<PushError> for CliError {
     }
 }
 
-impl From<StoreError> for CliError {
-    fn from(error: StoreError) -> Self {
+impl From<StoreClientError> for CliError {
+    fn from(error: StoreClientError) -> Self {
         match error {
-            StoreError::Lookup(error) => error.into(),
+            StoreClientError::Lookup(error) => error.into(),
             error => Self::refused(error),
         }
     }

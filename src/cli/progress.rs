@@ -12,7 +12,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::image::Digest;
 use crate::image_files::ImageBlob;
-use crate::push::Watch;
+use crate::push::PushObserver;
 use crate::registry::BlobOutcome;
 
 /// Without colours, which `NO_COLOR` may forbid.
@@ -64,7 +64,7 @@ impl PushProgress {
     }
 }
 
-impl Watch for PushProgress {
+impl PushObserver for PushProgress {
     fn sent(&self, blob: &ImageBlob, bytes: u64) {
         self.with(&blob.digest, blob.data.length(), |bar| {
             bar.set_message("pushing");

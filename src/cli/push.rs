@@ -13,7 +13,7 @@ use super::progress::PushProgress;
 use super::sign::{self, KeyArguments, SignatureArguments};
 use super::terminal::{self, Colours, Tone};
 use crate::image::{Digest, Reference, Repository};
-use crate::image_files::{Image, Source, SourceError};
+use crate::image_files::{Image, ImageSource, SourceError};
 use crate::push::{Pushed, push};
 use crate::registry::BlobOutcome;
 use crate::signature_sources;
@@ -28,7 +28,7 @@ pub(super) struct PushArguments {
     /// The image's files: oci:FOLDER[:TAG], oci-archive:FILE[:TAG], or docker-archive:FILE[:REFERENCE] (what `docker save`
     /// and `podman save` write)
     #[arg(value_parser = source)]
-    source: Source,
+    source: ImageSource,
     #[command(flatten)]
     image: ImageArguments,
     /// Another repository of the same registry, from which blobs are taken where it has them
@@ -43,7 +43,7 @@ pub(super) struct PushArguments {
     output: Format,
 }
 
-fn source(text: &str) -> Result<Source, String> {
+fn source(text: &str) -> Result<ImageSource, String> {
     text.parse().map_err(|error: SourceError| error.to_string())
 }
 
@@ -92,7 +92,7 @@ pub(super) fn run(arguments: PushArguments) -> Result<ExitStatus, CliError> {
     })?
 }
 
-async fn read(source: &Source, manifest_bytes: usize, progress: &Arc<PushProgress>) -> Result<Image, CliError> {
+async fn read(source: &ImageSource, manifest_bytes: usize, progress: &Arc<PushProgress>) -> Result<Image, CliError> {
     let (source, progress) = (source.clone(), Arc::clone(progress));
     let work = move || source.read(manifest_bytes, &|layer: &Digest, done, all| progress.compressing(layer, done, all));
     Ok(tokio::task::spawn_blocking(work).await.map_err(CliError::undecided)??)
@@ -129,7 +129,7 @@ struct PushedPart {
 }
 
 impl PushReport {
-    fn new(source: &Source, pushed: &Pushed, signing: sign::SignReport) -> Self {
+    fn new(source: &ImageSource, pushed: &Pushed, signing: sign::SignReport) -> Self {
         let Pushed { digest: _, manifests, blobs } = pushed;
         let part = |digest: &Digest, size, outcome| PushedPart { digest: digest.to_string(), size, outcome };
         Self {

@@ -13,7 +13,7 @@ use super::image_tree::{ManifestNode, STEP_TIMEOUT};
 use super::runtime::block_on;
 use super::terminal::{self, Colours, Tone, plain};
 use crate::image::Reference;
-use crate::signature_sources::store_client::Store;
+use crate::signature_sources::store_client::StoreClient;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StatusCommand {
@@ -56,7 +56,7 @@ pub(super) async fn clear(named: &Reference, subject: &ImageContext, output: For
     let whole = ManifestNode::of(&client, &subject.image).await.map_err(|error| CliError::from(error).about(named))?;
     let mut report = Cleared { image: named.to_string(), digest: whole.digest.to_string(), places: Vec::new() };
     for source in &client.signature_sources(repository) {
-        let store = Store::of(&client, source, repository, Instant::now() + STEP_TIMEOUT).await;
+        let store = StoreClient::of(&client, source, repository, Instant::now() + STEP_TIMEOUT).await;
         let Some(store) = store.map_err(|error| failed(error.into()))? else { continue };
         for part in whole.different() {
             store

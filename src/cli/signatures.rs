@@ -19,7 +19,7 @@ use crate::gate::ResolveDigest as _;
 use crate::image::Digest;
 use crate::registry::Client;
 use crate::signature::{UntrustedSignature, claim};
-use crate::signature_sources::store_client::{Listed, Name, Status, Store};
+use crate::signature_sources::store_client::{SignatureStatus, StoreClient, StoredName, StoredSignatureInfo};
 use crate::telemetry::logging;
 use crate::verification::AskedSource;
 
@@ -60,7 +60,7 @@ pub(super) struct RemoveArguments {
 #[derive(Clone, Debug)]
 struct SignatureName {
     digest: Option<Digest>,
-    name: Name,
+    name: StoredName,
 }
 
 impl FromStr for SignatureName {
@@ -71,7 +71,7 @@ impl FromStr for SignatureName {
             Some((digest, name)) => (Some(Digest::parse(digest).map_err(|error| error.to_string())?), name),
             None => (None, text),
         };
-        let name = Name::parse(name);
+        let name = StoredName::parse(name);
         let name = name.ok_or("expected [DIGEST@]NAME, where the name has 32 characters of A-Z a-z 0-9 _ . -")?;
         Ok(Self { digest, name })
     }
@@ -131,7 +131,7 @@ struct ListedSignature {
     #[serde(skip_serializing_if = "Option::is_none")]
     added_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
+    status: Option<SignatureStatus>,
     #[serde(skip)]
     keeps_status: bool,
 }
@@ -177,7 +177,7 @@ impl SignatureList {
     ) {
         let repository = subject.image.repository();
         let (digest, deadline) = (part.digest, Instant::now() + STEP_TIMEOUT);
-        let store = match Store::of(client, source, repository, deadline).await {
+        let store = match StoreClient::of(client, source, repository, deadline).await {
             Ok(Some(store)) => match store.inspect(&digest, deadline).await {
                 Ok(Some(listed)) => Ok(Some((store.url(&digest), listed))),
                 Ok(None) => Ok(None),
@@ -258,8 +258,8 @@ fn table(rows: &[[String; 5]], colours: Colours) -> String {
 }
 
 impl ListedSignature {
-    fn listed(part: &ManifestNode, url: &str, listed: Listed) -> Self {
-        let Listed { name, bytes, added_by, added_at, issuers, status } = listed;
+    fn listed(part: &ManifestNode, url: &str, listed: StoredSignatureInfo) -> Self {
+        let StoredSignatureInfo { name, bytes, added_by, added_at, issuers, status } = listed;
         Self {
             name,
             manifest: part.digest.to_string(),
@@ -304,7 +304,7 @@ impl ListedSignature {
             (None, _) => "-".to_owned(),
         };
         let verified = match status {
-            Some(Status { verified_by, verified_at, finding }) => {
+            Some(SignatureStatus { verified_by, verified_at, finding }) => {
                 let by = verified_by.as_ref().map(|by| format!(" by {by}")).unwrap_or_default();
                 let signer = finding.signer.as_ref().map(|signer| format!(" ({signer})")).unwrap_or_default();
                 let at = seconds(*verified_at);
@@ -365,7 +365,7 @@ async fn remove(
     let full = format!("{digest}@{}", name.as_str());
     let mut asked = Vec::new();
     for source in &client.signature_sources(image.repository()) {
-        let store = Store::of(&client, source, image.repository(), Instant::now() + STEP_TIMEOUT).await;
+        let store = StoreClient::of(&client, source, image.repository(), Instant::now() + STEP_TIMEOUT).await;
         let Some(store) = store.map_err(|error| CliError::from(error).about(image))? else { continue };
         let removed = store.remove(&digest, name, Instant::now() + STEP_TIMEOUT).await;
         let url = store.url(&digest);
@@ -384,9 +384,9 @@ async fn remove(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature_sources::store_client::Finding;
+    use crate::signature_sources::store_client::AuditFinding;
 
-    fn entry(name: &str, status: Option<Status>) -> ListedSignature {
+    fn entry(name: &str, status: Option<SignatureStatus>) -> ListedSignature {
         let digest = Digest::sha256(b"image");
         ListedSignature {
             name: format!("{digest}@{name}"),
@@ -404,14 +404,14 @@ mod tests {
 
     #[test]
     fn a_table_is_as_wide_as_its_cells_and_has_no_control_characters_of_others() {
-        let finding = Finding {
+        let finding = AuditFinding {
             key: "81A2B3C4".to_owned(),
             signer: Some("Release".to_owned()),
             identity: "registry.example.com/acme/web:1".to_owned(),
             digest: Digest::sha256(b"image").to_string(),
         };
         let verified_at = "2026-05-02T00:00:00.9Z".parse().unwrap();
-        let status = Status { verified_by: Some("jane".to_owned()), verified_at, finding };
+        let status = SignatureStatus { verified_by: Some("jane".to_owned()), verified_at, finding };
         let rows = [entry("short", None).row(), entry("a-longer-name", Some(status)).row()];
         assert_eq!(
             table(&rows, Colours::OFF),

@@ -27,8 +27,8 @@ use crate::gateway::store::ImageLimits;
 use crate::image::Repository;
 use crate::registry::{Client, HostSet};
 use crate::store_transfer::{
-    ExportFile, Exported, Import, Lines, Place, Running, Sink, Source, Store, Stream, TransferError, Tree, Walk,
-    export, import,
+    ExportFile, ExportLines, ExportReport, ExportStream, ExportTarget, ImportReport, ImportSource, ItemLocation,
+    RemoteStore, TransferError, TransferStore, TreeReader, TreeWriter, export, import,
 };
 use crate::telemetry::{Metrics, logging};
 
@@ -234,17 +234,17 @@ impl CommonArguments {
 }
 
 impl StoreTarget {
-    async fn open(&self, to: StoreAccess) -> Result<Store, CliError> {
+    async fn open(&self, to: StoreAccess) -> Result<TransferStore, CliError> {
         let Configuration { registries, limits, .. } = &self.configuration;
         let writing = (to == StoreAccess::Write).then(|| ImageLimits::with_lists_of(limits.signature_list_bytes));
         Ok(match &self.place {
             StoreLocation::Running { repository, url } => {
                 let client = Client::new(registries, limits, Arc::new(HostSet::default()), Arc::new(Metrics::new()));
-                let running = Running::at(client.map_err(CliError::usage_of)?, repository, url.as_ref())?;
-                Store::Running(Box::new(running))
+                let running = RemoteStore::at(client.map_err(CliError::usage_of)?, repository, url.as_ref())?;
+                TransferStore::Running(Box::new(running))
             }
-            StoreLocation::Redb(file) => tokio::task::block_in_place(|| Store::redb(file, writing))?,
-            StoreLocation::Etcd(etcd) => Store::etcd(etcd, writing).await?,
+            StoreLocation::Redb(file) => tokio::task::block_in_place(|| TransferStore::redb(file, writing))?,
+            StoreLocation::Etcd(etcd) => TransferStore::etcd(etcd, writing).await?,
         })
     }
 }
@@ -266,7 +266,7 @@ async fn run_export(arguments: &ExportArguments) -> Result<ExitStatus, CliError>
     // First: a store that can't be opened must not leave a file.
     let opened = found.open(StoreAccess::Read).await?;
     let mut sink = open_sink(to, &found.name, *resume)?;
-    if let Sink::File(file) = &sink
+    if let ExportTarget::File(file) = &sink
         && let Some(begun) = file.discarded()
     {
         // Nobody is told if nobody listens.
@@ -276,7 +276,7 @@ async fn run_export(arguments: &ExportArguments) -> Result<ExitStatus, CliError>
             Colours::of(&io::stderr()).paint(Tone::Unsure, "warning:")
         );
     }
-    let mut exported = Exported::default();
+    let mut exported = ExportReport::default();
     let tally = ProgressCounter::new(None);
     let watch = |signatures| tally.at(0, format_args!("{signatures} signatures read"));
     let done = unless_interrupted(Box::pin(export(&opened, &mut sink, &mut exported, &watch))).await;
@@ -284,7 +284,7 @@ async fn run_export(arguments: &ExportArguments) -> Result<ExitStatus, CliError>
     if let Err(error) = done {
         let failure = CliError::from(error);
         return Err(match &sink {
-            Sink::File(file) if exported.signatures > 0 => failure.after(format_args!(
+            ExportTarget::File(file) if exported.signatures > 0 => failure.after(format_args!(
                 "{} signatures are in {}; the same command goes on behind them until {}, and later with --resume",
                 exported.signatures,
                 file.partial().display(),
@@ -296,8 +296,8 @@ async fn run_export(arguments: &ExportArguments) -> Result<ExitStatus, CliError>
     let report = TransferReport::of_export(&found.name, to, &sink, &exported);
     // Standard output has the lines.
     match sink {
-        Sink::Stream(_) => report.print_to_error(common.output)?,
-        Sink::File(_) | Sink::Tree(_) => report.print(common.output)?,
+        ExportTarget::Stream(_) => report.print_to_error(common.output)?,
+        ExportTarget::File(_) | ExportTarget::Tree(_) => report.print(common.output)?,
     }
     Ok(report.status())
 }
@@ -330,16 +330,16 @@ async fn unless_interrupted(work: impl Future<Output = Result<(), TransferError>
     }
 }
 
-fn open_sink(to: &TransferFile, store: &str, resume: bool) -> Result<Sink, CliError> {
+fn open_sink(to: &TransferFile, store: &str, resume: bool) -> Result<ExportTarget, CliError> {
     Ok(match to {
-        TransferFile::Stream => Sink::Stream(Stream::new(io::stdout())),
-        TransferFile::Tree(folder) => Sink::Tree(Tree::open(folder)?),
-        TransferFile::Plain(path) if path.is_dir() => Sink::Tree(Tree::open(path)?),
+        TransferFile::Stream => ExportTarget::Stream(ExportStream::new(io::stdout())),
+        TransferFile::Tree(folder) => ExportTarget::Tree(TreeWriter::open(folder)?),
+        TransferFile::Plain(path) if path.is_dir() => ExportTarget::Tree(TreeWriter::open(path)?),
         TransferFile::Plain(path) if path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
             let path = path.display();
             return Err(CliError::usage(format_args!("{path}: there is no such folder (lookaside:{path} makes it)")));
         }
-        TransferFile::Plain(path) => Sink::File(ExportFile::open(path, store, Timestamp::now(), resume)?),
+        TransferFile::Plain(path) => ExportTarget::File(ExportFile::open(path, store, Timestamp::now(), resume)?),
     })
 }
 
@@ -347,20 +347,20 @@ async fn run_import(arguments: &ImportArguments) -> Result<ExitStatus, CliError>
     let ImportArguments { store, from, dry_run, common } = arguments;
     let found = common.find(store)?;
     let source = match from {
-        TransferFile::Stream => Source::Lines(Box::new(Lines::standard_input()?)),
-        TransferFile::Tree(folder) => Source::Tree(Walk::open(folder)?),
-        TransferFile::Plain(path) if path.is_dir() => Source::Tree(Walk::open(path)?),
+        TransferFile::Stream => ImportSource::Lines(Box::new(ExportLines::standard_input()?)),
+        TransferFile::Tree(folder) => ImportSource::Tree(TreeReader::open(folder)?),
+        TransferFile::Plain(path) if path.is_dir() => ImportSource::Tree(TreeReader::open(path)?),
         TransferFile::Plain(path) if std::fs::metadata(path).is_ok_and(|about| about.is_file() && about.len() == 0) => {
             return Err(CliError::refused(format_args!(
                 "{}: it has no bytes: nothing is imported (a full disk leaves such files; so does the export of an empty store)",
                 path.display()
             )));
         }
-        TransferFile::Plain(path) => Source::Lines(Box::new(Lines::open(path)?)),
+        TransferFile::Plain(path) => ImportSource::Lines(Box::new(ExportLines::open(path)?)),
     };
     // Only now: what is no export must not make a store.
     let opened = if *dry_run { None } else { Some(found.open(StoreAccess::Write).await?) };
-    let mut report = Import::default();
+    let mut report = ImportReport::default();
     let tally = ProgressCounter::new(source.bytes().1);
     let watch = |signatures, bytes| tally.at(bytes, format_args!("{signatures} signatures"));
     let done = unless_interrupted(Box::pin(import(source, opened.as_ref(), &mut report, &watch))).await;
@@ -383,7 +383,7 @@ struct TransferReport {
     head: &'static str,
     rows: Vec<(&'static str, String)>,
     /// Where something is not in, and why, of the first ones.
-    reasons: Vec<(Place, String)>,
+    reasons: Vec<(ItemLocation, String)>,
     refused: usize,
     json: Value,
 }
@@ -392,22 +392,23 @@ struct TransferReport {
 #[derive(Serialize)]
 struct ReportedReason<'a> {
     #[serde(flatten)]
-    place: &'a Place,
+    place: &'a ItemLocation,
     reason: &'a str,
 }
 
-fn told(reasons: &[(Place, String)]) -> Vec<ReportedReason<'_>> {
+fn told(reasons: &[(ItemLocation, String)]) -> Vec<ReportedReason<'_>> {
     reasons.iter().map(|(place, reason)| ReportedReason { place, reason }).collect()
 }
 
 impl TransferReport {
-    fn of_export(store: &str, to: &TransferFile, sink: &Sink, exported: &Exported) -> Self {
-        let Exported { signatures, resumed, begun, origins, statuses, created, present, refused, reasons } = exported;
+    fn of_export(store: &str, to: &TransferFile, sink: &ExportTarget, exported: &ExportReport) -> Self {
+        let ExportReport { signatures, resumed, begun, origins, statuses, created, present, refused, reasons } =
+            exported;
         let mut rows = vec![("from", store.to_owned()), ("to", to.to_string())];
         let mut json = json!({
             "store": store, "to": to.to_string(), "signatures": signatures, "origins": origins, "statuses": statuses,
         });
-        if let Sink::Tree(_) = sink {
+        if let ExportTarget::Tree(_) = sink {
             rows.push(("signatures", format!("{created} new, {present} there already, {refused} refused")));
             if origins + statuses > 0 {
                 let left = format!("{origins} origins and {statuses} statuses: a lookaside tree has no place for them");
@@ -429,8 +430,8 @@ impl TransferReport {
         Self { head, rows, reasons: reasons.clone(), refused: *refused, json }
     }
 
-    fn of_import(store: &str, from: &TransferFile, import: &Import, dry_run: bool) -> Self {
-        let Import { created, completed, present, refused, reasons, gaps, first_gaps } = import;
+    fn of_import(store: &str, from: &TransferFile, import: &ImportReport, dry_run: bool) -> Self {
+        let ImportReport { created, completed, present, refused, reasons, gaps, first_gaps } = import;
         let mut rows = vec![("from", from.to_string()), ("to", store.to_owned())];
         let mut json =
             json!({ "store": store, "from": from.to_string(), "refused": refused, "reasons": told(reasons) });

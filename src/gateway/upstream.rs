@@ -17,7 +17,8 @@ use crate::image::{Digest, digest::Algorithm};
 use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::registry::{
-    self, Answer, Ask, Budget, Challenge, Failure, HostSet, Peer, SetupError, Transport, claimed_digests, exchange,
+    self, Answer, Challenge, Failure, HostSet, OutgoingRequest, RemoteServer, SetupError, TimeBudget, Transport,
+    claimed_digests, exchange,
 };
 use crate::telemetry::RequestKind;
 
@@ -83,7 +84,7 @@ impl Settings {
         self.token_realms.iter().for_each(|realm| named.add_url(realm));
         let name = self.url.host_str().unwrap_or_default();
         let settings = Arc::new(self.upstream.settings(&self.token_realms, self.insecure)?);
-        let peer = Peer::new(name, settings, true);
+        let peer = RemoteServer::new(name, settings, true);
         let requests = self.upstream.requests();
         let named_by_rules = Arc::new(|_: &str| false);
         let transport = Transport::new(named, named_by_rules, self.max_manifest_bytes, requests, Arc::default());
@@ -106,7 +107,7 @@ pub(super) struct Registry {
     /// For what passes through.
     client: Client,
     /// For this program's own questions.
-    peer: Peer,
+    peer: RemoteServer,
     transport: Arc<Transport>,
     cache: UpstreamCache,
 }
@@ -196,8 +197,8 @@ impl Registry {
 
     async fn probe_required_auth(&self) -> Result<RequiredAuth, ApiError> {
         let url = self.url_of("/v2/").ok_or_else(ApiError::bad_gateway)?;
-        let ask = Ask {
-            peer: &self.peer,
+        let ask = OutgoingRequest {
+            remote: &self.peer,
             url: &url,
             method: Method::GET,
             kind: RequestKind::Ping,
@@ -207,7 +208,7 @@ impl Registry {
             limit: 64 << 10,
             repeat: true,
             longest_wait: Duration::ZERO,
-            budget: Budget::of(LOOKUP_TIMEOUT),
+            budget: TimeBudget::of(LOOKUP_TIMEOUT),
         };
         let answer = self.transport.ask_once(&ask).await.map_err(|failure| {
             tracing::warn!(error = %ask.failed(failure), "the registry can't be asked what it wants");
@@ -246,7 +247,8 @@ impl Registry {
     ) -> Result<(header::HeaderValue, Duration), ApiError> {
         let server = (&self.peer, &self.url);
         let token =
-            exchange(&self.transport, server, (realm, service), scopes, credentials, Budget::of(LOOKUP_TIMEOUT)).await;
+            exchange(&self.transport, server, (realm, service), scopes, credentials, TimeBudget::of(LOOKUP_TIMEOUT))
+                .await;
         token.map_err(|error| match error {
             LookupError::Unauthorized { .. } => ApiError::rejected("the registry does not take these credentials"),
             error => {
@@ -306,7 +308,7 @@ impl Registry {
         digest: Digest,
         authorization: Option<header::HeaderValue>,
     ) -> Result<PullAnswer, PullAnswer> {
-        let budget = Budget::of(LOOKUP_TIMEOUT);
+        let budget = TimeBudget::of(LOOKUP_TIMEOUT);
         match self.ask_for_manifest(url, Method::HEAD, authorization.clone(), budget).await {
             Ok(head) => match (head.status, claimed_digest(&head.headers, digest.algorithm())) {
                 (200, Some(named)) if named == Ok(digest) => return Ok(PullAnswer::Yes),
@@ -339,10 +341,10 @@ impl Registry {
         url: &Url,
         method: Method,
         authorization: Option<header::HeaderValue>,
-        budget: Budget,
+        budget: TimeBudget,
     ) -> Result<Answer, Failure> {
-        let ask = Ask {
-            peer: &self.peer,
+        let ask = OutgoingRequest {
+            remote: &self.peer,
             url,
             limit: if method == Method::HEAD { 0 } else { self.max_manifest_bytes },
             method,

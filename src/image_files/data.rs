@@ -11,14 +11,14 @@ use std::{
 /// Bytes in a file, or in a part of one.
 #[derive(Clone, Debug)]
 pub struct Data {
-    place: Place,
+    place: DataLocation,
     offset: u64,
     length: u64,
     name: Arc<str>,
 }
 
 #[derive(Clone, Debug)]
-enum Place {
+enum DataLocation {
     /// A file of its own, opened when it is read: an image may have more of them than a process may have open.
     Path(Arc<Path>),
     /// A part of one that is open.
@@ -28,12 +28,12 @@ enum Place {
 impl Data {
     /// A file that is opened each time it is read.
     pub(super) fn of_path(path: &Path, length: u64, name: &str) -> Self {
-        Self { place: Place::Path(path.into()), offset: 0, length, name: name.into() }
+        Self { place: DataLocation::Path(path.into()), offset: 0, length, name: name.into() }
     }
 
     /// A part of an open file.
     pub(crate) fn of(file: Arc<File>, offset: u64, length: u64, name: &str) -> Self {
-        Self { place: Place::Open(file), offset, length, name: name.into() }
+        Self { place: DataLocation::Open(file), offset, length, name: name.into() }
     }
 
     /// How many.
@@ -58,24 +58,24 @@ impl Data {
 
     /// Reads it from the beginning. This blocks.
     pub(super) fn reader(&self) -> io::Result<impl Read + use<>> {
-        Ok(Part { file: self.file()?, at: self.offset, left: self.length })
+        Ok(DataReader { file: self.file()?, at: self.offset, left: self.length })
     }
 
     fn file(&self) -> io::Result<Arc<File>> {
         match &self.place {
-            Place::Path(path) => File::open(path).map(Arc::new),
-            Place::Open(file) => Ok(Arc::clone(file)),
+            DataLocation::Path(path) => File::open(path).map(Arc::new),
+            DataLocation::Open(file) => Ok(Arc::clone(file)),
         }
     }
 }
 
-struct Part {
+struct DataReader {
     file: Arc<File>,
     at: u64,
     left: u64,
 }
 
-impl Read for Part {
+impl Read for DataReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let read = self.file.read_at(&mut buffer[..most], self.at)?;

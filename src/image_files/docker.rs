@@ -16,7 +16,7 @@ use super::{
     data::Data,
     error::SourceError,
     files::Files,
-    image::{Image, ImageBlob, MOST_BLOBS, SourceManifest, Watch},
+    image::{CompressionProgress, Image, ImageBlob, MAX_BLOBS, SourceManifest},
     layer::{LayerError, compressed},
 };
 use crate::image::{self, Digest, Reference};
@@ -25,11 +25,11 @@ const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 /// Layers that are compressed at once.
-const MOST_AT_ONCE: usize = 8;
+const MAX_AT_ONCE: usize = 8;
 
 /// An entry of `manifest.json`.
 #[derive(Deserialize)]
-struct Entry {
+struct ManifestEntry {
     #[serde(rename = "Config")]
     config: String,
     #[serde(rename = "RepoTags", default)]
@@ -77,9 +77,9 @@ pub(super) fn read(
     files: &Files,
     name: Option<&str>,
     manifest_bytes: usize,
-    watch: Watch<'_>,
+    watch: CompressionProgress<'_>,
 ) -> Result<Image, SourceError> {
-    let Entry { config: config_name, layers, .. } = choose(files, name, manifest_bytes)?;
+    let ManifestEntry { config: config_name, layers, .. } = choose(files, name, manifest_bytes)?;
     let bytes = files.read(&config_name, manifest_bytes)?;
     let config = ImageBlob { digest: Digest::sha256(&bytes), data: files.find(&config_name)? };
     // It is called by its digest: HEX.json, or blobs/sha256/HEX.
@@ -96,8 +96,8 @@ pub(super) fn read(
         let what = format!("it has {} layers, and its configuration speaks of {}", layers.len(), diff_ids.len());
         return Err(files.malformed(what));
     }
-    if layers.len() > MOST_BLOBS {
-        return Err(SourceError::TooMany { place: files.place(), what: "layers", limit: MOST_BLOBS });
+    if layers.len() > MAX_BLOBS {
+        return Err(SourceError::TooMany { place: files.place(), what: "layers", limit: MAX_BLOBS });
     }
     let mut wanted = Vec::new();
     for (layer, diff_id) in layers.iter().zip(&diff_ids) {
@@ -132,15 +132,15 @@ pub(super) fn read(
     Ok(Image { manifests: vec![manifest], blobs: all })
 }
 
-fn choose(files: &Files, name: Option<&str>, manifest_bytes: usize) -> Result<Entry, SourceError> {
+fn choose(files: &Files, name: Option<&str>, manifest_bytes: usize) -> Result<ManifestEntry, SourceError> {
     let bytes = files.read("manifest.json", manifest_bytes)?;
-    let mut entries: Vec<Entry> = serde_json::from_slice(&bytes)
+    let mut entries: Vec<ManifestEntry> = serde_json::from_slice(&bytes)
         .map_err(|_| files.malformed("its manifest.json is no list of images with Config, RepoTags and Layers"))?;
     let wanted = name.and_then(|name| Reference::for_image(name).ok());
     let is = |found: &String| {
         name == Some(found.as_str()) || (wanted.is_some() && Reference::for_image(found).ok() == wanted)
     };
-    let fits = |entry: &Entry| name.is_none() || entry.names.iter().flatten().any(is);
+    let fits = |entry: &ManifestEntry| name.is_none() || entry.names.iter().flatten().any(is);
     let mut fitting = entries.iter().enumerate().filter(|(_, entry)| fits(entry)).map(|(number, _)| number);
     if let (Some(number), None) = (fitting.next(), fitting.next()) {
         return Ok(entries.swap_remove(number));
@@ -156,7 +156,7 @@ fn choose(files: &Files, name: Option<&str>, manifest_bytes: usize) -> Result<En
 fn compress(
     files: &Files,
     wanted: &[(Digest, Data)],
-    watch: Watch<'_>,
+    watch: CompressionProgress<'_>,
 ) -> Result<HashMap<Digest, ImageBlob>, SourceError> {
     let different: Vec<(&Digest, &Data)> = {
         let by_id: HashMap<&Digest, &Data> = wanted.iter().map(|(diff_id, data)| (diff_id, data)).collect();
@@ -174,7 +174,7 @@ fn compress(
             }
         }
     };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(MOST_AT_ONCE).min(different.len());
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_AT_ONCE).min(different.len());
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(work);

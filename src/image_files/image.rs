@@ -9,10 +9,10 @@ use crate::image::{Digest, Manifest};
 use crate::registry::Blob;
 
 /// The most blobs of one image, all platforms together.
-pub(super) const MOST_BLOBS: usize = 4096;
+pub(super) const MAX_BLOBS: usize = 4096;
 
 /// Hears how far the work on a layer is: which one, bytes done, bytes in all.
-pub type Watch<'a> = &'a (dyn Fn(&Digest, u64, u64) + Sync);
+pub type CompressionProgress<'a> = &'a (dyn Fn(&Digest, u64, u64) + Sync);
 
 /// An image as a registry takes it.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use super::{data::Data, image::ImageBlob};
 use crate::image::{Digest, Hasher, Mismatch, digest::Algorithm};
 
 /// Bytes that a layer may have, decompressed. A file of a megabyte can claim a gigabyte.
-const LARGEST: u64 = 64 << 30;
+const MAX_LAYER_BYTES: u64 = 64 << 30;
 /// Bytes that are read at once.
 const STEP: usize = 128 << 10;
 
@@ -44,7 +44,7 @@ pub(super) fn compressed(
     diff_id: &Digest,
     mut progress: impl FnMut(u64),
 ) -> Result<ImageBlob, LayerError> {
-    let mut raw = Hashed { inner: data.reader()?, hasher: Hasher::new(Algorithm::Sha256), count: 0 };
+    let mut raw = HashingStream { inner: data.reader()?, hasher: Hasher::new(Algorithm::Sha256), count: 0 };
     let mut start = Vec::new();
     raw.by_ref().take(4).read_to_end(&mut start)?;
     if start.starts_with(ZSTANDARD) {
@@ -63,7 +63,7 @@ pub(super) fn compressed(
                 break;
             }
             length += read as u64;
-            if length > LARGEST {
+            if length > MAX_LAYER_BYTES {
                 return Err(LayerError::TooLarge);
             }
             plain.update(&buffer[..read]);
@@ -76,7 +76,7 @@ pub(super) fn compressed(
         return Ok(ImageBlob { digest: raw.hasher.finish(), data: data.clone() });
     }
     let file = tempfile::tempfile().map_err(LayerError::Temporary)?;
-    let out = Hashed { inner: io::BufWriter::new(file), hasher: Hasher::new(Algorithm::Sha256), count: 0 };
+    let out = HashingStream { inner: io::BufWriter::new(file), hasher: Hasher::new(Algorithm::Sha256), count: 0 };
     // Neither a name nor a time is in it.
     let mut encoder = GzBuilder::new().write(out, Compression::default());
     let mut step = start;
@@ -86,7 +86,7 @@ pub(super) fn compressed(
         encoder.write_all(&step).map_err(LayerError::Temporary)?;
         length += step.len() as u64;
         progress(length);
-        if length > LARGEST {
+        if length > MAX_LAYER_BYTES {
             return Err(LayerError::TooLarge);
         }
         step.resize(STEP, 0);
@@ -96,7 +96,7 @@ pub(super) fn compressed(
             break;
         }
     }
-    let Hashed { inner, hasher, count } = encoder.finish().map_err(LayerError::Temporary)?;
+    let HashingStream { inner, hasher, count } = encoder.finish().map_err(LayerError::Temporary)?;
     if let Some(mismatch) = diff_id.mismatch(plain.finish()) {
         return Err(LayerError::Damaged(mismatch));
     }
@@ -105,20 +105,20 @@ pub(super) fn compressed(
 }
 
 /// Computes the digest of what goes through it.
-struct Hashed<T> {
+struct HashingStream<T> {
     inner: T,
     hasher: Hasher,
     count: u64,
 }
 
-impl<T> Hashed<T> {
+impl<T> HashingStream<T> {
     fn passed(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.count += bytes.len() as u64;
     }
 }
 
-impl<T: Read> Read for Hashed<T> {
+impl<T: Read> Read for HashingStream<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.passed(&buffer[..read]);
@@ -126,7 +126,7 @@ impl<T: Read> Read for Hashed<T> {
     }
 }
 
-impl<T: Write> Write for Hashed<T> {
+impl<T: Write> Write for HashingStream<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.passed(&bytes[..written]);

@@ -7,16 +7,16 @@ use serde::Deserialize;
 use super::{
     error::SourceError,
     files::Files,
-    image::{Image, ImageBlob, MOST_BLOBS, SourceManifest},
+    image::{Image, ImageBlob, MAX_BLOBS, SourceManifest},
 };
 use crate::image::{Contents, Digest, Manifest, Part};
 
 /// Indexes in indexes that are followed, as when they are verified.
 const DEEPEST: usize = 3;
 /// Manifests of one image, attestations included.
-const MOST_MANIFESTS: usize = 512;
+const MAX_MANIFESTS: usize = 512;
 /// Bytes of `oci-layout`.
-const LARGEST_MARK: usize = 4 << 10;
+const MAX_MARK: usize = 4 << 10;
 /// The annotation that says a manifest's tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -24,7 +24,7 @@ const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// `oci-layout`.
 #[derive(Deserialize)]
-struct Mark {
+struct LayoutMarker {
     #[serde(rename = "imageLayoutVersion")]
     version: String,
 }
@@ -32,16 +32,16 @@ struct Mark {
 /// `index.json`, as far as manifests are chosen by it.
 #[derive(Deserialize)]
 struct Index {
-    manifests: Vec<Named>,
+    manifests: Vec<NamedManifest>,
 }
 
 #[derive(Deserialize)]
-struct Named {
+struct NamedManifest {
     #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
 }
 
-impl Named {
+impl NamedManifest {
     fn name(&self) -> Option<&str> {
         self.annotations.as_ref()?.get(REF_NAME).map(String::as_str)
     }
@@ -49,13 +49,17 @@ impl Named {
 
 /// Finds the image and all that belongs to it.
 pub(super) fn read(files: &Files, name: Option<&str>, manifest_bytes: usize) -> Result<Image, SourceError> {
-    let mark = files.read("oci-layout", LARGEST_MARK)?;
-    match serde_json::from_slice::<Mark>(&mark) {
-        Ok(Mark { version }) if version == "1.0.0" => {}
+    let mark = files.read("oci-layout", MAX_MARK)?;
+    match serde_json::from_slice::<LayoutMarker>(&mark) {
+        Ok(LayoutMarker { version }) if version == "1.0.0" => {}
         _ => return Err(files.malformed("its oci-layout does not say imageLayoutVersion 1.0.0")),
     }
-    let mut walk =
-        Walk { files, manifest_bytes, seen: HashSet::new(), image: Image { manifests: Vec::new(), blobs: Vec::new() } };
+    let mut walk = LayoutReader {
+        files,
+        manifest_bytes,
+        seen: HashSet::new(),
+        image: Image { manifests: Vec::new(), blobs: Vec::new() },
+    };
     let root = choose(files, name, manifest_bytes)?;
     walk.manifest(&root, 0)?;
     Ok(walk.image)
@@ -70,26 +74,26 @@ fn choose(files: &Files, name: Option<&str>, manifest_bytes: usize) -> Result<Pa
     };
     let Index { manifests } = serde_json::from_slice(&bytes)
         .map_err(|_| files.malformed("its index.json has annotations that are not texts"))?;
-    let fits = |named: &Named| name.is_none() || named.name() == name;
+    let fits = |named: &NamedManifest| name.is_none() || named.name() == name;
     let mut fitting = manifests.iter().enumerate().filter(|(_, named)| fits(named));
     match (fitting.next(), fitting.next()) {
         (Some((number, _)), None) if number < parts.len() => Ok(parts.swap_remove(number)),
         _ => Err(SourceError::Choice {
             place: files.place(),
             wanted: name.map(str::to_owned),
-            found: manifests.iter().filter_map(Named::name).map(str::to_owned).collect(),
+            found: manifests.iter().filter_map(NamedManifest::name).map(str::to_owned).collect(),
         }),
     }
 }
 
-struct Walk<'a> {
+struct LayoutReader<'a> {
     files: &'a Files,
     manifest_bytes: usize,
     seen: HashSet<Digest>,
     image: Image,
 }
 
-impl Walk<'_> {
+impl LayoutReader<'_> {
     fn manifest(&mut self, part: &Part, depth: usize) -> Result<(), SourceError> {
         if !self.seen.insert(part.digest) {
             return Ok(());
@@ -119,8 +123,8 @@ impl Walk<'_> {
             Contents::Index(parts) => parts.iter().try_for_each(|part| self.manifest(part, depth + 1))?,
             Contents::Image(parts) => parts.iter().try_for_each(|part| self.blob(part))?,
         }
-        if self.image.manifests.len() == MOST_MANIFESTS {
-            return Err(self.too_many("manifests", MOST_MANIFESTS));
+        if self.image.manifests.len() == MAX_MANIFESTS {
+            return Err(self.too_many("manifests", MAX_MANIFESTS));
         }
         // What is pushed under a tag, registries call by its SHA-256, whatever the layout calls it.
         let digest = if depth == 0 { Digest::sha256(&bytes) } else { *digest };
@@ -138,8 +142,8 @@ impl Walk<'_> {
             data => data?,
         };
         self.size(&name, part, data.length())?;
-        if self.image.blobs.len() == MOST_BLOBS {
-            return Err(self.too_many("blobs", MOST_BLOBS));
+        if self.image.blobs.len() == MAX_BLOBS {
+            return Err(self.too_many("blobs", MAX_BLOBS));
         }
         self.image.blobs.push(ImageBlob { digest: part.digest, data });
         Ok(())

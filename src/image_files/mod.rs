@@ -15,5 +15,5 @@ mod tar;
 
 pub use data::Data;
 pub use error::SourceError;
-pub use image::{Image, ImageBlob, SourceManifest, Watch};
-pub use source::Source;
+pub use image::{CompressionProgress, Image, ImageBlob, SourceManifest};
+pub use source::ImageSource;

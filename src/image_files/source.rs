@@ -6,27 +6,27 @@ use super::{
     docker,
     error::SourceError,
     files::Files,
-    image::{Image, Watch},
+    image::{CompressionProgress, Image},
     layout,
 };
 
 /// An image that is in files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    kind: Kind,
+pub struct ImageSource {
+    kind: SourceKind,
     path: PathBuf,
     /// Which image, where there are several: a tag of the layout, a reference of the archive.
     name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum SourceKind {
     Layout,
     LayoutArchive,
     DockerArchive,
 }
 
-impl FromStr for Source {
+impl FromStr for ImageSource {
     type Err = SourceError;
 
     /// As skopeo splits it: at the first colon behind the kind.
@@ -34,9 +34,9 @@ impl FromStr for Source {
         let bad = || SourceError::Name(text.to_owned());
         let (kind, rest) = text.split_once(':').ok_or_else(bad)?;
         let kind = match kind {
-            "oci" => Kind::Layout,
-            "oci-archive" => Kind::LayoutArchive,
-            "docker-archive" => Kind::DockerArchive,
+            "oci" => SourceKind::Layout,
+            "oci-archive" => SourceKind::LayoutArchive,
+            "docker-archive" => SourceKind::DockerArchive,
             _ => return Err(bad()),
         };
         let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
@@ -47,27 +47,27 @@ impl FromStr for Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ImageSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::Layout => "oci",
-            Kind::LayoutArchive => "oci-archive",
-            Kind::DockerArchive => "docker-archive",
+            SourceKind::Layout => "oci",
+            SourceKind::LayoutArchive => "oci-archive",
+            SourceKind::DockerArchive => "docker-archive",
         };
         write!(f, "{kind}:{}", self.path.display())?;
         self.name.iter().try_for_each(|name| write!(f, ":{name}"))
     }
 }
 
-impl Source {
+impl ImageSource {
     /// Finds out what the image consists of, and compresses the layers of a docker-archive. No manifest is larger than
     /// `manifest_bytes`. This blocks.
-    pub fn read(&self, manifest_bytes: usize, watch: Watch<'_>) -> Result<Image, SourceError> {
+    pub fn read(&self, manifest_bytes: usize, watch: CompressionProgress<'_>) -> Result<Image, SourceError> {
         let name = self.name.as_deref();
         match self.kind {
-            Kind::Layout => layout::read(&Files::folder(&self.path)?, name, manifest_bytes),
-            Kind::LayoutArchive => layout::read(&Files::archive(&self.path)?, name, manifest_bytes),
-            Kind::DockerArchive => docker::read(&Files::archive(&self.path)?, name, manifest_bytes, watch),
+            SourceKind::Layout => layout::read(&Files::folder(&self.path)?, name, manifest_bytes),
+            SourceKind::LayoutArchive => layout::read(&Files::archive(&self.path)?, name, manifest_bytes),
+            SourceKind::DockerArchive => docker::read(&Files::archive(&self.path)?, name, manifest_bytes, watch),
         }
     }
 }
@@ -79,13 +79,13 @@ mod tests {
     #[test]
     fn a_source_is_a_kind_a_path_and_perhaps_a_name() {
         for text in ["oci:images", "oci:images:1", "oci-archive:a.tar:acme/web:1", "docker-archive:/tmp/a.tar"] {
-            assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<ImageSource>().unwrap().to_string(), text);
         }
-        let source: Source = "docker-archive:a.tar:r.example.com:5000/web:1".parse().unwrap();
+        let source: ImageSource = "docker-archive:a.tar:r.example.com:5000/web:1".parse().unwrap();
         assert_eq!(source.path, PathBuf::from("a.tar"));
         assert_eq!(source.name.as_deref(), Some("r.example.com:5000/web:1"));
         for bad in ["", "images", "dir:images", "oci:", "oci::1", "oci:images:", "docker://a"] {
-            assert!(bad.parse::<Source>().is_err(), "{bad}");
+            assert!(bad.parse::<ImageSource>().is_err(), "{bad}");
         }
     }
 }

@@ -18,15 +18,15 @@ use super::{data::Data, error::SourceError};
 const BLOCK: u64 = 512;
 const NOTHING: [u8; 512] = [0; 512];
 /// Entries that are looked at.
-const MOST_ENTRIES: usize = 65_536;
+const MAX_ENTRIES: usize = 65_536;
 /// Bytes of a name, or of what a link leads to.
-const LONGEST_NAME: u64 = 8 << 10;
+const MAX_NAME: u64 = 8 << 10;
 /// Bytes of all names together, which are kept.
-const MOST_NAME_BYTES: usize = 32 << 20;
+const MAX_NAME_BYTES: usize = 32 << 20;
 /// Bytes of an extension header. Those with a file's extended attributes are the largest.
-const LARGEST_EXTENSION: u64 = 1 << 20;
+const MAX_EXTENSION: u64 = 1 << 20;
 /// Links that are followed, one to the next.
-const MOST_LINKS: usize = 8;
+const MAX_LINKS: usize = 8;
 
 /// What the first bytes of compressed files are.
 const COMPRESSED: [(&[u8], &str); 4] =
@@ -35,12 +35,12 @@ const COMPRESSED: [(&[u8], &str); 4] =
 pub(super) struct Archive {
     path: PathBuf,
     file: Arc<File>,
-    entries: HashMap<String, Entry>,
+    entries: HashMap<String, ArchiveEntry>,
     /// Bytes of all names so far.
     names: usize,
 }
 
-enum Entry {
+enum ArchiveEntry {
     File {
         offset: u64,
         length: u64,
@@ -55,7 +55,7 @@ enum Entry {
 
 /// What extension entries say of the one behind them.
 #[derive(Default)]
-struct Extension {
+struct PaxExtension {
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: Option<u64>,
@@ -87,7 +87,7 @@ impl Archive {
 
     fn index(&mut self, end: u64) -> Result<(), SourceError> {
         let mut at = 0;
-        let mut extension = Extension::default();
+        let mut extension = PaxExtension::default();
         for count in 0.. {
             if at == end {
                 break;
@@ -101,9 +101,9 @@ impl Archive {
             if block == NOTHING {
                 break;
             }
-            if count == MOST_ENTRIES {
+            if count == MAX_ENTRIES {
                 let place = self.path.display().to_string();
-                return Err(SourceError::TooMany { place, what: "entries", limit: MOST_ENTRIES });
+                return Err(SourceError::TooMany { place, what: "entries", limit: MAX_ENTRIES });
             }
             let header = Header::from_byte_slice(&block);
             let said = header.cksum().map_err(|_| self.malformed(self.not_an_archive(at)))?;
@@ -153,7 +153,7 @@ impl Archive {
         &mut self,
         header: &Header,
         (offset, length): (u64, u64),
-        extension: &mut Extension,
+        extension: &mut PaxExtension,
     ) -> Result<(), SourceError> {
         let kind = header.entry_type();
         let content = |limit: u64| {
@@ -166,16 +166,16 @@ impl Archive {
         };
         let until_nul = |bytes: Vec<u8>| bytes.split(|&byte| byte == 0).next().unwrap_or_default().to_vec();
         match kind {
-            EntryType::GNULongName => extension.name = Some(until_nul(content(LONGEST_NAME)?)),
-            EntryType::GNULongLink => extension.link = Some(until_nul(content(LONGEST_NAME)?)),
+            EntryType::GNULongName => extension.name = Some(until_nul(content(MAX_NAME)?)),
+            EntryType::GNULongLink => extension.link = Some(until_nul(content(MAX_NAME)?)),
             EntryType::XHeader => {
-                let bytes = content(LARGEST_EXTENSION)?;
+                let bytes = content(MAX_EXTENSION)?;
                 for record in PaxExtensions::new(&bytes) {
                     let bad = |_| self.malformed(format!("the extension header at byte {offset} is malformed"));
                     let record = record.map_err(bad)?;
                     let name = || match record.value_bytes() {
-                        name if name.len() as u64 > LONGEST_NAME => {
-                            Err(self.malformed(format!("a name at byte {offset} has more than {LONGEST_NAME} bytes")))
+                        name if name.len() as u64 > MAX_NAME => {
+                            Err(self.malformed(format!("a name at byte {offset} has more than {MAX_NAME} bytes")))
                         }
                         name => Ok(Some(name.to_vec())),
                     };
@@ -194,7 +194,7 @@ impl Archive {
             }
             EntryType::XGlobalHeader => {}
             _ => {
-                let Extension { name, link, size: _, sparse } = std::mem::take(extension);
+                let PaxExtension { name, link, size: _, sparse } = std::mem::take(extension);
                 let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
                 let link = link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
                 let link = link.and_then(|link| String::from_utf8(link).ok()).unwrap_or_default();
@@ -202,21 +202,21 @@ impl Archive {
                 let name = String::from_utf8(name).ok().and_then(|name| within("", &name));
                 let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(()) };
                 self.names += name.len() + link.len();
-                if self.names > MOST_NAME_BYTES {
+                if self.names > MAX_NAME_BYTES {
                     let (place, what) = (self.path.display().to_string(), "bytes of names");
-                    return Err(SourceError::TooMany { place, what, limit: MOST_NAME_BYTES });
+                    return Err(SourceError::TooMany { place, what, limit: MAX_NAME_BYTES });
                 }
                 let entry = match kind {
-                    _ if sparse || kind.is_gnu_sparse() => Entry::Unusable("is stored sparsely"),
-                    EntryType::Regular | EntryType::Continuous => Entry::File { offset, length },
-                    EntryType::Symlink => Entry::SymbolicLink(link),
-                    EntryType::Link => Entry::HardLink(link),
+                    _ if sparse || kind.is_gnu_sparse() => ArchiveEntry::Unusable("is stored sparsely"),
+                    EntryType::Regular | EntryType::Continuous => ArchiveEntry::File { offset, length },
+                    EntryType::Symlink => ArchiveEntry::SymbolicLink(link),
+                    EntryType::Link => ArchiveEntry::HardLink(link),
                     _ => return Ok(()),
                 };
                 // Readers don't agree on which one of two counts.
                 self.entries
                     .entry(name)
-                    .and_modify(|first| *first = Entry::Unusable("is there twice"))
+                    .and_modify(|first| *first = ArchiveEntry::Unusable("is there twice"))
                     .or_insert(entry);
             }
         }
@@ -228,15 +228,15 @@ impl Archive {
         let place = || self.path.display().to_string();
         let outside = || SourceError::Outside { place: place(), name: name.to_owned() };
         let mut at = within("", name).ok_or_else(outside)?;
-        for _ in 0..=MOST_LINKS {
+        for _ in 0..=MAX_LINKS {
             at = match self.entries.get(&at) {
                 None => return Err(SourceError::Missing { place: place(), name: name.to_owned() }),
-                Some(Entry::File { offset, length }) => {
+                Some(ArchiveEntry::File { offset, length }) => {
                     return Ok(Data::of(Arc::clone(&self.file), *offset, *length, name));
                 }
-                Some(Entry::Unusable(why)) => return Err(self.malformed(format!("{name:?} {why}"))),
-                Some(Entry::HardLink(target)) => within("", target).ok_or_else(outside)?,
-                Some(Entry::SymbolicLink(target)) => {
+                Some(ArchiveEntry::Unusable(why)) => return Err(self.malformed(format!("{name:?} {why}"))),
+                Some(ArchiveEntry::HardLink(target)) => within("", target).ok_or_else(outside)?,
+                Some(ArchiveEntry::SymbolicLink(target)) => {
                     let folder = at.rsplit_once('/').map_or("", |(folder, _)| folder);
                     within(folder, target).ok_or_else(outside)?
                 }
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn names_and_extensions_are_bounded() {
-        for (kind, size) in [(EntryType::GNULongName, LONGEST_NAME + 1), (EntryType::XHeader, LARGEST_EXTENSION + 1)] {
+        for (kind, size) in [(EntryType::GNULongName, MAX_NAME + 1), (EntryType::XHeader, MAX_EXTENSION + 1)] {
             let mut header = header(kind, size);
             header.set_cksum();
             let mut bytes = header.as_bytes().to_vec();
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn names_in_extensions_are_as_long_as_others_may_be() {
-        let longest = usize::try_from(LONGEST_NAME).unwrap();
+        let longest = usize::try_from(MAX_NAME).unwrap();
         for record in ["path", "linkpath"] {
             let with = |length: usize| {
                 let mut builder = Builder::new(Vec::new());
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn all_names_together_are_bounded() {
-        let count = MOST_NAME_BYTES / usize::try_from(LONGEST_NAME).unwrap();
+        let count = MAX_NAME_BYTES / usize::try_from(MAX_NAME).unwrap();
         let with = |count: usize| {
             let mut builder = Builder::new(Vec::new());
             for number in 0..count {

@@ -7,7 +7,7 @@ use reqwest::header::HeaderValue;
 use super::{access::Access, challenge::Challenge};
 
 /// What a server asks for, and what it is needed for.
-pub(crate) struct Need<'a> {
+pub(crate) struct AuthRequest<'a> {
     pub(crate) challenge: &'a Challenge,
     pub(crate) access: &'a Access,
     /// What it did not take.
@@ -16,7 +16,7 @@ pub(crate) struct Need<'a> {
 
 /// A token, or whatever else goes into `Authorization`.
 #[derive(Clone)]
-pub(crate) struct Grant {
+pub(crate) struct Authorization {
     /// Nothing: the request goes without.
     pub(crate) header: Option<HeaderValue>,
     /// Whether credentials stand behind it.
@@ -26,6 +26,6 @@ pub(crate) struct Grant {
     pub(super) life: Duration,
 }
 
-impl Grant {
+impl Authorization {
     pub(crate) const NONE: Self = Self { header: None, with_credentials: false, withheld: None, life: Duration::ZERO };
 }

@@ -11,11 +11,11 @@ use tokio::{
 use super::failure::Failure;
 
 /// A kind of such work, so many at once.
-pub(crate) struct Blocking {
+pub(crate) struct BlockingPool {
     threads: Arc<Semaphore>,
 }
 
-impl Blocking {
+impl BlockingPool {
     pub(crate) fn new(at_once: usize) -> Self {
         Self { threads: Arc::new(Semaphore::new(at_once)) }
     }
@@ -58,7 +58,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_hangs_takes_no_more_threads_than_it_may() {
-        let blocking = Blocking::new(2);
+        let blocking = BlockingPool::new(2);
         let (started, starts) = mpsc::channel();
         let mut ends = Vec::new();
         for _ in 0..5 {
@@ -78,7 +78,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_that_panics_gives_its_thread_back() {
-        let blocking = Blocking::new(1);
+        let blocking = BlockingPool::new(1);
         for _ in 0..3 {
             let outcome = blocking.run(far(), || panic!("of the test")).await;
             assert!(matches!(outcome, Err::<(), _>(Failure::Unavailable(_))));

@@ -9,7 +9,7 @@ use tokio::{task::yield_now, time::Instant};
 use super::{
     encoding::{Encoding, Inflate, Undecodable},
     failure::Failure,
-    memory_budget::{FREE, Reserved, Room},
+    memory_budget::{FREE, MemoryBudget, MemoryReservation},
     quota::Tenant,
 };
 
@@ -26,7 +26,7 @@ const GZIP: u8 = 0x1f;
 pub(crate) struct Body {
     bytes: Vec<u8>,
     /// What they take of the room that there is for all.
-    _room: Option<Reserved>,
+    _room: Option<MemoryReservation>,
 }
 
 impl Deref for Body {
@@ -38,21 +38,21 @@ impl Deref for Body {
 }
 
 /// How a body is read.
-pub(super) struct Reading<'a> {
+pub(super) struct BodyReader<'a> {
     /// Bytes that it may have, as it comes and decoded.
     pub(super) limit: usize,
     /// Whether it counts. Of another one, what can't be read is left out.
     pub(super) counts: bool,
     /// Whether none comes, whatever is announced: the answer is one to HEAD (RFC 9110, section 9.3.2).
     pub(super) is_head: bool,
-    pub(super) room: &'a Arc<Room>,
+    pub(super) room: &'a Arc<MemoryBudget>,
     /// Whose it is, for the room.
     pub(super) tenant: &'a Tenant,
     /// Until when room for it is waited for.
     pub(super) deadline: Instant,
 }
 
-impl Reading<'_> {
+impl BodyReader<'_> {
     /// Reads the body of an answer.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use rustls::RootCertStore;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 
 /// The largest CA file that is read.
-const LARGEST_CA_FILE: u64 = 4 << 20;
+const MAX_CA_FILE: u64 = 4 << 20;
 
 /// Why a CA file, or a folder of them, is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +89,8 @@ fn trust_file(roots: &mut RootCertStore, path: &Path, pem: &[u8]) -> Result<(), 
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LARGEST_CA_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_CA_FILE {
+    fs::File::open(path)?.take(MAX_CA_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_CA_FILE {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB"));
     }
     Ok(bytes)

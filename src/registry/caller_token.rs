@@ -8,11 +8,11 @@ use url::Url;
 use super::{
     allowed_hosts::host_of,
     failure::Failure,
-    peer::Peer,
-    time_budget::Budget,
+    remote_server::RemoteServer,
+    time_budget::TimeBudget,
     token_realm::is_trusted,
-    token_response::{LARGEST_ANSWER, parse},
-    transport::{Ask, LONGEST_WAIT_OF_A_FLIGHT, Transport},
+    token_response::{MAX_ANSWER, parse},
+    transport::{MAX_SHARED_BACKOFF, OutgoingRequest, Transport},
 };
 use crate::configuration::is_on_loopback;
 use crate::redact::shown;
@@ -25,22 +25,22 @@ use crate::telemetry::RequestKind;
 /// [`LookupError::Unauthorized`]: the realm does not take them. Anything else: it can't be asked.
 pub(crate) async fn exchange(
     transport: &Transport,
-    (peer, base): (&Peer, &Url),
+    (remote, base): (&RemoteServer, &Url),
     (realm, service): (&Url, Option<&str>),
     scopes: &[String],
     credentials: Option<HeaderValue>,
-    budget: Budget,
+    budget: TimeBudget,
 ) -> Result<(HeaderValue, Duration), LookupError> {
-    let failed = |failure: Failure| failure.at(&peer.registry, base, budget.total());
+    let failed = |failure: Failure| failure.at(&remote.registry, base, budget.total());
     if realm.scheme() != "https" && base.scheme() == "https" {
         return Err(failed(Failure::Misbehaved("its token realm is not https".to_owned())));
     }
-    if realm.scheme() != "https" && !peer.settings.insecure && !is_on_loopback(realm) {
+    if realm.scheme() != "https" && !remote.settings.insecure && !is_on_loopback(realm) {
         let what = "it would be asked over plain HTTP beyond loopback; give it https, or accept that everyone on the way reads \
                     the credentials of callers, with gateway.registry.insecure: true";
         return Err(failed(Failure::Misbehaved(format!("of its token realm {}: {what}", shown(realm)))));
     }
-    if credentials.is_some() && !is_trusted(realm, base, peer) {
+    if credentials.is_some() && !is_trusted(realm, base, remote) {
         let what = "callers' credentials are not sent there: it is not of the registry's own host or domain; if it is right, \
                     name it in gateway.registry.tokenRealms";
         return Err(failed(Failure::Misbehaved(format!("of its token realm {}: {what}", shown(realm)))));
@@ -55,19 +55,19 @@ pub(crate) async fn exchange(
     }
     drop(query);
     let own = host_of(realm).is_some() && host_of(realm) == host_of(base);
-    let asked = Peer { named: peer.named && own, ..peer.clone() };
+    let asked = RemoteServer { named: remote.named && own, ..remote.clone() };
     let with_credentials = credentials.is_some();
-    let ask = Ask {
-        peer: &asked,
+    let ask = OutgoingRequest {
+        remote: &asked,
         url: &url,
         method: Method::GET,
         kind: RequestKind::Token,
         headers: reqwest::header::HeaderMap::new(),
         authorization: credentials,
         content: None,
-        limit: LARGEST_ANSWER,
+        limit: MAX_ANSWER,
         repeat: true,
-        longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
+        longest_wait: MAX_SHARED_BACKOFF,
         budget,
     };
     let answer = transport.ask(&ask).await.map_err(|failure| {
@@ -87,7 +87,7 @@ pub(crate) async fn exchange(
         200 => parse(&answer.body)
             .ok_or_else(|| failed(Failure::Misbehaved("what its token realm sends is no token".to_owned()))),
         status @ (401 | 403) => Err(LookupError::Unauthorized {
-            registry: (&*peer.registry).into(),
+            registry: (&*remote.registry).into(),
             url: shown(base),
             status,
             with_credentials,

@@ -9,11 +9,11 @@ use std::borrow::Cow;
 use url::Url;
 
 /// Nothing longer is read.
-const LONGEST: usize = 8 << 10;
+const MAX_HEADER_BYTES: usize = 8 << 10;
 /// Challenges that are read.
-const MOST: usize = 16;
+const MAX_CHALLENGES: usize = 16;
 /// The longest realm and the longest service.
-const LONGEST_REALM: usize = 2048;
+const MAX_REALM: usize = 2048;
 /// The schemes that are answered. In a value without quotes no other word is taken for the next challenge.
 const SCHEMES: [&str; 2] = ["Basic", "Bearer"];
 
@@ -59,16 +59,16 @@ impl Challenge {
     pub(crate) fn parse<'a>(headers: impl Iterator<Item = &'a [u8]>) -> Result<Self, ChallengeError> {
         let mut found = Vec::new();
         for header in headers {
-            if header.len() > LONGEST {
+            if header.len() > MAX_HEADER_BYTES {
                 return Err(ChallengeError::Malformed);
             }
             // Latin-1, perhaps: in a text for people it does no harm, elsewhere the mark for it is refused.
-            Reader { rest: &String::from_utf8_lossy(header) }.challenges(&mut found)?;
+            ChallengeParser { rest: &String::from_utf8_lossy(header) }.challenges(&mut found)?;
         }
         if found.is_empty() {
             return Err(ChallengeError::Missing);
         }
-        let mut bearers = found.iter().filter(|raw| raw.is("Bearer")).map(Raw::bearer);
+        let mut bearers = found.iter().filter(|raw| raw.is("Bearer")).map(RawChallenge::bearer);
         if let Some(first) = bearers.next() {
             return if first.is_ok() { first } else { bearers.find(Result::is_ok).unwrap_or(first) };
         }
@@ -78,21 +78,21 @@ impl Challenge {
 }
 
 /// One challenge as it stands there.
-struct Raw {
+struct RawChallenge {
     scheme: Box<str>,
     /// Parameters that are there; only those that matter are kept.
     count: usize,
     parameters: Vec<(&'static str, String)>,
 }
 
-impl Raw {
+impl RawChallenge {
     fn is(&self, scheme: &str) -> bool {
         self.scheme.eq_ignore_ascii_case(scheme)
     }
 
     fn add(&mut self, name: &str, value: Cow<'_, str>) -> Result<(), ChallengeError> {
         self.count += 1;
-        if self.count > MOST {
+        if self.count > MAX_CHALLENGES {
             return Err(ChallengeError::Malformed);
         }
         if let Some(name) = ["realm", "service"].into_iter().find(|known| name.eq_ignore_ascii_case(known)) {
@@ -112,7 +112,7 @@ impl Raw {
         let text = self.get("realm")?.unwrap_or_default().trim();
         // A URL has no spaces: this is two things, or a text for people.
         let unclear = |c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER;
-        if text.is_empty() || text.len() > LONGEST_REALM || text.contains(unclear) {
+        if text.is_empty() || text.len() > MAX_REALM || text.contains(unclear) {
             return Err(ChallengeError::Realm);
         }
         let mut realm = Url::parse(text).map_err(|_| ChallengeError::Realm)?;
@@ -122,15 +122,14 @@ impl Raw {
         }
         realm.set_fragment(None);
         let service = self.get("service")?.filter(|service| !service.is_empty());
-        if service.is_some_and(|service| service.len() > LONGEST_REALM || service.contains(char::REPLACEMENT_CHARACTER))
-        {
+        if service.is_some_and(|service| service.len() > MAX_REALM || service.contains(char::REPLACEMENT_CHARACTER)) {
             return Err(ChallengeError::Malformed);
         }
         Ok(Challenge::Bearer { realm, service: service.map(Into::into) })
     }
 }
 
-struct Reader<'a> {
+struct ChallengeParser<'a> {
     rest: &'a str,
 }
 
@@ -143,9 +142,9 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t')
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ChallengeParser<'a> {
     /// Reads words: one that an equals sign follows is a parameter of the challenge before it, any other begins a challenge.
-    fn challenges(&mut self, found: &mut Vec<Raw>) -> Result<(), ChallengeError> {
+    fn challenges(&mut self, found: &mut Vec<RawChallenge>) -> Result<(), ChallengeError> {
         // A parameter belongs to a challenge of the same header.
         let first = found.len();
         // Right behind a scheme and a space, a word may be the scheme's data ("Negotiate YWJj").
@@ -175,10 +174,10 @@ impl<'a> Reader<'a> {
                 data_may_follow = false;
                 continue;
             }
-            if !is_token(word) || found.len() == MOST {
+            if !is_token(word) || found.len() == MAX_CHALLENGES {
                 return Err(ChallengeError::Malformed);
             }
-            found.push(Raw { scheme: word.into(), count: 0, parameters: Vec::new() });
+            found.push(RawChallenge { scheme: word.into(), count: 0, parameters: Vec::new() });
             data_may_follow = true;
         }
     }
@@ -226,7 +225,7 @@ impl<'a> Reader<'a> {
         let ends = self.rest.is_empty() || self.rest.starts_with(is_divider);
         let mut is_of_value = !word.contains(char::is_control) && !word.is_empty() && ends && !self.is_at_equals();
         if is_of_value && is_known(word) {
-            let mut behind = Reader { rest: self.rest };
+            let mut behind = ChallengeParser { rest: self.rest };
             behind.skip(is_space);
             is_of_value = behind.word().is_empty() || !behind.is_at_equals();
         }
@@ -435,11 +434,17 @@ mod tests {
         // A parameter does not belong to what another header says.
         let split = [format!("Bearer realm={REALM}"), "service=x".to_owned()];
         assert_eq!(parse(&[&split[0], &split[1]]), Err(ChallengeError::Malformed));
-        assert_eq!(parse(&[&format!("Basic realm=\"{}\"", "a".repeat(LONGEST))]), Err(ChallengeError::Malformed));
-        assert_eq!(parse(&[&"Basic,".repeat(MOST)]), Ok(Challenge::Basic));
-        assert_eq!(parse(&[&"Basic,".repeat(MOST + 1)]), Err(ChallengeError::Malformed));
+        assert_eq!(
+            parse(&[&format!("Basic realm=\"{}\"", "a".repeat(MAX_HEADER_BYTES))]),
+            Err(ChallengeError::Malformed)
+        );
+        assert_eq!(parse(&[&"Basic,".repeat(MAX_CHALLENGES)]), Ok(Challenge::Basic));
+        assert_eq!(parse(&[&"Basic,".repeat(MAX_CHALLENGES + 1)]), Err(ChallengeError::Malformed));
         let scopes = |count: usize| parse(&[&format!("Basic {}", "scope=a,".repeat(count))]);
-        assert_eq!((scopes(MOST), scopes(MOST + 1)), (Ok(Challenge::Basic), Err(ChallengeError::Malformed)));
+        assert_eq!(
+            (scopes(MAX_CHALLENGES), scopes(MAX_CHALLENGES + 1)),
+            (Ok(Challenge::Basic), Err(ChallengeError::Malformed))
+        );
         let latin_1 = b"Bearer realm=\"https://r.example.com/f\xfcr\"".as_slice();
         assert_eq!(Challenge::parse([latin_1].into_iter()), Err(ChallengeError::Realm));
     }

@@ -8,20 +8,20 @@ use url::Url;
 use super::{
     allowed_hosts::AllowedHosts,
     answer::Answer,
-    authorization::{Grant, Need},
-    blocking_pool::Blocking,
+    authorization::{AuthRequest, Authorization},
+    blocking_pool::BlockingPool,
     body::Body,
     credentials::looked_in,
     failure::Failure,
     origin::{Origin, Origins, challenge},
-    request::{Fetched, Place, Request, What, join},
+    request::{Fetched, Request, RequestLocation, RequestSpec, join},
     request_quota::requests_in_flight,
     settings::AllSettings,
     setup_error::SetupError,
     target::Target,
-    time_budget::Budget,
+    time_budget::TimeBudget,
     token::Tokens,
-    transport::{Ask, LONGEST_WAIT_OF_A_FLIGHT, Transport},
+    transport::{MAX_SHARED_BACKOFF, OutgoingRequest, Transport},
 };
 use crate::configuration::{Limits, Registries, SignatureSource};
 use crate::image::Repository;
@@ -39,7 +39,7 @@ pub struct Client {
     pub(super) settings: AllSettings,
     pub(super) manifest_bytes: usize,
     signature_list_bytes: usize,
-    readers: Blocking,
+    readers: BlockingPool,
     tokens: Tokens,
     pub(super) origins: Origins,
 }
@@ -69,7 +69,7 @@ impl Client {
             settings,
             manifest_bytes: limits.manifest_bytes,
             signature_list_bytes: limits.signature_list_bytes,
-            readers: Blocking::new(READERS),
+            readers: BlockingPool::new(READERS),
             tokens: Tokens::new(),
             origins: Origins::new(),
         })
@@ -107,7 +107,12 @@ impl Client {
     }
 
     /// Fetches something of a server, with whatever it takes to be let in.
-    pub(crate) async fn fetch(&self, target: &Target, what: &What<'_>, budget: Budget) -> Result<Fetched, LookupError> {
+    pub(crate) async fn fetch(
+        &self,
+        target: &Target,
+        what: &RequestSpec<'_>,
+        budget: TimeBudget,
+    ) -> Result<Fetched, LookupError> {
         let (fetched, grant) = self.exchange(target, what, Request::GET, budget).await?;
         match fetched.answer.status {
             200 | 404 => Ok(fetched),
@@ -120,9 +125,9 @@ impl Client {
     pub(crate) async fn send(
         &self,
         target: &Target,
-        what: &What<'_>,
+        what: &RequestSpec<'_>,
         request: Request,
-        budget: Budget,
+        budget: TimeBudget,
     ) -> Result<Fetched, LookupError> {
         let (fetched, grant) = self.exchange(target, what, request, budget).await?;
         match fetched.answer.status {
@@ -139,21 +144,21 @@ impl Client {
     async fn exchange(
         &self,
         target: &Target,
-        what: &What<'_>,
+        what: &RequestSpec<'_>,
         request: Request,
-        budget: Budget,
-    ) -> Result<(Fetched, Grant), LookupError> {
+        budget: TimeBudget,
+    ) -> Result<(Fetched, Authorization), LookupError> {
         let origin = self.origin(target, budget).await?;
-        let Place { url, elsewhere } = match &request.place {
+        let RequestLocation { url, elsewhere } = match &request.place {
             Some(place) => place.clone(),
-            None => Place { url: join(&origin.base, what.path), elsewhere: false },
+            None => RequestLocation { url: join(&origin.base, what.path), elsewhere: false },
         };
         if elsewhere || url.origin() != origin.base.origin() {
             // Somebody else's word or host: no credentials, and not named because the registry is.
             let mut stranger = target.clone();
-            stranger.peer.named = false;
+            stranger.remote.named = false;
             let answer = self.ask(&stranger, &url, what, &request, None, budget).await?;
-            return Ok((Fetched { url, answer: Answer { elsewhere: true, ..answer } }, Grant::NONE));
+            return Ok((Fetched { url, answer: Answer { elsewhere: true, ..answer } }, Authorization::NONE));
         }
         let known = match self.origins.challenge(target, &origin.base).await {
             Some(challenge) => Some(challenge),
@@ -161,10 +166,10 @@ impl Client {
         };
         let mut grant = match &known {
             Some(challenge) => {
-                let need = Need { challenge, access: &request.access, refused: None };
+                let need = AuthRequest { challenge, access: &request.access, refused: None };
                 self.grant(target, &origin, need, budget).await?
             }
-            None => Grant::NONE,
+            None => Authorization::NONE,
         };
         let first = self.ask(target, &url, what, &request, grant.header.clone(), budget).await;
         if let (Err(LookupError::Unavailable { .. }), false) = (&first, target.fixed) {
@@ -176,7 +181,7 @@ impl Client {
             let asked_for = challenge(&answer)
                 .map_err(|error| self.misbehaved(target, &url, format!("it answers 401, but {error}"), budget))?;
             let refused = grant.header.as_ref();
-            let need = Need { challenge: &asked_for, access: &request.access, refused };
+            let need = AuthRequest { challenge: &asked_for, access: &request.access, refused };
             let fresh = self.grant(target, &origin, need, budget).await?;
             if fresh.header.is_some() && (fresh.header != grant.header) {
                 grant = fresh;
@@ -196,9 +201,9 @@ impl Client {
         &self,
         target: &Target,
         origin: &Origin,
-        need: Need<'_>,
-        budget: Budget,
-    ) -> Result<Grant, LookupError> {
+        need: AuthRequest<'_>,
+        budget: TimeBudget,
+    ) -> Result<Authorization, LookupError> {
         self.tokens.answer(&self.transport, target, &origin.base, &need, budget).await
     }
 
@@ -206,19 +211,19 @@ impl Client {
     pub(crate) async fn fetch_plain(
         &self,
         target: &Target,
-        what: &What<'_>,
-        budget: Budget,
+        what: &RequestSpec<'_>,
+        budget: TimeBudget,
     ) -> Result<Fetched, LookupError> {
         let url = join(&target.base, what.path);
         let answer = self.ask(target, &url, what, &Request::GET, None, budget).await?;
         match answer.status {
             200 | 404 => Ok(Fetched { url, answer }),
             status @ (401 | 403) => Err(LookupError::LookasideDenied {
-                registry: (&*target.peer.registry).into(),
+                registry: (&*target.remote.registry).into(),
                 url: shown(&url),
                 status,
             }),
-            _ => Err(self.status(target, &url, &answer, &Grant::NONE, budget)),
+            _ => Err(self.status(target, &url, &answer, &Authorization::NONE, budget)),
         }
     }
 
@@ -226,7 +231,7 @@ impl Client {
     pub(crate) async fn read_body<T: Send + 'static>(
         &self,
         body: Body,
-        budget: Budget,
+        budget: TimeBudget,
         read: impl FnOnce(&[u8]) -> T + Send + 'static,
     ) -> Result<T, Failure> {
         if body.len() <= READ_IN_PLACE {
@@ -239,10 +244,10 @@ impl Client {
         &self,
         target: &Target,
         url: &Url,
-        what: &What<'_>,
+        what: &RequestSpec<'_>,
         request: &Request,
         authorization: Option<HeaderValue>,
-        budget: Budget,
+        budget: TimeBudget,
     ) -> Result<Answer, LookupError> {
         let mut headers = HeaderMap::new();
         if let Some(accept) = what.accept {
@@ -256,9 +261,21 @@ impl Client {
         }
         let (kind, limit, repeat) = (what.kind, what.limit, request.repeat);
         // A ping is a flight of its own, with more time than those who wait for it.
-        let longest_wait = if kind == RequestKind::Ping { LONGEST_WAIT_OF_A_FLIGHT } else { Duration::MAX };
-        let (peer, method, content) = (&target.peer, request.method.clone(), request.content.clone());
-        let ask = Ask { peer, url, method, kind, headers, authorization, content, repeat, limit, longest_wait, budget };
+        let longest_wait = if kind == RequestKind::Ping { MAX_SHARED_BACKOFF } else { Duration::MAX };
+        let (remote, method, content) = (&target.remote, request.method.clone(), request.content.clone());
+        let ask = OutgoingRequest {
+            remote,
+            url,
+            method,
+            kind,
+            headers,
+            authorization,
+            content,
+            repeat,
+            limit,
+            longest_wait,
+            budget,
+        };
         self.transport.ask(&ask).await.map_err(|failure| ask.failed(failure))
     }
 
@@ -268,10 +285,10 @@ impl Client {
         target: &Target,
         url: &Url,
         answer: &Answer,
-        grant: &Grant,
-        budget: Budget,
+        grant: &Authorization,
+        budget: TimeBudget,
     ) -> LookupError {
-        let registry: Box<str> = (&*target.peer.registry).into();
+        let registry: Box<str> = (&*target.remote.registry).into();
         match answer.status {
             status @ (401 | 403) if grant.withheld.is_some() => {
                 let why = grant.withheld.unwrap_or_default();
@@ -282,7 +299,7 @@ impl Client {
                 url: shown(url),
                 status,
                 with_credentials: grant.with_credentials && !answer.elsewhere,
-                looked_in: looked_in(target.peer.settings.credentials.as_ref(), grant.with_credentials),
+                looked_in: looked_in(target.remote.settings.credentials.as_ref(), grant.with_credentials),
             },
             status @ (429 | 500..) => LookupError::Unavailable {
                 registry,
@@ -295,7 +312,7 @@ impl Client {
     }
 
     #[allow(clippy::unused_self)] // Reads better beside `status`.
-    pub(crate) fn misbehaved(&self, target: &Target, url: &Url, what: String, budget: Budget) -> LookupError {
-        Failure::Misbehaved(what).at(&target.peer.registry, url, budget.total())
+    pub(crate) fn misbehaved(&self, target: &Target, url: &Url, what: String, budget: TimeBudget) -> LookupError {
+        Failure::Misbehaved(what).at(&target.remote.registry, url, budget.total())
     }
 }

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::{
-    blocking_pool::Blocking,
+    blocking_pool::BlockingPool,
     failure::Failure,
     helper::{self, HELPER_TIMEOUT, HelperError},
     login::{CredentialsError, Login, escaped},
@@ -22,9 +22,9 @@ use crate::files::{ReadError, read_bounded};
 use crate::image::Repository;
 
 /// The largest password file.
-const LARGEST_PASSWORD_FILE: u64 = 64 << 10;
+const MAX_PASSWORD_FILE: u64 = 64 << 10;
 /// The largest Docker configuration file.
-const LARGEST_DOCKER_CONFIG: u64 = 1 << 20;
+const MAX_DOCKER_CONFIG: u64 = 1 << 20;
 /// How long a helper's answer is kept: far shorter than any token that one hands out.
 const HELPER_TTL: Duration = Duration::from_mins(5);
 /// Helpers that run at once.
@@ -51,8 +51,8 @@ pub(crate) fn needed(looked_in: Option<&str>) -> String {
 pub(super) async fn find(
     credentials: &Credentials,
     repository: &Repository,
-    files: &Blocking,
-    helpers: &Helpers,
+    files: &BlockingPool,
+    helpers: &CredentialHelpers,
     deadline: Instant,
 ) -> Result<Option<Login>, FindError> {
     // A file may hang with its disk: not for the runtime's workers.
@@ -96,16 +96,16 @@ impl From<Failure> for FindError {
 }
 
 /// Asks credential helpers; an answer is kept for a while, and who asks at once shares one.
-pub(super) struct Helpers {
+pub(super) struct CredentialHelpers {
     answers: Cache<(Box<str>, Box<str>), Option<Login>>,
     /// Programs that run at once.
-    programs: Blocking,
+    programs: BlockingPool,
 }
 
-impl Helpers {
+impl CredentialHelpers {
     pub(super) fn new() -> Self {
         let answers = Cache::builder().max_capacity(MAX_HELPER_ANSWERS).time_to_live(HELPER_TTL).build();
-        Self { answers, programs: Blocking::new(HELPERS_AT_ONCE) }
+        Self { answers, programs: BlockingPool::new(HELPERS_AT_ONCE) }
     }
 
     /// Asks the helper that the file at `named_in` names.
@@ -151,13 +151,13 @@ fn read(credentials: &Credentials, repository: &Repository) -> Result<Option<Log
             Ok(Some(Login::Password { username: username.clone(), password: password.clone() }))
         }
         Credentials::Password { username, password_file } => {
-            let password = read_file(password_file, LARGEST_PASSWORD_FILE)?;
+            let password = read_file(password_file, MAX_PASSWORD_FILE)?;
             let line = password.expose_secret();
             let line = line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line));
             Ok(Some(Login::Password { username: username.clone(), password: line.into() }))
         }
         Credentials::DockerConfig(path) => {
-            let text = read_file(path, LARGEST_DOCKER_CONFIG)?;
+            let text = read_file(path, MAX_DOCKER_CONFIG)?;
             from_docker_config(path, text.expose_secret(), repository)
         }
         // Only `find` runs helpers.
@@ -170,7 +170,7 @@ fn read_login_file(
     LoginFile { path, format }: &LoginFile,
     repository: &Repository,
 ) -> Result<LoginSource, CredentialsError> {
-    match read_file(path, LARGEST_DOCKER_CONFIG) {
+    match read_file(path, MAX_DOCKER_CONFIG) {
         Ok(text) => login_file::LoginFile::parse(path, *format, text.expose_secret())?.find(repository),
         Err(CredentialsError::Read { source: ReadError::Missing, .. }) => Ok(LoginSource::Nothing),
         Err(error) => Err(error),
@@ -179,7 +179,7 @@ fn read_login_file(
 
 /// Whether a login file can be used for a repository; it may well have no credentials for it. No helper is run.
 pub(crate) fn check_login_file(path: &Path, repository: &Repository) -> Result<(), CredentialsError> {
-    let text = read_file(path, LARGEST_DOCKER_CONFIG)?;
+    let text = read_file(path, MAX_DOCKER_CONFIG)?;
     login_file::LoginFile::parse(path, LoginFormat::Current, text.expose_secret())?.find(repository).map(drop)
 }
 

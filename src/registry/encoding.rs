@@ -73,14 +73,17 @@ impl Undecodable {
 
 /// Inflates gzip as it comes, to a bounded number of bytes.
 pub(super) struct Inflate {
-    decoder: MultiGzDecoder<Bounded>,
+    decoder: MultiGzDecoder<BoundedBuffer>,
     is_empty: bool,
 }
 
 impl Inflate {
     /// `limit`: bytes that it may become.
     pub(super) fn new(limit: usize) -> Self {
-        Self { decoder: MultiGzDecoder::new(Bounded { bytes: Vec::new(), limit, is_full: false }), is_empty: true }
+        Self {
+            decoder: MultiGzDecoder::new(BoundedBuffer { bytes: Vec::new(), limit, is_full: false }),
+            is_empty: true,
+        }
     }
 
     /// Takes the next piece of what is encoded. It becomes about a thousand times as many bytes at most.
@@ -96,7 +99,7 @@ impl Inflate {
 
     /// Makes room for all that it may become.
     pub(super) fn reserve(&mut self) {
-        let Bounded { bytes, limit, .. } = self.decoder.get_mut();
+        let BoundedBuffer { bytes, limit, .. } = self.decoder.get_mut();
         bytes.reserve_exact(*limit - bytes.len());
     }
 
@@ -117,13 +120,13 @@ impl Inflate {
 }
 
 /// Bytes, no more than so many.
-struct Bounded {
+struct BoundedBuffer {
     bytes: Vec<u8>,
     limit: usize,
     is_full: bool,
 }
 
-impl io::Write for Bounded {
+impl io::Write for BoundedBuffer {
     fn write(&mut self, more: &[u8]) -> io::Result<usize> {
         if more.len() > self.limit - self.bytes.len() {
             self.is_full = true;

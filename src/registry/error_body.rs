@@ -1,20 +1,14 @@
-//! What a server says of an error, in its own words: for whoever called it from a command line, never for a denial.
+//! The body of an error answer (distribution specification, "Error Codes"): for people at a command line, never for a denial.
 
 use serde::Deserialize;
-use url::Url;
 
-use super::{
-    answer::Answer,
-    credentials::{looked_in, needed},
-    target::Target,
-};
-use crate::redact::{shown, shown_text};
+use crate::redact::shown_text;
 
 /// The longest message that is repeated.
-const LONGEST_MESSAGE: usize = 300;
+const MAX_MESSAGE: usize = 300;
 
 #[derive(Deserialize)]
-struct Errors {
+struct ErrorBody {
     errors: Vec<Error>,
 }
 
@@ -26,46 +20,9 @@ struct Error {
     message: String,
 }
 
-/// A server's answer to somebody whom it does not do what they ask it to.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{url} answers {status}: {}{message}", match with_credentials {
-    Some(true) => "these credentials do not suffice: ".to_owned(),
-    Some(false) => format!("{}: ", needed(looked_in.as_deref())),
-    None => String::new(),
-})]
-pub struct SaidNo {
-    /// What was asked.
-    pub url: Box<str>,
-    /// The status.
-    pub status: u16,
-    /// Where whoever asks may not (401, 403): whether there are credentials for this server.
-    pub with_credentials: Option<bool>,
-    /// Where credentials for it were looked for and not found, where a person calls.
-    pub looked_in: Option<Box<str>>,
-    /// The server's own words.
-    pub message: String,
-}
-
-impl SaidNo {
-    /// Of this answer.
-    pub(crate) fn of(target: &Target, url: &Url, answer: &Answer) -> Self {
-        let (url, status, message) = (shown(url), answer.status, message(&answer.body));
-        // Elsewhere nobody's credentials are sent.
-        let denied = matches!(status, 401 | 403) && !answer.elsewhere;
-        let credentials = target.peer.settings.credentials.as_ref();
-        let is_there = match credentials {
-            // What is there was found or not found by now.
-            _ if target.peer.settings.is_asked_by_a_person() => answer.with_credentials,
-            credentials => credentials.is_some(),
-        };
-        let looked_in = looked_in(credentials, false).filter(|_| denied && !is_there);
-        Self { url, status, with_credentials: denied.then_some(is_there), looked_in, message }
-    }
-}
-
 /// The first error of a body as the distribution specification has it.
 fn first_error(body: &[u8]) -> Option<Error> {
-    serde_json::from_slice::<Errors>(body).ok()?.errors.into_iter().next()
+    serde_json::from_slice::<ErrorBody>(body).ok()?.errors.into_iter().next()
 }
 
 /// The code of its first error.
@@ -80,7 +37,7 @@ pub(crate) fn message(body: &[u8]) -> String {
         Some(Error { code, message }) => format!("{message} ({code})"),
         None => "it does not say why".to_owned(),
     };
-    shown_text(&text).chars().take(LONGEST_MESSAGE).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    shown_text(&text).chars().take(MAX_MESSAGE).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

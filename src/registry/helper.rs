@@ -38,7 +38,7 @@ pub(crate) struct HelperError {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Answer {
+struct HelperAnswer {
     #[serde(default)]
     username: String,
     #[serde(default)]
@@ -57,7 +57,7 @@ fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Log
     // What it says to people, it says on standard error.
     program.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped());
     let child = program.spawn().map_err(|error| format!("can't be started from the PATH: {error}"))?;
-    let mut child = Ends(child);
+    let mut child = KillOnDrop(child);
     if let Some(mut stdin) = child.0.stdin.take() {
         // A pipe takes so few bytes at once. Who does not read them, answers without.
         let _ = stdin.write_all(server.as_bytes());
@@ -105,15 +105,15 @@ fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Log
         return Err(format!("fails ({status}): {}", escaped(&shown_text(&message))));
     }
     // The JSON error is left out: it could quote the secret.
-    let Answer { username, secret } =
+    let HelperAnswer { username, secret } =
         json::from_object(&answer).map_err(|_| "answers something else than credentials".to_owned())?;
     Ok(login(username, SecretString::from(secret)))
 }
 
 /// A program that ends with the one who asks.
-struct Ends(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Ends {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         // Of one that has ended, nothing is left to end.
         if !matches!(self.0.try_wait(), Ok(Some(_))) {

@@ -18,23 +18,23 @@ use super::{
     ca_certs::{self, CaError},
     cert_verifiers::{NoneTrusted, Unverified},
     pools::{PooledClient, Pools},
-    resolver::{Names, Resolver},
+    resolver::{NameCache, Resolver},
     setup_error::SetupError,
 };
 use crate::image::Scope;
 use crate::telemetry::{Metrics, descriptor_limit};
 
 /// The longest that a connection may take to come about, the resolution of its host's name included.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection is kept that nothing is sent over.
-const IDLE: Duration = Duration::from_mins(1);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Idle connections that are kept for each host that is named, and for each other one.
-const IDLE_PER_HOST: usize = 8;
-const IDLE_PER_UNNAMED_HOST: usize = 2;
+const MAX_IDLE_PER_HOST: usize = 8;
+const MAX_IDLE_PER_UNNAMED_HOST: usize = 2;
 
 /// The two HTTP clients of one TLS configuration: they differ in which addresses they dial.
 #[derive(Clone)]
-pub(crate) struct Clients {
+pub(crate) struct HttpClients {
     /// For hosts that are named.
     pub(crate) open: PooledClient,
     /// For all others.
@@ -42,45 +42,48 @@ pub(crate) struct Clients {
 }
 
 /// Makes clients, one pair a TLS configuration.
-pub(super) struct Maker {
+pub(super) struct ClientFactory {
     provider: Arc<CryptoProvider>,
     system: RootCertStore,
-    pub(super) kinds: Kinds,
-    made: HashMap<(Option<PathBuf>, bool), Clients>,
+    pub(super) kinds: ClientKinds,
+    made: HashMap<(Option<PathBuf>, bool), HttpClients>,
 }
 
 /// What all clients for named hosts have in common, and all others.
 #[derive(Clone)]
-pub(super) struct Kinds {
-    open: Kind,
-    guarded: Kind,
+pub(super) struct ClientKinds {
+    open: ClientKind,
+    guarded: ClientKind,
 }
 
 #[derive(Clone)]
-struct Kind {
+struct ClientKind {
     resolver: Arc<Resolver>,
     pools: Arc<Pools>,
     idle_per_host: usize,
 }
 
-impl Kinds {
+impl ClientKinds {
     fn new(metrics: &Arc<Metrics>) -> Self {
-        let names = Names::of_system(metrics);
+        let names = NameCache::of_system(metrics);
         let (hosts, unnamed_hosts) = pooled_hosts(descriptor_limit());
-        let kind = |on_guard, hosts, idle_per_host| Kind {
+        let kind = |on_guard, hosts, idle_per_host| ClientKind {
             resolver: Arc::new(Resolver::new(on_guard, &names)),
             pools: Pools::new(hosts),
             idle_per_host,
         };
-        Self { open: kind(false, hosts, IDLE_PER_HOST), guarded: kind(true, unnamed_hosts, IDLE_PER_UNNAMED_HOST) }
+        Self {
+            open: kind(false, hosts, MAX_IDLE_PER_HOST),
+            guarded: kind(true, unnamed_hosts, MAX_IDLE_PER_UNNAMED_HOST),
+        }
     }
 
-    pub(super) fn clients(&self, tls: &ClientConfig) -> Result<Clients, reqwest::Error> {
-        Ok(Clients { open: self.open.client(tls)?, guarded: self.guarded.client(tls)? })
+    pub(super) fn clients(&self, tls: &ClientConfig) -> Result<HttpClients, reqwest::Error> {
+        Ok(HttpClients { open: self.open.client(tls)?, guarded: self.guarded.client(tls)? })
     }
 }
 
-impl Kind {
+impl ClientKind {
     fn client(&self, tls: &ClientConfig) -> Result<PooledClient, reqwest::Error> {
         let (tls, resolver, idle_per_host) = (tls.clone(), Arc::clone(&self.resolver), self.idle_per_host);
         self.pools.add(move || client(tls.clone(), &resolver, idle_per_host))
@@ -94,10 +97,10 @@ fn pooled_hosts(descriptors: u64) -> (usize, usize) {
         let hosts = usize::try_from(descriptors / of).unwrap_or(usize::MAX) / idle;
         hosts.clamp(1, most)
     };
-    (part(8, IDLE_PER_HOST, 128), part(16, IDLE_PER_UNNAMED_HOST, 128))
+    (part(8, MAX_IDLE_PER_HOST, 128), part(16, MAX_IDLE_PER_UNNAMED_HOST, 128))
 }
 
-impl Maker {
+impl ClientFactory {
     pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
         let mut system = RootCertStore::empty();
         // A system without CAs is one on which caFile says which are trusted; what is not good there counts for nothing.
@@ -110,7 +113,7 @@ impl Maker {
         Self {
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
             system,
-            kinds: Kinds::new(metrics),
+            kinds: ClientKinds::new(metrics),
             made: HashMap::new(),
         }
     }
@@ -120,7 +123,7 @@ impl Maker {
         scope: &Scope,
         ca_file: Option<&Path>,
         insecure: bool,
-    ) -> Result<Clients, SetupError> {
+    ) -> Result<HttpClients, SetupError> {
         let key = (ca_file.map(Path::to_owned), insecure);
         if let Some(made) = self.made.get(&key) {
             return Ok(made.clone());
@@ -176,8 +179,8 @@ fn client(
         .retry(reqwest::retry::never())
         .referer(false)
         .user_agent(concat!("sealgate/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .pool_idle_timeout(IDLE)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(idle_per_host)
         .tcp_nodelay(true)
         .http2_max_header_list_size(64 << 10)
@@ -190,7 +193,7 @@ fn client(
 /// TLS with which no test verifies anything.
 #[cfg(test)]
 pub(super) fn tls_for_tests() -> ClientConfig {
-    Maker::new(&Arc::default()).tls(RootCertStore::empty(), true).expect("versions")
+    ClientFactory::new(&Arc::default()).tls(RootCertStore::empty(), true).expect("versions")
 }
 
 #[cfg(test)]
@@ -201,7 +204,7 @@ mod tests {
     fn idle_connections_take_a_part_of_the_descriptors() {
         for descriptors in [64, 256, 1024, 4096, 1 << 20, u64::MAX] {
             let (hosts, unnamed_hosts) = pooled_hosts(descriptors);
-            let idle = (hosts * IDLE_PER_HOST + unnamed_hosts * IDLE_PER_UNNAMED_HOST) as u64;
+            let idle = (hosts * MAX_IDLE_PER_HOST + unnamed_hosts * MAX_IDLE_PER_UNNAMED_HOST) as u64;
             assert!(idle <= descriptors / 8 + descriptors / 16, "{descriptors}: {idle}");
             assert!(hosts > 0 && unnamed_hosts > 0 && idle <= 2048, "{descriptors}: {idle}");
         }

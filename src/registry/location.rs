@@ -6,14 +6,14 @@ use url::Url;
 use super::failure::Failure;
 
 /// The longest `Location` that is read.
-const LONGEST_LOCATION: usize = 8 << 10;
+const MAX_LOCATION: usize = 8 << 10;
 
 /// Where a `Location` leads: that of a redirect, or of an upload that goes on there.
 pub(crate) fn location(from: &Url, headers: &HeaderMap, insecure: bool) -> Result<Url, Failure> {
     let bad = || Failure::Misbehaved("it redirects to nowhere".to_owned());
     let mut locations = headers.get_all(LOCATION).iter();
     let (Some(location), None) = (locations.next(), locations.next()) else { return Err(bad()) };
-    if location.len() > LONGEST_LOCATION {
+    if location.len() > MAX_LOCATION {
         return Err(bad());
     }
     let mut url = from.join(location.to_str().map_err(|_| bad())?).map_err(|_| bad())?;
@@ -55,7 +55,7 @@ mod tests {
         ] {
             assert_eq!(to(bad), None, "{bad}");
         }
-        assert_eq!(to(&"a".repeat(LONGEST_LOCATION + 1)), None);
+        assert_eq!(to(&"a".repeat(MAX_LOCATION + 1)), None);
         assert!(location(&from, &HeaderMap::new(), true).is_err());
         let plain = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("http://s.example.com/"))]);
         assert!(location(&from, &plain, true).is_ok(), "where the registry is insecure, it may");

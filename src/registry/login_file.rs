@@ -46,7 +46,7 @@ pub(super) enum LoginSource {
 /// The members that matter. `null` is as good as nothing; other members are not ours to judge.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Document<'a> {
+struct LoginDocument<'a> {
     #[serde(borrow, default)]
     auths: Option<BTreeMap<String, &'a RawValue>>,
     #[serde(default)]
@@ -57,7 +57,7 @@ struct Document<'a> {
 
 /// An entry of `auths`.
 #[derive(Default, Deserialize)]
-struct Entry {
+struct AuthEntry {
     #[serde(default)]
     auth: Option<String>,
     #[serde(default)]
@@ -72,11 +72,11 @@ impl<'a> LoginFile<'a> {
     /// Reads a file's text. The path is for messages, which repeat nothing of the text.
     pub(super) fn parse(path: &'a Path, format: LoginFormat, text: &'a str) -> Result<Self, CredentialsError> {
         let failed = |_| CredentialsError::NotDockerConfig { path: path.to_owned() };
-        let Document { auths, creds_store, cred_helpers } = match format {
+        let LoginDocument { auths, creds_store, cred_helpers } = match format {
             LoginFormat::Current => json::from_object(text.as_bytes()).map_err(failed)?,
             LoginFormat::Old => {
                 let auths = Some(serde_json::from_str(text).map_err(failed)?);
-                Document { auths, creds_store: None, cred_helpers: None }
+                LoginDocument { auths, creds_store: None, cred_helpers: None }
             }
         };
         let (auths, helpers) = (auths.unwrap_or_default(), cred_helpers.unwrap_or_default());
@@ -152,9 +152,9 @@ impl<'a> LoginFile<'a> {
 }
 
 fn login_of(path: &Path, entry: &RawValue) -> Result<Option<Login>, CredentialsError> {
-    let entry: Option<Entry> =
+    let entry: Option<AuthEntry> =
         serde_json::from_str(entry.get()).map_err(|_| CredentialsError::NotDockerConfig { path: path.to_owned() })?;
-    let Entry { auth, username, password, identitytoken } = entry.unwrap_or_default();
+    let AuthEntry { auth, username, password, identitytoken } = entry.unwrap_or_default();
     let is_there = |text: &String| !text.is_empty();
     let (username, password) = match auth.filter(is_there) {
         None => (username.unwrap_or_default(), password.unwrap_or_default().into()),

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::{
     client::Client,
-    request::{Fetched, What},
+    request::{Fetched, RequestSpec},
     target::Target,
-    time_budget::Budget,
+    time_budget::TimeBudget,
 };
 use crate::gate::ResolveDigest;
 use crate::image::{Digest, Hashed, HashedManifest, ManifestError, Reference, digest::DigestError};
@@ -29,7 +29,7 @@ pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v1+json;q=0.1";
 
 /// Headers that claim a digest.
-const MOST_CLAIMS: usize = 4;
+const MAX_CLAIMS: usize = 4;
 
 /// The values of `Docker-Content-Digest` that say something. Some registries send it empty, which is as good as not at all.
 pub(crate) fn claimed_digests(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
@@ -39,7 +39,7 @@ pub(crate) fn claimed_digests(headers: &HeaderMap) -> impl Iterator<Item = &Head
 #[async_trait]
 impl ResolveDigest for Client {
     async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError> {
-        let budget = Budget::until(deadline);
+        let budget = TimeBudget::until(deadline);
         let primary = self.target(image.repository())?;
         let ask = |target, budget| self.manifest(target, image, budget).boxed();
         self.with_mirrors(primary, budget, ask).await
@@ -52,12 +52,12 @@ impl Client {
     pub(crate) async fn with_mirrors<'a, T>(
         &'a self,
         primary: Target,
-        budget: Budget,
-        ask: impl Fn(Target, Budget) -> BoxFuture<'a, Result<T, LookupError>> + Send + 'a,
+        budget: TimeBudget,
+        ask: impl Fn(Target, TimeBudget) -> BoxFuture<'a, Result<T, LookupError>> + Send + 'a,
     ) -> Result<T, LookupError> {
         let mirrors = primary.mirrors(&self.settings);
         let share = |others: usize| if others == 0 { budget } else { budget.half() };
-        let registry = Arc::clone(&primary.peer.registry);
+        let registry = Arc::clone(&primary.remote.registry);
         let outcome = ask(primary, share(mirrors.len())).await;
         let error = match outcome {
             Err(error) if error.is_outage() => error,
@@ -80,7 +80,7 @@ impl Client {
         &self,
         target: Target,
         image: &Reference,
-        budget: Budget,
+        budget: TimeBudget,
     ) -> Result<Arc<HashedManifest>, LookupError> {
         let which = match (image.digest(), image.tag()) {
             (Some(digest), _) => digest.to_string(),
@@ -88,61 +88,67 @@ impl Client {
             (None, None) => "latest".to_owned(),
         };
         let path = format!("v2/{}/manifests/{which}", target.path);
-        let what =
-            What { path: &path, accept: Some(ACCEPTED), kind: RequestKind::Manifest, limit: self.manifest_bytes };
+        let what = RequestSpec {
+            path: &path,
+            accept: Some(ACCEPTED),
+            kind: RequestKind::Manifest,
+            limit: self.manifest_bytes,
+        };
         let Fetched { url, answer } = self.fetch(&target, &what, budget).await?;
         if answer.status == 404 {
-            let registry = (&*target.peer.registry).into();
+            let registry = (&*target.remote.registry).into();
             return Err(LookupError::ManifestUnknown { registry, url: shown(&url) });
         }
         let (asked, headers) = (image.digest().copied(), answer.headers);
         let outcome = self.read_body(answer.body, budget, move |body| read(asked, &headers, body)).await;
-        match outcome.map_err(|failure| failure.at(&target.peer.registry, &url, budget.total()))? {
+        match outcome.map_err(|failure| failure.at(&target.remote.registry, &url, budget.total()))? {
             Ok(resolved) => Ok(Arc::new(resolved)),
-            Err(Wrong::Answer(what)) => Err(self.misbehaved(&target, &url, what.to_owned(), budget)),
-            Err(Wrong::Manifest(error)) => Err(LookupError::UnsupportedManifest { url: shown(&url), error }),
+            Err(UnusableAnswer::Answer(what)) => Err(self.misbehaved(&target, &url, what.to_owned(), budget)),
+            Err(UnusableAnswer::Manifest(error)) => Err(LookupError::UnsupportedManifest { url: shown(&url), error }),
         }
     }
 }
 
 /// Why no decision can stand on an answer.
-enum Wrong {
+enum UnusableAnswer {
     Answer(&'static str),
     Manifest(ManifestError),
 }
 
 /// Reads a manifest, and holds what is claimed of it against its bytes.
-fn read(asked: Option<Digest>, headers: &HeaderMap, body: &[u8]) -> Result<HashedManifest, Wrong> {
+fn read(asked: Option<Digest>, headers: &HeaderMap, body: &[u8]) -> Result<HashedManifest, UnusableAnswer> {
     let hashed = match asked {
         Some(asked) => Hashed::expected(asked, body)
-            .ok_or(Wrong::Answer("what it sends does not have the digest that was asked for"))?,
+            .ok_or(UnusableAnswer::Answer("what it sends does not have the digest that was asked for"))?,
         None => Hashed::sha256(body),
     };
     let digest = hashed.digest();
     for (number, claimed) in claimed_digests(headers).enumerate() {
         // Each may cost another hash of the body.
-        if number == MOST_CLAIMS {
-            return Err(Wrong::Answer("it sends many Docker-Content-Digest headers"));
+        if number == MAX_CLAIMS {
+            return Err(UnusableAnswer::Answer("it sends many Docker-Content-Digest headers"));
         }
         match claimed.to_str().map(Digest::parse) {
             Ok(Ok(claimed)) if claimed == digest || claimed.matches(body) => {}
             // Of an algorithm that isn't known here nothing can be said.
             Ok(Err(DigestError::UnknownAlgorithm)) => {}
             Ok(Ok(_)) => {
-                return Err(Wrong::Answer("its Docker-Content-Digest header is not the digest of what it sends"));
+                return Err(UnusableAnswer::Answer(
+                    "its Docker-Content-Digest header is not the digest of what it sends",
+                ));
             }
-            Ok(Err(_)) | Err(_) => return Err(Wrong::Answer("its Docker-Content-Digest header is no digest")),
+            Ok(Err(_)) | Err(_) => return Err(UnusableAnswer::Answer("its Docker-Content-Digest header is no digest")),
         }
     }
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let content_type = types.next();
     if types.next().is_some() {
-        return Err(Wrong::Answer("it sends several Content-Type headers"));
+        return Err(UnusableAnswer::Answer("it sends several Content-Type headers"));
     }
     let content_type = match content_type.map(|value| value.to_str()) {
         None => None,
         Some(Ok(text)) => Some(text),
-        Some(Err(_)) => return Err(Wrong::Answer("its Content-Type header is not text")),
+        Some(Err(_)) => return Err(UnusableAnswer::Answer("its Content-Type header is not text")),
     };
-    hashed.manifest(content_type).map_err(Wrong::Manifest)
+    hashed.manifest(content_type).map_err(UnusableAnswer::Manifest)
 }

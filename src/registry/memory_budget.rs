@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     failure::Failure,
-    quota::{Permit, Quota, Shares, Tenant},
+    quota::{Quota, QuotaPermit, Shares, Tenant},
 };
 use crate::telemetry::{Metrics, OutboundQuota};
 
@@ -16,14 +16,14 @@ pub(super) const FREE: usize = 64 << 10;
 const ALL: usize = 96 << 20;
 
 /// Room for the bodies of answers that are larger than [`FREE`].
-pub(super) struct Room {
+pub(super) struct MemoryBudget {
     quota: Arc<Quota>,
 }
 
 /// Some of the room, until it is dropped.
-pub(crate) type Reserved = Permit;
+pub(crate) type MemoryReservation = QuotaPermit;
 
-impl Room {
+impl MemoryBudget {
     /// `largest` is what a single answer may need.
     pub(super) fn new(largest: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self { quota: Quota::new(OutboundQuota::Memory, shares_of(largest), metrics) })
@@ -33,7 +33,12 @@ impl Room {
     ///
     /// # Errors
     /// There was none until the deadline, or they are more than a quarter of it.
-    pub(super) async fn take(&self, bytes: usize, tenant: &Tenant, deadline: Instant) -> Result<Reserved, Failure> {
+    pub(super) async fn take(
+        &self,
+        bytes: usize,
+        tenant: &Tenant,
+        deadline: Instant,
+    ) -> Result<MemoryReservation, Failure> {
         let reserved = self.quota.acquire_until(bytes, tenant, deadline).await;
         reserved.map_err(|share| Failure::Exhausted(OutboundQuota::Memory, share))
     }
@@ -54,7 +59,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_of_the_limit_has_room_be_its_host_named_or_not() {
         for largest in [4 << 20, ALL] {
-            let room = Room::new(largest, Arc::default());
+            let room = MemoryBudget::new(largest, Arc::default());
             for named in [true, false] {
                 let tenant = Tenant { registry: "r.example.com".into(), named };
                 let reserved = room.take(largest, &tenant, Instant::now()).now_or_never();
@@ -65,7 +70,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_memory_in_vain_is_not_told_that_the_registry_is_slow() {
-        let room = Room::new(4 << 20, Arc::default());
+        let room = MemoryBudget::new(4 << 20, Arc::default());
         let tenant = Tenant { registry: "r.example.com".into(), named: true };
         let deadline = Instant::now() + std::time::Duration::from_secs(8);
         let held = room.take(ALL / 4, &tenant, deadline).await;

@@ -13,13 +13,13 @@ use super::{
 };
 
 /// How long it is remembered how a registry wants to be asked.
-const REMEMBERED: Duration = Duration::from_mins(5);
+const ORIGIN_TTL: Duration = Duration::from_mins(5);
 /// The same where a registry has no signature extension: somebody may be about to give it one.
-const REMEMBERED_WITHOUT_EXTENSION: Duration = Duration::from_secs(30);
+const NO_EXTENSION_TTL: Duration = Duration::from_secs(30);
 /// The same where its answer said nothing: a registry, or what stands before it, is perhaps just being exchanged.
-const REMEMBERED_IN_DOUBT: Duration = Duration::from_secs(2);
+const UNKNOWN_EXTENSION_TTL: Duration = Duration::from_secs(2);
 /// Bytes that what is remembered of registries takes, roughly, and again of repositories: some ten thousand of them.
-const REMEMBERED_BYTES: u64 = 8 << 20;
+const MAX_ORIGIN_BYTES: u64 = 8 << 20;
 /// Bytes of an entry beside its texts, roughly.
 const ENTRY: usize = 512;
 
@@ -57,14 +57,14 @@ fn challenge_weight((key, path): &(OriginKey, Box<str>), challenge: &Challenge) 
     u32::try_from(ENTRY + key.base.as_str().len() + path.len() + challenge.weight()).unwrap_or(u32::MAX)
 }
 
-struct Remembered;
+struct OriginTtl;
 
-impl Expiry<OriginKey, Arc<Origin>> for Remembered {
+impl Expiry<OriginKey, Arc<Origin>> for OriginTtl {
     fn expire_after_create(&self, _: &OriginKey, origin: &Arc<Origin>, _: std::time::Instant) -> Option<Duration> {
         Some(match origin.extension {
-            Extension::Announced => REMEMBERED,
-            Extension::NotAnnounced => REMEMBERED_WITHOUT_EXTENSION,
-            Extension::Unknown(_) => REMEMBERED_IN_DOUBT,
+            Extension::Announced => ORIGIN_TTL,
+            Extension::NotAnnounced => NO_EXTENSION_TTL,
+            Extension::Unknown(_) => UNKNOWN_EXTENSION_TTL,
         })
     }
 }
@@ -79,21 +79,23 @@ impl Origins {
     pub(super) fn new() -> Self {
         Self {
             origins: Cache::builder()
-                .max_capacity(REMEMBERED_BYTES)
+                .max_capacity(MAX_ORIGIN_BYTES)
                 .weigher(|key, origin: &Arc<_>| origin_weight(key, origin))
-                .expire_after(Remembered)
+                .expire_after(OriginTtl)
                 .build(),
             challenges: Cache::builder()
-                .max_capacity(REMEMBERED_BYTES)
+                .max_capacity(MAX_ORIGIN_BYTES)
                 .weigher(challenge_weight)
-                .time_to_live(REMEMBERED)
+                .time_to_live(ORIGIN_TTL)
                 .build(),
         }
     }
 
     /// Removes what is remembered of a server.
     pub(super) async fn forget(&self, target: &Target) {
-        self.origins.invalidate(&OriginKey { settings: target.peer.settings.number, base: target.base.clone() }).await;
+        self.origins
+            .invalidate(&OriginKey { settings: target.remote.settings.number, base: target.base.clone() })
+            .await;
     }
 
     /// Returns the challenge that the last answer about this repository carried, if there was one.
@@ -108,7 +110,7 @@ impl Origins {
 }
 
 fn repository_key(target: &Target, base: &Url) -> (OriginKey, Box<str>) {
-    (OriginKey { settings: target.peer.settings.number, base: base.clone() }, target.path.clone())
+    (OriginKey { settings: target.remote.settings.number, base: base.clone() }, target.path.clone())
 }
 
 /// Reads the challenge of an answer.
@@ -139,7 +141,7 @@ mod tests {
         client.origins.origins.run_pending_tasks().await;
         client.origins.challenges.run_pending_tasks().await;
         for kept in [client.origins.origins.entry_count(), client.origins.challenges.entry_count()] {
-            assert!(kept > 0 && kept * challenge.weight() as u64 <= REMEMBERED_BYTES, "{kept}");
+            assert!(kept > 0 && kept * challenge.weight() as u64 <= MAX_ORIGIN_BYTES, "{kept}");
         }
     }
 }

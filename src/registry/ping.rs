@@ -7,22 +7,22 @@ use url::Url;
 
 use super::{
     answer::Answer,
-    authorization::Grant,
+    authorization::Authorization,
     client::Client,
     failure::Failure,
     origin::{Extension, Origin, OriginKey, challenge},
-    request::{Request, What, join},
+    request::{Request, RequestSpec, join},
     target::Target,
-    time_budget::Budget,
+    time_budget::TimeBudget,
 };
 use crate::configuration::Scheme;
 use crate::refusal::LookupError;
 use crate::telemetry::RequestKind;
 
 /// The time that one ping has, whoever waits for it.
-const PING: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// The part of it for TLS where plain HTTP is tried, too: a server that knows no TLS may keep silent.
-const TLS_BEFORE_PLAIN: Duration = Duration::from_secs(2);
+const TLS_BEFORE_PLAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where a registry says what it is, below its base.
 const PING_PATH: &str = "v2/";
 /// Says that a registry has the signature extension.
@@ -30,25 +30,25 @@ const EXTENSION: &str = "x-registry-supports-signatures";
 
 impl Client {
     /// How a server wants to be asked: remembered, or learned by one ping for all who wait.
-    pub(crate) async fn origin(&self, target: &Target, budget: Budget) -> Result<Arc<Origin>, LookupError> {
+    pub(crate) async fn origin(&self, target: &Target, budget: TimeBudget) -> Result<Arc<Origin>, LookupError> {
         if target.fixed {
             let base = target.base.clone();
             return Ok(Arc::new(Origin { base, extension: Extension::Announced, challenge: None }));
         }
-        let key = OriginKey { settings: target.peer.settings.number, base: target.base.clone() };
+        let key = OriginKey { settings: target.remote.settings.number, base: target.base.clone() };
         match timeout_at(budget.deadline, self.origins.origins.try_get_with(key, self.ping(target))).await {
             Ok(Ok(origin)) => Ok(origin),
             Ok(Err(error)) => Err((*error).clone()),
-            Err(_) => Err(Failure::TimedOut.at(&target.peer.registry, &target.base, budget.total())),
+            Err(_) => Err(Failure::TimedOut.at(&target.remote.registry, &target.base, budget.total())),
         }
     }
 
     async fn ping(&self, target: &Target) -> Result<Arc<Origin>, LookupError> {
-        let budget = Budget::of(PING);
+        let budget = TimeBudget::of(PING_TIMEOUT);
         let told = |base, answer: Result<Answer, LookupError>| self.told(target, base, &answer?, budget);
         let secure = target.base.clone();
         let mut plain = secure.clone();
-        match (target.peer.settings.insecure, target.peer.settings.scheme) {
+        match (target.remote.settings.insecure, target.remote.settings.scheme) {
             (true, None) => {}
             (true, Some(Scheme::Http)) if plain.set_scheme("http").is_ok() => {
                 let answer = self.ping_at(target, &plain, budget).await;
@@ -59,7 +59,7 @@ impl Client {
                 return told(secure, answer);
             }
         }
-        let first = self.ping_at(target, &secure, Budget::of(TLS_BEFORE_PLAIN)).await;
+        let first = self.ping_at(target, &secure, TimeBudget::of(TLS_BEFORE_PLAIN_TIMEOUT)).await;
         let failed = |answer: &Result<Answer, LookupError>| {
             matches!(answer, Err(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }))
         };
@@ -73,13 +73,19 @@ impl Client {
         if failed(&second) { told(secure, first) } else { told(plain, second) }
     }
 
-    async fn ping_at(&self, target: &Target, base: &Url, budget: Budget) -> Result<Answer, LookupError> {
-        let what = What { path: PING_PATH, accept: None, kind: RequestKind::Ping, limit: 64 << 10 };
+    async fn ping_at(&self, target: &Target, base: &Url, budget: TimeBudget) -> Result<Answer, LookupError> {
+        let what = RequestSpec { path: PING_PATH, accept: None, kind: RequestKind::Ping, limit: 64 << 10 };
         self.ask(target, &join(base, what.path), &what, &Request::GET, None, budget).await
     }
 
     /// What the answer to a ping says.
-    fn told(&self, target: &Target, base: Url, answer: &Answer, budget: Budget) -> Result<Arc<Origin>, LookupError> {
+    fn told(
+        &self,
+        target: &Target,
+        base: Url,
+        answer: &Answer,
+        budget: TimeBudget,
+    ) -> Result<Arc<Origin>, LookupError> {
         let announced = !answer.elsewhere && answer.headers.get(EXTENSION).is_some_and(|value| value == "1");
         let extension = if announced { Extension::Announced } else { Extension::NotAnnounced };
         match answer.status {
@@ -88,7 +94,7 @@ impl Client {
             401 => Ok(Arc::new(Origin { base, extension, challenge: challenge(answer).ok() })),
             429 | 500.. => {
                 let url = join(&base, PING_PATH);
-                Err(self.status(target, &url, answer, &Grant::NONE, budget))
+                Err(self.status(target, &url, answer, &Authorization::NONE, budget))
             }
             // Some registries have nothing there, and manifests all the same.
             status => Ok(Arc::new(Origin { base, extension: Extension::Unknown(status), challenge: None })),

@@ -15,11 +15,11 @@ type Make = dyn Fn() -> Result<reqwest::Client, reqwest::Error> + Send + Sync;
 /// Clients that together keep connections to so many hosts.
 pub(super) struct Pools {
     most_hosts: usize,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     /// Which client asked which host since they were replaced.
     hosts: HashSet<(usize, Box<str>)>,
     clients: Vec<(Box<Make>, reqwest::Client)>,
@@ -64,7 +64,7 @@ impl PooledClient {
     }
 }
 
-impl State {
+impl PoolState {
     fn replace(&mut self) {
         self.hosts.clear();
         for (make, client) in &mut self.clients {

@@ -53,11 +53,11 @@ pub(crate) struct Quota {
     of: OutboundQuota,
     shares: Shares,
     metrics: Arc<Metrics>,
-    state: Mutex<State>,
+    state: Mutex<QuotaState>,
 }
 
 #[derive(Default)]
-struct State {
+struct QuotaState {
     used: usize,
     used_by_unnamed: usize,
     tenants: HashMap<Tenant, Usage>,
@@ -78,18 +78,18 @@ struct Usage {
 struct Waiter {
     number: u64,
     amount: usize,
-    granted: oneshot::Sender<Permit>,
+    granted: oneshot::Sender<QuotaPermit>,
 }
 
 /// A part of the resource, until it is dropped.
-pub(crate) struct Permit {
+pub(crate) struct QuotaPermit {
     quota: Arc<Quota>,
     tenant: Tenant,
     amount: usize,
 }
 
 /// Takes a waiter out of the queue when nobody waits any more.
-struct Waiting<'a> {
+struct WaitGuard<'a> {
     quota: &'a Arc<Quota>,
     tenant: &'a Tenant,
     number: u64,
@@ -109,7 +109,7 @@ impl Quota {
         amount: usize,
         tenant: &Tenant,
         deadline: Instant,
-    ) -> Result<Permit, Exhausted> {
+    ) -> Result<QuotaPermit, Exhausted> {
         let (number, granted) = {
             let mut state = self.state();
             // Who waits already for this registry comes first.
@@ -120,7 +120,7 @@ impl Quota {
             state.enqueue(amount, tenant)
         };
         self.metrics.outbound_wait(self.of, tenant.named);
-        let waiting = Waiting { quota: self, tenant, number };
+        let waiting = WaitGuard { quota: self, tenant, number };
         if let Ok(Ok(permit)) = timeout_at(deadline, granted).await {
             return Ok(permit);
         }
@@ -130,7 +130,7 @@ impl Quota {
         Err(self.exhausted(&self.state(), amount, tenant).unwrap_or(Exhausted::OfRegistry))
     }
 
-    fn exhausted(&self, state: &State, amount: usize, tenant: &Tenant) -> Option<Exhausted> {
+    fn exhausted(&self, state: &QuotaState, amount: usize, tenant: &Tenant) -> Option<Exhausted> {
         let Shares { all, each, unnamed, each_unnamed } = self.shares;
         let each = if tenant.named { each } else { each_unnamed };
         let fits = |used: usize, share: usize| used.checked_add(amount).is_some_and(|sum| sum <= share);
@@ -145,18 +145,18 @@ impl Quota {
         }
     }
 
-    fn take(self: &Arc<Self>, state: &mut State, amount: usize, tenant: &Tenant) -> Permit {
+    fn take(self: &Arc<Self>, state: &mut QuotaState, amount: usize, tenant: &Tenant) -> QuotaPermit {
         state.used += amount;
         if !tenant.named {
             state.used_by_unnamed += amount;
         }
         state.tenants.entry(tenant.clone()).or_default().used += amount;
-        Permit { quota: Arc::clone(self), tenant: tenant.clone(), amount }
+        QuotaPermit { quota: Arc::clone(self), tenant: tenant.clone(), amount }
     }
 
     /// Gives permits to those who wait, as far as there are some. They are sent once the lock is free: whoever does not
     /// want one any more gives it back.
-    fn grant(self: &Arc<Self>, state: &mut State) -> Vec<(oneshot::Sender<Permit>, Permit)> {
+    fn grant(self: &Arc<Self>, state: &mut QuotaState) -> Vec<(oneshot::Sender<QuotaPermit>, QuotaPermit)> {
         let mut granted = Vec::new();
         for class in 0..state.turns.len() {
             let mut next = state.turns[class].first_key_value().map(|(turn, _)| *turn);
@@ -182,7 +182,7 @@ impl Quota {
     }
 
     /// Changes something by which others may get what they wait for.
-    fn change(self: &Arc<Self>, change: impl FnOnce(&mut State)) {
+    fn change(self: &Arc<Self>, change: impl FnOnce(&mut QuotaState)) {
         let granted = {
             let mut state = self.state();
             change(&mut state);
@@ -194,13 +194,13 @@ impl Quota {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QuotaState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn enqueue(&mut self, amount: usize, tenant: &Tenant) -> (u64, oneshot::Receiver<Permit>) {
+impl QuotaState {
+    fn enqueue(&mut self, amount: usize, tenant: &Tenant) -> (u64, oneshot::Receiver<QuotaPermit>) {
         let (granted, receiver) = oneshot::channel();
         let number = self.number();
         let usage = self.tenants.entry(tenant.clone()).or_default();
@@ -255,7 +255,7 @@ fn class(tenant: &Tenant) -> usize {
     usize::from(!tenant.named)
 }
 
-impl Drop for Permit {
+impl Drop for QuotaPermit {
     fn drop(&mut self) {
         let Self { quota, tenant, amount } = self;
         quota.change(|state| {
@@ -271,7 +271,7 @@ impl Drop for Permit {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         // Who stood behind may want less.
         self.quota.change(|state| state.remove(self.tenant, self.number));
@@ -296,17 +296,17 @@ mod tests {
         Tenant { registry: registry.into(), named }
     }
 
-    fn wait(quota: &Arc<Quota>, amount: usize, tenant: &Tenant) -> BoxFuture<'static, Result<Permit, Exhausted>> {
+    fn wait(quota: &Arc<Quota>, amount: usize, tenant: &Tenant) -> BoxFuture<'static, Result<QuotaPermit, Exhausted>> {
         let (quota, tenant) = (Arc::clone(quota), tenant.clone());
         async move { quota.acquire_until(amount, &tenant, Instant::now() + Duration::from_mins(1)).await }.boxed()
     }
 
     /// Takes what is there at once.
-    fn take(quota: &Arc<Quota>, amount: usize, tenant: &Tenant) -> Option<Permit> {
+    fn take(quota: &Arc<Quota>, amount: usize, tenant: &Tenant) -> Option<QuotaPermit> {
         wait(quota, amount, tenant).now_or_never()?.ok()
     }
 
-    fn fill(quota: &Arc<Quota>, tenant: impl Fn(usize) -> Tenant) -> Vec<Permit> {
+    fn fill(quota: &Arc<Quota>, tenant: impl Fn(usize) -> Tenant) -> Vec<QuotaPermit> {
         (0..).map_while(|number| take(quota, 1, &tenant(number))).collect()
     }
 
@@ -317,7 +317,7 @@ mod tests {
 
     fn is_empty(quota: &Quota) -> bool {
         let state = quota.state();
-        let State { used, used_by_unnamed, tenants, turns, next: _ } = &*state;
+        let QuotaState { used, used_by_unnamed, tenants, turns, next: _ } = &*state;
         *used == 0 && *used_by_unnamed == 0 && tenants.is_empty() && turns.iter().all(BTreeMap::is_empty)
     }
 

@@ -7,7 +7,7 @@ use super::{access::Access, answer::Answer, content::Content};
 use crate::telemetry::RequestKind;
 
 /// What is fetched of a server.
-pub(crate) struct What<'a> {
+pub(crate) struct RequestSpec<'a> {
     /// Below the server's base.
     pub(crate) path: &'a str,
     pub(crate) accept: Option<&'static str>,
@@ -20,8 +20,8 @@ pub(crate) struct What<'a> {
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
-    /// Where, if not at [`What::path`].
-    pub(crate) place: Option<Place>,
+    /// Where, if not at [`RequestSpec::path`].
+    pub(crate) place: Option<RequestLocation>,
     pub(crate) content: Option<Content>,
     /// Which part of a whole the content is: `first-last`.
     pub(crate) content_range: Option<HeaderValue>,
@@ -35,13 +35,13 @@ pub(crate) struct Request {
 
 /// Where a server says in `Location` that something goes on: there, or at another host. Credentials stay with the server.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct RequestLocation {
     pub(crate) url: Url,
     /// Whether another host led there: then it gets no credentials, be it at the server itself.
     pub(crate) elsewhere: bool,
 }
 
-impl Place {
+impl RequestLocation {
     /// One that no other host led to.
     pub(crate) fn own(url: Url) -> Self {
         Self { url, elsewhere: false }

@@ -6,9 +6,9 @@ use super::quota::{Quota, Shares};
 use crate::telemetry::{Metrics, OutboundQuota, descriptor_limit};
 
 /// Requests in flight, of all registries together: no more, however many descriptors there are.
-const MOST_REQUESTS: u64 = 1024;
+const MAX_REQUESTS: u64 = 1024;
 /// No fewer, however few there are.
-const FEWEST_REQUESTS: u64 = 32;
+const MIN_REQUESTS: u64 = 32;
 
 /// The requests that may be in flight at once. Each takes a descriptor.
 pub(crate) fn requests_in_flight(metrics: Arc<Metrics>) -> Arc<Quota> {
@@ -17,7 +17,7 @@ pub(crate) fn requests_in_flight(metrics: Arc<Metrics>) -> Arc<Quota> {
 
 /// A quarter of the descriptors: the others are for connections that are kept, for callers, and for files.
 fn shares_of(descriptors: u64) -> Shares {
-    let all = usize::try_from((descriptors / 4).clamp(FEWEST_REQUESTS, MOST_REQUESTS)).unwrap_or(usize::MAX);
+    let all = usize::try_from((descriptors / 4).clamp(MIN_REQUESTS, MAX_REQUESTS)).unwrap_or(usize::MAX);
     Shares { all, each: all / 4, unnamed: all / 2, each_unnamed: all / 16 }
 }
 

@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     dial_guard::is_public,
-    quota::{Exhausted, Permit, Quota, Shares, Tenant},
+    quota::{Exhausted, Quota, QuotaPermit, Shares, Tenant},
 };
 use crate::telemetry::{Metrics, OutboundQuota};
 
@@ -34,13 +34,13 @@ const ANSWER_TTL: Duration = Duration::from_secs(10);
 /// How long a failure is: whoever tries again after it asks anew.
 const FAILURE_TTL: Duration = Duration::from_secs(2);
 /// Names that are remembered, once for registries that are named and once for the others.
-const MOST_NAMES: u64 = 1024;
+const MAX_NAMES: u64 = 1024;
 /// Threads that look names up.
 const THREADS: Shares = Shares { all: 64, each: 8, unnamed: 32, each_unnamed: 4 };
 /// Addresses of one name that are remembered.
-const MOST_ADDRESSES: usize = 64;
+const MAX_ADDRESSES: usize = 64;
 /// Addresses of one name that are tried.
-const MOST_TRIED: usize = 8;
+const MAX_TRIED: usize = 8;
 
 tokio::task_local! {
     /// The registry that the requests of this task are made for.
@@ -91,31 +91,31 @@ impl std::error::Error for LookupsExhausted {}
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 /// The addresses of a name; `None` if they can't be found out.
-type Answer = Option<Arc<[IpAddr]>>;
+type ResolvedAddresses = Option<Arc<[IpAddr]>>;
 
 /// A name, and whether it is looked up for registries that are named: those share nothing with the others but threads.
-type Key = (Box<str>, bool);
+type LookupKey = (Box<str>, bool);
 
 /// The names that are known, or being looked up.
-pub(super) struct Names {
+pub(super) struct NameCache {
     look_up: Box<LookUp>,
     threads: Arc<Quota>,
-    named: Cache<Box<str>, Answer>,
-    unnamed: Cache<Box<str>, Answer>,
-    flights: Mutex<HashMap<Key, Shared<oneshot::Receiver<Answer>>>>,
+    named: Cache<Box<str>, ResolvedAddresses>,
+    unnamed: Cache<Box<str>, ResolvedAddresses>,
+    flights: Mutex<HashMap<LookupKey, Shared<oneshot::Receiver<ResolvedAddresses>>>>,
 }
 
-struct Lifetime;
+struct AddressTtl;
 
-impl Expiry<Box<str>, Answer> for Lifetime {
-    fn expire_after_create(&self, _: &Box<str>, answer: &Answer, _: std::time::Instant) -> Option<Duration> {
+impl Expiry<Box<str>, ResolvedAddresses> for AddressTtl {
+    fn expire_after_create(&self, _: &Box<str>, answer: &ResolvedAddresses, _: std::time::Instant) -> Option<Duration> {
         Some(if answer.is_some() { ANSWER_TTL } else { FAILURE_TTL })
     }
 
     fn expire_after_update(
         &self,
         name: &Box<str>,
-        answer: &Answer,
+        answer: &ResolvedAddresses,
         now: std::time::Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
@@ -124,23 +124,23 @@ impl Expiry<Box<str>, Answer> for Lifetime {
 }
 
 /// Ends a flight, however its thread ends.
-struct Landing {
-    names: Arc<Names>,
-    key: Key,
-    _thread: Permit,
+struct LookupGuard {
+    names: Arc<NameCache>,
+    key: LookupKey,
+    _thread: QuotaPermit,
 }
 
-impl Drop for Landing {
+impl Drop for LookupGuard {
     fn drop(&mut self) {
         self.names.flights().remove(&self.key);
     }
 }
 
-impl Names {
+impl NameCache {
     /// Those that the system's resolver knows.
     pub(super) fn of_system(metrics: &Arc<Metrics>) -> Arc<Self> {
         Self::new(metrics, |name| {
-            Ok((name, 0).to_socket_addrs()?.take(MOST_ADDRESSES).map(|address| address.ip()).collect())
+            Ok((name, 0).to_socket_addrs()?.take(MAX_ADDRESSES).map(|address| address.ip()).collect())
         })
     }
 
@@ -148,7 +148,7 @@ impl Names {
         metrics: &Arc<Metrics>,
         look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let cache = || Cache::builder().max_capacity(MOST_NAMES).expire_after(Lifetime).build();
+        let cache = || Cache::builder().max_capacity(MAX_NAMES).expire_after(AddressTtl).build();
         Arc::new(Self {
             look_up: Box::new(look_up),
             threads: Quota::new(OutboundQuota::Lookups, THREADS, Arc::clone(metrics)),
@@ -158,7 +158,7 @@ impl Names {
         })
     }
 
-    async fn resolve(self: &Arc<Self>, name: &str, tenant: &Tenant) -> Result<Answer, LookupsExhausted> {
+    async fn resolve(self: &Arc<Self>, name: &str, tenant: &Tenant) -> Result<ResolvedAddresses, LookupsExhausted> {
         let known = if tenant.named { &self.named } else { &self.unnamed };
         if let Some(answer) = known.get(name) {
             return Ok(answer);
@@ -180,7 +180,7 @@ impl Names {
     }
 
     /// Looks a name up on a thread of its own, unless that is being done.
-    fn start(self: &Arc<Self>, key: Key, thread: Permit) -> Shared<oneshot::Receiver<Answer>> {
+    fn start(self: &Arc<Self>, key: LookupKey, thread: QuotaPermit) -> Shared<oneshot::Receiver<ResolvedAddresses>> {
         let (found, flight) = oneshot::channel();
         let flight = flight.shared();
         {
@@ -190,11 +190,11 @@ impl Names {
             }
             flights.insert(key.clone(), flight.clone());
         }
-        let landing = Landing { names: Arc::clone(self), key, _thread: thread };
+        let landing = LookupGuard { names: Arc::clone(self), key, _thread: thread };
         // If no thread can be had, the landing is dropped, and those who wait learn that there is no answer.
         let _ = std::thread::Builder::new().name("lookup".to_owned()).spawn(move || {
-            let Landing { names, key: (name, named), _thread } = &landing;
-            let answer: Answer = (names.look_up)(name).ok().map(Into::into);
+            let LookupGuard { names, key: (name, named), _thread } = &landing;
+            let answer: ResolvedAddresses = (names.look_up)(name).ok().map(Into::into);
             let known = if *named { &names.named } else { &names.unnamed };
             known.insert(name.clone(), answer.clone());
             // Before anybody hears of it: who asks then finds it among those known, and the thread is free.
@@ -204,7 +204,7 @@ impl Names {
         flight
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Shared<oneshot::Receiver<Answer>>>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<LookupKey, Shared<oneshot::Receiver<ResolvedAddresses>>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -212,11 +212,11 @@ impl Names {
 /// Gives clients addresses to dial; on guard, public ones only.
 pub(super) struct Resolver {
     on_guard: bool,
-    names: Arc<Names>,
+    names: Arc<NameCache>,
 }
 
 impl Resolver {
-    pub(super) fn new(on_guard: bool, names: &Arc<Names>) -> Self {
+    pub(super) fn new(on_guard: bool, names: &Arc<NameCache>) -> Self {
         Self { on_guard, names: Arc::clone(names) }
     }
 }
@@ -233,7 +233,7 @@ impl Resolve for Resolver {
                 .iter()
                 .copied()
                 .filter(may_be_dialled)
-                .take(MOST_TRIED)
+                .take(MAX_TRIED)
                 .map(|address| SocketAddr::new(address, 0))
                 .collect();
             if addresses.is_empty() {
@@ -255,7 +255,7 @@ mod tests {
 
     /// A system whose resolver never answers for names that begin with `hung`, until the sender is dropped.
     struct System {
-        names: Arc<Names>,
+        names: Arc<NameCache>,
         lookups: Arc<AtomicUsize>,
         hung: mpsc::Sender<()>,
     }
@@ -265,7 +265,7 @@ mod tests {
         let wait = Mutex::new(wait);
         let lookups = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&lookups);
-        let names = Names::new(&Arc::default(), move |name| {
+        let names = NameCache::new(&Arc::default(), move |name| {
             count.fetch_add(1, Ordering::SeqCst);
             match name {
                 _ if name.starts_with("hung") => {
@@ -286,11 +286,11 @@ mod tests {
     }
 
     /// Starts a look-up, and leaves it.
-    fn leave(names: &Arc<Names>, name: &str, tenant: &Tenant) {
+    fn leave(names: &Arc<NameCache>, name: &str, tenant: &Tenant) {
         let _ = names.resolve(name, tenant).now_or_never();
     }
 
-    async fn dialled(names: &Arc<Names>, on_guard: bool, name: &str) -> Result<Vec<String>, String> {
+    async fn dialled(names: &Arc<NameCache>, on_guard: bool, name: &str) -> Result<Vec<String>, String> {
         let addresses = Resolver::new(on_guard, names).resolve(name.parse().expect("a name")).await;
         addresses.map(|all| all.map(|one| one.ip().to_string()).collect()).map_err(|error| error.to_string())
     }
@@ -373,11 +373,11 @@ mod tests {
         let System { names, lookups, .. } = system();
         let registry = tenant("r.example.com", true);
         assert!(names.resolve("r.example.com", &registry).await.unwrap().is_some());
-        for number in 0..2 * MOST_NAMES {
+        for number in 0..2 * MAX_NAMES {
             names.unnamed.insert(format!("{number}.example.org").into(), None);
         }
         names.unnamed.run_pending_tasks();
-        assert!(names.unnamed.entry_count() <= MOST_NAMES);
+        assert!(names.unnamed.entry_count() <= MAX_NAMES);
         assert!(names.resolve("r.example.com", &registry).await.unwrap().is_some());
         assert_eq!(lookups.load(Ordering::SeqCst), 1);
     }
@@ -395,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn on_guard_a_name_of_this_machine_is_not_given_out() {
-        let names = Names::of_system(&Arc::default());
+        let names = NameCache::of_system(&Arc::default());
         assert!(dialled(&names, false, "localhost").await.is_ok());
         assert_eq!(dialled(&names, true, "localhost").await.unwrap_err(), NotPublic.to_string());
     }

@@ -7,25 +7,25 @@ use tokio::time::sleep;
 use crate::refusal::LookupError;
 
 /// Failures in a row, without anything more being done, after which it is given up; and in all.
-const MOST_FAILURES: u32 = 5;
-const MOST_FAILURES_IN_ALL: u32 = 50;
+const MAX_FAILURES: u32 = 5;
+const MAX_FAILURES_IN_ALL: u32 = 50;
 /// The wait after the first failure; after each further one it is doubled.
-const BACKOFF: Duration = Duration::from_millis(200);
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// The longest wait, whatever the other side asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// What is left of it.
 #[derive(Default)]
-pub(crate) struct Patience {
+pub(crate) struct Retries {
     in_a_row: u32,
     in_all: u32,
     furthest: u64,
 }
 
-impl Patience {
+impl Retries {
     /// Waits before another try. False: none is left, or would help. `done` grows with what is done; `wait` says how long to
     /// wait after this error, given how long is usual, if a try may help at all.
-    pub(crate) async fn bear(
+    pub(crate) async fn wait_before_retry(
         &mut self,
         error: &(impl Display + Sync),
         done: u64,
@@ -35,11 +35,11 @@ impl Patience {
             self.furthest = done;
             self.in_a_row = 0;
         }
-        if self.in_a_row == MOST_FAILURES || self.in_all == MOST_FAILURES_IN_ALL {
+        if self.in_a_row == MAX_FAILURES || self.in_all == MAX_FAILURES_IN_ALL {
             return false;
         }
-        let Some(wait) = wait(BACKOFF * 2_u32.pow(self.in_a_row)) else { return false };
-        let wait = wait.min(LONGEST_WAIT);
+        let Some(wait) = wait(FIRST_BACKOFF * 2_u32.pow(self.in_a_row)) else { return false };
+        let wait = wait.min(MAX_BACKOFF);
         tracing::info!(%error, ?wait, "trying again");
         self.in_a_row += 1;
         self.in_all += 1;
@@ -68,18 +68,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_ends_where_nothing_moves_and_lasts_where_something_does() {
-        let mut patience = Patience::default();
+        let mut retries = Retries::default();
         for done in 1..=10 {
-            for _ in 0..MOST_FAILURES {
-                assert!(patience.bear(&"lost", done, Some).await);
+            for _ in 0..MAX_FAILURES {
+                assert!(retries.wait_before_retry(&"lost", done, Some).await);
             }
         }
-        assert!(!patience.bear(&"lost", 11, Some).await, "not for ever");
-        let mut patience = Patience::default();
-        for _ in 0..MOST_FAILURES {
-            assert!(patience.bear(&"lost", 7, Some).await);
+        assert!(!retries.wait_before_retry(&"lost", 11, Some).await, "not for ever");
+        let mut retries = Retries::default();
+        for _ in 0..MAX_FAILURES {
+            assert!(retries.wait_before_retry(&"lost", 7, Some).await);
         }
-        assert!(!patience.bear(&"lost", 7, Some).await);
-        assert!(!Patience::default().bear(&"no", 0, |_| None).await, "no try would help");
+        assert!(!retries.wait_before_retry(&"lost", 7, Some).await);
+        assert!(!Retries::default().wait_before_retry(&"no", 0, |_| None).await, "no try would help");
     }
 }

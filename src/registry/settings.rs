@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{
     allowed_hosts::HostSet,
-    http_clients::{Clients, Maker},
+    http_clients::{ClientFactory, HttpClients},
     setup_error::SetupError,
 };
 use crate::configuration::{Credentials, Registries, Scheme, SignatureSource};
@@ -17,13 +17,13 @@ use crate::telemetry::Metrics;
 const OTHER: &str = "other";
 
 /// How the registries below a scope are talked to.
-pub(crate) struct Settings {
+pub(crate) struct RegistrySettings {
     /// Tells settings apart: 0 where no entry holds.
     pub(crate) number: usize,
     /// The scope, or `other`.
     pub(crate) label: Box<str>,
     pub(crate) scope: Scope,
-    pub(crate) clients: Clients,
+    pub(crate) clients: HttpClients,
     pub(crate) insecure: bool,
     pub(crate) scheme: Option<Scheme>,
     pub(crate) credentials: Option<Credentials>,
@@ -34,14 +34,14 @@ pub(crate) struct Settings {
     pub(crate) is_for_command: bool,
 }
 
-impl Settings {
+impl RegistrySettings {
     /// Whether credentials are those of a person who calls a command, if there are any.
     pub(crate) fn is_asked_by_a_person(&self) -> bool {
         matches!(self.credentials, Some(Credentials::Logins(_)))
     }
 
     /// Where no entry holds.
-    pub(super) fn without_entry(clients: Clients) -> Self {
+    pub(super) fn without_entry(clients: HttpClients) -> Self {
         Self {
             number: 0,
             label: OTHER.into(),
@@ -60,15 +60,15 @@ impl Settings {
 
 /// All settings.
 pub(crate) struct AllSettings {
-    entries: ScopeMap<Arc<Settings>>,
-    default: Arc<Settings>,
+    entries: ScopeMap<Arc<RegistrySettings>>,
+    default: Arc<RegistrySettings>,
     /// The hosts that entries name.
     pub(crate) named: HostSet,
 }
 
 impl AllSettings {
     pub(crate) fn new(registries: &Registries, metrics: &Arc<Metrics>) -> Result<Self, SetupError> {
-        let mut maker = Maker::new(metrics);
+        let mut maker = ClientFactory::new(metrics);
         let logins = registries.logins.clone().map(Credentials::Logins);
         // Servers look for no login files.
         let is_for_command = logins.is_some();
@@ -108,7 +108,7 @@ impl AllSettings {
                     Err(error) => return Err(refuse(Some(Box::new(error)))),
                 }
             }
-            let settings = Settings {
+            let settings = RegistrySettings {
                 number: number + 1,
                 label: scope.to_string().into(),
                 scope: scope.clone(),
@@ -125,12 +125,13 @@ impl AllSettings {
             let _ = entries.insert(scope, Arc::new(settings));
         }
         let clients = maker.clients(&Scope::Everything, None, false)?;
-        let default = Settings { credentials: logins, is_for_command, ..Settings::without_entry(clients) };
+        let default =
+            RegistrySettings { credentials: logins, is_for_command, ..RegistrySettings::without_entry(clients) };
         Ok(Self { entries, default: Arc::new(default), named })
     }
 
     /// The settings of the most specific scope that covers a repository.
-    pub(crate) fn of(&self, repository: &Repository) -> &Arc<Settings> {
+    pub(crate) fn of(&self, repository: &Repository) -> &Arc<RegistrySettings> {
         self.entries.get_repository(repository).unwrap_or(&self.default)
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use url::Url;
 
 use super::{
-    peer::Peer,
-    settings::{AllSettings, Settings},
+    remote_server::RemoteServer,
+    settings::{AllSettings, RegistrySettings},
     transport::Transport,
 };
 use crate::image::{Repository, Scope, host::DOCKER_HUB};
@@ -17,7 +17,7 @@ const DOCKER_HUB_API: &str = "registry-1.docker.io";
 /// A repository on a server.
 #[derive(Clone)]
 pub(crate) struct Target {
-    pub(crate) peer: Peer,
+    pub(crate) remote: RemoteServer,
     /// Says which credentials: its host is the server's.
     pub(crate) repository: Repository,
     /// The repository's path.
@@ -35,16 +35,16 @@ impl Target {
         let name = transport.name_of_registry(host);
         let mut target = Self::with(repository, Arc::clone(settings.of(repository)), name.is_some())?;
         if let Some(name) = name {
-            target.peer = target.peer.counted_for(name);
+            target.remote = target.remote.counted_for(name);
         }
         Some(target)
     }
 
-    fn with(repository: &Repository, settings: Arc<Settings>, named: bool) -> Option<Self> {
+    fn with(repository: &Repository, settings: Arc<RegistrySettings>, named: bool) -> Option<Self> {
         let host = repository.host();
         let api = if host == DOCKER_HUB { DOCKER_HUB_API } else { host };
         Some(Self {
-            peer: Peer::new(host, settings, named),
+            remote: RemoteServer::new(host, settings, named),
             repository: repository.clone(),
             path: repository.path().into(),
             base: Url::parse(&format!("https://{api}/")).ok()?,
@@ -65,7 +65,7 @@ impl Target {
         }
         let found = settings.of(&here);
         Some(Self {
-            peer: Peer::new(here.host(), Arc::clone(found), true),
+            remote: RemoteServer::new(here.host(), Arc::clone(found), true),
             path: repository.path().into(),
             repository: here,
             base,
@@ -75,7 +75,7 @@ impl Target {
 
     /// The mirrors of the repository, in order.
     pub(crate) fn mirrors(&self, settings: &AllSettings) -> Vec<Self> {
-        let Settings { scope, mirrors, .. } = &*self.peer.settings;
+        let RegistrySettings { scope, mirrors, .. } = &*self.remote.settings;
         // Scopes of another kind have no mirrors: `configuration` refuses them.
         let Scope::Prefix(prefix) = scope else { return Vec::new() };
         let Some(rest) = self.repository.as_str().strip_prefix(&**prefix) else { return Vec::new() };
@@ -155,7 +155,7 @@ mod tests {
         let repository = Repository::parse("r.example.com/acme/web").unwrap();
         let at = |url: &str, scope: &str| {
             Target::at_url(&Url::parse(url).unwrap(), &repository, &with_credentials(scope))
-                .map(|target| (target.repository.to_string(), target.peer.settings.credentials.is_some()))
+                .map(|target| (target.repository.to_string(), target.remote.settings.credentials.is_some()))
         };
         let here = "signatures:443/acme/web".to_owned();
         assert_eq!(at("https://signatures", "docker.io"), Some((here.clone(), false)));
@@ -177,7 +177,7 @@ mod tests {
     fn docker_hub_is_asked_where_its_api_is() {
         let target = Target::for_tests(&Repository::parse("nginx").unwrap(), &[]);
         assert_eq!(target.base.as_str(), "https://registry-1.docker.io/");
-        assert_eq!(&*target.peer.registry, "docker.io");
+        assert_eq!(&*target.remote.registry, "docker.io");
         assert_eq!(&*target.path, "library/nginx");
     }
 

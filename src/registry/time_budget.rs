@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 /// The time that a look-up has.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Budget {
+pub(crate) struct TimeBudget {
     started: Instant,
     pub(crate) deadline: Instant,
 }
 
-impl Budget {
+impl TimeBudget {
     pub(crate) fn until(deadline: Instant) -> Self {
         Self { started: Instant::now(), deadline }
     }
@@ -38,10 +38,10 @@ mod tests {
 
     #[test]
     fn the_time_of_one_of_several_is_half_of_what_is_left() {
-        let budget = Budget::of(Duration::from_secs(10));
+        let budget = TimeBudget::of(Duration::from_secs(10));
         let half = budget.half();
         assert!(half.deadline < budget.deadline && half.deadline > budget.started);
         assert!(half.total() <= Duration::from_secs(5));
-        assert_eq!(Budget::of(Duration::ZERO).half().total(), Duration::ZERO);
+        assert_eq!(TimeBudget::of(Duration::ZERO).half().total(), Duration::ZERO);
     }
 }

@@ -12,31 +12,31 @@ use url::Url;
 use super::{
     access::Access,
     allowed_hosts::host_of,
-    authorization::{Grant, Need},
-    blocking_pool::Blocking,
+    authorization::{AuthRequest, Authorization},
+    blocking_pool::BlockingPool,
     challenge::Challenge,
     content::Content,
-    credentials::{self, FindError, Helpers, looked_in},
+    credentials::{self, CredentialHelpers, FindError, looked_in},
     failure::Failure,
     helper::HELPER_TIMEOUT,
     login::Login,
-    peer::Peer,
+    remote_server::RemoteServer,
     target::Target,
-    time_budget::Budget,
+    time_budget::TimeBudget,
     token_realm::is_trusted,
-    token_response::{LARGEST_ANSWER, parse},
-    transport::{Ask, LONGEST_WAIT_OF_A_FLIGHT, Transport},
+    token_response::{MAX_ANSWER, parse},
+    transport::{MAX_SHARED_BACKOFF, OutgoingRequest, Transport},
 };
 use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::telemetry::RequestKind;
 
 /// The time that one request for a token has, whoever waits for it.
-const FLIGHT: Duration = Duration::from_secs(15);
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Credentials that are read at once; a file on a network may hang.
 const FILES_AT_ONCE: usize = 16;
 /// Bytes that kept tokens take, roughly: some thousands of usual ones.
-const TOKEN_BYTES: u64 = 8 << 20;
+const MAX_TOKEN_CACHE_BYTES: u64 = 8 << 20;
 
 /// Why credentials stay here.
 const FOREIGN: &str = "credentials are not sent there: it is not of the registry's own host or domain; if it is right, name it in the entry's tokenRealms";
@@ -45,7 +45,7 @@ const PLAIN: &str =
 
 /// Which token: settings say which credentials, the scope says for what.
 #[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct TokenKey {
     settings: usize,
     registry: Arc<str>,
     realm: Url,
@@ -54,16 +54,16 @@ struct Key {
     access: Access,
 }
 
-struct Life;
+struct TokenTtl;
 
-impl Expiry<Key, Grant> for Life {
-    fn expire_after_create(&self, _: &Key, grant: &Grant, _: std::time::Instant) -> Option<Duration> {
+impl Expiry<TokenKey, Authorization> for TokenTtl {
+    fn expire_after_create(&self, _: &TokenKey, grant: &Authorization, _: std::time::Instant) -> Option<Duration> {
         Some(grant.life)
     }
 }
 
 /// Bytes that a token takes with its key, roughly.
-fn weight(key: &Key, grant: &Grant) -> u32 {
+fn weight(key: &TokenKey, grant: &Authorization) -> u32 {
     let key = key.realm.as_str().len() + key.service.as_ref().map_or(0, |service| service.len()) + key.repository.len();
     let token = grant.header.as_ref().map_or(0, HeaderValue::len);
     u32::try_from(512 + key + token).unwrap_or(u32::MAX)
@@ -71,16 +71,16 @@ fn weight(key: &Key, grant: &Grant) -> u32 {
 
 /// Tokens, kept until they expire; one flight each.
 pub(crate) struct Tokens {
-    kept: Cache<Key, Grant>,
+    kept: Cache<TokenKey, Authorization>,
     /// Reads credentials.
-    files: Blocking,
-    helpers: Helpers,
+    files: BlockingPool,
+    helpers: CredentialHelpers,
 }
 
 impl Tokens {
     pub(crate) fn new() -> Self {
-        let kept = Cache::builder().max_capacity(TOKEN_BYTES).weigher(weight).expire_after(Life).build();
-        Self { kept, files: Blocking::new(FILES_AT_ONCE), helpers: Helpers::new() }
+        let kept = Cache::builder().max_capacity(MAX_TOKEN_CACHE_BYTES).weigher(weight).expire_after(TokenTtl).build();
+        Self { kept, files: BlockingPool::new(FILES_AT_ONCE), helpers: CredentialHelpers::new() }
     }
 
     /// What answers a challenge. `refused` is what did not: it is not given again.
@@ -89,16 +89,16 @@ impl Tokens {
         transport: &Transport,
         target: &Target,
         base: &Url,
-        need: &Need<'_>,
-        budget: Budget,
-    ) -> Result<Grant, LookupError> {
-        let Need { challenge, access, refused } = *need;
+        need: &AuthRequest<'_>,
+        budget: TimeBudget,
+    ) -> Result<Authorization, LookupError> {
+        let AuthRequest { challenge, access, refused } = *need;
         match challenge {
             Challenge::Basic => self.basic(target, base, budget).await,
             Challenge::Bearer { realm, service } => {
-                let key = Key {
-                    settings: target.peer.settings.number,
-                    registry: Arc::clone(&target.peer.registry),
+                let key = TokenKey {
+                    settings: target.remote.settings.number,
+                    registry: Arc::clone(&target.remote.registry),
                     realm: realm.clone(),
                     service: service.clone(),
                     repository: target.path.clone(),
@@ -113,34 +113,34 @@ impl Tokens {
                 match timeout_at(budget.deadline, self.kept.try_get_with(key, flight)).await {
                     Ok(Ok(grant)) => Ok(grant),
                     Ok(Err(error)) => Err((*error).clone()),
-                    Err(_) => Err(Failure::TimedOut.at(&target.peer.registry, base, budget.total())),
+                    Err(_) => Err(Failure::TimedOut.at(&target.remote.registry, base, budget.total())),
                 }
             }
         }
     }
 
-    async fn basic(&self, target: &Target, base: &Url, budget: Budget) -> Result<Grant, LookupError> {
-        let may_be_seen = base.scheme() != "https" && !target.peer.settings.insecure;
-        if may_be_seen && !target.peer.settings.is_asked_by_a_person() {
-            let withheld = target.peer.settings.credentials.as_ref().map(|_| PLAIN);
-            return Ok(Grant { withheld, ..Grant::NONE });
+    async fn basic(&self, target: &Target, base: &Url, budget: TimeBudget) -> Result<Authorization, LookupError> {
+        let may_be_seen = base.scheme() != "https" && !target.remote.settings.insecure;
+        if may_be_seen && !target.remote.settings.is_asked_by_a_person() {
+            let withheld = target.remote.settings.credentials.as_ref().map(|_| PLAIN);
+            return Ok(Authorization { withheld, ..Authorization::NONE });
         }
         let login = self.login(target, base, budget).await?;
         if may_be_seen {
-            return Ok(Grant { withheld: login.map(|_| PLAIN), ..Grant::NONE });
+            return Ok(Authorization { withheld: login.map(|_| PLAIN), ..Authorization::NONE });
         }
         let header = login.as_ref().and_then(Login::basic);
-        Ok(Grant { with_credentials: header.is_some(), header, ..Grant::NONE })
+        Ok(Authorization { with_credentials: header.is_some(), header, ..Authorization::NONE })
     }
 
-    async fn login(&self, target: &Target, base: &Url, budget: Budget) -> Result<Option<Login>, LookupError> {
-        let Some(credentials) = &target.peer.settings.credentials else { return Ok(None) };
+    async fn login(&self, target: &Target, base: &Url, budget: TimeBudget) -> Result<Option<Login>, LookupError> {
+        let Some(credentials) = &target.remote.settings.credentials else { return Ok(None) };
         let found = credentials::find(credentials, &target.repository, &self.files, &self.helpers, budget.deadline);
         let found = timeout_at(budget.deadline, found).await.unwrap_or(Err(FindError::Failure(Failure::TimedOut)));
-        let registry = &target.peer.registry;
+        let registry = &target.remote.registry;
         found.map_err(|error| match error {
             FindError::Failure(failure) => failure.at(registry, base, budget.total()),
-            error if target.peer.settings.is_for_command => LookupError::CredentialsUnusable {
+            error if target.remote.settings.is_for_command => LookupError::CredentialsUnusable {
                 registry: (&**registry).into(),
                 url: shown(base),
                 cause: error.to_string().into(),
@@ -165,26 +165,26 @@ impl Tokens {
         base: &Url,
         (realm, service): (&Url, Option<&str>),
         access: &Access,
-    ) -> Result<Grant, LookupError> {
-        let budget = Budget::until(Instant::now() + FLIGHT);
-        let settings = &target.peer.settings;
-        let at_base = |failure: Failure| failure.at(&target.peer.registry, base, budget.total());
+    ) -> Result<Authorization, LookupError> {
+        let budget = TimeBudget::until(Instant::now() + TOKEN_TIMEOUT);
+        let settings = &target.remote.settings;
+        let at_base = |failure: Failure| failure.at(&target.remote.registry, base, budget.total());
         if realm.scheme() != "https" && !settings.insecure {
             return Err(at_base(Failure::Misbehaved("its token realm is not https".to_owned())));
         }
-        let trusted = is_trusted(realm, base, &target.peer);
+        let trusted = is_trusted(realm, base, &target.remote);
         // Of a person's login files, it is not known whether they have credentials until they are read; and a helper may have to ask
         // for a passphrase. The realm has its whole time after that.
         let is_person = settings.is_asked_by_a_person();
-        let finding = if is_person { Budget::until(Instant::now() + 2 * HELPER_TIMEOUT) } else { budget };
+        let finding = if is_person { TimeBudget::until(Instant::now() + 2 * HELPER_TIMEOUT) } else { budget };
         let login = if trusted || is_person { self.login(target, base, finding).await? } else { None };
-        let budget = if is_person { Budget::until(Instant::now() + FLIGHT) } else { budget };
+        let budget = if is_person { TimeBudget::until(Instant::now() + TOKEN_TIMEOUT) } else { budget };
         let is_withheld = !trusted && if is_person { login.is_some() } else { settings.credentials.is_some() };
         let withheld = is_withheld.then_some(FOREIGN);
         let login = login.filter(|_| trusted);
         if withheld.is_some() {
             tracing::warn!(
-                registry = %target.peer.registry,
+                registry = %target.remote.registry,
                 realm = %shown(realm),
                 "credentials are not sent to this token realm: it is not of the registry's own host or domain; if it is right, add it to the entry's tokenRealms"
             );
@@ -217,9 +217,9 @@ impl Tokens {
             authorization = login.as_ref().and_then(Login::basic);
         }
         let own = host_of(realm).is_some() && host_of(realm) == host_of(base);
-        let peer = Peer { named: target.peer.named && own, ..target.peer.clone() };
-        let ask = Ask {
-            peer: &peer,
+        let remote = RemoteServer { named: target.remote.named && own, ..target.remote.clone() };
+        let ask = OutgoingRequest {
+            remote: &remote,
             url: &url,
             method,
             kind: RequestKind::Token,
@@ -227,12 +227,12 @@ impl Tokens {
             authorization,
             content,
             repeat: true,
-            limit: LARGEST_ANSWER,
-            longest_wait: LONGEST_WAIT_OF_A_FLIGHT,
+            limit: MAX_ANSWER,
+            longest_wait: MAX_SHARED_BACKOFF,
             budget,
         };
         // A realm's URL is the registry's text; only one that is trusted is shown.
-        let failed = |failure| failure_at(failure, &target.peer.registry, if trusted { &url } else { base }, budget);
+        let failed = |failure| failure_at(failure, &target.remote.registry, if trusted { &url } else { base }, budget);
         let answer = transport.ask(&ask).await.map_err(|failure| {
             failed(match failure {
                 Failure::NotPublic => Failure::Unavailable(
@@ -252,7 +252,7 @@ impl Tokens {
             }
             status @ (401 | 403) => {
                 return Err(LookupError::Unauthorized {
-                    registry: (&*target.peer.registry).into(),
+                    registry: (&*target.remote.registry).into(),
                     url: shown(if trusted { &url } else { base }),
                     status,
                     with_credentials: login.is_some(),
@@ -261,7 +261,7 @@ impl Tokens {
             }
             status @ (429 | 500..) => {
                 return Err(LookupError::Unavailable {
-                    registry: (&*target.peer.registry).into(),
+                    registry: (&*target.remote.registry).into(),
                     url: shown(if trusted { &url } else { base }),
                     cause: format!("its token realm answers {status}").into(),
                     retry_after: answer.retry_after(),
@@ -271,27 +271,27 @@ impl Tokens {
         }
         let (token, life) = parse(&answer.body)
             .ok_or_else(|| failed(Failure::Misbehaved("what its token realm sends is no token".to_owned())))?;
-        Ok(Grant { header: Some(token), with_credentials: login.is_some(), withheld, life })
+        Ok(Authorization { header: Some(token), with_credentials: login.is_some(), withheld, life })
     }
 }
 
-fn failure_at(failure: Failure, registry: &str, url: &Url, budget: Budget) -> LookupError {
+fn failure_at(failure: Failure, registry: &str, url: &Url, budget: TimeBudget) -> LookupError {
     failure.at(registry, url, budget.total())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::registry::token_response::LONGEST_TOKEN;
+    use crate::registry::token_response::MAX_TOKEN;
 
     #[tokio::test]
     async fn kept_tokens_are_bounded_in_bytes() {
         let tokens = Tokens::new();
-        let mut header = HeaderValue::from_str(&"t".repeat(LONGEST_TOKEN)).unwrap();
+        let mut header = HeaderValue::from_str(&"t".repeat(MAX_TOKEN)).unwrap();
         header.set_sensitive(true);
-        let grant = Grant { header: Some(header), life: Duration::from_hours(24), ..Grant::NONE };
+        let grant = Authorization { header: Some(header), life: Duration::from_hours(24), ..Authorization::NONE };
         for number in 0..2000 {
-            let key = Key {
+            let key = TokenKey {
                 settings: 0,
                 registry: "registry.example.com".into(),
                 realm: Url::parse("https://registry.example.com/token").unwrap(),
@@ -303,6 +303,6 @@ mod tests {
         }
         tokens.kept.run_pending_tasks().await;
         let tokens = tokens.kept.entry_count();
-        assert!(tokens > 0 && tokens * LONGEST_TOKEN as u64 <= TOKEN_BYTES, "{tokens}");
+        assert!(tokens > 0 && tokens * MAX_TOKEN as u64 <= MAX_TOKEN_CACHE_BYTES, "{tokens}");
     }
 }

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::peer::Peer;
+use super::remote_server::RemoteServer;
 
 /// Realms of well-known registries that are not of the registry's own domain.
 const KNOWN: [(&str, &str); 4] = [
@@ -17,8 +17,8 @@ const KNOWN: [(&str, &str); 4] = [
 /// It is one of `tokenRealms` (scheme, host and port), a well-known one, or of the registry's own host or domain: the same
 /// host on any port, a host below it, or a host below the registry's parent domain. A parent domain is one of at least two
 /// labels, and not of the kind `co.uk`: two labels, of which the last has two letters and the first at most three.
-pub(super) fn is_trusted(realm: &Url, base: &Url, peer: &Peer) -> bool {
-    let settings = &peer.settings;
+pub(super) fn is_trusted(realm: &Url, base: &Url, remote: &RemoteServer) -> bool {
+    let settings = &remote.settings;
     if settings.token_realms.iter().any(|url| url.origin() == realm.origin()) {
         return true;
     }
@@ -30,7 +30,7 @@ pub(super) fn is_trusted(realm: &Url, base: &Url, peer: &Peer) -> bool {
     if realm.scheme() != "https" || realm.port().is_some() {
         return false;
     }
-    if KNOWN.iter().any(|(registry, host)| *registry == &*peer.registry && *host == realm_host) {
+    if KNOWN.iter().any(|(registry, host)| *registry == &*remote.registry && *host == realm_host) {
         return true;
     }
     let (Some(url::Host::Domain(realm_host)), Some(url::Host::Domain(own))) = (realm.host(), base.host()) else {
@@ -59,7 +59,7 @@ mod tests {
 
     fn trusted(registry: &str, realm: &str) -> bool {
         let target = Target::for_tests(&Repository::parse(&format!("{registry}/acme/web")).unwrap(), &[]);
-        is_trusted(&Url::parse(realm).unwrap(), &target.base, &target.peer)
+        is_trusted(&Url::parse(realm).unwrap(), &target.base, &target.remote)
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
     fn a_realm_of_the_configuration_is_trusted_by_its_origin() {
         let realms = [Url::parse("https://login.example.org").unwrap()];
         let target = Target::for_tests(&Repository::parse("registry.example.com/x").unwrap(), &realms);
-        let trusted = |realm: &str| is_trusted(&Url::parse(realm).unwrap(), &target.base, &target.peer);
+        let trusted = |realm: &str| is_trusted(&Url::parse(realm).unwrap(), &target.base, &target.remote);
         assert!(trusted("https://login.example.org/any/path?x=y"));
         assert!(!trusted("https://login.example.org:444/"));
         assert!(!trusted("http://login.example.org/"));

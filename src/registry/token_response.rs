@@ -6,13 +6,13 @@ use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
 /// Bytes of a token answer.
-pub(super) const LARGEST_ANSWER: usize = 64 << 10;
+pub(super) const MAX_ANSWER: usize = 64 << 10;
 /// How long a token lives whose answer does not say so (the specification's default).
-const DEFAULT_LIFE: u64 = 60;
+const DEFAULT_TOKEN_TTL: u64 = 60;
 /// The longest that a token is kept.
-const LONGEST_LIFE: u64 = 24 * 60 * 60;
+const MAX_TOKEN_TTL: u64 = 24 * 60 * 60;
 /// The longest token: no server takes headers that are much longer.
-pub(super) const LONGEST_TOKEN: usize = 16 << 10;
+pub(super) const MAX_TOKEN: usize = 16 << 10;
 
 pub(super) fn parse(body: &[u8]) -> Option<(HeaderValue, Duration)> {
     #[derive(Deserialize)]
@@ -23,14 +23,14 @@ pub(super) fn parse(body: &[u8]) -> Option<(HeaderValue, Duration)> {
     }
     let Body { token, access_token, expires_in } = serde_json::from_slice(body).ok()?;
     let token = token.filter(|token| !token.is_empty()).or(access_token).filter(|token| !token.is_empty())?;
-    if token.len() > LONGEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if token.len() > MAX_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
     let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
     header.set_sensitive(true);
     // Zero is what servers write that mean to leave it out.
     let life = expires_in.and_then(|value| value.as_u64()).filter(|&life| life > 0);
-    let life = life.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
+    let life = life.unwrap_or(DEFAULT_TOKEN_TTL).min(MAX_TOKEN_TTL);
     // Given up early, so that none expires under way.
     let slack = (life / 4).min(10);
     Some((header, Duration::from_secs(life - slack)))
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn a_token_has_a_longest_length() {
         let of = |length| parse(format!(r#"{{"token": "{}"}}"#, "t".repeat(length)).as_bytes());
-        assert!(of(LONGEST_TOKEN).is_some());
-        assert!(of(LONGEST_TOKEN + 1).is_none());
+        assert!(of(MAX_TOKEN).is_some());
+        assert!(of(MAX_TOKEN + 1).is_none());
     }
 }

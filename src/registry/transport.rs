@@ -12,36 +12,36 @@ use url::Url;
 use super::{
     allowed_hosts::{AllowedHosts, HostSet, host_of},
     answer::Answer,
-    body::{Body, Reading},
+    body::{Body, BodyReader},
     content::{Content, Payload},
     dial_guard::is_inner_literal,
     failure::Failure,
     location::location,
-    memory_budget::{FREE, Room},
-    peer::Peer,
+    memory_budget::{FREE, MemoryBudget},
     quota::Quota,
+    remote_server::RemoteServer,
     resolver::on_behalf_of,
-    time_budget::Budget,
-    upload_path::is_for_uploads,
+    time_budget::TimeBudget,
+    upload_path::is_upload_path,
 };
 use crate::refusal::LookupError;
 use crate::telemetry::{Metrics, OutboundQuota, RequestKind};
 
 /// Redirects that are followed.
-const REDIRECTS: usize = 5;
+const MAX_REDIRECTS: usize = 5;
 /// Further tries after 429, 502, 503, 504 or a lost connection.
-const RETRIES: u32 = 2;
+const MAX_RETRIES: u32 = 2;
 /// The first wait between tries where the registry names none.
-const BACKOFF: Duration = Duration::from_millis(100);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// The time that must be left for a try, so that its answer can still be heard.
-const LEFT_FOR_A_TRY: Duration = Duration::from_millis(100);
+const MIN_TIME_FOR_RETRY: Duration = Duration::from_millis(100);
 /// The longest wait between tries of what many wait for: they should hear of it while they have time for another way.
-pub(crate) const LONGEST_WAIT_OF_A_FLIGHT: Duration = Duration::from_secs(1);
+pub(crate) const MAX_SHARED_BACKOFF: Duration = Duration::from_secs(1);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
-const ERROR_BODY: usize = FREE;
+const MAX_ERROR_BODY: usize = FREE;
 /// What is asked.
-pub(crate) struct Ask<'a> {
-    pub(crate) peer: &'a Peer,
+pub(crate) struct OutgoingRequest<'a> {
+    pub(crate) remote: &'a RemoteServer,
     pub(crate) url: &'a Url,
     pub(crate) method: Method,
     pub(crate) kind: RequestKind,
@@ -55,7 +55,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) limit: usize,
     /// Who asks for more patience than this is not asked again.
     pub(crate) longest_wait: Duration,
-    pub(crate) budget: Budget,
+    pub(crate) budget: TimeBudget,
 }
 
 /// Sends requests where they may go.
@@ -65,14 +65,14 @@ pub(crate) struct Transport {
     /// Named by rules: for requests to the registry itself.
     rules: Arc<dyn AllowedHosts>,
     requests: Arc<Quota>,
-    room: Arc<Room>,
+    room: Arc<MemoryBudget>,
     metrics: Arc<Metrics>,
 }
 
-impl Ask<'_> {
+impl OutgoingRequest<'_> {
     /// A failure of this request as those who ask see it.
     pub(crate) fn failed(&self, failure: Failure) -> LookupError {
-        failure.at(&self.peer.registry, self.url, self.budget.total())
+        failure.at(&self.remote.registry, self.url, self.budget.total())
     }
 }
 
@@ -85,7 +85,7 @@ impl Transport {
         requests: Arc<Quota>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { entries, rules, requests, room: Room::new(largest, Arc::clone(&metrics)), metrics }
+        Self { entries, rules, requests, room: MemoryBudget::new(largest, Arc::clone(&metrics)), metrics }
     }
 
     /// The name by which the registry `host[:port]` is named, so that it may have a private address: `host[:port]` itself, or
@@ -101,19 +101,19 @@ impl Transport {
     }
 
     /// Asks, and asks again where that may help, until the time is over.
-    pub(crate) async fn ask(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
+    pub(crate) async fn ask(&self, ask: &OutgoingRequest<'_>) -> Result<Answer, Failure> {
         let mut tries = 0;
         loop {
             let outcome = self.ask_once(ask).await;
             let wait = match &outcome {
-                Ok(answer) if answer.is_transient() => answer.retry_after().unwrap_or(BACKOFF * 4_u32.pow(tries)),
+                Ok(answer) if answer.is_transient() => answer.retry_after().unwrap_or(FIRST_BACKOFF * 4_u32.pow(tries)),
                 Err(Failure::Lost) => Duration::ZERO,
                 _ => return outcome,
             };
             tries += 1;
-            let next = Instant::now().checked_add(wait + LEFT_FOR_A_TRY);
+            let next = Instant::now().checked_add(wait + MIN_TIME_FOR_RETRY);
             let too_long = wait > ask.longest_wait || next.is_none_or(|next| next > ask.budget.deadline);
-            if !ask.repeat || tries > RETRIES || too_long {
+            if !ask.repeat || tries > MAX_RETRIES || too_long {
                 return outcome;
             }
             sleep(wait).await;
@@ -121,10 +121,10 @@ impl Transport {
     }
 
     /// Asks, and follows redirects.
-    pub(crate) async fn ask_once(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
+    pub(crate) async fn ask_once(&self, ask: &OutgoingRequest<'_>) -> Result<Answer, Failure> {
         let mut url = ask.url.clone();
         let mut elsewhere = false;
-        for _ in 0..=REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let mut answer = self.exchange(ask, &url, elsewhere).await.map_err(|failure| {
                 match failure {
                 Failure::NotPublic if elsewhere => Failure::Unavailable(
@@ -143,21 +143,21 @@ impl Transport {
             if ask.content.as_ref().is_some_and(|content| !content.may_move || !stays) {
                 return Err(Failure::Misbehaved("it redirects what is sent to it".to_owned()));
             }
-            let next = location(&url, &answer.headers, ask.peer.settings.insecure)?;
+            let next = location(&url, &answer.headers, ask.remote.settings.insecure)?;
             let is_upload = ask.kind == RequestKind::Blob && ask.content.is_some();
-            if is_upload && next.origin() == ask.url.origin() && !is_for_uploads(&next) {
+            if is_upload && next.origin() == ask.url.origin() && !is_upload_path(&next) {
                 return Err(Failure::Misbehaved("it redirects an upload to where none can go on".to_owned()));
             }
             // Once away, credentials stay away, even if the way leads back.
             elsewhere |= next.origin() != ask.url.origin();
             url = next;
         }
-        Err(Failure::Misbehaved(format!("it redirects more than {REDIRECTS} times")))
+        Err(Failure::Misbehaved(format!("it redirects more than {MAX_REDIRECTS} times")))
     }
 
     /// One request and its answer.
-    async fn exchange(&self, ask: &Ask<'_>, url: &Url, elsewhere: bool) -> Result<Answer, Failure> {
-        let Peer { registry: _, settings, named, tenant } = ask.peer;
+    async fn exchange(&self, ask: &OutgoingRequest<'_>, url: &Url, elsewhere: bool) -> Result<Answer, Failure> {
+        let RemoteServer { registry: _, settings, named, tenant } = ask.remote;
         let host = host_of(url).unwrap_or_default();
         // Of the same host and port, be it over TLS or not.
         let own = url.origin() == ask.url.origin() || host_of(ask.url).is_some_and(|asked| asked == host);
@@ -192,14 +192,14 @@ impl Transport {
             let mut response = sent.map_err(|error| Failure::of(&error))?;
             status = Some(response.status().as_u16());
             let good = response.status().as_u16() == 200;
-            let limit = if good { ask.limit } else { ERROR_BODY };
+            let limit = if good { ask.limit } else { MAX_ERROR_BODY };
             if good && ask.limit == 0 {
                 let (headers, body) = (std::mem::take(response.headers_mut()), Body::default());
                 return Ok(Answer { status: 200, headers, body, url: url.clone(), elsewhere, with_credentials: false });
             }
             let (room, is_head) = (&self.room, ask.method == Method::HEAD);
             let deadline = ask.budget.deadline;
-            let reading = Reading { limit, counts: good, is_head, room, tenant, deadline };
+            let reading = BodyReader { limit, counts: good, is_head, room, tenant, deadline };
             let body = reading.read(&mut response).await?;
             let headers = std::mem::take(response.headers_mut());
             let status = response.status().as_u16();
@@ -300,14 +300,14 @@ mod tests {
         Transport::new(named, Arc::new(|_: &str| true), 1 << 20, requests, Arc::default())
     }
 
-    fn peer(url: &Url, named: bool) -> Peer {
+    fn remote(url: &Url, named: bool) -> RemoteServer {
         let upstream = crate::registry::Upstream::new("caFile", None).unwrap();
-        Peer::new(&host_of(url).unwrap(), Arc::new(upstream.settings(&[], false).unwrap()), named)
+        RemoteServer::new(&host_of(url).unwrap(), Arc::new(upstream.settings(&[], false).unwrap()), named)
     }
 
-    fn ask<'a>(peer: &'a Peer, url: &'a Url, time: Duration) -> Ask<'a> {
-        Ask {
-            peer,
+    fn ask<'a>(remote: &'a RemoteServer, url: &'a Url, time: Duration) -> OutgoingRequest<'a> {
+        OutgoingRequest {
+            remote,
             url,
             method: Method::GET,
             kind: RequestKind::Ping,
@@ -317,7 +317,7 @@ mod tests {
             repeat: false,
             limit: 1 << 10,
             longest_wait: Duration::ZERO,
-            budget: Budget::of(time),
+            budget: TimeBudget::of(time),
         }
     }
 
@@ -328,18 +328,19 @@ mod tests {
     async fn a_redirect_leads_to_the_host_itself_or_to_one_that_an_entry_names() {
         let (inside, asked) = server(Some(ok()));
         let (registry, _) = server(Some(redirect(inside.as_str())));
-        let peer = peer(&registry, true);
+        let remote = remote(&registry, true);
         // Rules name all hosts: for requests to them, not for what others lead to.
-        let outcome = transport(&[&registry], MANY).ask(&ask(&peer, &registry, LONG)).await.map(|answer| answer.status);
+        let outcome =
+            transport(&[&registry], MANY).ask(&ask(&remote, &registry, LONG)).await.map(|answer| answer.status);
         let Err(Failure::Unavailable(cause)) = outcome else { panic!("{outcome:?}") };
         assert!(cause.contains("no registries entry names"), "{cause}");
         assert_eq!(asked.load(Ordering::SeqCst), 0);
-        let answer = transport(&[&inside], MANY).ask(&ask(&peer, &registry, LONG)).await.unwrap();
+        let answer = transport(&[&inside], MANY).ask(&ask(&remote, &registry, LONG)).await.unwrap();
         assert!(answer.status == 200 && answer.elsewhere);
 
         let (home, _) = server(Some(redirect("/again")));
-        let peer = self::peer(&home, true);
-        let outcome = transport(&[], MANY).ask(&ask(&peer, &home, LONG)).await.map(|answer| answer.status);
+        let remote = self::remote(&home, true);
+        let outcome = transport(&[], MANY).ask(&ask(&remote, &home, LONG)).await.map(|answer| answer.status);
         assert!(matches!(&outcome, Err(Failure::Misbehaved(what)) if what.contains("more than")), "{outcome:?}");
     }
 
@@ -347,7 +348,7 @@ mod tests {
     async fn where_an_upload_goes_on_a_rule_opens_nothing() {
         let (inside, asked) = server(Some(ok()));
         let (registry, _) = server(Some(ok()));
-        let stranger = Peer { named: false, ..peer(&registry, true) };
+        let stranger = RemoteServer { named: false, ..remote(&registry, true) };
         let outcome = transport(&[], MANY).ask(&ask(&stranger, &inside, LONG)).await.map(|answer| answer.status);
         assert!(matches!(outcome, Err(Failure::NotPublic)), "{outcome:?}");
         assert_eq!(asked.load(Ordering::SeqCst), 0);
@@ -359,7 +360,7 @@ mod tests {
         let (slow, _) = server(None);
         let (quick, _) = server(Some(ok()));
         let transport = transport(&[], Shares { each: 2, ..MANY });
-        let (slow_peer, quick_peer) = (peer(&slow, true), peer(&quick, true));
+        let (slow_peer, quick_peer) = (remote(&slow, true), remote(&quick, true));
         let asks: [_; 2] = std::array::from_fn(|_| ask(&slow_peer, &slow, LONG));
         let mut in_flight: Vec<_> = asks.iter().map(|ask| transport.ask(ask).boxed()).collect();
         for one in &mut in_flight {

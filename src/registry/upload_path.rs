@@ -9,7 +9,7 @@ use url::Url;
 /// it is not looked at whose upload it is: in front of some registries a proxy puts something before all names. Outside of
 /// `/v2/` there is no rule, for what paths mean there the registry alone knows (Google's uploads are at
 /// `/artifacts-uploads/...`), but for signatures, which are never where layers go.
-pub(super) fn is_for_uploads(url: &Url) -> bool {
+pub(super) fn is_upload_path(url: &Url) -> bool {
     let path = percent_decode_str(url.path()).decode_utf8_lossy();
     let segments: Vec<&str> = path.split(['/', '\\']).filter(|segment| !segment.is_empty()).collect();
     match segments[..] {
@@ -27,7 +27,7 @@ mod tests {
 
     #[test]
     fn uploads_go_on_where_real_registries_have_them() {
-        let is = |path: &str| is_for_uploads(&Url::parse(&format!("https://r.example.com{path}")).unwrap());
+        let is = |path: &str| is_upload_path(&Url::parse(&format!("https://r.example.com{path}")).unwrap());
         for path in [
             "/v2/acme/web/blobs/uploads/3c1a0d0e-6f1c-4b7e-9d55-7c0d5c1e2f3a?_state=x%2Fy",
             "/v2/web/blobs/uploads/AJMTJPA_x-y=",

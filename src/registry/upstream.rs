@@ -6,17 +6,17 @@ use rustls::ClientConfig;
 use url::Url;
 
 use super::{
-    http_clients::{Kinds, Maker},
+    http_clients::{ClientFactory, ClientKinds},
     quota::Quota,
     request_quota::requests_in_flight,
-    settings::Settings,
+    settings::RegistrySettings,
     setup_error::SetupError,
 };
 
 /// The one registry that the store stands in front of. It is none of the `registries` entries.
 pub(crate) struct Upstream {
     tls: ClientConfig,
-    kinds: Kinds,
+    kinds: ClientKinds,
     requests: Arc<Quota>,
 }
 
@@ -25,7 +25,7 @@ impl Upstream {
     pub(crate) fn new(field: &str, ca_file: Option<&Path>) -> Result<Self, SetupError> {
         // The store has no metrics.
         let metrics = Arc::default();
-        let maker = Maker::new(&metrics);
+        let maker = ClientFactory::new(&metrics);
         let roots = maker.roots(ca_file).map_err(|source| SetupError::Ca { of: field.into(), source })?;
         let tls = maker.tls(roots, false)?;
         Ok(Self { tls, kinds: maker.kinds, requests: requests_in_flight(metrics) })
@@ -43,8 +43,12 @@ impl Upstream {
 
     /// How it is talked to, with clients of their own each time. `insecure`: plain HTTP may leave this machine; certificates
     /// are verified all the same.
-    pub(crate) fn settings(&self, token_realms: &[Url], insecure: bool) -> Result<Settings, SetupError> {
+    pub(crate) fn settings(&self, token_realms: &[Url], insecure: bool) -> Result<RegistrySettings, SetupError> {
         let clients = self.kinds.clients(&self.tls)?;
-        Ok(Settings { token_realms: token_realms.to_vec(), insecure, ..Settings::without_entry(clients) })
+        Ok(RegistrySettings {
+            token_realms: token_realms.to_vec(),
+            insecure,
+            ..RegistrySettings::without_entry(clients)
+        })
     }
 }

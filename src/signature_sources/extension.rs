@@ -8,31 +8,31 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use super::{
-    format::{Kind, kind},
-    source_answer::Found,
+    format::{SignatureFormat, detect_format},
+    source_answer::SourceAnswer,
 };
 use crate::base64_text;
 use crate::image::{Digest, Repository};
 use crate::json::Array;
 use crate::redact::shown;
 use crate::refusal::LookupError;
-use crate::registry::{Budget, Client, Extension, Fetched, Target, What, join};
+use crate::registry::{Client, Extension, Fetched, RequestSpec, Target, TimeBudget, join};
 use crate::signature::UntrustedSignature;
 use crate::telemetry::RequestKind;
 use crate::verification::AskedSource;
 
 /// Entries of a list that are looked at: more than signatures fit into a list of 4 MiB.
-const MOST_ENTRIES: usize = 10_000;
+const MAX_ENTRIES: usize = 10_000;
 /// The longest name of a signature that is repeated to people.
-const LONGEST_NAME: usize = 200;
+const MAX_NAME: usize = 200;
 
 /// Asks the repository's own registry, if it announces the extension; its mirrors where it can't be asked.
 pub(super) async fn own(
     client: &Client,
     repository: &Repository,
     digest: &Digest,
-    budget: Budget,
-) -> Result<Found, LookupError> {
+    budget: TimeBudget,
+) -> Result<SourceAnswer, LookupError> {
     let primary = client.target(repository)?;
     let ask = |target: Target, budget| {
         async move {
@@ -40,7 +40,7 @@ pub(super) async fn own(
             let found = announced(client, &target, digest, budget).await?;
             if mirrored && found.signatures.is_empty() {
                 // What a mirror lacks, the registry that can't be asked may have.
-                let registry = (&*target.peer.registry).into();
+                let registry = (&*target.remote.registry).into();
                 return Err(LookupError::ManifestUnknown { registry, url: shown(&target.base) });
             }
             Ok(found)
@@ -56,13 +56,18 @@ pub(super) async fn at(
     url: &Url,
     repository: &Repository,
     digest: &Digest,
-    budget: Budget,
-) -> Result<Found, LookupError> {
+    budget: TimeBudget,
+) -> Result<SourceAnswer, LookupError> {
     let target = client.target_at(url, repository)?;
     list(client, &target, digest, budget).await
 }
 
-async fn announced(client: &Client, target: &Target, digest: &Digest, budget: Budget) -> Result<Found, LookupError> {
+async fn announced(
+    client: &Client,
+    target: &Target,
+    digest: &Digest,
+    budget: TimeBudget,
+) -> Result<SourceAnswer, LookupError> {
     let origin = client.origin(target, budget).await?;
     let ping = join(&origin.base, "v2/");
     match origin.extension {
@@ -78,12 +83,17 @@ async fn announced(client: &Client, target: &Target, digest: &Digest, budget: Bu
         }
     }
     let url = Arc::from(shown(&ping));
-    Ok(Found { signatures: Vec::new(), asked: vec![AskedSource { url, outcome: Ok(0) }] })
+    Ok(SourceAnswer { signatures: Vec::new(), asked: vec![AskedSource { url, outcome: Ok(0) }] })
 }
 
-async fn list(client: &Client, target: &Target, digest: &Digest, budget: Budget) -> Result<Found, LookupError> {
+async fn list(
+    client: &Client,
+    target: &Target,
+    digest: &Digest,
+    budget: TimeBudget,
+) -> Result<SourceAnswer, LookupError> {
     let path = format!("extensions/v2/{}/signatures/{digest}", target.path);
-    let what = What {
+    let what = RequestSpec {
         path: &path,
         accept: Some("application/json"),
         kind: RequestKind::Signatures,
@@ -98,12 +108,12 @@ async fn list(client: &Client, target: &Target, digest: &Digest, budget: Budget)
         if !says_unknown(&answer.body) {
             return Err(misbehaved("it answers 404 where its signature extension should be"));
         }
-        return Ok(Found { signatures: Vec::new(), asked: vec![AskedSource { url: shown, outcome: Ok(0) }] });
+        return Ok(SourceAnswer { signatures: Vec::new(), asked: vec![AskedSource { url: shown, outcome: Ok(0) }] });
     }
     let at = Arc::clone(&shown);
     let list = client.read_body(answer.body, budget, move |body| parse(body, &at)).await;
     let list = list
-        .map_err(|failure| failure.at(&target.peer.registry, &url, budget.total()))?
+        .map_err(|failure| failure.at(&target.remote.registry, &url, budget.total()))?
         .ok_or_else(|| misbehaved("what it sends is no list of signatures"))?;
     let mut asked = vec![AskedSource { url: Arc::clone(&shown), outcome: Ok(list.signatures.len()) }];
     if list.skipped > 0 {
@@ -114,15 +124,15 @@ async fn list(client: &Client, target: &Target, digest: &Digest, budget: Budget)
         asked.push(AskedSource { url: Arc::clone(&shown), outcome: Err(misbehaved(&what)) });
     }
     if list.left > 0 {
-        let what = format!("there are more than {MOST_ENTRIES} entries in its list of signatures");
+        let what = format!("there are more than {MAX_ENTRIES} entries in its list of signatures");
         asked.push(AskedSource { url: shown, outcome: Err(misbehaved(&what)) });
     }
-    Ok(Found { signatures: list.signatures, asked })
+    Ok(SourceAnswer { signatures: list.signatures, asked })
 }
 
 /// A list that was read.
 #[derive(Default)]
-pub(super) struct List {
+pub(super) struct SignatureList {
     pub(super) signatures: Vec<UntrustedSignature>,
     /// Entries of another version or type: of a later time, and no business of ours.
     skipped: usize,
@@ -135,13 +145,13 @@ pub(super) struct List {
 #[derive(Deserialize)]
 struct RawList<'a> {
     #[serde(borrow, default)]
-    signatures: Option<Array<'a, MOST_ENTRIES>>,
+    signatures: Option<Array<'a, MAX_ENTRIES>>,
 }
 
 /// One entry. skopeo writes `schemaVersion`, the original registry's documentation `version`. What is of another type than
 /// it should be takes no memory, however large it is.
 #[derive(Deserialize)]
-struct Entry<'a> {
+struct ListEntry<'a> {
     #[serde(rename = "schemaVersion", borrow)]
     schema_version: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -164,15 +174,16 @@ fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// Reads a list; nothing if it is none. Entries stand for themselves: what is wrong with one takes nothing from the others.
-pub(super) fn parse(body: &[u8], url: &str) -> Option<List> {
+pub(super) fn parse(body: &[u8], url: &str) -> Option<SignatureList> {
     // serde would take an array for a structure, too.
     let text = std::str::from_utf8(body).ok().filter(|text| text.trim_ascii_start().starts_with('{'))?;
     let raw: RawList<'_> = serde_json::from_str(text).ok()?;
     let Array { first, found } = raw.signatures.unwrap_or(Array { first: Vec::new(), found: 0 });
-    let mut list = List { left: found - first.len(), ..List::default() };
+    let mut list = SignatureList { left: found - first.len(), ..SignatureList::default() };
     for (index, raw) in first.into_iter().enumerate() {
         let raw = raw.get();
-        let Some(entry) = raw.starts_with('{').then(|| serde_json::from_str::<Entry<'_>>(raw).ok()).flatten() else {
+        let Some(entry) = raw.starts_with('{').then(|| serde_json::from_str::<ListEntry<'_>>(raw).ok()).flatten()
+        else {
             list.broken += 1;
             continue;
         };
@@ -188,14 +199,14 @@ pub(super) fn parse(body: &[u8], url: &str) -> Option<List> {
             list.broken += 1;
             continue;
         };
-        let content = match kind(&content) {
-            Kind::SimpleSigning(content) => content,
-            Kind::Sigstore => {
+        let content = match detect_format(&content) {
+            SignatureFormat::SimpleSigning(content) => content,
+            SignatureFormat::Sigstore => {
                 list.skipped += 1;
                 continue;
             }
             // A mistake of those who stored it: verification says which.
-            Kind::Page | Kind::Unknown => &content,
+            SignatureFormat::Page | SignatureFormat::Unknown => &content,
         };
         let number = index + 1;
         let name = entry.name.and_then(text_of).filter(|name| is_plain(name));
@@ -211,7 +222,7 @@ pub(super) fn parse(body: &[u8], url: &str) -> Option<List> {
 /// Names are the source's text: `<digest>@<32 characters>`, and nothing that a terminal or a log could take for more.
 fn is_plain(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":@._-=+/".contains(&byte);
-    !name.is_empty() && name.len() <= LONGEST_NAME && name.bytes().all(plain)
+    !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(plain)
 }
 
 fn says_unknown(body: &[u8]) -> bool {
@@ -302,9 +313,9 @@ mod tests {
     #[test]
     fn ten_thousand_entries_are_read_and_the_rest_is_counted() {
         let entry = r#"{"schemaVersion":2,"type":"atomic","content":"owE="}"#;
-        let body = format!(r#"{{"signatures":[{},{{}},0,""]}}"#, vec![entry; MOST_ENTRIES].join(","));
+        let body = format!(r#"{{"signatures":[{},{{}},0,""]}}"#, vec![entry; MAX_ENTRIES].join(","));
         let list = parse(body.as_bytes(), "u").unwrap();
-        assert_eq!((list.signatures.len(), list.skipped, list.broken, list.left), (MOST_ENTRIES, 0, 0, 3));
+        assert_eq!((list.signatures.len(), list.skipped, list.broken, list.left), (MAX_ENTRIES, 0, 0, 3));
     }
 
     #[test]

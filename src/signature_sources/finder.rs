@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use super::{
     extension, lookaside,
-    source_answer::{Found, url_of},
+    source_answer::{SourceAnswer, url_of},
 };
 use crate::configuration::SignatureSource;
 use crate::gate::{Early, FindSignatures};
 use crate::image::{Digest, Repository};
 use crate::redact::shown;
 use crate::refusal::LookupError;
-use crate::registry::{Blocking, Budget, Client};
+use crate::registry::{BlockingPool, Client, TimeBudget};
 use crate::verification::{AskedSource, FoundSignatures};
 
 /// Folders that are read at once; one on a network may hang.
@@ -45,7 +45,7 @@ pub struct Finder {
     client: Arc<Client>,
     sources: Arc<dyn SignatureSources>,
     /// Reads folders.
-    folders: Blocking,
+    folders: BlockingPool,
 }
 
 impl Finder {
@@ -57,10 +57,16 @@ impl Finder {
 
     /// Looks elsewhere.
     pub fn with_sources(client: Arc<Client>, sources: Arc<dyn SignatureSources>) -> Self {
-        Self { client, sources, folders: Blocking::new(FOLDERS_AT_ONCE) }
+        Self { client, sources, folders: BlockingPool::new(FOLDERS_AT_ONCE) }
     }
 
-    async fn ask(&self, source: &SignatureSource, repository: &Repository, digest: &Digest, budget: Budget) -> Found {
+    async fn ask(
+        &self,
+        source: &SignatureSource,
+        repository: &Repository,
+        digest: &Digest,
+        budget: TimeBudget,
+    ) -> SourceAnswer {
         let outcome = match source {
             SignatureSource::RegistryExtension => extension::own(&self.client, repository, digest, budget).await,
             SignatureSource::Extension(url) => extension::at(&self.client, url, repository, digest, budget).await,
@@ -70,7 +76,7 @@ impl Finder {
             }
             SignatureSource::Lookaside(url) => lookaside::web(&self.client, url, repository, digest, budget).await,
         };
-        outcome.unwrap_or_else(|error| Found {
+        outcome.unwrap_or_else(|error| SourceAnswer {
             signatures: Vec::new(),
             asked: vec![AskedSource { url: url_of(&error), outcome: Err(error) }],
         })
@@ -90,9 +96,9 @@ impl FindSignatures for Finder {
         deadline: Instant,
         early: Early<'_>,
     ) -> Arc<FoundSignatures> {
-        let (began, budget) = (Instant::now(), Budget::until(deadline));
+        let (began, budget) = (Instant::now(), TimeBudget::until(deadline));
         let sources = self.sources.sources(repository);
-        let mut all: Vec<Option<Found>> = sources.iter().map(|_| None).collect();
+        let mut all: Vec<Option<SourceAnswer>> = sources.iter().map(|_| None).collect();
         let mut asking: FuturesUnordered<_> = sources
             .iter()
             .enumerate()
@@ -111,7 +117,7 @@ impl FindSignatures for Finder {
             let mut so_far = FoundSignatures::default();
             for (source, found) in sources.iter().zip(&all) {
                 match found {
-                    Some(Found { signatures, asked }) => {
+                    Some(SourceAnswer { signatures, asked }) => {
                         so_far.signatures.extend_from_slice(signatures);
                         so_far.asked.extend_from_slice(asked);
                     }
@@ -121,7 +127,7 @@ impl FindSignatures for Finder {
             early(Arc::new(so_far));
         }
         let mut found = FoundSignatures::default();
-        for Found { signatures, asked } in all.into_iter().flatten() {
+        for SourceAnswer { signatures, asked } in all.into_iter().flatten() {
             found.signatures.extend(signatures);
             found.asked.extend(asked);
         }

@@ -2,7 +2,7 @@
 
 /// What the bytes of a stored signature are (containers/image: `signature.FromBlob`).
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Kind<'a> {
+pub(crate) enum SignatureFormat<'a> {
     /// An OpenPGP message.
     SimpleSigning(&'a [u8]),
     /// Of sigstore: another tool's.
@@ -14,19 +14,19 @@ pub(crate) enum Kind<'a> {
 }
 
 /// Detects the format of a stored signature by its first bytes.
-pub(crate) fn kind(bytes: &[u8]) -> Kind<'_> {
+pub(crate) fn detect_format(bytes: &[u8]) -> SignatureFormat<'_> {
     match bytes {
         [0, rest @ ..] => match rest.strip_prefix(b"simple-signing\n") {
-            Some([]) => Kind::Unknown,
-            Some(content) => Kind::SimpleSigning(content),
-            None if rest.starts_with(b"sigstore-json\n") => Kind::Sigstore,
-            None => Kind::Unknown,
+            Some([]) => SignatureFormat::Unknown,
+            Some(content) => SignatureFormat::SimpleSigning(content),
+            None if rest.starts_with(b"sigstore-json\n") => SignatureFormat::Sigstore,
+            None => SignatureFormat::Unknown,
         },
         // Every OpenPGP packet begins with this bit (RFC 9580, section 4.2).
-        [0x80..=0xff, ..] => Kind::SimpleSigning(bytes),
+        [0x80..=0xff, ..] => SignatureFormat::SimpleSigning(bytes),
         _ => match bytes.trim_ascii_start() {
-            [b'<' | b'{' | b'[', ..] => Kind::Page,
-            _ => Kind::Unknown,
+            [b'<' | b'{' | b'[', ..] => SignatureFormat::Page,
+            _ => SignatureFormat::Unknown,
         },
     }
 }
@@ -37,14 +37,14 @@ mod tests {
 
     #[test]
     fn stored_signatures_are_told_apart_by_their_first_bytes() {
-        assert_eq!(kind(b"\xa3\x01"), Kind::SimpleSigning(b"\xa3\x01"));
-        assert_eq!(kind(b"\0simple-signing\n\xa3"), Kind::SimpleSigning(b"\xa3"));
-        assert_eq!(kind(b"\0sigstore-json\n{}"), Kind::Sigstore);
+        assert_eq!(detect_format(b"\xa3\x01"), SignatureFormat::SimpleSigning(b"\xa3\x01"));
+        assert_eq!(detect_format(b"\0simple-signing\n\xa3"), SignatureFormat::SimpleSigning(b"\xa3"));
+        assert_eq!(detect_format(b"\0sigstore-json\n{}"), SignatureFormat::Sigstore);
         for unknown in [&b""[..], b"-----BEGIN PGP", b"\0", b"\0simple-signing", b"\0simple-signing\n", b"\0other\nx"] {
-            assert_eq!(kind(unknown), Kind::Unknown);
+            assert_eq!(detect_format(unknown), SignatureFormat::Unknown);
         }
         for page in [&b"<html>"[..], b"\r\n<!doctype html>", b"{\"errors\": []}", b"[]"] {
-            assert_eq!(kind(page), Kind::Page);
+            assert_eq!(detect_format(page), SignatureFormat::Page);
         }
     }
 }

@@ -7,23 +7,23 @@ use futures_util::{StreamExt, stream};
 use url::Url;
 
 use super::{
-    format::{Kind, kind},
-    source_answer::{Found, url_of},
+    format::{SignatureFormat, detect_format},
+    source_answer::{SourceAnswer, url_of},
 };
 use crate::image::{Digest, Repository};
 use crate::redact::shown;
 use crate::refusal::LookupError;
-use crate::registry::{Blocking, Budget, Client, Failure, Fetched, What, join};
+use crate::registry::{BlockingPool, Client, Failure, Fetched, RequestSpec, TimeBudget, join};
 use crate::signature::UntrustedSignature;
 use crate::telemetry::RequestKind;
 use crate::verification::AskedSource;
 
 /// Entries that are looked at (containers/image since 5.24: fewer than 128).
-pub(super) const MOST_ENTRIES: usize = 128;
-/// The most signatures of one image that are written: with [`MOST_ENTRIES`], containers/image reads none of them.
-pub(super) const MAX_FILES: usize = MOST_ENTRIES - 1;
+pub(super) const MAX_ENTRIES: usize = 128;
+/// The most signatures of one image that are written: with [`MAX_ENTRIES`], containers/image reads none of them.
+pub(super) const MAX_FILES: usize = MAX_ENTRIES - 1;
 /// Entries that may fail before the source is given up.
-const MOST_FAILURES: usize = 3;
+const MAX_FAILURES: usize = 3;
 /// Entries fetched at once. Most images have one signature: then the second request learns that there is no other.
 const AT_ONCE: usize = 2;
 /// The name of a folder in messages.
@@ -31,7 +31,7 @@ const FOLDER: &str = "the signature folder";
 
 /// Collects entries until one is not there.
 struct Collector {
-    found: Found,
+    found: SourceAnswer,
     failures: usize,
     bytes: usize,
     limit: usize,
@@ -42,7 +42,7 @@ struct Collector {
 }
 
 /// What became of an entry.
-enum Entry {
+enum LookasideEntry {
     Bytes(Vec<u8>),
     NotThere,
     Failed(LookupError),
@@ -50,15 +50,15 @@ enum Entry {
 
 impl Collector {
     fn new(limit: usize, is_web: bool) -> Self {
-        Self { found: Found::default(), failures: 0, bytes: 0, limit, is_web, number: 0 }
+        Self { found: SourceAnswer::default(), failures: 0, bytes: 0, limit, is_web, number: 0 }
     }
 
     /// Adds an entry, and says whether to go on. `misbehaved` makes an error of this entry.
-    fn add(&mut self, url: &Arc<str>, entry: Entry, misbehaved: impl Fn(String) -> LookupError) -> bool {
+    fn add(&mut self, url: &Arc<str>, entry: LookasideEntry, misbehaved: impl Fn(String) -> LookupError) -> bool {
         match entry {
-            Entry::NotThere => false,
-            Entry::Failed(error) => self.fail(error),
-            Entry::Bytes(bytes) => {
+            LookasideEntry::NotThere => false,
+            LookasideEntry::Failed(error) => self.fail(error),
+            LookasideEntry::Bytes(bytes) => {
                 self.bytes += bytes.len();
                 if self.bytes > self.limit {
                     let limit = bytesize::ByteSize::b(self.limit as u64);
@@ -66,16 +66,16 @@ impl Collector {
                     return false;
                 }
                 self.number += 1;
-                let content = match kind(&bytes) {
-                    Kind::SimpleSigning(content) => content,
-                    Kind::Sigstore => return true,
+                let content = match detect_format(&bytes) {
+                    SignatureFormat::SimpleSigning(content) => content,
+                    SignatureFormat::Sigstore => return true,
                     // Whoever answers in the place of the server may be gone with the next request.
-                    Kind::Page if self.is_web => {
+                    SignatureFormat::Page if self.is_web => {
                         return self
                             .fail(misbehaved("a web page or JSON is there in the place of a signature".to_owned()));
                     }
                     // A mistake of those who put it there: verification says which.
-                    Kind::Page | Kind::Unknown => &bytes,
+                    SignatureFormat::Page | SignatureFormat::Unknown => &bytes,
                 };
                 let signature =
                     UntrustedSignature { content: content.into(), source: Arc::clone(url), number: self.number };
@@ -89,11 +89,11 @@ impl Collector {
         let given_up = error.is_out_of_time();
         self.found.asked.push(AskedSource { url: url_of(&error), outcome: Err(error) });
         self.failures += 1;
-        !given_up && self.failures < MOST_FAILURES
+        !given_up && self.failures < MAX_FAILURES
     }
 
     /// `url` is the folder of the image's signatures.
-    fn finish(mut self, url: Arc<str>) -> Found {
+    fn finish(mut self, url: Arc<str>) -> SourceAnswer {
         let count = self.found.signatures.len();
         if count > 0 || self.failures == 0 {
             self.found.asked.insert(0, AskedSource { url, outcome: Ok(count) });
@@ -120,8 +120,8 @@ pub(super) async fn web(
     url: &Url,
     repository: &Repository,
     digest: &Digest,
-    budget: Budget,
-) -> Result<Found, LookupError> {
+    budget: TimeBudget,
+) -> Result<SourceAnswer, LookupError> {
     let mut target = client.target_at(url, repository)?;
     // Behind each signature's name, as containers/image has it: a shared access signature, say.
     target.base.set_query(url.query());
@@ -132,17 +132,17 @@ pub(super) async fn web(
         let path = format!("{name}/signature-{number}");
         let target = &target;
         async move {
-            let what = What { path: &path, accept: None, kind: RequestKind::Signatures, limit };
+            let what = RequestSpec { path: &path, accept: None, kind: RequestKind::Signatures, limit };
             let at = join(&target.base, &path);
             let entry = match client.fetch_plain(target, &what, budget).await {
-                Ok(Fetched { answer, .. }) if answer.status == 404 => Entry::NotThere,
-                Ok(Fetched { answer, .. }) => Entry::Bytes(answer.body.to_vec()),
-                Err(error) => Entry::Failed(error),
+                Ok(Fetched { answer, .. }) if answer.status == 404 => LookasideEntry::NotThere,
+                Ok(Fetched { answer, .. }) => LookasideEntry::Bytes(answer.body.to_vec()),
+                Err(error) => LookasideEntry::Failed(error),
             };
             (at, entry)
         }
     };
-    let mut entries = stream::iter(1..=MOST_ENTRIES).map(fetch).buffered(AT_ONCE);
+    let mut entries = stream::iter(1..=MAX_ENTRIES).map(fetch).buffered(AT_ONCE);
     let mut more = true;
     while more {
         let Some((at, entry)) = entries.next().await else { break };
@@ -152,7 +152,7 @@ pub(super) async fn web(
     drop(entries);
     let folder = join(&target.base, &name);
     if more {
-        let what = format!("there are more than {MOST_ENTRIES} signatures");
+        let what = format!("there are more than {MAX_ENTRIES} signatures");
         collector.fail(client.misbehaved(&target, &folder, what, budget));
     }
     Ok(collector.finish(shown(&folder).into()))
@@ -160,13 +160,13 @@ pub(super) async fn web(
 
 /// Reads a folder.
 pub(super) async fn folder(
-    folders: &Blocking,
+    folders: &BlockingPool,
     url: &Url,
     repository: &Repository,
     digest: &Digest,
     limit: usize,
-    budget: Budget,
-) -> Result<Found, LookupError> {
+    budget: TimeBudget,
+) -> Result<SourceAnswer, LookupError> {
     let failed = |failure: Failure| failure.at(FOLDER, url, budget.total());
     let base = url.to_file_path().map_err(|()| failed(Failure::Unavailable("its URL is no path".to_owned())))?;
     let folder = base.join(folder_name(repository.path(), digest));
@@ -174,21 +174,21 @@ pub(super) async fn folder(
     folders.run(budget.deadline, move || read_folder(&folder, limit, total)).await.map_err(failed)
 }
 
-fn read_folder(folder: &Path, limit: usize, total: Duration) -> Found {
+fn read_folder(folder: &Path, limit: usize, total: Duration) -> SourceAnswer {
     let mut collector = Collector::new(limit, false);
     let mut more = true;
     let mut number = 0;
-    while more && number < MOST_ENTRIES {
+    while more && number < MAX_ENTRIES {
         number += 1;
         let path = folder.join(format!("signature-{number}"));
         let at = file_url(&path);
         let error = |failure: Failure| failure.at(FOLDER, &at, total);
         let entry = match read_file(&path, limit) {
-            Ok(bytes) => Entry::Bytes(bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Entry::NotThere,
+            Ok(bytes) => LookasideEntry::Bytes(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => LookasideEntry::NotThere,
             Err(cause) => {
                 tracing::warn!(path = %path.display(), error = %cause, "a signature can't be read");
-                Entry::Failed(error(Failure::Unavailable("a file in it can't be read".to_owned())))
+                LookasideEntry::Failed(error(Failure::Unavailable("a file in it can't be read".to_owned())))
             }
         };
         let shown: Arc<str> = shown(&at).into();
@@ -196,7 +196,7 @@ fn read_folder(folder: &Path, limit: usize, total: Duration) -> Found {
     }
     let at = file_url(folder);
     if more {
-        let what = format!("there are more than {MOST_ENTRIES} signatures");
+        let what = format!("there are more than {MAX_ENTRIES} signatures");
         collector.fail(Failure::Misbehaved(what).at(FOLDER, &at, total));
     }
     collector.finish(shown(&at).into())
@@ -243,9 +243,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_folder_that_hangs_takes_no_more_threads_than_it_may_and_ends_at_the_deadline() {
-        let folders = Blocking::new(1);
+        let folders = BlockingPool::new(1);
         let (end, wait) = mpsc::channel::<()>();
-        let soon = || Budget::of(Duration::from_millis(50));
+        let soon = || TimeBudget::of(Duration::from_millis(50));
         assert!(folders.run(soon().deadline, move || wait.recv()).await.is_err());
         let url = Url::parse("file:///no/such/folder").unwrap();
         let repository = Repository::parse("r.example.com/acme/web").unwrap();
@@ -253,6 +253,6 @@ mod tests {
         let read = |budget| folder(&folders, &url, &repository, &digest, 1 << 20, budget);
         assert!(matches!(read(soon()).await, Err(LookupError::TimedOut { .. })));
         drop(end);
-        assert!(read(Budget::of(Duration::from_secs(30))).await.is_ok());
+        assert!(read(TimeBudget::of(Duration::from_secs(30))).await.is_ok());
     }
 }

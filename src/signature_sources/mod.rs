@@ -25,6 +25,6 @@ pub use finder::{Finder, SignatureSources};
 pub use write::{check, is_extension_announced, write};
 pub use write_error::{WriteError, Written};
 
-pub(crate) use format::{Kind, kind};
-pub(crate) use wire::Entry;
+pub(crate) use format::{SignatureFormat, detect_format};
+pub(crate) use wire::WireSignature;
 pub(crate) use write_lookaside::write_file;

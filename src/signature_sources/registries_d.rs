@@ -11,7 +11,7 @@ use crate::text;
 use crate::yaml::{Node, Value, YamlSource, parse};
 
 /// The most bytes of one file.
-const LARGEST_FILE: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 /// The members of a namespace.
 const MEMBERS: [&str; 5] =
     ["lookaside", "lookaside-staging", "sigstore", "sigstore-staging", "use-sigstore-attachments"];
@@ -60,7 +60,7 @@ impl Lookasides {
             }
         }
         paths.sort();
-        let mut reader = Reader::default();
+        let mut reader = RegistriesDReader::default();
         for path in paths {
             let name = path.display().to_string();
             match read_file(&path) {
@@ -73,7 +73,7 @@ impl Lookasides {
                 Err(error) => reader.mistakes.push(Diagnostic::of_file(&name, format!("it can't be read: {error}"))),
             }
         }
-        let Reader { found, warnings, mistakes, .. } = reader;
+        let RegistriesDReader { found, warnings, mistakes, .. } = reader;
         if mistakes.is_empty() { Ok(Self { warnings, ..found }) } else { Err(mistakes) }
     }
 
@@ -94,8 +94,8 @@ impl Lookasides {
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > LARGEST_FILE {
-        return Err(io::Error::other(format!("it has more than {LARGEST_FILE} bytes")));
+    if fs::metadata(path)?.len() > MAX_FILE {
+        return Err(io::Error::other(format!("it has more than {MAX_FILE} bytes")));
     }
     let bytes = fs::read(path)?;
     if text::is_utf16(&bytes) {
@@ -105,7 +105,7 @@ fn read_file(path: &Path) -> io::Result<String> {
 }
 
 #[derive(Default)]
-struct Reader {
+struct RegistriesDReader {
     found: Lookasides,
     /// Where each scope was seen, whatever it says: none may come twice.
     seen: HashMap<Scope, (Box<str>, Span)>,
@@ -113,7 +113,7 @@ struct Reader {
     mistakes: Vec<Diagnostic>,
 }
 
-impl Reader {
+impl RegistriesDReader {
     fn file(&mut self, source: YamlSource<'_>) {
         match parse(source) {
             Err(mistakes) => self.mistakes.extend(mistakes),

@@ -8,7 +8,7 @@ use crate::verification::AskedSource;
 
 /// What one source has.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct SourceAnswer {
     pub(super) signatures: Vec<UntrustedSignature>,
     pub(super) asked: Vec<AskedSource>,
 }

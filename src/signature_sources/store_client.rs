@@ -17,17 +17,18 @@ use crate::image::{Digest, Repository};
 use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::registry::{
-    Access, Budget, Client, Content, Extension, Failure, Fetched, Request, SaidNo, Target, What, error_body, join,
+    Access, Client, Content, Extension, Failure, Fetched, Request, RequestSpec, ServerRefused, Target, TimeBudget,
+    error_body, join,
 };
 use crate::telemetry::RequestKind;
 
 /// The characters of a signature's name behind the digest.
 const NAME_CHARACTERS: usize = 32;
 /// The longest answer to a change: an error in words.
-const LARGEST_ERROR: usize = 64 << 10;
+const MAX_ERROR: usize = 64 << 10;
 
 /// A store, asked about one repository.
-pub(crate) struct Store<'a> {
+pub(crate) struct StoreClient<'a> {
     client: &'a Client,
     target: Target,
     /// Where it is: https, or http where that is all there is.
@@ -37,7 +38,7 @@ pub(crate) struct Store<'a> {
 /// What a store tells of a signature.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Listed {
+pub(crate) struct StoredSignatureInfo {
     /// `<digest>@<32 characters>`.
     pub(crate) name: String,
     pub(crate) bytes: u64,
@@ -47,24 +48,24 @@ pub(crate) struct Listed {
     /// The keys that it claims to be of.
     #[serde(default)]
     pub(crate) issuers: Vec<String>,
-    pub(crate) status: Option<Status>,
+    pub(crate) status: Option<SignatureStatus>,
 }
 
 /// That a signature was verified, by whom, and what they found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Status {
+pub(crate) struct SignatureStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) verified_by: Option<String>,
     pub(crate) verified_at: Timestamp,
     #[serde(flatten)]
-    pub(crate) finding: Finding,
+    pub(crate) finding: AuditFinding,
 }
 
 /// What an auditor finds of a signature that verifies. Who and when, the store adds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Finding {
+pub(crate) struct AuditFinding {
     /// The fingerprint of the certificate.
     pub(crate) key: String,
     /// Whose that is.
@@ -78,7 +79,7 @@ pub(crate) struct Finding {
 
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum ChangeOutcome {
     /// It is made.
     Done,
     /// The store has no such signature.
@@ -90,7 +91,7 @@ pub(crate) enum Outcome {
 /// Why a store does not do what it is asked to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum StoreError {
+pub(crate) enum StoreClientError {
     /// It can't be asked.
     #[error(transparent)]
     Lookup(#[from] LookupError),
@@ -106,10 +107,10 @@ pub(crate) enum StoreError {
     },
     /// It does not do it.
     #[error(transparent)]
-    SaidNo(#[from] SaidNo),
+    Refused(#[from] ServerRefused),
 }
 
-impl<'a> Store<'a> {
+impl<'a> StoreClient<'a> {
     /// What may be a store, where this source is an extension endpoint. Nothing: it is a lookaside, or a registry that
     /// announces no extension.
     ///
@@ -126,7 +127,7 @@ impl<'a> Store<'a> {
             SignatureSource::Extension(url) => client.target_at(url, repository)?,
             SignatureSource::RegistryExtension => client.target(repository)?,
         };
-        let origin = client.origin(&target, Budget::until(deadline)).await?;
+        let origin = client.origin(&target, TimeBudget::until(deadline)).await?;
         let base = origin.base.clone();
         Ok((origin.extension == Extension::Announced).then_some(Self { client, target, base }))
     }
@@ -136,22 +137,29 @@ impl<'a> Store<'a> {
     ///
     /// # Errors
     /// It can't be asked, or answers what no store answers.
-    pub(crate) async fn inspect(&self, digest: &Digest, deadline: Instant) -> Result<Option<Vec<Listed>>, LookupError> {
+    pub(crate) async fn inspect(
+        &self,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Option<Vec<StoredSignatureInfo>>, LookupError> {
         #[derive(Deserialize)]
-        struct List {
-            signatures: Vec<Listed>,
+        struct StoredSignatureList {
+            signatures: Vec<StoredSignatureInfo>,
         }
         let limit = self.client.signature_list_bytes();
         let request = Request::new(Method::GET, Access::Pull);
-        let budget = Budget::until(deadline);
+        let budget = TimeBudget::until(deadline);
         let Fetched { url, answer } = self.send(&image(digest), request, limit, budget).await?;
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         // Some servers have a page for every path.
         if answer.status != 200 || !kind.starts_with("application/json") {
             return Ok(None);
         }
-        let list = self.client.read_body(answer.body, budget, |body| serde_json::from_slice::<List>(body).ok()).await;
-        let failed = |failure: Failure| failure.at(&self.target.peer.registry, &url, budget.total());
+        let list = self
+            .client
+            .read_body(answer.body, budget, |body| serde_json::from_slice::<StoredSignatureList>(body).ok())
+            .await;
+        let failed = |failure: Failure| failure.at(&self.target.remote.registry, &url, budget.total());
         let misbehaved = || {
             let what = "what it sends is no list of what is known of signatures".to_owned();
             self.client.misbehaved(&self.target, &url, what, budget)
@@ -162,14 +170,14 @@ impl<'a> Store<'a> {
     /// Says that a signature was verified; `content` is what was.
     ///
     /// # Errors
-    /// [`StoreError`]; the status is as it was.
+    /// [`StoreClientError`]; the status is as it was.
     pub(crate) async fn set_status(
         &self,
         digest: &Digest,
-        (name, content): (&Name, &[u8]),
-        finding: &Finding,
+        (name, content): (&StoredName, &[u8]),
+        finding: &AuditFinding,
         deadline: Instant,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<ChangeOutcome, StoreClientError> {
         // Strings can't fail to be JSON.
         let bytes = serde_json::to_vec(finding).expect("strings are JSON").into();
         let body = Some(Content { kind: "application/json".into(), bytes, may_move: false });
@@ -180,13 +188,13 @@ impl<'a> Store<'a> {
     /// Takes back that a signature was verified; all else of it stays. `content` is what was looked at.
     ///
     /// # Errors
-    /// [`StoreError`]; the status is as it was.
+    /// [`StoreClientError`]; the status is as it was.
     pub(crate) async fn unset_status(
         &self,
         digest: &Digest,
-        (name, content): (&Name, &[u8]),
+        (name, content): (&StoredName, &[u8]),
         deadline: Instant,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<ChangeOutcome, StoreClientError> {
         self.change_status(digest, (name, content), Request::new(Method::DELETE, Access::Push), deadline).await
     }
 
@@ -194,10 +202,10 @@ impl<'a> Store<'a> {
     async fn change_status(
         &self,
         digest: &Digest,
-        (name, content): (&Name, &[u8]),
+        (name, content): (&StoredName, &[u8]),
         request: Request,
         deadline: Instant,
-    ) -> Result<Outcome, StoreError> {
+    ) -> Result<ChangeOutcome, StoreClientError> {
         // Nothing in it is out of a header's alphabet.
         let if_match = HeaderValue::from_str(&format!("\"{}\"", Digest::sha256(content))).ok();
         self.change(&format!("{}/{}/status", image(digest), name.0), Request { if_match, ..request }, deadline).await
@@ -206,17 +214,22 @@ impl<'a> Store<'a> {
     /// Takes back that any of an image's signatures was verified.
     ///
     /// # Errors
-    /// [`StoreError`]; all is as it was.
-    pub(crate) async fn clear_statuses(&self, digest: &Digest, deadline: Instant) -> Result<(), StoreError> {
+    /// [`StoreClientError`]; all is as it was.
+    pub(crate) async fn clear_statuses(&self, digest: &Digest, deadline: Instant) -> Result<(), StoreClientError> {
         self.delete(&format!("{}/status", image(digest)), deadline).await.map(drop)
     }
 
     /// Takes a signature away. False: the store has none of this name.
     ///
     /// # Errors
-    /// [`StoreError`]; it is still there.
-    pub(crate) async fn remove(&self, digest: &Digest, name: &Name, deadline: Instant) -> Result<bool, StoreError> {
-        Ok(self.delete(&format!("{}/{}", image(digest), name.0), deadline).await? == Outcome::Done)
+    /// [`StoreClientError`]; it is still there.
+    pub(crate) async fn remove(
+        &self,
+        digest: &Digest,
+        name: &StoredName,
+        deadline: Instant,
+    ) -> Result<bool, StoreClientError> {
+        Ok(self.delete(&format!("{}/{}", image(digest), name.0), deadline).await? == ChangeOutcome::Done)
     }
 
     /// Where it is, for people.
@@ -228,24 +241,30 @@ impl<'a> Store<'a> {
         format!("sealgate/v1/{}/{rest}", self.target.path)
     }
 
-    async fn send(&self, rest: &str, request: Request, limit: usize, budget: Budget) -> Result<Fetched, LookupError> {
+    async fn send(
+        &self,
+        rest: &str,
+        request: Request,
+        limit: usize,
+        budget: TimeBudget,
+    ) -> Result<Fetched, LookupError> {
         let path = self.path(rest);
-        let what = What { path: &path, accept: Some("application/json"), kind: RequestKind::Signatures, limit };
+        let what = RequestSpec { path: &path, accept: Some("application/json"), kind: RequestKind::Signatures, limit };
         self.client.send(&self.target, &what, request, budget).await
     }
 
-    async fn delete(&self, rest: &str, deadline: Instant) -> Result<Outcome, StoreError> {
+    async fn delete(&self, rest: &str, deadline: Instant) -> Result<ChangeOutcome, StoreClientError> {
         self.change(rest, Request::new(Method::DELETE, Access::Push), deadline).await
     }
 
-    async fn change(&self, rest: &str, request: Request, deadline: Instant) -> Result<Outcome, StoreError> {
-        let Fetched { url, answer } = self.send(rest, request, LARGEST_ERROR, Budget::until(deadline)).await?;
+    async fn change(&self, rest: &str, request: Request, deadline: Instant) -> Result<ChangeOutcome, StoreClientError> {
+        let Fetched { url, answer } = self.send(rest, request, MAX_ERROR, TimeBudget::until(deadline)).await?;
         match answer.status {
-            200 | 204 => Ok(Outcome::Done),
-            404 if error_body::code(&answer.body).as_deref() == Some("SIGNATURE_UNKNOWN") => Ok(Outcome::Gone),
-            412 => Ok(Outcome::Changed),
-            status @ (404 | 405 | 501) => Err(StoreError::NoStore { url: shown(&url), status }),
-            _ => Err(SaidNo::of(&self.target, &url, &answer).into()),
+            200 | 204 => Ok(ChangeOutcome::Done),
+            404 if error_body::code(&answer.body).as_deref() == Some("SIGNATURE_UNKNOWN") => Ok(ChangeOutcome::Gone),
+            412 => Ok(ChangeOutcome::Changed),
+            status @ (404 | 405 | 501) => Err(StoreClientError::NoStore { url: shown(&url), status }),
+            _ => Err(ServerRefused::of(&self.target, &url, &answer).into()),
         }
     }
 }
@@ -256,9 +275,9 @@ fn image(digest: &Digest) -> String {
 
 /// The 32 characters of a signature's name behind the digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name(Box<str>);
+pub(crate) struct StoredName(Box<str>);
 
-impl Name {
+impl StoredName {
     /// Nothing: a store has no such name.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -285,7 +304,7 @@ mod tests {
     fn a_signatures_name_is_found_in_its_source() {
         let digest = Digest::sha256(b"image");
         let name = "0123456789abcdefABCDEF-_.0123456";
-        let of = |text: &str| Name::of_source(text, &digest).map(|name| name.as_str().to_owned());
+        let of = |text: &str| StoredName::of_source(text, &digest).map(|name| name.as_str().to_owned());
         assert_eq!(of(&format!("https://s.example.com/x#{digest}@{name}")).as_deref(), Some(name));
         for other in [
             format!("https://s.example.com/x#{}@{name}", Digest::sha256(b"other")),
@@ -301,9 +320,9 @@ mod tests {
 
     #[test]
     fn an_entry_may_lack_all_but_its_name_and_size() {
-        let old: Listed = serde_json::from_str(r#"{"name": "x", "bytes": 7, "later": 1}"#).unwrap();
+        let old: StoredSignatureInfo = serde_json::from_str(r#"{"name": "x", "bytes": 7, "later": 1}"#).unwrap();
         assert_eq!((old.bytes, old.added_at, old.status), (7, None, None));
-        let null: Listed = serde_json::from_str(r#"{"name": "x", "bytes": 7, "status": null}"#).unwrap();
+        let null: StoredSignatureInfo = serde_json::from_str(r#"{"name": "x", "bytes": 7, "status": null}"#).unwrap();
         assert_eq!(null.status, None);
     }
 }

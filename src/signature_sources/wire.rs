@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 /// An entry of a list, and the body of a PUT. It has the version twice: containers/image reads `schemaVersion`, what was
 /// documented first says `version`.
 #[derive(Serialize)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct WireSignature<'a> {
     #[serde(rename = "schemaVersion")]
     schema_version: u8,
     version: u8,
@@ -17,7 +17,7 @@ pub(crate) struct Entry<'a> {
     content: &'a [u8],
 }
 
-impl<'a> Entry<'a> {
+impl<'a> WireSignature<'a> {
     /// Of an OpenPGP message; `name` is `<digest>@<32 characters>`.
     pub(crate) fn new(name: String, content: &'a [u8]) -> Self {
         Self { schema_version: 2, version: 2, kind: "atomic", name, content }

@@ -17,7 +17,9 @@ use super::{
 };
 use crate::image::{Digest, Repository};
 use crate::refusal::LookupError;
-use crate::registry::{Access, Budget, Client, Extension, Fetched, Request, SaidNo, Target, What, error_body};
+use crate::registry::{
+    Access, Client, Extension, Fetched, Request, RequestSpec, ServerRefused, Target, TimeBudget, error_body,
+};
 use crate::telemetry::RequestKind;
 
 /// Stores a signature. It is whole and durable there when this returns, or not there at all.
@@ -29,7 +31,7 @@ pub async fn write(
     signature: &[u8],
     deadline: Instant,
 ) -> Result<Written, WriteError> {
-    let budget = Budget::until(deadline);
+    let budget = TimeBudget::until(deadline);
     let target = match destination {
         Destination::RegistryExtension => extension(client, repository, budget).await?,
         Destination::Extension(url) => client.target_at(url, repository)?,
@@ -55,7 +57,7 @@ pub async fn check(
     repository: &Repository,
     deadline: Instant,
 ) -> Result<(), WriteError> {
-    let budget = Budget::until(deadline);
+    let budget = TimeBudget::until(deadline);
     let target = match destination {
         Destination::RegistryExtension => extension(client, repository, budget).await?,
         Destination::Extension(url) => client.target_at(url, repository)?,
@@ -63,14 +65,14 @@ pub async fn check(
     };
     // Who may sign is said of repositories; the digest is any, and is left out of what is told.
     let path = format!("extensions/v2/{}/signatures/{}", target.path, Digest::sha256(b""));
-    let what = What { path: &path, accept: None, kind: RequestKind::Signatures, limit: 64 << 10 };
+    let what = RequestSpec { path: &path, accept: None, kind: RequestKind::Signatures, limit: 64 << 10 };
     let request = Request::new(Method::OPTIONS, Access::Push);
     // A store says no in the same words as to a PUT. Whoever else has the extension need not know this question, and what
     // stands before it may refuse the method.
     let Fetched { url, answer } = client.send(&target, &what, request, budget).await?;
     match (answer.status, error_body::code(&answer.body).as_deref()) {
         (401, Some("UNAUTHORIZED")) | (403, Some("DENIED")) => {
-            Err(SaidNo::of(&target, &url.join(".").unwrap_or(url), &answer).into())
+            Err(ServerRefused::of(&target, &url.join(".").unwrap_or(url), &answer).into())
         }
         _ => Ok(()),
     }
@@ -83,13 +85,13 @@ pub async fn is_extension_announced(
     deadline: Instant,
 ) -> Result<bool, LookupError> {
     let target = client.target(repository)?;
-    Ok(client.origin(&target, Budget::until(deadline)).await?.extension == Extension::Announced)
+    Ok(client.origin(&target, TimeBudget::until(deadline)).await?.extension == Extension::Announced)
 }
 
-async fn extension(client: &Client, repository: &Repository, budget: Budget) -> Result<Target, WriteError> {
+async fn extension(client: &Client, repository: &Repository, budget: TimeBudget) -> Result<Target, WriteError> {
     let target = client.target(repository)?;
     if client.origin(&target, budget).await?.extension != Extension::Announced {
-        return Err(WriteError::NoExtension { registry: (&*target.peer.registry).into() });
+        return Err(WriteError::NoExtension { registry: (&*target.remote.registry).into() });
     }
     Ok(target)
 }

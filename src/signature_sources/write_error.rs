@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use super::lookaside::MAX_FILES;
 use crate::refusal::LookupError;
-use crate::registry::SaidNo;
+use crate::registry::ServerRefused;
 
 /// Why a signature was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum WriteError {
     },
     /// The server does not take it.
     #[error(transparent)]
-    SaidNo(#[from] SaidNo),
+    Refused(#[from] ServerRefused),
     /// A file can't be written.
     #[error("{}: {source}", path.display())]
     File {

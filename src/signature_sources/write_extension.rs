@@ -4,12 +4,14 @@ use aws_lc_rs::rand;
 use reqwest::Method;
 
 use super::{
-    wire::Entry,
+    wire::WireSignature,
     write_error::{WriteError, Written},
 };
 use crate::image::Digest;
 use crate::redact::shown;
-use crate::registry::{Access, Budget, Client, Content, Fetched, Request, SaidNo, Target, What, error_body};
+use crate::registry::{
+    Access, Client, Content, Fetched, Request, RequestSpec, ServerRefused, Target, TimeBudget, error_body,
+};
 use crate::telemetry::RequestKind;
 
 /// The characters behind the `@` of a signature's name.
@@ -21,13 +23,14 @@ pub(super) async fn put(
     target: &Target,
     digest: &Digest,
     signature: &[u8],
-    budget: Budget,
+    budget: TimeBudget,
 ) -> Result<Written, WriteError> {
     let name = format!("{digest}@{}", name());
     // Numbers and strings can't fail to be JSON.
-    let bytes = serde_json::to_vec(&Entry::new(name.clone(), signature)).expect("strings are JSON").into();
+    let bytes = serde_json::to_vec(&WireSignature::new(name.clone(), signature)).expect("strings are JSON").into();
     let path = format!("extensions/v2/{}/signatures/{digest}", target.path);
-    let what = What { path: &path, accept: Some("application/json"), kind: RequestKind::Signatures, limit: 64 << 10 };
+    let what =
+        RequestSpec { path: &path, accept: Some("application/json"), kind: RequestKind::Signatures, limit: 64 << 10 };
     let content = Some(Content { kind: "application/json".into(), bytes, may_move: false });
     let request = Request { content, ..Request::new(Method::PUT, Access::Push) };
     let Fetched { url, answer } = client.send(target, &what, request, budget).await?;
@@ -39,7 +42,7 @@ pub(super) async fn put(
             Ok(Written { place: at().into(), existed: true })
         }
         404 => Err(WriteError::NoImage { url: at(), message: error_body::message(&answer.body) }),
-        _ => Err(SaidNo::of(target, &url, &answer).into()),
+        _ => Err(ServerRefused::of(target, &url, &answer).into()),
     }
 }
 

@@ -5,16 +5,16 @@ use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 use tempfile::{PathPersistError, TempPath};
 
 use super::{
-    format::{Kind, kind},
+    format::{SignatureFormat, detect_format},
     lookaside::{self, MAX_FILES},
     write_error::{WriteError, Written},
 };
 use crate::files::durable::{create_folder_with, sync_folder};
 
 /// Bytes that may stand in front of a signature in a file and say of which kind it is.
-const LONGEST_PREFIX: usize = 32;
+const MAX_PREFIX: usize = 32;
 /// Bytes of a file beside which readers find no signature (containers/image's limit of all that it reads there).
-const LARGEST_FILE: u64 = 4 << 20;
+const MAX_FILE: u64 = 4 << 20;
 
 /// Writes `signature-N` with the first N that is free. Readers stop at the first that is missing, so there must be no gap.
 /// This blocks.
@@ -121,14 +121,15 @@ fn holds(path: &Path, signature: &[u8]) -> Result<bool, WriteError> {
         }
         Err(source) => return Err(WriteError::File { path: path.to_owned(), source }),
     };
-    if length > LARGEST_FILE {
+    if length > MAX_FILE {
         return Err(in_the_way(format!("it has {length} bytes, more than any signature")));
     }
-    if length > (signature.len() + LONGEST_PREFIX) as u64 {
+    if length > (signature.len() + MAX_PREFIX) as u64 {
         return Ok(false);
     }
-    let there = lookaside::read_file(path, signature.len() + LONGEST_PREFIX);
-    Ok(there.is_ok_and(|there| kind(&there) == Kind::SimpleSigning(signature) || there == signature))
+    let there = lookaside::read_file(path, signature.len() + MAX_PREFIX);
+    Ok(there
+        .is_ok_and(|there| detect_format(&there) == SignatureFormat::SimpleSigning(signature) || there == signature))
 }
 
 #[cfg(test)]

@@ -19,10 +19,10 @@ use super::{
 use crate::signature::{Certificate, Fingerprint};
 
 /// Keyrings are longer than this only by mistake: Debian's has about a tenth of it.
-const LARGEST_KEYRING: u64 = 256 << 20;
+const MAX_KEYRING: u64 = 256 << 20;
 
 /// How long gpg-agent may take to start and to say which keys it has. It asks nobody anything until it signs.
-const AGENT_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A GnuPG folder.
 #[derive(Clone, Debug)]
@@ -85,8 +85,8 @@ impl Gnupg {
         let keyring = self.home.join("pubring.kbx");
         let certificate = chosen(self.certificates()?, query, &keyring, now)?;
         let asked = self.ask_agent(&certificate, query, now);
-        let found = tokio::time::timeout(AGENT_ANSWERS_WITHIN, asked).await.unwrap_or_else(|_| {
-            let seconds = AGENT_ANSWERS_WITHIN.as_secs();
+        let found = tokio::time::timeout(AGENT_TIMEOUT, asked).await.unwrap_or_else(|_| {
+            let seconds = AGENT_TIMEOUT.as_secs();
             Err(self.no_agent(anyhow::anyhow!("it has not answered within {seconds} s")))
         });
         let (key, signer) = found?.ok_or_else(|| KeyError::NoSecret(certificate.fingerprint()))?;
@@ -124,10 +124,10 @@ impl Gnupg {
         use io::Read as _;
         let path = self.home.join(name);
         let mut bytes = Vec::new();
-        let read = fs::File::open(&path).and_then(|file| file.take(LARGEST_KEYRING + 1).read_to_end(&mut bytes));
+        let read = fs::File::open(&path).and_then(|file| file.take(MAX_KEYRING + 1).read_to_end(&mut bytes));
         match read {
-            Ok(_) if bytes.len() as u64 > LARGEST_KEYRING => {
-                let limit = bytesize::ByteSize::b(LARGEST_KEYRING);
+            Ok(_) if bytes.len() as u64 > MAX_KEYRING => {
+                let limit = bytesize::ByteSize::b(MAX_KEYRING);
                 let source = io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {limit}"));
                 Err(KeyError::File { path, source })
             }

@@ -17,8 +17,8 @@ use super::{
 use crate::signature::{Certificate, Fingerprint};
 
 /// Exported keys are longer than this only by mistake.
-const LARGEST_FILE: u64 = 4 << 20;
-const LARGEST_PASSPHRASE: u64 = 4 << 10;
+const MAX_FILE: u64 = 4 << 20;
+const MAX_PASSPHRASE: u64 = 4 << 10;
 
 /// Reads the key from a file, armored or binary (`gpg --export-secret-keys`), and unlocks it. `query` says which one, where
 /// the file has several.
@@ -74,7 +74,7 @@ pub fn read(
 }
 
 fn parse(path: &Path) -> Result<Vec<Cert>, KeyError> {
-    let bytes = read_bounded(path, LARGEST_FILE)?;
+    let bytes = read_bounded(path, MAX_FILE)?;
     let content = |what: String| KeyError::Content { path: path.to_owned(), what };
     let parser =
         CertParser::from_bytes(&bytes).map_err(|error| content(format!("this is no OpenPGP key: {error:#}")))?;
@@ -98,7 +98,7 @@ fn parse(path: &Path) -> Result<Vec<Cert>, KeyError> {
 
 /// A line end at its end does not count.
 fn read_passphrase(path: &Path) -> Result<Password, KeyError> {
-    let mut bytes = read_bounded(path, LARGEST_PASSPHRASE)?;
+    let mut bytes = read_bounded(path, MAX_PASSPHRASE)?;
     if bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {

@@ -211,7 +211,7 @@ pub enum SignError {
 /// # Errors
 /// The key does not sign, or what it made is not good.
 pub fn sign(key: &mut SigningKey, identity: &Reference, digest: Digest, now: Timestamp) -> Result<Vec<u8>, SignError> {
-    let message = compose(&Payload { digest, identity: identity.clone() }, Borrowed(key.signer.as_mut()), now)?;
+    let message = compose(&Payload { digest, identity: identity.clone() }, BorrowedSigner(key.signer.as_mut()), now)?;
     let signature = UntrustedSignature { content: message.clone().into(), source: "sealgate sign".into(), number: 1 };
     let found = FoundSignatures { signatures: vec![signature], asked: Vec::new() };
     if is_signed(&found, key, identity, digest, Timestamp::now()) { Ok(message) } else { Err(SignError::NotVerified) }
@@ -225,9 +225,9 @@ pub fn identity_of(image: &Reference) -> Reference {
 }
 
 /// A key that is used again afterwards.
-struct Borrowed<'a>(&'a mut (dyn crypto::Signer + Send + Sync));
+struct BorrowedSigner<'a>(&'a mut (dyn crypto::Signer + Send + Sync));
 
-impl crypto::Signer for Borrowed<'_> {
+impl crypto::Signer for BorrowedSigner<'_> {
     fn public(&self) -> &Key<PublicParts, UnspecifiedRole> {
         self.0.public()
     }

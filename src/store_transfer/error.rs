@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use crate::gateway::store::StoreError;
 use crate::refusal::LookupError;
-use crate::registry::{SaidNo, retry::wait_after};
+use crate::registry::{ServerRefused, retry::wait_after};
 
 /// Why something is not moved.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub(crate) enum TransferError {
     },
     /// It does not do it, or not for whoever asks: its own words say why.
     #[error(transparent)]
-    SaidNo(SaidNo),
+    Refused(ServerRefused),
     /// A file of this machine.
     #[error("{}: {source}", path.display())]
     File {

@@ -8,32 +8,32 @@ use tokio::{
 };
 
 use super::{
-    error::TransferError, export_file::ExportFile, exported::Exported, lookaside_tree::Tree, signature::Signature,
-    store::Store,
+    error::TransferError, export_file::ExportFile, export_report::ExportReport, signature::Signature,
+    store::TransferStore, tree_writer::TreeWriter,
 };
 use crate::gateway::export_format;
 use crate::gateway::store::Position;
 
 /// What an export is written to.
-pub(crate) enum Sink {
+pub(crate) enum ExportTarget {
     /// Lines that others read meanwhile.
-    Stream(Stream),
+    Stream(ExportStream),
     /// A file.
     File(ExportFile),
     /// A lookaside tree.
-    Tree(Tree),
+    Tree(TreeWriter),
 }
 
 /// Reads all of a store. When this returns, all of it stays through a loss of power, but for a stream.
 pub(crate) async fn export(
-    store: &Store,
-    sink: &mut Sink,
-    exported: &mut Exported,
+    store: &TransferStore,
+    sink: &mut ExportTarget,
+    exported: &mut ExportReport,
     watch: &(dyn Fn(usize) + Sync),
 ) -> Result<(), TransferError> {
     let mut after = match sink {
-        Sink::File(file) => tokio::task::block_in_place(|| file.take_up(exported))?,
-        Sink::Stream(_) | Sink::Tree(_) => None,
+        ExportTarget::File(file) => tokio::task::block_in_place(|| file.take_up(exported))?,
+        ExportTarget::Stream(_) | ExportTarget::Tree(_) => None,
     };
     loop {
         watch(exported.signatures);
@@ -45,8 +45,8 @@ pub(crate) async fn export(
     sink.finish().await
 }
 
-impl Sink {
-    async fn add(&mut self, page: &[Signature], exported: &mut Exported) -> Result<(), TransferError> {
+impl ExportTarget {
+    async fn add(&mut self, page: &[Signature], exported: &mut ExportReport) -> Result<(), TransferError> {
         let text = || {
             let mut text = Vec::new();
             for (image, record) in page {
@@ -78,13 +78,13 @@ impl Sink {
 
 /// Something that may stand still for as long as its reader likes. It is written to by a thread of its own, so that whoever
 /// waits for that can leave.
-pub(crate) struct Stream {
+pub(crate) struct ExportStream {
     /// Nothing: it is over.
     pages: Option<mpsc::Sender<Vec<u8>>>,
     written: JoinHandle<io::Result<()>>,
 }
 
-impl Stream {
+impl ExportStream {
     pub(crate) fn new(mut to: impl io::Write + Send + 'static) -> Self {
         let (pages, mut written) = mpsc::channel::<Vec<u8>>(1);
         let written = spawn_blocking(move || {

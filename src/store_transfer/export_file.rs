@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     error::TransferError,
-    exported::Exported,
+    export_report::ExportReport,
     line_reader::{LineReader, RawLine},
 };
 use crate::files::durable::{above, sync_folder};
@@ -22,7 +22,7 @@ use crate::image::Digest;
 
 /// How long after its beginning an export is taken up again without being told to. What was removed from the store since then
 /// stays in it, and what was added in front of its end is missing.
-const TAKEN_UP: SignedDuration = SignedDuration::from_hours(1);
+const RESUME_TTL: SignedDuration = SignedDuration::from_hours(1);
 /// What every line of an export begins with.
 const BEGINNING: &[u8] = b"{\"repository\":\"";
 
@@ -48,7 +48,7 @@ impl ExportFile {
         is_free(path)?;
         let prefix = prefix(path, store);
         let mut left = Partial::all(path, &prefix)?;
-        let young = |begun| (SignedDuration::ZERO..TAKEN_UP).contains(&now.duration_since(begun));
+        let young = |begun| (SignedDuration::ZERO..RESUME_TTL).contains(&now.duration_since(begun));
         let taken = left.pop_if(|partial| resume || young(partial.begun));
         // Another one may just have ended.
         is_free(path)?;
@@ -69,11 +69,11 @@ impl ExportFile {
 
     /// Until when it is taken up without being told to.
     pub(crate) fn young_until(&self) -> Timestamp {
-        self.partial.begun.saturating_add(TAKEN_UP).unwrap_or(Timestamp::MAX)
+        self.partial.begun.saturating_add(RESUME_TTL).unwrap_or(Timestamp::MAX)
     }
 
     /// Counts what an earlier export left, cuts off what is not whole, and gives the position behind it.
-    pub(super) fn take_up(&mut self, exported: &mut Exported) -> Result<Option<Position>, TransferError> {
+    pub(super) fn take_up(&mut self, exported: &mut ExportReport) -> Result<Option<Position>, TransferError> {
         let failed = TransferError::file(&self.partial.path);
         let (mut last, mut whole) = (None, 0);
         let mut taken = || {
@@ -234,7 +234,7 @@ mod tests {
         let partial = open(&path, "store", BEGUN, false).unwrap().partial().to_owned();
         fs::write(&partial, left).unwrap();
         let mut file = open(&path, "store", "2026-11-26T10:59:59Z", false).unwrap();
-        let mut exported = Exported::default();
+        let mut exported = ExportReport::default();
         let last = file.take_up(&mut exported).unwrap();
         file.write(b"more\n").unwrap();
         file.finish().unwrap();
@@ -289,7 +289,7 @@ mod tests {
         fs::write(left.partial(), line(1)).unwrap();
         drop(left);
         let taken = |now, resume| {
-            let (mut file, mut exported) = (open(&path, "store", now, resume).unwrap(), Exported::default());
+            let (mut file, mut exported) = (open(&path, "store", now, resume).unwrap(), ExportReport::default());
             file.take_up(&mut exported).unwrap();
             (exported.resumed, exported.begun, file.discarded())
         };

@@ -6,11 +6,11 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::{
     error::TransferError,
-    found::{Found, What},
-    lines::Lines,
-    place::Place,
-    store::{AT_ONCE, Store},
-    tree_reader::Walk,
+    export_lines::ExportLines,
+    import_item::{ImportItem, ItemContent},
+    item_location::ItemLocation,
+    store::{AT_ONCE, TransferStore},
+    tree_reader::TreeReader,
 };
 use crate::gateway::export_format::{Imported, MAX_REASONS};
 
@@ -18,15 +18,15 @@ use crate::gateway::export_format::{Imported, MAX_REASONS};
 const BYTES_AT_ONCE: usize = 512 << 10;
 
 /// What an import is read from.
-pub(crate) enum Source {
+pub(crate) enum ImportSource {
     /// Lines of an export.
-    Lines(Box<Lines>),
+    Lines(Box<ExportLines>),
     /// A lookaside tree.
-    Tree(Walk),
+    Tree(TreeReader),
 }
 
-impl Source {
-    fn next(&mut self) -> Result<Option<Found>, TransferError> {
+impl ImportSource {
+    fn next(&mut self) -> Result<Option<ImportItem>, TransferError> {
         match self {
             Self::Lines(lines) => lines.next(),
             Self::Tree(walk) => Ok(walk.next()),
@@ -44,7 +44,7 @@ impl Source {
 
 /// What became of an import so far.
 #[derive(Debug, Default)]
-pub(crate) struct Import {
+pub(crate) struct ImportReport {
     /// How many are new; without a store, how many it would take.
     pub(crate) created: usize,
     /// Of how many that were there something more is known now.
@@ -53,14 +53,14 @@ pub(crate) struct Import {
     pub(crate) present: usize,
     /// How many are not in, and why, of the first ones.
     pub(crate) refused: usize,
-    pub(crate) reasons: Vec<(Place, String)>,
+    pub(crate) reasons: Vec<(ItemLocation, String)>,
     /// Where readers of a lookaside stop before the end: how often, and the first ones.
     pub(crate) gaps: usize,
     pub(crate) first_gaps: Vec<PathBuf>,
 }
 
-impl Import {
-    fn refuse(&mut self, place: Place, reason: String) {
+impl ImportReport {
+    fn refuse(&mut self, place: ItemLocation, reason: String) {
         self.refused += 1;
         if self.reasons.len() < MAX_REASONS {
             self.reasons.push((place, reason));
@@ -68,7 +68,7 @@ impl Import {
     }
 
     /// What became of signatures that were found there.
-    fn add(&mut self, imported: Imported, places: &[Place]) {
+    fn add(&mut self, imported: Imported, places: &[ItemLocation]) {
         let Imported { created, completed, present, refused, reasons } = imported;
         self.created += created;
         self.completed += completed;
@@ -77,7 +77,7 @@ impl Import {
         self.refused += refused.saturating_sub(reasons.len());
         for reason in reasons {
             let place = reason.line.checked_sub(1).and_then(|index| places.get(index)).cloned();
-            self.refuse(place.unwrap_or(Place::Line(0)), reason.reason);
+            self.refuse(place.unwrap_or(ItemLocation::Line(0)), reason.reason);
         }
     }
 
@@ -94,9 +94,9 @@ impl Import {
 /// Puts what is found into a store, or looks at it where there is none to put it into. What is counted as created,
 /// completed or present is durable.
 pub(crate) async fn import(
-    source: Source,
-    store: Option<&Store>,
-    report: &mut Import,
+    source: ImportSource,
+    store: Option<&TransferStore>,
+    report: &mut ImportReport,
     watch: &(dyn Fn(usize, u64) + Sync),
 ) -> Result<(), TransferError> {
     let mut batches = read(source);
@@ -108,16 +108,16 @@ pub(crate) async fn import(
             return Ok(());
         }
         let (mut places, mut signatures) = (Vec::new(), Vec::new());
-        for Found { place, what } in found {
+        for ImportItem { place, what } in found {
             match what {
-                What::Signature(signature) => {
+                ItemContent::Signature(signature) => {
                     places.push(place);
                     signatures.push(*signature);
                 }
-                What::Junk(reason) => report.refuse(place, reason),
-                What::Gap => {
+                ItemContent::Junk(reason) => report.refuse(place, reason),
+                ItemContent::Gap => {
                     report.gaps += 1;
-                    if let (Place::Path(path), true) = (place, report.first_gaps.len() < MAX_REASONS) {
+                    if let (ItemLocation::Path(path), true) = (place, report.first_gaps.len() < MAX_REASONS) {
                         report.first_gaps.push(path);
                     }
                 }
@@ -134,12 +134,12 @@ pub(crate) async fn import(
 
 /// What is found at once, and how far that is read.
 struct Batch {
-    found: Vec<Found>,
+    found: Vec<ImportItem>,
     bytes: u64,
 }
 
 /// Reads on a thread of its own: what is read may stand still, and whoever waits for it can leave.
-fn read(mut source: Source) -> mpsc::Receiver<Result<Batch, TransferError>> {
+fn read(mut source: ImportSource) -> mpsc::Receiver<Result<Batch, TransferError>> {
     let (sender, batches) = mpsc::channel(1);
     spawn_blocking(move || {
         loop {
@@ -155,11 +155,11 @@ fn read(mut source: Source) -> mpsc::Receiver<Result<Batch, TransferError>> {
 }
 
 /// What is found next; nothing: there is no more.
-fn next_batch(source: &mut Source) -> Result<Batch, TransferError> {
+fn next_batch(source: &mut ImportSource) -> Result<Batch, TransferError> {
     let (mut found, mut bytes) = (Vec::new(), 0);
     while found.len() < AT_ONCE && bytes < BYTES_AT_ONCE {
         let Some(next) = source.next()? else { break };
-        if let What::Signature(signature) = &next.what {
+        if let ItemContent::Signature(signature) = &next.what {
             bytes += signature.1.signature.content.len();
         }
         found.push(next);

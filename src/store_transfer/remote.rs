@@ -11,23 +11,26 @@ use crate::gateway::store::Position;
 use crate::image::Repository;
 use crate::redact::shown;
 use crate::refusal::LookupError;
-use crate::registry::{Access, Budget, Client, Content, Failure, Fetched, Place, Request, SaidNo, Target, What, join};
+use crate::registry::{
+    Access, Client, Content, Failure, Fetched, Request, RequestLocation, RequestSpec, ServerRefused, Target,
+    TimeBudget, join,
+};
 use crate::telemetry::RequestKind;
 
 /// The time of one request.
-const STEP: Duration = Duration::from_mins(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// Bytes of an export that are asked for at once. One line may have more.
-const PAGE: usize = 1 << 20;
+const PAGE_BYTES: usize = 1 << 20;
 /// The longest answer to an import: a hundred reasons.
-const LARGEST_ANSWER: usize = 256 << 10;
+const MAX_ANSWER: usize = 256 << 10;
 
 /// A store that is asked.
-pub(crate) struct Running {
+pub(crate) struct RemoteStore {
     client: Client,
     target: Target,
 }
 
-impl Running {
+impl RemoteStore {
     /// One at a URL; without, at the host of the repository, which is asked whether it speaks TLS.
     pub(crate) fn at(client: Client, repository: &Repository, url: Option<&Url>) -> Result<Self, LookupError> {
         let target = match url {
@@ -39,21 +42,21 @@ impl Running {
 
     /// Signatures behind a position; none: there are no further ones.
     pub(super) async fn page(&self, after: Option<&Position>) -> Result<Vec<Signature>, TransferError> {
-        let budget = Budget::of(STEP);
+        let budget = TimeBudget::of(REQUEST_TIMEOUT);
         let mut url = join(&self.client.origin(&self.target, budget).await?.base, "sealgate/v1/export");
-        url.query_pairs_mut().append_pair("most", &PAGE.to_string());
+        url.query_pairs_mut().append_pair("most", &PAGE_BYTES.to_string());
         if let Some(after) = after {
             url.query_pairs_mut().append_pair("after", after.as_str());
         }
-        let request = Request { place: Some(Place::own(url)), ..Request::new(Method::GET, Access::Store) };
-        let Fetched { url, answer } = self.send(request, NDJSON, PAGE.max(MAX_LINE_BYTES), budget).await?;
+        let request = Request { place: Some(RequestLocation::own(url)), ..Request::new(Method::GET, Access::Store) };
+        let Fetched { url, answer } = self.send(request, NDJSON, PAGE_BYTES.max(MAX_LINE_BYTES), budget).await?;
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         // Some servers have a page for every path.
         if kind != NDJSON {
             return Err(TransferError::NoStore { url: shown(&url), status: answer.status });
         }
         let page = self.client.read_body(answer.body, budget, read).await;
-        let page = page.map_err(|failure: Failure| failure.at(&self.target.peer.registry, &url, budget.total()))?;
+        let page = page.map_err(|failure: Failure| failure.at(&self.target.remote.registry, &url, budget.total()))?;
         let page = page.map_err(|what| self.misbehaved(&url, what, budget))?;
         let last = page.last().map(|(image, record)| Position::behind(image, &record.signature.name));
         if last.is_some() && last.as_ref() == after {
@@ -64,15 +67,16 @@ impl Running {
 
     /// Puts signatures into it.
     pub(super) async fn import(&self, signatures: &[Signature]) -> Result<Imported, TransferError> {
-        let budget = Budget::of(STEP);
+        let budget = TimeBudget::of(REQUEST_TIMEOUT);
         let mut bytes = Vec::new();
         for (image, record) in signatures {
             export_format::write(&mut bytes, image, record);
         }
         let url = join(&self.client.origin(&self.target, budget).await?.base, "sealgate/v1/import");
         let content = Some(Content { kind: NDJSON.into(), bytes: bytes.into(), may_move: false });
-        let request = Request { place: Some(Place::own(url)), content, ..Request::new(Method::POST, Access::Store) };
-        let Fetched { url, answer } = self.send(request, "application/json", LARGEST_ANSWER, budget).await?;
+        let request =
+            Request { place: Some(RequestLocation::own(url)), content, ..Request::new(Method::POST, Access::Store) };
+        let Fetched { url, answer } = self.send(request, "application/json", MAX_ANSWER, budget).await?;
         let imported: Option<Imported> = serde_json::from_slice(&answer.body).ok();
         let all = |Imported { created, completed, present, refused, .. }: &Imported| {
             [*created, *completed, *present, *refused].iter().fold(0, |all: usize, some| all.saturating_add(*some))
@@ -89,18 +93,18 @@ impl Running {
         request: Request,
         accept: &'static str,
         limit: usize,
-        budget: Budget,
+        budget: TimeBudget,
     ) -> Result<Fetched, TransferError> {
-        let what = What { path: "", accept: Some(accept), kind: RequestKind::Signatures, limit };
+        let what = RequestSpec { path: "", accept: Some(accept), kind: RequestKind::Signatures, limit };
         let Fetched { url, answer } = self.client.send(&self.target, &what, request, budget).await?;
         match answer.status {
             200 => Ok(Fetched { url, answer }),
             status @ (404 | 405 | 501) => Err(TransferError::NoStore { url: shown(&url), status }),
-            _ => Err(TransferError::SaidNo(SaidNo::of(&self.target, &url, &answer))),
+            _ => Err(TransferError::Refused(ServerRefused::of(&self.target, &url, &answer))),
         }
     }
 
-    fn misbehaved(&self, url: &Url, what: String, budget: Budget) -> TransferError {
+    fn misbehaved(&self, url: &Url, what: String, budget: TimeBudget) -> TransferError {
         self.client.misbehaved(&self.target, url, what, budget).into()
     }
 }

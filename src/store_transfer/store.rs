@@ -4,24 +4,24 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
-use super::{error::TransferError, remote::Running, signature::Signature};
+use super::{error::TransferError, remote::RemoteStore, signature::Signature};
 use crate::configuration::Etcd;
 use crate::gateway::export_format::Imported;
 use crate::gateway::store::{Change, ImageLimits, Position, SignatureStore, etcd::EtcdStore, redb::RedbStore};
-use crate::registry::retry::Patience;
+use crate::registry::retry::Retries;
 
 /// Signatures that are read from an opened store, or put into one, at once.
 pub(super) const AT_ONCE: usize = 256;
 
 /// What signatures are moved from, or into.
-pub(crate) enum Store {
+pub(crate) enum TransferStore {
     /// One that is asked.
-    Running(Box<Running>),
+    Running(Box<RemoteStore>),
     /// One that is opened by this process.
     Opened(Arc<dyn SignatureStore>),
 }
 
-impl Store {
+impl TransferStore {
     /// Opens a file to read it, or to write into it; then it is made where there is none. Blocks while it reads all of it.
     pub(crate) fn redb(path: &std::path::Path, limits: Option<ImageLimits>) -> Result<Self, TransferError> {
         Ok(Self::Opened(Arc::new(match limits {
@@ -41,7 +41,7 @@ impl Store {
     /// Signatures behind a position, in the store's order; none: there are no further ones. A failure that may pass is borne
     /// for a while.
     pub(super) async fn page(&self, after: Option<&Position>) -> Result<Vec<Signature>, TransferError> {
-        patiently(async || match self {
+        with_retries(async || match self {
             Self::Running(store) => store.page(after).await,
             Self::Opened(store) => Ok(store.scan(after, AT_ONCE).await?),
         })
@@ -51,7 +51,7 @@ impl Store {
     /// Puts signatures into it; that they are there is no error. The numbers of what became of them are from 1 on. A failure
     /// that may pass is borne for a while, by trying all of them again.
     pub(super) async fn take(&self, signatures: &[Signature]) -> Result<Imported, TransferError> {
-        patiently(async || match self {
+        with_retries(async || match self {
             Self::Running(store) => store.import(signatures).await,
             Self::Opened(store) => {
                 let changes = signatures.iter().map(|(image, record)| Change::Import(image.clone(), record.clone()));
@@ -68,11 +68,11 @@ impl Store {
     }
 }
 
-async fn patiently<T>(mut work: impl AsyncFnMut() -> Result<T, TransferError>) -> Result<T, TransferError> {
-    let mut patience = Patience::default();
+async fn with_retries<T>(mut work: impl AsyncFnMut() -> Result<T, TransferError>) -> Result<T, TransferError> {
+    let mut retries = Retries::default();
     loop {
         match work().await {
-            Err(error) if patience.bear(&error, 0, |usual| error.wait(usual)).await => {}
+            Err(error) if retries.wait_before_retry(&error, 0, |usual| error.wait(usual)).await => {}
             done => return done,
         }
     }

@@ -10,37 +10,37 @@ use jiff::Timestamp;
 
 use super::{
     error::TransferError,
-    found::{Found, What},
-    place::Place,
+    import_item::{ImportItem, ItemContent},
+    item_location::ItemLocation,
 };
 use crate::gateway::export_format;
 use crate::gateway::store::{ImageId, Origin, Record, RepositoryName, SignatureName, StoredSignature};
 use crate::image::Digest;
 use crate::signature_sources::{
-    Kind, kind,
+    SignatureFormat, detect_format,
     lookaside::{parse_folder_name, read_file},
 };
 
 /// Bytes of a file that are looked at: no store takes a signature with more.
-const LARGEST_FILE: usize = export_format::MAX_LINE_BYTES;
+const MAX_FILE: usize = export_format::MAX_LINE_BYTES;
 
 /// Goes through a tree, folder after folder, in order. Nothing but folders and regular files is opened, and no symbolic link
 /// followed: what is in the tree is in it.
-pub(crate) struct Walk {
+pub(crate) struct TreeReader {
     base: PathBuf,
     /// The last one is next.
-    todo: Vec<Todo>,
+    todo: Vec<PendingEntry>,
     /// When what is found is said to have been added.
     now: Timestamp,
 }
 
-enum Todo {
+enum PendingEntry {
     Folder(PathBuf),
     Signature(ImageId, PathBuf),
-    Found(Found),
+    Found(ImportItem),
 }
 
-impl Walk {
+impl TreeReader {
     /// From this folder on.
     pub(crate) fn open(base: &Path) -> Result<Self, TransferError> {
         let mut walk = Self { base: base.to_owned(), todo: Vec::new(), now: Timestamp::now() };
@@ -48,18 +48,18 @@ impl Walk {
         Ok(walk)
     }
 
-    pub(super) fn next(&mut self) -> Option<Found> {
+    pub(super) fn next(&mut self) -> Option<ImportItem> {
         loop {
             match self.todo.pop()? {
-                Todo::Found(found) => return Some(found),
-                Todo::Signature(image, path) => {
+                PendingEntry::Found(found) => return Some(found),
+                PendingEntry::Signature(image, path) => {
                     let what = match self.read(image, &path) {
-                        Ok(signature) => What::Signature(Box::new(signature)),
-                        Err(why) => What::Junk(why),
+                        Ok(signature) => ItemContent::Signature(Box::new(signature)),
+                        Err(why) => ItemContent::Junk(why),
                     };
-                    return Some(Found { place: Place::Path(path), what });
+                    return Some(ImportItem { place: ItemLocation::Path(path), what });
                 }
-                Todo::Folder(folder) => {
+                PendingEntry::Folder(folder) => {
                     if let Err(error) = self.enter(&folder) {
                         return Some(junk(folder, format!("it can't be read: {error}")));
                     }
@@ -86,10 +86,10 @@ impl Walk {
             match (&image, number_of(&path)) {
                 (Some(_), Some(number)) if kind.is_file() => numbered.push((number, path)),
                 (None, _) if kind.is_dir() => todo.push(match self.name_of(&path) {
-                    Ok(()) => Todo::Folder(path),
-                    Err(why) => Todo::Found(junk(path, why)),
+                    Ok(()) => PendingEntry::Folder(path),
+                    Err(why) => PendingEntry::Found(junk(path, why)),
                 }),
-                _ => todo.push(Todo::Found(junk(path, what_it_is(kind, image.is_some()).to_owned()))),
+                _ => todo.push(PendingEntry::Found(junk(path, what_it_is(kind, image.is_some()).to_owned()))),
             }
         }
         numbered.sort_unstable();
@@ -97,11 +97,14 @@ impl Walk {
         for (number, path) in numbered {
             if number != expected {
                 let missing = folder.join(format!("signature-{expected}"));
-                todo.push(Todo::Found(Found { place: Place::Path(missing), what: What::Gap }));
+                todo.push(PendingEntry::Found(ImportItem {
+                    place: ItemLocation::Path(missing),
+                    what: ItemContent::Gap,
+                }));
             }
             expected = number.saturating_add(1);
             if let Some(image) = &image {
-                todo.push(Todo::Signature(image.clone(), path));
+                todo.push(PendingEntry::Signature(image.clone(), path));
             }
         }
         self.todo.extend(todo.into_iter().rev());
@@ -134,15 +137,17 @@ impl Walk {
 
     /// A signature, as a store takes it. Its name is made of its content, so that it is the same each time.
     fn read(&self, image: ImageId, path: &Path) -> Result<(ImageId, Record), String> {
-        let bytes = read_file(path, LARGEST_FILE).map_err(|error| format!("it can't be read: {error}"))?;
-        if bytes.len() > LARGEST_FILE {
-            return Err(format!("it has more than {LARGEST_FILE} bytes"));
+        let bytes = read_file(path, MAX_FILE).map_err(|error| format!("it can't be read: {error}"))?;
+        if bytes.len() > MAX_FILE {
+            return Err(format!("it has more than {MAX_FILE} bytes"));
         }
-        let content = match kind(&bytes) {
-            Kind::SimpleSigning(content) => content,
-            Kind::Sigstore => return Err("it is a signature of sigstore, which a store does not keep".to_owned()),
+        let content = match detect_format(&bytes) {
+            SignatureFormat::SimpleSigning(content) => content,
+            SignatureFormat::Sigstore => {
+                return Err("it is a signature of sigstore, which a store does not keep".to_owned());
+            }
             // Their check says what they are instead.
-            Kind::Page | Kind::Unknown => &bytes,
+            SignatureFormat::Page | SignatureFormat::Unknown => &bytes,
         };
         let name = SignatureName::parse(&Digest::sha256(content).hex()[..32]).ok_or("it has no name")?;
         let signature = StoredSignature { name, content: content.into() };
@@ -153,8 +158,8 @@ impl Walk {
     }
 }
 
-fn junk(path: PathBuf, why: String) -> Found {
-    Found { place: Place::Path(path), what: What::Junk(why) }
+fn junk(path: PathBuf, why: String) -> ImportItem {
+    ImportItem { place: ItemLocation::Path(path), what: ItemContent::Junk(why) }
 }
 
 /// The N of `signature-N`.
@@ -183,13 +188,13 @@ mod tests {
     use super::*;
 
     fn walked(base: &Path) -> Vec<String> {
-        let mut walk = Walk::open(base).unwrap();
+        let mut walk = TreeReader::open(base).unwrap();
         let mut found = Vec::new();
-        while let Some(Found { place: Place::Path(path), what }) = walk.next() {
+        while let Some(ImportItem { place: ItemLocation::Path(path), what }) = walk.next() {
             let what = match what {
-                What::Signature(signature) => format!("of {}", signature.0.repository.as_str()),
-                What::Junk(why) => why,
-                What::Gap => "gap".to_owned(),
+                ItemContent::Signature(signature) => format!("of {}", signature.0.repository.as_str()),
+                ItemContent::Junk(why) => why,
+                ItemContent::Gap => "gap".to_owned(),
             };
             found.push(format!("{}: {what}", path.strip_prefix(base).unwrap().display()));
         }
@@ -214,7 +219,7 @@ mod tests {
         write(&image("acme/web", &one, "signature-0"), b"");
         write(&image("acme/web", &one, ".x.new"), b"");
         write(&image("acme/web", &one, "inner/signature-1"), b"");
-        write(&image("acme", &other, "signature-1"), &vec![0x90; LARGEST_FILE + 1]);
+        write(&image("acme", &other, "signature-1"), &vec![0x90; MAX_FILE + 1]);
         write(&image("Acme", &one, "signature-1"), b"");
         write("acme/web@sha256=00/signature-1", b"");
         write("acme/readme", b"");
@@ -250,6 +255,6 @@ mod tests {
                 "link: it is a symbolic link".to_owned(),
             ],
         );
-        assert!(Walk::open(&base.join("none")).is_err());
+        assert!(TreeReader::open(&base.join("none")).is_err());
     }
 }

@@ -22,7 +22,7 @@ use crate::image::{Descriptor, Digest, Reference, walk::runnable};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::refusal::{Refusal, refusal_of_index};
 use crate::registry::Client;
-use crate::signature_sources::store_client::{Finding, Name, Outcome, Store};
+use crate::signature_sources::store_client::{AuditFinding, ChangeOutcome, StoreClient, StoredName};
 use crate::verification::{ExaminedSignature, Question, VerifiedImage, examine_all, verify_each};
 
 /// The longest user ID that a store keeps, in bytes.
@@ -201,9 +201,9 @@ async fn save(
         let all = report.signatures.len();
         failure.about("--save").after(format_args!("the outcome of {saved} of {all} signatures is saved"))
     };
-    let mut stores: Vec<Option<Store<'_>>> = Vec::new();
+    let mut stores: Vec<Option<StoreClient<'_>>> = Vec::new();
     for source in sources {
-        let store = Store::of(client, source, repository, Instant::now() + STEP_TIMEOUT).await;
+        let store = StoreClient::of(client, source, repository, Instant::now() + STEP_TIMEOUT).await;
         stores.push(store.map_err(|error| failed(error.into(), report))?);
     }
     let mut number = 0;
@@ -212,7 +212,7 @@ async fn save(
         for examined in &examination.signatures {
             number += 1;
             let source = found.sources.get(examined.place).and_then(|source| stores.get(*source));
-            let name = Name::of_source(&examined.source, &digest);
+            let name = StoredName::of_source(&examined.source, &digest);
             let signature = found.all.signatures.get(examined.place);
             let (Some(Some(store)), Some(name), Some(signature)) = (source, name, signature) else { continue };
             let (deadline, finding) = (Instant::now() + STEP_TIMEOUT, finding(examined, ask));
@@ -222,10 +222,10 @@ async fn save(
                 None => store.unset_status(&digest, signature, deadline).await,
             };
             let saved = match (done.map_err(|error| failed(error.into(), report))?, finding) {
-                (Outcome::Done, Some(_)) => SavedStatus::Set,
-                (Outcome::Done, None) => SavedStatus::Unset,
-                (Outcome::Gone, _) => SavedStatus::Gone,
-                (Outcome::Changed, _) => SavedStatus::Changed,
+                (ChangeOutcome::Done, Some(_)) => SavedStatus::Set,
+                (ChangeOutcome::Done, None) => SavedStatus::Unset,
+                (ChangeOutcome::Gone, _) => SavedStatus::Gone,
+                (ChangeOutcome::Changed, _) => SavedStatus::Changed,
             };
             report.signatures[number - 1].saved = Some(saved);
         }
@@ -240,7 +240,7 @@ async fn save(
 }
 
 /// What an auditor writes down of a signature that counts.
-fn finding(examined: &ExaminedSignature, ask: &IdentityCheck) -> Option<Finding> {
+fn finding(examined: &ExaminedSignature, ask: &IdentityCheck) -> Option<AuditFinding> {
     let ExaminedSignature {
         outcome: Ok(()),
         certificate: Some(key),
@@ -252,5 +252,5 @@ fn finding(examined: &ExaminedSignature, ask: &IdentityCheck) -> Option<Finding>
         return None;
     };
     let signer = ask.keys.user_id(key).filter(|signer| signer.len() <= MAX_SIGNER_BYTES && *signer == plain(signer));
-    Some(Finding { key: key.0.to_string(), signer, identity: identity.to_string(), digest: digest.to_string() })
+    Some(AuditFinding { key: key.0.to_string(), signer, identity: identity.to_string(), digest: digest.to_string() })
 }

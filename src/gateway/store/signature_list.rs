@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{image_id::ImageId, signature::StoredSignature};
-use crate::signature_sources::Entry;
+use crate::signature_sources::WireSignature;
 
 /// All signatures of an image, by name, and as they are sent.
 #[derive(Clone)]
@@ -20,14 +20,15 @@ struct EncodedList {
 /// As it is sent.
 #[derive(Serialize)]
 struct ListDocument<'a> {
-    signatures: Vec<Entry<'a>>,
+    signatures: Vec<WireSignature<'a>>,
 }
 
 impl SignatureList {
     /// Takes a while, where they are many.
     pub fn new(image: &ImageId, signatures: Vec<StoredSignature>) -> Self {
         let name = |signature: &StoredSignature| format!("{}@{}", image.digest, signature.name.as_str());
-        let entries = signatures.iter().map(|signature| Entry::new(name(signature), &signature.content)).collect();
+        let entries =
+            signatures.iter().map(|signature| WireSignature::new(name(signature), &signature.content)).collect();
         // Strings and numbers can't fail to be JSON.
         let encoded = serde_json::to_vec(&ListDocument { signatures: entries }).expect("a list of strings is JSON");
         Self(Arc::new(EncodedList { signatures: signatures.into(), encoded: encoded.into() }))

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use crate::image::Mismatch;
 use crate::refusal::LookupError;
-use crate::registry::{error_body::SaidNo, retry};
+use crate::registry::{retry, server_refused::ServerRefused};
 
 /// What became of a blob or manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -27,7 +27,7 @@ pub enum UploadError {
     Lookup(#[from] LookupError),
     /// The registry does not take it.
     #[error(transparent)]
-    SaidNo(#[from] SaidNo),
+    Refused(#[from] ServerRefused),
     /// What is pushed can't be read.
     #[error("{name:?} can't be read: {source}")]
     Read {

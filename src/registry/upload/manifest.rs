@@ -15,18 +15,18 @@ use crate::registry::{
     answer::Answer,
     client::Client,
     content::Content,
-    error_body::SaidNo,
     manifest::{ACCEPTED, claimed_digests},
-    request::{Fetched, Request, What},
+    request::{Fetched, Request, RequestSpec},
+    server_refused::ServerRefused,
     target::Target,
-    time_budget::Budget,
+    time_budget::TimeBudget,
 };
 use crate::telemetry::RequestKind;
 
 /// The time of a request that carries little.
-pub(super) const STEP: Duration = Duration::from_mins(1);
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 /// Bytes of an answer that is read.
-pub(super) const LARGEST_ANSWER: usize = 64 << 10;
+pub(super) const MAX_ANSWER: usize = 64 << 10;
 
 impl Client {
     /// Sees to it that the registry has a manifest under this tag or digest.
@@ -43,28 +43,32 @@ impl Client {
         let bytes = manifest.bytes.clone().into();
         let content = Some(Content { kind: manifest.media_type.to_owned().into(), bytes, may_move: true });
         let request = Request { content, ..Request::new(Method::PUT, Access::Push) };
-        let what = What { path: &path, accept: None, kind: RequestKind::Manifest, limit: LARGEST_ANSWER };
-        let Fetched { url, answer } = self.send(target, &what, request, Budget::of(STEP)).await?;
+        let what = RequestSpec { path: &path, accept: None, kind: RequestKind::Manifest, limit: MAX_ANSWER };
+        let Fetched { url, answer } = self.send(target, &what, request, TimeBudget::of(STEP_TIMEOUT)).await?;
         match answer.status {
             200..=299 => {
                 self.check_digest(target, &url, &answer, &manifest.digest)?;
                 Ok(BlobOutcome::Pushed)
             }
-            _ => Err(SaidNo::of(target, &url, &answer).into()),
+            _ => Err(ServerRefused::of(target, &url, &answer).into()),
         }
     }
 
     /// The bytes that the registry itself, no mirror of it, has under a tag or digest.
     pub(crate) async fn stored_manifest(&self, target: &Target, name: &str) -> Result<Option<Vec<u8>>, UploadError> {
         let path = format!("v2/{}/manifests/{name}", target.path);
-        let what =
-            What { path: &path, accept: Some(ACCEPTED), kind: RequestKind::Manifest, limit: self.manifest_bytes };
+        let what = RequestSpec {
+            path: &path,
+            accept: Some(ACCEPTED),
+            kind: RequestKind::Manifest,
+            limit: self.manifest_bytes,
+        };
         let request = Request::new(Method::GET, Access::Push);
-        let Fetched { url, answer } = self.send(target, &what, request, Budget::of(STEP)).await?;
+        let Fetched { url, answer } = self.send(target, &what, request, TimeBudget::of(STEP_TIMEOUT)).await?;
         match answer.status {
             200 => Ok(Some(answer.body.to_vec())),
             404 => Ok(None),
-            _ => Err(SaidNo::of(target, &url, &answer).into()),
+            _ => Err(ServerRefused::of(target, &url, &answer).into()),
         }
     }
 
@@ -74,8 +78,8 @@ impl Client {
         path: &str,
         request: Request,
     ) -> Result<Fetched, UploadError> {
-        let what = What { path, accept: None, kind: RequestKind::Blob, limit: LARGEST_ANSWER };
-        Ok(self.send(target, &what, request, Budget::of(STEP)).await?)
+        let what = RequestSpec { path, accept: None, kind: RequestKind::Blob, limit: MAX_ANSWER };
+        Ok(self.send(target, &what, request, TimeBudget::of(STEP_TIMEOUT)).await?)
     }
 
     /// A digest that the registry names has to be the one that was pushed.
@@ -94,6 +98,6 @@ impl Client {
     }
 
     pub(super) fn wrong(&self, target: &Target, url: &Url, what: String) -> UploadError {
-        UploadError::Lookup(self.misbehaved(target, url, what, Budget::of(STEP)))
+        UploadError::Lookup(self.misbehaved(target, url, what, TimeBudget::of(STEP_TIMEOUT)))
     }
 }

@@ -1,7 +1,7 @@
 //! Pushing (distribution specification, "Pushing blobs", "Pushing manifests").
 
 mod blob;
-mod body;
+mod blob_reader;
 mod error;
 mod manifest;
 mod offset;

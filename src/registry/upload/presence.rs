@@ -2,15 +2,15 @@
 
 use reqwest::{Method, header::CONTENT_LENGTH};
 
-use super::{blob::Blob, error::UploadError, manifest::STEP};
+use super::{blob::Blob, error::UploadError, manifest::STEP_TIMEOUT};
 use crate::registry::{
     access::Access,
     client::Client,
     encoding::Encoding,
-    error_body::SaidNo,
-    request::{Fetched, Request, What},
+    request::{Fetched, Request, RequestSpec},
+    server_refused::ServerRefused,
     target::Target,
-    time_budget::Budget,
+    time_budget::TimeBudget,
 };
 use crate::telemetry::RequestKind;
 
@@ -53,18 +53,18 @@ impl Client {
                 match get.answer.status {
                     200 => self.read_stored(target, blob, &get),
                     404 => Ok(Stored::Absent),
-                    _ => Err(SaidNo::of(target, &get.url, &get.answer).into()),
+                    _ => Err(ServerRefused::of(target, &get.url, &get.answer).into()),
                 }
             }
             404 => Ok(Stored::Absent),
-            _ => Err(SaidNo::of(target, &head.url, &head.answer).into()),
+            _ => Err(ServerRefused::of(target, &head.url, &head.answer).into()),
         }
     }
 
     async fn ask_for_blob(&self, target: &Target, blob: &dyn Blob, method: Method) -> Result<Fetched, UploadError> {
         let path = format!("v2/{}/blobs/{}", target.path, blob.digest());
-        let what = What { path: &path, accept: None, kind: RequestKind::Blob, limit: 0 };
-        Ok(self.send(target, &what, Request::new(method, Access::Push), Budget::of(STEP)).await?)
+        let what = RequestSpec { path: &path, accept: None, kind: RequestKind::Blob, limit: 0 };
+        Ok(self.send(target, &what, Request::new(method, Access::Push), TimeBudget::of(STEP_TIMEOUT)).await?)
     }
 
     /// What an answer of 200 says of the blob.

@@ -12,12 +12,12 @@ use url::Url;
 
 use super::{
     blob::Blob,
-    body::Reading,
+    blob_reader::BlobReader,
     error::{BlobOutcome, UploadError},
-    manifest::STEP,
-    offset::stands_at,
+    manifest::STEP_TIMEOUT,
+    offset::received_bytes,
     presence::Stored,
-    session::{Progress, Session, StepError, Upload, has_location},
+    session::{Progress, StepError, Upload, UploadSession, has_location},
     strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
 };
 use crate::refusal::LookupError;
@@ -25,20 +25,20 @@ use crate::registry::{
     access::Access,
     answer::Answer,
     client::Client,
-    error_body::SaidNo,
-    request::{Fetched, Place, Request, join},
-    retry::Patience,
+    request::{Fetched, Request, RequestLocation, join},
+    retry::Retries,
+    server_refused::ServerRefused,
     target::Target,
-    time_budget::Budget,
+    time_budget::TimeBudget,
 };
 
 /// Failures in a row after which another strategy is tried: it may be what the registry, or a proxy, can't bear.
 const FAILURES_OF_A_STRATEGY: u32 = 2;
 
-enum Begun {
+enum UploadStart {
     /// There is nothing to send.
     Settled(BlobOutcome),
-    Upload(Session),
+    Upload(UploadSession),
 }
 
 impl Client {
@@ -52,7 +52,7 @@ impl Client {
         learned: &LearnedLimit,
         progress: Progress<'_>,
     ) -> Result<BlobOutcome, UploadError> {
-        let (reading, strategies) = (Reading::new(blob), Strategies::new(blob.length(), learned));
+        let (reading, strategies) = (BlobReader::new(blob), Strategies::new(blob.length(), learned));
         let upload =
             Upload { client: self, target, blob: &**blob, progress, reading, learned, strategies, needs_length: false };
         upload.run(from).await
@@ -60,23 +60,23 @@ impl Client {
 }
 
 /// Waits before another try. Returns the error if none is left or would help.
-async fn bear(patience: &mut Patience, error: UploadError, done: u64) -> Result<(), UploadError> {
-    let again = patience.bear(&error, done, |usual| error.wait(usual)).await;
+async fn wait_before_retry(retries: &mut Retries, error: UploadError, done: u64) -> Result<(), UploadError> {
+    let again = retries.wait_before_retry(&error, done, |usual| error.wait(usual)).await;
     if again { Ok(()) } else { Err(error) }
 }
 
 impl Upload<'_> {
     async fn run(mut self, mut from: Option<&str>) -> Result<BlobOutcome, UploadError> {
-        let mut patience = Patience::default();
+        let mut retries = Retries::default();
         let mut refusal = None;
         let mut is_first = true;
         loop {
             let mut session = match self.begin(from.take()).await {
-                Ok(Begun::Settled(BlobOutcome::Present)) if !is_first => return Ok(BlobOutcome::Pushed),
-                Ok(Begun::Settled(outcome)) => return Ok(outcome),
-                Ok(Begun::Upload(session)) => session,
+                Ok(UploadStart::Settled(BlobOutcome::Present)) if !is_first => return Ok(BlobOutcome::Pushed),
+                Ok(UploadStart::Settled(outcome)) => return Ok(outcome),
+                Ok(UploadStart::Upload(session)) => session,
                 Err(error) => {
-                    bear(&mut patience, error, 0).await?;
+                    wait_before_retry(&mut retries, error, 0).await?;
                     continue;
                 }
             };
@@ -112,12 +112,12 @@ impl Upload<'_> {
                 };
                 // Of what was not sent in chunks nothing is left.
                 let done = if self.is_resumable() { session.offset } else { 0 };
-                bear(&mut patience, error, done).await?;
+                wait_before_retry(&mut retries, error, done).await?;
                 // The answer to a last request may be what was lost.
                 if self.is_stored().await.unwrap_or(false) {
                     return Ok(BlobOutcome::Pushed);
                 }
-                if patience.in_a_row() >= FAILURES_OF_A_STRATEGY {
+                if retries.in_a_row() >= FAILURES_OF_A_STRATEGY {
                     self.strategies.advance(Obstacle::Trouble, self.learned);
                 }
                 if session.is_spent || !self.is_resumable() || !self.resume(&mut session).await? {
@@ -145,24 +145,24 @@ impl Upload<'_> {
     }
 
     /// Begins an upload, unless the blob is there or can be mounted.
-    async fn begin(&self, from: Option<&str>) -> Result<Begun, UploadError> {
+    async fn begin(&self, from: Option<&str>) -> Result<UploadStart, UploadError> {
         let Self { client, target, blob, .. } = *self;
         if self.is_stored().await? {
-            return Ok(Begun::Settled(BlobOutcome::Present));
+            return Ok(UploadStart::Settled(BlobOutcome::Present));
         }
         let path = format!("v2/{}/blobs/uploads/", target.path);
         if let Some(from) = from {
-            let base = client.origin(target, Budget::of(STEP)).await?;
+            let base = client.origin(target, TimeBudget::of(STEP_TIMEOUT)).await?;
             let mut url = join(&base.base, &path);
             url.query_pairs_mut().append_pair("mount", &blob.digest().to_string()).append_pair("from", from);
-            let place = Some(Place::own(url));
+            let place = Some(RequestLocation::own(url));
             let request = Request { place, ..Request::new(Method::POST, Access::Mount(from.into())) };
             match client.push_step(target, &path, request).await {
                 Ok(Fetched { url, answer }) if answer.status == 201 => {
                     client.check_digest(target, &url, &answer, &blob.digest())?;
                     // Some say so without having looked.
                     if self.is_stored().await? {
-                        return Ok(Begun::Settled(BlobOutcome::Mounted));
+                        return Ok(UploadStart::Settled(BlobOutcome::Mounted));
                     }
                 }
                 Ok(Fetched { url, answer }) if answer.status == 202 => return self.begun(&url, &answer).await,
@@ -175,20 +175,21 @@ impl Upload<'_> {
         let Fetched { url, answer } = client.push_step(target, &path, request).await?;
         match answer.status {
             200..=299 => self.begun(&url, &answer).await,
-            _ => Err(SaidNo::of(target, &url, &answer).into()),
+            _ => Err(ServerRefused::of(target, &url, &answer).into()),
         }
     }
 
-    async fn begun(&self, url: &Url, answer: &Answer) -> Result<Begun, UploadError> {
+    async fn begun(&self, url: &Url, answer: &Answer) -> Result<UploadStart, UploadError> {
         let place = self.next_place(url, answer).await?;
         let least = answer.headers.get("oci-chunk-min-length").and_then(|value| value.to_str().ok()?.parse().ok());
         let least_chunk = least.unwrap_or(0);
-        let session = Session { place, offset: 0, least_chunk, resumed: false, is_spent: false, is_doubtful: false };
-        Ok(Begun::Upload(session))
+        let session =
+            UploadSession { place, offset: 0, least_chunk, resumed: false, is_spent: false, is_doubtful: false };
+        Ok(UploadStart::Upload(session))
     }
 
     /// Asks where an upload stands. Returns whether it can be resumed there.
-    async fn resume(&self, session: &mut Session) -> Result<bool, UploadError> {
+    async fn resume(&self, session: &mut UploadSession) -> Result<bool, UploadError> {
         let request = Request { place: Some(session.place.clone()), ..Request::new(Method::GET, Access::Push) };
         let Ok(Fetched { url, answer }) = self.client.push_step(self.target, "", request).await else {
             return Ok(false);
@@ -197,7 +198,7 @@ impl Upload<'_> {
             return Ok(false);
         }
         // More than was sent it can't have.
-        let Some(offset) = stands_at(&answer.headers).filter(|&offset| offset <= self.reading.furthest()) else {
+        let Some(offset) = received_bytes(&answer.headers).filter(|&offset| offset <= self.reading.furthest()) else {
             return Ok(false);
         };
         // The address is a new one where the answer has one.
@@ -212,7 +213,7 @@ impl Upload<'_> {
     }
 
     /// Tells the registry that nothing more comes. If it does not hear that, it will find out.
-    async fn abandon(&self, session: Session) {
+    async fn abandon(&self, session: UploadSession) {
         let request = Request { place: Some(session.place), ..Request::new(Method::DELETE, Access::Push) };
         let _ = self.client.push_step(self.target, "", request).await;
     }

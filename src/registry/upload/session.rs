@@ -12,10 +12,10 @@ use url::Url;
 
 use super::{
     blob::Blob,
-    body::Reading,
+    blob_reader::BlobReader,
     error::UploadError,
-    manifest::{LARGEST_ANSWER, STEP},
-    offset::stands_at,
+    manifest::{MAX_ANSWER, STEP_TIMEOUT},
+    offset::received_bytes,
     presence::Stored,
     strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
 };
@@ -26,18 +26,18 @@ use crate::registry::{
     answer::Answer,
     client::Client,
     content::{Content, Payload},
-    error_body::SaidNo,
     location::location,
-    request::{Fetched, Place, Request, What},
+    request::{Fetched, Request, RequestLocation, RequestSpec},
+    server_refused::ServerRefused,
     target::Target,
-    time_budget::Budget,
-    upload_path::is_for_uploads,
+    time_budget::TimeBudget,
+    upload_path::is_upload_path,
 };
 use crate::telemetry::RequestKind;
 
 /// The time for each [`CHUNK`] of a request that carries part of a blob, and for the registry to put the blob in its place
 /// afterwards; and for how long such a request may stand still.
-const LONG_STEP: Duration = Duration::from_mins(10);
+const CONTENT_TIMEOUT: Duration = Duration::from_mins(10);
 /// How often it is looked at how far a request is.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -50,7 +50,7 @@ pub(super) struct Upload<'a> {
     pub(super) target: &'a Target,
     pub(super) blob: &'a dyn Blob,
     pub(super) progress: Progress<'a>,
-    pub(super) reading: Arc<Reading>,
+    pub(super) reading: Arc<BlobReader>,
     pub(super) learned: &'a LearnedLimit,
     pub(super) strategies: Strategies,
     /// Whether the registry lost a part of it, so that only a blob of the right length counts.
@@ -58,8 +58,8 @@ pub(super) struct Upload<'a> {
 }
 
 /// An upload that the registry has begun.
-pub(super) struct Session {
-    pub(super) place: Place,
+pub(super) struct UploadSession {
+    pub(super) place: RequestLocation,
     /// Bytes that the registry has.
     pub(super) offset: u64,
     /// Bytes that a chunk must have, but for the last one.
@@ -100,7 +100,7 @@ pub(super) fn has_location(answer: &Answer) -> bool {
 
 impl Upload<'_> {
     /// Sends a chunk, or all of the blob, or completes the upload. Returns whether it is complete.
-    pub(super) async fn step(&self, session: &mut Session) -> Result<bool, StepError> {
+    pub(super) async fn step(&self, session: &mut UploadSession) -> Result<bool, StepError> {
         let size = self.blob.length();
         let left = size - session.offset;
         let strategy = self.strategies.current();
@@ -130,14 +130,14 @@ impl Upload<'_> {
         }
         session.offset += length;
         // It can't be believed: ECR always says the first chunk's, others one octet too many. But it is remembered.
-        if let Some(stands_at) = stands_at(&answer.headers) {
-            session.is_doubtful = stands_at != session.offset && stands_at != session.offset + 1;
+        if let Some(received_bytes) = received_bytes(&answer.headers) {
+            session.is_doubtful = received_bytes != session.offset && received_bytes != session.offset + 1;
         }
         Ok(false)
     }
 
     /// Tells the registry that this is all, with what is left to send.
-    async fn complete(&self, session: &mut Session, length: u64) -> Result<(), StepError> {
+    async fn complete(&self, session: &mut UploadSession, length: u64) -> Result<(), StepError> {
         // Of a larger one the last piece is withheld until it is known.
         if length <= CHUNK {
             self.reading.read_to_end().await?;
@@ -172,7 +172,7 @@ impl Upload<'_> {
     }
 
     /// A request that carries so many of the next bytes.
-    fn carrying(&self, method: Method, place: Place, session: &Session, length: u64) -> Request {
+    fn carrying(&self, method: Method, place: RequestLocation, session: &UploadSession, length: u64) -> Request {
         let bytes = if length == 0 { Payload::Bytes(Bytes::new()) } else { self.reading.part(session.offset, length) };
         let content = Some(Content { kind: "application/octet-stream".into(), bytes, may_move: true });
         Request { place: Some(place), content, repeat: false, ..Request::new(method, Access::Push) }
@@ -181,9 +181,9 @@ impl Upload<'_> {
     /// Sends a request that carries part of a blob. It may take long, but not stand still.
     async fn send_content(&self, request: Request, length: u64) -> Result<Fetched, UploadError> {
         let url = request.place.as_ref().map(|place| shown(&place.url)).unwrap_or_default();
-        let time = LONG_STEP.saturating_mul(u32::try_from(1 + length / CHUNK).unwrap_or(u32::MAX));
-        let what = What { path: "", accept: None, kind: RequestKind::Blob, limit: LARGEST_ANSWER };
-        let sending = self.client.send(self.target, &what, request, Budget::of(time));
+        let time = CONTENT_TIMEOUT.saturating_mul(u32::try_from(1 + length / CHUNK).unwrap_or(u32::MAX));
+        let what = RequestSpec { path: "", accept: None, kind: RequestKind::Blob, limit: MAX_ANSWER };
+        let sending = self.client.send(self.target, &what, request, TimeBudget::of(time));
         let mut sending = std::pin::pin!(sending);
         let (mut position, mut since) = (self.reading.position(), Instant::now());
         loop {
@@ -194,9 +194,9 @@ impl Upload<'_> {
                     if moved_to != position {
                         (self.progress)(moved_to);
                         (position, since) = (moved_to, Instant::now());
-                    } else if since.elapsed() >= LONG_STEP {
-                        let registry = (&*self.target.peer.registry).into();
-                        return Err(LookupError::TimedOut { registry, url, after: LONG_STEP }.into());
+                    } else if since.elapsed() >= CONTENT_TIMEOUT {
+                        let registry = (&*self.target.remote.registry).into();
+                        return Err(LookupError::TimedOut { registry, url, after: CONTENT_TIMEOUT }.into());
                     }
                 }
             }
@@ -204,8 +204,8 @@ impl Upload<'_> {
     }
 
     /// What it means that a registry does not answer a step with success.
-    fn refused(&self, session: &mut Session, length: u64, url: &Url, answer: &Answer, status: u16) -> StepError {
-        let error = || SaidNo::of(self.target, url, answer).into();
+    fn refused(&self, session: &mut UploadSession, length: u64, url: &Url, answer: &Answer, status: u16) -> StepError {
+        let error = || ServerRefused::of(self.target, url, answer).into();
         match status {
             401 | 403 => StepError::Final(error()),
             // It is gone.
@@ -224,27 +224,27 @@ impl Upload<'_> {
     }
 
     /// Where an upload goes on.
-    pub(super) async fn next_place(&self, asked: &Url, answer: &Answer) -> Result<Place, UploadError> {
+    pub(super) async fn next_place(&self, asked: &Url, answer: &Answer) -> Result<RequestLocation, UploadError> {
         let target = self.target;
-        let origin = self.client.origin(target, Budget::of(STEP)).await?;
+        let origin = self.client.origin(target, TimeBudget::of(STEP_TIMEOUT)).await?;
         if !has_location(answer) {
             // containers/image gives up here, too.
             let what = "it begins an upload and does not say where that goes on: its answer has no Location".to_owned();
             return Err(self.client.wrong(target, asked, what));
         }
-        let url = location(&answer.url, &answer.headers, target.peer.settings.insecure)
-            .map_err(|failure| UploadError::Lookup(failure.at(&target.peer.registry, asked, STEP)))?;
-        if url.origin() == origin.base.origin() && !is_for_uploads(&url) {
+        let url = location(&answer.url, &answer.headers, target.remote.settings.insecure)
+            .map_err(|failure| UploadError::Lookup(failure.at(&target.remote.registry, asked, STEP_TIMEOUT)))?;
+        if url.origin() == origin.base.origin() && !is_upload_path(&url) {
             let what = format!("it has an upload go on where none can: {}", shown(&url));
             return Err(self.client.wrong(target, asked, what));
         }
-        Ok(Place { url, elsewhere: answer.elsewhere })
+        Ok(RequestLocation { url, elsewhere: answer.elsewhere })
     }
 
     /// An answer that leaves open where an upload stands: worth asking.
     fn unsettled(&self, url: &Url, status: u16) -> UploadError {
         UploadError::Lookup(LookupError::Unavailable {
-            registry: (&*self.target.peer.registry).into(),
+            registry: (&*self.target.remote.registry).into(),
             url: shown(url),
             cause: format!("it answers {status} in the middle of an upload").into(),
             retry_after: None,

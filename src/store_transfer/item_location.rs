@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Where something was found, or should be.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) enum Place {
+pub(crate) enum ItemLocation {
     /// A line's number, from 1 on.
     Line(usize),
     /// A file or folder.
@@ -18,7 +18,7 @@ fn as_shown<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S
     serializer.collect_str(&path.display())
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for ItemLocation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Line(number) => write!(f, "line {number}"),

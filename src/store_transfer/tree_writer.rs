@@ -3,18 +3,18 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{error::TransferError, exported::Exported, place::Place};
+use super::{error::TransferError, export_report::ExportReport, item_location::ItemLocation};
 use crate::files::durable::create_folder;
 use crate::gateway::export_format::MAX_REASONS;
 use crate::gateway::store::{ImageId, Record};
 use crate::signature_sources::{WriteError, lookaside::folder_name, write_file};
 
 /// A tree that an export is written to.
-pub(crate) struct Tree {
+pub(crate) struct TreeWriter {
     base: PathBuf,
 }
 
-impl Tree {
+impl TreeWriter {
     /// Makes the tree's folder where there is none.
     pub(crate) fn open(base: &Path) -> Result<Self, TransferError> {
         create_folder(base).map_err(TransferError::file(base))?;
@@ -22,7 +22,12 @@ impl Tree {
     }
 
     /// Adds a signature, unless it is there.
-    pub(super) fn add(&self, image: &ImageId, record: &Record, exported: &mut Exported) -> Result<(), TransferError> {
+    pub(super) fn add(
+        &self,
+        image: &ImageId,
+        record: &Record,
+        exported: &mut ExportReport,
+    ) -> Result<(), TransferError> {
         let folder = self.base.join(folder_name(image.repository.as_str(), &image.digest));
         match write_file(&folder, &record.signature.content) {
             Ok(written) if written.existed => exported.present += 1,
@@ -32,7 +37,7 @@ impl Tree {
                 exported.refused += 1;
                 if exported.reasons.len() < MAX_REASONS {
                     // The error names the folder.
-                    exported.reasons.push((Place::Path(folder), error.to_string()));
+                    exported.reasons.push((ItemLocation::Path(folder), error.to_string()));
                 }
             }
         }

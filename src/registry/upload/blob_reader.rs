@@ -21,7 +21,7 @@ const PIECE: u64 = 256 << 10;
 
 /// A blob that is read in parts, some of them more than once. Its digest is checked before its last piece is given out, so
 /// that no upload is completed with anything else than what it should be.
-pub(super) struct Reading {
+pub(super) struct BlobReader {
     blob: Arc<dyn Blob>,
     hashed: Mutex<Hashed>,
     /// Where the last piece that was given out ends.
@@ -40,7 +40,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Reading {
+impl BlobReader {
     pub(super) fn new(blob: &Arc<dyn Blob>) -> Arc<Self> {
         let hashed = Hashed { hasher: Hasher::new(blob.digest().algorithm()), at: 0 };
         Arc::new(Self {
@@ -81,7 +81,7 @@ impl Reading {
         }
     }
 
-    /// Reads what was not read yet, so that [`Reading::check`] knows.
+    /// Reads what was not read yet, so that [`BlobReader::check`] knows.
     ///
     /// # Errors
     /// It can't be read, or is something else than it should be.
@@ -197,7 +197,7 @@ mod tests {
         (0..3 * PIECE + 7).map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[1]).collect()
     }
 
-    async fn read(reading: &Arc<Reading>, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    async fn read(reading: &Arc<BlobReader>, offset: u64, length: u64) -> io::Result<Vec<u8>> {
         let pieces: Vec<Bytes> = Arc::clone(reading).pieces(offset, length).try_collect().await?;
         assert!(pieces.iter().all(|piece| piece.len() as u64 <= PIECE), "more is in memory than a piece");
         Ok(pieces.concat())
@@ -207,7 +207,7 @@ mod tests {
     async fn a_blob_is_read_in_pieces_and_hashed_once_however_often_parts_are_read() {
         let content = content();
         let (length, piece) = (content.len() as u64, usize::try_from(PIECE).unwrap());
-        let reading = Reading::new(&blob(&content, &content));
+        let reading = BlobReader::new(&blob(&content, &content));
         assert_eq!(read(&reading, 0, PIECE + 1).await.unwrap(), content[..=piece]);
         assert_eq!((reading.furthest(), reading.position()), (PIECE + 1, PIECE + 1));
         assert_eq!(read(&reading, 100, 50).await.unwrap(), content[100..150]);
@@ -223,7 +223,7 @@ mod tests {
         let content = content();
         let mut other = content.clone();
         other[5] ^= 1;
-        let reading = Reading::new(&blob(&content, &other));
+        let reading = BlobReader::new(&blob(&content, &other));
         let pieces: Vec<_> = Arc::clone(&reading).pieces(0, content.len() as u64).collect().await;
         assert_eq!(pieces.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, true, false]);
         assert!(matches!(reading.take_failure(), Some(UploadError::Damaged { .. })));
@@ -233,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn a_blob_that_can_not_be_read_says_so() {
         let blob: Arc<dyn Blob> = Arc::new(InMemory { digest: Digest::sha256(b"layer"), length: 5, bytes: Vec::new() });
-        let reading = Reading::new(&blob);
+        let reading = BlobReader::new(&blob);
         assert!(read(&reading, 0, 5).await.is_err());
         assert!(matches!(reading.take_failure(), Some(UploadError::Read { .. })));
     }

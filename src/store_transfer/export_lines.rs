@@ -8,23 +8,23 @@ use std::{
 
 use super::{
     error::TransferError,
-    found::{Found, What},
+    import_item::{ImportItem, ItemContent},
+    item_location::ItemLocation,
     line_reader::{LineReader, RawLine},
-    place::Place,
 };
 use crate::gateway::export_format::{self, MAX_LINE_BYTES};
 
 /// Lines of an export that are read to be imported.
-pub(crate) struct Lines {
+pub(crate) struct ExportLines {
     path: PathBuf,
     reader: LineReader<Box<dyn BufRead + Send>>,
     total: Option<u64>,
     begun: bool,
     /// The first one, which says whether these are lines at all.
-    ahead: Option<Found>,
+    ahead: Option<ImportItem>,
 }
 
-impl Lines {
+impl ExportLines {
     /// Of a regular file.
     pub(crate) fn open(path: &Path) -> Result<Self, TransferError> {
         // Before it is opened: opening a pipe would wait for a writer.
@@ -53,13 +53,13 @@ impl Lines {
         (self.reader.bytes, self.total)
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<Found>, TransferError> {
+    pub(super) fn next(&mut self) -> Result<Option<ImportItem>, TransferError> {
         if let Some(found) = self.ahead.take() {
             return Ok(Some(found));
         }
         loop {
             let Some(raw) = self.reader.next().map_err(TransferError::file(&self.path))? else { return Ok(None) };
-            let place = Place::Line(self.reader.number);
+            let place = ItemLocation::Line(self.reader.number);
             let begins = !std::mem::replace(&mut self.begun, true);
             let (line, torn) = match &raw {
                 RawLine::Whole(line) => (line.trim_ascii(), false),
@@ -71,7 +71,7 @@ impl Lines {
             }
             if matches!(raw, RawLine::Long(_)) {
                 let why = format!("the line has more than {MAX_LINE_BYTES} bytes");
-                return Ok(Some(Found { place, what: What::Junk(why) }));
+                return Ok(Some(ImportItem { place, what: ItemContent::Junk(why) }));
             }
             if line.is_empty() {
                 self.begun = !begins;
@@ -79,13 +79,13 @@ impl Lines {
             }
             let what = match export_format::read(line) {
                 Ok((image, record)) => match export_format::check(&image, &record) {
-                    Ok(_) => What::Signature(Box::new((image, record))),
-                    Err(why) => What::Junk(why),
+                    Ok(_) => ItemContent::Signature(Box::new((image, record))),
+                    Err(why) => ItemContent::Junk(why),
                 },
-                Err(_) if torn => What::Junk("the line has no end: the file is cut off here".to_owned()),
-                Err(why) => What::Junk(why),
+                Err(_) if torn => ItemContent::Junk("the line has no end: the file is cut off here".to_owned()),
+                Err(why) => ItemContent::Junk(why),
             };
-            return Ok(Some(Found { place, what }));
+            return Ok(Some(ImportItem { place, what }));
         }
     }
 }

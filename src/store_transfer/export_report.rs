@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 
-use super::place::Place;
+use super::item_location::ItemLocation;
 use crate::gateway::store::Record;
 
 /// What became of an export so far.
 #[derive(Debug, Default)]
-pub(crate) struct Exported {
+pub(crate) struct ExportReport {
     /// Signatures of the store.
     pub(crate) signatures: usize,
     /// How many of them an earlier export wrote.
@@ -22,10 +22,10 @@ pub(crate) struct Exported {
     pub(crate) present: usize,
     /// How many are not there, and why, of the first ones.
     pub(crate) refused: usize,
-    pub(crate) reasons: Vec<(Place, String)>,
+    pub(crate) reasons: Vec<(ItemLocation, String)>,
 }
 
-impl Exported {
+impl ExportReport {
     pub(super) fn count(&mut self, record: &Record) {
         self.signatures += 1;
         self.origins += usize::from(record.origin.is_some());

@@ -1,14 +1,14 @@
 //! What is found in what is imported.
 
-use super::{place::Place, signature::Signature};
+use super::{item_location::ItemLocation, signature::Signature};
 
 /// What is found in it.
-pub(super) struct Found {
-    pub(super) place: Place,
-    pub(super) what: What,
+pub(super) struct ImportItem {
+    pub(super) place: ItemLocation,
+    pub(super) what: ItemContent,
 }
 
-pub(super) enum What {
+pub(super) enum ItemContent {
     /// What a store takes.
     Signature(Box<Signature>),
     /// What none takes, and why.

@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use super::{quota::Tenant, settings::Settings};
+use super::{quota::Tenant, settings::RegistrySettings};
 
 /// Who is asked.
 #[derive(Clone)]
-pub(crate) struct Peer {
+pub(crate) struct RemoteServer {
     /// Its name in messages: the canonical host.
     pub(crate) registry: Arc<str>,
-    pub(crate) settings: Arc<Settings>,
+    pub(crate) settings: Arc<RegistrySettings>,
     /// Whether the host that is asked is named, so that its address may be a private one.
     pub(crate) named: bool,
     /// Who the request counts for, wherever it goes in the end.
     pub(super) tenant: Tenant,
 }
 
-impl Peer {
+impl RemoteServer {
     /// A registry, or a signature source. `named`: a rule that requires signatures or the configuration names it.
-    pub(crate) fn new(registry: &str, settings: Arc<Settings>, named: bool) -> Self {
+    pub(crate) fn new(registry: &str, settings: Arc<RegistrySettings>, named: bool) -> Self {
         let registry: Arc<str> = registry.into();
         Self { tenant: Tenant { registry: Arc::clone(&registry), named }, registry, settings, named }
     }

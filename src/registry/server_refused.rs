@@ -1,0 +1,48 @@
+//! A server's refusal of a request: the one type for all that is read from, written to and removed from servers.
+
+use url::Url;
+
+use super::{
+    answer::Answer,
+    credentials::{looked_in, needed},
+    error_body::message,
+    target::Target,
+};
+use crate::redact::shown;
+
+/// A server's answer to somebody whom it does not do what they ask it to.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{url} answers {status}: {}{message}", match with_credentials {
+    Some(true) => "these credentials do not suffice: ".to_owned(),
+    Some(false) => format!("{}: ", needed(looked_in.as_deref())),
+    None => String::new(),
+})]
+pub struct ServerRefused {
+    /// What was asked.
+    pub url: Box<str>,
+    /// The status.
+    pub status: u16,
+    /// Where whoever asks may not (401, 403): whether there are credentials for this server.
+    pub with_credentials: Option<bool>,
+    /// Where credentials for it were looked for and not found, where a person calls.
+    pub looked_in: Option<Box<str>>,
+    /// The server's own words.
+    pub message: String,
+}
+
+impl ServerRefused {
+    /// Of this answer.
+    pub(crate) fn of(target: &Target, url: &Url, answer: &Answer) -> Self {
+        let (url, status, message) = (shown(url), answer.status, message(&answer.body));
+        // Elsewhere nobody's credentials are sent.
+        let denied = matches!(status, 401 | 403) && !answer.elsewhere;
+        let credentials = target.remote.settings.credentials.as_ref();
+        let is_there = match credentials {
+            // What is there was found or not found by now.
+            _ if target.remote.settings.is_asked_by_a_person() => answer.with_credentials,
+            credentials => credentials.is_some(),
+        };
+        let looked_in = looked_in(credentials, false).filter(|_| denied && !is_there);
+        Self { url, status, with_credentials: denied.then_some(is_there), looked_in, message }
+    }
+}
