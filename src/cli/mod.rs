@@ -1,6 +1,7 @@
 //! The command line. docs/command-line.md describes it to its users.
 
 mod arguments;
+mod completions;
 mod exit_status;
 mod image_arguments;
 mod image_tree;
@@ -18,7 +19,7 @@ mod verify;
 
 use std::{path::PathBuf, process::ExitCode, sync::LazyLock};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use self::exit_status::{CliError, ExitStatus};
 use self::runtime::block_on;
@@ -51,6 +52,10 @@ enum Command {
     /// Move all signatures of a store: into a file or a lookaside tree, and from there into a store
     #[command(subcommand)]
     Store(Box<store::StoreCommand>),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArguments),
+    /// Write the manual pages into a folder
+    Man(completions::ManArguments),
 }
 
 /// What the servers have in common.
@@ -81,6 +86,8 @@ pub fn main() -> ExitCode {
         Command::Push(arguments) => push::run(*arguments),
         Command::Signatures(command) => signatures::run(*command),
         Command::Store(command) => store::run(*command),
+        Command::Completions(arguments) => completions::print_completions(&arguments, CommandLine::command()),
+        Command::Man(arguments) => completions::write_manual_pages(&arguments, CommandLine::command()),
     };
     match status {
         Ok(status) => status.into(),
@@ -138,8 +145,6 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -184,6 +189,9 @@ mod tests {
             &["sealgate", "store", "import", "store.example.com"],
             &["sealgate", "store", "export", "ftp://store.example.com", "backup.ndjson"],
             &["sealgate", "store", "export", "store.example.com", "backup.ndjson", "--dry-run"],
+            &["sealgate", "completions"],
+            &["sealgate", "completions", "rc"],
+            &["sealgate", "man"],
             &["sealgate", "polish"],
         ] {
             let error = CommandLine::try_parse_from(wrong).expect_err(&wrong.join(" "));

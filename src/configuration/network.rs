@@ -1,16 +1,12 @@
 //! Networks of IP addresses.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
 
 /// Addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    first: IpAddr,
-    length: u8,
-}
+pub struct Network(IpNet);
 
 /// Why a text is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,7 +22,7 @@ pub enum NetworkError {
         most: u8,
     },
     /// The address is in the network, and not its first one: which of the two is meant?
-    #[error("the address has bits behind the first {}", .0.length)]
+    #[error("the address has bits behind the first {}", .0.0.prefix_len())]
     NotFirst(Network),
 }
 
@@ -43,49 +39,38 @@ impl NetworkError {
 
 impl Network {
     /// Parses an address, or an address and a number of bits.
+    ///
+    /// # Errors
+    /// The text is neither, or the address has bits behind the first ones.
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| NetworkError::Malformed)?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let length = match length {
-            None => most,
+        let whole = IpNet::from(address);
+        let network = match length {
+            None => whole,
             Some(digits) if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse().ok().filter(|&length| length <= most).ok_or(NetworkError::Length { most })?
+                let network = digits.parse().ok().and_then(|length| IpNet::new(address, length).ok());
+                network.ok_or(NetworkError::Length { most: whole.max_prefix_len() })?
             }
             Some(_) => return Err(NetworkError::Malformed),
         };
-        let network = Self { first: first(address, length), length };
-        if network.first == address { Ok(network) } else { Err(NetworkError::NotFirst(network)) }
+        let first = network.trunc();
+        if first == network { Ok(Self(network)) } else { Err(NetworkError::NotFirst(Self(first))) }
     }
 
-    /// Whether the address is in it. An IPv4 address that comes in IPv6's clothes, as on a listener for both, is what it
-    /// is.
+    /// Returns whether the address is in the network. An IPv4 address that is written as an IPv6 address, as on a listener for
+    /// both, is an IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        address.is_ipv4() == self.first.is_ipv4() && first(address, self.length) == self.first
-    }
-}
-
-/// The address with nothing behind its first bits.
-fn first(address: IpAddr, length: u8) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-            Ipv4Addr::from_bits(address.to_bits() & mask).into()
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-            Ipv6Addr::from_bits(address.to_bits() & mask).into()
-        }
+        self.0.contains(&address.to_canonical())
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.first, self.length)
+        self.0.fmt(f)
     }
 }
 

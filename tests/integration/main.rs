@@ -1,6 +1,7 @@
 //! The one integration-test binary: whole parts of Sealgate with real registries, real gpg and real skopeo.
 
 mod cluster;
+mod completions;
 mod configuration;
 mod containers_image;
 mod empty_values;
