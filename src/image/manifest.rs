@@ -14,7 +14,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::digest::Digest;
-use crate::json::Array;
+use crate::json::{Array, Members, Text};
 
 /// The most entries of an index. The largest of Docker's official images have about 30, attestations included; each may
 /// have to be asked for.
@@ -22,9 +22,9 @@ pub const MOST_ENTRIES: usize = 256;
 
 /// The most members of an object that is looked into. OCI's image specification knows seven for a manifest and eight for an
 /// index's entry; what tools add are annotations, which stand in an object of their own.
-const MOST_MEMBERS: usize = 128;
+const MAX_MEMBERS: usize = 128;
 /// The longest name of a member, in bytes.
-const LONGEST_NAME: usize = 256;
+const MAX_NAME_BYTES: usize = 256;
 
 /// Images that an index of another kind never has: what `os` and `architecture` of an attestation say.
 const UNKNOWN: &str = "unknown/unknown";
@@ -379,37 +379,21 @@ fn fold(text: &str) -> String {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Object<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+        let Members(read) = Members::<'de, Text<'de>, MAX_MEMBERS>::deserialize(deserializer)?;
+        let mut members = Vec::<Member<'de>>::with_capacity(read.len());
+        for (Text(name), value) in read {
+            if name.len() > MAX_NAME_BYTES {
+                return Err(D::Error::custom("a member's name is too long"));
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::<Member<'de>>::new();
-                while let Some(Text(name)) = map.next_key()? {
-                    // A body may have hundreds of thousands of members; what they are is decided before all are read.
-                    if members.len() == MOST_MEMBERS || name.len() > LONGEST_NAME {
-                        return Err(A::Error::custom("too many members"));
-                    }
-                    let folded = fold(&name);
-                    if members.iter().any(|member| member.folded == folded) {
-                        return Err(A::Error::custom("a member twice"));
-                    }
-                    members.push(Member { name, folded, value: map.next_value()? });
-                }
-                Ok(Object(members))
+            let folded = fold(&name);
+            if members.iter().any(|member| member.folded == folded) {
+                return Err(D::Error::custom("a member twice"));
             }
+            members.push(Member { name, folded, value });
         }
-        deserializer.deserialize_map(Members)
+        Ok(Self(members))
     }
 }
-
-/// A string, borrowed where it has no escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The one annotation that matters. Annotations are a map, so their names are told apart by case. There may be any number:
 /// none but this one is kept.
@@ -631,12 +615,12 @@ mod tests {
         let members = |count: usize| (0..count).map(|number| format!(r#""x{number}":0,"#)).collect::<Vec<_>>().concat();
         let image = |extra: &str| parse(None, &image(None).replace("\"config\"", &format!("{extra}\"config\"")));
         // schemaVersion, config and layers are there anyway.
-        assert_eq!(image(&members(MOST_MEMBERS - 3)), Ok(Manifest::Image));
-        assert!(matches!(image(&members(MOST_MEMBERS - 2)), Err(ManifestError::Malformed(_))));
-        assert_eq!(image(&format!("\"{}\":0,", "x".repeat(LONGEST_NAME))), Ok(Manifest::Image));
-        assert!(image(&format!("\"{}\":0,", "x".repeat(LONGEST_NAME + 1))).is_err());
+        assert_eq!(image(&members(MAX_MEMBERS - 3)), Ok(Manifest::Image));
+        assert!(matches!(image(&members(MAX_MEMBERS - 2)), Err(ManifestError::Malformed(_))));
+        assert_eq!(image(&format!("\"{}\":0,", "x".repeat(MAX_NAME_BYTES))), Ok(Manifest::Image));
+        assert!(image(&format!("\"{}\":0,", "x".repeat(MAX_NAME_BYTES + 1))).is_err());
         // What follows is not even read.
-        let cut = format!("{{{}", members(MOST_MEMBERS + 1));
+        let cut = format!("{{{}", members(MAX_MEMBERS + 1));
         assert!(parse(None, &cut).unwrap_err().to_string().contains("too many members"));
         let annotations = (0..1000).map(|number| format!(r#""x{number}":"y""#)).collect::<Vec<_>>().join(",");
         assert!(entry(&format!(r#","annotations":{{{annotations}}}"#)).is_ok());

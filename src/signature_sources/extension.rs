@@ -13,7 +13,7 @@ use super::{
 };
 use crate::base64_text;
 use crate::image::{Digest, Repository};
-use crate::json::Array;
+use crate::json::{Array, Text};
 use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::registry::{Client, Extension, Fetched, RequestSpec, Target, TimeBudget, join};
@@ -163,10 +163,6 @@ struct ListEntry<'a> {
     #[serde(borrow)]
     content: Option<&'a RawValue>,
 }
-
-/// A string, borrowed where it has no escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A member's text; nothing where it is no string.
 fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {

@@ -13,6 +13,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::text::EscapedText;
+use crate::json::Text;
 use crate::kubernetes::workloads::{ImageList, Workload};
 
 /// The version and kind that are understood.
@@ -298,8 +299,8 @@ fn places<'a>(workload: &Workload, object: &'a RawValue) -> Result<Vec<ImagePlac
     Ok(places)
 }
 
-fn text(text: Option<BorrowedText<'_>>) -> Cow<'_, str> {
-    text.map(|BorrowedText(text)| text).unwrap_or_default()
+fn text(text: Option<Text<'_>>) -> Cow<'_, str> {
+    text.map(|Text(text)| text).unwrap_or_default()
 }
 
 #[derive(Deserialize)]
@@ -354,15 +355,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for BoundedListVisitor<T> {
 #[derive(Deserialize)]
 struct Container<'a> {
     #[serde(borrow)]
-    name: Option<BorrowedText<'a>>,
+    name: Option<Text<'a>>,
     #[serde(borrow)]
-    image: Option<BorrowedText<'a>>,
+    image: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Volume<'a> {
     #[serde(borrow)]
-    name: Option<BorrowedText<'a>>,
+    name: Option<Text<'a>>,
     #[serde(borrow)]
     image: Option<ImageVolume<'a>>,
 }
@@ -370,13 +371,8 @@ struct Volume<'a> {
 #[derive(Deserialize)]
 struct ImageVolume<'a> {
     #[serde(borrow)]
-    reference: Option<BorrowedText<'a>>,
+    reference: Option<Text<'a>>,
 }
-
-/// Borrowed where it has no escapes. (Inside of an `Option`, serde borrows a `Cow` only through a type like this.)
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads the pod specification at this path, and nothing else. Nothing where a member of the path is absent or null.
 struct PodSpecAtPath<'p>(&'p [&'static str]);
@@ -414,7 +410,7 @@ impl<'de> Visitor<'de> for PodSpecVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(BorrowedText(key)) = map.next_key()? {
+        while let Some(Text(key)) = map.next_key()? {
             if key != self.member {
                 map.next_value::<IgnoredAny>()?;
             } else if found.is_some() {

@@ -1,9 +1,11 @@
 //! JSON read one level at a time, each value with the place where it stands, members that come twice refused.
 
-use std::{collections::HashSet, fmt, ops::Range};
+use std::{collections::HashSet, ops::Range};
 
-use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::json::Members;
 
 /// A value that is valid JSON, and where it begins in the document.
 #[derive(Clone, Copy, Debug)]
@@ -65,10 +67,10 @@ impl<'a> Value<'a> {
     /// The members of an object, in their order, none of them twice.
     pub(super) fn object(&self, what: &str) -> Result<Vec<Member<'a>>, Problem> {
         self.expect('{', what, "an object")?;
-        let members: Members<'a> = self.read()?;
+        let Members(members) = self.read::<Members<'a, &'a RawValue, { usize::MAX }>>()?;
         let mut names = HashSet::new();
-        let mut found = Vec::with_capacity(members.0.len());
-        for (raw_name, raw_value) in members.0 {
+        let mut found = Vec::with_capacity(members.len());
+        for (raw_name, raw_value) in members {
             let name = self.inner(raw_name);
             let place = name.place();
             let name: String = name.read()?;
@@ -106,7 +108,7 @@ impl<'a> Value<'a> {
         Err(Problem::at(self.place(), format!("{what} must be {expected}, found {found}")))
     }
 
-    fn read<T: de::Deserialize<'a>>(&self) -> Result<T, Problem> {
+    fn read<T: Deserialize<'a>>(&self) -> Result<T, Problem> {
         serde_json::from_str(self.text).map_err(|error| syntax(self.text, self.offset, &error))
     }
 }
@@ -127,35 +129,6 @@ fn syntax(text: &str, offset: usize, error: &serde_json::Error) -> Problem {
     let full = error.to_string();
     let message = full.split(" at line ").next().unwrap_or(&full);
     Problem::at(offset + within..offset + within + 1, format!("this is not JSON: {message}"))
-}
-
-/// An object's members as they stand there.
-struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
-
-impl<'de: 'a, 'a> de::Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
-        impl<'de> Visitor<'de> for All {
-            type Value = Vec<(&'de RawValue, &'de RawValue)>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(members)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-                Err(de::Error::custom("an object is expected"))
-            }
-        }
-        deserializer.deserialize_map(All).map(Self)
-    }
 }
 
 #[cfg(test)]
