@@ -2,9 +2,7 @@
 
 use std::{fs, process::Command};
 
-use crate::support::{Scratch, run};
-
-const SEALGATE: &str = env!("CARGO_BIN_EXE_sealgate");
+use crate::support::{Answer, SEALGATE, Scratch, run};
 
 #[test]
 fn bash_completes_commands_and_options() {
@@ -51,6 +49,5 @@ fn a_manual_page_is_written_for_every_command() {
         assert!(written.contains(text), "{page}: {written}");
     }
     let file = folder.write("file", "");
-    let output = Command::new(SEALGATE).arg("man").arg(&file).output().expect("sealgate can be started");
-    assert_eq!(output.status.code(), Some(3), "a folder can't be where a file is");
+    Answer::of(Command::new(SEALGATE).arg("man").arg(&file)).fails(3, "no manual pages");
 }

@@ -1,9 +1,6 @@
 //! Forms of signatures that other programs write, or that users store by mistake: version 3, text signatures, armor.
 
-use std::{
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::path::Path;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Client;
@@ -18,7 +15,7 @@ use sequoia_openpgp::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{DockerRegistry, Gpg, Liar, Pushed, Reply, Scratch, Store, payload, skopeo};
+use crate::support::{Answer, DockerRegistry, Gpg, Liar, Pushed, Reply, Scratch, Store, payload, sealgate, skopeo};
 
 const IDENTITY: &str = "registry.example.com/acme/web:1";
 
@@ -28,21 +25,6 @@ struct Setting {
     gpg: Gpg,
     key: String,
     folder: Scratch,
-}
-
-struct Answer {
-    status: i32,
-    text: String,
-}
-
-fn sealgate(arguments: &[&str]) -> Answer {
-    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("sealgate can be started");
-    let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("UTF-8")).concat();
-    Answer { status: output.status.code().expect("it ends by itself"), text }
 }
 
 impl Setting {
@@ -126,14 +108,14 @@ impl Setting {
 
 #[track_caller]
 fn verified(answers: [Answer; 2]) {
-    for Answer { status, text } in answers {
+    for Answer { status, text, .. } in answers {
         assert_eq!(status, 0, "{text}");
     }
 }
 
 #[track_caller]
 fn refused(answers: [Answer; 2], code: &str, said: &[&str]) {
-    for Answer { status, text } in answers {
+    for Answer { status, text, .. } in answers {
         assert_eq!(status, 1, "{text}");
         for said in [&format!("[{code}]")].into_iter().map(String::as_str).chain(said.iter().copied()) {
             assert!(text.contains(said), "{said}: {text}");
@@ -213,7 +195,7 @@ fn the_same_holds_of_a_web_server_and_of_a_stores_list() {
     }
     // What answers in the place of the server says nothing of signatures.
     for page in ["<html>log in</html>", r#"{"error": "busy"}"#] {
-        for Answer { status, text } in at(&server(vec![page.into()], false), false) {
+        for Answer { status, text, .. } in at(&server(vec![page.into()], false), false) {
             assert_eq!(status, 3, "{text}");
         }
     }

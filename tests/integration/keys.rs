@@ -1,26 +1,17 @@
 //! Key files as GnuPG writes them: with revocation certificates, and with keys that can't be checked here.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 
-use crate::support::{DockerRegistry, Gpg, Pushed, Scratch};
+use crate::support::{Answer, DockerRegistry, Gpg, Pushed, SEALGATE, Scratch};
 
 struct Setting {
     registry: DockerRegistry,
     pushed: Pushed,
     gpg: Gpg,
     folder: Scratch,
-}
-
-struct Answer {
-    status: i32,
-    text: String,
 }
 
 impl Setting {
@@ -52,14 +43,11 @@ impl Setting {
     fn verify(&self, arguments: &[&str]) -> Answer {
         let registries = self.folder.path().join("registries.d").display().to_string();
         let image = self.image();
-        let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
-            .args(["verify", "--tls-verify=false", "--registries-d", &registries, &image])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .output()
-            .expect("sealgate can be started");
-        let text = [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("UTF-8")).concat();
-        Answer { status: output.status.code().expect("it ends by itself"), text }
+        Answer::of(
+            Command::new(SEALGATE)
+                .args(["verify", "--tls-verify=false", "--registries-d", &registries, &image])
+                .args(arguments),
+        )
     }
 
     /// Verifies with these key files by every way that takes some: a policy, a policy.json, and an identity. What takes one file
@@ -116,13 +104,13 @@ async fn a_revocation_certificate_of_gnupg_revokes_the_key_that_it_stands_beside
         vec![revocation.clone(), others.clone(), public.clone()],
     ] {
         setting.sign(&key);
-        for Answer { status, text } in setting.by_every_way(&files) {
+        for Answer { status, text, .. } in setting.by_every_way(&files) {
             assert_eq!(status, 1, "{text}");
             assert!(text.contains("[revoked-key]"), "{text}");
         }
         if files.len() == 3 {
             setting.sign(&other);
-            for Answer { status, text } in setting.by_every_way(&files) {
+            for Answer { status, text, .. } in setting.by_every_way(&files) {
                 assert_eq!(status, 0, "{text}");
             }
         }
@@ -130,11 +118,11 @@ async fn a_revocation_certificate_of_gnupg_revokes_the_key_that_it_stands_beside
     // As gpg keeps it, it is none; and another's revokes nothing here, which is told.
     setting.sign(&key);
     for files in [[public.clone(), kept.clone()].concat(), [kept, public.clone()].concat()] {
-        for Answer { status, text } in setting.by_every_way(&[files]) {
+        for Answer { status, text, .. } in setting.by_every_way(&[files]) {
             assert_eq!(status, 0, "{text}");
         }
     }
-    for Answer { status, text } in setting.by_every_way(&[public, setting.revocation(&other)]) {
+    for Answer { status, text, .. } in setting.by_every_way(&[public, setting.revocation(&other)]) {
         assert_eq!(status, 0, "{text}");
         assert!(text.contains(&format!("by key 0x{other} revokes no key")), "{text}");
     }
@@ -149,12 +137,12 @@ async fn a_key_on_a_curve_that_can_not_be_checked_is_refused_alone_and_named_bes
     setting.sign(&key);
     for armor in [&["--armor"][..], &[]] {
         let export = |key: &str| setting.gpg.run(&[armor, &["--export", key]].concat(), b"");
-        for Answer { status, text } in setting.by_every_way(&[export(&strange)]) {
+        for Answer { status, text, .. } in setting.by_every_way(&[export(&strange)]) {
             assert_eq!(status, 2, "{text}");
             assert!(text.contains(&reason), "{text}");
         }
         for files in [[export(&strange), export(&key)], [export(&key), export(&strange)]] {
-            for Answer { status, text } in setting.by_every_way(&files) {
+            for Answer { status, text, .. } in setting.by_every_way(&files) {
                 assert_eq!(status, 0, "{text}");
                 assert!(text.contains(&reason), "{text}");
             }
@@ -162,7 +150,7 @@ async fn a_key_on_a_curve_that_can_not_be_checked_is_refused_alone_and_named_bes
     }
     // Its own signatures are those of a key that is not there.
     setting.sign(&strange);
-    for Answer { status, text } in setting.by_every_way(&[setting.gpg.export(&key), setting.gpg.export(&strange)]) {
+    for Answer { status, text, .. } in setting.by_every_way(&[setting.gpg.export(&key), setting.gpg.export(&strange)]) {
         assert_eq!(status, 1, "{text}");
         assert!(text.contains("[untrusted-key]"), "{text}");
     }

@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -15,19 +15,13 @@ use sealgate::{
 
 use crate::{
     registry::{client, plain, resolve},
-    support::{DockerRegistry, Gpg, Liar, Reply, Scratch, run},
+    support::{Answer, DockerRegistry, Gpg, Liar, Reply, SEALGATE, Scratch, run},
 };
 
 /// A real registry that wants a password, with an image in it, and a home of somebody's.
 struct Setting {
     registry: DockerRegistry,
     home: Scratch,
-}
-
-struct Answer {
-    status: i32,
-    /// All that was printed.
-    text: String,
 }
 
 const GOOD: &str = "robot:right";
@@ -62,20 +56,14 @@ impl Setting {
 
     /// `signatures list` of the image, with these variables and nothing else of the environment.
     fn list(&self, variables: &[(&str, &Path)], more: &[&str]) -> Answer {
-        let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
-            .args(["signatures", "list", "--tls-verify=false", &format!("{}/acme/web:1", self.registry.host())])
-            .args(more)
-            .env_clear()
-            .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
-            .envs(variables.iter().copied())
-            .stdin(Stdio::null())
-            .output()
-            .expect("sealgate can be started");
-        let text = [output.stdout, output.stderr].concat();
-        Answer {
-            status: output.status.code().expect("it ends by itself"),
-            text: String::from_utf8(text).expect("UTF-8"),
-        }
+        Answer::of(
+            Command::new(SEALGATE)
+                .args(["signatures", "list", "--tls-verify=false", &format!("{}/acme/web:1", self.registry.host())])
+                .args(more)
+                .env_clear()
+                .env("PATH", format!("{}:/usr/bin:/bin", self.path("bin").display()))
+                .envs(variables.iter().copied()),
+        )
     }
 
     /// A credential helper that notes what it is asked, and runs these lines.
@@ -221,17 +209,14 @@ async fn credential_helpers_are_asked() {
 
 /// Runs a command with the home of the setting, this folder of GnuPG, and nothing else of the environment.
 fn command(setting: &Setting, arguments: &[&str], gnupg: &Path) -> Answer {
-    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
-        .args(arguments)
-        .env_clear()
-        .env("PATH", format!("{}:/usr/bin:/bin", setting.path("bin").display()))
-        .env("HOME", setting.home.path())
-        .env("GNUPGHOME", gnupg)
-        .stdin(Stdio::null())
-        .output()
-        .expect("sealgate can be started");
-    let text = [output.stdout, output.stderr].concat();
-    Answer { status: output.status.code().expect("it ends by itself"), text: String::from_utf8(text).expect("UTF-8") }
+    Answer::of(
+        Command::new(SEALGATE)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", format!("{}:/usr/bin:/bin", setting.path("bin").display()))
+            .env("HOME", setting.home.path())
+            .env("GNUPGHOME", gnupg),
+    )
 }
 
 const REMEDY: &str = "log in again (docker login, podman login), or give other credentials (--creds, --authfile)";

@@ -27,9 +27,10 @@ use sealgate::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{DockerRegistry, Gpg, Liar, Process, Proxy, Reply, Scratch, Store, run, skopeo, wait_until};
+use crate::support::{
+    DockerRegistry, Gpg, Liar, Process, Proxy, Reply, SEALGATE, Scratch, Store, run, skopeo, wait_until,
+};
 
-const SEALGATE: &str = env!("CARGO_BIN_EXE_sealgate");
 const INSECURE: &str = "--tls-verify=false";
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 /// Nobody is there, and nobody has to be.

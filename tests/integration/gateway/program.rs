@@ -20,9 +20,7 @@ use sealgate::{
 use serde_json::json;
 
 use super::{fake::Fake, layers::noise};
-use crate::support::{DockerRegistry, Gpg, Process, Scratch, accept_anything, skopeo};
-
-const SEALGATE: &str = env!("CARGO_BIN_EXE_sealgate");
+use crate::support::{DockerRegistry, Gpg, Process, SEALGATE, Scratch, accept_anything, skopeo};
 
 /// Writes a configuration; `fields` are those of `gateway` but `listen`.
 pub(super) fn configuration(folder: &Scratch, listen: &str, fields: &str) -> PathBuf {

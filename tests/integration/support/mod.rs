@@ -11,6 +11,7 @@ mod proxy;
 mod random;
 mod registry;
 mod scratch;
+mod sealgate;
 mod skopeo;
 mod store;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub(crate) use proxy::Proxy;
 pub(crate) use random::Random;
 pub(crate) use registry::{DockerRegistry, Pushed};
 pub(crate) use scratch::Scratch;
+pub(crate) use sealgate::{Answer, SEALGATE, sealgate, sealgate_with_keys};
 pub(crate) use skopeo::{accept_anything, skopeo};
 pub(crate) use store::Store;
 pub(crate) use watchdog::{Left, Watchdog};

@@ -1,9 +1,6 @@
 //! Auditing as its users see it: `sealgate verify --expected-identity`, and `sealgate signatures`.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::path::{Path, PathBuf};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use reqwest::Client;
@@ -13,7 +10,9 @@ use sealgate::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{DockerRegistry, Gpg, Liar, Pushed, Reply, Scratch, Store, payload, run};
+use crate::support::{
+    Answer, DockerRegistry, Gpg, Liar, Pushed, Reply, Scratch, Store, payload, run, sealgate_with_keys,
+};
 
 const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
     - {role: 'system:image-signer', users: [robot]}\n\
@@ -29,41 +28,6 @@ struct Setting {
     key: String,
     auditor: Gpg,
     folder: Scratch,
-}
-
-struct Answer {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Answer {
-    #[track_caller]
-    fn json(&self, status: i32) -> Value {
-        assert_eq!(self.status, status, "{}{}", self.stdout, self.stderr);
-        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("{}{}", self.stdout, self.stderr))
-    }
-
-    /// Ends with this status, nothing on standard output, and this in its one message.
-    #[track_caller]
-    fn fails(&self, status: i32, text: &str) {
-        assert_eq!((self.status, self.stdout.as_str()), (status, ""), "{}", self.stderr);
-        assert!(self.stderr.contains(text), "{}", self.stderr);
-    }
-}
-
-fn sealgate(gnupg: &Path, arguments: &[&str]) -> Answer {
-    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
-        .args(arguments)
-        .env("GNUPGHOME", gnupg)
-        .stdin(Stdio::null())
-        .output()
-        .expect("sealgate can be started");
-    Answer {
-        status: output.status.code().expect("it is not killed"),
-        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
-        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
-    }
 }
 
 impl Setting {
@@ -117,19 +81,22 @@ impl Setting {
     fn audit(&self, identity: &str, more: &[&str]) -> Answer {
         let image = self.image();
         let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", identity];
-        sealgate(self.auditor.home(), &[&verify, more].concat())
+        sealgate_with_keys(self.auditor.home(), &[&verify, more].concat())
     }
 
     fn list(&self) -> Vec<Value> {
         let image = self.image();
-        let list = sealgate(self.auditor.home(), &["signatures", "list", "--tls-verify=false", "-o", "json", &image]);
+        let list = sealgate_with_keys(
+            self.auditor.home(),
+            &["signatures", "list", "--tls-verify=false", "-o", "json", &image],
+        );
         list.json(0)["signatures"].as_array().expect("a list").clone()
     }
 
     fn remove(&self, name: &str, more: &[&str]) -> Answer {
         let image = self.image();
         let remove = ["signatures", "remove", "--tls-verify=false", "-o", "json", &image, name];
-        sealgate(self.auditor.home(), &[&remove, more].concat())
+        sealgate_with_keys(self.auditor.home(), &[&remove, more].concat())
     }
 }
 
@@ -167,7 +134,7 @@ async fn an_outcome_is_saved_shown_unset_by_a_failing_check_and_cleared_and_the_
     assert_eq!((&status["signer"], &status["identity"]), (&json!(SIGNER), &json!(image)));
     assert_eq!(status["digest"], setting.pushed.digest.to_string());
     assert!(status["verifiedAt"].is_string());
-    let text = sealgate(setting.auditor.home(), &["signatures", "list", "--tls-verify=false", &image]);
+    let text = sealgate_with_keys(setting.auditor.home(), &["signatures", "list", "--tls-verify=false", &image]);
     let row = text.stdout.lines().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("{}", text.stdout));
     for shown in [&format!("0x{}", setting.key), "by robot", "by jane", SIGNER, &image] {
         assert!(row.contains(shown), "{shown}: {row}");
@@ -185,7 +152,7 @@ async fn an_outcome_is_saved_shown_unset_by_a_failing_check_and_cleared_and_the_
     for clear in [&by_its_name[..], &by_its_alias] {
         setting.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
         assert_ne!(setting.list(), before);
-        let report = sealgate(setting.auditor.home(), &[clear, &AS_JANE].concat()).json(0);
+        let report = sealgate_with_keys(setting.auditor.home(), &[clear, &AS_JANE].concat()).json(0);
         assert_eq!(report["places"].as_array().map(Vec::len), Some(1), "{report}");
         assert_eq!(setting.list(), before);
     }
@@ -215,7 +182,8 @@ async fn every_signature_is_printed_with_who_when_for_what_and_why_it_does_not_c
     assert!(of("signedAt").iter().all(Value::is_string));
     assert_eq!(setting.list().iter().filter(|entry| entry["status"].is_object()).count(), 2);
 
-    let text = sealgate(setting.auditor.home(), &["verify", "--insecure", &image, "--expected-identity", &image]);
+    let text =
+        sealgate_with_keys(setting.auditor.home(), &["verify", "--insecure", &image, "--expected-identity", &image]);
     assert_eq!(text.status, 0, "{}", text.stderr);
     assert_eq!(text.stdout.matches("\n  signature  ").count(), 4, "{}", text.stdout);
     assert_eq!(text.stdout.matches("  counts\n").count(), 2, "{}", text.stdout);
@@ -249,8 +217,9 @@ async fn keys_are_those_of_the_files_or_of_the_keyring_and_never_none() {
     let junk = setting.folder.write("junk.asc", "junk").display().to_string();
     setting.audit(&image, &["--public-key", &junk]).fails(2, "this is not an OpenPGP certificate");
     let verify = ["verify", "--insecure", &image, "--expected-identity", &image];
-    sealgate(Gpg::new().home(), &verify).fails(2, "has no key: name the signers' public keys with --public-key");
-    sealgate(Path::new("/not/there"), &verify).fails(2, "there is no GnuPG folder /not/there");
+    sealgate_with_keys(Gpg::new().home(), &verify)
+        .fails(2, "has no key: name the signers' public keys with --public-key");
+    sealgate_with_keys(Path::new("/not/there"), &verify).fails(2, "there is no GnuPG folder /not/there");
     // A revoked key's signatures are none, and it says which key.
     let revocation = setting.signer.home().join(format!("openpgp-revocs.d/{}.rev", setting.key));
     let revocation = std::fs::read_to_string(revocation).unwrap().replace(":-----BEGIN", "-----BEGIN");
@@ -267,7 +236,7 @@ async fn the_old_keyring_of_gnupg_is_read_too() {
     let old = Scratch::new();
     old.write("pubring.gpg", setting.signer.run(&["--export", &setting.key], b""));
     let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", &image];
-    assert_eq!(sealgate(old.path(), &verify).json(0)["signatures"][0]["signer"], SIGNER);
+    assert_eq!(sealgate_with_keys(old.path(), &verify).json(0)["signatures"][0]["signer"], SIGNER);
 }
 
 #[tokio::test]
@@ -277,7 +246,7 @@ async fn the_registry_is_asked_where_it_really_is() {
     setting.sign(1, &setting.key, &setting.pushed.digest, name).await;
     let verify = |url: &str, more: &[&str]| {
         let verify = ["verify", "-o", "json", name, "--expected-identity", name, "--registry-url", url];
-        sealgate(setting.auditor.home(), &[&verify, more].concat())
+        sealgate_with_keys(setting.auditor.home(), &[&verify, more].concat())
     };
     let url = setting.store.url();
     let report = verify(&url, &["--insecure"]).json(0);
@@ -314,7 +283,7 @@ async fn who_is_no_auditor_saves_nothing_and_is_told_what_was_found_all_the_same
     for clear in
         [&["verify", "--insecure", "--remove-all"][..], &["signatures", "status", "clear", "--tls-verify=false"]]
     {
-        sealgate(setting.auditor.home(), &[clear, &[&image], &AS_ROBOT].concat()).fails(1, "robot may not");
+        sealgate_with_keys(setting.auditor.home(), &[clear, &[&image], &AS_ROBOT].concat()).fails(1, "robot may not");
     }
     assert_eq!(setting.list(), before);
 }
@@ -330,7 +299,7 @@ async fn of_an_index_each_manifest_is_audited() {
     let image = format!("{}/acme/web:2", setting.store.host());
     let audit = |more: &[&str]| {
         let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", &image];
-        sealgate(setting.auditor.home(), &[&verify, more].concat())
+        sealgate_with_keys(setting.auditor.home(), &[&verify, more].concat())
     };
     setting.sign(1, &setting.key, &images[0].digest, &image).await;
     assert_eq!(audit(&[]).json(1)["code"], "unsigned", "one of two");
@@ -340,15 +309,15 @@ async fn of_an_index_each_manifest_is_audited() {
     let signatures = report["signatures"].as_array().unwrap();
     assert_eq!(signatures.iter().map(|one| &one["platform"]).collect::<Vec<_>>(), ["linux/amd64", "linux/arm64"]);
     let list = ["signatures", "list", "--tls-verify=false", "-o", "json", &image];
-    let list = sealgate(setting.auditor.home(), &list).json(0);
+    let list = sealgate_with_keys(setting.auditor.home(), &list).json(0);
     let statuses = list["signatures"].as_array().unwrap().iter().filter(|one| one["status"].is_object()).count();
     assert_eq!(statuses, 2, "{list:#}");
-    let text = sealgate(setting.auditor.home(), &["signatures", "list", "--tls-verify=false", &image]).stdout;
+    let text = sealgate_with_keys(setting.auditor.home(), &["signatures", "list", "--tls-verify=false", &image]).stdout;
     assert!(text.contains(&format!("manifest   {} (linux/arm64)\n", images[1].digest)), "{text}");
     // What is signed beside its index is named with its digest.
     let remove = |name: &str| {
         let remove = ["signatures", "remove", "--tls-verify=false", &image, name];
-        sealgate(setting.auditor.home(), &[&remove[..], &AS_ROBOT].concat())
+        sealgate_with_keys(setting.auditor.home(), &[&remove[..], &AS_ROBOT].concat())
     };
     remove(&second).fails(1, &format!("there is no signature {}@{second}", index.digest));
     assert_eq!(remove(&format!("{}@{second}", images[1].digest)).status, 0);
@@ -378,7 +347,7 @@ async fn a_signer_removes_a_signature_by_its_name_with_the_digest_or_without() {
     // The tag names no image; the digest in the name needs none.
     let gone = format!("{}/acme/web:gone", setting.store.host());
     let remove = ["signatures", "remove", "--tls-verify=false", &gone, &names[0], "--creds", "robot:robot"];
-    sealgate(setting.auditor.home(), &remove).fails(1, "has no such image");
+    sealgate_with_keys(setting.auditor.home(), &remove).fails(1, "has no such image");
 }
 
 #[tokio::test]
@@ -404,26 +373,27 @@ async fn a_lookaside_is_listed_without_status_and_keeps_none() {
     let lookaside = format!("lookaside: {{url: 'file://{}'}}", folder.path().join("tree").display());
     let config_file = config(&format!("{{{lookaside}}}")).display().to_string();
     let with = ["--config", &config_file, &image];
-    let list = sealgate(gpg.home(), &[&["signatures", "list", "-o", "json"], &with[..]].concat()).json(0);
+    let list = sealgate_with_keys(gpg.home(), &[&["signatures", "list", "-o", "json"], &with[..]].concat()).json(0);
     let entry = &list["signatures"][0];
     assert_eq!((&entry["name"], &entry["issuers"]), (&json!("signature-1"), &json!([key])));
     assert!(entry["bytes"].as_u64().is_some_and(|bytes| bytes > 0) && entry.get("status").is_none(), "{entry}");
     assert_eq!(list["sources"][0]["keepsStatus"], false);
-    let text = sealgate(gpg.home(), &[&["signatures", "list"], &with[..]].concat()).stdout;
+    let text = sealgate_with_keys(gpg.home(), &[&["signatures", "list"], &with[..]].concat()).stdout;
     assert!(text.contains("not known") && text.contains("who verified them is not kept there"), "{text}");
     let verify = [&["verify", "--expected-identity", &image], &with[..]].concat();
-    assert_eq!(sealgate(gpg.home(), &verify).status, 0);
-    sealgate(gpg.home(), &[&verify[..], &["--save"]].concat()).fails(2, "lookasides alone, which keep no status");
+    assert_eq!(sealgate_with_keys(gpg.home(), &verify).status, 0);
+    sealgate_with_keys(gpg.home(), &[&verify[..], &["--save"]].concat())
+        .fails(2, "lookasides alone, which keep no status");
     for clear in [&["verify", "--remove-all"][..], &["signatures", "status", "clear"]] {
-        sealgate(gpg.home(), &[clear, &with].concat()).fails(1, "in no store");
+        sealgate_with_keys(gpg.home(), &[clear, &with].concat()).fails(1, "in no store");
     }
     let name = "0".repeat(32);
     let remove = [&["signatures", "remove"], &with[..], &[name.as_str()]].concat();
-    sealgate(gpg.home(), &remove).fails(1, "in no store");
+    sealgate_with_keys(gpg.home(), &remove).fails(1, "in no store");
     // A source that can't be asked is told of beside what another has.
     let gone = format!("{{extension: {{url: 'http://127.0.0.1:1'}}}}, {{{lookaside}}}");
     config(&gone);
-    let list = sealgate(gpg.home(), &[&["signatures", "list", "-o", "json"], &with[..]].concat()).json(3);
+    let list = sealgate_with_keys(gpg.home(), &[&["signatures", "list", "-o", "json"], &with[..]].concat()).json(3);
     assert_eq!(list["signatures"].as_array().unwrap().len(), 1);
     assert_eq!(list["sources"][0]["code"], "registry-unavailable");
 }
@@ -464,24 +434,24 @@ fn where_there_is_no_store_of_ours_signatures_are_listed_and_nothing_is_saved() 
         let (liar, digest) = other_extension(&gpg, &key, own.clone());
         let image = format!("{}/acme/web:1", liar.host());
         let list = ["signatures", "list", "--tls-verify=false", "-o", "json", &image];
-        let list = sealgate(gpg.home(), &list).json(0);
+        let list = sealgate_with_keys(gpg.home(), &list).json(0);
         assert_eq!(list["signatures"][0]["name"], format!("{digest}@{:032}", 1), "{own:?}");
         assert_eq!(list["sources"][0]["keepsStatus"], false);
     }
     let (liar, _) = other_extension(&gpg, &key, Reply::empty(404));
     let image = format!("{}/acme/web:1", liar.host());
     let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", identity, "--save"];
-    let answer = sealgate(gpg.home(), &verify);
+    let answer = sealgate_with_keys(gpg.home(), &verify);
     assert_eq!(answer.json(1)["verdict"], "verified");
     assert!(answer.stderr.contains("there is no store of `sealgate gateway` at this address"), "{}", answer.stderr);
     let remove = ["signatures", "remove", "--tls-verify=false", &image, &"0".repeat(32)];
-    sealgate(gpg.home(), &remove).fails(1, "there is no store of `sealgate gateway` at this address");
+    sealgate_with_keys(gpg.home(), &remove).fails(1, "there is no store of `sealgate gateway` at this address");
     // What no store answers is no list.
     let lie = Reply::new(200, &[("content-type", "application/json")], r#"{"signatures": [{"name": 7}]}"#);
     let (liar, _) = other_extension(&gpg, &key, lie);
     let image = format!("{}/acme/web:1", liar.host());
     let list = ["signatures", "list", "--tls-verify=false", "-o", "json", &image];
-    assert_eq!(sealgate(gpg.home(), &list).json(3)["sources"][0]["code"], "registry-misbehaved");
+    assert_eq!(sealgate_with_keys(gpg.home(), &list).json(3)["sources"][0]["code"], "registry-misbehaved");
 }
 
 #[test]
@@ -492,7 +462,7 @@ fn a_store_that_breaks_in_the_middle_leaves_what_is_said_undecided() {
     let image = format!("{}/acme/web:1", liar.host());
     let identity = "registry.example.com/acme/web:1";
     let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", identity, "--save"];
-    let answer = sealgate(gpg.home(), &verify);
+    let answer = sealgate_with_keys(gpg.home(), &verify);
     assert_eq!(answer.json(3)["verdict"], "verified");
     assert!(answer.stderr.contains("the outcome of 0 of 1 signatures is saved"), "{}", answer.stderr);
     assert!(liar.paths().iter().any(|path| path.starts_with("/sealgate/v1/")));
@@ -502,23 +472,23 @@ fn a_store_that_breaks_in_the_middle_leaves_what_is_said_undecided() {
 async fn what_there_is_to_ask_about_is_asked_for_clearly() {
     let setting = Setting::new().await;
     let image = setting.image();
-    let neither = sealgate(setting.auditor.home(), &["verify", &image]);
+    let neither = sealgate_with_keys(setting.auditor.home(), &["verify", &image]);
     neither.fails(2, "--policy FILE (or a --config with policies), or --expected-identity REFERENCE");
-    let neither = sealgate(setting.auditor.home(), &["verify", &image, "--insecure"]);
+    let neither = sealgate_with_keys(setting.auditor.home(), &["verify", &image, "--insecure"]);
     neither.fails(2, "--insecure goes with --expected-identity or --remove-all");
     let config = setting.folder.write("c.yaml", "apiVersion: sealgate.dev/v1\nkind: Configuration\n");
     let config = config.display().to_string();
-    sealgate(setting.auditor.home(), &["verify", &image, "--insecure", "--config", &config])
+    sealgate_with_keys(setting.auditor.home(), &["verify", &image, "--insecure", "--config", &config])
         .fails(2, "--insecure goes with --expected-identity or --remove-all");
     setting.audit("registry.example.com/UPPER", &[]).fails(2, "--expected-identity: ");
     assert_eq!(setting.audit(&image, &[]).json(1)["code"], "unsigned");
     let none = format!("{}/acme/none:1", setting.store.host());
-    sealgate(setting.auditor.home(), &["verify", "--insecure", &none, "--expected-identity", &image])
+    sealgate_with_keys(setting.auditor.home(), &["verify", "--insecure", &none, "--expected-identity", &image])
         .fails(1, "has no such image");
-    sealgate(setting.auditor.home(), &["signatures", "list", "--tls-verify=false", "127.0.0.1:1/acme/web:1"])
+    sealgate_with_keys(setting.auditor.home(), &["signatures", "list", "--tls-verify=false", "127.0.0.1:1/acme/web:1"])
         .fails(3, "127.0.0.1:1");
     let usage = ["verify", &image, "--expected-identity", &image, "--policy", "p"];
-    sealgate(setting.auditor.home(), &usage).fails(2, "cannot be used with");
+    sealgate_with_keys(setting.auditor.home(), &usage).fails(2, "cannot be used with");
 }
 
 #[tokio::test]
@@ -535,7 +505,7 @@ async fn of_a_signature_that_was_replaced_while_it_was_looked_at_nothing_is_said
         [("registry.example.com/acme/web:1", "PUT"), ("registry.example.com/acme/web:2", "DELETE")]
     {
         let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", identity, "--save"];
-        let answer = sealgate(gpg.home(), &verify);
+        let answer = sealgate_with_keys(gpg.home(), &verify);
         assert_eq!(answer.json(3)["signatures"][0]["saved"], "changed");
         assert!(answer.stderr.contains("1 of the signatures were replaced"), "{}", answer.stderr);
         let asked = liar.asked().into_iter().rfind(|asked| asked.path.ends_with("/status")).unwrap();
@@ -557,7 +527,7 @@ async fn credentials_for_a_store_elsewhere_come_from_its_registries_entry_and_wh
     let sign = |config: &str| {
         let to = ["--sign-by", &setting.key, "--to", &store, "--config", config];
         let sign = ["sign", "--tls-verify=false", &image, "--creds", "robot:robot"];
-        sealgate(setting.signer.home(), &[&sign[..], &to].concat())
+        sealgate_with_keys(setting.signer.home(), &[&sign[..], &to].concat())
     };
     // They are the registry's, and don't go to another host.
     let answer = sign(&config(""));

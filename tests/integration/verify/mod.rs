@@ -11,7 +11,7 @@ use std::{
 use sealgate::image::Digest;
 use serde_json::Value;
 
-use crate::support::{DockerRegistry, Gpg, Liar, Pushed, Reply, Scratch};
+use crate::support::{Answer, DockerRegistry, Gpg, Liar, Pushed, Reply, SEALGATE, Scratch, sealgate};
 
 /// A registry, a key, and a lookaside tree that a folder of registries.d leads to.
 struct Setting {
@@ -19,12 +19,6 @@ struct Setting {
     gpg: Gpg,
     key: String,
     folder: Scratch,
-}
-
-struct Answer {
-    status: i32,
-    stdout: String,
-    stderr: String,
 }
 
 impl Setting {
@@ -89,17 +83,7 @@ impl Setting {
 }
 
 fn verify(arguments: &[&str]) -> Answer {
-    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
-        .arg("verify")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("sealgate can be started");
-    Answer {
-        status: output.status.code().expect("it ends by itself"),
-        stdout: String::from_utf8(output.stdout).expect("UTF-8"),
-        stderr: String::from_utf8(output.stderr).expect("UTF-8"),
-    }
+    sealgate(&[&["verify"], arguments].concat())
 }
 
 #[tokio::test]
@@ -313,7 +297,7 @@ async fn a_reader_that_has_gone_changes_no_status() {
     let policy = setting.requiring().display().to_string();
     let registries = setting.folder.path().join("registries.d").display().to_string();
     let status = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        let mut command = Command::new(SEALGATE);
         command.args(["verify", "--tls-verify=false", "--policy", &policy, "--registries-d", &registries]);
         let closed = || {
             let (reader, writer) = std::io::pipe().expect("a pipe can be made");
@@ -336,7 +320,7 @@ async fn an_answer_that_can_not_be_written_is_none() {
     let setting = Setting::new();
     setting.signed("acme/web").await;
     let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
-    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
+    let output = Command::new(SEALGATE)
         .args(["verify", "--tls-verify=false", "--policy", &setting.requiring().display().to_string()])
         .args(["--registries-d", &setting.folder.path().join("registries.d").display().to_string()])
         .arg(setting.image("acme/web:1"))
@@ -353,7 +337,7 @@ async fn an_answer_that_can_not_be_written_is_none() {
 #[test]
 fn the_version_is_printed_and_help_is_no_error() {
     let run = |argument: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_sealgate")).arg(argument).output().expect("it can be started");
+        let output = Command::new(SEALGATE).arg(argument).output().expect("it can be started");
         (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
     };
     let (status, version) = run("--version");
@@ -432,10 +416,8 @@ fn what_is_typed_wrongly_is_repeated_without_the_secrets_of_its_urls() {
         &["sign", "r.example.com/web:1", "--sign-by", "x@example.com", "--to", "https://s.example.com/?sig=SECRET"],
         &["sign", "r.example.com/web:1", "--sign-by", "x@example.com", "--to", "https://u:SECRET@s.example.com/"],
     ] {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_sealgate")).args(arguments).stdin(Stdio::null()).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        let Answer { status, stderr, .. } = sealgate(arguments);
+        assert_eq!(status, 2, "{arguments:?}: {stderr}");
         assert!(stderr.contains("example.com/") && !stderr.contains("SECRET"), "{arguments:?}: {stderr}");
     }
 }
