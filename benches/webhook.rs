@@ -27,8 +27,8 @@ use rustls::{
 use sealgate::{
     configuration,
     gate::{
-        Budgets, CurrentPolicy, FindSignatures, Gate, ResolveDigest, Settings,
-        cache::{CachedResolve, CachedSignatures, Times},
+        CpuBudgets, CurrentPolicy, FindSignatures, Gate, ResolveDigest, Settings,
+        cache::{CacheTimes, CachedResolve, CachedSignatures},
     },
     image::{Digest, Hashed, HashedManifest, Reference, Repository},
     policy::{self, Mode, SourceFile},
@@ -136,8 +136,11 @@ fn warm_gate(digest: Digest) -> (Gate, Arc<Metrics>) {
     let file = SourceFile { name: "production.yaml".into(), folder: ".".into(), bytes: policy.as_bytes().to_vec() };
     let policy = policy::load(&[file], &mut |_| Ok(certificate.clone())).unwrap();
     let metrics = Arc::new(Metrics::new());
-    let times =
-        Times { tag: Duration::from_secs(30), signatures: Duration::from_mins(10), lookup: Duration::from_secs(8) };
+    let times = CacheTimes {
+        tag: Duration::from_secs(30),
+        signatures: Duration::from_mins(10),
+        lookup: Duration::from_secs(8),
+    };
     let manifest = Hashed::sha256(MANIFEST).manifest(None).expect("a manifest").into();
     let registry = Arc::new(Registry { manifest, signature });
     let resolve = Arc::new(CachedResolve::new(Arc::clone(&registry) as _, times, Arc::clone(&metrics) as _));
@@ -147,7 +150,7 @@ fn warm_gate(digest: Digest) -> (Gate, Arc<Metrics>) {
         pin_required: true,
         images_per_review: 128,
         signatures_per_image: 64,
-        budgets: Budgets::default(),
+        budgets: CpuBudgets::default(),
         lookup: times.lookup,
         last_known_good: Duration::ZERO,
     };

@@ -10,7 +10,7 @@ use super::{ReadError, read_bounded, with_reserve};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::image::{Repository, Scope};
 use crate::policy::{self, Action, Dialect, KeyFileError, Policy, SourceFile, policy_json};
-use crate::signature::keyring::LARGEST_KEYRING;
+use crate::signature::keyring::MAX_KEYRING_BYTES;
 
 /// The most bytes of a policy file; keys may stand in it.
 const MAX_FILE_BYTES: u64 = 4 << 20;
@@ -211,7 +211,7 @@ fn parent(path: &Path) -> Option<PathBuf> {
 }
 
 fn read_key(path: &Path) -> Result<Vec<u8>, KeyFileError> {
-    read_bounded(path, LARGEST_KEYRING as u64).map_err(|error| match error {
+    read_bounded(path, MAX_KEYRING_BYTES as u64).map_err(|error| match error {
         ReadError::Missing => KeyFileError::Missing,
         ReadError::NotAFile => KeyFileError::NotAFile,
         ReadError::TooLarge { limit } => KeyFileError::TooLarge { limit },

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{admission::Admission, workers::Budget};
+use super::{admission::Admission, workers::CpuBudget};
 use crate::refusal::Refusal;
 
 /// How long a source may take once another one has signatures. Then those that are there are verified without it.
@@ -16,7 +16,7 @@ pub(super) const EXAMINING: Duration = Duration::from_millis(500);
 
 /// The times of one admission, and what it may spend.
 #[derive(Clone, Debug)]
-pub(super) struct Until {
+pub(super) struct Deadlines {
     /// The time that it is now.
     pub(super) now: Timestamp,
     pub(super) started: Instant,
@@ -25,19 +25,19 @@ pub(super) struct Until {
     /// When the answer must be there.
     pub(super) deadline: Instant,
     /// What verification may spend on the whole review.
-    pub(super) budget: Arc<Budget>,
+    pub(super) budget: Arc<CpuBudget>,
     /// Whose turn a verification takes.
     pub(super) namespace: Arc<str>,
 }
 
-impl Until {
+impl Deadlines {
     /// The refusal of what has no answer at the deadline.
     pub(super) fn exceeded(&self) -> Refusal {
         Refusal::DeadlineExceeded { after: self.deadline.saturating_duration_since(self.started) }
     }
 
     /// The times of an admission, and what the whole review may spend.
-    pub(super) fn new(admission: &Admission<'_>, budget: Arc<Budget>) -> Self {
+    pub(super) fn new(admission: &Admission<'_>, budget: Arc<CpuBudget>) -> Self {
         let Admission { now, deadline, .. } = *admission;
         let namespace = admission.namespace.unwrap_or_default().into();
         let started = Instant::now();
@@ -48,8 +48,8 @@ impl Until {
     }
 
     /// The bounds of an examination that this admission is the first to ask for. Its time is not this admission's.
-    pub(super) fn of_flight(&self, lookup: Duration) -> Bounds {
-        Bounds {
+    pub(super) fn of_flight(&self, lookup: Duration) -> ExaminationBounds {
+        ExaminationBounds {
             now: self.now,
             lookups: Instant::now() + lookup,
             budget: Arc::clone(&self.budget),
@@ -60,13 +60,13 @@ impl Until {
 
 /// The bounds of one examination.
 #[derive(Clone, Debug)]
-pub(super) struct Bounds {
+pub(super) struct ExaminationBounds {
     /// The time that it is now.
     pub(super) now: Timestamp,
     /// When look-ups must have ended.
     pub(super) lookups: Instant,
     /// What the review may spend that asked first.
-    pub(super) budget: Arc<Budget>,
+    pub(super) budget: Arc<CpuBudget>,
     /// The namespace of that review, whose turn it takes to verify.
     pub(super) namespace: Arc<str>,
 }

@@ -11,22 +11,22 @@ use crate::verification::Examination;
 
 use super::{
     admission::{Admission, Decision, ImageUse},
+    applied_rule::AppliedRule,
     current::LoadedPolicy,
-    deadline::Until,
-    examination_key::Asked,
-    layer::{Lift, Pass, Ruling, join},
+    deadline::Deadlines,
+    layer::{AppliedExemption, Permission, Ruling, join},
     ports::ResolveDigest,
     settings::Settings,
     verdict::Verdict,
-    verdict_cache::Verdicts,
-    workers::Budget,
+    verdict_cache::VerdictCache,
+    workers::CpuBudget,
 };
 
 /// What a decision about one image needs, whatever the review.
 pub(super) struct Engine {
     pub(super) settings: Settings,
     pub(super) resolve: Arc<dyn ResolveDigest>,
-    pub(super) verdicts: Verdicts,
+    pub(super) verdicts: VerdictCache,
 }
 
 /// Decides about one image.
@@ -34,14 +34,14 @@ pub(super) async fn decide(
     engine: &Engine,
     policy: &LoadedPolicy,
     admission: &Admission<'_>,
-    budget: &Arc<Budget>,
+    budget: &Arc<CpuBudget>,
     image: ImageUse<'_>,
 ) -> Decision {
     match Reference::for_image(image.text) {
         Ok(reference) => {
-            let until = Until::new(admission, Arc::clone(budget));
+            let deadlines = Deadlines::new(admission, Arc::clone(budget));
             let pin_required = engine.settings.pin_required;
-            let case = Case {
+            let case = DecisionContext {
                 engine,
                 policy,
                 admission,
@@ -49,7 +49,7 @@ pub(super) async fn decide(
                 short_name: pin_required && !Reference::names_registry(image.text),
                 runs_as_written: image.runs_as_written,
                 image: reference,
-                until,
+                deadlines,
             };
             case.decide().await
         }
@@ -90,7 +90,7 @@ fn stricter(one: Mode, other: Mode) -> Mode {
 type ResolvedImage = Result<(Digest, Option<Arc<HashedManifest>>), Refusal>;
 
 /// What a reference names, by both of its digests.
-struct Resolved {
+struct ResolvedDigests {
     image: ResolvedImage,
     /// The manifest's digest of the other algorithm. An error where nothing needed it.
     other_digest: Result<Digest, Refusal>,
@@ -102,16 +102,16 @@ fn may_refuse(rule: &Rule) -> bool {
 
 /// A layer, and its rule for the image.
 #[derive(Clone, Copy)]
-struct Found<'a> {
+struct MatchedLayer<'a> {
     layer: &'a Layer,
-    rule: InLayer<'a>,
+    rule: RuleMatch<'a>,
     /// Whether the image may be refused by its digest of another algorithm than the reference has: the manifest is read then,
     /// and both digests count.
     by_other_digest: bool,
 }
 
 #[derive(Clone, Copy)]
-enum InLayer<'a> {
+enum RuleMatch<'a> {
     Rule(&'a Arc<Rule>),
     /// It has none.
     None,
@@ -119,7 +119,7 @@ enum InLayer<'a> {
     ByDigest,
 }
 
-struct Case<'a> {
+struct DecisionContext<'a> {
     engine: &'a Engine,
     policy: &'a LoadedPolicy,
     admission: &'a Admission<'a>,
@@ -130,16 +130,16 @@ struct Case<'a> {
     short_name: bool,
     /// It will run as it is written: nothing is written in its place any more.
     runs_as_written: bool,
-    until: Until,
+    deadlines: Deadlines,
 }
 
-impl Case<'_> {
+impl DecisionContext<'_> {
     async fn decide(self) -> Decision {
-        let cluster = self.found(&self.policy.policy.cluster);
+        let cluster = self.match_layer(&self.policy.policy.cluster);
         let namespace = self.admission.namespace.and_then(|name| self.policy.policy.namespaces.get(name));
         let namespace = namespace
-            .map(|layer| self.found(layer))
-            .filter(|found| found.by_other_digest || !matches!(found.rule, InLayer::None));
+            .map(|layer| self.match_layer(layer))
+            .filter(|found| found.by_other_digest || !matches!(found.rule, RuleMatch::None));
 
         // What the policy alone decides costs no request, and none of another layer.
         let early = self.without_registry(cluster);
@@ -148,9 +148,9 @@ impl Case<'_> {
             if let (Some(found), Some(ruling)) = (found, ruling)
                 && ruling.is_final(None)
             {
-                let (ruling, lift) = self.lifted(found.layer, ruling.clone(), None);
-                if ruling.is_final(lift.as_ref()) {
-                    return join(self.image, vec![(ruling, lift)]);
+                let (ruling, applied) = self.with_exemption(found.layer, ruling.clone(), None);
+                if ruling.is_final(applied.as_ref()) {
+                    return join(self.image, vec![(ruling, applied)]);
                 }
             }
         }
@@ -175,26 +175,26 @@ impl Case<'_> {
     /// there is one. Each can refuse it.
     async fn rulings(
         &self,
-        found: Found<'_>,
+        found: MatchedLayer<'_>,
         early: Option<Ruling>,
-        resolved: Option<&Resolved>,
-    ) -> Vec<(Ruling, Option<Lift>)> {
+        resolved: Option<&ResolvedDigests>,
+    ) -> Vec<(Ruling, Option<AppliedExemption>)> {
         let own = self.ruling(found, early, resolved.map(|resolved| &resolved.image));
         let (own, other) = futures_util::future::join(own, self.ruling_by_other_digest(found, resolved)).await;
         let digest = resolved.and_then(|resolved| resolved.image.as_ref().ok()).map(|(digest, _)| *digest);
-        let lifted = |ruling| self.with_registry_named(self.lifted(found.layer, ruling, digest));
-        std::iter::once(own).chain(other).map(lifted).collect()
+        let with_exemption = |ruling| self.with_registry_named(self.with_exemption(found.layer, ruling, digest));
+        std::iter::once(own).chain(other).map(with_exemption).collect()
     }
 
     /// The layer, with its rule for the image as far as that is known without a registry.
-    fn found<'a>(&self, layer: &'a Layer) -> Found<'a> {
+    fn match_layer<'a>(&self, layer: &'a Layer) -> MatchedLayer<'a> {
         let rule = if self.is_by_digest(layer) {
-            InLayer::ByDigest
+            RuleMatch::ByDigest
         } else {
-            layer.rules.get(&self.image).map_or(InLayer::None, InLayer::Rule)
+            layer.rules.get(&self.image).map_or(RuleMatch::None, RuleMatch::Rule)
         };
         let by_other_digest = self.refusing_by_other_digest(layer).next().is_some();
-        Found { layer, rule, by_other_digest }
+        MatchedLayer { layer, rule, by_other_digest }
     }
 
     /// What a layer without a rule for the image says. The cluster's layer always applies: there it is the refusal.
@@ -202,7 +202,7 @@ impl Case<'_> {
         if self.is_cluster(layer) {
             Ruling::new(None, self.engine.settings.mode, Err(Refusal::NoPolicy))
         } else {
-            Ruling::new(None, Mode::Enforce, Ok(Pass::Abstained))
+            Ruling::new(None, Mode::Enforce, Ok(Permission::Abstained))
         }
     }
 
@@ -217,11 +217,15 @@ impl Case<'_> {
     }
 
     /// What the layer says of the manifest by its digest of the other algorithm. `None` if no rule names that.
-    async fn ruling_by_other_digest(&self, found: Found<'_>, resolved: Option<&Resolved>) -> Option<Ruling> {
+    async fn ruling_by_other_digest(
+        &self,
+        found: MatchedLayer<'_>,
+        resolved: Option<&ResolvedDigests>,
+    ) -> Option<Ruling> {
         if !found.by_other_digest {
             return None;
         }
-        let Resolved { image, other_digest } = resolved?;
+        let ResolvedDigests { image, other_digest } = resolved?;
         let layer = found.layer;
         let other_digest = match other_digest {
             Ok(digest) => digest,
@@ -253,11 +257,11 @@ impl Case<'_> {
     }
 
     /// The ruling, where no registry has to be asked for it.
-    fn without_registry(&self, found: Found<'_>) -> Option<Ruling> {
+    fn without_registry(&self, found: MatchedLayer<'_>) -> Option<Ruling> {
         match found.rule {
-            InLayer::ByDigest => None,
-            InLayer::None => Some(self.no_rule(found.layer)),
-            InLayer::Rule(rule) => self.unsigned_action(rule),
+            RuleMatch::ByDigest => None,
+            RuleMatch::None => Some(self.no_rule(found.layer)),
+            RuleMatch::Rule(rule) => self.unsigned_action(rule),
         }
     }
 
@@ -265,7 +269,7 @@ impl Case<'_> {
     fn unsigned_action(&self, rule: &Rule) -> Option<Ruling> {
         let result = match &rule.action {
             Action::Require(_) => return None,
-            Action::Allow { reason } => Ok(Pass::Allowed { reason: Arc::clone(reason) }),
+            Action::Allow { reason } => Ok(Permission::Allowed { reason: Arc::clone(reason) }),
             Action::Deny { reason } => {
                 Err(Refusal::DeniedByPolicy { rule: rule.id.clone(), reason: Arc::clone(reason) })
             }
@@ -274,19 +278,19 @@ impl Case<'_> {
     }
 
     /// The reference's own digest, or what its tag names now; and with `both_digests` the other digest of that.
-    async fn resolve(&self, both_digests: bool) -> Resolved {
+    async fn resolve(&self, both_digests: bool) -> ResolvedDigests {
         let own = self.image.digest().copied();
         if let Some(digest) = own
             && !both_digests
         {
-            return Resolved { image: Ok((digest, None)), other_digest: Err(Refusal::NoPolicy) };
+            return ResolvedDigests { image: Ok((digest, None)), other_digest: Err(Refusal::NoPolicy) };
         }
-        let resolving = self.engine.resolve.resolve(&self.image, self.until.lookups);
-        let manifest = match timeout_at(self.until.deadline, resolving).await {
+        let resolving = self.engine.resolve.resolve(&self.image, self.deadlines.lookups);
+        let manifest = match timeout_at(self.deadlines.deadline, resolving).await {
             Ok(Ok(manifest)) if own.is_none_or(|own| own == manifest.digest()) => Ok(manifest),
             Ok(Ok(_)) => Err(LookupError::another_digest(self.image.repository()).into()),
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(self.until.exceeded()),
+            Err(_) => Err(self.deadlines.exceeded()),
         };
         let other_digest = manifest.as_ref().map(|manifest| manifest.other_digest()).map_err(Refusal::clone);
         let image = match (manifest, own) {
@@ -295,17 +299,17 @@ impl Case<'_> {
             (Err(_), Some(digest)) => Ok((digest, None)),
             (Err(refusal), None) => Err(refusal),
         };
-        Resolved { image, other_digest }
+        ResolvedDigests { image, other_digest }
     }
 
     /// What the layer's rule says.
-    async fn ruling(&self, found: Found<'_>, early: Option<Ruling>, resolved: Option<&ResolvedImage>) -> Ruling {
+    async fn ruling(&self, found: MatchedLayer<'_>, early: Option<Ruling>, resolved: Option<&ResolvedImage>) -> Ruling {
         let layer = found.layer;
         let (None, Some(resolved)) = (&early, resolved) else { return early.unwrap_or_else(|| self.no_rule(layer)) };
         match found.rule {
-            InLayer::ByDigest => {}
-            InLayer::None => return self.no_rule(layer),
-            InLayer::Rule(rule) => return self.pinned_if_proven(self.by_rule(layer, rule, resolved).await),
+            RuleMatch::ByDigest => {}
+            RuleMatch::None => return self.no_rule(layer),
+            RuleMatch::Rule(rule) => return self.pinned_if_proven(self.by_rule(layer, rule, resolved).await),
         }
         let digest = match resolved {
             Ok((digest, _)) => *digest,
@@ -341,7 +345,7 @@ impl Case<'_> {
         let guard = self.guard(layer);
         ruling.guarded = guard.as_ref().is_some_and(|(_, mode)| *mode == Mode::Enforce);
         // Where nothing could refuse it, an abstention says nothing.
-        let abstained = matches!(ruling.result, Ok(Pass::Abstained));
+        let abstained = matches!(ruling.result, Ok(Permission::Abstained));
         if guard.is_some() || !abstained {
             ruling.chosen_by = Some(digest);
         }
@@ -401,20 +405,20 @@ impl Case<'_> {
 
     async fn require(&self, layer: &Layer, rule: &Arc<Rule>, resolved: &ResolvedImage) -> Ruling {
         let mut ruling = Ruling::new(Some(rule.id.clone()), self.mode(rule), Err(Refusal::NoPolicy));
-        let Some(asked) = Asked::new(self.policy.generation, rule, layer.dialect, &self.image) else {
+        let Some(applied) = AppliedRule::new(self.policy.generation, rule, layer.dialect, &self.image) else {
             return ruling;
         };
         let verdicts = &self.engine.verdicts;
         let examination = match resolved {
-            Ok((digest, manifest)) => verdicts.examine(asked, *digest, manifest.as_ref(), &self.until).await,
+            Ok((digest, manifest)) => verdicts.examine(applied, *digest, manifest.as_ref(), &self.deadlines).await,
             Err(refusal) => verdicts
-                .last_known_good(&asked, None, refusal, self.until.now)
+                .last_known_good(&applied, None, refusal, self.deadlines.now)
                 .unwrap_or_else(|| Arc::new(Examination::refused(refusal.clone()))),
         };
         ruling.result = match &examination.result {
             Ok(proof) => {
                 ruling.proof = Some(proof.clone());
-                Ok(Pass::Proven(proof.clone()))
+                Ok(Permission::Proven(proof.clone()))
             }
             Err(refusal) => Err(refusal.clone()),
         };
@@ -423,7 +427,12 @@ impl Case<'_> {
     }
 
     /// The ruling with the exemption of its layer that lifts its refusal. `digest` is what the tag names, where that is known.
-    fn lifted(&self, layer: &Layer, mut ruling: Ruling, digest: Option<Digest>) -> (Ruling, Option<Lift>) {
+    fn with_exemption(
+        &self,
+        layer: &Layer,
+        mut ruling: Ruling,
+        digest: Option<Digest>,
+    ) -> (Ruling, Option<AppliedExemption>) {
         if ruling.result.is_ok() || layer.exemptions.is_empty() {
             return (ruling, None);
         }
@@ -432,7 +441,7 @@ impl Case<'_> {
             layer.exemptions.iter().find(|exemption| exemption.covers(image, namespace, now)).cloned()
         };
         if let Some(exemption) = covering(&self.image) {
-            return (ruling, Some(Lift { exemption, by_digest: None }));
+            return (ruling, Some(AppliedExemption { exemption, by_digest: None }));
         }
         let Some((exemption, digest)) = digest.and_then(|digest| Some((covering(&self.image.pinned(digest))?, digest)))
         else {
@@ -446,7 +455,7 @@ impl Case<'_> {
             }
             return (ruling, None);
         }
-        (ruling, Some(Lift { exemption, by_digest: Some(digest) }))
+        (ruling, Some(AppliedExemption { exemption, by_digest: Some(digest) }))
     }
 
     /// Refuses an image that is written without its registry, if nothing but the rule or the exemption for that registry
@@ -454,18 +463,21 @@ impl Case<'_> {
     /// that signatures prove is the same everywhere.
     ///
     /// Part of a layer's own ruling, exemption included, so that no other layer takes it away.
-    fn with_registry_named(&self, (mut ruling, lift): (Ruling, Option<Lift>)) -> (Ruling, Option<Lift>) {
+    fn with_registry_named(
+        &self,
+        (mut ruling, applied): (Ruling, Option<AppliedExemption>),
+    ) -> (Ruling, Option<AppliedExemption>) {
         if !self.short_name || ruling.mode != Mode::Enforce {
-            return (ruling, lift);
+            return (ruling, applied);
         }
-        let why = match (&ruling.result, &ruling.rule, &lift) {
-            (Ok(Pass::Allowed { .. }), Some(rule), _) => Unpinned::ShortName { rule: rule.clone() },
-            (Err(_), _, Some(lift)) => Unpinned::ExemptedShortName { exemption: lift.exemption.id.clone() },
-            _ => return (ruling, lift),
+        let why = match (&ruling.result, &ruling.rule, &applied) {
+            (Ok(Permission::Allowed { .. }), Some(rule), _) => Unpinned::ShortName { rule: rule.clone() },
+            (Err(_), _, Some(applied)) => Unpinned::ExemptedShortName { exemption: applied.exemption.id.clone() },
+            _ => return (ruling, applied),
         };
         if !self.runs_as_written {
             ruling.needs_registry = true;
-            return (ruling, lift);
+            return (ruling, applied);
         }
         ruling.result = Err(Refusal::NotPinned { why, digest: None });
         (ruling, None)

@@ -15,16 +15,16 @@ use crate::verification::{Examination, Question};
 use crate::verification::{FoundSignatures, verify_within};
 
 use super::{
-    deadline::{Bounds, LATE_AFTER},
-    examination_key::Asked,
-    limits::CONCURRENT_MANIFESTS,
+    applied_rule::AppliedRule,
+    deadline::{ExaminationBounds, LATE_AFTER},
+    limits::MAX_CONCURRENT_MANIFESTS,
     ports::{FindSignatures, ResolveDigest},
     progress::Progress,
-    workers::{Budget, Spending, Workers},
+    workers::{CpuAllowance, CpuBudget, Workers},
 };
 
 /// Finds out what requirements say, with nothing kept.
-pub(super) struct Prover {
+pub(super) struct Examiner {
     pub(super) resolve: Arc<dyn ResolveDigest>,
     pub(super) signatures: Arc<dyn FindSignatures>,
     pub(super) workers: Workers,
@@ -35,86 +35,91 @@ pub(super) struct Prover {
 }
 
 /// What came of it.
-pub(super) struct Proven {
+pub(super) struct FreshExamination {
     pub(super) examination: Examination,
-    /// Until when it may be kept, as far as that depends on the signatures found.
+    /// The time until which it may be kept, as far as that depends on the signatures found.
     pub(super) keep_until: Option<Instant>,
 }
 
 /// One question on its way through an image and all that is in it.
-pub(super) struct Inquiry<'a> {
-    pub(super) prover: &'a Prover,
-    pub(super) asked: &'a Asked,
-    pub(super) bounds: Bounds,
+pub(super) struct RunningExamination<'a> {
+    pub(super) examiner: &'a Examiner,
+    pub(super) applied: &'a AppliedRule,
+    pub(super) bounds: ExaminationBounds,
     /// What the question may spend.
-    pub(super) budget: Arc<Budget>,
+    pub(super) budget: Arc<CpuBudget>,
     /// Is told what was learned by now.
     pub(super) progress: &'a Progress,
-    /// Bounds the requests at a time.
+    /// Limits the requests at a time.
     pub(super) requests: Semaphore,
     /// Counts the manifests that are looked at.
     pub(super) walk: Walk,
 }
 
 /// What was seen of one manifest, and of all below it.
-pub(super) struct Seen {
+pub(super) struct ManifestExamination {
     pub(super) examination: Examination,
     /// The lists of signatures that the result stands or falls with.
-    pub(super) rests_on: Vec<(Digest, Arc<FoundSignatures>)>,
+    pub(super) depends_on: Vec<(Digest, Arc<FoundSignatures>)>,
 }
 
 /// The signatures of a digest, with the proof where that was there before the last source answered.
-struct Found {
+struct DigestSignatures {
     found: Arc<FoundSignatures>,
-    proof: Option<Seen>,
+    proof: Option<ManifestExamination>,
 }
 
-impl Prover {
+impl Examiner {
     /// Examines the image `digest`. What is learned on the way stands in `progress`.
     pub(super) async fn examine(
         &self,
-        asked: &Asked,
+        applied: &AppliedRule,
         digest: Digest,
         manifest: Option<Arc<HashedManifest>>,
-        bounds: Bounds,
+        bounds: ExaminationBounds,
         progress: &Progress,
-    ) -> Proven {
-        let inquiry = Inquiry {
-            prover: self,
-            asked,
+    ) -> FreshExamination {
+        let running = RunningExamination {
+            examiner: self,
+            applied,
             bounds,
-            budget: Budget::new(self.budget),
+            budget: CpuBudget::new(self.budget),
             progress,
-            requests: Semaphore::new(CONCURRENT_MANIFESTS),
+            requests: Semaphore::new(MAX_CONCURRENT_MANIFESTS),
             walk: Walk::default(),
         };
-        let Seen { examination, rests_on } = inquiry.manifest(digest, manifest, 0).await;
+        let ManifestExamination { examination, depends_on } = running.examine_manifest(digest, manifest, 0).await;
         let keep_until = match &examination.result {
             // Nothing was learned.
             Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => None,
-            result => self.keep_until(asked.image.repository(), &rests_on, result.is_ok()),
+            result => self.keep_until(applied.image.repository(), &depends_on, result.is_ok()),
         };
-        Proven { examination, keep_until }
+        FreshExamination { examination, keep_until }
     }
 
     /// As long as the list that is given up first. Nothing, if one of them is not kept at all.
     fn keep_until(
         &self,
         repository: &Repository,
-        rests_on: &[(Digest, Arc<FoundSignatures>)],
+        depends_on: &[(Digest, Arc<FoundSignatures>)],
         sufficed: bool,
     ) -> Option<Instant> {
         let ends =
-            rests_on.iter().map(|(digest, found)| self.signatures.keep_until(repository, *digest, found, sufficed));
+            depends_on.iter().map(|(digest, found)| self.signatures.keep_until(repository, *digest, found, sufficed));
         ends.collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 }
 
-impl Inquiry<'_> {
+impl RunningExamination<'_> {
     /// One manifest: an image by its own signatures, an index as the rule's `platforms` say. `depth` counts the indexes
     /// around it.
-    pub(super) async fn manifest(&self, digest: Digest, known: Option<Arc<HashedManifest>>, depth: usize) -> Seen {
-        let platforms = self.asked.platforms;
+    pub(super) async fn examine_manifest(
+        &self,
+        digest: Digest,
+        known: Option<Arc<HashedManifest>>,
+        depth: usize,
+    ) -> ManifestExamination {
+        let platforms = self.applied.platforms;
         let (resolved, found) = {
             // Never closed: it lives as long as this inquiry, which does not close it.
             let _permit = self.requests.acquire().await;
@@ -124,10 +129,10 @@ impl Inquiry<'_> {
                 Some(Ok(image)) if platforms == Platforms::Each && *image.manifest() != Manifest::Image => {
                     (Ok(image), None)
                 }
-                Some(Ok(image)) => (Ok(image), Some(self.find(digest).await)),
+                Some(Ok(image)) => (Ok(image), Some(self.find_signatures(digest).await)),
                 Some(Err(error)) => (Err(error), None),
                 None => {
-                    let (resolved, found) = join(resolving, self.find(digest)).await;
+                    let (resolved, found) = join(resolving, self.find_signatures(digest)).await;
                     (resolved, Some(found))
                 }
             }
@@ -135,28 +140,29 @@ impl Inquiry<'_> {
         let resolved = match resolved {
             Ok(resolved) => resolved,
             Err(error) => {
-                let mut seen = Seen::refused(error.into());
-                seen.examination.asked = found.map(|Found { found, .. }| found.asked.clone()).unwrap_or_default();
+                let mut seen = ManifestExamination::refused(error.into());
+                seen.examination.asked =
+                    found.map(|DigestSignatures { found, .. }| found.asked.clone()).unwrap_or_default();
                 return seen;
             }
         };
         if *resolved.manifest() == Manifest::Image {
             return match found {
-                Some(found) => self.judge(digest, found).await,
-                None => Seen::refused(self.lost().into()),
+                Some(found) => self.verify_signatures(digest, found).await,
+                None => ManifestExamination::refused(self.lost_error().into()),
             };
         }
         match (platforms, found) {
-            (Platforms::Index, Some(found)) => self.judge(digest, found).await,
+            (Platforms::Index, Some(found)) => self.verify_signatures(digest, found).await,
             (Platforms::IndexOrEach, Some(found)) => {
-                let own = self.judge(digest, found).await;
+                let own = self.verify_signatures(digest, found).await;
                 if own.examination.result.is_ok() {
                     return own;
                 }
-                self.entries(&resolved, depth).await.after(own)
+                self.examine_entries(&resolved, depth).await.after(own)
             }
-            (Platforms::Each, _) => self.entries(&resolved, depth).await,
-            (Platforms::Index | Platforms::IndexOrEach, None) => Seen::refused(self.lost().into()),
+            (Platforms::Each, _) => self.examine_entries(&resolved, depth).await,
+            (Platforms::Index | Platforms::IndexOrEach, None) => ManifestExamination::refused(self.lost_error().into()),
         }
     }
 
@@ -165,12 +171,12 @@ impl Inquiry<'_> {
         digest: Digest,
         known: Option<Arc<HashedManifest>>,
     ) -> Result<Arc<HashedManifest>, LookupError> {
-        let repository = self.asked.image.repository();
+        let repository = self.applied.image.repository();
         let resolved = if let Some(known) = known {
             known
         } else {
             let image = Reference::from_parts(repository.clone(), None, Some(digest));
-            self.prover.resolve.resolve(&image, self.bounds.lookups).await?
+            self.examiner.resolve.resolve(&image, self.bounds.lookups).await?
         };
         if resolved.digest() == digest {
             self.progress.resolved(&resolved);
@@ -181,20 +187,20 @@ impl Inquiry<'_> {
 
     /// Finds the signatures of a digest. Where a source is late and those of others are proof, it is not waited for: a source
     /// that hangs should not hold up every review. Where they are not, what the late one has may be what is missing.
-    async fn find(&self, digest: Digest) -> Found {
+    async fn find_signatures(&self, digest: Digest) -> DigestSignatures {
         let (tell, mut early) = watch::channel(None);
         let told = |found: Arc<FoundSignatures>| {
             self.progress.found(digest, &found);
             drop(tell.send_replace(Some(found)));
         };
-        let repository = self.asked.image.repository();
-        let mut finding = pin!(self.prover.signatures.find_early(repository, digest, self.bounds.lookups, &told));
+        let repository = self.applied.image.repository();
+        let mut finding = pin!(self.examiner.signatures.find_early(repository, digest, self.bounds.lookups, &told));
         let (mut late, mut latest) = (None, None);
         loop {
             tokio::select! {
                 found = &mut finding => {
                     self.progress.found(digest, &found);
-                    return Found { found, proof: None };
+                    return DigestSignatures { found, proof: None };
                 }
                 Ok(()) = early.changed() => {
                     latest.clone_from(&early.borrow_and_update());
@@ -202,9 +208,9 @@ impl Inquiry<'_> {
                 }
                 () = at(late), if latest.is_some() => {
                     let Some(found) = latest.take() else { continue };
-                    let seen = self.own(digest, Arc::clone(&found)).await;
+                    let seen = self.verify_list(digest, Arc::clone(&found)).await;
                     if seen.examination.result.is_ok() {
-                        return Found { found, proof: Some(seen) };
+                        return DigestSignatures { found, proof: Some(seen) };
                     }
                 }
             }
@@ -212,36 +218,40 @@ impl Inquiry<'_> {
     }
 
     /// What was found for a digest, judged; and what came since, where that does not suffice and is not of just now.
-    async fn judge(&self, digest: Digest, Found { found, proof }: Found) -> Seen {
+    async fn verify_signatures(
+        &self,
+        digest: Digest,
+        DigestSignatures { found, proof }: DigestSignatures,
+    ) -> ManifestExamination {
         if let Some(proof) = proof {
             return proof;
         }
-        let seen = self.own(digest, Arc::clone(&found)).await;
+        let seen = self.verify_list(digest, Arc::clone(&found)).await;
         match &seen.examination.result {
             Ok(_) | Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => return seen,
             Err(_) => {}
         }
-        let repository = self.asked.image.repository();
-        let newer = self.prover.signatures.find_newer(repository, digest, &found, self.bounds.lookups).await;
+        let repository = self.applied.image.repository();
+        let newer = self.examiner.signatures.find_newer(repository, digest, &found, self.bounds.lookups).await;
         match newer {
             Some(newer) => {
                 self.progress.found(digest, &newer);
-                self.own(digest, newer).await
+                self.verify_list(digest, newer).await
             }
             None => seen,
         }
     }
 
     /// What a digest's own signatures say. Off the threads that serve: it is arithmetic.
-    async fn own(&self, digest: Digest, found: Arc<FoundSignatures>) -> Seen {
-        let (asked, now, tries) = (self.asked.clone(), self.bounds.now, self.prover.tries);
+    async fn verify_list(&self, digest: Digest, found: Arc<FoundSignatures>) -> ManifestExamination {
+        let (applied, now, tries) = (self.applied.clone(), self.bounds.now, self.examiner.tries);
         let (question, review) = (Arc::clone(&self.budget), Arc::clone(&self.bounds.budget));
         let list = Arc::clone(&found);
-        let host = self.asked.image.repository().host();
-        let examination = self.prover.workers.run(host, &self.bounds.namespace, move |abandoned| {
-            let Asked { rule, image, .. } = &asked;
-            let requirements = asked.requirements()?;
-            let spending = Spending { question: &question, review: &review, abandoned };
+        let host = self.applied.image.repository().host();
+        let examination = self.examiner.workers.run(host, &self.bounds.namespace, move |abandoned| {
+            let AppliedRule { rule, image, .. } = &applied;
+            let requirements = applied.requirements()?;
+            let spending = CpuAllowance { question: &question, review: &review, abandoned };
             let question = Question { image, digest, rule: &rule.id, requirements, now, tries };
             let mut examination = verify_within(&question, &list, &spending);
             // What the review spent on other images says nothing of this one.
@@ -251,14 +261,14 @@ impl Inquiry<'_> {
             Some(examination)
         });
         match examination.await {
-            Some(Some(examination)) => Seen { examination, rests_on: vec![(digest, found)] },
-            Some(None) | None => Seen::refused(self.lost().into()),
+            Some(Some(examination)) => ManifestExamination { examination, depends_on: vec![(digest, found)] },
+            Some(None) | None => ManifestExamination::refused(self.lost_error().into()),
         }
     }
 
     /// What should not happen: an examination that ended without a result, by a panic or because the program ends.
-    pub(super) fn lost(&self) -> LookupError {
-        LookupError::without_answer(self.asked.image.repository(), "the examination ended without a result")
+    pub(super) fn lost_error(&self) -> LookupError {
+        LookupError::without_answer(self.applied.image.repository(), "the examination ended without a result")
     }
 }
 
@@ -270,9 +280,9 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-impl Seen {
+impl ManifestExamination {
     pub(super) fn refused(refusal: Refusal) -> Self {
-        Self { examination: Examination::refused(refusal), rests_on: Vec::new() }
+        Self { examination: Examination::refused(refusal), depends_on: Vec::new() }
     }
 
     /// Joins what was seen of an index's entries with what was seen of its own signatures before, which did not suffice.
@@ -284,12 +294,12 @@ impl Seen {
         seen.examination.asked.extend(asked);
         seen.examination.result = match (seen.examination.result, result) {
             (_, Ok(proof)) => {
-                seen.rests_on = each.rests_on;
+                seen.depends_on = each.depends_on;
                 Ok(proof)
             }
             (Err(own), Err(each_refused)) => {
                 // Either list may be the one that is short of a signature.
-                seen.rests_on.extend(each.rests_on);
+                seen.depends_on.extend(each.depends_on);
                 Err(refusal_of_index(own, each_refused, some_are_proven))
             }
             (Ok(proof), Err(_)) => Ok(proof),

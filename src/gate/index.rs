@@ -13,23 +13,27 @@ use crate::refusal::{LookupError, Refusal, refusal_to_show};
 use crate::verification::{Examination, Question};
 use crate::verification::{VerifiedImage, verify_each};
 
-use super::examine::{Inquiry, Seen};
+use super::examine::{ManifestExamination, RunningExamination};
 
-impl Inquiry<'_> {
+impl RunningExamination<'_> {
     /// Whether each entry of an index is proven; of an attestation nothing is asked.
     ///
     /// The first entry is examined alone: where the index is not signed entry by entry at all, which is usual, that costs the
     /// requests for one entry and not those for each.
-    pub(super) fn entries<'a>(&'a self, index: &'a HashedManifest, depth: usize) -> BoxFuture<'a, Seen> {
+    pub(super) fn examine_entries<'a>(
+        &'a self,
+        index: &'a HashedManifest,
+        depth: usize,
+    ) -> BoxFuture<'a, ManifestExamination> {
         async move {
             let different = match self.walk.enter(index.entries(), depth) {
                 Ok(different) => different,
-                Err(limit) => return Seen::refused(self.too_large(limit).into()),
+                Err(limit) => return ManifestExamination::refused(self.too_large(limit).into()),
             };
             let places = different.iter().enumerate().map(|(place, entry)| (entry.digest, place)).collect();
             let mut seen = Vec::with_capacity(different.len());
             let look_at = async |entry: &&Descriptor| {
-                let mut seen = self.manifest(entry.digest, None, depth + 1).await;
+                let mut seen = self.examine_manifest(entry.digest, None, depth + 1).await;
                 seen.examination.result = seen.examination.result.map_err(|refusal| refusal.of_entry(entry.digest));
                 seen
             };
@@ -39,10 +43,10 @@ impl Inquiry<'_> {
                     seen.extend(join_all(others.iter().map(look_at)).await);
                 }
             }
-            let requirements = self.asked.requirements();
-            join_entries(seen, self.lost().into(), |proofs| match requirements {
+            let requirements = self.applied.requirements();
+            join_entries(seen, self.lost_error().into(), |proofs| match requirements {
                 Some(requirements) => self.join(index, requirements, &places, proofs),
-                None => Err(self.lost().into()),
+                None => Err(self.lost_error().into()),
             })
         }
         .boxed()
@@ -56,12 +60,12 @@ impl Inquiry<'_> {
         proofs: &[Result<VerifiedImage, Refusal>],
     ) -> Result<VerifiedImage, Refusal> {
         let question = Question {
-            image: &self.asked.image,
+            image: &self.applied.image,
             digest: index.digest(),
-            rule: &self.asked.rule.id,
+            rule: &self.applied.rule.id,
             requirements,
             now: self.bounds.now,
-            tries: self.prover.tries,
+            tries: self.examiner.tries,
         };
         // An entry that stands there twice is proven once.
         let proofs: Vec<_> = runnable(index.entries())
@@ -72,24 +76,24 @@ impl Inquiry<'_> {
 
     /// Makes the refusal of an image beyond a limit of the walk.
     fn too_large(&self, beyond: WalkLimit) -> LookupError {
-        LookupError::IndexTooLarge { url: self.asked.image.repository().as_str().into(), beyond }
+        LookupError::IndexTooLarge { url: self.applied.image.repository().as_str().into(), beyond }
     }
 }
 
 /// Puts together what was seen of the entries. `none` holds until there is a result.
 fn join_entries(
-    seen: Vec<Seen>,
+    seen: Vec<ManifestExamination>,
     none: Refusal,
     join: impl FnOnce(&[Result<VerifiedImage, Refusal>]) -> Result<VerifiedImage, Refusal>,
-) -> Seen {
-    let mut joined = Seen::refused(none);
+) -> ManifestExamination {
+    let mut joined = ManifestExamination::refused(none);
     let mut proofs = Vec::with_capacity(seen.len());
-    for Seen { examination, rests_on } in seen {
+    for ManifestExamination { examination, depends_on } in seen {
         let Examination { result, signatures, asked } = examination;
         proofs.push(result);
         joined.examination.signatures.extend(signatures);
         joined.examination.asked.extend(asked);
-        joined.rests_on.extend(rests_on);
+        joined.depends_on.extend(depends_on);
     }
     let refusals = proofs.iter().filter_map(|proof| proof.as_ref().err().cloned());
     joined.examination.result = match refusals.reduce(refusal_to_show) {

@@ -18,7 +18,7 @@ pub(super) struct Ruling {
     /// Whether a refusal is enforced.
     pub(super) mode: Mode,
     /// May it run?
-    pub(super) result: Result<Pass, Refusal>,
+    pub(super) result: Result<Permission, Refusal>,
     /// What this layer's signatures prove, even where the image is refused for something else (not pinned).
     pub(super) proof: Option<VerifiedImage>,
     /// The digest that the choice of the rule, or of none, rests on, where the reference itself names none.
@@ -34,7 +34,7 @@ pub(super) struct Ruling {
 
 /// Why a rule lets an image run.
 #[derive(Clone, Debug)]
-pub(super) enum Pass {
+pub(super) enum Permission {
     /// Its requirements are proven.
     Proven(VerifiedImage),
     /// It asks for no signature.
@@ -48,7 +48,7 @@ pub(super) enum Pass {
 
 /// An exemption that lifts a layer's refusal.
 #[derive(Clone, Debug)]
-pub(super) struct Lift {
+pub(super) struct AppliedExemption {
     pub(super) exemption: Arc<Exemption>,
     /// The digest by which it covers the image, where it does not cover the reference as it was written.
     pub(super) by_digest: Option<Digest>,
@@ -56,10 +56,10 @@ pub(super) struct Lift {
 
 /// A ruling with exemptions and mode applied.
 #[derive(Clone, Debug)]
-struct Settled {
+struct SettledRuling {
     rule: Option<RuleId>,
     mode: Mode,
-    said: Said,
+    outcome: Outcome,
     /// What a mutation has to write, so that what runs is what was decided about.
     digest: Option<Digest>,
     needs_registry: bool,
@@ -68,7 +68,7 @@ struct Settled {
 }
 
 #[derive(Clone, Debug)]
-enum Said {
+enum Outcome {
     Proven(VerifiedImage),
     Allowed { reason: Arc<str> },
     Abstained,
@@ -79,7 +79,7 @@ enum Said {
 
 impl Ruling {
     /// A ruling that needed nothing but the policy.
-    pub(super) fn new(rule: Option<RuleId>, mode: Mode, result: Result<Pass, Refusal>) -> Self {
+    pub(super) fn new(rule: Option<RuleId>, mode: Mode, result: Result<Permission, Refusal>) -> Self {
         Self {
             rule,
             mode,
@@ -93,48 +93,48 @@ impl Ruling {
     }
 
     /// Whether it refuses, and nothing lifts that. Then no other layer can change the outcome.
-    pub(super) fn is_final(&self, lift: Option<&Lift>) -> bool {
-        self.result.is_err() && self.mode == Mode::Enforce && lift.is_none()
+    pub(super) fn is_final(&self, applied: Option<&AppliedExemption>) -> bool {
+        self.result.is_err() && self.mode == Mode::Enforce && applied.is_none()
     }
 
-    fn settle(self, lift: Option<Lift>) -> Settled {
+    fn settle(self, applied: Option<AppliedExemption>) -> SettledRuling {
         let Self { rule, mode, result, proof, chosen_by, guarded, needs_registry, examination } = self;
         let mut digest = proof.as_ref().map(VerifiedImage::digest).or(chosen_by);
-        let said = match (result, lift) {
-            (Ok(Pass::Proven(proof)), _) => Said::Proven(proof),
-            (Ok(Pass::Allowed { reason }), _) => Said::Allowed { reason },
-            (Ok(Pass::Abstained), _) => Said::Abstained,
-            (Err(refusal), Some(Lift { exemption, by_digest })) => {
+        let outcome = match (result, applied) {
+            (Ok(Permission::Proven(proof)), _) => Outcome::Proven(proof),
+            (Ok(Permission::Allowed { reason }), _) => Outcome::Allowed { reason },
+            (Ok(Permission::Abstained), _) => Outcome::Abstained,
+            (Err(refusal), Some(AppliedExemption { exemption, by_digest })) => {
                 digest = digest.or(by_digest);
-                Said::Exempted { exemption, refusal }
+                Outcome::Exempted { exemption, refusal }
             }
-            (Err(refusal), None) if mode == Mode::Enforce => Said::Refused(refusal),
-            (Err(refusal), None) => Said::NotEnforced { refusal },
+            (Err(refusal), None) if mode == Mode::Enforce => Outcome::Refused(refusal),
+            (Err(refusal), None) => Outcome::NotEnforced { refusal },
         };
         // What merely is not enforced gives no reason to write anything, unless what is enforced could come in its place.
-        if matches!(said, Said::NotEnforced { .. } | Said::Refused(_)) && proof.is_none() && !guarded {
+        if matches!(outcome, Outcome::NotEnforced { .. } | Outcome::Refused(_)) && proof.is_none() && !guarded {
             digest = None;
         }
-        Settled { rule, mode, said, digest, needs_registry, proven: proof.is_some(), examination }
+        SettledRuling { rule, mode, outcome, digest, needs_registry, proven: proof.is_some(), examination }
     }
 }
 
-impl Settled {
+impl SettledRuling {
     /// The lower, the more it says about the image. Every layer must let it run; of those that do, what a reader must know
     /// first goes first: what is not enforced, what is exempted, what is proven, what is merely allowed.
     fn rank(&self) -> u8 {
-        match &self.said {
+        match &self.outcome {
             // A mutation mends the third, but not where one of the others stands beside it. Waiting helps against the second,
             // but not where the first does.
-            Said::Refused(refusal) if !refusal.code().is_transient() => 0,
-            Said::Refused(refusal) if !matches!(refusal, Refusal::NotPinned { .. }) => 1,
-            Said::Refused(_) => 2,
-            Said::NotEnforced { .. } if self.mode == Mode::Warn => 3,
-            Said::NotEnforced { .. } => 4,
-            Said::Exempted { .. } => 5,
-            Said::Proven(_) => 6,
-            Said::Allowed { .. } => 7,
-            Said::Abstained => 8,
+            Outcome::Refused(refusal) if !refusal.code().is_transient() => 0,
+            Outcome::Refused(refusal) if !matches!(refusal, Refusal::NotPinned { .. }) => 1,
+            Outcome::Refused(_) => 2,
+            Outcome::NotEnforced { .. } if self.mode == Mode::Warn => 3,
+            Outcome::NotEnforced { .. } => 4,
+            Outcome::Exempted { .. } => 5,
+            Outcome::Proven(_) => 6,
+            Outcome::Allowed { .. } => 7,
+            Outcome::Abstained => 8,
         }
     }
 }
@@ -151,32 +151,34 @@ impl Settled {
 /// A namespace's layer that abstains says nothing, but its digest is pinned: for another one it might refuse.
 ///
 /// Between two that say as much, the cluster's layer is named.
-pub(super) fn join(image: Reference, rulings: Vec<(Ruling, Option<Lift>)>) -> Decision {
-    let mut layers: Vec<_> = rulings.into_iter().map(|(ruling, lift)| ruling.settle(lift)).collect();
+pub(super) fn join(image: Reference, rulings: Vec<(Ruling, Option<AppliedExemption>)>) -> Decision {
+    let mut layers: Vec<_> = rulings.into_iter().map(|(ruling, applied)| ruling.settle(applied)).collect();
     let proven = layers.iter().filter(|layer| layer.proven).find_map(|layer| layer.digest);
     // All layers speak of one digest: a tag is resolved once a decision.
     let digest = proven.or_else(|| layers.iter().find_map(|layer| layer.digest));
     let needs_registry = layers.iter().any(|layer| layer.needs_registry);
-    let unenforced = layers.iter().any(|layer| matches!(layer.said, Said::NotEnforced { .. }));
+    let unenforced = layers.iter().any(|layer| matches!(layer.outcome, Outcome::NotEnforced { .. }));
     let examinations = layers.iter_mut().filter_map(|layer| layer.examination.take()).collect();
     // The first of those that say as much.
-    let (rule, mode, said) = match layers.into_iter().min_by_key(Settled::rank) {
-        Some(Settled { rule, mode, said, .. }) => (rule, mode, said),
+    let (rule, mode, outcome) = match layers.into_iter().min_by_key(SettledRuling::rank) {
+        Some(SettledRuling { rule, mode, outcome, .. }) => (rule, mode, outcome),
         // Cannot be: the cluster's layer always says something.
-        None => (None, Mode::Enforce, Said::Refused(Refusal::NoPolicy)),
+        None => (None, Mode::Enforce, Outcome::Refused(Refusal::NoPolicy)),
     };
-    let verdict = match said {
-        Said::Refused(refusal) => Err(refusal),
-        Said::NotEnforced { refusal } => Ok(Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: proven }),
-        Said::Exempted { exemption, refusal } => Ok(Verdict::Exempted { exemption, refusal: Box::new(refusal) }),
-        Said::Proven(proof) => Ok(Verdict::Verified(proof)),
-        Said::Allowed { reason } => match &rule {
+    let verdict = match outcome {
+        Outcome::Refused(refusal) => Err(refusal),
+        Outcome::NotEnforced { refusal } => {
+            Ok(Verdict::NotEnforced { mode, refusal: Box::new(refusal), digest: proven })
+        }
+        Outcome::Exempted { exemption, refusal } => Ok(Verdict::Exempted { exemption, refusal: Box::new(refusal) }),
+        Outcome::Proven(proof) => Ok(Verdict::Verified(proof)),
+        Outcome::Allowed { reason } => match &rule {
             Some(rule) => Ok(Verdict::AllowedByRule { rule: rule.clone(), reason }),
             // Cannot be: only a rule allows. If it were, it would be no reason to let the image run.
             None => Err(Refusal::NoPolicy),
         },
         // Cannot be: the cluster's layer never abstains.
-        Said::Abstained => Err(Refusal::NoPolicy),
+        Outcome::Abstained => Err(Refusal::NoPolicy),
     };
     let pinned = match (&verdict, digest) {
         (Ok(_), Some(digest)) => Some(image.pinned(digest)),

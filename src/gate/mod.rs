@@ -4,11 +4,11 @@
 //! [`cache`] wraps them, `startup` puts them together.
 
 mod admission;
+mod applied_rule;
 pub mod cache;
 mod current;
 mod deadline;
 mod decide;
-mod examination_key;
 mod examine;
 mod index;
 mod layer;
@@ -29,14 +29,14 @@ use tokio::time::Instant;
 
 use self::{
     decide::Engine,
-    limits::{CONCURRENT_IMAGES, LONGEST_LOGGED},
-    verdict_cache::Verdicts,
-    workers::Budget,
+    limits::{MAX_CONCURRENT_IMAGES, MAX_LOGGED_TEXT},
+    verdict_cache::VerdictCache,
+    workers::CpuBudget,
 };
 
 pub use admission::{Admission, Decision, ImageUse};
 pub use current::{CurrentPolicy, LoadedPolicy};
-pub use limits::Budgets;
+pub use limits::CpuBudgets;
 pub use ports::{CacheResult, Early, FindSignatures, GateMetrics, ResolveDigest};
 pub use settings::Settings;
 pub use verdict::Verdict;
@@ -61,7 +61,7 @@ impl Gate {
         signatures: Arc<dyn FindSignatures>,
         metrics: Arc<dyn GateMetrics>,
     ) -> Self {
-        let verdicts = Verdicts::new(&settings, Arc::clone(&resolve), signatures, Arc::clone(&metrics));
+        let verdicts = VerdictCache::new(&settings, Arc::clone(&resolve), signatures, Arc::clone(&metrics));
         Self { engine: Engine { settings, resolve, verdicts }, policy, metrics }
     }
 
@@ -79,7 +79,7 @@ impl Gate {
             return self.refuse_all(admission, Refusal::TooManyImages { found, limit });
         }
         let (different, places) = different(admission.images);
-        let budget = Budget::new(self.engine.settings.budgets.review);
+        let budget = CpuBudget::new(self.engine.settings.budgets.review);
         let decisions = loop {
             // Before caches are asked: what they know is known by the same policy.
             if let Err(refusal) = self.policy.check_fresh(Instant::now()) {
@@ -93,7 +93,7 @@ impl Gate {
             }
         };
         for (image, decision) in different.iter().zip(&decisions) {
-            self.tell(admission, image.text, decision);
+            self.record_decision(admission, image.text, decision);
         }
         if different.len() == places.len() {
             return Ok(decisions);
@@ -104,7 +104,7 @@ impl Gate {
     /// Refuses the review as a whole, in the strictest mode that could hold for any of its images.
     fn refuse_all(&self, admission: &Admission<'_>, refusal: Refusal) -> Result<Vec<Decision>, Refusal> {
         let decision = decide::without_reference(&self.engine, &self.policy.get(), admission, refusal);
-        self.tell(admission, "(all)", &decision);
+        self.record_decision(admission, "(all)", &decision);
         match decision.verdict {
             Err(refusal) => Err(refusal),
             Ok(_) => Ok(vec![decision; admission.images.len()]),
@@ -115,7 +115,7 @@ impl Gate {
         &self,
         policy: &LoadedPolicy,
         admission: &Admission<'_>,
-        budget: &Arc<Budget>,
+        budget: &Arc<CpuBudget>,
         images: &[ImageUse<'_>],
     ) -> Vec<Decision> {
         if let [image] = images {
@@ -130,13 +130,13 @@ impl Gate {
             })
             .collect();
         let mut decisions: Vec<(usize, Decision)> =
-            stream::iter(deciding).buffer_unordered(CONCURRENT_IMAGES).collect().await;
+            stream::iter(deciding).buffer_unordered(MAX_CONCURRENT_IMAGES).collect().await;
         decisions.sort_unstable_by_key(|(place, _)| *place);
         decisions.into_iter().map(|(_, decision)| decision).collect()
     }
 
     /// Counts a final decision, and logs it where the image would not run by itself.
-    fn tell(&self, admission: &Admission<'_>, text: &str, decision: &Decision) {
+    fn record_decision(&self, admission: &Admission<'_>, text: &str, decision: &Decision) {
         let rule = decision.rule.as_ref().map_or("", RuleId::as_str);
         let (label, refusal) = match &decision.verdict {
             Ok(verdict) => (verdict.label(), verdict.refusal()),
@@ -155,7 +155,7 @@ impl Gate {
         // What is no reference can be any text: escaped, and no longer than a reference.
         let image = match &decision.image {
             Some(image) => image.to_string(),
-            None => text.chars().take(LONGEST_LOGGED).collect::<String>().escape_debug().to_string(),
+            None => text.chars().take(MAX_LOGGED_TEXT).collect::<String>().escape_debug().to_string(),
         };
         match &decision.verdict {
             _ if !admission.is_final => {

@@ -54,7 +54,7 @@ pub trait FindSignatures: Send + Sync {
         None
     }
 
-    /// Until when a conclusion from `found`, which this gave for this digest, may be kept: that it suffices, or that it does
+    /// Returns the time until which a conclusion from `found`, which this gave for this digest, may be kept: that it suffices, or that it does
     /// not. Nothing: not at all, as where there is no cache.
     fn keep_until(
         &self,

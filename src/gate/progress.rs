@@ -17,16 +17,16 @@ use super::ports::{FindSignatures, ResolveDigest};
 
 /// Manifests and signatures that are there by now. To ask it takes no time: what is not there counts as not there in time.
 #[derive(Debug, Default)]
-pub(super) struct Progress(Mutex<Learned>);
+pub(super) struct Progress(Mutex<ProgressState>);
 
 #[derive(Debug, Default)]
-struct Learned {
+struct ProgressState {
     manifests: HashMap<Digest, Arc<HashedManifest>>,
     signatures: HashMap<Digest, Arc<FoundSignatures>>,
 }
 
 impl Progress {
-    fn learned(&self) -> MutexGuard<'_, Learned> {
+    fn learned(&self) -> MutexGuard<'_, ProgressState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::limits::Budgets;
+use super::limits::CpuBudgets;
 use crate::policy::Mode;
 
 /// How the gate decides, whatever the policy says.
@@ -17,7 +17,7 @@ pub struct Settings {
     /// The most signatures tried for one image.
     pub signatures_per_image: usize,
     /// What verification may spend.
-    pub budgets: Budgets,
+    pub budgets: CpuBudgets,
     /// The time that the look-ups of one examination have, whoever waits for it.
     pub lookup: Duration,
     /// How long the verdict about a verified digest is kept for when its registry is down. Zero: not at all.

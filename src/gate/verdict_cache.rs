@@ -15,11 +15,11 @@ use crate::image::{Digest, HashedManifest};
 use crate::refusal::{LookupError, Refusal};
 use crate::verification::Examination;
 
-use super::cache::{Lifetime, until_stale};
+use super::cache::{Expires, stale_expiry};
 use super::{
-    deadline::{Bounds, Until},
-    examination_key::Asked,
-    examine::{Proven, Prover},
+    applied_rule::AppliedRule,
+    deadline::{Deadlines, ExaminationBounds},
+    examine::{Examiner, FreshExamination},
     ports::{CacheResult, FindSignatures, GateMetrics, ResolveDigest},
     progress::Progress,
     settings::Settings,
@@ -34,53 +34,53 @@ const CAPACITY: u64 = 32 << 20;
 /// Images whose last good verdict is kept for when their registry is down.
 const KNOWN_GOOD_IMAGES: u64 = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    asked: Asked,
+struct ExaminationKey {
+    applied: AppliedRule,
     digest: Digest,
 }
 
 #[derive(Clone, Debug)]
-struct Kept {
+struct CachedVerdict {
     examination: Arc<Examination>,
     until: Instant,
 }
 
 #[derive(Clone, Debug)]
-struct KnownGood {
+struct KnownGoodVerdict {
     digest: Digest,
     examination: Arc<Examination>,
     until: Instant,
 }
 
 /// Examines, and keeps what came of it.
-pub(super) struct Verdicts {
-    shared: Arc<Shared>,
+pub(super) struct VerdictCache {
+    shared: Arc<VerdictCacheState>,
     /// The examinations that are running.
-    flights: SingleFlight<Key, Arc<Examination>>,
+    flights: SingleFlight<ExaminationKey, Arc<Examination>>,
     /// Those of what is there by now, for callers that can't wait for the end of the former.
-    so_far: SingleFlight<Key, Arc<Examination>>,
+    so_far: SingleFlight<ExaminationKey, Arc<Examination>>,
 }
 
-struct Shared {
-    prover: Prover,
+struct VerdictCacheState {
+    examiner: Examiner,
     /// The time that an examination has for look-ups, whoever waits for it.
     lookup: Duration,
     /// What running examinations have learned.
-    progress: Mutex<HashMap<Key, Arc<Progress>>>,
-    kept: Cache<Key, Kept>,
+    progress: Mutex<HashMap<ExaminationKey, Arc<Progress>>>,
+    kept: Cache<ExaminationKey, CachedVerdict>,
     /// The last digest that was verified for a question. Nothing where the configuration wants none of it.
-    known_good: Option<(Duration, Cache<Asked, KnownGood>)>,
+    known_good: Option<(Duration, Cache<AppliedRule, KnownGoodVerdict>)>,
     metrics: Arc<dyn GateMetrics>,
 }
 
-impl Lifetime for Kept {
-    fn until(&self) -> Instant {
+impl Expires for CachedVerdict {
+    fn expires_at(&self) -> Instant {
         self.until
     }
 }
 
-impl Lifetime for KnownGood {
-    fn until(&self) -> Instant {
+impl Expires for KnownGoodVerdict {
+    fn expires_at(&self) -> Instant {
         self.until
     }
 }
@@ -108,13 +108,13 @@ fn is_of_its_caller(examination: &Examination) -> bool {
 }
 
 /// Forgets what an examination has learned when it ends, however it does.
-struct Forget<'a> {
-    shared: &'a Shared,
-    key: Key,
+struct ProgressGuard<'a> {
+    shared: &'a VerdictCacheState,
+    key: ExaminationKey,
     progress: Arc<Progress>,
 }
 
-impl Drop for Forget<'_> {
+impl Drop for ProgressGuard<'_> {
     fn drop(&mut self) {
         let mut all = self.shared.progress();
         // Another may run in the place of a cancelled one.
@@ -124,7 +124,7 @@ impl Drop for Forget<'_> {
     }
 }
 
-impl Verdicts {
+impl VerdictCache {
     pub(super) fn new(
         settings: &Settings,
         resolve: Arc<dyn ResolveDigest>,
@@ -133,14 +133,14 @@ impl Verdicts {
     ) -> Self {
         let kept = Cache::builder()
             .max_capacity(CAPACITY)
-            .weigher(|key: &Key, kept: &Kept| weight(&key.asked, &kept.examination))
-            .expire_after(until_stale())
+            .weigher(|key: &ExaminationKey, kept: &CachedVerdict| weight(&key.applied, &kept.examination))
+            .expire_after(stale_expiry())
             .build();
         let known_good = (!settings.last_known_good.is_zero()).then(|| {
-            let known = Cache::builder().max_capacity(KNOWN_GOOD_IMAGES).expire_after(until_stale()).build();
+            let known = Cache::builder().max_capacity(KNOWN_GOOD_IMAGES).expire_after(stale_expiry()).build();
             (settings.last_known_good, known)
         });
-        let prover = Prover {
+        let examiner = Examiner {
             resolve,
             signatures,
             workers: Workers::new(),
@@ -149,7 +149,14 @@ impl Verdicts {
         };
         let progress = Mutex::default();
         Self {
-            shared: Arc::new(Shared { prover, lookup: settings.lookup, progress, kept, known_good, metrics }),
+            shared: Arc::new(VerdictCacheState {
+                examiner,
+                lookup: settings.lookup,
+                progress,
+                kept,
+                known_good,
+                metrics,
+            }),
             flights: SingleFlight::new(Unwanted::IsCancelled),
             so_far: SingleFlight::new(Unwanted::IsCancelled),
         }
@@ -161,13 +168,13 @@ impl Verdicts {
     /// is proof. One that no caller waits for any more is cancelled; the look-ups that it began go on, and are kept.
     pub(super) async fn examine(
         &self,
-        asked: Asked,
+        applied: AppliedRule,
         digest: Digest,
         manifest: Option<&Arc<HashedManifest>>,
-        until: &Until,
+        deadlines: &Deadlines,
     ) -> Arc<Examination> {
-        let key = Key { asked, digest };
-        if let Some(examination) = self.shared.look_up(&key, until.now) {
+        let key = ExaminationKey { applied, digest };
+        if let Some(examination) = self.shared.look_up(&key, deadlines.now) {
             self.shared.metrics.cache_request(CACHE, CacheResult::Hit);
             return examination;
         }
@@ -176,35 +183,35 @@ impl Verdicts {
             let start = || {
                 let shared = Arc::clone(&self.shared);
                 let (key, manifest) = (key.clone(), manifest.cloned());
-                let bounds = until.of_flight(self.shared.lookup);
+                let bounds = deadlines.of_flight(self.shared.lookup);
                 async move { shared.examine_anew(key, manifest, bounds).await }
             };
             let mut joined = pin!(self.flights.join(&key, start));
-            let landed = match timeout_at(until.lookups, &mut joined).await {
+            let landed = match timeout_at(deadlines.lookups, &mut joined).await {
                 Ok(landed) => Some(landed),
-                Err(_) => match self.proven_so_far(&key, until).await {
+                Err(_) => match self.proven_so_far(&key, deadlines).await {
                     Some(examination) => return examination,
-                    None => timeout_at(until.deadline, joined).await.ok(),
+                    None => timeout_at(deadlines.deadline, joined).await.ok(),
                 },
             };
-            let repository = key.asked.image.repository();
+            let repository = key.applied.image.repository();
             let Some(Completed { answer, started }) = landed else {
-                let after = until.deadline.saturating_duration_since(until.started);
+                let after = deadlines.deadline.saturating_duration_since(deadlines.started);
                 let slow = Refusal::Lookup(LookupError::timed_out(repository, after));
-                let known = self.last_known_good(&key.asked, Some(digest), &slow, until.now);
-                return known.unwrap_or_else(|| Arc::new(Examination::refused(until.exceeded())));
+                let known = self.last_known_good(&key.applied, Some(digest), &slow, deadlines.now);
+                return known.unwrap_or_else(|| Arc::new(Examination::refused(deadlines.exceeded())));
             };
             let Some(examination) = answer else {
-                let lost = LookupError::without_answer(repository, "the examination ended without an answer");
-                return Arc::new(Examination::refused(lost.into()));
+                let lost_error = LookupError::without_answer(repository, "the examination ended without an answer");
+                return Arc::new(Examination::refused(lost_error.into()));
             };
             // Another's time, another's clock and what another spent are not this admission's.
-            if !started && (is_of_its_caller(&examination) || !holds(&examination, until.now)) {
+            if !started && (is_of_its_caller(&examination) || !holds(&examination, deadlines.now)) {
                 continue;
             }
             return match &examination.result {
                 Err(refusal) if is_down(refusal) => {
-                    self.last_known_good(&key.asked, Some(digest), refusal, until.now).unwrap_or(examination)
+                    self.last_known_good(&key.applied, Some(digest), refusal, deadlines.now).unwrap_or(examination)
                 }
                 _ => examination,
             };
@@ -212,21 +219,21 @@ impl Verdicts {
     }
 
     /// The proof in what a running examination has learned by now, if there is one.
-    async fn proven_so_far(&self, key: &Key, until: &Until) -> Option<Arc<Examination>> {
+    async fn proven_so_far(&self, key: &ExaminationKey, deadlines: &Deadlines) -> Option<Arc<Examination>> {
         let progress = self.shared.progress().get(key).cloned()?;
         let start = || {
-            let Prover { workers, tries, budget, .. } = &self.shared.prover;
+            let Examiner { workers, tries, budget, .. } = &self.shared.examiner;
             let (resolve, signatures) = (Arc::clone(&progress), Arc::clone(&progress));
-            let prover = Prover { resolve, signatures, workers: workers.clone(), tries: *tries, budget: *budget };
-            let (key, bounds) = (key.clone(), until.of_flight(Duration::ZERO));
+            let examiner = Examiner { resolve, signatures, workers: workers.clone(), tries: *tries, budget: *budget };
+            let (key, bounds) = (key.clone(), deadlines.of_flight(Duration::ZERO));
             async move {
                 let nothing_more = Progress::default();
-                let examined = prover.examine(&key.asked, key.digest, None, bounds, &nothing_more);
+                let examined = examiner.examine(&key.applied, key.digest, None, bounds, &nothing_more);
                 Arc::new(examined.await.examination)
             }
         };
-        let landed = timeout_at(until.deadline, self.so_far.join(key, start)).await.ok()?;
-        landed.answer.filter(|examination| examination.result.is_ok() && holds(examination, until.now))
+        let landed = timeout_at(deadlines.deadline, self.so_far.join(key, start)).await.ok()?;
+        landed.answer.filter(|examination| examination.result.is_ok() && holds(examination, deadlines.now))
     }
 
     /// What was proven of the image before its registry went down, if `refusal` says that it is down, the configuration
@@ -234,7 +241,7 @@ impl Verdicts {
     /// was proven last.
     pub(super) fn last_known_good(
         &self,
-        asked: &Asked,
+        applied: &AppliedRule,
         digest: Option<Digest>,
         refusal: &Refusal,
         now: Timestamp,
@@ -243,46 +250,51 @@ impl Verdicts {
             return None;
         }
         let (_, known) = self.shared.known_good.as_ref()?;
-        let KnownGood { digest: known_digest, examination, until } = known.get(asked)?;
+        let KnownGoodVerdict { digest: known_digest, examination, until } = known.get(applied)?;
         let good =
             digest.is_none_or(|digest| digest == known_digest) && Instant::now() < until && holds(&examination, now);
         if !good {
             return None;
         }
         tracing::warn!(
-            image = %asked.image, digest = %known_digest, reason = %refusal,
+            image = %applied.image, digest = %known_digest, reason = %refusal,
             "registry is down: admitted as verified before"
         );
         Some(examination)
     }
 }
 
-impl Shared {
-    fn look_up(&self, key: &Key, now: Timestamp) -> Option<Arc<Examination>> {
-        let Kept { examination, until } = self.kept.get(key)?;
+impl VerdictCacheState {
+    fn look_up(&self, key: &ExaminationKey, now: Timestamp) -> Option<Arc<Examination>> {
+        let CachedVerdict { examination, until } = self.kept.get(key)?;
         (Instant::now() < until && holds(&examination, now)).then_some(examination)
     }
 
-    fn progress(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<Progress>>> {
+    fn progress(&self) -> std::sync::MutexGuard<'_, HashMap<ExaminationKey, Arc<Progress>>> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn examine_anew(&self, key: Key, manifest: Option<Arc<HashedManifest>>, bounds: Bounds) -> Arc<Examination> {
+    async fn examine_anew(
+        &self,
+        key: ExaminationKey,
+        manifest: Option<Arc<HashedManifest>>,
+        bounds: ExaminationBounds,
+    ) -> Arc<Examination> {
         // Another flight may have ended between the look-up and this one's start.
         if let Some(examination) = self.look_up(&key, bounds.now) {
             return examination;
         }
         let progress = Arc::new(Progress::default());
         self.progress().insert(key.clone(), Arc::clone(&progress));
-        let _forget = Forget { shared: self, key: key.clone(), progress: Arc::clone(&progress) };
-        let examined = self.prover.examine(&key.asked, key.digest, manifest, bounds, &progress);
-        let Proven { examination, keep_until } = examined.await;
+        let _forget = ProgressGuard { shared: self, key: key.clone(), progress: Arc::clone(&progress) };
+        let examined = self.examiner.examine(&key.applied, key.digest, manifest, bounds, &progress);
+        let FreshExamination { examination, keep_until } = examined.await;
         let examination = Arc::new(examination);
         self.remember(&key, &examination);
         if let Some(until) = keep_until
             && Instant::now() < until
         {
-            self.kept.insert(key, Kept { examination: Arc::clone(&examination), until });
+            self.kept.insert(key, CachedVerdict { examination: Arc::clone(&examination), until });
             self.kept.run_pending_tasks();
             self.metrics.cache_entries(CACHE, self.kept.entry_count());
         }
@@ -290,24 +302,24 @@ impl Shared {
     }
 
     /// Takes note of what is known to be good, and of what no longer is.
-    fn remember(&self, key: &Key, examination: &Arc<Examination>) {
+    fn remember(&self, key: &ExaminationKey, examination: &Arc<Examination>) {
         let Some((lifetime, known)) = &self.known_good else { return };
         match &examination.result {
             Ok(_) => {
                 let until = Instant::now() + *lifetime;
                 let examination = Arc::clone(examination);
-                known.insert(key.asked.clone(), KnownGood { digest: key.digest, examination, until });
+                known.insert(key.applied.clone(), KnownGoodVerdict { digest: key.digest, examination, until });
             }
             Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => {}
-            Err(_) => known.invalidate(&key.asked),
+            Err(_) => known.invalidate(&key.applied),
         }
     }
 }
 
 /// Bytes that an examination takes, roughly. What is said of one list of signatures shares the names and keys of the signers;
 /// an index has a list for each of its manifests.
-fn weight(asked: &Asked, examination: &Examination) -> u32 {
-    let signers = asked.requirements().into_iter().flat_map(|requirements| &requirements.all);
+fn weight(applied: &AppliedRule, examination: &Examination) -> u32 {
+    let signers = applied.requirements().into_iter().flat_map(|requirements| &requirements.all);
     let keys: usize = signers.flat_map(|one| &one.signed_by).map(|signer| 64 + 64 * signer.certificates.len()).sum();
     let bytes = 1024 + 512 * examination.signatures.len() + (256 + keys) * examination.asked.len();
     u32::try_from(bytes).unwrap_or(u32::MAX)
@@ -348,7 +360,7 @@ mod tests {
         };
         let source = AskedSource { url: "https://registry.example.com/".into(), outcome: Ok(1) };
         let weight = |keys: usize, signatures: usize, sources: usize| {
-            let asked = Asked::new(1, &rule(keys), Dialect::Sealgate, &image).unwrap();
+            let asked = AppliedRule::new(1, &rule(keys), Dialect::Sealgate, &image).unwrap();
             let examination = Examination {
                 signatures: vec![signature.clone(); signatures],
                 asked: vec![source.clone(); sources],

@@ -18,10 +18,10 @@ use crate::verification::Allowance;
 /// last one, so that what is dear for one does not keep the next one waiting. Within a host they are handed out to one namespace
 /// after the other: many clusters have all images at one host, where each team can attach signatures to its own.
 #[derive(Clone, Debug)]
-pub(super) struct Workers(Arc<Mutex<Queue>>);
+pub(super) struct Workers(Arc<Mutex<WorkerQueue>>);
 
 #[derive(Debug)]
-struct Queue {
+struct WorkerQueue {
     threads: usize,
     running: usize,
     by_host: HashMap<Box<str>, Host>,
@@ -68,7 +68,7 @@ impl Host {
 #[derive(Debug)]
 struct Permit {
     /// `None` once it has been given back.
-    queue: Option<Arc<Mutex<Queue>>>,
+    queue: Option<Arc<Mutex<WorkerQueue>>>,
     host: Box<str>,
 }
 
@@ -80,7 +80,7 @@ impl Workers {
 
     fn with_threads(threads: usize) -> Self {
         let (by_host, turns) = (HashMap::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(Queue { threads: threads.max(2), running: 0, by_host, turns })))
+        Self(Arc::new(Mutex::new(WorkerQueue { threads: threads.max(2), running: 0, by_host, turns })))
     }
 
     /// Runs `work` on a thread of its own once it is the turn of this host and of the namespace that asks. Where the future is
@@ -93,7 +93,7 @@ impl Workers {
     ) -> Option<T> {
         let permit = self.permit(host, namespace).await?;
         let abandoned = Abandoned::default();
-        let _tell = TellAbandoned(abandoned.clone());
+        let _tell = AbandonOnDrop(abandoned.clone());
         let working = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             work(&abandoned)
@@ -119,7 +119,7 @@ impl Workers {
         waiting.await.ok()
     }
 
-    fn start(&self, queue: &mut Queue, host: Box<str>) -> Permit {
+    fn start(&self, queue: &mut WorkerQueue, host: Box<str>) -> Permit {
         queue.running += 1;
         queue.by_host.entry(host.clone()).or_default().running += 1;
         Permit { queue: Some(Arc::clone(&self.0)), host }
@@ -141,7 +141,7 @@ impl Workers {
     }
 }
 
-impl Queue {
+impl WorkerQueue {
     fn may_run(&self, host: &str) -> bool {
         let of_host = self.by_host.get(host).map_or(0, |lane| lane.running);
         self.running < self.threads && of_host + 1 < self.threads
@@ -188,7 +188,7 @@ impl Drop for Permit {
     }
 }
 
-fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
+fn lock(queue: &Mutex<WorkerQueue>) -> MutexGuard<'_, WorkerQueue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -202,9 +202,9 @@ impl Abandoned {
     }
 }
 
-struct TellAbandoned(Abandoned);
+struct AbandonOnDrop(Abandoned);
 
-impl Drop for TellAbandoned {
+impl Drop for AbandonOnDrop {
     fn drop(&mut self) {
         self.0.0.store(true, Ordering::Relaxed);
     }
@@ -212,9 +212,9 @@ impl Drop for TellAbandoned {
 
 /// CPU time that is left for verifications that belong together.
 #[derive(Debug)]
-pub(super) struct Budget(AtomicU64);
+pub(super) struct CpuBudget(AtomicU64);
 
-impl Budget {
+impl CpuBudget {
     pub(super) fn new(microseconds: u64) -> Arc<Self> {
         Arc::new(Self(AtomicU64::new(microseconds)))
     }
@@ -234,13 +234,13 @@ impl Budget {
 }
 
 /// The allowance of one verification: what it takes from the budgets of its question and its review.
-pub(super) struct Spending<'a> {
-    pub(super) question: &'a Budget,
-    pub(super) review: &'a Budget,
+pub(super) struct CpuAllowance<'a> {
+    pub(super) question: &'a CpuBudget,
+    pub(super) review: &'a CpuBudget,
     pub(super) abandoned: &'a Abandoned,
 }
 
-impl Allowance for Spending<'_> {
+impl Allowance for CpuAllowance<'_> {
     fn take(&self, price: u64) -> bool {
         !self.abandoned.get() && self.review.take(price) && self.question.take(price)
     }
@@ -256,7 +256,7 @@ mod tests {
 
     const EVIL: &str = "evil.example.com";
     const GOOD: &str = "registry.example.com";
-    const MOST_WAIT: Duration = Duration::from_mins(1);
+    const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 
     type Waiting<'a> = Pin<Box<dyn Future<Output = Option<Permit>> + 'a>>;
 
@@ -390,11 +390,11 @@ mod tests {
                 workers.run(EVIL, &"shop".into(), work).await
             }
         });
-        tokio::task::spawn_blocking(move || has_begun.recv_timeout(MOST_WAIT).unwrap()).await.unwrap();
+        tokio::task::spawn_blocking(move || has_begun.recv_timeout(TEST_TIMEOUT).unwrap()).await.unwrap();
         let next = waits(&workers, EVIL);
         caller.abort();
-        tokio::task::spawn_blocking(move || has_ended.recv_timeout(MOST_WAIT).unwrap()).await.unwrap();
-        drop(tokio::time::timeout(MOST_WAIT, next).await.expect("the permit came back").unwrap());
+        tokio::task::spawn_blocking(move || has_ended.recv_timeout(TEST_TIMEOUT).unwrap()).await.unwrap();
+        drop(tokio::time::timeout(TEST_TIMEOUT, next).await.expect("the permit came back").unwrap());
     }
 
     #[tokio::test]
@@ -407,16 +407,16 @@ mod tests {
     #[test]
     fn what_a_review_or_a_question_has_left_bounds_what_is_taken_and_is_over_for_good() {
         for (question, review, expected) in [(100, 1_000, 3), (1_000, 100, 3), (100, 99, 3), (90, 90, 3), (89, 90, 2)] {
-            let (question, review) = (Budget::new(question), Budget::new(review));
+            let (question, review) = (CpuBudget::new(question), CpuBudget::new(review));
             let abandoned = Abandoned::default();
-            let spending = Spending { question: &question, review: &review, abandoned: &abandoned };
+            let spending = CpuAllowance { question: &question, review: &review, abandoned: &abandoned };
             assert_eq!((0..10).take_while(|_| spending.take(30)).count(), expected);
             assert!(question.is_over() || review.is_over());
             assert!(!spending.take(1), "a cheaper step is no way around");
         }
-        let (question, review, abandoned) = (Budget::new(10), Budget::new(10), Abandoned::default());
-        drop(TellAbandoned(abandoned.clone()));
-        assert!(!Spending { question: &question, review: &review, abandoned: &abandoned }.take(1));
+        let (question, review, abandoned) = (CpuBudget::new(10), CpuBudget::new(10), Abandoned::default());
+        drop(AbandonOnDrop(abandoned.clone()));
+        assert!(!CpuAllowance { question: &question, review: &review, abandoned: &abandoned }.take(1));
         assert!(!question.is_over() && !review.is_over());
     }
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::image::Digest;
 use crate::json;
-use crate::signature::MOST_ISSUERS;
+use crate::signature::MAX_ISSUERS;
 
 /// The media type.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -75,8 +75,8 @@ pub fn check(image: &ImageId, record: &Record) -> Result<Vec<Box<str>>, String> 
         return Err(format!("a signature has at most {MAX_CONTENT_BYTES} bytes"));
     }
     let issuers = issuers_of(&signature.content, &image.digest)?;
-    if origin.as_ref().is_some_and(|origin| origin.issuers.len() > MOST_ISSUERS) {
-        return Err(format!("origin names more than {MOST_ISSUERS} keys"));
+    if origin.as_ref().is_some_and(|origin| origin.issuers.len() > MAX_ISSUERS) {
+        return Err(format!("origin names more than {MAX_ISSUERS} keys"));
     }
     if !origin.as_ref().is_none_or(Origin::is_plain) || !status.as_ref().is_none_or(Status::is_plain) {
         return Err("origin or status has more than 512 bytes in a member, or control characters".to_owned());

@@ -12,7 +12,7 @@ use crate::{
     base64_text,
     image::Digest,
     json,
-    signature::{self, Claim, MOST_ISSUERS},
+    signature::{self, Claim, MAX_ISSUERS},
 };
 
 /// The longest message that is taken. Real ones have less than 4 KiB, whatever the key.
@@ -82,8 +82,8 @@ pub(super) fn issuers_of(content: &[u8], digest: &Digest) -> Result<Vec<Box<str>
     if payload.digest != *digest {
         return Err("the signed payload names another digest".to_owned());
     }
-    if issuers.len() > MOST_ISSUERS {
-        return Err(format!("a signature names at most {MOST_ISSUERS} keys as its issuers"));
+    if issuers.len() > MAX_ISSUERS {
+        return Err(format!("a signature names at most {MAX_ISSUERS} keys as its issuers"));
     }
     Ok(issuers.into_iter().map(|issuer| issuer.0).collect())
 }

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::digest::Digest;
-use super::manifest::{MOST_ENTRIES, Manifest, ManifestError, Object, json, malformed, media_type, present, string};
+use super::manifest::{MAX_ENTRIES, Manifest, ManifestError, Object, json, malformed, media_type, present, string};
 use crate::json::Array;
 
 /// Something that a manifest names (OCI image specification, "Content Descriptors").
@@ -35,10 +35,10 @@ impl Contents {
         let top: Object<'_> = serde_json::from_slice(body).map_err(|error| json(&error))?;
         let list = |name: &str| {
             let value = top.get(name)?.ok_or_else(|| malformed("a list is missing"))?;
-            let Array::<MOST_ENTRIES> { first, found } =
+            let Array::<MAX_ENTRIES> { first, found } =
                 serde_json::from_str(value.get()).map_err(|_| malformed("a list is expected"))?;
             if found > first.len() {
-                return Err(ManifestError::Malformed(format!("it has {found} layers, more than {MOST_ENTRIES}")));
+                return Err(ManifestError::Malformed(format!("it has {found} layers, more than {MAX_ENTRIES}")));
             }
             first.into_iter().map(part).collect::<Result<Vec<_>, _>>()
         };
@@ -117,7 +117,7 @@ mod tests {
         ] {
             assert!(Contents::parse(Some(OCI), image(&bad).as_bytes()).is_err(), "{bad}");
         }
-        let many = vec![format!(r#"{{"digest":"{layer}","size":1}}"#); MOST_ENTRIES + 1].join(",");
+        let many = vec![format!(r#"{{"digest":"{layer}","size":1}}"#); MAX_ENTRIES + 1].join(",");
         assert!(Contents::parse(Some(OCI), image(&many).as_bytes()).is_err());
     }
 }

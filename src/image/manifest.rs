@@ -18,7 +18,7 @@ use crate::json::{Array, Members, Text};
 
 /// The most entries of an index. The largest of Docker's official images have about 30, attestations included; each may
 /// have to be asked for.
-pub const MOST_ENTRIES: usize = 256;
+pub const MAX_ENTRIES: usize = 256;
 
 /// The most members of an object that is looked into. OCI's image specification knows seven for a manifest and eight for an
 /// index's entry; what tools add are annotations, which stand in an object of their own.
@@ -256,10 +256,10 @@ impl Manifest {
 
 /// Reads the entries of an index.
 fn index(entries: &RawValue) -> Result<Manifest, ManifestError> {
-    let Array::<MOST_ENTRIES> { first: entries, found } =
+    let Array::<MAX_ENTRIES> { first: entries, found } =
         serde_json::from_str(entries.get()).map_err(|_| malformed("manifests is not an array"))?;
-    if found > MOST_ENTRIES {
-        return Err(ManifestError::TooManyEntries { found, limit: MOST_ENTRIES });
+    if found > MAX_ENTRIES {
+        return Err(ManifestError::TooManyEntries { found, limit: MAX_ENTRIES });
     }
     // As large as it has to be: it may be kept for long.
     let mut descriptors = Vec::with_capacity(entries.len());
@@ -604,9 +604,9 @@ mod tests {
 
     #[test]
     fn an_index_is_bounded() {
-        let many = vec![format!(r#"{{"digest":"{DIGEST}"}}"#); MOST_ENTRIES + 1];
+        let many = vec![format!(r#"{{"digest":"{DIGEST}"}}"#); MAX_ENTRIES + 1];
         let error = parse(None, &index_of(&many.join(","))).unwrap_err();
-        assert_eq!(error, ManifestError::TooManyEntries { found: MOST_ENTRIES + 1, limit: MOST_ENTRIES });
+        assert_eq!(error, ManifestError::TooManyEntries { found: MAX_ENTRIES + 1, limit: MAX_ENTRIES });
         assert!(parse(None, &index_of(&many[1..].join(","))).is_ok());
     }
 

@@ -14,11 +14,11 @@ use super::{
 };
 
 /// The longest name, `host/path`, that registries accept (distribution specification, "Pulling manifests").
-const LONGEST_NAME: usize = 255;
+const MAX_NAME_LENGTH: usize = 255;
 /// The longest tag (distribution specification).
-const LONGEST_TAG: usize = 128;
+const MAX_TAG_LENGTH: usize = 128;
 /// Nothing longer is looked at: a name, a tag, a SHA-512 digest and what joins them.
-const LONGEST_REFERENCE: usize = LONGEST_NAME + 1 + LONGEST_TAG + 1 + 7 + 128;
+const MAX_REFERENCE_LENGTH: usize = MAX_NAME_LENGTH + 1 + MAX_TAG_LENGTH + 1 + 7 + 128;
 
 /// A repository: `host[:port]/path`, canonical.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -49,13 +49,13 @@ pub enum ReferenceError {
     #[error("an image reference is expected, found nothing")]
     Empty,
     /// The text is longer than any reference can be.
-    #[error("an image reference has at most {LONGEST_REFERENCE} characters, this one {length}")]
+    #[error("an image reference has at most {MAX_REFERENCE_LENGTH} characters, this one {length}")]
     TooLong {
         /// Its length in bytes.
         length: usize,
     },
     /// The name is longer than registries accept.
-    #[error("an image's name has at most {LONGEST_NAME} characters, this one {length}")]
+    #[error("an image's name has at most {MAX_NAME_LENGTH} characters, this one {length}")]
     NameTooLong {
         /// Its length in bytes.
         length: usize,
@@ -101,7 +101,7 @@ impl Repository {
             name.push_str("library/");
         }
         name.push_str(path);
-        if name.len() > LONGEST_NAME {
+        if name.len() > MAX_NAME_LENGTH {
             return Err(ReferenceError::NameTooLong { length: name.len() });
         }
         Ok(Self { name: name.into(), host_length })
@@ -135,7 +135,7 @@ impl Tag {
     /// Parses a tag.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        let good = text.len() <= LONGEST_TAG
+        let good = text.len() <= MAX_TAG_LENGTH
             && text.bytes().next().is_some_and(word)
             && text.bytes().all(|byte| word(byte) || byte == b'.' || byte == b'-');
         if good { Ok(Self(text.into())) } else { Err(ReferenceError::Tag) }
@@ -154,7 +154,7 @@ impl Reference {
         if text.is_empty() {
             return Err(ReferenceError::Empty);
         }
-        if text.len() > LONGEST_REFERENCE {
+        if text.len() > MAX_REFERENCE_LENGTH {
             return Err(ReferenceError::TooLong { length: text.len() });
         }
         let (rest, digest) = match text.split_once('@') {
@@ -409,23 +409,23 @@ mod tests {
     #[test]
     fn each_part_may_be_as_long_as_it_may_and_no_longer() {
         let name = |length: usize| format!("example.com/{}", "a".repeat(length - "example.com/".len()));
-        assert!(Reference::parse(&name(LONGEST_NAME)).is_ok());
-        let found = Reference::parse(&name(LONGEST_NAME + 1));
-        assert_eq!(found, Err(ReferenceError::NameTooLong { length: LONGEST_NAME + 1 }));
+        assert!(Reference::parse(&name(MAX_NAME_LENGTH)).is_ok());
+        let found = Reference::parse(&name(MAX_NAME_LENGTH + 1));
+        assert_eq!(found, Err(ReferenceError::NameTooLong { length: MAX_NAME_LENGTH + 1 }));
         // What is added counts, too.
         let short = |length: usize| "a".repeat(length - "docker.io/library/".len());
-        assert!(Reference::parse(&short(LONGEST_NAME)).is_ok());
-        let found = Reference::parse(&short(LONGEST_NAME + 1));
-        assert_eq!(found, Err(ReferenceError::NameTooLong { length: LONGEST_NAME + 1 }));
+        assert!(Reference::parse(&short(MAX_NAME_LENGTH)).is_ok());
+        let found = Reference::parse(&short(MAX_NAME_LENGTH + 1));
+        assert_eq!(found, Err(ReferenceError::NameTooLong { length: MAX_NAME_LENGTH + 1 }));
         let tag = |length: usize| Tag::parse(&"t".repeat(length));
-        assert!(tag(1).is_ok() && tag(LONGEST_TAG).is_ok());
-        assert!(tag(0).is_err() && tag(LONGEST_TAG + 1).is_err());
+        assert!(tag(1).is_ok() && tag(MAX_TAG_LENGTH).is_ok());
+        assert!(tag(0).is_err() && tag(MAX_TAG_LENGTH + 1).is_err());
         let digest = Digest::of(crate::image::digest::Algorithm::Sha512, b"");
-        let longest = format!("{}:{}@{digest}", name(LONGEST_NAME), "t".repeat(LONGEST_TAG));
-        assert_eq!(longest.len(), LONGEST_REFERENCE);
+        let longest = format!("{}:{}@{digest}", name(MAX_NAME_LENGTH), "t".repeat(MAX_TAG_LENGTH));
+        assert_eq!(longest.len(), MAX_REFERENCE_LENGTH);
         assert_eq!(Reference::parse(&longest).unwrap().to_string(), longest);
         let longer = format!("{longest}0");
-        assert_eq!(Reference::parse(&longer), Err(ReferenceError::TooLong { length: LONGEST_REFERENCE + 1 }));
+        assert_eq!(Reference::parse(&longer), Err(ReferenceError::TooLong { length: MAX_REFERENCE_LENGTH + 1 }));
     }
 
     #[test]

@@ -25,10 +25,10 @@ use crate::signature::{CertificateError, Fingerprint, Keyring, Keys};
 use crate::yaml::{Entries, Lenient, Located, YamlSource};
 
 /// The longest name of a document, rule, key or exemption.
-const LONGEST_NAME: usize = 63;
+const MAX_NAME_LENGTH: usize = 63;
 
 /// The longest that a signature may be said to hold, which is to say: for ever.
-const LONGEST_AGE: Duration = Duration::from_hours(876_600);
+const MAX_SIGNATURE_AGE: Duration = Duration::from_hours(876_600);
 
 /// A rule with its scopes and where they stand.
 type CheckedRule = (Arc<Rule>, Vec<(Scope, Span)>);
@@ -109,8 +109,8 @@ impl Check<'_> {
 
     fn name(&mut self, name: &Located<Box<str>>, of: &str) {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@' | b'+');
-        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(word) {
-            let message = format!("the name of {of} has 1 to {LONGEST_NAME} characters of A-Z a-z 0-9 . _ - @ +");
+        if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.bytes().all(word) {
+            let message = format!("the name of {of} has 1 to {MAX_NAME_LENGTH} characters of A-Z a-z 0-9 . _ - @ +");
             self.mistake(name.place, message);
         }
     }
@@ -445,7 +445,7 @@ impl Check<'_> {
         let duration = humantime::parse_duration(text);
         match duration {
             // Signatures know whole seconds; and where a signature is a hundred years old, its age is not what is wrong.
-            Ok(duration) if duration < Duration::from_secs(1) || duration > LONGEST_AGE => {
+            Ok(duration) if duration < Duration::from_secs(1) || duration > MAX_SIGNATURE_AGE => {
                 self.mistake(text.place, "maxAge is at least 1s, and at most 100y");
                 None
             }

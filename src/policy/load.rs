@@ -20,7 +20,7 @@ use crate::text;
 use crate::yaml::{self, Node, Value, YamlSource};
 
 /// The most rules of a policy.
-const MOST_RULES: usize = 10_000;
+const MAX_RULES: usize = 10_000;
 
 /// Reads and checks all files of a policy.
 ///
@@ -30,7 +30,7 @@ pub fn load(files: &[SourceFile], read_key: &mut ReadKey<'_>) -> Result<Policy, 
     let mut sorted: Vec<&SourceFile> = files.iter().collect();
     sorted.sort_by(|left, right| left.name.cmp(&right.name));
     let mut keys = Keys { read: BTreeMap::new(), reader: read_key };
-    let mut merge = Merge::default();
+    let mut merge = LayerMerge::default();
     let mut mistakes = Vec::new();
     for file in &sorted {
         if let Err(more) = load_file(file, &mut keys, &mut merge) {
@@ -46,7 +46,7 @@ pub fn load(files: &[SourceFile], read_key: &mut ReadKey<'_>) -> Result<Policy, 
     if !mistakes.is_empty() {
         return Err(to_read(mistakes, &sorted));
     }
-    let Merge { layers, mut key_warnings, .. } = merge;
+    let LayerMerge { layers, mut key_warnings, .. } = merge;
     key_warnings.truncate(MAX_KEY_WARNINGS);
     let mut policy = Policy { digest: Some(digest(&sorted, &keys.read)), key_warnings, ..Policy::default() };
     for (namespace, layer) in layers {
@@ -77,7 +77,7 @@ fn to_read(mut mistakes: Vec<Diagnostic>, files: &[&SourceFile]) -> Vec<Diagnost
     shown
 }
 
-fn nothing_for_the_cluster(files: &[&SourceFile], merge: &Merge) -> Diagnostic {
+fn nothing_for_the_cluster(files: &[&SourceFile], merge: &LayerMerge) -> Diagnostic {
     let file = files.first().map_or("", |file| &*file.name);
     if merge.layers.is_empty() {
         Diagnostic::of_file(file, "there is no policy here")
@@ -110,31 +110,31 @@ impl Keys<'_, '_> {
 
 /// The layers as they grow, and where everything stands that may be there only once.
 #[derive(Default)]
-struct Merge {
+struct LayerMerge {
     layers: BTreeMap<Option<Box<str>>, Layer>,
-    scopes: HashMap<(Option<Box<str>>, Scope), Stands>,
-    documents: HashMap<(Option<Box<str>>, Box<str>), Stands>,
+    scopes: HashMap<(Option<Box<str>>, Scope), FirstPlace>,
+    documents: HashMap<(Option<Box<str>>, Box<str>), FirstPlace>,
     /// The first document that is about the cluster, and its dialect.
-    cluster: Option<(Dialect, Stands)>,
+    cluster: Option<(Dialect, FirstPlace)>,
     rules: usize,
     key_warnings: Vec<KeyWarning>,
 }
 
 /// Where something stands, to be named in a message about something else.
 #[derive(Clone)]
-struct Stands {
+struct FirstPlace {
     file: Box<str>,
     place: Span,
 }
 
-fn load_file(file: &SourceFile, keys: &mut Keys<'_, '_>, merge: &mut Merge) -> Result<(), Vec<Diagnostic>> {
+fn load_file(file: &SourceFile, keys: &mut Keys<'_, '_>, merge: &mut LayerMerge) -> Result<(), Vec<Diagnostic>> {
     let text = text::utf8(&file.name, &file.bytes).map_err(|mistake| vec![*mistake])?;
     let source = YamlSource { name: &file.name, text };
     let documents = yaml::parse(source);
     if is_policy_json(file, text, documents.as_deref().unwrap_or_default()) {
         let (layer, key_warnings) = policy_json::load(file, &mut |path| keys.read(path))?;
         merge.key_warnings.extend(key_warnings);
-        let start = Stands { file: file.name.clone(), place: Span { line: 1, column: 1, width: 1 } };
+        let start = FirstPlace { file: file.name.clone(), place: Span { line: 1, column: 1, width: 1 } };
         merge.only_one_dialect(source, Dialect::PolicyJson, &start)?;
         merge.layers.insert(None, layer);
         return Ok(());
@@ -165,7 +165,7 @@ fn load_document(
     folder: &Path,
     node: &Node,
     keys: &mut Keys<'_, '_>,
-    merge: &mut Merge,
+    merge: &mut LayerMerge,
 ) -> Result<(), Vec<Diagnostic>> {
     if !is_policy(source, node).map_err(|mistake| vec![*mistake])? {
         return Ok(());
@@ -174,15 +174,15 @@ fn load_document(
     let Some(raw) = raw else { return Err(mistakes) };
     let at = raw.metadata.name.place;
     merge.rules += raw.spec.rules.len();
-    if merge.rules > MOST_RULES {
+    if merge.rules > MAX_RULES {
         // Not looked at: a mistake in each would take long to tell.
-        return Err(vec![source.mistake(at, format!("a policy has at most {MOST_RULES} rules"))]);
+        return Err(vec![source.mistake(at, format!("a policy has at most {MAX_RULES} rules"))]);
     }
     let key = raw.metadata.name.key;
     let (document, more) = check::document(source, folder, raw, &mut |path| keys.read(path));
     mistakes.extend(more);
-    let here = Stands { file: source.name.into(), place: at };
-    if let Err(more) = merge.add(source, document, &Stands { place: key, ..here }, at) {
+    let here = FirstPlace { file: source.name.into(), place: at };
+    if let Err(more) = merge.add(source, document, &FirstPlace { place: key, ..here }, at) {
         mistakes.extend(more);
     }
     mistakes.sort_by_key(|mistake| mistake.place);
@@ -237,12 +237,12 @@ fn is_policy(source: YamlSource<'_>, node: &Node) -> Result<bool, Box<Diagnostic
     Err(mistake(kind.place, format!("this kind is not known here: {}", kind.value.describe()), suggestion))
 }
 
-impl Merge {
+impl LayerMerge {
     fn add(
         &mut self,
         source: YamlSource<'_>,
         document: CheckedDocument,
-        here: &Stands,
+        here: &FirstPlace,
         name_place: Span,
     ) -> Result<(), Vec<Diagnostic>> {
         let CheckedDocument { kind, name, namespace, rules, exemptions, key_warnings } = document;
@@ -293,7 +293,7 @@ impl Merge {
                 ),
             );
         }
-        self.scopes.insert(key, Stands { file: source.name.into(), place });
+        self.scopes.insert(key, FirstPlace { file: source.name.into(), place });
         let layer = self.layers.entry(namespace.map(Box::from)).or_default();
         // Can't be there already: `scopes` says so.
         let _ = layer.rules.insert(scope, Arc::clone(rule));
@@ -321,7 +321,7 @@ impl Merge {
         &mut self,
         source: YamlSource<'_>,
         dialect: Dialect,
-        here: &Stands,
+        here: &FirstPlace,
     ) -> Result<(), Vec<Diagnostic>> {
         let Some((first_dialect, first)) = &self.cluster else {
             self.cluster = Some((dialect, here.clone()));

@@ -66,14 +66,14 @@ impl RequirementSummary {
 
     /// The signers with their keys, the first few.
     pub(super) fn names(&self) -> String {
-        const MOST: usize = 3;
+        const MAX_LISTED: usize = 3;
         let one = |(name, fingerprints): &(Box<str>, Vec<Fingerprint>)| {
-            let keys: Vec<String> = fingerprints.iter().take(MOST).map(Fingerprint::short).collect();
+            let keys: Vec<String> = fingerprints.iter().take(MAX_LISTED).map(Fingerprint::short).collect();
             format!("{name} {}", keys.join("/"))
         };
-        let mut names = self.signers.iter().take(MOST).map(one).collect::<Vec<_>>().join(" or ");
-        if self.signers.len() > MOST {
-            let _ = write!(names, " or {} others", self.signers.len() - MOST);
+        let mut names = self.signers.iter().take(MAX_LISTED).map(one).collect::<Vec<_>>().join(" or ");
+        if self.signers.len() > MAX_LISTED {
+            let _ = write!(names, " or {} others", self.signers.len() - MAX_LISTED);
         }
         names
     }

@@ -355,7 +355,7 @@ mod tests {
     use super::*;
     use crate::signature::{
         CertificateError,
-        keyring::LARGEST_KEYRING,
+        keyring::MAX_KEYRING_BYTES,
         testing::{self, Key, armored, at},
     };
 
@@ -399,7 +399,7 @@ mod tests {
         }
         let binary = Key::new("ours").public();
         assert!(Certificate::parse_keyring(&binary[..binary.len() - 3]).is_err());
-        let error = Certificate::parse_keyring(&vec![0x99; LARGEST_KEYRING + 1]).unwrap_err();
+        let error = Certificate::parse_keyring(&vec![0x99; MAX_KEYRING_BYTES + 1]).unwrap_err();
         assert!(matches!(error, CertificateError::TooLarge { .. }));
     }
 

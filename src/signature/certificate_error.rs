@@ -73,10 +73,10 @@ pub enum Unsupported {
 
 /// The first few.
 fn listed(keys: &[UnusableKey]) -> String {
-    const MOST: usize = 3;
-    let mut text = keys.iter().take(MOST).map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    if keys.len() > MOST {
-        let _ = write!(text, "; and {} more", keys.len() - MOST);
+    const MAX_LISTED: usize = 3;
+    let mut text = keys.iter().take(MAX_LISTED).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if keys.len() > MAX_LISTED {
+        let _ = write!(text, "; and {} more", keys.len() - MAX_LISTED);
     }
     text
 }

@@ -24,9 +24,9 @@ pub fn claimed_payload(message: &[u8]) -> Result<Payload, Malformed> {
 }
 
 /// The most keys that an honest message names.
-pub const MOST_ISSUERS: usize = 4;
+pub const MAX_ISSUERS: usize = 4;
 
-/// The same, with the keys that are named as the message's issuers: of more than [`MOST_ISSUERS`] one more, so that a message
+/// The same, with the keys that are named as the message's issuers: of more than [`MAX_ISSUERS`] one more, so that a message
 /// that names thousands takes no longer than others, and can be told apart.
 ///
 /// # Errors
@@ -36,7 +36,7 @@ pub fn claim(message: &[u8]) -> Result<Claim, Malformed> {
     let mut issuers: Vec<Fingerprint> = Vec::new();
     for issuer in opened.issuers.iter().map(Fingerprint::of) {
         // The key ID is the end of a fingerprint that is there.
-        if issuers.len() <= MOST_ISSUERS && !issuers.iter().any(|known| known.0.ends_with(&*issuer.0)) {
+        if issuers.len() <= MAX_ISSUERS && !issuers.iter().any(|known| known.0.ends_with(&*issuer.0)) {
             issuers.push(issuer);
         }
     }
@@ -56,7 +56,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{image::Digest, signature::envelope::LARGEST_MESSAGE};
+    use crate::{image::Digest, signature::envelope::MAX_MESSAGE_BYTES};
 
     fn key() -> Cert {
         CertBuilder::new().add_userid("Release <release@example.com>").add_signing_subkey().generate().unwrap().0
@@ -147,8 +147,8 @@ mod tests {
     #[test]
     fn a_message_that_inflates_without_end_is_given_up_early() {
         let message = message(GPG, &vec![b' '; 32 << 20]);
-        assert!(message.len() < LARGEST_MESSAGE);
-        assert_eq!(claimed_payload(&message).unwrap_err(), Malformed::TooLarge { limit: LARGEST_MESSAGE });
+        assert!(message.len() < MAX_MESSAGE_BYTES);
+        assert_eq!(claimed_payload(&message).unwrap_err(), Malformed::TooLarge { limit: MAX_MESSAGE_BYTES });
     }
 
     proptest::proptest! {

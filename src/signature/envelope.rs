@@ -20,12 +20,12 @@ use sequoia_openpgp::{
 use super::{
     Disagreement, Fingerprint, Malformed,
     framing::{RawPacket, first_packet, parser},
-    payload::LARGEST_PAYLOAD,
+    payload::MAX_PAYLOAD_BYTES,
 };
 use crate::text;
 
 /// The largest message, in bytes, before and after it is inflated: a payload, a signature by the largest key, and notations.
-pub(crate) const LARGEST_MESSAGE: usize = 64 << 10;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// How many times its own size a message may inflate to at a first look. Real ones have less than three times: a signature
 /// and a digest are random bytes.
 pub(crate) const USUAL_RATIO: usize = 8;
@@ -42,7 +42,7 @@ pub(crate) struct Message {
 }
 
 /// What a first look tells, which costs no more than in proportion to what was received.
-pub(crate) enum Glance {
+pub(crate) enum Peek {
     /// All of it.
     Message(Box<Message>),
     /// Opening it takes longer. Where that much could be seen, with the key that it begins with: a message that is of
@@ -51,21 +51,21 @@ pub(crate) enum Glance {
 }
 
 /// Opens a message, if that costs little. `inflated` counts the bytes that came out of compressed ones.
-pub(crate) fn glance(content: &[u8], inflated: &mut usize) -> Result<Glance, Malformed> {
+pub(crate) fn peek(content: &[u8], inflated: &mut usize) -> Result<Peek, Malformed> {
     let (algorithm, compressed) = match unpack(content)? {
-        Packed::Not => return open_packets(content).map(Box::new).map(Glance::Message),
+        Packed::Not => return open_packets(content).map(Box::new).map(Peek::Message),
         Packed::Compressed(algorithm, compressed) => (algorithm, compressed),
     };
     // One block of bzip2 is a megabyte, however small its packet.
     if algorithm == CompressionAlgorithm::BZip2 {
-        return Ok(Glance::Slow(None));
+        return Ok(Peek::Slow(None));
     }
-    let limit = USUAL_RATIO.saturating_mul(content.len()).min(LARGEST_MESSAGE);
+    let limit = USUAL_RATIO.saturating_mul(content.len()).min(MAX_MESSAGE_BYTES);
     let bytes = inflate(algorithm, &compressed, limit, inflated)?;
     if bytes.len() <= limit {
-        return open_packets(&bytes).map(Box::new).map(Glance::Message);
+        return open_packets(&bytes).map(Box::new).map(Peek::Message);
     }
-    if limit == LARGEST_MESSAGE {
+    if limit == MAX_MESSAGE_BYTES {
         return Err(Malformed::TooLarge { limit });
     }
     // Both kinds of message begin with the key that they are of.
@@ -75,7 +75,7 @@ pub(crate) fn glance(content: &[u8], inflated: &mut usize) -> Result<Glance, Mal
         Packet::Signature(first) => first.get_issuers().into_iter().next(),
         _ => None,
     };
-    issuer.map(|issuer| Glance::Slow(Some(issuer))).ok_or(Malformed::Envelope)
+    issuer.map(|issuer| Peek::Slow(Some(issuer))).ok_or(Malformed::Envelope)
 }
 
 /// Opens a message, whatever that costs within its bounds.
@@ -83,7 +83,7 @@ pub(crate) fn open(content: &[u8], inflated: &mut usize) -> Result<Message, Malf
     match unpack(content)? {
         Packed::Not => open_packets(content),
         Packed::Compressed(algorithm, compressed) => {
-            let bytes = inflate(algorithm, &compressed, LARGEST_MESSAGE, inflated)?;
+            let bytes = inflate(algorithm, &compressed, MAX_MESSAGE_BYTES, inflated)?;
             bounded(bytes.len())?;
             open_packets(&bytes)
         }
@@ -225,8 +225,8 @@ fn open_packets(bytes: &[u8]) -> Result<Message, Malformed> {
         _ => return Err(Malformed::Envelope),
     }
     let body = data.to_vec();
-    if body.len() > LARGEST_PAYLOAD {
-        return Err(Malformed::TooLarge { limit: LARGEST_PAYLOAD });
+    if body.len() > MAX_PAYLOAD_BYTES {
+        return Err(Malformed::TooLarge { limit: MAX_PAYLOAD_BYTES });
     }
     Ok(Message { signature, body, issuers })
 }
@@ -268,5 +268,5 @@ fn is_canonical_text(text: &[u8]) -> bool {
 }
 
 fn bounded(length: usize) -> Result<(), Malformed> {
-    if length > LARGEST_MESSAGE { Err(Malformed::TooLarge { limit: LARGEST_MESSAGE }) } else { Ok(()) }
+    if length > MAX_MESSAGE_BYTES { Err(Malformed::TooLarge { limit: MAX_MESSAGE_BYTES }) } else { Ok(()) }
 }

@@ -13,7 +13,7 @@ use sequoia_openpgp::{
 };
 
 /// The largest packet that sequoia is given, in bytes.
-const LARGEST_PACKET: u32 = 64 << 10;
+const MAX_PACKET_BYTES: u32 = 64 << 10;
 
 /// A packet, with its parts put together.
 pub(crate) struct RawPacket<'a> {
@@ -43,12 +43,12 @@ impl RawPacket<'_> {
     }
 }
 
-/// Parses without looking for armor, into packets that contain others, or beyond [`LARGEST_PACKET`].
+/// Parses without looking for armor, into packets that contain others, or beyond [`MAX_PACKET_BYTES`].
 pub(crate) fn parser(bytes: &[u8]) -> sequoia_openpgp::Result<PacketParserResult<'_>> {
     PacketParserBuilder::from_bytes(bytes)?
         .dearmor(Dearmor::Disabled)
         .max_recursion_depth(0)
-        .max_packet_size(LARGEST_PACKET)
+        .max_packet_size(MAX_PACKET_BYTES)
         .automatic_hashing(false)
         .buffer_unread_content()
         .build()

@@ -6,7 +6,7 @@ use super::{envelope, framing::first_packet};
 pub fn envelope(message: &[u8]) {
     let mut inflated = 0;
     let Ok(opened) = envelope::open(message, &mut inflated) else {
-        assert!(inflated <= envelope::LARGEST_MESSAGE + 1);
+        assert!(inflated <= envelope::MAX_MESSAGE_BYTES + 1);
         return;
     };
     let mut whole = Vec::new();
@@ -16,12 +16,12 @@ pub fn envelope(message: &[u8]) {
         rest = behind;
     }
     // The headers that it gets are longer.
-    if whole.len() <= envelope::LARGEST_MESSAGE {
+    if whole.len() <= envelope::MAX_MESSAGE_BYTES {
         let again = envelope::open(&whole, &mut 0).expect("it is the same message");
         assert_eq!((&again.body, &again.issuers), (&opened.body, &opened.issuers));
         assert_eq!(again.signature, opened.signature);
     }
-    if let Ok(envelope::Glance::Message(seen)) = envelope::glance(message, &mut 0) {
+    if let Ok(envelope::Peek::Message(seen)) = envelope::peek(message, &mut 0) {
         assert_eq!((&seen.body, &seen.issuers), (&opened.body, &opened.issuers));
     }
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::text::is_utf16;
 
 /// The largest keyring that is read, in bytes. Debian's, with all its developers, has about half of that.
-pub const LARGEST_KEYRING: usize = 16 << 20;
+pub const MAX_KEYRING_BYTES: usize = 16 << 20;
 
 const ARMOR_BEGIN: &[u8] = b"-----BEGIN PGP ";
 
@@ -96,8 +96,8 @@ impl Keyring {
     /// # Errors
     /// Anything in it is unreadable, or private, or nothing is there: half a keyring is none.
     pub fn add(&mut self, bytes: &[u8]) -> Result<(), CertificateError> {
-        if bytes.len() > LARGEST_KEYRING {
-            return Err(CertificateError::TooLarge { found: bytes.len(), limit: LARGEST_KEYRING });
+        if bytes.len() > MAX_KEYRING_BYTES {
+            return Err(CertificateError::TooLarge { found: bytes.len(), limit: MAX_KEYRING_BYTES });
         }
         if is_utf16(bytes) {
             return Err(CertificateError::Utf16);

@@ -20,7 +20,7 @@ use std::{fmt, sync::Arc};
 
 pub use certificate::{Certificate, Fingerprint, KeyFault};
 pub use certificate_error::{CertificateError, Unsupported, UnusableKey};
-pub use claim::{Claim, MOST_ISSUERS, claim, claimed_payload};
+pub use claim::{Claim, MAX_ISSUERS, claim, claimed_payload};
 pub use compose::{ComposeError, compose};
 pub use keyring::{KeyNotice, Keyring, Keys};
 pub use malformed::{Disagreement, Malformed};

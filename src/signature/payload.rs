@@ -13,7 +13,7 @@ use serde::{
 use crate::image::{Digest, Reference, ReferenceError, digest::DigestError};
 
 /// The longest payload, in bytes. A reference and a digest have less than a thousand.
-pub const LARGEST_PAYLOAD: usize = 16 << 10;
+pub const MAX_PAYLOAD_BYTES: usize = 16 << 10;
 /// What `critical.type` says.
 pub const TYPE: &str = "atomic container signature";
 
@@ -88,8 +88,8 @@ impl Payload {
         const ALL: &str = "the payload";
         const IMAGE: &str = "critical.image";
         const IDENTITY: &str = "critical.identity";
-        if bytes.len() > LARGEST_PAYLOAD {
-            return Err(PayloadError::TooLarge { limit: LARGEST_PAYLOAD });
+        if bytes.len() > MAX_PAYLOAD_BYTES {
+            return Err(PayloadError::TooLarge { limit: MAX_PAYLOAD_BYTES });
         }
         let all: Value = serde_json::from_slice(bytes)
             .map_err(|error| PayloadError::Json { line: error.line(), column: error.column() })?;
@@ -346,8 +346,8 @@ mod tests {
         let nested = |levels: usize| format!("\"x\":{}{},\"creator\"", "[".repeat(levels), "]".repeat(levels));
         assert!(with("\"creator\"", &nested(125)).is_ok());
         assert!(with("\"creator\"", &nested(126)).is_err());
-        let long = format!("{}{}", good(), " ".repeat(LARGEST_PAYLOAD));
-        assert_eq!(Payload::parse(long.as_bytes()), Err(PayloadError::TooLarge { limit: LARGEST_PAYLOAD }));
+        let long = format!("{}{}", good(), " ".repeat(MAX_PAYLOAD_BYTES));
+        assert_eq!(Payload::parse(long.as_bytes()), Err(PayloadError::TooLarge { limit: MAX_PAYLOAD_BYTES }));
     }
 
     proptest! {

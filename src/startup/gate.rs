@@ -19,8 +19,8 @@ use super::{
 use crate::configuration::Configuration;
 use crate::files::{PolicyFiles, reserve_descriptors};
 use crate::gate::{
-    Budgets, CurrentPolicy, Gate, Settings,
-    cache::{CachedResolve, CachedSignatures, Times},
+    CpuBudgets, CurrentPolicy, Gate, Settings,
+    cache::{CacheTimes, CachedResolve, CachedSignatures},
 };
 use crate::registry::Client;
 use crate::server::health::{self, Pages};
@@ -46,13 +46,13 @@ pub fn engine(
         Some(sources) => Finder::with_sources(Arc::clone(&client), sources),
         None => Finder::new(Arc::clone(&client)),
     };
-    let times = Times { tag: caches.tag, signatures: caches.signatures, lookup: time_for_lookups(configuration) };
+    let times = CacheTimes { tag: caches.tag, signatures: caches.signatures, lookup: time_for_lookups(configuration) };
     let settings = Settings {
         mode: webhook.mode,
         pin_required: webhook.pin_required,
         images_per_review: limits.images_per_review,
         signatures_per_image: limits.signatures_per_image,
-        budgets: Budgets::default(),
+        budgets: CpuBudgets::default(),
         lookup: times.lookup,
         last_known_good: caches.last_known_good,
     };

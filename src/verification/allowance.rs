@@ -4,7 +4,7 @@
 //! Prices are rounded up from measurements of a release build (x86-64, November 2026). They need not be exact: they are there
 //! so that a thousand dear steps are told from a thousand cheap ones, whatever the clock or the load of the machine.
 
-use crate::signature::envelope::{Glance, LARGEST_MESSAGE, USUAL_RATIO};
+use crate::signature::envelope::{MAX_MESSAGE_BYTES, Peek, USUAL_RATIO};
 
 /// Lets verification go on, or ends it.
 pub trait Allowance: Sync {
@@ -43,15 +43,15 @@ pub(super) fn price_of_look(content: &[u8]) -> u64 {
 }
 
 /// The price of opening what a first look did not.
-pub(super) fn price_of_opening(content: &[u8], glance: &Glance) -> u64 {
-    match glance {
+pub(super) fn price_of_opening(content: &[u8], peek: &Peek) -> u64 {
+    match peek {
         // Whose key a message of bzip2 names can't be seen from outside.
-        Glance::Slow(None) => BZIP2_PRICE + length(content) / BZIP2_BYTES_PER_MICROSECOND,
-        Glance::Slow(Some(_)) => {
-            let inflated = u64::try_from(LARGEST_MESSAGE / USUAL_RATIO).unwrap_or(u64::MAX);
+        Peek::Slow(None) => BZIP2_PRICE + length(content) / BZIP2_BYTES_PER_MICROSECOND,
+        Peek::Slow(Some(_)) => {
+            let inflated = u64::try_from(MAX_MESSAGE_BYTES / USUAL_RATIO).unwrap_or(u64::MAX);
             PACKETS_PRICE + inflated / BYTES_PER_MICROSECOND
         }
-        Glance::Message(_) => price_of_look(content),
+        Peek::Message(_) => price_of_look(content),
     }
 }
 

@@ -7,7 +7,7 @@ use super::allowance::{Allowance, Unlimited};
 pub(super) const MAX_SLOW_OPENINGS: usize = 16;
 
 /// What may be spent on a question, and what was.
-pub(super) struct Effort<'a> {
+pub(super) struct VerificationBudget<'a> {
     /// How many tries are left.
     tries: usize,
     /// How many messages that take long to open may still be opened.
@@ -24,7 +24,7 @@ pub(super) struct Effort<'a> {
     pub(super) inflated: usize,
 }
 
-impl<'a> Effort<'a> {
+impl<'a> VerificationBudget<'a> {
     /// With nothing but the number of tries to bound it.
     #[cfg(test)]
     pub(super) fn new(tries: usize) -> Self {

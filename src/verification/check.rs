@@ -6,25 +6,25 @@ use sequoia_openpgp::{KeyHandle, crypto::hash::Hash as _};
 
 use super::{
     allowance::{CHECK_PRICE, PUBLIC_KEY_PRICE, price_of_look, price_of_opening},
-    budget::Effort,
-    checked_signature::{Fault, Judged, Proven},
+    budget::VerificationBudget,
+    checked_signature::{CheckedSignature, SignatureFault, ValidSignature},
     count::prove,
     question::Question,
-    time::{CLOCK_TOLERANCE, first_of},
+    time::{CLOCK_TOLERANCE, earliest},
 };
 use crate::policy::{Requirement, Requirements, identity};
 use crate::refusal::Invalid;
 use crate::signature::{
     Certificate, Fingerprint, Malformed, UntrustedSignature,
     certificate::{is_understood, timestamp, weak_hash},
-    envelope::{self, Glance, Message},
+    envelope::{self, Message, Peek},
     payload::Payload,
 };
 
 /// How many signatures by keys that the rule does not name are listed for people.
-pub(super) const MOST_LISTED: usize = 64;
+pub(super) const MAX_LISTED: usize = 64;
 /// The certificates of a rule, each once.
-pub(super) type Trusted = [(Fingerprint, Arc<Certificate>)];
+pub(super) type TrustedCertificates = [(Fingerprint, Arc<Certificate>)];
 
 /// How far signatures are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) enum Extent {
 
 /// Every certificate that the requirements name. Where one stands there in several versions, all that they say holds, as if
 /// they had been imported into one keyring: a revocation in one of them is a revocation.
-pub(super) fn trusted(requirements: &Requirements) -> Vec<(Fingerprint, Arc<Certificate>)> {
+pub(super) fn trusted_certificates(requirements: &Requirements) -> Vec<(Fingerprint, Arc<Certificate>)> {
     let mut trusted: Vec<(Fingerprint, Arc<Certificate>)> = Vec::new();
     for certificate in requirements.all.iter().flat_map(|one| &one.signed_by).flat_map(|signer| &signer.certificates) {
         if trusted.iter().any(|(_, known)| Arc::ptr_eq(known, certificate)) {
@@ -57,7 +57,7 @@ pub(super) fn trusted(requirements: &Requirements) -> Vec<(Fingerprint, Arc<Cert
 }
 
 /// What opening a signature tells about it, for the order in which signatures are tried.
-enum Sight {
+enum Triage {
     /// It names a key of the rule, and its payload fits: these are tried first.
     Promising,
     /// It takes long to open. The price.
@@ -65,108 +65,116 @@ enum Sight {
     /// It names a key of the rule, and its payload does not fit; a try tells what was signed.
     Wanted,
     /// No try can help.
-    Hopeless(Box<Judged>),
+    Hopeless(Box<CheckedSignature>),
 }
 
-impl Sight {
+impl Triage {
     fn order(&self) -> u8 {
         match self {
             Self::Promising => 0,
             Self::Slow(_) => 1,
             Self::Wanted => 2,
-            Self::Hopeless(judged) if matches!(judged.outcome, Err(Fault::Malformed(_))) => 3,
+            Self::Hopeless(checked) if matches!(checked.outcome, Err(SignatureFault::Malformed(_))) => 3,
             Self::Hopeless(_) => 4,
         }
     }
 }
 
 /// Looks at signatures until the requirements are fulfilled, or at all of them.
-pub(super) fn judge_all(
+pub(super) fn check_all(
     question: &Question<'_>,
-    trusted: &Trusted,
+    trusted: &TrustedCertificates,
     signatures: &[UntrustedSignature],
-    effort: &mut Effort<'_>,
+    budget: &mut VerificationBudget<'_>,
     extent: Extent,
-) -> Vec<Judged> {
+) -> Vec<CheckedSignature> {
     let mut seen = HashSet::new();
-    let mut candidates: Vec<(usize, &UntrustedSignature, Sight)> = signatures
+    let mut candidates: Vec<(usize, &UntrustedSignature, Triage)> = signatures
         .iter()
         .enumerate()
         .filter(|(_, signature)| extent == Extent::All || seen.insert(&*signature.content))
         .map_while(|(place, signature)| {
-            effort.take(price_of_look(&signature.content))?;
-            Some((place, signature, look(question, trusted, signature, effort)))
+            budget.take(price_of_look(&signature.content))?;
+            Some((place, signature, look(question, trusted, signature, budget)))
         })
         .collect();
-    candidates.sort_by_key(|(_, _, sight)| sight.order());
+    candidates.sort_by_key(|(_, _, triage)| triage.order());
 
-    let (mut judged, mut hopeless) = (Vec::new(), 0);
-    for (place, signature, sight) in candidates {
-        let one = match sight {
-            Sight::Hopeless(one) => {
+    let (mut checked, mut hopeless) = (Vec::new(), 0);
+    for (place, signature, triage) in candidates {
+        let one = match triage {
+            Triage::Hopeless(one) => {
                 hopeless += 1;
-                (extent == Extent::All || hopeless <= MOST_LISTED).then_some(*one)
+                (extent == Extent::All || hopeless <= MAX_LISTED).then_some(*one)
             }
-            Sight::Promising | Sight::Wanted => {
-                let taken = effort.take(price_of_look(&signature.content));
-                let one = taken.and_then(|()| attempt(question, trusted, signature, effort));
-                effort.left_out |= one.is_none();
+            Triage::Promising | Triage::Wanted => {
+                let taken = budget.take(price_of_look(&signature.content));
+                let one = taken.and_then(|()| attempt(question, trusted, signature, budget));
+                budget.left_out |= one.is_none();
                 one
             }
-            Sight::Slow(price) => {
-                let one = effort.take_slow_opening(price).and_then(|()| {
-                    effort.is_paid = true;
-                    let one = attempt(question, trusted, signature, effort);
-                    effort.is_paid = false;
+            Triage::Slow(price) => {
+                let one = budget.take_slow_opening(price).and_then(|()| {
+                    budget.is_paid = true;
+                    let one = attempt(question, trusted, signature, budget);
+                    budget.is_paid = false;
                     one
                 });
-                effort.left_out |= one.is_none();
+                budget.left_out |= one.is_none();
                 one
             }
         };
-        if effort.is_over {
+        if budget.is_over {
             break;
         }
         let Some(one) = one else { continue };
         let good = one.outcome.is_ok();
-        judged.push(Judged { place, ..one });
-        if extent == Extent::UntilProven && good && prove(question, &judged).is_some() {
+        checked.push(CheckedSignature { place, ..one });
+        if extent == Extent::UntilProven && good && prove(question, &checked).is_some() {
             break;
         }
     }
-    judged
+    checked
 }
 
 /// Opens a signature, without cryptography, if that costs little.
-fn look(question: &Question<'_>, trusted: &Trusted, signature: &UntrustedSignature, effort: &mut Effort<'_>) -> Sight {
+fn look(
+    question: &Question<'_>,
+    trusted: &TrustedCertificates,
+    signature: &UntrustedSignature,
+    budget: &mut VerificationBudget<'_>,
+) -> Triage {
     let knows = |issuers: &[KeyHandle]| trusted.iter().any(|(_, one)| one.keys_of(issuers).next().is_some());
-    let message = match envelope::glance(&signature.content, &mut effort.inflated) {
-        Ok(Glance::Message(message)) => message,
-        Ok(Glance::Slow(Some(issuer))) if !knows(std::slice::from_ref(&issuer)) => {
+    let message = match envelope::peek(&signature.content, &mut budget.inflated) {
+        Ok(Peek::Message(message)) => message,
+        Ok(Peek::Slow(Some(issuer))) if !knows(std::slice::from_ref(&issuer)) => {
             let key = Fingerprint::of(&issuer);
-            let one = Judged { key: Some(key.clone()), ..hopeless(signature, None, Fault::Untrusted(Some(key))) };
-            return Sight::Hopeless(Box::new(one));
+            let one = CheckedSignature {
+                key: Some(key.clone()),
+                ..hopeless(signature, None, SignatureFault::Untrusted(Some(key)))
+            };
+            return Triage::Hopeless(Box::new(one));
         }
-        Ok(slow @ Glance::Slow(_)) => return Sight::Slow(price_of_opening(&signature.content, &slow)),
-        Err(why) => return Sight::Hopeless(Box::new(hopeless(signature, None, Fault::Malformed(why)))),
+        Ok(slow @ Peek::Slow(_)) => return Triage::Slow(price_of_opening(&signature.content, &slow)),
+        Err(why) => return Triage::Hopeless(Box::new(hopeless(signature, None, SignatureFault::Malformed(why)))),
     };
     if !knows(&message.issuers) {
         let named = named_key(&message);
-        return Sight::Hopeless(Box::new(hopeless(signature, Some(&message), Fault::Untrusted(named))));
+        return Triage::Hopeless(Box::new(hopeless(signature, Some(&message), SignatureFault::Untrusted(named))));
     }
     let fits = Payload::parse(&message.body).is_ok_and(|payload| {
         let fits = |one: &Requirement| identity::fits(&one.identity, question.image, &payload.identity);
         payload.digest == question.digest && question.requirements.all.iter().any(fits)
     });
-    if fits { Sight::Promising } else { Sight::Wanted }
+    if fits { Triage::Promising } else { Triage::Wanted }
 }
 
-fn hopeless(signature: &UntrustedSignature, message: Option<&Message>, fault: Fault) -> Judged {
-    Judged {
+fn hopeless(signature: &UntrustedSignature, message: Option<&Message>, fault: SignatureFault) -> CheckedSignature {
+    CheckedSignature {
         // `judge_all` knows it.
         place: 0,
         source: Arc::clone(&signature.source),
-        at: matches!(fault, Fault::Malformed(_)).then(|| signature.place()),
+        at: matches!(fault, SignatureFault::Malformed(_)).then(|| signature.place()),
         key: message.and_then(named_key),
         certificate: None,
         signed_at: message.and_then(|message| message.signature.signature_creation_time()).map(timestamp),
@@ -182,26 +190,26 @@ fn named_key(message: &Message) -> Option<Fingerprint> {
 /// Tries a signature with each key that it may be of; usually that is one. Nothing if the tries are over before.
 fn attempt(
     question: &Question<'_>,
-    trusted: &Trusted,
+    trusted: &TrustedCertificates,
     signature: &UntrustedSignature,
-    effort: &mut Effort<'_>,
-) -> Option<Judged> {
-    let message = match envelope::open(&signature.content, &mut effort.inflated) {
+    budget: &mut VerificationBudget<'_>,
+) -> Option<CheckedSignature> {
+    let message = match envelope::open(&signature.content, &mut budget.inflated) {
         Ok(message) => message,
-        Err(why) => return Some(hopeless(signature, None, Fault::Malformed(why))),
+        Err(why) => return Some(hopeless(signature, None, SignatureFault::Malformed(why))),
     };
-    let mut best = hopeless(signature, Some(&message), Fault::Untrusted(named_key(&message)));
+    let mut best = hopeless(signature, Some(&message), SignatureFault::Untrusted(named_key(&message)));
     for (fingerprint, certificate) in trusted {
         for key in certificate.keys_of(&message.issuers) {
             let handle = key.key().key_handle();
-            let outcome = try_key(question, certificate, &key, &message, effort)?;
+            let outcome = try_key(question, certificate, &key, &message, budget)?;
             let closer = match (&outcome, &best.outcome) {
                 (Ok(_), _) => true,
                 (Err(fault), Err(known)) => fault.closeness() > known.closeness(),
                 (Err(_), Ok(_)) => false,
             };
             if closer {
-                best.at = matches!(outcome, Err(Fault::Malformed(_))).then(|| signature.place());
+                best.at = matches!(outcome, Err(SignatureFault::Malformed(_))).then(|| signature.place());
                 best.key = Some(Fingerprint::of(&handle));
                 best.certificate = Some(fingerprint.clone());
                 best.outcome = outcome;
@@ -224,23 +232,23 @@ fn try_key(
     certificate: &Certificate,
     key: &KeyOf<'_>,
     message: &Message,
-    effort: &mut Effort<'_>,
-) -> Option<Result<Proven, Fault>> {
-    effort.take(CHECK_PRICE)?;
+    budget: &mut VerificationBudget<'_>,
+) -> Option<Result<ValidSignature, SignatureFault>> {
+    budget.take(CHECK_PRICE)?;
     let signature = &message.signature;
     let name = Fingerprint::of(&KeyHandle::from(key.key().fingerprint()));
     let now = question.now;
     let Some(signed_at) = signature.signature_creation_time().map(timestamp) else {
-        return Some(Err(Fault::Malformed(Malformed::NoTime)));
+        return Some(Err(SignatureFault::Malformed(Malformed::NoTime)));
     };
     if let Some(algorithm) = weak_hash(signature) {
-        return Some(Err(Fault::Weak(name, algorithm)));
+        return Some(Err(SignatureFault::Weak(name, algorithm)));
     }
     if !is_understood(signature, now) {
-        return Some(Err(Fault::Invalid(name, Invalid::Critical)));
+        return Some(Err(SignatureFault::Invalid(name, Invalid::Critical)));
     }
     if signed_at.duration_since(now) > CLOCK_TOLERANCE {
-        return Some(Err(Fault::Invalid(name, Invalid::Future(signed_at))));
+        return Some(Err(SignatureFault::Invalid(name, Invalid::Future(signed_at))));
     }
     let key_ends = match certificate.check(key, signed_at, now) {
         Ok(expiry) => expiry,
@@ -248,30 +256,30 @@ fn try_key(
     };
     // The first bits of the hash stand in the signature: of one that was damaged on its way, that much is seen for nothing.
     if !has_its_hash(message) {
-        return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
+        return Some(Err(SignatureFault::Invalid(name, Invalid::Cryptography)));
     }
-    effort.take_try()?;
-    effort.take(PUBLIC_KEY_PRICE)?;
+    budget.take_try()?;
+    budget.take(PUBLIC_KEY_PRICE)?;
     if signature.verify_message(key.key(), &message.body).is_err() {
-        return Some(Err(Fault::Invalid(name, Invalid::Cryptography)));
+        return Some(Err(SignatureFault::Invalid(name, Invalid::Cryptography)));
     }
     let signature_ends = signature.signature_expiration_time().map(timestamp);
     if let Some(at) = signature_ends
         && at <= now
     {
-        return Some(Err(Fault::ExpiredSignature(name, at)));
+        return Some(Err(SignatureFault::ExpiredSignature(name, at)));
     }
     let payload = match Payload::parse(&message.body) {
         Ok(payload) => payload,
-        Err(error) => return Some(Err(Fault::Malformed(error.into()))),
+        Err(error) => return Some(Err(SignatureFault::Malformed(error.into()))),
     };
-    Some(Ok(Proven {
+    Some(Ok(ValidSignature {
         digest: payload.digest,
         identity: payload.identity,
         certificate: certificate.fingerprint(),
         key: name,
         signed_at,
-        valid_until: first_of([key_ends, signature_ends]),
+        valid_until: earliest([key_ends, signature_ends]),
     }))
 }
 

@@ -9,7 +9,7 @@ use crate::refusal::{Invalid, Refusal, RequirementSummary};
 use crate::signature::{Fingerprint, KeyFault, Malformed};
 
 /// A signature, after it was looked at.
-pub(super) struct Judged {
+pub(super) struct CheckedSignature {
     pub(super) place: usize,
     pub(super) source: Arc<str>,
     /// Where it is, in words that can stand in a denial; only of what is malformed.
@@ -19,11 +19,11 @@ pub(super) struct Judged {
     /// The certificate of that key, where it is one of the rule's.
     pub(super) certificate: Option<Fingerprint>,
     pub(super) signed_at: Option<Timestamp>,
-    pub(super) outcome: Result<Proven, Fault>,
+    pub(super) outcome: Result<ValidSignature, SignatureFault>,
 }
 
 /// A signature that is good as such: what it is good for, each requirement has to say.
-pub(super) struct Proven {
+pub(super) struct ValidSignature {
     pub(super) digest: Digest,
     pub(super) identity: Reference,
     pub(super) certificate: Fingerprint,
@@ -34,7 +34,7 @@ pub(super) struct Proven {
 
 /// Why a signature does not count, as a [`Refusal`] without what the rule wants.
 #[derive(Clone)]
-pub(super) enum Fault {
+pub(super) enum SignatureFault {
     Untrusted(Option<Fingerprint>),
     Malformed(Malformed),
     Invalid(Fingerprint, Invalid),
@@ -47,7 +47,7 @@ pub(super) enum Fault {
     TooOld(Timestamp, Duration),
 }
 
-impl From<KeyFault> for Fault {
+impl From<KeyFault> for SignatureFault {
     fn from(fault: KeyFault) -> Self {
         match fault {
             KeyFault::Revoked { key } => Self::Revoked(key),
@@ -60,7 +60,7 @@ impl From<KeyFault> for Fault {
     }
 }
 
-impl Fault {
+impl SignatureFault {
     /// How close to success it is: the closest tells the reader most about what is missing.
     pub(super) fn closeness(&self) -> u8 {
         match self {

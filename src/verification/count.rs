@@ -5,40 +5,44 @@ use std::{collections::HashSet, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    checked_signature::{Fault, Judged, Proven},
-    proof::{Counted, VerifiedImage, VerifiedKey},
+    checked_signature::{CheckedSignature, SignatureFault, ValidSignature},
+    proof::{CountedSignatures, VerifiedImage, VerifiedKey},
     question::Question,
-    time::first_of,
+    time::earliest,
 };
 use crate::policy::{Requirement, identity};
 use crate::signature::{Certificate, Fingerprint};
 
 /// Whether a good signature is good for this requirement, and until when. Which signer it is of is another question.
-fn fits(question: &Question<'_>, requirement: &Requirement, proven: &Proven) -> Result<Option<Timestamp>, Fault> {
+fn fits(
+    question: &Question<'_>,
+    requirement: &Requirement,
+    proven: &ValidSignature,
+) -> Result<Option<Timestamp>, SignatureFault> {
     if proven.digest != question.digest {
-        return Err(Fault::WrongDigest(proven.digest));
+        return Err(SignatureFault::WrongDigest(proven.digest));
     }
     if !identity::fits(&requirement.identity, question.image, &proven.identity) {
-        return Err(Fault::WrongIdentity(proven.identity.clone()));
+        return Err(SignatureFault::WrongIdentity(proven.identity.clone()));
     }
     let Some(max_age) = requirement.max_age else { return Ok(proven.valid_until) };
     let ends = SignedDuration::try_from(max_age).ok().and_then(|age| proven.signed_at.checked_add(age).ok());
     if ends.is_some_and(|ends| ends <= question.now) {
-        return Err(Fault::TooOld(proven.signed_at, max_age));
+        return Err(SignatureFault::TooOld(proven.signed_at, max_age));
     }
-    Ok(first_of([proven.valid_until, ends]))
+    Ok(earliest([proven.valid_until, ends]))
 }
 
 /// What one signature is to one requirement.
-pub(super) fn weigh(
+pub(super) fn match_requirement(
     question: &Question<'_>,
     requirement: &Requirement,
-    judged: &Judged,
-) -> Result<Option<Timestamp>, Fault> {
-    let is_wanted = judged.certificate.as_ref().is_some_and(|one| signers_of(requirement, one).next().is_some());
-    match &judged.outcome {
-        Err(fault @ (Fault::Malformed(_) | Fault::Untrusted(_))) => Err(fault.clone()),
-        _ if !is_wanted => Err(Fault::Untrusted(judged.key.clone())),
+    checked: &CheckedSignature,
+) -> Result<Option<Timestamp>, SignatureFault> {
+    let is_wanted = checked.certificate.as_ref().is_some_and(|one| signers_of(requirement, one).next().is_some());
+    match &checked.outcome {
+        Err(fault @ (SignatureFault::Malformed(_) | SignatureFault::Untrusted(_))) => Err(fault.clone()),
+        _ if !is_wanted => Err(SignatureFault::Untrusted(checked.key.clone())),
         Err(fault) => Err(fault.clone()),
         Ok(proven) => fits(question, requirement, proven),
     }
@@ -55,15 +59,15 @@ pub(super) fn signers_of<'a>(
 
 /// The signers whose signatures count for a requirement, as many as it wants or all that there are. A name counts once, and
 /// so do a certificate and a key, even if a policy could have them under two names.
-pub(super) fn count<'a>(
+pub(super) fn count_signatures<'a>(
     question: &Question<'_>,
     requirement: &'a Requirement,
-    judged: &'a [Judged],
+    checked: &'a [CheckedSignature],
 ) -> Vec<(VerifiedKey, Option<Timestamp>)> {
     let mut counted: Vec<(VerifiedKey, Option<Timestamp>)> = Vec::new();
     let mut keys: HashSet<&Fingerprint> = HashSet::new();
-    for one in judged {
-        let (Ok(proven), Ok(until)) = (&one.outcome, weigh(question, requirement, one)) else { continue };
+    for one in checked {
+        let (Ok(proven), Ok(until)) = (&one.outcome, match_requirement(question, requirement, one)) else { continue };
         if counted.len() == requirement.threshold.get() {
             break;
         }
@@ -80,10 +84,10 @@ pub(super) fn count<'a>(
 }
 
 /// Returns the proof if every requirement is fulfilled.
-pub(super) fn prove(question: &Question<'_>, judged: &[Judged]) -> Option<VerifiedImage> {
-    let counted = |requirement: &Requirement| Counted {
+pub(super) fn prove(question: &Question<'_>, checked: &[CheckedSignature]) -> Option<VerifiedImage> {
+    let counted = |requirement: &Requirement| CountedSignatures {
         threshold: requirement.threshold,
-        keys: count(question, requirement, judged),
+        keys: count_signatures(question, requirement, checked),
     };
     VerifiedImage::by_signatures(question, question.requirements.all.iter().map(counted))
 }

@@ -27,11 +27,11 @@ mod time;
 use std::collections::HashSet;
 
 use self::{
-    budget::Effort,
-    check::{Extent, judge_all, trusted},
+    budget::VerificationBudget,
+    check::{Extent, check_all, trusted_certificates},
     count::prove,
     proof::Unproven,
-    refuse::{Wants, examined, refuse, wanted},
+    refuse::{RequirementSummaries, examined_signature, refuse, summarize},
 };
 pub use allowance::{Allowance, Unlimited};
 pub use examination::{Examination, ExaminedSignature};
@@ -55,28 +55,33 @@ pub fn verify(question: &Question<'_>, found: &FoundSignatures) -> Examination {
 /// Like [`verify`], at the cost of what is left of `allowance` at most. Where that ends before there is proof, the refusal is
 /// [`Refusal::TooManySignatures`], unless another one holds whatever the signatures are.
 pub fn verify_within(question: &Question<'_>, found: &FoundSignatures, allowance: &dyn Allowance) -> Examination {
-    examine(question, found, &mut Effort::within(question.tries, allowance), Extent::UntilProven)
+    examine(question, found, &mut VerificationBudget::within(question.tries, allowance), Extent::UntilProven)
 }
 
 /// The same, and every signature is looked at and listed, copies and what comes after the proof included: for whoever wants
 /// to know what each of them is worth. `question.tries` bounds nothing here, so this is not for those who are in a hurry.
 pub fn examine_all(question: &Question<'_>, found: &FoundSignatures) -> Examination {
-    examine(question, found, &mut Effort::unlimited(), Extent::All)
+    examine(question, found, &mut VerificationBudget::unlimited(), Extent::All)
 }
 
-fn examine(question: &Question<'_>, found: &FoundSignatures, effort: &mut Effort<'_>, extent: Extent) -> Examination {
+fn examine(
+    question: &Question<'_>,
+    found: &FoundSignatures,
+    budget: &mut VerificationBudget<'_>,
+    extent: Extent,
+) -> Examination {
     let asked = found.asked.clone();
     if let Err(refusal) = can_be_met(question) {
         return Examination { result: Err(refusal), signatures: Vec::new(), asked };
     }
-    let trusted = trusted(question.requirements);
-    let judged = judge_all(question, &trusted, &found.signatures, effort, extent);
-    let wants = Wants::of(question, &trusted);
-    let result = match prove(question, &judged) {
+    let trusted = trusted_certificates(question.requirements);
+    let checked = check_all(question, &trusted, &found.signatures, budget, extent);
+    let summaries = RequirementSummaries::of(question, &trusted);
+    let result = match prove(question, &checked) {
         Some(proof) => Ok(proof),
-        None => Err(refuse(question, &wants, &trusted, &judged, found, effort)),
+        None => Err(refuse(question, &summaries, &trusted, &checked, found, budget)),
     };
-    let signatures = judged.into_iter().map(|judged| examined(question, &wants, judged)).collect();
+    let signatures = checked.into_iter().map(|checked| examined_signature(question, &summaries, checked)).collect();
     Examination { result, signatures, asked }
 }
 
@@ -96,7 +101,9 @@ pub fn verify_each(
     can_be_met(question)?;
     // `can_be_met` has seen to it that there is one.
     let unsigned = || match question.requirements.all.first() {
-        Some(requirement) => Refusal::Unsigned(wanted(question, &trusted(question.requirements), requirement)),
+        Some(requirement) => {
+            Refusal::Unsigned(summarize(question, &trusted_certificates(question.requirements), requirement))
+        }
         None => Refusal::DeniedByPolicy { rule: question.rule.clone(), reason: "it requires nothing".into() },
     };
     VerifiedImage::by_entries(question, index, proofs).map_err(|unproven| match unproven {
@@ -117,7 +124,7 @@ fn can_be_met(question: &Question<'_>) -> Result<(), Refusal> {
             return Err(denied("it names no signer"));
         }
         if requirement.threshold.get() > names.len() {
-            return Err(denied("it wants more signers than it names"));
+            return Err(denied("it summaries more signers than it names"));
         }
         if requirement.signed_by.iter().any(|signer| signer.certificates.is_empty()) {
             return Err(denied("it names a signer without a key"));

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{question::Question, time::first_of};
+use super::{question::Question, time::earliest};
 use crate::image::{Descriptor, Digest, HashedManifest, Reference, walk::runnable};
 use crate::policy::RuleId;
 use crate::refusal::Refusal;
@@ -37,7 +37,7 @@ pub struct VerifiedKey {
 }
 
 /// The signatures that count for one requirement.
-pub(super) struct Counted {
+pub(super) struct CountedSignatures {
     /// How many the requirement wants.
     pub(super) threshold: NonZeroUsize,
     /// One of each signer, with the end of its validity.
@@ -55,17 +55,20 @@ pub(super) enum Unproven {
 impl VerifiedImage {
     /// Returns the proof if every requirement of the question has as many signatures as it wants. Returns `None` if there is no
     /// requirement, or no signature counted.
-    pub(super) fn by_signatures(question: &Question<'_>, counted: impl Iterator<Item = Counted>) -> Option<Self> {
+    pub(super) fn by_signatures(
+        question: &Question<'_>,
+        counted: impl Iterator<Item = CountedSignatures>,
+    ) -> Option<Self> {
         let mut keys: Vec<VerifiedKey> = Vec::new();
         let mut valid_until = None;
         let mut requirements = 0;
-        for Counted { threshold, keys: of_requirement } in counted {
+        for CountedSignatures { threshold, keys: of_requirement } in counted {
             requirements += 1;
             if of_requirement.len() < threshold.get() {
                 return None;
             }
             for (key, until) in of_requirement {
-                valid_until = first_of([valid_until, until]);
+                valid_until = earliest([valid_until, until]);
                 if !keys.contains(&key) {
                     keys.push(key);
                 }
@@ -95,7 +98,7 @@ impl VerifiedImage {
                 return Err(Unproven::Mismatch);
             }
             keys.extend(proof.keys.iter().filter(|key| !keys.contains(key)).cloned().collect::<Vec<_>>());
-            valid_until = first_of([valid_until, proof.valid_until]);
+            valid_until = earliest([valid_until, proof.valid_until]);
         }
         Self::of(question, keys, valid_until).ok_or(Unproven::Mismatch)
     }

@@ -3,10 +3,10 @@
 use std::{cell::OnceCell, collections::HashSet, sync::Arc};
 
 use super::{
-    budget::Effort,
-    check::Trusted,
-    checked_signature::{Fault, Judged},
-    count::{count, signers_of, weigh},
+    budget::VerificationBudget,
+    check::TrustedCertificates,
+    checked_signature::{CheckedSignature, SignatureFault},
+    count::{count_signatures, match_requirement, signers_of},
     examination::ExaminedSignature,
     found_signatures::FoundSignatures,
     question::Question,
@@ -18,17 +18,19 @@ use crate::signature::{Fingerprint, KeyFault};
 /// Why there is no proof.
 pub(super) fn refuse(
     question: &Question<'_>,
-    wants: &Wants<'_>,
-    trusted: &Trusted,
-    judged: &[Judged],
+    summaries: &RequirementSummaries<'_>,
+    trusted: &TrustedCertificates,
+    checked: &[CheckedSignature],
     found: &FoundSignatures,
-    effort: &Effort<'_>,
+    budget: &VerificationBudget<'_>,
 ) -> Refusal {
-    let unmet = |want: &&Want<'_>| count(question, want.requirement, judged).len() < want.requirement.threshold.get();
-    let unmet: Vec<&Want<'_>> = wants.0.iter().filter(unmet).collect();
+    let unmet = |want: &&LazySummary<'_>| {
+        count_signatures(question, want.requirement, checked).len() < want.requirement.threshold.get()
+    };
+    let unmet: Vec<&LazySummary<'_>> = summaries.0.iter().filter(unmet).collect();
     for want in &unmet {
         if let Some(fault) = unusable(question, trusted, want.requirement) {
-            return Fault::from(fault).refusal(want.wanted(), None);
+            return SignatureFault::from(fault).refusal(want.summary(), None);
         }
     }
     if let Some(failure) = found.failure() {
@@ -36,10 +38,10 @@ pub(super) fn refuse(
     }
     match unmet.first() {
         // Nothing is known of what was not looked at.
-        Some(_) if effort.is_over => Refusal::TooManySignatures,
-        Some(want) => match closest(question, want, judged) {
+        Some(_) if budget.is_over => Refusal::TooManySignatures,
+        Some(want) => match closest(question, want, checked) {
             // There are some.
-            Refusal::Unsigned(_) if effort.left_out => Refusal::TooManySignatures,
+            Refusal::Unsigned(_) if budget.left_out => Refusal::TooManySignatures,
             refusal => refusal,
         },
         // Not reached, for then there is proof; if it is, the answer is no all the same.
@@ -48,7 +50,7 @@ pub(super) fn refuse(
 }
 
 /// Why no signature at all could fulfil the requirement now, if so: too few of its signers have a key that can be used.
-fn unusable(question: &Question<'_>, trusted: &Trusted, requirement: &Requirement) -> Option<KeyFault> {
+fn unusable(question: &Question<'_>, trusted: &TrustedCertificates, requirement: &Requirement) -> Option<KeyFault> {
     let mut fault = None;
     let mut usable: HashSet<&str> = HashSet::new();
     for signer in &requirement.signed_by {
@@ -68,16 +70,17 @@ fn unusable(question: &Question<'_>, trusted: &Trusted, requirement: &Requiremen
 }
 
 /// The refusal that tells most about what is missing.
-fn closest(question: &Question<'_>, want: &Want<'_>, judged: &[Judged]) -> Refusal {
-    const MOST_NAMED: usize = 8;
-    let (requirement, wanted) = (want.requirement, want.wanted());
-    let good: Vec<Box<str>> = count(question, requirement, judged).into_iter().map(|(key, _)| key.signer).collect();
+fn closest(question: &Question<'_>, want: &LazySummary<'_>, checked: &[CheckedSignature]) -> Refusal {
+    const MAX_NAMED_KEYS: usize = 8;
+    let (requirement, wanted) = (want.requirement, want.summary());
+    let good: Vec<Box<str>> =
+        count_signatures(question, requirement, checked).into_iter().map(|(key, _)| key.signer).collect();
     if !good.is_empty() {
         return Refusal::ThresholdNotMet { good, threshold: requirement.threshold, wanted };
     }
-    let fault = |one| weigh(question, requirement, one).err().map(|fault| (one, fault));
-    let faults: Vec<(&Judged, Fault)> = judged.iter().filter_map(fault).collect();
-    let mut closest: Option<&(&Judged, Fault)> = None;
+    let fault = |one| match_requirement(question, requirement, one).err().map(|fault| (one, fault));
+    let faults: Vec<(&CheckedSignature, SignatureFault)> = checked.iter().filter_map(fault).collect();
+    let mut closest: Option<&(&CheckedSignature, SignatureFault)> = None;
     for fault in &faults {
         if closest.is_none_or(|(_, known)| fault.1.closeness() > known.closeness()) {
             closest = Some(fault);
@@ -85,11 +88,11 @@ fn closest(question: &Question<'_>, want: &Want<'_>, judged: &[Judged]) -> Refus
     }
     match closest {
         None => Refusal::Unsigned(wanted),
-        Some((_, Fault::Untrusted(_))) => {
+        Some((_, SignatureFault::Untrusted(_))) => {
             let mut signed_by: Vec<Fingerprint> = Vec::new();
             for (_, fault) in &faults {
-                if let Fault::Untrusted(Some(key)) = fault
-                    && signed_by.len() < MOST_NAMED
+                if let SignatureFault::Untrusted(Some(key)) = fault
+                    && signed_by.len() < MAX_NAMED_KEYS
                     && !signed_by.contains(key)
                 {
                     signed_by.push(key.clone());
@@ -102,29 +105,33 @@ fn closest(question: &Question<'_>, want: &Want<'_>, judged: &[Judged]) -> Refus
 }
 
 /// The requirements, with what each wants in words: made once, if at all, and shared by all that is said of signatures.
-pub(super) struct Wants<'a>(Vec<Want<'a>>);
+pub(super) struct RequirementSummaries<'a>(Vec<LazySummary<'a>>);
 
-struct Want<'a> {
+struct LazySummary<'a> {
     question: &'a Question<'a>,
-    trusted: &'a Trusted,
+    trusted: &'a TrustedCertificates,
     requirement: &'a Requirement,
     words: OnceCell<RequirementSummary>,
 }
 
-impl<'a> Wants<'a> {
-    pub(super) fn of(question: &'a Question<'a>, trusted: &'a Trusted) -> Self {
-        let want = |requirement| Want { question, trusted, requirement, words: OnceCell::new() };
+impl<'a> RequirementSummaries<'a> {
+    pub(super) fn of(question: &'a Question<'a>, trusted: &'a TrustedCertificates) -> Self {
+        let want = |requirement| LazySummary { question, trusted, requirement, words: OnceCell::new() };
         Self(question.requirements.all.iter().map(want).collect())
     }
 }
 
-impl Want<'_> {
-    fn wanted(&self) -> RequirementSummary {
-        self.words.get_or_init(|| wanted(self.question, self.trusted, self.requirement)).clone()
+impl LazySummary<'_> {
+    fn summary(&self) -> RequirementSummary {
+        self.words.get_or_init(|| summarize(self.question, self.trusted, self.requirement)).clone()
     }
 }
 
-pub(super) fn wanted(question: &Question<'_>, trusted: &Trusted, requirement: &Requirement) -> RequirementSummary {
+pub(super) fn summarize(
+    question: &Question<'_>,
+    trusted: &TrustedCertificates,
+    requirement: &Requirement,
+) -> RequirementSummary {
     let mut unusable = Vec::new();
     let signers = requirement.signed_by.iter().map(|signer| {
         let keys: Vec<Fingerprint> = signer.certificates.iter().map(|certificate| certificate.fingerprint()).collect();
@@ -143,10 +150,14 @@ pub(super) fn wanted(question: &Question<'_>, trusted: &Trusted, requirement: &R
 }
 
 /// What people are told of a signature: it counts if it does for any requirement.
-pub(super) fn examined(question: &Question<'_>, wants: &Wants<'_>, judged: Judged) -> ExaminedSignature {
-    let mut outcome: Result<(), (&Want<'_>, Fault)> = Ok(());
-    for want in &wants.0 {
-        match weigh(question, want.requirement, &judged) {
+pub(super) fn examined_signature(
+    question: &Question<'_>,
+    summaries: &RequirementSummaries<'_>,
+    checked: CheckedSignature,
+) -> ExaminedSignature {
+    let mut outcome: Result<(), (&LazySummary<'_>, SignatureFault)> = Ok(());
+    for want in &summaries.0 {
+        match match_requirement(question, want.requirement, &checked) {
             Ok(_) => {
                 outcome = Ok(());
                 break;
@@ -157,23 +168,23 @@ pub(super) fn examined(question: &Question<'_>, wants: &Wants<'_>, judged: Judge
             },
         }
     }
-    let signer = judged.certificate.as_ref().and_then(|certificate| {
+    let signer = checked.certificate.as_ref().and_then(|certificate| {
         question.requirements.all.iter().find_map(|requirement| signers_of(requirement, certificate).next())
     });
     let signer = signer.map(Box::from);
-    let (identity, digest) = match judged.outcome {
+    let (identity, digest) = match checked.outcome {
         Ok(proven) => (Some(proven.identity), Some(proven.digest)),
         Err(_) => (None, None),
     };
     ExaminedSignature {
-        place: judged.place,
-        source: judged.source,
-        key: judged.key,
-        certificate: judged.certificate,
+        place: checked.place,
+        source: checked.source,
+        key: checked.key,
+        certificate: checked.certificate,
         signer,
-        signed_at: judged.signed_at,
+        signed_at: checked.signed_at,
         identity,
         digest,
-        outcome: outcome.map_err(|(want, fault)| fault.refusal(want.wanted(), judged.at.as_deref())),
+        outcome: outcome.map_err(|(want, fault)| fault.refusal(want.summary(), checked.at.as_deref())),
     }
 }

@@ -16,7 +16,7 @@ use sequoia_openpgp::{
     types::{CompressionAlgorithm, HashAlgorithm, SignatureType},
 };
 
-use super::{check::MOST_LISTED, *};
+use super::{check::MAX_LISTED, *};
 use crate::image::{Descriptor, Digest, Manifest, Reference};
 use crate::policy::{Identity, Platforms, Requirement, Requirements, RuleId, Signer};
 use crate::refusal::{Code, Invalid, LookupError};
@@ -147,7 +147,7 @@ fn whoever_asks_about_all_signatures_is_told_of_each_whatever_the_first_one_prov
     let other = key.sign(&payload(IMAGE, OTHER), at(SIGNED));
     let mut signatures = vec![good(&key), b"junk".to_vec(), good(&key), elsewhere, other, good(&stranger)];
     signatures.push(signatures[0].clone());
-    signatures.extend((0..=MOST_LISTED).map(|_| good(&stranger)));
+    signatures.extend((0..=MAX_LISTED).map(|_| good(&stranger)));
     let ask = Ask { tries: 1, ..by(&key) };
     assert_eq!(ask.with(&signatures).signatures.len(), 1, "the gate stops at the proof");
     let Examination { result, mut signatures, .. } = ask.all(&signatures);
@@ -164,7 +164,7 @@ fn whoever_asks_about_all_signatures_is_told_of_each_whatever_the_first_one_prov
         Some(Code::UntrustedKey),
         None,
     ];
-    expected.extend([Some(Code::UntrustedKey); MOST_LISTED + 1]);
+    expected.extend([Some(Code::UntrustedKey); MAX_LISTED + 1]);
     assert_eq!(codes.collect::<Vec<_>>(), expected);
     for place in [0, 2, 3, 4, 6] {
         assert_eq!(signatures[place].certificate, Some(key.fingerprint()));
@@ -315,7 +315,7 @@ fn a_bomb_is_put_out_early() {
         let examination = by(&key).with(&[bomb]);
         let Err(Refusal::MalformedSignature { why, .. }) = examination.result else { panic!("{examination:?}") };
         let expected = match algorithm {
-            CompressionAlgorithm::BZip2 => Malformed::TooLarge { limit: envelope::LARGEST_MESSAGE },
+            CompressionAlgorithm::BZip2 => Malformed::TooLarge { limit: envelope::MAX_MESSAGE_BYTES },
             _ => Malformed::Envelope,
         };
         assert_eq!(why, expected, "{algorithm}");
@@ -361,10 +361,11 @@ fn twenty_thousand_bombs_cost_what_their_size_costs_and_hide_no_good_signature()
         now: ask.now,
         tries: ask.tries,
     };
-    let mut effort = Effort::new(ask.tries);
-    let judged = judge_all(&question, &trusted(&ask.requirements), &signatures, &mut effort, Extent::UntilProven);
-    assert!(prove(&question, &judged).is_some());
-    assert!(effort.inflated <= envelope::USUAL_RATIO * received + 20_001, "{}", effort.inflated);
+    let mut budget = VerificationBudget::new(ask.tries);
+    let checked =
+        check_all(&question, &trusted_certificates(&ask.requirements), &signatures, &mut budget, Extent::UntilProven);
+    assert!(prove(&question, &checked).is_some());
+    assert!(budget.inflated <= envelope::USUAL_RATIO * received + 20_001, "{}", budget.inflated);
 }
 
 #[test]
@@ -736,7 +737,7 @@ fn a_thousand_bad_signatures_beside_a_good_one_do_no_harm() {
     signatures.pop();
     let examination = question.with(&signatures);
     assert_eq!(examination.result.unwrap_err().code(), Code::WrongIdentity);
-    assert!(examination.signatures.len() <= MOST_LISTED + 1);
+    assert!(examination.signatures.len() <= MAX_LISTED + 1);
 }
 
 #[test]

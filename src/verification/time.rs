@@ -6,6 +6,6 @@ use jiff::{SignedDuration, Timestamp};
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// The first of several ends, where nothing means never.
-pub(super) fn first_of<const N: usize>(ends: [Option<Timestamp>; N]) -> Option<Timestamp> {
+pub(super) fn earliest<const N: usize>(ends: [Option<Timestamp>; N]) -> Option<Timestamp> {
     ends.into_iter().flatten().min()
 }

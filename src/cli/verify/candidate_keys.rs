@@ -3,7 +3,7 @@
 use std::{fs, io::Read as _, path::PathBuf, sync::Arc};
 
 use crate::cli::exit_status::CliError;
-use crate::signature::{Certificate, Fingerprint, Keyring, Keys, keyring::LARGEST_KEYRING};
+use crate::signature::{Certificate, Fingerprint, Keyring, Keys, keyring::MAX_KEYRING_BYTES};
 use crate::signing::{self, Gnupg, KeyError, user_id};
 
 /// Keys that may have signed.
@@ -19,7 +19,7 @@ pub(super) fn key_files(files: &[PathBuf]) -> Result<CandidateKeys, CliError> {
     for file in files {
         let bad = |why: &dyn std::fmt::Display| CliError::usage(format_args!("--public-key {}: {why}", file.display()));
         let mut bytes = Vec::new();
-        let limit = LARGEST_KEYRING as u64 + 1;
+        let limit = MAX_KEYRING_BYTES as u64 + 1;
         fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(|error| bad(&error))?;
         keyring.add(&bytes).map_err(|error| bad(&error))?;
     }

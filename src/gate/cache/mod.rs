@@ -15,11 +15,11 @@ pub use resolve::CachedResolve;
 pub use signatures::CachedSignatures;
 
 /// How long "no signature" is believed, and signatures that did not suffice.
-pub const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+pub const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
 /// How long what was learned is believed.
 #[derive(Clone, Copy, Debug)]
-pub struct Times {
+pub struct CacheTimes {
     /// A tag's digest. Zero: every look-up asks the registry.
     pub tag: Duration,
     /// A digest's signatures, and what is concluded from them. Zero: every look-up asks the sources.
@@ -29,25 +29,25 @@ pub struct Times {
     pub lookup: Duration,
 }
 
-/// What is kept until some time.
-pub(super) trait Lifetime {
-    /// Until when it may be believed.
-    fn until(&self) -> Instant;
+/// A cached value that is not believed for ever.
+pub(super) trait Expires {
+    /// The time until which it may be believed.
+    fn expires_at(&self) -> Instant;
 }
 
 /// Lets the cache throw away what is no longer believed.
-pub(super) struct UntilStale<K, V>(PhantomData<fn(K, V)>);
+pub(super) struct StaleExpiry<K, V>(PhantomData<fn(K, V)>);
 
-pub(super) fn until_stale<K, V>() -> UntilStale<K, V> {
-    UntilStale(PhantomData)
+pub(super) fn stale_expiry<K, V>() -> StaleExpiry<K, V> {
+    StaleExpiry(PhantomData)
 }
 
-impl<K, V: Lifetime> Expiry<K, V> for UntilStale<K, V> {
+impl<K, V: Expires> Expiry<K, V> for StaleExpiry<K, V> {
     fn expire_after_create(&self, _: &K, value: &V, _: std::time::Instant) -> Option<Duration> {
-        Some(value.until().saturating_duration_since(Instant::now()))
+        Some(value.expires_at().saturating_duration_since(Instant::now()))
     }
 
     fn expire_after_update(&self, _: &K, value: &V, _: std::time::Instant, _: Option<Duration>) -> Option<Duration> {
-        Some(value.until().saturating_duration_since(Instant::now()))
+        Some(value.expires_at().saturating_duration_since(Instant::now()))
     }
 }

@@ -10,7 +10,7 @@ use crate::gate::ports::{CacheResult, GateMetrics, ResolveDigest};
 use crate::image::{Descriptor, Digest, HashedManifest, Manifest, Reference, Repository};
 use crate::refusal::LookupError;
 
-use super::{Lifetime, Times, until_stale};
+use super::{CacheTimes, Expires, stale_expiry};
 use crate::single_flight::{Completed, SingleFlight, Unwanted};
 
 /// The names of the caches in metrics.
@@ -24,45 +24,45 @@ const MANIFEST_BYTES: u64 = 32 << 20;
 /// A [`ResolveDigest`] that asks once.
 ///
 /// A manifest is what its digest names, now and ever: it is kept while there is room. A tag's digest is kept for
-/// [`Times::tag`].
+/// [`CacheTimes::tag`].
 pub struct CachedResolve {
-    shared: Arc<Shared>,
-    times: Times,
+    shared: Arc<ResolveState>,
+    times: CacheTimes,
     flights: SingleFlight<Reference, Result<Arc<HashedManifest>, LookupError>>,
 }
 
-struct Shared {
+struct ResolveState {
     inner: Arc<dyn ResolveDigest>,
-    tags: Cache<Reference, Tagged>,
+    tags: Cache<Reference, CachedTag>,
     manifests: Cache<(Repository, Digest), Arc<HashedManifest>>,
     metrics: Arc<dyn GateMetrics>,
 }
 
 #[derive(Clone)]
-struct Tagged {
+struct CachedTag {
     image: Arc<HashedManifest>,
     until: Instant,
 }
 
-impl Lifetime for Tagged {
-    fn until(&self) -> Instant {
+impl Expires for CachedTag {
+    fn expires_at(&self) -> Instant {
         self.until
     }
 }
 
 impl CachedResolve {
     /// Wraps `inner`. Its requests run on the tokio runtime in which this is called; outside of one, on the caller's.
-    pub fn new(inner: Arc<dyn ResolveDigest>, times: Times, metrics: Arc<dyn GateMetrics>) -> Self {
+    pub fn new(inner: Arc<dyn ResolveDigest>, times: CacheTimes, metrics: Arc<dyn GateMetrics>) -> Self {
         let tags = Cache::builder()
             .max_capacity(TAG_BYTES)
-            .weigher(|tag: &Reference, tagged: &Tagged| weight(tag.repository(), &tagged.image))
-            .expire_after(until_stale())
+            .weigher(|tag: &Reference, tagged: &CachedTag| weight(tag.repository(), &tagged.image))
+            .expire_after(stale_expiry())
             .build();
         let manifests = Cache::builder()
             .max_capacity(MANIFEST_BYTES)
             .weigher(|(repository, _): &(Repository, Digest), image: &Arc<_>| weight(repository, image))
             .build();
-        let shared = Arc::new(Shared { inner, tags, manifests, metrics });
+        let shared = Arc::new(ResolveState { inner, tags, manifests, metrics });
         Self { shared, times, flights: SingleFlight::new(Unwanted::Finishes) }
     }
 }
@@ -104,7 +104,7 @@ impl ResolveDigest for CachedResolve {
     }
 }
 
-impl Shared {
+impl ResolveState {
     fn look_up(&self, asked: &Reference) -> Option<Arc<HashedManifest>> {
         match asked.digest() {
             Some(digest) => self.manifests.get(&(asked.repository().clone(), *digest)),
@@ -112,7 +112,7 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, asked: Reference, times: Times) -> Result<Arc<HashedManifest>, LookupError> {
+    async fn ask(&self, asked: Reference, times: CacheTimes) -> Result<Arc<HashedManifest>, LookupError> {
         // Another flight may have ended between the look-up and this one's start.
         if let Some(resolved) = self.look_up(&asked) {
             return Ok(resolved);
@@ -126,7 +126,7 @@ impl Shared {
         if asked.digest().is_none() {
             // From when it was asked, not from when the answer came: it may have been old by then.
             let until = began + times.tag;
-            self.tags.insert(asked, Tagged { image: Arc::clone(&resolved), until });
+            self.tags.insert(asked, CachedTag { image: Arc::clone(&resolved), until });
             self.tags.run_pending_tasks();
             self.metrics.cache_entries(TAGS, self.tags.entry_count());
         }
@@ -205,7 +205,7 @@ mod tests {
         let minute = Duration::from_mins(1);
         CachedResolve::new(
             Arc::new(Large),
-            Times { tag: minute, signatures: minute, lookup: minute },
+            CacheTimes { tag: minute, signatures: minute, lookup: minute },
             Arc::new(Metrics::new()),
         )
     }
@@ -216,7 +216,7 @@ mod tests {
         for tag in 0..600 {
             resolve(&cached, &tag.to_string()).await;
         }
-        let Shared { tags, manifests, .. } = &*cached.shared;
+        let ResolveState { tags, manifests, .. } = &*cached.shared;
         for (kept, bytes) in [(tags.entry_count(), TAG_BYTES), (manifests.entry_count(), MANIFEST_BYTES)] {
             let each = (ENTRIES * (size_of::<Descriptor>() + PLATFORM)) as u64;
             assert!(kept > 0 && kept * each <= bytes, "{kept}");

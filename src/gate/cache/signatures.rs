@@ -20,7 +20,7 @@ use crate::refusal::LookupError;
 use crate::single_flight::{Completed, SingleFlight, Unwanted};
 use crate::verification::{AskedSource, FoundSignatures};
 
-use super::{ASK_AGAIN_AFTER, Lifetime, Times, until_stale};
+use super::{CacheTimes, Expires, NEGATIVE_TTL, stale_expiry};
 
 /// The name of the cache in metrics.
 const CACHE: &str = "signatures";
@@ -31,17 +31,17 @@ type Key = (Repository, Digest);
 
 /// A [`FindSignatures`] that asks once.
 ///
-/// Signatures are kept for [`Times::signatures`]; that there are none, for [`ASK_AGAIN_AFTER`]. Where a source failed, nothing
+/// Signatures are kept for [`CacheTimes::signatures`]; that there are none, for [`NEGATIVE_TTL`]. Where a source failed, nothing
 /// is kept. Whoever finds that signatures do not suffice can ask for what came since: that is no other question's matter.
 pub struct CachedSignatures {
-    shared: Arc<Shared>,
-    times: Times,
+    shared: Arc<SignatureState>,
+    times: CacheTimes,
     flights: SingleFlight<Key, Arc<FoundSignatures>>,
 }
 
-struct Shared {
+struct SignatureState {
     inner: Arc<dyn FindSignatures>,
-    found: Cache<Key, Arc<Kept>>,
+    found: Cache<Key, Arc<CachedList>>,
     /// What is there of flights that still wait for late sources.
     early: Mutex<HashMap<Key, Arc<FoundSignatures>>>,
     /// Says that something came in there, whatever it is.
@@ -50,51 +50,51 @@ struct Shared {
 }
 
 /// Takes what came early away when its flight ends, however it does.
-struct TakeAway<'a>(&'a Shared, Key);
+struct EarlyEntryGuard<'a>(&'a SignatureState, Key);
 
-impl Drop for TakeAway<'_> {
+impl Drop for EarlyEntryGuard<'_> {
     fn drop(&mut self) {
         self.0.early.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
 }
 
-struct Kept {
+struct CachedList {
     found: Arc<FoundSignatures>,
     asked_at: Instant,
     until: Instant,
 }
 
-impl Kept {
-    /// Until when it may be believed that nothing more is there.
+impl CachedList {
+    /// The time until which it may be believed that nothing more is there.
     fn until_asked_again(&self) -> Instant {
-        self.until.min(self.asked_at + ASK_AGAIN_AFTER)
+        self.until.min(self.asked_at + NEGATIVE_TTL)
     }
 }
 
 /// How old a list of signatures may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Age {
+enum MaxAge {
     /// As old as the configuration lets it get.
     Usual,
-    /// Not older than [`ASK_AGAIN_AFTER`].
+    /// Not older than [`NEGATIVE_TTL`].
     Fresh,
 }
 
-impl Lifetime for Arc<Kept> {
-    fn until(&self) -> Instant {
+impl Expires for Arc<CachedList> {
+    fn expires_at(&self) -> Instant {
         self.until
     }
 }
 
 impl CachedSignatures {
     /// Wraps `inner`. Its requests run on the tokio runtime in which this is called; outside of one, on the caller's.
-    pub fn new(inner: Arc<dyn FindSignatures>, times: Times, metrics: Arc<dyn GateMetrics>) -> Self {
+    pub fn new(inner: Arc<dyn FindSignatures>, times: CacheTimes, metrics: Arc<dyn GateMetrics>) -> Self {
         let found = Cache::builder()
             .max_capacity(CAPACITY)
-            .weigher(|_, kept: &Arc<Kept>| weight(&kept.found))
-            .expire_after(until_stale())
+            .weigher(|_, kept: &Arc<CachedList>| weight(&kept.found))
+            .expire_after(stale_expiry())
             .build();
-        let shared = Shared { inner, found, early: Mutex::default(), came_early: Notify::new(), metrics };
+        let shared = SignatureState { inner, found, early: Mutex::default(), came_early: Notify::new(), metrics };
         Self { shared: Arc::new(shared), times, flights: SingleFlight::new(Unwanted::Finishes) }
     }
 }
@@ -116,12 +116,12 @@ impl FindSignatures for CachedSignatures {
             return self.shared.inner.find_early(repository, digest, deadline, early).await;
         }
         let key = (repository.clone(), digest);
-        if let Some(kept) = self.shared.look_up(&key, Age::Usual) {
+        if let Some(kept) = self.shared.look_up(&key, MaxAge::Usual) {
             self.shared.metrics.cache_request(CACHE, CacheResult::Hit);
             return kept;
         }
         self.shared.metrics.cache_request(CACHE, CacheResult::Miss);
-        self.fly(&key, Age::Usual, deadline, early).await
+        self.join_flight(&key, MaxAge::Usual, deadline, early).await
     }
 
     async fn find_newer(
@@ -137,7 +137,7 @@ impl FindSignatures for CachedSignatures {
         let newer = if Instant::now() < kept.until_asked_again() {
             Arc::clone(&kept.found)
         } else {
-            self.fly(&key, Age::Fresh, deadline, &|_| {}).await
+            self.join_flight(&key, MaxAge::Fresh, deadline, &|_| {}).await
         };
         (!Arc::ptr_eq(&newer, found)).then_some(newer)
     }
@@ -154,7 +154,7 @@ impl FindSignatures for CachedSignatures {
         }
         if found.failure().is_some() {
             // Only a proof can come of it. It is one, but the failed source should be heard again soon.
-            return Some(Instant::now() + self.times.signatures.min(ASK_AGAIN_AFTER));
+            return Some(Instant::now() + self.times.signatures.min(NEGATIVE_TTL));
         }
         let kept = self.shared.kept(repository, digest, found)?;
         Some(if sufficed { kept.until } else { kept.until_asked_again() })
@@ -163,7 +163,7 @@ impl FindSignatures for CachedSignatures {
 
 impl CachedSignatures {
     /// Asks the sources, or waits for who does. A caller whose deadline is earlier takes what is there by then.
-    async fn fly(&self, key: &Key, age: Age, deadline: Instant, early: Early<'_>) -> Arc<FoundSignatures> {
+    async fn join_flight(&self, key: &Key, age: MaxAge, deadline: Instant, early: Early<'_>) -> Arc<FoundSignatures> {
         let began = Instant::now();
         let mut told: Option<Arc<FoundSignatures>> = None;
         loop {
@@ -198,15 +198,15 @@ impl CachedSignatures {
     }
 }
 
-impl Shared {
+impl SignatureState {
     /// What is kept of this very list. Another may have taken its place meanwhile, and says nothing about it.
-    fn kept(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) -> Option<Arc<Kept>> {
+    fn kept(&self, repository: &Repository, digest: Digest, found: &Arc<FoundSignatures>) -> Option<Arc<CachedList>> {
         self.found.get(&(repository.clone(), digest)).filter(|kept| Arc::ptr_eq(&kept.found, found))
     }
 
-    fn look_up(&self, key: &Key, age: Age) -> Option<Arc<FoundSignatures>> {
+    fn look_up(&self, key: &Key, age: MaxAge) -> Option<Arc<FoundSignatures>> {
         let kept = self.found.get(key)?;
-        let until = if age == Age::Fresh { kept.until_asked_again() } else { kept.until };
+        let until = if age == MaxAge::Fresh { kept.until_asked_again() } else { kept.until };
         (Instant::now() < until).then(|| Arc::clone(&kept.found))
     }
 
@@ -228,16 +228,16 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, key: Key, age: Age, times: Times) -> Arc<FoundSignatures> {
+    async fn ask(&self, key: Key, age: MaxAge, times: CacheTimes) -> Arc<FoundSignatures> {
         // Another flight may have ended between the look-up and this one's start.
         if let Some(kept) = self.look_up(&key, age) {
             return kept;
         }
         let asked_at = Instant::now();
         // Where one source hangs, what the others found comes only at the end of this. It should come while the examination
-        // still waits that is the first to ask, and that has [`Times::lookup`] itself.
+        // still waits that is the first to ask, and that has [`CacheTimes::lookup`] itself.
         let deadline = asked_at + times.lookup / 16 * 15;
-        let take_away = TakeAway(self, key.clone());
+        let take_away = EarlyEntryGuard(self, key.clone());
         let early = |found| {
             self.early.lock().unwrap_or_else(PoisonError::into_inner).insert(take_away.1.clone(), found);
             self.came_early.notify_waiters();
@@ -248,8 +248,8 @@ impl Shared {
         };
         if found.failure().is_none() {
             let lifetime =
-                if found.signatures.is_empty() { times.signatures.min(ASK_AGAIN_AFTER) } else { times.signatures };
-            let kept = Kept {
+                if found.signatures.is_empty() { times.signatures.min(NEGATIVE_TTL) } else { times.signatures };
+            let kept = CachedList {
                 found: Arc::clone(&found),
                 asked_at,
                 // From when it was asked, not from when the answer came: it may have been old by then.

@@ -18,8 +18,8 @@ fn cached_with(choose: impl FnOnce(&mut Choices)) -> (Scene, Key) {
     (scene, key)
 }
 
-fn asked(manifests: usize, signatures: usize) -> Asked {
-    Asked { manifests, signatures }
+fn asked(manifests: usize, signatures: usize) -> RequestCounts {
+    RequestCounts { manifests, signatures }
 }
 
 async fn pass(seconds: u64) {
@@ -70,7 +70,7 @@ async fn a_tag_is_asked_for_again_when_its_time_is_over_and_a_digest_never() {
 
 #[tokio::test]
 async fn with_no_time_for_tags_each_review_asks() {
-    let (scene, key) = cached_with(|choices| choices.times = Some(Times { tag: Duration::ZERO, ..TIMES }));
+    let (scene, key) = cached_with(|choices| choices.times = Some(CacheTimes { tag: Duration::ZERO, ..TIMES }));
     let digest = scene.world.image(WEB, "one");
     scene.world.sign(&key, digest, WEB);
     assert_eq!(said(&scene.decide(WEB).await), "verified");
@@ -173,7 +173,7 @@ async fn a_look_up_has_a_time_of_its_own_whoever_is_the_first_to_ask() {
             scene.decide_within(&text, time).await.verdict.is_ok()
         })
     }
-    let waits: [(&str, Waits, Asked, Option<Times>); 4] = [
+    let waits: [(&str, Waits, RequestCounts, Option<CacheTimes>); 4] = [
         ("manifest", for_a_manifest, asked(1, 0), Some(TIMES)),
         ("signatures", for_signatures, asked(0, 1), Some(TIMES)),
         ("decision", for_a_decision, asked(1, 1), Some(TIMES)),
@@ -379,7 +379,7 @@ async fn a_source_that_hangs_does_not_take_the_proof_from_another() {
         for caching in [true, false] {
             let mut signatures: Arc<dyn FindSignatures> = Arc::new(OneHangs(scene.world.clone()));
             if caching {
-                let times = Times { lookup: Duration::from_secs(2), ..TIMES };
+                let times = CacheTimes { lookup: Duration::from_secs(2), ..TIMES };
                 let times = if seconds == 1 { times } else { TIMES };
                 signatures = Arc::new(CachedSignatures::new(signatures, times, scene.metrics.clone()));
             }
@@ -617,7 +617,7 @@ async fn a_task_that_panics_refuses_and_blocks_nothing() {
     let digest = world.image(WEB, "one");
     let resolve = CachedResolve::new(Arc::new(Panics(false.into(), world)), TIMES, Arc::new(Metrics::new()));
     let image = Reference::for_image(WEB).unwrap();
-    let deadline = Instant::now() + MOST_WAIT;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     assert!(matches!(resolve.resolve(&image, deadline).await, Err(LookupError::Unavailable { .. })));
     assert_eq!(resolve.resolve(&image, deadline).await.unwrap().digest(), digest);
 }

@@ -15,7 +15,7 @@ async fn a_signed_image_is_verified_and_pinned_to_the_digest_that_was_verified()
     assert_eq!(pinned(&decision), format!("{WEB}@{digest}"));
     assert_eq!(decision.rule.unwrap().as_str(), "test/registry.example.com/acme");
     assert_eq!(decision.examinations.len(), 1);
-    assert_eq!(scene.world.asked(), Asked { manifests: 1, signatures: 1 });
+    assert_eq!(scene.world.asked(), RequestCounts { manifests: 1, signatures: 1 });
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn where_no_rule_covers_an_image_the_configured_mode_holds() {
         let scene = Scene::with(cluster(layer(vec![(ACME, None, allow())])), |choices| choices.settings.mode = mode);
         let decision = scene.decide("other.example.com/x").await;
         assert_eq!((said(&decision).as_str(), pinned(&decision).as_str()), (expected, ""));
-        assert_eq!(scene.world.asked(), Asked::default());
+        assert_eq!(scene.world.asked(), RequestCounts::default());
     }
 }
 
@@ -96,7 +96,7 @@ async fn what_a_rule_allows_or_denies_needs_no_registry() {
     let digest = Digest::sha256(b"x");
     assert_eq!(pinned(&scene.decide(&format!("nginx@{digest}")).await), format!("docker.io/library/nginx@{digest}"));
     assert_eq!(said(&scene.decide("acme/web:1").await), "denied-by-policy");
-    assert_eq!(scene.world.asked(), Asked::default());
+    assert_eq!(scene.world.asked(), RequestCounts::default());
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn an_image_that_stands_there_twice_is_decided_once_and_answers_keep_their
     let decisions = scene.decide_all(&[WEB, "NOT A REFERENCE", "nginx", WEB, "ghcr.io/x", WEB]).await;
     let all: Vec<_> = decisions.iter().map(said).collect();
     assert_eq!(all, ["verified", "invalid-reference", "allowed_by_rule", "verified", "no-policy", "verified"]);
-    assert_eq!(scene.world.asked(), Asked { manifests: 1, signatures: 1 });
+    assert_eq!(scene.world.asked(), RequestCounts { manifests: 1, signatures: 1 });
     assert!(
         scene
             .metrics()
@@ -525,5 +525,5 @@ async fn manifest_and_signatures_of_a_known_digest_are_asked_for_side_by_side() 
     scene.world.until_asked(1, 1).await;
     scene.world.open();
     assert_eq!(said(&deciding.await.unwrap()), "verified");
-    assert_eq!(scene.world.asked(), Asked { manifests: 1, signatures: 1 });
+    assert_eq!(scene.world.asked(), RequestCounts { manifests: 1, signatures: 1 });
 }

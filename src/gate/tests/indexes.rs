@@ -203,17 +203,17 @@ async fn an_entry_that_stands_there_twice_is_asked_for_once() {
     let list = vec![entry(case.entries[0], "linux/amd64"), entry(case.entries[0], "linux/amd64/v2")];
     case.scene.world.manifest(WEB, "twice", Manifest::Index(list));
     assert_eq!(case.said().await, "verified");
-    assert_eq!(case.scene.world.asked(), Asked { manifests: 2, signatures: 1 });
+    assert_eq!(case.scene.world.asked(), RequestCounts { manifests: 2, signatures: 1 });
 }
 
 #[tokio::test]
 async fn an_index_that_is_not_signed_at_all_costs_its_own_requests_and_one_entrys() {
     let case = index(Platforms::IndexOrEach, false);
     assert_eq!(case.said().await, "unsigned");
-    assert_eq!(case.scene.world.asked(), Asked { manifests: 2, signatures: 2 });
+    assert_eq!(case.scene.world.asked(), RequestCounts { manifests: 2, signatures: 2 });
     case.sign(case.digest);
     assert_eq!(case.said().await, "verified");
-    assert_eq!(case.scene.world.asked(), Asked { manifests: 3, signatures: 3 });
+    assert_eq!(case.scene.world.asked(), RequestCounts { manifests: 3, signatures: 3 });
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn an_index_seen_again_asks_nothing() {
     case.sign_each();
     assert_eq!(case.said().await, "verified");
     let asked = case.scene.world.asked();
-    assert_eq!(asked, Asked { manifests: 3, signatures: 2 });
+    assert_eq!(asked, RequestCounts { manifests: 3, signatures: 2 });
     assert_eq!(case.said().await, "verified");
     assert_eq!(said(&case.scene.decide_run(&format!("{WEB}@{}", case.digest)).await), "verified");
     assert_eq!(case.scene.world.asked(), asked);

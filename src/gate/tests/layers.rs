@@ -89,7 +89,7 @@ async fn what_the_policy_alone_refuses_asks_no_registry_for_the_other_layer() {
             with_namespace(layer(vec![(ACME, None, cluster)]), "billing", layer(vec![(ACME, None, namespace)]));
         let scene = Scene::new(policy);
         assert_eq!(said(&scene.decide_in(HERE, WEB).await), "denied-by-policy");
-        assert_eq!(scene.world.asked(), Asked::default());
+        assert_eq!(scene.world.asked(), RequestCounts::default());
     }
 }
 

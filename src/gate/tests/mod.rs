@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::cache::{CachedResolve, CachedSignatures, Times};
+use super::cache::{CacheTimes, CachedResolve, CachedSignatures};
 use super::*;
 use crate::image::{Descriptor, Digest, HashedManifest, Manifest, Reference, Repository, Scope};
 use crate::policy::{
@@ -39,17 +39,17 @@ const SIGNED_AT: &str = "2026-05-01T12:00:00Z";
 pub(super) const WEB: &str = "registry.example.com/acme/web:1";
 
 /// How long a test waits for what must come, before it fails.
-pub(super) const MOST_WAIT: Duration = Duration::from_secs(10);
+pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A registry and its signatures.
 pub(super) struct World {
     state: Mutex<State>,
     open: watch::Sender<bool>,
-    asked: watch::Sender<Asked>,
+    asked: watch::Sender<RequestCounts>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct RequestCounts {
     pub(super) manifests: usize,
     pub(super) signatures: usize,
 }
@@ -89,7 +89,7 @@ impl World {
         Arc::new(Self {
             state: Mutex::default(),
             open: watch::Sender::new(true),
-            asked: watch::Sender::new(Asked::default()),
+            asked: watch::Sender::new(RequestCounts::default()),
         })
     }
 
@@ -106,15 +106,15 @@ impl World {
         self.open.send_replace(true);
     }
 
-    pub(super) fn asked(&self) -> Asked {
+    pub(super) fn asked(&self) -> RequestCounts {
         *self.asked.borrow()
     }
 
     /// Waits until so many requests came in.
     pub(super) async fn until_asked(&self, manifests: usize, signatures: usize) {
         let mut asked = self.asked.subscribe();
-        let there = |asked: &Asked| asked.manifests >= manifests && asked.signatures >= signatures;
-        tokio::time::timeout(MOST_WAIT, asked.wait_for(there)).await.expect("so much is asked").unwrap();
+        let there = |asked: &RequestCounts| asked.manifests >= manifests && asked.signatures >= signatures;
+        tokio::time::timeout(TEST_TIMEOUT, asked.wait_for(there)).await.expect("so much is asked").unwrap();
     }
 
     /// Makes an image, and lets the tag point to it.
@@ -242,12 +242,12 @@ pub(super) struct Scene {
 
 pub(super) struct Choices {
     pub(super) settings: Settings,
-    pub(super) times: Option<Times>,
+    pub(super) times: Option<CacheTimes>,
     pub(super) policy_max_stale: Option<Duration>,
 }
 
-pub(super) const TIMES: Times =
-    Times { tag: Duration::from_secs(30), signatures: Duration::from_mins(10), lookup: Duration::from_secs(6) };
+pub(super) const TIMES: CacheTimes =
+    CacheTimes { tag: Duration::from_secs(30), signatures: Duration::from_mins(10), lookup: Duration::from_secs(6) };
 
 impl Scene {
     /// Without caches.
@@ -265,7 +265,7 @@ impl Scene {
             pin_required: true,
             images_per_review: 16,
             signatures_per_image: 64,
-            budgets: Budgets::default(),
+            budgets: CpuBudgets::default(),
             lookup: TIMES.lookup,
             last_known_good: Duration::ZERO,
         };

@@ -571,12 +571,12 @@ fn a_policy_has_a_bounded_number_of_rules() {
             format!("{text}  - {{name: r{number}, images: [r{number}.example.com], deny: {{reason: x}}}}\n")
         })
     };
-    let half = MOST_RULES / 2;
+    let half = MAX_RULES / 2;
     let first = with_rules(&rules(0, half));
     let second = with_rules(&rules(half, half)).replace("{name: p}", "{name: q}");
-    let third = with_rules(&rules(MOST_RULES, 1)).replace("{name: p}", "{name: s}");
+    let third = with_rules(&rules(MAX_RULES, 1)).replace("{name: p}", "{name: s}");
     let policy = load_texts(&[("a.yaml", &first), ("b.yaml", &second)]).unwrap();
-    assert_eq!(policy.cluster.rules.iter().count(), MOST_RULES);
+    assert_eq!(policy.cluster.rules.iter().count(), MAX_RULES);
     let message = shown(&load_texts(&[("a.yaml", &first), ("b.yaml", &second), ("c.yaml", &third)]).unwrap_err());
     assert_eq!(message, "c.yaml:3:18: a policy has at most 10000 rules");
 }

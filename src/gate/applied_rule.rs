@@ -1,4 +1,4 @@
-//! What an examination answers: the key of the verdict cache.
+//! A rule applied to an image, as a key of caches.
 
 use std::{
     hash::{Hash, Hasher},
@@ -8,9 +8,9 @@ use std::{
 use crate::image::Reference;
 use crate::policy::{Action, Dialect, Platforms, Requirements, Rule};
 
-/// What is asked of a digest: everything but time that the answer depends on.
+/// A rule that requires signatures, applied to an image: all that an examination depends on, but the digest and the time.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(super) struct AppliedRule {
     pub(super) generation: u64,
     /// Known by its address: no two rules of a policy are one, whatever their names and layers, and while it stands here no
     /// other can get its address.
@@ -19,8 +19,8 @@ pub(super) struct Asked {
     pub(super) image: Reference,
 }
 
-impl Asked {
-    /// Nothing, if the rule requires no signatures.
+impl AppliedRule {
+    /// Returns `None` if the rule requires no signatures.
     pub(super) fn new(generation: u64, rule: &Arc<Rule>, dialect: Dialect, image: &Reference) -> Option<Self> {
         let Action::Require(requirements) = &rule.action else { return None };
         let platforms = match dialect {
@@ -39,7 +39,7 @@ impl Asked {
     }
 }
 
-impl PartialEq for Asked {
+impl PartialEq for AppliedRule {
     fn eq(&self, other: &Self) -> bool {
         let Self { generation, rule, platforms, image } = self;
         *generation == other.generation
@@ -49,9 +49,9 @@ impl PartialEq for Asked {
     }
 }
 
-impl Eq for Asked {}
+impl Eq for AppliedRule {}
 
-impl Hash for Asked {
+impl Hash for AppliedRule {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.generation.hash(state);
         Arc::as_ptr(&self.rule).hash(state);
