@@ -22,15 +22,7 @@ pub enum WriteError {
         /// The registry.
         registry: Box<str>,
     },
-    /// The registry has no such image.
-    #[error("{url} answers 404: {message}")]
-    NoImage {
-        /// What was asked.
-        url: Box<str>,
-        /// The server's own words.
-        message: String,
-    },
-    /// The server does not take it.
+    /// The server refuses it; 404 if the registry has no such image.
     #[error(transparent)]
     Refused(#[from] ServerRefused),
     /// A file can't be written.

@@ -41,7 +41,6 @@ pub(super) async fn put(
         409 if error_body::code(&answer.body).as_deref() == Some("SIGNATURE_EXISTS") => {
             Ok(Written { place: at().into(), existed: true })
         }
-        404 => Err(WriteError::NoImage { url: at(), message: error_body::message(&answer.body) }),
         _ => Err(ServerRefused::of(target, &url, &answer).into()),
     }
 }
