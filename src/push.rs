@@ -9,7 +9,7 @@ use crate::image_files::{Image, ImageBlob, SourceManifest};
 use crate::registry::{Blob, BlobOutcome, Client, LearnedLimit, ManifestContent, Target, UploadError};
 
 /// Blobs under way at once.
-const AT_ONCE: usize = 4;
+const MAX_CONCURRENT_BLOBS: usize = 4;
 
 /// Hears how a push goes on.
 pub trait PushObserver: Sync {
@@ -98,7 +98,7 @@ pub async fn push(
             Ok::<_, UploadError>((blob.digest, blob.data.length(), outcome))
         }
     });
-    let blobs = blobs.buffered(AT_ONCE).try_collect().await?;
+    let blobs = blobs.buffered(MAX_CONCURRENT_BLOBS).try_collect().await?;
     let named = &source.manifests[..source.manifests.len() - 1];
     let mut manifests = Vec::new();
     for manifest in named {
@@ -130,7 +130,7 @@ async fn check(
             Err(error) => Err(error.into()),
         }
     });
-    blobs.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+    blobs.buffer_unordered(MAX_CONCURRENT_BLOBS).try_collect::<()>().await?;
     let named = &source.manifests[..source.manifests.len() - 1];
     for manifest in named.iter().chain([root]) {
         let stored = client.stored_manifest(target, &manifest.digest.to_string()).await?;

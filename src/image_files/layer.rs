@@ -14,7 +14,7 @@ use crate::image::{Digest, Hasher, Mismatch, digest::Algorithm};
 /// Bytes that a layer may have, decompressed. A file of a megabyte can claim a gigabyte.
 const MAX_LAYER_BYTES: u64 = 64 << 30;
 /// Bytes that are read at once.
-const STEP: usize = 128 << 10;
+const STEP_BYTES: usize = 128 << 10;
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTANDARD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -51,10 +51,10 @@ pub(super) fn compressed(
         return Err(LayerError::Zstandard);
     }
     let is_compressed = start.starts_with(GZIP);
-    let mut buffer = vec![0; STEP];
+    let mut buffer = vec![0; STEP_BYTES];
     let mut plain = Hasher::new(diff_id.algorithm());
     if is_compressed {
-        let whole = io::BufReader::with_capacity(STEP, (&*start).chain(raw.by_ref()));
+        let whole = io::BufReader::with_capacity(STEP_BYTES, (&*start).chain(raw.by_ref()));
         let mut decoder = MultiGzDecoder::new(whole);
         let mut length = 0;
         loop {
@@ -89,7 +89,7 @@ pub(super) fn compressed(
         if length > MAX_LAYER_BYTES {
             return Err(LayerError::TooLarge);
         }
-        step.resize(STEP, 0);
+        step.resize(STEP_BYTES, 0);
         let read = raw.read(&mut step)?;
         step.truncate(read);
         if read == 0 {

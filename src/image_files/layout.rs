@@ -12,7 +12,7 @@ use super::{
 use crate::image::{Contents, Digest, Manifest, Part};
 
 /// Indexes in indexes that are followed, as when they are verified.
-const DEEPEST: usize = 3;
+const MAX_DEPTH: usize = 3;
 /// Manifests of one image, attestations included.
 const MAX_MANIFESTS: usize = 512;
 /// Bytes of `oci-layout`.
@@ -117,8 +117,8 @@ impl LayoutReader<'_> {
             .to_owned()
         });
         match contents {
-            Contents::Index(_) if depth == DEEPEST => {
-                return Err(self.files.malformed(format!("indexes stand in indexes, deeper than {DEEPEST}")));
+            Contents::Index(_) if depth == MAX_DEPTH => {
+                return Err(self.files.malformed(format!("indexes stand in indexes, deeper than {MAX_DEPTH}")));
             }
             Contents::Index(parts) => parts.iter().try_for_each(|part| self.manifest(part, depth + 1))?,
             Contents::Image(parts) => parts.iter().try_for_each(|part| self.blob(part))?,

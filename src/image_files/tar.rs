@@ -1,7 +1,7 @@
 //! A tar archive as an index of what stands where in it.
 //!
 //! The tar crate reads headers; the way through the archive is ours, because it has to be bounded: long names and
-//! extension headers are read into memory, and may be as large as whoever made the archive likes.
+//! extension headers are read into memory, and may be as large as the author of the archive likes.
 
 use std::{
     collections::HashMap,
@@ -246,7 +246,7 @@ impl Archive {
     }
 }
 
-/// The plain name of what a relative path means in a folder of the archive. Nothing: it leads out.
+/// Returns the plain name of a relative path in a folder of the archive; `None` if it leads out.
 fn within(folder: &str, path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;

@@ -11,13 +11,13 @@ use url::Url;
 pub(crate) use crate::image::host::host_of;
 use crate::image::{Scope, scope::domains_above};
 
-/// Knows which hosts somebody named who may: those may have private addresses.
+/// Says which hosts may have private addresses: those that the policy or the configuration names.
 pub trait AllowedHosts: Send + Sync {
     /// Whether `host[:port]` (canonical: lower case, without `:443`) is named.
     fn allows(&self, host: &str) -> bool;
 
     /// The domain by which a host is named that is not named by itself: the part of it behind `*.`. How many such hosts there
-    /// are is up to whoever names images, so that they have one share together of what is bounded.
+    /// are is up to the users who name images, so that these hosts have one share together of what is bounded.
     fn domain_of<'a>(&self, _host: &'a str) -> Option<&'a str> {
         None
     }

@@ -6,18 +6,18 @@ use reqwest::header::HeaderValue;
 
 use super::{access::Access, challenge::Challenge};
 
-/// What a server asks for, and what it is needed for.
+/// A server's challenge, and the access that the request needs.
 pub(crate) struct AuthRequest<'a> {
     pub(crate) challenge: &'a Challenge,
     pub(crate) access: &'a Access,
-    /// What it did not take.
+    /// The header that the server refused.
     pub(crate) refused: Option<&'a HeaderValue>,
 }
 
-/// A token, or whatever else goes into `Authorization`.
+/// The value of `Authorization` for a request, and where it comes from.
 #[derive(Clone)]
 pub(crate) struct Authorization {
-    /// Nothing: the request goes without.
+    /// `None` if the request carries no `Authorization`.
     pub(crate) header: Option<HeaderValue>,
     /// Whether credentials stand behind it.
     pub(crate) with_credentials: bool,

@@ -20,7 +20,7 @@ impl BlockingPool {
         Self { threads: Arc::new(Semaphore::new(at_once)) }
     }
 
-    /// Does it on a thread of its own. The thread counts until the work is over, even when nobody waits any longer.
+    /// Runs work on a thread of its own. The thread counts until the work is over, even if the caller has stopped waiting.
     ///
     /// # Errors
     /// The time is over, for want of a thread or of an end; or the work panicked.

@@ -9,14 +9,14 @@ use tokio::{task::yield_now, time::Instant};
 use super::{
     encoding::{Encoding, Inflate, Undecodable},
     failure::Failure,
-    memory_budget::{FREE, MemoryBudget, MemoryReservation},
+    memory_budget::{FREE_BYTES, MemoryBudget, MemoryReservation},
     quota::Tenant,
 };
 
 /// Bytes that are inflated before there is room for what they become: 64 KiB at most.
-const FIRST_STEP: usize = 64;
+const FIRST_STEP_BYTES: usize = 64;
 /// Bytes that are inflated in one go: what they become, 1 MiB at most, keeps no worker long.
-const STEP: usize = 1 << 10;
+const STEP_BYTES: usize = 1 << 10;
 
 /// What gzip begins with (RFC 1952, section 2.3.1), and nothing that is fetched here.
 const GZIP: u8 = 0x1f;
@@ -92,7 +92,7 @@ impl BodyReader<'_> {
             match next {
                 Ok(Some(chunk)) if chunk.len() <= self.limit - bytes.len() => {
                     let length = bytes.len() + chunk.len();
-                    if room.is_none() && length > FREE {
+                    if room.is_none() && length > FREE_BYTES {
                         // All that it may become, in one step: who has some and waits for more could wait for ever.
                         let most = announced.and_then(|bytes| usize::try_from(bytes).ok());
                         let most = most.filter(|&most| most >= length).unwrap_or(self.limit);
@@ -122,12 +122,12 @@ impl BodyReader<'_> {
             }
             let mut rest = &*chunk;
             while !rest.is_empty() {
-                let step = if room.is_none() { FIRST_STEP } else { STEP };
+                let step = if room.is_none() { FIRST_STEP_BYTES } else { STEP_BYTES };
                 let (piece, after) = rest.split_at(step.min(rest.len()));
                 if let Err(error) = inflate.push(piece) {
                     return unread(self.undecodable(error));
                 }
-                if room.is_none() && inflate.len() > FREE {
+                if room.is_none() && inflate.len() > FREE_BYTES {
                     room = Some(self.room.take(self.limit, self.tenant, self.deadline).await?);
                     inflate.reserve();
                 }

@@ -19,7 +19,7 @@ use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::telemetry::RequestKind;
 
-/// Asks a realm for a token with somebody else's credentials: those of a caller, who gets no more with it than they have.
+/// Asks a realm for a token with the credentials of a caller. The token permits no more than these credentials do.
 ///
 /// # Errors
 /// [`LookupError::Unauthorized`]: the realm does not take them. Anything else: it can't be asked.

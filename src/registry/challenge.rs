@@ -101,7 +101,7 @@ impl RawChallenge {
         Ok(())
     }
 
-    /// The value of a parameter. Nobody can say which of two different ones is meant.
+    /// Returns the value of a parameter. It is an error if there are two different ones.
     fn get(&self, name: &str) -> Result<Option<&str>, ChallengeError> {
         let mut values = self.parameters.iter().filter(|(key, _)| *key == name).map(|(_, value)| value.as_str());
         let first = values.next();

@@ -30,9 +30,9 @@ use crate::refusal::LookupError;
 use crate::telemetry::{Metrics, RequestKind};
 
 /// Bodies up to this size are read where they come; larger ones would keep the others of a worker waiting.
-const READ_IN_PLACE: usize = 64 << 10;
+const MAX_READ_IN_PLACE: usize = 64 << 10;
 /// Larger ones that are read at once.
-const READERS: usize = 2;
+const MAX_CONCURRENT_READERS: usize = 2;
 /// Asks registries and signature sources. Cheap to share: one for the process.
 pub struct Client {
     pub(super) transport: Transport,
@@ -69,7 +69,7 @@ impl Client {
             settings,
             manifest_bytes: limits.manifest_bytes,
             signature_list_bytes: limits.signature_list_bytes,
-            readers: BlockingPool::new(READERS),
+            readers: BlockingPool::new(MAX_CONCURRENT_READERS),
             tokens: Tokens::new(),
             origins: Origins::new(),
         })
@@ -154,7 +154,7 @@ impl Client {
             None => RequestLocation { url: join(&origin.base, what.path), elsewhere: false },
         };
         if elsewhere || url.origin() != origin.base.origin() {
-            // Somebody else's word or host: no credentials, and not named because the registry is.
+            // Another host, or the word of one: it gets no credentials, and is not allowed just because the registry is.
             let mut stranger = target.clone();
             stranger.remote.named = false;
             let answer = self.ask(&stranger, &url, what, &request, None, budget).await?;
@@ -234,7 +234,7 @@ impl Client {
         budget: TimeBudget,
         read: impl FnOnce(&[u8]) -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        if body.len() <= READ_IN_PLACE {
+        if body.len() <= MAX_READ_IN_PLACE {
             return Ok(read(&body));
         }
         self.readers.run(budget.deadline, move || read(&body)).await

@@ -28,7 +28,7 @@ const MAX_DOCKER_CONFIG: u64 = 1 << 20;
 /// How long a helper's answer is kept: far shorter than any token that one hands out.
 const HELPER_TTL: Duration = Duration::from_mins(5);
 /// Helpers that run at once.
-const HELPERS_AT_ONCE: usize = 4;
+const MAX_CONCURRENT_HELPERS: usize = 4;
 /// Answers of helpers that are kept.
 const MAX_HELPER_ANSWERS: u64 = 1000;
 
@@ -105,7 +105,7 @@ pub(super) struct CredentialHelpers {
 impl CredentialHelpers {
     pub(super) fn new() -> Self {
         let answers = Cache::builder().max_capacity(MAX_HELPER_ANSWERS).time_to_live(HELPER_TTL).build();
-        Self { answers, programs: BlockingPool::new(HELPERS_AT_ONCE) }
+        Self { answers, programs: BlockingPool::new(MAX_CONCURRENT_HELPERS) }
     }
 
     /// Asks the helper that the file at `named_in` names.

@@ -19,7 +19,7 @@ pub(crate) fn is_inner_literal(url: &Url) -> bool {
     }
 }
 
-/// Whether an address is one of the public Internet (IANA special-purpose registries), so that whoever named it could as
+/// Whether an address is one of the public Internet (IANA special-purpose registries), so that the user who named it could as
 /// well have dialled it without us.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {

@@ -30,7 +30,7 @@ pub(crate) fn code(body: &[u8]) -> Option<String> {
     first_error(body).map(|error| error.code)
 }
 
-/// A server's own words, for whoever called it: on one line, and not many.
+/// Returns a server's own words for the person who called it, bounded and on one line.
 pub(crate) fn message(body: &[u8]) -> String {
     let text = match first_error(body) {
         Some(Error { code, message }) if message.is_empty() => code,

@@ -12,7 +12,7 @@ use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::telemetry::OutboundQuota;
 
-/// Said of names that lead inside and of names that lead nowhere: the difference would tell whoever may create pods which
+/// Said of names that lead inside and of names that lead nowhere: the difference would tell users who may create pods which
 /// names there are inside.
 const NOT_PUBLIC: &str = "no public address of it can be found, and neither a rule that requires signatures (but one for *) nor a registries entry names it";
 
@@ -25,7 +25,7 @@ pub(crate) enum Failure {
     Lost,
     /// The host's name leads nowhere.
     Unresolved,
-    /// The host has no public address that can be found, and nobody named it.
+    /// The host has no public address that can be found, and neither a rule nor an entry names it.
     NotPublic,
     /// What came is not what may come.
     Misbehaved(String),
@@ -78,7 +78,7 @@ impl Failure {
         Self::Lost
     }
 
-    /// The same for those who ask: who, what, and how much time there was.
+    /// Makes the error that a look-up reports: which registry, which URL, and how much time there was.
     pub(crate) fn at(self, registry: &str, url: &Url, after: Duration) -> LookupError {
         let (registry, url) = (registry.into(), shown(url));
         match self {

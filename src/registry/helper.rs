@@ -64,7 +64,7 @@ fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Log
     }
     let (tell, told) = mpsc::channel();
     if let Some(stdout) = child.0.stdout.take() {
-        // If somebody else keeps it open, this thread stays behind, and nobody waits for it.
+        // If another process keeps it open, this thread stays behind without a waiting caller.
         thread::spawn(move || {
             let mut answer = Vec::new();
             let read = stdout.take(MAX_ANSWER + 1).read_to_end(&mut answer);

@@ -11,16 +11,16 @@ use super::{
 use crate::telemetry::{Metrics, OutboundQuota};
 
 /// Bytes that every answer may have without asking: most manifests and lists are far smaller.
-pub(super) const FREE: usize = 64 << 10;
+pub(super) const FREE_BYTES: usize = 64 << 10;
 /// Bytes of all answers together, where no single one may need more than a quarter of it.
-const ALL: usize = 96 << 20;
+const TOTAL_BYTES: usize = 96 << 20;
 
-/// Room for the bodies of answers that are larger than [`FREE`].
+/// The memory for bodies of answers that are larger than [`FREE_BYTES`].
 pub(super) struct MemoryBudget {
     quota: Arc<Quota>,
 }
 
-/// Some of the room, until it is dropped.
+/// A part of the memory, until it is dropped.
 pub(crate) type MemoryReservation = QuotaPermit;
 
 impl MemoryBudget {
@@ -29,7 +29,7 @@ impl MemoryBudget {
         Arc::new(Self { quota: Quota::new(OutboundQuota::Memory, shares_of(largest), metrics) })
     }
 
-    /// Waits for room for so many bytes of a registry's.
+    /// Waits for memory for the bytes of an answer.
     ///
     /// # Errors
     /// There was none until the deadline, or they are more than a quarter of it.
@@ -44,9 +44,9 @@ impl MemoryBudget {
     }
 }
 
-/// A host gets a quarter of the room, and all hosts together that nobody named get half of it.
+/// Gives each host a quarter of the memory, and all unnamed hosts together half of it.
 fn shares_of(largest: usize) -> Shares {
-    let all = ALL.max(largest.saturating_mul(4));
+    let all = TOTAL_BYTES.max(largest.saturating_mul(4));
     Shares { all, each: all / 4, unnamed: all / 2, each_unnamed: all / 4 }
 }
 
@@ -58,7 +58,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_of_the_limit_has_room_be_its_host_named_or_not() {
-        for largest in [4 << 20, ALL] {
+        for largest in [4 << 20, TOTAL_BYTES] {
             let room = MemoryBudget::new(largest, Arc::default());
             for named in [true, false] {
                 let tenant = Tenant { registry: "r.example.com".into(), named };
@@ -73,7 +73,7 @@ mod tests {
         let room = MemoryBudget::new(4 << 20, Arc::default());
         let tenant = Tenant { registry: "r.example.com".into(), named: true };
         let deadline = Instant::now() + std::time::Duration::from_secs(8);
-        let held = room.take(ALL / 4, &tenant, deadline).await;
+        let held = room.take(TOTAL_BYTES / 4, &tenant, deadline).await;
         let outcome = room.take(1, &tenant, deadline).await.map(drop);
         assert!(matches!(outcome, Err(Failure::Exhausted(OutboundQuota::Memory, _))), "{outcome:?}");
         drop(held);
@@ -82,10 +82,10 @@ mod tests {
 
     #[test]
     fn four_of_the_largest_answers_fit_and_hosts_that_nobody_named_have_half() {
-        for largest in [1, 4 << 20, ALL, usize::MAX] {
+        for largest in [1, 4 << 20, TOTAL_BYTES, usize::MAX] {
             let Shares { all, each, unnamed, each_unnamed } = shares_of(largest);
             assert!(each >= largest || all == usize::MAX);
-            assert!(all >= ALL && each == all / 4 && each_unnamed == each && unnamed == all / 2);
+            assert!(all >= TOTAL_BYTES && each == all / 4 && each_unnamed == each && unnamed == all / 2);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! It trusts no registry and no header of one. Whatever comes is bounded in bytes, count and time; a digest is computed
 //! over the bytes that were received; credentials go to the registry they are for and to its token realm, nowhere else; and
-//! hosts that nobody named are dialled at public addresses only. docs/registries.md says it to operators.
+//! hosts that neither a rule nor an entry names are dialled at public addresses only. docs/registries.md says it to operators.
 
 mod access;
 mod allowed_hosts;

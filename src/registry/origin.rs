@@ -12,11 +12,11 @@ use super::{
     target::Target,
 };
 
-/// How long it is remembered how a registry wants to be asked.
+/// How long the result of a ping is kept.
 const ORIGIN_TTL: Duration = Duration::from_mins(5);
-/// The same where a registry has no signature extension: somebody may be about to give it one.
+/// How long it is kept of a registry without signature extension. It is short because an operator may be about to add one.
 const NO_EXTENSION_TTL: Duration = Duration::from_secs(30);
-/// The same where its answer said nothing: a registry, or what stands before it, is perhaps just being exchanged.
+/// How long it is kept where the answer said nothing: a registry, or a proxy in front of it, may be restarting.
 const UNKNOWN_EXTENSION_TTL: Duration = Duration::from_secs(2);
 /// Bytes that what is remembered of registries takes, roughly, and again of repositories: some ten thousand of them.
 const MAX_ORIGIN_BYTES: u64 = 8 << 20;

@@ -19,7 +19,7 @@ use crate::configuration::Scheme;
 use crate::refusal::LookupError;
 use crate::telemetry::RequestKind;
 
-/// The time that one ping has, whoever waits for it.
+/// The time that one ping has. All callers that wait share it.
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// The part of it for TLS where plain HTTP is tried, too: a server that knows no TLS may keep silent.
 const TLS_BEFORE_PLAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -63,7 +63,7 @@ impl Client {
         let failed = |answer: &Result<Answer, LookupError>| {
             matches!(answer, Err(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }))
         };
-        // Whoever answers over TLS, be it that it is busy, is not asked without.
+        // A server that answers over TLS, even with an error, is not asked without TLS.
         if !(failed(&first) || matches!(first, Err(LookupError::Misbehaved { .. })))
             || plain.set_scheme("http").is_err()
         {

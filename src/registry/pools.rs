@@ -1,6 +1,6 @@
 //! HTTP clients whose idle connections are bounded.
 //!
-//! A client keeps some connections for each host that it asked, and whoever may create pods chooses hosts. No library bounds
+//! A client keeps some connections for each host that it asked, and users who may create pods choose hosts. No library bounds
 //! their sum. Here clients are replaced after they have asked so many hosts; what they kept is then closed, but for what
 //! is in use.
 

@@ -88,7 +88,7 @@ pub(crate) struct QuotaPermit {
     amount: usize,
 }
 
-/// Takes a waiter out of the queue when nobody waits any more.
+/// Removes a waiter from the queue when its caller stops waiting.
 struct WaitGuard<'a> {
     quota: &'a Arc<Quota>,
     tenant: &'a Tenant,
@@ -154,7 +154,7 @@ impl Quota {
         QuotaPermit { quota: Arc::clone(self), tenant: tenant.clone(), amount }
     }
 
-    /// Gives permits to those who wait, as far as there are some. They are sent once the lock is free: whoever does not
+    /// Gives permits to those who wait, as far as there are some. They are sent once the lock is free: a waiter that does not
     /// want one any more gives it back.
     fn grant(self: &Arc<Self>, state: &mut QuotaState) -> Vec<(oneshot::Sender<QuotaPermit>, QuotaPermit)> {
         let mut granted = Vec::new();

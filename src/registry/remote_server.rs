@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{quota::Tenant, settings::RegistrySettings};
 
-/// Who is asked.
+/// The server that is asked.
 #[derive(Clone)]
 pub(crate) struct RemoteServer {
     /// Its name in messages: the canonical host.
@@ -12,7 +12,7 @@ pub(crate) struct RemoteServer {
     pub(crate) settings: Arc<RegistrySettings>,
     /// Whether the host that is asked is named, so that its address may be a private one.
     pub(crate) named: bool,
-    /// Who the request counts for, wherever it goes in the end.
+    /// The registry whose quotas the request counts for, wherever redirects lead.
     pub(super) tenant: Tenant,
 }
 
@@ -23,7 +23,7 @@ impl RemoteServer {
         Self { tenant: Tenant { registry: Arc::clone(&registry), named }, registry, settings, named }
     }
 
-    /// The same, counted for this name together with others.
+    /// Counts the requests to this server for this name, together with those of other servers.
     pub(super) fn counted_for(mut self, name: Arc<str>) -> Self {
         self.tenant.registry = name;
         self

@@ -1,6 +1,6 @@
 //! Name resolution by the system's resolver: bounded, shared fairly, and remembered for seconds.
 //!
-//! `getaddrinfo` can't be stopped: a look-up holds its thread until the system gives up, even when nobody waits any longer.
+//! `getaddrinfo` can't be stopped: a look-up holds its thread until the system gives up, even if no caller waits any longer.
 //! So threads are a quota like connections are (`quota`), and a name is never looked up twice at once.
 //!
 //! Which addresses may be dialled is checked here, on those that are then dialled: remembered ones, too.
@@ -31,12 +31,12 @@ use crate::telemetry::{Metrics, OutboundQuota};
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long addresses are used again. The system does not tell how long they may be.
 const ANSWER_TTL: Duration = Duration::from_secs(10);
-/// How long a failure is: whoever tries again after it asks anew.
+/// How long a failure is kept. A request after that asks anew.
 const FAILURE_TTL: Duration = Duration::from_secs(2);
 /// Names that are remembered, once for registries that are named and once for the others.
 const MAX_NAMES: u64 = 1024;
 /// Threads that look names up.
-const THREADS: Shares = Shares { all: 64, each: 8, unnamed: 32, each_unnamed: 4 };
+const LOOKUP_THREADS: Shares = Shares { all: 64, each: 8, unnamed: 32, each_unnamed: 4 };
 /// Addresses of one name that are remembered.
 const MAX_ADDRESSES: usize = 64;
 /// Addresses of one name that are tried.
@@ -151,7 +151,7 @@ impl NameCache {
         let cache = || Cache::builder().max_capacity(MAX_NAMES).expire_after(AddressTtl).build();
         Arc::new(Self {
             look_up: Box::new(look_up),
-            threads: Quota::new(OutboundQuota::Lookups, THREADS, Arc::clone(metrics)),
+            threads: Quota::new(OutboundQuota::Lookups, LOOKUP_THREADS, Arc::clone(metrics)),
             named: cache(),
             unnamed: cache(),
             flights: Mutex::default(),
@@ -307,7 +307,7 @@ mod tests {
             leave(&names, &format!("hung{number}.example.net"), &tenant("bad.example.com", true));
         }
         assert!(names.resolve("auth.example.net", &tenant("r.example.com", true)).await.unwrap().is_some());
-        assert!(lookups.load(Ordering::SeqCst) <= THREADS.unnamed + THREADS.each + 1);
+        assert!(lookups.load(Ordering::SeqCst) <= LOOKUP_THREADS.unnamed + LOOKUP_THREADS.each + 1);
         drop(hung);
     }
 
@@ -325,7 +325,7 @@ mod tests {
     async fn who_waits_for_a_thread_in_vain_is_told_so() {
         let System { names, hung, .. } = system();
         let bad = tenant("bad.example.org", false);
-        for number in 0..THREADS.each_unnamed {
+        for number in 0..LOOKUP_THREADS.each_unnamed {
             leave(&names, &format!("hung{number}.example.net"), &bad);
         }
         let error = names.resolve("more.example.net", &bad).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! How long somebody who moves something large bears failures, as long as it moves.
+//! Retries with back-off, as long as there is progress.
 
 use std::{fmt::Display, time::Duration};
 
@@ -14,7 +14,7 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 /// The longest wait, whatever the other side asks for.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// What is left of it.
+/// The retries of one task: how many failed in a row, and in all.
 #[derive(Default)]
 pub(crate) struct Retries {
     in_a_row: u32,

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::redact::shown;
 
-/// A server's answer to somebody whom it does not do what they ask it to.
+/// The refusal of a request by a server.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{url} answers {status}: {}{message}", match with_credentials {
     Some(true) => "these credentials do not suffice: ".to_owned(),
@@ -22,19 +22,19 @@ pub struct ServerRefused {
     pub url: Box<str>,
     /// The status.
     pub status: u16,
-    /// Where whoever asks may not (401, 403): whether there are credentials for this server.
+    /// For 401 and 403: whether there are credentials for this server.
     pub with_credentials: Option<bool>,
-    /// Where credentials for it were looked for and not found, where a person calls.
+    /// Where credentials were looked for and not found, if the caller is a person.
     pub looked_in: Option<Box<str>>,
     /// The server's own words.
     pub message: String,
 }
 
 impl ServerRefused {
-    /// Of this answer.
+    /// Makes the refusal that an answer states.
     pub(crate) fn of(target: &Target, url: &Url, answer: &Answer) -> Self {
         let (url, status, message) = (shown(url), answer.status, message(&answer.body));
-        // Elsewhere nobody's credentials are sent.
+        // No credentials are sent to other hosts.
         let denied = matches!(status, 401 | 403) && !answer.elsewhere;
         let credentials = target.remote.settings.credentials.as_ref();
         let is_there = match credentials {

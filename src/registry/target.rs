@@ -29,7 +29,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// The registry that a repository is on. Nothing: its host is none that a URL can have.
+    /// Returns the registry of a repository; `None` if no URL can have its host.
     pub(crate) fn of(repository: &Repository, settings: &AllSettings, transport: &Transport) -> Option<Self> {
         let host = repository.host();
         let name = transport.name_of_registry(host);
@@ -52,9 +52,9 @@ impl Target {
         })
     }
 
-    /// The same repository on a server whose URL the configuration gives. That names it; its TLS and credentials are those
-    /// of the registries entry that covers it, not those of the registry. Nothing: no entry could cover it, and so nothing
-    /// says whose credentials are its.
+    /// Returns the repository on a server whose URL the configuration gives, and thereby names. TLS and credentials are those
+    /// of the registries entry that covers the server, not those of the registry. Returns `None` if no entry could cover it,
+    /// since nothing says then which credentials it gets.
     pub(crate) fn at_url(url: &Url, repository: &Repository, settings: &AllSettings) -> Option<Self> {
         let here = Repository::at(url, repository.path())?;
         let mut base = url.clone();

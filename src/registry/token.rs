@@ -31,10 +31,10 @@ use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::telemetry::RequestKind;
 
-/// The time that one request for a token has, whoever waits for it.
+/// The time that one request for a token has. All callers that wait share it.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Credentials that are read at once; a file on a network may hang.
-const FILES_AT_ONCE: usize = 16;
+const MAX_CONCURRENT_FILES: usize = 16;
 /// Bytes that kept tokens take, roughly: some thousands of usual ones.
 const MAX_TOKEN_CACHE_BYTES: u64 = 8 << 20;
 
@@ -80,7 +80,7 @@ pub(crate) struct Tokens {
 impl Tokens {
     pub(crate) fn new() -> Self {
         let kept = Cache::builder().max_capacity(MAX_TOKEN_CACHE_BYTES).weigher(weight).expire_after(TokenTtl).build();
-        Self { kept, files: BlockingPool::new(FILES_AT_ONCE), helpers: CredentialHelpers::new() }
+        Self { kept, files: BlockingPool::new(MAX_CONCURRENT_FILES), helpers: CredentialHelpers::new() }
     }
 
     /// What answers a challenge. `refused` is what did not: it is not given again.

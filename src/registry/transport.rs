@@ -17,7 +17,7 @@ use super::{
     dial_guard::is_inner_literal,
     failure::Failure,
     location::location,
-    memory_budget::{FREE, MemoryBudget},
+    memory_budget::{FREE_BYTES, MemoryBudget},
     quota::Quota,
     remote_server::RemoteServer,
     resolver::on_behalf_of,
@@ -38,7 +38,7 @@ const MIN_TIME_FOR_RETRY: Duration = Duration::from_millis(100);
 /// The longest wait between tries of what many wait for: they should hear of it while they have time for another way.
 pub(crate) const MAX_SHARED_BACKOFF: Duration = Duration::from_secs(1);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
-const MAX_ERROR_BODY: usize = FREE;
+const MAX_ERROR_BODY: usize = FREE_BYTES;
 /// What is asked.
 pub(crate) struct OutgoingRequest<'a> {
     pub(crate) remote: &'a RemoteServer,
@@ -212,7 +212,7 @@ impl Transport {
                 } else {
                     "it leads inside"
                 };
-                tracing::info!(%host, why, "a host that nobody named is not dialled");
+                tracing::info!(%host, why, "not dialled: neither a rule nor a registries entry names this host");
                 Failure::NotPublic
             }
             failure => failure,

@@ -18,7 +18,7 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Where what was written there is read. Nothing: the folder has no absolute path.
+    /// Returns the source that reads what is written there; `None` if the folder has no absolute path.
     pub fn source(&self) -> Option<SignatureSource> {
         Some(match self {
             Self::RegistryExtension => SignatureSource::RegistryExtension,

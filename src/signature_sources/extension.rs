@@ -73,7 +73,7 @@ async fn announced(
     match origin.extension {
         Extension::Announced => return list(client, target, digest, budget).await,
         Extension::NotAnnounced => {}
-        // Nobody knows whether there are signatures: an ingress may have answered in the registry's place.
+        // Whether there are signatures is unknown: an ingress may have answered in place of the registry.
         Extension::Unknown(status) => {
             let what = format!(
                 "it answers {status} at /v2/, which does not say whether it has the signature extension (an entry's \
@@ -138,7 +138,7 @@ pub(super) struct SignatureList {
     skipped: usize,
     /// Entries that should be signatures and are not.
     broken: usize,
-    /// Entries that nobody looked at.
+    /// Entries beyond the limit, which were not looked at.
     left: usize,
 }
 
@@ -164,12 +164,12 @@ struct ListEntry<'a> {
     content: Option<&'a RawValue>,
 }
 
-/// A member's text; nothing where it is no string.
+/// Returns the text of a member; `None` if it is no string.
 fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(value.get()).ok().map(|Text(text)| text)
 }
 
-/// Reads a list; nothing if it is none. Entries stand for themselves: what is wrong with one takes nothing from the others.
+/// Reads a list; returns `None` if it is none. Entries stand for themselves: what is wrong with one takes nothing from the others.
 pub(super) fn parse(body: &[u8], url: &str) -> Option<SignatureList> {
     // serde would take an array for a structure, too.
     let text = std::str::from_utf8(body).ok().filter(|text| text.trim_ascii_start().starts_with('{'))?;

@@ -19,7 +19,7 @@ use crate::registry::{BlockingPool, Client, TimeBudget};
 use crate::verification::{AskedSource, FoundSignatures};
 
 /// Folders that are read at once; one on a network may hang.
-const FOLDERS_AT_ONCE: usize = 16;
+const MAX_CONCURRENT_FOLDERS: usize = 16;
 
 /// Says where the signatures of a repository are.
 pub trait SignatureSources: Send + Sync {
@@ -57,7 +57,7 @@ impl Finder {
 
     /// Looks elsewhere.
     pub fn with_sources(client: Arc<Client>, sources: Arc<dyn SignatureSources>) -> Self {
-        Self { client, sources, folders: BlockingPool::new(FOLDERS_AT_ONCE) }
+        Self { client, sources, folders: BlockingPool::new(MAX_CONCURRENT_FOLDERS) }
     }
 
     async fn ask(

@@ -25,7 +25,7 @@ pub(super) const MAX_FILES: usize = MAX_ENTRIES - 1;
 /// Entries that may fail before the source is given up.
 const MAX_FAILURES: usize = 3;
 /// Entries fetched at once. Most images have one signature: then the second request learns that there is no other.
-const AT_ONCE: usize = 2;
+const MAX_CONCURRENT_FETCHES: usize = 2;
 /// The name of a folder in messages.
 const FOLDER: &str = "the signature folder";
 
@@ -69,7 +69,7 @@ impl Collector {
                 let content = match detect_format(&bytes) {
                     SignatureFormat::SimpleSigning(content) => content,
                     SignatureFormat::Sigstore => return true,
-                    // Whoever answers in the place of the server may be gone with the next request.
+                    // A proxy that answers in place of the server may be gone with the next request.
                     SignatureFormat::Page if self.is_web => {
                         return self
                             .fail(misbehaved("a web page or JSON is there in the place of a signature".to_owned()));
@@ -107,7 +107,7 @@ pub(crate) fn folder_name(path: &str, digest: &Digest) -> String {
     format!("{path}@{}={}", digest.algorithm(), digest.hex())
 }
 
-/// The path and digest that a folder's name has; nothing: it is none of an image's signatures.
+/// Returns the path and digest in a folder's name; `None` if it is no name of a folder of signatures.
 pub(crate) fn parse_folder_name(name: &str) -> Option<(&str, Digest)> {
     let (path, digest) = name.split_once('@')?;
     let (algorithm, hex) = digest.split_once('=')?;
@@ -142,7 +142,7 @@ pub(super) async fn web(
             (at, entry)
         }
     };
-    let mut entries = stream::iter(1..=MAX_ENTRIES).map(fetch).buffered(AT_ONCE);
+    let mut entries = stream::iter(1..=MAX_ENTRIES).map(fetch).buffered(MAX_CONCURRENT_FETCHES);
     let mut more = true;
     while more {
         let Some((at, entry)) = entries.next().await else { break };
@@ -202,7 +202,7 @@ fn read_folder(folder: &Path, limit: usize, total: Duration) -> SourceAnswer {
     collector.finish(shown(&at).into())
 }
 
-/// At most one byte more than the limit, which whoever collects then sees. Anything but a file could block for ever.
+/// Reads at most one byte more than the limit, so that the caller sees an excess. Anything but a file could block for ever.
 pub(crate) fn read_file(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));

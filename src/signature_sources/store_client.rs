@@ -1,6 +1,6 @@
 //! What a store (`sealgate gateway`) knows of signatures beside their bytes, below `/sealgate/v1/`: asked, and changed.
 //!
-//! `/sealgate/v1/<name>/signatures/<digest>` is read by whoever may pull the image. An auditor sets and clears statuses, and a
+//! `/sealgate/v1/<name>/signatures/<digest>` is readable with permission to pull the image. An auditor sets and clears statuses, and a
 //! signer takes signatures away. Where there is no such endpoint, a registry or lookaside has signatures and nothing else.
 
 use jiff::Timestamp;
@@ -42,7 +42,7 @@ pub(crate) struct StoredSignatureInfo {
     /// `<digest>@<32 characters>`.
     pub(crate) name: String,
     pub(crate) bytes: u64,
-    /// Who added it; nothing: nobody in particular, or it was stored before that was kept.
+    /// The user who added it; `None` if that is not known.
     pub(crate) added_by: Option<String>,
     pub(crate) added_at: Option<Timestamp>,
     /// The keys that it claims to be of.
@@ -111,8 +111,8 @@ pub(crate) enum StoreClientError {
 }
 
 impl<'a> StoreClient<'a> {
-    /// What may be a store, where this source is an extension endpoint. Nothing: it is a lookaside, or a registry that
-    /// announces no extension.
+    /// Returns the store behind an extension endpoint; `None` if the source is a lookaside, or a registry that announces no
+    /// extension.
     ///
     /// # Errors
     /// It can't be asked.
@@ -132,8 +132,8 @@ impl<'a> StoreClient<'a> {
         Ok((origin.extension == Extension::Announced).then_some(Self { client, target, base }))
     }
 
-    /// All that is known of an image's signatures. Nothing: this is not a store of ours, or whoever asks may not read there;
-    /// what its extension endpoint says tells which.
+    /// Returns all that is known of an image's signatures; `None` if this is no store of `sealgate gateway`, or the caller may
+    /// not read there. The answer of its extension endpoint tells which.
     ///
     /// # Errors
     /// It can't be asked, or answers what no store answers.
@@ -198,7 +198,8 @@ impl<'a> StoreClient<'a> {
         self.change_status(digest, (name, content), Request::new(Method::DELETE, Access::Push), deadline).await
     }
 
-    /// Between the look and this, somebody may have removed the signature and stored another one of this name.
+    /// Changes a status on the condition that the signature still has the content that was looked at: another client may have
+    /// replaced it meanwhile.
     async fn change_status(
         &self,
         digest: &Digest,
@@ -278,7 +279,7 @@ fn image(digest: &Digest) -> String {
 pub(crate) struct StoredName(Box<str>);
 
 impl StoredName {
-    /// Nothing: a store has no such name.
+    /// Reads a name; `None` if a store has no such name.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         (text.len() == NAME_CHARACTERS && text.bytes().all(word)).then(|| Self(text.into()))

@@ -63,12 +63,12 @@ pub async fn check(
         Destination::Extension(url) => client.target_at(url, repository)?,
         Destination::Folder(_) => return Ok(()),
     };
-    // Who may sign is said of repositories; the digest is any, and is left out of what is told.
+    // Permission to sign is given for repositories: the digest is arbitrary, and is left out of messages.
     let path = format!("extensions/v2/{}/signatures/{}", target.path, Digest::sha256(b""));
     let what = RequestSpec { path: &path, accept: None, kind: RequestKind::Signatures, limit: 64 << 10 };
     let request = Request::new(Method::OPTIONS, Access::Push);
-    // A store says no in the same words as to a PUT. Whoever else has the extension need not know this question, and what
-    // stands before it may refuse the method.
+    // A store refuses in the same words as a PUT. Other servers with the extension need not know this method, and a proxy in
+    // front of them may refuse it.
     let Fetched { url, answer } = client.send(&target, &what, request, budget).await?;
     match (answer.status, error_body::code(&answer.body).as_deref()) {
         (401, Some("UNAUTHORIZED")) | (403, Some("DENIED")) => {

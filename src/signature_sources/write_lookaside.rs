@@ -22,7 +22,7 @@ pub(crate) fn write_file(folder: &Path, signature: &[u8]) -> Result<Written, Wri
     write_file_on(folder, signature, |new, path| new.persist_noclobber(path), sync)
 }
 
-/// The same on a file system that names and syncs so.
+/// [`write_file`] on a file system that names and syncs files in this way.
 fn write_file_on(
     folder: &Path,
     signature: &[u8],
@@ -36,7 +36,7 @@ fn write_file_on(
     };
     let place = |number: usize| folder.join(format!("signature-{number}"));
     let existed = |path: &Path| {
-        // Whoever wrote it may not have come to this.
+        // The process that wrote it may have ended before it synced.
         sync(folder).map_err(failed(folder))?;
         Ok(Written { place: path.display().to_string(), existed: true })
     };
@@ -93,7 +93,7 @@ fn has_no_links(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
 }
 
-/// Names a file where only a rename that replaces does that, while nobody else who writes like this may. The lock ends with
+/// Names a file where only a rename that replaces does that, while no other process that writes like this may. The lock ends with
 /// the process, whatever becomes of it.
 fn name_alone(new: TempPath, folder: &Path, path: &Path) -> Result<(), PathPersistError> {
     let alone = fs::File::open(folder).and_then(|folder| folder.lock().map(|()| folder));

@@ -97,14 +97,14 @@ impl crypto::Signer for AgentKey {
     }
 }
 
-/// What the agent is told of the surroundings. As gpg does it, a variable that is empty counts as one that is not set.
+/// Returns the options that describe the environment to the agent. As in gpg, an empty variable counts as not set.
 fn options(variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let usable = |value: &String| !value.is_empty() && !value.contains(char::is_control);
     let option = |(name, option): (&str, &str)| Some(format!("OPTION {option}{}", variable(name).filter(usable)?));
     ENVIRONMENT.into_iter().filter_map(option).collect()
 }
 
-/// What whoever types the passphrase is shown.
+/// The text that the passphrase prompt shows.
 fn prompt(certificate: &Cert, key: &Key<PublicParts, UnspecifiedRole>) -> String {
     let policy = StandardPolicy::new();
     let valid = certificate.with_policy(&policy, None).ok();

@@ -21,7 +21,7 @@ use crate::signature::{Certificate, Fingerprint};
 /// Keyrings are longer than this only by mistake: Debian's has about a tenth of it.
 const MAX_KEYRING: u64 = 256 << 20;
 
-/// How long gpg-agent may take to start and to say which keys it has. It asks nobody anything until it signs.
+/// How long gpg-agent may take to start and to say which keys it has. It asks the user nothing until it signs.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A GnuPG folder.

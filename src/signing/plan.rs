@@ -33,7 +33,7 @@ use crate::signature_sources::Finder;
 use crate::verification::{FoundSignatures, Question, verify};
 
 /// Signatures of one's own key that are looked at to find out whether one of them suffices.
-const TRIES: usize = 256;
+const MAX_TRIES: usize = 256;
 
 /// What of an image is signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub async fn plan(client: &Client, image: &Reference, index_only: bool, deadline
     walk(resolved.digest(), resolved.manifest().clone(), index_only, named).await
 }
 
-/// The same of an image that is not in a registry yet.
+/// Finds out what of an image has to be signed that is not in a registry yet.
 ///
 /// # Errors
 /// It has more manifests than anyone verifies.
@@ -190,7 +190,8 @@ pub fn is_signed(
     };
     let requirements = Requirements { all: vec![requirement], platforms: Platforms::default() };
     let rule = RuleId::new("sealgate", "sign");
-    let question = Question { image: identity, digest, rule: &rule, requirements: &requirements, now, tries: TRIES };
+    let question =
+        Question { image: identity, digest, rule: &rule, requirements: &requirements, now, tries: MAX_TRIES };
     verify(&question, found).result.is_ok()
 }
 

@@ -12,13 +12,13 @@ pub(crate) enum TransferError {
     /// A store that is opened here can't be used.
     #[error(transparent)]
     Store(StoreError),
-    /// The same.
+    /// Another process has opened the store.
     #[error("{0}; if it is a running store's, give the store's URL in place of its file")]
     InUse(StoreError),
     /// A running store can't be asked.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// It is none.
+    /// The server is no store.
     #[error("{url} answers {status}: there is no store of `sealgate gateway` at this address")]
     NoStore {
         /// What was asked.
@@ -26,7 +26,7 @@ pub(crate) enum TransferError {
         /// The status.
         status: u16,
     },
-    /// It does not do it, or not for whoever asks: its own words say why.
+    /// The store refuses the request; its own words say why.
     #[error(transparent)]
     Refused(ServerRefused),
     /// A file of this machine.
@@ -37,19 +37,19 @@ pub(crate) enum TransferError {
         /// Why.
         source: io::Error,
     },
-    /// What is there stays there.
+    /// There is a file of this name, which is not replaced.
     #[error("{}: this is there already; give another name, or move it away", .0.display())]
     Exists(PathBuf),
-    /// Somebody else is at it.
+    /// Another export writes the file.
     #[error("{}: another export writes this file; wait for its end", .0.display())]
     Busy(PathBuf),
     /// Something else is where an export is until it is whole.
     #[error("{}: no export has left this; move it away", .0.display())]
     NotPartial(PathBuf),
-    /// Somebody wants it to end.
+    /// The user interrupted the command.
     #[error("interrupted")]
     Interrupted,
-    /// Not what an import takes.
+    /// The file is no export.
     #[error("{}: this is no export of a store: {why}", path.display())]
     NotAnExport {
         /// The file.
@@ -71,7 +71,7 @@ impl TransferError {
         move |source| Self::File { path, source }
     }
 
-    /// How long to wait before another try, if one may help: as the other side wishes, or so long.
+    /// Returns how long to wait before a retry, if one may help: what the server asks for, else `otherwise`.
     pub(super) fn wait(&self, otherwise: Duration) -> Option<Duration> {
         match self {
             Self::Lookup(error) => wait_after(error, otherwise),

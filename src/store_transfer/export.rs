@@ -14,7 +14,7 @@ use super::{
 use crate::gateway::export_format;
 use crate::gateway::store::Position;
 
-/// What an export is written to.
+/// The target of an export.
 pub(crate) enum ExportTarget {
     /// Lines that others read meanwhile.
     Stream(ExportStream),
@@ -76,10 +76,9 @@ impl ExportTarget {
     }
 }
 
-/// Something that may stand still for as long as its reader likes. It is written to by a thread of its own, so that whoever
-/// waits for that can leave.
+/// A stream whose reader may stop reading for any time. A thread of its own writes to it, so that the caller can stop waiting.
 pub(crate) struct ExportStream {
-    /// Nothing: it is over.
+    /// `None` once the stream has ended.
     pages: Option<mpsc::Sender<Vec<u8>>>,
     written: JoinHandle<io::Result<()>>,
 }

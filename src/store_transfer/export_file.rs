@@ -103,7 +103,7 @@ impl ExportFile {
     /// Gives it its name.
     pub(super) fn finish(&mut self) -> Result<(), TransferError> {
         self.partial.file.sync_all().map_err(TransferError::file(&self.partial.path))?;
-        // Unlike a rename, this does not replace what somebody else may have put there meanwhile.
+        // Unlike a rename, this does not replace what another process may have put there meanwhile.
         match fs::hard_link(&self.partial.path, &self.path) {
             Ok(()) => fs::remove_file(&self.partial.path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -164,7 +164,7 @@ impl Partial {
         }
     }
 
-    /// One that is there. Its name can be foretold, so that somebody else may have put something there: nothing is written to
+    /// One that is there. Its name is predictable, so that another user may have put something there: nothing is written to
     /// what a link points to, nor to what no export has begun.
     fn open(path: PathBuf, begun: Timestamp) -> Result<Self, TransferError> {
         let about = path.symlink_metadata().map_err(TransferError::file(&path))?;

@@ -9,15 +9,15 @@ use super::{
     export_lines::ExportLines,
     import_item::{ImportItem, ItemContent},
     item_location::ItemLocation,
-    store::{AT_ONCE, TransferStore},
+    store::{MAX_BATCH, TransferStore},
     tree_reader::TreeReader,
 };
 use crate::gateway::export_format::{Imported, MAX_REASONS};
 
 /// Bytes of signatures that are put into a store at once, unless the last one is larger.
-const BYTES_AT_ONCE: usize = 512 << 10;
+const MAX_BATCH_BYTES: usize = 512 << 10;
 
-/// What an import is read from.
+/// The source of an import.
 pub(crate) enum ImportSource {
     /// Lines of an export.
     Lines(Box<ExportLines>),
@@ -42,7 +42,7 @@ impl ImportSource {
     }
 }
 
-/// What became of an import so far.
+/// The result of an import so far.
 #[derive(Debug, Default)]
 pub(crate) struct ImportReport {
     /// How many are new; without a store, how many it would take.
@@ -138,14 +138,14 @@ struct Batch {
     bytes: u64,
 }
 
-/// Reads on a thread of its own: what is read may stand still, and whoever waits for it can leave.
+/// Reads on a thread of its own: what is read may stop, and the caller can stop waiting.
 fn read(mut source: ImportSource) -> mpsc::Receiver<Result<Batch, TransferError>> {
     let (sender, batches) = mpsc::channel(1);
     spawn_blocking(move || {
         loop {
             let batch = next_batch(&mut source);
             let is_last = batch.as_ref().map_or(true, |batch| batch.found.is_empty());
-            // Nobody listens any more when the import has failed.
+            // The receiver is gone if the import has failed.
             if sender.blocking_send(batch).is_err() || is_last {
                 return;
             }
@@ -154,10 +154,10 @@ fn read(mut source: ImportSource) -> mpsc::Receiver<Result<Batch, TransferError>
     batches
 }
 
-/// What is found next; nothing: there is no more.
+/// Reads the next batch; it is empty if there is no more.
 fn next_batch(source: &mut ImportSource) -> Result<Batch, TransferError> {
     let (mut found, mut bytes) = (Vec::new(), 0);
-    while found.len() < AT_ONCE && bytes < BYTES_AT_ONCE {
+    while found.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
         let Some(next) = source.next()? else { break };
         if let ItemContent::Signature(signature) = &next.what {
             bytes += signature.1.signature.content.len();

@@ -11,7 +11,7 @@ use crate::gateway::store::{Change, ImageLimits, Position, SignatureStore, etcd:
 use crate::registry::retry::Retries;
 
 /// Signatures that are read from an opened store, or put into one, at once.
-pub(super) const AT_ONCE: usize = 256;
+pub(super) const MAX_BATCH: usize = 256;
 
 /// What signatures are moved from, or into.
 pub(crate) enum TransferStore {
@@ -30,7 +30,7 @@ impl TransferStore {
         })))
     }
 
-    /// The same in etcd, where others may have it open, too.
+    /// Opens a store in etcd, which other processes may have open, too.
     pub(crate) async fn etcd(settings: &Etcd, limits: Option<ImageLimits>) -> Result<Self, TransferError> {
         Ok(Self::Opened(Arc::new(match limits {
             None => EtcdStore::open_existing(settings, ImageLimits::default()).await?,
@@ -38,12 +38,12 @@ impl TransferStore {
         })))
     }
 
-    /// Signatures behind a position, in the store's order; none: there are no further ones. A failure that may pass is borne
-    /// for a while.
+    /// Signatures behind a position, in the store's order; none: there are no further ones. A transient failure is
+    /// retried.
     pub(super) async fn page(&self, after: Option<&Position>) -> Result<Vec<Signature>, TransferError> {
         with_retries(async || match self {
             Self::Running(store) => store.page(after).await,
-            Self::Opened(store) => Ok(store.scan(after, AT_ONCE).await?),
+            Self::Opened(store) => Ok(store.scan(after, MAX_BATCH).await?),
         })
         .await
     }

@@ -17,7 +17,7 @@ use crate::image::Hasher;
 use crate::registry::content::Payload;
 
 /// Bytes that are read at once, and held in memory.
-const PIECE: u64 = 256 << 10;
+const PIECE_BYTES: u64 = 256 << 10;
 
 /// A blob that is read in parts, some of them more than once. Its digest is checked before its last piece is given out, so
 /// that no upload is completed with anything else than what it should be.
@@ -109,7 +109,7 @@ impl BlobReader {
             if at >= end {
                 return Ok(None);
             }
-            let length = PIECE.min(end - at);
+            let length = PIECE_BYTES.min(end - at);
             let piece = Arc::clone(&reading).piece(at, length).await?;
             Ok(Some((piece, (reading, at + length))))
         })
@@ -131,7 +131,7 @@ impl BlobReader {
     }
 
     fn read(&self, offset: u64, length: u64) -> Result<Bytes, UploadError> {
-        // A piece is no larger than PIECE.
+        // A piece is no larger than PIECE_BYTES.
         let size = usize::try_from(length).unwrap_or(usize::MAX);
         let bytes = self.blob.read_at(offset, size).map_err(|source| self.unreadable(source))?;
         let mut hashed = lock(&self.hashed);
@@ -194,25 +194,25 @@ mod tests {
     }
 
     fn content() -> Vec<u8> {
-        (0..3 * PIECE + 7).map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[1]).collect()
+        (0..3 * PIECE_BYTES + 7).map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[1]).collect()
     }
 
     async fn read(reading: &Arc<BlobReader>, offset: u64, length: u64) -> io::Result<Vec<u8>> {
         let pieces: Vec<Bytes> = Arc::clone(reading).pieces(offset, length).try_collect().await?;
-        assert!(pieces.iter().all(|piece| piece.len() as u64 <= PIECE), "more is in memory than a piece");
+        assert!(pieces.iter().all(|piece| piece.len() as u64 <= PIECE_BYTES), "more is in memory than a piece");
         Ok(pieces.concat())
     }
 
     #[tokio::test]
     async fn a_blob_is_read_in_pieces_and_hashed_once_however_often_parts_are_read() {
         let content = content();
-        let (length, piece) = (content.len() as u64, usize::try_from(PIECE).unwrap());
+        let (length, piece) = (content.len() as u64, usize::try_from(PIECE_BYTES).unwrap());
         let reading = BlobReader::new(&blob(&content, &content));
-        assert_eq!(read(&reading, 0, PIECE + 1).await.unwrap(), content[..=piece]);
-        assert_eq!((reading.furthest(), reading.position()), (PIECE + 1, PIECE + 1));
+        assert_eq!(read(&reading, 0, PIECE_BYTES + 1).await.unwrap(), content[..=piece]);
+        assert_eq!((reading.furthest(), reading.position()), (PIECE_BYTES + 1, PIECE_BYTES + 1));
         assert_eq!(read(&reading, 100, 50).await.unwrap(), content[100..150]);
-        assert_eq!((reading.furthest(), reading.position()), (PIECE + 1, 150));
-        assert_eq!(read(&reading, PIECE, length - PIECE).await.unwrap(), content[piece..]);
+        assert_eq!((reading.furthest(), reading.position()), (PIECE_BYTES + 1, 150));
+        assert_eq!(read(&reading, PIECE_BYTES, length - PIECE_BYTES).await.unwrap(), content[piece..]);
         assert_eq!(read(&reading, 0, length).await.unwrap(), content);
         assert_eq!(reading.furthest(), length);
         assert!(reading.check().is_ok() && reading.take_failure().is_none());

@@ -18,7 +18,7 @@ use super::{
     offset::received_bytes,
     presence::Stored,
     session::{Progress, StepError, Upload, UploadSession, has_location},
-    strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
+    strategy::{CHUNK_BYTES, LearnedLimit, Obstacle, Strategies, Strategy},
 };
 use crate::refusal::LookupError;
 use crate::registry::{
@@ -131,7 +131,7 @@ impl Upload<'_> {
     fn is_resumable(&self) -> bool {
         match self.strategies.current() {
             Strategy::Chunks(_) => true,
-            Strategy::OnePut => self.blob.length() <= CHUNK,
+            Strategy::OnePut => self.blob.length() <= CHUNK_BYTES,
             Strategy::OnePatch => false,
         }
     }

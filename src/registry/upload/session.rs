@@ -17,7 +17,7 @@ use super::{
     manifest::{MAX_ANSWER, STEP_TIMEOUT},
     offset::received_bytes,
     presence::Stored,
-    strategy::{CHUNK, LearnedLimit, Obstacle, Strategies, Strategy},
+    strategy::{CHUNK_BYTES, LearnedLimit, Obstacle, Strategies, Strategy},
 };
 use crate::redact::shown;
 use crate::refusal::LookupError;
@@ -35,7 +35,7 @@ use crate::registry::{
 };
 use crate::telemetry::RequestKind;
 
-/// The time for each [`CHUNK`] of a request that carries part of a blob, and for the registry to put the blob in its place
+/// The time for each [`CHUNK_BYTES`] of a request that carries part of a blob, and for the registry to put the blob in its place
 /// afterwards; and for how long such a request may stand still.
 const CONTENT_TIMEOUT: Duration = Duration::from_mins(10);
 /// How often it is looked at how far a request is.
@@ -139,7 +139,7 @@ impl Upload<'_> {
     /// Tells the registry that this is all, with what is left to send.
     async fn complete(&self, session: &mut UploadSession, length: u64) -> Result<(), StepError> {
         // Of a larger one the last piece is withheld until it is known.
-        if length <= CHUNK {
+        if length <= CHUNK_BYTES {
             self.reading.read_to_end().await?;
         }
         let mut place = session.place.clone();
@@ -181,7 +181,7 @@ impl Upload<'_> {
     /// Sends a request that carries part of a blob. It may take long, but not stand still.
     async fn send_content(&self, request: Request, length: u64) -> Result<Fetched, UploadError> {
         let url = request.place.as_ref().map(|place| shown(&place.url)).unwrap_or_default();
-        let time = CONTENT_TIMEOUT.saturating_mul(u32::try_from(1 + length / CHUNK).unwrap_or(u32::MAX));
+        let time = CONTENT_TIMEOUT.saturating_mul(u32::try_from(1 + length / CHUNK_BYTES).unwrap_or(u32::MAX));
         let what = RequestSpec { path: "", accept: None, kind: RequestKind::Blob, limit: MAX_ANSWER };
         let sending = self.client.send(self.target, &what, request, TimeBudget::of(time));
         let mut sending = std::pin::pin!(sending);

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Bytes of a chunk, at first. A blob that is not longer is sent in one request.
-pub(super) const CHUNK: u64 = 16 << 20;
+pub(super) const CHUNK_BYTES: u64 = 16 << 20;
 /// Smaller chunks, for registries and proxies with limits: GitHub's takes 4 MiB, nginx by default 1 MiB.
 const SMALLER_CHUNKS: [u64; 2] = [4 << 20, 1 << 20];
 
@@ -46,11 +46,11 @@ impl Strategies {
     /// The strategies for a blob of this size.
     pub(super) fn new(size: u64, learned: &LearnedLimit) -> Self {
         let smaller = SMALLER_CHUNKS.into_iter().filter(|&chunk| chunk < size);
-        let mut left: VecDeque<Strategy> = if size <= CHUNK {
+        let mut left: VecDeque<Strategy> = if size <= CHUNK_BYTES {
             // What fits into one request is not worth two.
             [Strategy::OnePut, Strategy::OnePatch].into_iter().chain(smaller.map(Strategy::Chunks)).collect()
         } else {
-            let chunks = [CHUNK].into_iter().chain(smaller).map(Strategy::Chunks);
+            let chunks = [CHUNK_BYTES].into_iter().chain(smaller).map(Strategy::Chunks);
             chunks.chain([Strategy::OnePatch, Strategy::OnePut]).collect()
         };
         let refused = learned.0.load(Ordering::Relaxed);
@@ -119,7 +119,7 @@ mod tests {
             (0, &[OnePut, OnePatch][..]),
             (MIB, &[OnePut, OnePatch]),
             (2 * MIB, &[OnePut, OnePatch, Chunks(MIB)]),
-            (CHUNK, &[OnePut, OnePatch, Chunks(4 * MIB), Chunks(MIB)]),
+            (CHUNK_BYTES, &[OnePut, OnePatch, Chunks(4 * MIB), Chunks(MIB)]),
         ] {
             assert_eq!(order(size, Obstacle::Refused, &LearnedLimit::default()), expected, "{size}");
         }
@@ -131,7 +131,7 @@ mod tests {
         assert!(Strategies::new(40 * MIB, &learned).advance(Obstacle::Trouble, &learned));
         assert_eq!(
             Strategies::new(40 * MIB, &learned).current(),
-            Strategy::Chunks(CHUNK),
+            Strategy::Chunks(CHUNK_BYTES),
             "trouble says nothing of the size"
         );
         assert!(Strategies::new(40 * MIB, &learned).advance(Obstacle::TooLarge, &learned));
