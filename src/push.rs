@@ -44,12 +44,12 @@ pub enum PushError {
     Moved {
         /// The tag.
         tag: String,
-        /// What was pushed.
+        /// The digest that was pushed.
         pushed: Digest,
     },
 }
 
-/// What became of an image's parts.
+/// The outcome of each part of an image.
 #[derive(Debug)]
 pub struct Pushed {
     /// The image's digest.

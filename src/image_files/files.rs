@@ -29,7 +29,7 @@ impl Files {
         Archive::open(path).map(Self::Archive)
     }
 
-    /// What it is called in messages.
+    /// Returns its name for messages.
     pub(super) fn place(&self) -> String {
         match self {
             Self::Folder(path) => path.display().to_string(),

@@ -19,7 +19,7 @@ pub type CompressionProgress<'a> = &'a (dyn Fn(&Digest, u64, u64) + Sync);
 pub struct Image {
     /// Its manifests, each behind those that it names. The last one is the image.
     pub manifests: Vec<SourceManifest>,
-    /// What they name, each once.
+    /// The blobs that they name, each once.
     pub blobs: Vec<ImageBlob>,
 }
 
@@ -30,7 +30,7 @@ pub struct SourceManifest {
     pub digest: Digest,
     /// Its media type.
     pub media_type: String,
-    /// What it names.
+    /// The manifests that it names, if it is an index.
     pub manifest: Manifest,
     /// Its bytes.
     pub bytes: Bytes,

@@ -28,7 +28,7 @@ const MAX_EXTENSION: u64 = 1 << 20;
 /// Links that are followed, one to the next.
 const MAX_LINKS: usize = 8;
 
-/// What the first bytes of compressed files are.
+/// The first bytes of compressed files, and the tool for each.
 const COMPRESSED: [(&[u8], &str); 4] =
     [(&[0x1f, 0x8b], "gunzip"), (&[0x28, 0xb5, 0x2f, 0xfd], "unzstd"), (b"\xfd7zXZ", "unxz"), (b"BZh", "bunzip2")];
 
@@ -53,7 +53,7 @@ enum ArchiveEntry {
     Unusable(&'static str),
 }
 
-/// What extension entries say of the one behind them.
+/// The attributes that extension entries give to the entry behind them.
 #[derive(Default)]
 struct PaxExtension {
     name: Option<Vec<u8>>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// What is to be done in a repository, or with a whole store.
+/// The access that a request needs to a repository, or to a whole store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// To read.

@@ -7,13 +7,13 @@ use url::Url;
 
 use super::body::Body;
 
-/// What was answered.
+/// The answer of a server.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     /// Of a 200 everything, of anything else perhaps not; decoded.
     pub(crate) body: Body,
-    /// Who gave it: what was asked, or where redirects led to in the end.
+    /// The URL that gave it: the one asked, or where redirects led in the end.
     pub(crate) url: Url,
     /// Whether the way there led over another origin than the one asked.
     pub(crate) elsewhere: bool,

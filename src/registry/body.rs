@@ -25,7 +25,7 @@ const GZIP: u8 = 0x1f;
 #[derive(Default)]
 pub(crate) struct Body {
     bytes: Vec<u8>,
-    /// What they take of the room that there is for all.
+    /// The memory that they take of the budget of all answers.
     _room: Option<MemoryReservation>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct BodyReader<'a> {
     /// Whether none comes, whatever is announced: the answer is one to HEAD (RFC 9110, section 9.3.2).
     pub(super) is_head: bool,
     pub(super) room: &'a Arc<MemoryBudget>,
-    /// Whose it is, for the room.
+    /// The registry that the memory counts for.
     pub(super) tenant: &'a Tenant,
     /// Until when room for it is waited for.
     pub(super) deadline: Instant,

@@ -17,7 +17,7 @@ const MAX_REALM: usize = 2048;
 /// The schemes that are answered. In a value without quotes no other word is taken for the next challenge.
 const SCHEMES: [&str; 2] = ["Basic", "Bearer"];
 
-/// What a registry wants.
+/// The authentication that a registry asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
     /// Name and password with each request.
@@ -26,7 +26,7 @@ pub(crate) enum Challenge {
     Bearer {
         /// Where tokens come from: http or https, without user information.
         realm: Url,
-        /// What the realm calls this registry.
+        /// The name of this registry at the realm.
         service: Option<Box<str>>,
     },
 }
@@ -133,7 +133,7 @@ struct ChallengeParser<'a> {
     rest: &'a str,
 }
 
-/// What divides parameters and challenges. RFC 9110 knows the comma alone.
+/// Returns whether a character divides parameters and challenges. RFC 9110 knows the comma alone.
 fn is_divider(c: char) -> bool {
     is_space(c) || matches!(c, ',' | ';')
 }
@@ -182,7 +182,7 @@ impl<'a> ChallengeParser<'a> {
         }
     }
 
-    /// What follows a parameter's name: an equals sign, and a value with quotes, without, or none.
+    /// Reads what follows a parameter's name: an equals sign, and a value with quotes, without, or none.
     fn value(&mut self) -> Result<Cow<'a, str>, ChallengeError> {
         self.skip(is_space);
         self.rest = self.rest.strip_prefix('=').ok_or(ChallengeError::Malformed)?;

@@ -279,7 +279,7 @@ impl Client {
         self.transport.ask(&ask).await.map_err(|failure| ask.failed(failure))
     }
 
-    /// What a status that is no success means.
+    /// Makes the error that a status other than success stands for.
     pub(super) fn status(
         &self,
         target: &Target,

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 
-/// What a request carries.
+/// The content of a request.
 #[derive(Clone)]
 pub(crate) struct Content {
     /// `Content-Type`.

@@ -165,7 +165,7 @@ fn read(credentials: &Credentials, repository: &Repository) -> Result<Option<Log
     }
 }
 
-/// What a login file says of a repository. One that is not there says nothing.
+/// Reads the entry of a repository in a login file. A file that does not exist has none.
 fn read_login_file(
     LoginFile { path, format }: &LoginFile,
     repository: &Repository,
@@ -188,7 +188,7 @@ fn read_file(path: &Path, limit: u64) -> Result<SecretString, CredentialsError> 
     String::from_utf8(bytes).map(SecretString::from).map_err(|_| CredentialsError::NotText { path: path.to_owned() })
 }
 
-/// What an operator's login file has of a repository. The gate runs no credential helpers: it executes nothing.
+/// Reads the entry of a repository in an operator's login file. The gate runs no credential helpers: it executes nothing.
 fn from_docker_config(path: &Path, text: &str, repository: &Repository) -> Result<Option<Login>, CredentialsError> {
     static HELPERS: Once = Once::new();
     let file = login_file::LoginFile::parse(path, LoginFormat::Current, text)?;

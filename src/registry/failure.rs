@@ -27,7 +27,7 @@ pub(crate) enum Failure {
     Unresolved,
     /// The host has no public address that can be found, and neither a rule nor an entry names it.
     NotPublic,
-    /// What came is not what may come.
+    /// The answer is not one that a registry may give.
     Misbehaved(String),
     /// The time is over.
     TimedOut,

@@ -25,7 +25,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const MAX_ANSWER: u64 = 64 << 10;
 /// Characters of a helper's message that are repeated.
 const MAX_MESSAGE: usize = 300;
-/// What helpers say of a server that they don't know.
+/// The message of helpers for a server that they don't know.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
 /// Why a helper gave no answer.

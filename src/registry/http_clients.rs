@@ -49,7 +49,7 @@ pub(super) struct ClientFactory {
     made: HashMap<(Option<PathBuf>, bool), HttpClients>,
 }
 
-/// What all clients for named hosts have in common, and all others.
+/// The shared parts of all clients for named hosts, and of all others.
 #[derive(Clone)]
 pub(super) struct ClientKinds {
     open: ClientKind,

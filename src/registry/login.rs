@@ -8,10 +8,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::files::ReadError;
 
-/// What Docker writes in place of a user name when the password is an identity token.
+/// The word that Docker writes in place of a user name when the password is an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// What proves who we are.
+/// Credentials for a registry.
 #[derive(Clone, Debug)]
 pub(crate) enum Login {
     /// Name and password.

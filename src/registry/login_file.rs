@@ -15,7 +15,7 @@ use crate::image::{
 };
 use crate::json;
 
-/// What Docker's tools call Docker Hub before credential helpers.
+/// The name by which Docker's tools ask credential helpers for Docker Hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
 /// A login file. Entries stand for themselves: what is wrong in that of another host does no harm.
@@ -96,7 +96,7 @@ impl<'a> LoginFile<'a> {
         }
     }
 
-    /// Who knows the credentials: the registry's own helper, then what stands in the file, then the helper for all registries.
+    /// Finds what has the credentials: the registry's own helper, then what stands in the file, then the helper for all registries.
     pub(super) fn find(&self, repository: &Repository) -> Result<LoginSource, CredentialsError> {
         let host = repository.host();
         let own = self.helpers.get_key_value(host);

@@ -29,7 +29,7 @@ pub(super) struct OriginKey {
     pub(super) base: Url,
 }
 
-/// What `GET /v2/` says of a registry.
+/// The result of `GET /v2/` at a registry.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     /// Where it is: https, or http where that is allowed and all there is. A slash is at the end.
@@ -69,7 +69,7 @@ impl Expiry<OriginKey, Arc<Origin>> for OriginTtl {
     }
 }
 
-/// What is remembered of registries and their repositories.
+/// Caches the results of pings, and the challenges of repositories.
 pub(super) struct Origins {
     pub(super) origins: Cache<OriginKey, Arc<Origin>>,
     challenges: Cache<(OriginKey, Box<str>), Challenge>,

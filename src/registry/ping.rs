@@ -78,7 +78,7 @@ impl Client {
         self.ask(target, &join(base, what.path), &what, &Request::GET, None, budget).await
     }
 
-    /// What the answer to a ping says.
+    /// Interprets the answer to a ping.
     fn told(
         &self,
         target: &Target,

@@ -6,7 +6,7 @@ use url::Url;
 use super::{access::Access, answer::Answer, content::Content};
 use crate::telemetry::RequestKind;
 
-/// What is fetched of a server.
+/// Which resource of a server a request is for, and how large its answer may be.
 pub(crate) struct RequestSpec<'a> {
     /// Below the server's base.
     pub(crate) path: &'a str,
@@ -16,7 +16,7 @@ pub(crate) struct RequestSpec<'a> {
     pub(crate) limit: usize,
 }
 
-/// How a server is asked.
+/// A request to a server.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: Method,
@@ -25,9 +25,9 @@ pub(crate) struct Request {
     pub(crate) content: Option<Content>,
     /// Which part of a whole the content is: `first-last`.
     pub(crate) content_range: Option<HeaderValue>,
-    /// What the server must still have for the request to do anything.
+    /// The version that the server must still have for the request to take effect.
     pub(crate) if_match: Option<HeaderValue>,
-    /// What a token has to allow.
+    /// The access that a token must permit.
     pub(crate) access: Access,
     /// Whether it may be sent again as it is, where nothing says what became of the first time.
     pub(crate) repeat: bool,

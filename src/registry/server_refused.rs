@@ -18,7 +18,7 @@ use crate::redact::shown;
     None => String::new(),
 })]
 pub struct ServerRefused {
-    /// What was asked.
+    /// The URL of the request.
     pub url: Box<str>,
     /// The status.
     pub status: u16,

@@ -10,7 +10,7 @@ pub enum SetupError {
     /// A CA file can't be used.
     #[error("{of}: {source}")]
     Ca {
-        /// Whose it is: an entry, or the field.
+        /// The entry or field that names the file.
         of: Box<str>,
         /// Why.
         source: CaError,

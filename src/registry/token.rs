@@ -83,7 +83,7 @@ impl Tokens {
         Self { kept, files: BlockingPool::new(MAX_CONCURRENT_FILES), helpers: CredentialHelpers::new() }
     }
 
-    /// What answers a challenge. `refused` is what did not: it is not given again.
+    /// Returns the authorization that answers a challenge. The one in `refused` is not returned again.
     pub(crate) async fn answer(
         &self,
         transport: &Transport,

@@ -39,7 +39,7 @@ const MIN_TIME_FOR_RETRY: Duration = Duration::from_millis(100);
 pub(crate) const MAX_SHARED_BACKOFF: Duration = Duration::from_secs(1);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
 const MAX_ERROR_BODY: usize = FREE_BYTES;
-/// What is asked.
+/// A request as it is sent, with its limits.
 pub(crate) struct OutgoingRequest<'a> {
     pub(crate) remote: &'a RemoteServer,
     pub(crate) url: &'a Url,
@@ -53,7 +53,7 @@ pub(crate) struct OutgoingRequest<'a> {
     pub(crate) repeat: bool,
     /// Bytes that a good answer may have. 0: its headers are all that is wanted, and no body is read.
     pub(crate) limit: usize,
-    /// Who asks for more patience than this is not asked again.
+    /// The longest wait that a server may ask for and still be asked again.
     pub(crate) longest_wait: Duration,
     pub(crate) budget: TimeBudget,
 }

@@ -1,6 +1,6 @@
 //! The formats of stored signatures (containers/image: `signature.FromBlob`).
 
-/// What the bytes of a stored signature are (containers/image: `signature.FromBlob`).
+/// The format of a stored signature (containers/image: `signature.FromBlob`).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SignatureFormat<'a> {
     /// An OpenPGP message.

@@ -41,7 +41,7 @@ struct Collector {
     number: usize,
 }
 
-/// What became of an entry.
+/// The result of fetching an entry.
 enum LookasideEntry {
     Bytes(Vec<u8>),
     NotThere,

@@ -87,7 +87,7 @@ impl Lookasides {
         self.staging.get_repository(repository)?.as_ref()
     }
 
-    /// What stands there and means nothing here.
+    /// Returns warnings about members that are not used.
     pub fn warnings(&self) -> &[Diagnostic] {
         &self.warnings
     }

@@ -6,7 +6,7 @@ use crate::refusal::LookupError;
 use crate::signature::UntrustedSignature;
 use crate::verification::AskedSource;
 
-/// What one source has.
+/// The signatures of one source, and how asking went.
 #[derive(Default)]
 pub(super) struct SourceAnswer {
     pub(super) signatures: Vec<UntrustedSignature>,

@@ -35,7 +35,7 @@ pub(crate) struct StoreClient<'a> {
     base: Url,
 }
 
-/// What a store tells of a signature.
+/// The record of a signature in a store.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct StoredSignatureInfo {
@@ -62,13 +62,13 @@ pub(crate) struct SignatureStatus {
     pub(crate) finding: AuditFinding,
 }
 
-/// What an auditor finds of a signature that verifies. Who and when, the store adds.
+/// The result of an audit of a signature that verifies. The store adds the auditor and the time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct AuditFinding {
     /// The fingerprint of the certificate.
     pub(crate) key: String,
-    /// Whose that is.
+    /// The name of the certificate's owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) signer: Option<String>,
     /// The name that was expected, and signed.
@@ -77,7 +77,7 @@ pub(crate) struct AuditFinding {
     pub(crate) digest: String,
 }
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangeOutcome {
     /// It is made.
@@ -100,7 +100,7 @@ pub(crate) enum StoreClientError {
         "{url} answers {status}: there is no store of `sealgate gateway` at this address, and nothing else keeps this"
     )]
     NoStore {
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
         /// The status.
         status: u16,

@@ -33,7 +33,7 @@ pub enum WriteError {
         /// Why.
         source: io::Error,
     },
-    /// What stands in a signature's place would stop readers before they come to ours.
+    /// A file in a signature's place would stop readers before they come to the new one.
     #[error("{}: {what}: readers get no further, so take it away first", path.display())]
     InTheWay {
         /// The file.
@@ -46,7 +46,7 @@ pub enum WriteError {
     Full(PathBuf),
 }
 
-/// What became of a signature.
+/// The outcome of writing a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Its place: a URL with its name, or a file.

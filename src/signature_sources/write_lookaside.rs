@@ -78,7 +78,7 @@ fn write_file_on(
     Err(WriteError::Full(folder.to_owned()))
 }
 
-/// What was made in a folder stays so, as far as its file system can see to that.
+/// Syncs a folder, as far as its file system can.
 fn sync(folder: &Path) -> io::Result<()> {
     match sync_folder(folder) {
         // Some file systems (CIFS, some of FUSE's) don't sync folders, and nothing more can be done.

@@ -35,10 +35,10 @@ use crate::verification::{FoundSignatures, Question, verify};
 /// Signatures of one's own key that are looked at to find out whether one of them suffices.
 const MAX_TRIES: usize = 256;
 
-/// What of an image is signed.
+/// The digests of an image that are signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// What the reference names now.
+    /// The digest that the reference names now.
     pub digest: Digest,
     /// Whether that is an index.
     pub is_index: bool,
@@ -202,7 +202,7 @@ pub enum SignError {
     /// The key does not sign: no passphrase, a card that is not there.
     #[error(transparent)]
     Compose(#[from] ComposeError),
-    /// What was made is not what a verifier takes: the card or agent is broken, or the clock is wrong.
+    /// The new signature does not verify: the card or agent is broken, or the clock is wrong.
     #[error("what it made does not verify: is it the agent's or the card's right key, and is the clock right?")]
     NotVerified,
 }

@@ -16,7 +16,7 @@ pub struct SigningKey {
     pub key: Fingerprint,
     /// Its first user ID, for people.
     pub user_id: Option<String>,
-    /// What signs with it.
+    /// The holder of its secret part.
     pub signer: Box<dyn crypto::Signer + Send + Sync>,
 }
 

@@ -21,7 +21,7 @@ pub(crate) enum TransferError {
     /// The server is no store.
     #[error("{url} answers {status}: there is no store of `sealgate gateway` at this address")]
     NoStore {
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
         /// The status.
         status: u16,

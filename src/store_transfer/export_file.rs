@@ -23,7 +23,7 @@ use crate::image::Digest;
 /// How long after its beginning an export is taken up again without being told to. What was removed from the store since then
 /// stays in it, and what was added in front of its end is missing.
 const RESUME_TTL: SignedDuration = SignedDuration::from_hours(1);
-/// What every line of an export begins with.
+/// The first bytes of every line of an export.
 const BEGINNING: &[u8] = b"{\"repository\":\"";
 
 /// A file that an export is written to. It has its name once it is whole: until then it is a [`Partial`].
@@ -130,7 +130,7 @@ fn is_free(path: &Path) -> Result<(), TransferError> {
     }
 }
 
-/// What the names of a file's partials begin with.
+/// Returns the prefix of the names of a file's partials.
 fn prefix(path: &Path, store: &str) -> OsString {
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(format!(".{}.", &Digest::sha256(store.as_bytes()).hex()[..8]));

@@ -1,11 +1,11 @@
-//! What became of an export.
+//! The result of an export.
 
 use jiff::Timestamp;
 
 use super::item_location::ItemLocation;
 use crate::gateway::store::Record;
 
-/// What became of an export so far.
+/// The result of an export so far.
 #[derive(Debug, Default)]
 pub(crate) struct ExportReport {
     /// Signatures of the store.

@@ -67,7 +67,7 @@ impl ImportReport {
         }
     }
 
-    /// What became of signatures that were found there.
+    /// Adds the outcome of the signatures at these places.
     fn add(&mut self, imported: Imported, places: &[ItemLocation]) {
         let Imported { created, completed, present, refused, reasons } = imported;
         self.created += created;
@@ -132,7 +132,7 @@ pub(crate) async fn import(
     }
 }
 
-/// What is found at once, and how far that is read.
+/// A batch of items, and how many bytes are read up to its end.
 struct Batch {
     found: Vec<ImportItem>,
     bytes: u64,

@@ -1,17 +1,17 @@
-//! What is found in what is imported.
+//! The items that an import reads.
 
 use super::{item_location::ItemLocation, signature::Signature};
 
-/// What is found in it.
+/// A signature, or something else, that an import reads.
 pub(super) struct ImportItem {
     pub(super) place: ItemLocation,
     pub(super) what: ItemContent,
 }
 
 pub(super) enum ItemContent {
-    /// What a store takes.
+    /// A signature that a store accepts.
     Signature(Box<Signature>),
-    /// What none takes, and why.
+    /// Something that no store accepts, and why.
     Junk(String),
     /// A number that is missing, where readers of a lookaside stop.
     Gap,

@@ -1,6 +1,6 @@
-//! What is moved.
+//! The unit of a transfer.
 
 use crate::gateway::store::{ImageId, Record};
 
-/// What is moved.
+/// A signature with its image.
 pub(super) type Signature = (ImageId, Record);

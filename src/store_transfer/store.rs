@@ -13,7 +13,7 @@ use crate::registry::retry::Retries;
 /// Signatures that are read from an opened store, or put into one, at once.
 pub(super) const MAX_BATCH: usize = 256;
 
-/// What signatures are moved from, or into.
+/// A store that signatures are moved from, or into.
 pub(crate) enum TransferStore {
     /// One that is asked.
     Running(Box<RemoteStore>),

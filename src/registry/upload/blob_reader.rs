@@ -61,7 +61,7 @@ impl BlobReader {
         self.position.load(Ordering::Relaxed)
     }
 
-    /// What went wrong with reading, if anything did.
+    /// Takes the error of reading, if there was one.
     pub(super) fn take_failure(&self) -> Option<UploadError> {
         lock(&self.failure).take()
     }

@@ -6,7 +6,7 @@ use crate::image::Mismatch;
 use crate::refusal::LookupError;
 use crate::registry::{retry, server_refused::ServerRefused};
 
-/// What became of a blob or manifest.
+/// The outcome of pushing a blob or manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlobOutcome {
@@ -28,7 +28,7 @@ pub enum UploadError {
     /// The registry does not take it.
     #[error(transparent)]
     Refused(#[from] ServerRefused),
-    /// What is pushed can't be read.
+    /// The file that is pushed can't be read.
     #[error("{name:?} can't be read: {source}")]
     Read {
         /// The file.
@@ -36,7 +36,7 @@ pub enum UploadError {
         /// Why.
         source: io::Error,
     },
-    /// What is pushed is something else than it should be.
+    /// The file that is pushed has another digest than it should.
     #[error("{name:?} is damaged: {mismatch}")]
     Damaged {
         /// The file.

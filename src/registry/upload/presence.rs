@@ -14,7 +14,7 @@ use crate::registry::{
 };
 use crate::telemetry::RequestKind;
 
-/// What a registry says of a blob.
+/// Whether a registry has a blob, and how sure that is.
 pub(super) enum Stored {
     Absent,
     /// It is there; how many bytes it has is not said.
@@ -67,7 +67,7 @@ impl Client {
         Ok(self.send(target, &what, Request::new(method, Access::Push), TimeBudget::of(STEP_TIMEOUT)).await?)
     }
 
-    /// What an answer of 200 says of the blob.
+    /// Reads the digest and length of the blob in an answer of 200.
     fn read_stored(&self, target: &Target, blob: &dyn Blob, fetched: &Fetched) -> Result<Stored, UploadError> {
         let Fetched { url, answer } = fetched;
         self.check_digest(target, url, answer, &blob.digest())?;

@@ -203,7 +203,7 @@ impl Upload<'_> {
         }
     }
 
-    /// What it means that a registry does not answer a step with success.
+    /// Classifies an answer to a step that is no success.
     fn refused(&self, session: &mut UploadSession, length: u64, url: &Url, answer: &Answer, status: u16) -> StepError {
         let error = || ServerRefused::of(self.target, url, answer).into();
         match status {
