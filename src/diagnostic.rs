@@ -16,13 +16,13 @@ pub struct Diagnostic {
     pub file: Box<str>,
     /// Where; nothing if it is about the file as a whole.
     pub place: Option<Span>,
-    /// What is wrong: what was expected, what was found.
+    /// The mistake: expectation and finding.
     pub message: String,
     /// The source line.
     pub snippet: Option<Snippet>,
     /// Other places that belong to it.
     pub related: Vec<RelatedPlace>,
-    /// What to do.
+    /// The next step.
     pub suggestion: Option<String>,
 }
 
@@ -55,7 +55,7 @@ pub struct RelatedPlace {
     pub file: Box<str>,
     /// Where in it.
     pub place: Span,
-    /// What is there.
+    /// The note about it.
     pub message: String,
 }
 
@@ -181,8 +181,8 @@ fn without_key_material(line: &str) -> String {
     shown
 }
 
-/// A text that somebody wrote, in quotes, for a message; what is long or has lines could be anything, a key too, and is only
-/// called "this text".
+/// Quotes a text of a user for a message. A text that is long or has lines could be anything, a key too, and is only called
+/// "this text".
 pub fn quoted(text: &str) -> String {
     if is_short(text) { format!("{text:?}") } else { "this text".to_owned() }
 }

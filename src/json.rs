@@ -100,7 +100,7 @@ mod tests {
         let members: Vec<_> = members.iter().map(|(Text(name), value)| (&**name, value.get())).collect();
         assert_eq!(members, [("b", "[1, 2]"), ("a", r#"{"c": null}"#), ("b", "3")]);
         assert!(serde_json::from_str::<Members<'_, Text<'_>, 2>>(text).is_err());
-        // What stands behind the bound is not looked at.
+        // The text behind the bound is not read.
         let error = serde_json::from_str::<Members<'_, Text<'_>, 1>>(r#"{"a": 1, "b": broken"#).err().unwrap();
         assert!(error.to_string().contains("too many members"), "{error}");
         for other in ["[]", "null", "1", "\"a\""] {

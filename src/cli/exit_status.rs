@@ -12,7 +12,7 @@ use crate::signature_sources::{WriteError, store_client::StoreClientError};
 use crate::signing::KeyError;
 use crate::store_transfer::TransferError;
 
-/// What the process's exit status says.
+/// The exit status of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExitStatus {
     /// 0: allowed, or done.
@@ -59,12 +59,12 @@ impl CliError {
         Self { status: ExitStatus::Refused, message: text.to_string() }
     }
 
-    /// The same, with what it is about in front.
+    /// Puts a subject in front of the message.
     pub(crate) fn about(self, subject: impl fmt::Display) -> Self {
         Self { message: format!("{subject}: {}", self.message), ..self }
     }
 
-    /// The same, with what was done before it.
+    /// Adds to the message what was done before the error.
     pub(crate) fn after(self, done: impl fmt::Display) -> Self {
         Self { message: format!("{} ({done})", self.message), ..self }
     }
@@ -75,7 +75,7 @@ impl CliError {
     }
 }
 
-/// What could not be looked up: that it is not there, or not for these credentials, is an answer, anything else is none.
+/// A look-up that found no image, or no access with these credentials, is an answer (refused). Any other error is none.
 impl From<LookupError> for CliError {
     fn from(error: LookupError) -> Self {
         let status = match &error {
@@ -88,7 +88,7 @@ impl From<LookupError> for CliError {
                     format!("{registry} answers {status}: {}", credentials_needed(looked_in.as_deref()))
                 });
             }
-            // What it is for a verdict to say, a command says in one line.
+            // A verdict has a line of its own for the next step; a command has one line in all.
             LookupError::CredentialsUnusable { .. } => {
                 return Self::undecided(format_args!("{error}. {}", error.next_step()));
             }

@@ -20,7 +20,7 @@ use crate::registry::{Client, HostSet};
 use crate::signature_sources::registries_d::Lookasides;
 use crate::telemetry::Metrics;
 
-/// What is said of the image on the command line.
+/// The arguments about an image.
 #[derive(Args, Debug)]
 pub(super) struct ImageArguments {
     /// The image; docker:// in front is allowed
@@ -96,8 +96,8 @@ impl ImageArguments {
         self.read_at(None, false, mirrors)
     }
 
-    /// The same, with the image where it is really asked for: at that host, by those of the configuration's settings that
-    /// are this host's. Only in registries.d, places for signatures are by the image's own name.
+    /// Reads the arguments as [`ImageArguments::read`] does, with the image at another host. The configuration's settings are
+    /// those of that host; only registries.d is looked up by the image's own name.
     pub(super) fn read_at(
         &self,
         elsewhere: Option<&RegistryOverride>,

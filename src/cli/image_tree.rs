@@ -23,11 +23,11 @@ pub(super) struct ManifestNode {
     pub(super) digest: Digest,
     /// `os/architecture[/variant]`, where the index says it.
     pub(super) platform: Option<String>,
-    /// What is in it, or why that is not known. Nothing is in an image.
+    /// The entries, or why they are not known. `None` for an image, which has none.
     pub(super) index: Result<Option<IndexNode>, LookupError>,
 }
 
-/// What is in an index.
+/// An index with its entries.
 #[derive(Debug)]
 pub(super) struct IndexNode {
     /// It, with all that it has.

@@ -5,9 +5,9 @@ use std::{env, ffi::OsString, fs, os::unix::fs::MetadataExt as _, path::PathBuf}
 
 use crate::configuration::{LoginFile, LoginFormat, Logins};
 
-/// The login files of whoever calls, in the order in which skopeo reads them.
+/// Returns the login files of the user, in the order in which skopeo reads them.
 pub(super) fn of_caller() -> Logins {
-    // Who this is, without a call to libc.
+    // The user's ID, without a call to libc.
     let user = fs::metadata("/proc/self").ok().map(|process| process.uid());
     find(|name| env::var_os(name), user)
 }
@@ -77,7 +77,7 @@ mod tests {
                 &[podman, "/c/containers/auth.json", "/home/jane/.docker/config.json", old],
             ),
             (&[runtime, docker], &[podman, "/etc/docker/config.json"]),
-            // What is named so is the only one.
+            // A file that is named so is the only one.
             (&[home, runtime, docker, ("REGISTRY_AUTH_FILE", "/a.json")], &["/a.json"]),
             (&[home, runtime, ("REGISTRY_AUTH_FILE", "")], &[podman, user, "/home/jane/.docker/config.json", old]),
         ] {

@@ -58,7 +58,7 @@ enum Command {
     Man(completions::ManArguments),
 }
 
-/// What the servers have in common.
+/// The arguments of both servers.
 #[derive(Args, Debug)]
 struct ServerArguments {
     /// The configuration file
@@ -102,7 +102,7 @@ pub fn main() -> ExitCode {
 /// the secrets of URLs.
 fn not_parsed(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // Nobody is told if nobody listens.
+        // If standard output is closed, there is no other place to report that.
         let _ = error.print();
         return ExitStatus::Done.into();
     }

@@ -21,14 +21,14 @@ const DONE: &str = "{prefix} {msg:12} {total_bytes}";
 const TALLY: &str = "{msg}";
 const TALLY_OF: &str = "[{bar:32}] {bytes}/{total_bytes} {msg}";
 
-/// Whether somebody sees what moves on standard error.
+/// Returns whether standard error is a terminal that can redraw a line.
 fn is_watched() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Shows it on standard error.
 pub(super) struct PushProgress {
-    /// Nothing: nobody watches.
+    /// `None` if standard error is no terminal.
     bars: Option<MultiProgress>,
     of: Mutex<HashMap<Digest, ProgressBar>>,
 }
@@ -75,7 +75,7 @@ impl PushObserver for PushProgress {
     fn settled(&self, blob: &ImageBlob, outcome: BlobOutcome) {
         let (length, words) = (blob.data.length(), words(outcome));
         if self.bars.is_none() {
-            // Nobody is told if nobody listens.
+            // If standard error is closed, there is no other place to report that.
             let _ = writeln!(io::stderr(), "{} {words} ({})", short(&blob.digest), ByteSize::b(length));
         }
         self.with(&blob.digest, length, |bar| {

@@ -58,7 +58,7 @@ pub(super) fn run(arguments: PushArguments) -> Result<ExitStatus, CliError> {
     let manifest_bytes = subject.configuration.limits.manifest_bytes;
     super::runtime::block_on(async {
         let client = subject.client()?;
-        // What would keep the image from being signed is better known before it is pushed.
+        // An error that would keep the image from being signed is better found before the push.
         let key = key_arguments.open(query.as_ref()).await?;
         let repository = subject.image.repository();
         signature.choose_destination(&client, &subject.image).await?;
@@ -73,7 +73,7 @@ pub(super) fn run(arguments: PushArguments) -> Result<ExitStatus, CliError> {
         let pushed = push(&client, &subject.image, &files, mount_from.as_ref(), &*progress)
             .await
             .map_err(|error| CliError::from(error).about(&subject.image))?;
-        // By digest: what somebody else pushes under the tag meanwhile is not signed.
+        // By digest: an image that another client pushes under the tag meanwhile is not signed.
         let pinned = subject.image.pinned(pushed.digest);
         let mut again = ShellCommand::new(format_args!("sealgate sign {}", sign::by_digest(&pinned, pushed.digest)));
         again.option("--sign-identity", Some(&signature.identity));
@@ -108,7 +108,7 @@ fn repository(text: &str, image: &Reference) -> Result<Repository, CliError> {
     Ok(reference.repository().clone())
 }
 
-/// What was pushed and signed.
+/// The result of a push, with that of signing.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PushReport {

@@ -101,7 +101,7 @@ pub(super) struct SourceReport {
 }
 
 impl VerifyReport {
-    /// What a decision comes to. `image` is the canonical reference.
+    /// Makes the report of a decision. `image` is the canonical reference.
     pub(super) fn new(image: &str, decision: &Decision) -> Self {
         let Decision { verdict, image: _, rule, mode, pinned, examinations } = decision;
         let refusal = match verdict {
@@ -109,7 +109,7 @@ impl VerifyReport {
             Err(refusal) => Some(refusal),
         };
         let (status, label) = match verdict {
-            // What a mode lets run is refused all the same.
+            // A refusal that the mode does not enforce is a refusal here.
             Ok(Verdict::NotEnforced { refusal, .. }) => (of_refusal(refusal), "not_enforced"),
             Ok(verdict) => (ExitStatus::Done, verdict.label()),
             Err(refusal) => {
@@ -226,7 +226,7 @@ impl VerifyReport {
         if let Some(pinned) = &self.pinned {
             line("runs as", pinned)?;
         }
-        // What led to a yes is said above; everything that was looked at matters where it did not.
+        // For a verified image the keys above suffice; otherwise every signature and source matters.
         if self.verdict != "verified" {
             for signature in &self.signatures {
                 line("signature", &signature.text(colours))?;

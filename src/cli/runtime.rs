@@ -37,7 +37,7 @@ mod tests {
             let ended = Arc::clone(&ended);
             move || {
                 started.send(()).unwrap();
-                // As long as a resolver may hang; where nobody waits for it, the test is over long before.
+                // As long as a resolver may hang. A test that does not wait for it ends long before.
                 let _ = released.recv_timeout(Duration::from_mins(2));
                 ended.store(true, Ordering::SeqCst);
             }

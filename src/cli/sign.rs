@@ -68,7 +68,7 @@ pub(super) struct KeyArguments {
     passphrase_file: Option<PathBuf>,
 }
 
-/// What is signed, and where it goes.
+/// The identity to sign, and the place of the signature.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Signature")]
 pub(super) struct SignatureArguments {
@@ -238,7 +238,7 @@ fn configured(subject: &ImageContext) -> Result<(Destination, Option<Destination
     let mut writable = sources.iter().filter_map(|source| match source {
         SignatureSource::RegistryExtension => Some(Destination::RegistryExtension),
         SignatureSource::Extension(url) => Some(Destination::Extension(url.clone())),
-        // What registries.d names for reading comes last, and has another place for writing beside it.
+        // The lookaside of registries.d comes last; it is for reading, and has another place for writing beside it.
         SignatureSource::Lookaside(_) if subject.staging.is_some() && Some(source) == sources.last() => None,
         SignatureSource::Lookaside(url) => folder(url),
     });
@@ -329,7 +329,7 @@ pub(super) async fn sign(
                 let deadline = Instant::now() + STEP_TIMEOUT;
                 let written =
                     signature_sources::write(client, destination, image.repository(), &digest, &message, deadline);
-                // What is written stays: each signature stands for itself.
+                // Signatures that are written stay: each stands for itself.
                 let Written { place, existed: _ } = written.await.map_err(|error| {
                     let failure = CliError::from(error).about(image);
                     let there = report.signatures.len();
@@ -366,7 +366,7 @@ fn named_briefly(manifests: &[Planned]) -> String {
     names.join(", ")
 }
 
-/// What is there of several signatures, when the one behind the first `there` of them could not be written.
+/// Returns a message about several signatures of which only the first `there` were written.
 fn how_far(manifests: &[Planned], there: usize) -> String {
     let (done, open) = manifests.split_at(there);
     let done = match done {
@@ -401,7 +401,7 @@ fn print_payloads(plan: &Plan, identity: &Reference, output: Format) -> Result<E
     Ok(ExitStatus::Done)
 }
 
-/// What was signed.
+/// The result of signing.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SignReport {

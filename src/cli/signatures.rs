@@ -102,7 +102,7 @@ pub(super) fn run(command: SignaturesCommand) -> Result<ExitStatus, CliError> {
     }
 }
 
-/// What is stored of an image.
+/// The signatures that are stored for an image, and the sources that were asked.
 #[derive(Debug, Serialize)]
 struct SignatureList {
     image: String,
@@ -183,7 +183,7 @@ impl SignatureList {
                 Ok(None) => Ok(None),
                 Err(error) => Err((store.url(&digest), error)),
             },
-            // What is wrong with it is told by what is asked next.
+            // The request that follows reports what is wrong with the source.
             Ok(None) | Err(_) => Ok(None),
         };
         match store {
@@ -203,7 +203,7 @@ impl SignatureList {
         }
     }
 
-    /// Of what could not be asked, nobody knows whether it has more.
+    /// Returns "undecided" if a source could not be asked: it may have more.
     fn exit(&self) -> ExitStatus {
         if self.sources.iter().any(|place| place.failed) { ExitStatus::Undecided } else { ExitStatus::Done }
     }
@@ -330,7 +330,7 @@ impl ListedSource {
     }
 }
 
-/// What was taken away.
+/// A signature that was removed.
 #[derive(Debug, Serialize)]
 struct RemovedSignature {
     image: String,

@@ -35,7 +35,7 @@ use crate::telemetry::{Metrics, logging};
 /// Reasons that are printed for people. As JSON there are more.
 const MAX_PRINTED: usize = 20;
 
-/// What `TransferError::Interrupted` ends with, too.
+/// The exit status of an interrupted command, as for `TransferError::Interrupted`.
 const INTERRUPTED: i32 = 3;
 
 #[derive(Debug, Subcommand)]
@@ -117,7 +117,7 @@ impl FromStr for StoreName {
     }
 }
 
-/// What an export is written to, or an import read from, as it is named.
+/// The argument that names where an export is written to, or an import read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum TransferFile {
     /// `-`.
@@ -164,7 +164,7 @@ enum StoreLocation {
 }
 
 impl CommonArguments {
-    /// Finds the store that is named. Nobody is asked yet.
+    /// Finds the store that is named, without a request.
     fn find(&self, store: &StoreName) -> Result<StoreTarget, CliError> {
         let configuration = image_arguments::configuration(self.config.as_deref())?;
         let here = |place, name, configuration| {
@@ -175,7 +175,7 @@ impl CommonArguments {
             Ok(StoreTarget { place, name, configuration })
         };
         let redb = |file: PathBuf, configuration| {
-            // The same file is the same store, however it is called.
+            // One file is one store, by whatever path it is named.
             let name = file.canonicalize().unwrap_or_else(|_| file.clone()).display().to_string();
             here(StoreLocation::Redb(file), name, configuration)
         };
@@ -213,7 +213,7 @@ impl CommonArguments {
         RegistryOverride { url, scheme }: &RegistryOverride,
         mut configuration: Configuration,
     ) -> Result<StoreTarget, CliError> {
-        // What is said of the host holds for the store; it is in no repository.
+        // Settings of the host hold for the store, which is in no repository.
         let repository = Repository::at(url, "signatures");
         let repository = repository.ok_or_else(|| CliError::usage(format_args!("{url}: no store can be there")))?;
         configuration.registries.logins = Some(self.registry.logins()?);
@@ -269,7 +269,7 @@ async fn run_export(arguments: &ExportArguments) -> Result<ExitStatus, CliError>
     if let ExportTarget::File(file) = &sink
         && let Some(begun) = file.discarded()
     {
-        // Nobody is told if nobody listens.
+        // If standard error is closed, there is no other place to report that.
         let _ = writeln!(
             io::stderr(),
             "{} this begins anew: an earlier export, begun at {begun}, is removed (--resume goes on with one of any age)",
@@ -302,8 +302,9 @@ async fn run_export(arguments: &ExportArguments) -> Result<ExitStatus, CliError>
     Ok(report.status())
 }
 
-/// Ends the work, between two steps of it, when the process is told to end: so that how far it came can be said. Told once
-/// more, or when the work is done, the process ends at once: a step may take as long as a disk or a reader likes.
+/// Ends the work between two of its steps when the process receives SIGINT or SIGTERM, so that its progress can be reported.
+/// At a second signal, or at one after the work, the process ends at once: a step may take as long as a disk or a reader
+/// does.
 async fn unless_interrupted(work: impl Future<Output = Result<(), TransferError>>) -> Result<(), TransferError> {
     let (tell, told) = oneshot::channel();
     // If there are no signals, it ends as any process does.
@@ -378,7 +379,7 @@ async fn run_import(arguments: &ImportArguments) -> Result<ExitStatus, CliError>
     Ok(report.status())
 }
 
-/// What was moved.
+/// The result of an export or import.
 struct TransferReport {
     head: &'static str,
     rows: Vec<(&'static str, String)>,
@@ -500,7 +501,7 @@ impl TransferReport {
         terminal::print(&self.written(format, Colours::of(&io::stdout()))?)
     }
 
-    /// Where nobody reads it, the exit status says it all the same.
+    /// Prints to standard error. If that is closed, the exit status still has the result.
     fn print_to_error(&self, format: Format) -> Result<(), CliError> {
         let text = self.written(format, Colours::of(&io::stderr()))?;
         let _ = io::stderr().write_all(text.as_bytes());

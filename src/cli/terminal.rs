@@ -69,7 +69,7 @@ fn print_to(stream: &mut impl Write, text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Prints why a command failed. Where nobody hears it, the exit status still says it.
+/// Prints why a command failed. If standard error is closed, the exit status still says that it did.
 pub(crate) fn complain(failure: &CliError) {
     let error = Colours::of(&io::stderr()).paint(Tone::Bad, "error:");
     let _ = writeln!(io::stderr(), "{error} {failure}");

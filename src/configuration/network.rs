@@ -27,7 +27,7 @@ pub enum NetworkError {
 }
 
 impl NetworkError {
-    /// What to write.
+    /// Returns what to write instead.
     pub fn suggestion(self) -> String {
         match self {
             Self::Malformed => "write 10.0.0.1, 10.0.0.0/8, ::1 or fd00::/8; names don't count".to_owned(),

@@ -276,7 +276,7 @@ pub struct Etcd {
     pub prefix: Box<str>,
     /// PEM file of the CAs that alone vouch for the members. There is one with https.
     pub ca_file: Option<PathBuf>,
-    /// What the store shows the members.
+    /// The certificate that the store shows the members.
     pub certificate: Option<ClientCertificate>,
     /// Who it says it is.
     pub user: Option<EtcdUser>,

@@ -7,7 +7,7 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     create_folder_with(folder, &sync_folder)
 }
 
-/// The same, where this is how folders are put on the disk.
+/// Makes folders as [`create_folder`] does, with another way to sync them.
 pub(crate) fn create_folder_with(folder: &Path, sync: &impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     match fs::create_dir(folder) {
         Ok(()) => {}
@@ -15,7 +15,7 @@ pub(crate) fn create_folder_with(folder: &Path, sync: &impl Fn(&Path) -> io::Res
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_folder_with(above(folder), sync)?;
             match fs::create_dir(folder) {
-                // Somebody else came first, who may not have come to sync it yet.
+                // Another process made it first, and may not have synced it yet.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
                 made => made?,
             }
@@ -33,7 +33,7 @@ pub(crate) fn above(path: &Path) -> &Path {
     }
 }
 
-/// What was made in a folder stays so through a loss of power.
+/// Syncs a folder, so that its entries stay through a loss of power.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }

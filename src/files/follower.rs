@@ -8,9 +8,9 @@ use tokio::time::Instant;
 /// How far apart two equal reads are before what they read counts. A file that is written in place, over however long, is
 /// whole by then, unless its writer pauses for longer. No longer, since a removed key is trusted meanwhile.
 pub const SETTLE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a file may go on changing before that is told: no writer of such a file takes longer.
+/// How long a file may go on changing before that is logged: no writer of such a file takes longer.
 const UNSETTLED_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a refused file is told of again: often enough to be found, too seldom to fill a log.
+/// How often a refused file is logged again: often enough to be found, too seldom to fill a log.
 pub(crate) const REMINDER_INTERVAL: Duration = Duration::from_mins(5);
 
 /// Follows files that are read again and again, where `T` tells what was read from anything else that could be. What was read
@@ -21,7 +21,7 @@ pub(crate) const REMINDER_INTERVAL: Duration = Duration::from_mins(5);
 pub(crate) struct Follower<T> {
     /// For logs: "the policy files".
     what: String,
-    /// What was read last, and since when it is the same. `None`: it is in force.
+    /// The content or error of the last read, and since when reads agree. `None` if it is in force.
     candidate: Option<(Result<T, String>, Instant)>,
     /// Since when what was read is not in force and has not settled either.
     unsettled_since: Option<Instant>,
@@ -29,16 +29,16 @@ pub(crate) struct Follower<T> {
     refused: Option<(String, Instant)>,
 }
 
-/// What a read means.
+/// The meaning of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// What is in force was read.
+    /// The content in force was read.
     InForce,
     /// Something else was read, which must be put in force now.
     Changed,
     /// Something else was read, which counts if it is the same after this time.
     Unsettled(Duration),
-    /// What was read can't be in force. It was logged.
+    /// The content that was read can't be in force. That was logged.
     Refused {
         /// Whether it was refused for something else before, or not at all.
         is_new: bool,

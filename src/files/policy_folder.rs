@@ -16,7 +16,7 @@ use crate::signature::keyring::MAX_KEYRING_BYTES;
 const MAX_FILE_BYTES: u64 = 4 << 20;
 /// The most policy files of a folder.
 const MAX_FILES: usize = 1_000;
-/// What Kubernetes replaces when it changes a mounted ConfigMap.
+/// The link that Kubernetes replaces when it changes a mounted ConfigMap.
 const CONFIG_MAP_DATA: &str = "..data";
 
 /// Where the policy is.
@@ -87,7 +87,7 @@ pub enum PolicyLoadError {
         path: PathBuf,
         /// The scope.
         scope: Box<Scope>,
-        /// What to write in its place.
+        /// The text to write in its place.
         repository: Repository,
     },
 }
@@ -125,7 +125,7 @@ impl PolicyFiles {
         }
     }
 
-    /// What a mounted ConfigMap shows now, in the folder or around the file.
+    /// Returns the folder that a mounted ConfigMap shows now, in the policy folder or around the policy file.
     fn mounted(&self) -> [Option<PathBuf>; 2] {
         let data = |folder: &Path| fs::read_link(folder.join(CONFIG_MAP_DATA)).ok();
         [data(&self.path), parent(&self.path).and_then(|folder| data(&folder))]

@@ -12,12 +12,12 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use crate::telemetry::catch_panic;
 
-/// What comes within this time of a change belongs to it: editors write in several steps.
+/// Changes within this time of another one belong to it: editors write in several steps.
 const DEBOUNCE_INTERVAL: Duration = Duration::from_millis(100);
 /// However long changes go on, after this time they are looked at.
 const MAX_DEBOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a look at files leads to.
+/// The folders to watch after a check of files, and when to check again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NextCheck {
     /// The folders that matter from now on.
@@ -63,7 +63,7 @@ impl ChangeWatcher {
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // Reading a file is an event too, and `check` reads. A lost event is as good as any: something changed.
             if event.map_or(true, |event| !event.kind.is_access()) {
-                // Nobody listens any more once this is being dropped.
+                // The receiver is gone once the watcher is dropped.
                 let _ = events.send(WatchMessage::Changed);
             }
         });
@@ -103,7 +103,7 @@ fn run(
         let mut look = check();
         watches.set(&look.folders);
         if watches.watched != before {
-            // What changed between the look and the watch has made no event.
+            // A change between the check and the watch has made no event.
             look = check();
             watches.set(&look.folders);
         }

@@ -1,4 +1,4 @@
-//! What is known of Kubernetes: which resources carry images, where in them, and what the API server is told of it.
+//! Kubernetes: the resources that carry images, the places of images in them, and the webhook configurations made from both.
 
 pub mod webhooks;
 pub mod workloads;

@@ -89,7 +89,7 @@ impl ImageList {
         }
     }
 
-    /// What people call an entry.
+    /// Returns the word for an entry in messages.
     pub fn noun(self) -> &'static str {
         match self {
             Self::Containers => "container",

@@ -7,7 +7,7 @@ use crate::gateway::GatewayError;
 use crate::registry::SetupError;
 use crate::tls::TlsError;
 
-/// Why a server does not start. Each is one clear message for whoever starts it.
+/// Why a server does not start. Each is one message for the operator.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartupError {
@@ -35,7 +35,7 @@ pub enum StartupError {
         what: &'static str,
         /// Its value.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The store can't be opened or served.
@@ -51,7 +51,7 @@ pub enum StartupError {
     },
 }
 
-/// What to do where the system refuses an address.
+/// Returns what to do if the system refuses an address.
 pub(super) fn hint(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::AddrInUse => "; is another program (or another Sealgate) listening there?",

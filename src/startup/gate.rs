@@ -140,7 +140,7 @@ fn ended_beside(result: Result<io::Result<()>, JoinError>) -> Result<(), Startup
     result.map_err(|source| StartupError::Ended { what: BESIDE, source })
 }
 
-/// Not where clients are made: on the command line, `--tls-verify=false` is everybody's own decision.
+/// Warns of registries entries without verified TLS. Commands don't: there `--tls-verify=false` is the user's own decision.
 fn warn_of_insecure(configuration: &Configuration) {
     for (scope, _) in configuration.registries.entries.iter().filter(|(_, entry)| entry.insecure) {
         tracing::warn!(

@@ -110,7 +110,7 @@ impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Policy
             )
         });
         let progress = outcome.unwrap_or_else(|| {
-            // How far it came, nobody knows.
+            // It is not known how many files were read.
             folders.extend(std::mem::take(&mut self.folders));
             let message = "reading them ended in a panic, which is a bug of Sealgate's; please report it".to_owned();
             self.take(Err(LoadFailure { message, unread: true }), now)

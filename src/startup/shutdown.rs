@@ -34,7 +34,7 @@ impl Shutdown {
         ShutdownReceiver(self.told.subscribe())
     }
 
-    /// Waits for a signal, and tells every part: at once after SIGINT (somebody waits at a terminal), after
+    /// Waits for a signal, and tells every part: at once after SIGINT (a user waits at a terminal), after
     /// [`DRAIN_INTERVAL`] or a second signal after SIGTERM. `leaving` is called first.
     pub(super) async fn on_signal(mut self, leaving: impl FnOnce()) {
         let patient = tokio::select! {

@@ -11,11 +11,11 @@ pub struct ReplaceOperation {
     op: &'static str,
     /// Where.
     pub path: String,
-    /// What stands there afterwards.
+    /// The new value.
     pub value: String,
 }
 
-/// What to write into a pod: for each image that may run, its canonical name, pinned where a digest was verified. A refused
+/// Returns the operations for a pod: for each image that may run, its canonical name, pinned where a digest was verified. A refused
 /// image stays as it is; so does an object that is no pod. The decisions are those about [`Images::to_decide`].
 pub fn operations(images: &Images<'_>, decisions: &[Decision]) -> Vec<ReplaceOperation> {
     if !images.workload.is_pod {

@@ -104,7 +104,7 @@ pub fn allowed(review: &Review<'_>) -> ReviewAnswer {
     answer("allowed", Response { uid: &review.uid, allowed: true, ..Response::default() })
 }
 
-/// What `/mutate` says, whatever happened.
+/// Makes the answer of `/mutate`, which always allows.
 pub fn mutation(review: &Review<'_>, operations: &[ReplaceOperation]) -> ReviewAnswer {
     let response = Response { uid: &review.uid, allowed: true, ..Response::default() };
     if operations.is_empty() {
@@ -114,7 +114,7 @@ pub fn mutation(review: &Review<'_>, operations: &[ReplaceOperation]) -> ReviewA
     answer("patched", Response { patch_type: Some("JSONPatch"), patch: Some(STANDARD.encode(patch)), ..response })
 }
 
-/// What `/validate` says to decisions about [`Images::to_decide`]: refused if any image is.
+/// Makes the answer of `/validate` to decisions about [`Images::to_decide`]: refused if any image is.
 ///
 /// Fewer decisions than images refuse: nothing is known of the others.
 pub fn validation(review: &Review<'_>, images: &Images<'_>, decisions: &[Decision]) -> ReviewAnswer {
@@ -141,7 +141,7 @@ pub fn validation(review: &Review<'_>, images: &Images<'_>, decisions: &[Decisio
     answer(verdict, response)
 }
 
-/// What `/validate` says where the review as a whole is refused.
+/// Makes the answer of `/validate` to a review that is refused as a whole.
 pub fn refused(review: &Review<'_>, refusal: &Refusal) -> ReviewAnswer {
     let mut line = String::with_capacity(256);
     let _ = write!(line, "{}", EscapedText(&review.resource.resource, MAX_NAME_CHARS));
@@ -152,7 +152,7 @@ pub fn refused(review: &Review<'_>, refusal: &Refusal) -> ReviewAnswer {
     denied(review, status(Severity::of([refusal].into_iter()), one_line(line, MAX_LINE_BYTES)))
 }
 
-/// What `/validate` says to an object whose images can't be told.
+/// Makes the answer of `/validate` to an object whose images can't be read.
 pub fn unreadable(review: &Review<'_>, why: &ObjectError) -> ReviewAnswer {
     if *why == ObjectError::UnknownResource {
         return refused(review, &unknown_resource(review));
@@ -162,7 +162,7 @@ pub fn unreadable(review: &Review<'_>, why: &ObjectError) -> ReviewAnswer {
     denied(review, ResponseStatus { status: "Failure", code: 400, reason: "BadRequest", message, details: None })
 }
 
-/// What `/validate` says when the gate itself is at fault.
+/// Makes the answer of `/validate` if the gate itself is at fault.
 pub fn internal_error(review: &Review<'_>) -> ReviewAnswer {
     let message = "the gate failed to decide; its log says more".to_owned();
     denied(review, ResponseStatus { status: "Failure", code: 500, reason: "InternalError", message, details: None })
@@ -199,7 +199,7 @@ fn answer(verdict: &'static str, response: Response<'_>) -> ReviewAnswer {
     ReviewAnswer { body, verdict }
 }
 
-/// What a denial's status says, the most severe of its refusals deciding.
+/// The severity of a denial, by the most severe of its refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Severity {
     /// Another gate, or the same a little later, may answer.
@@ -271,7 +271,7 @@ fn lines_of(lines: impl Iterator<Item = String>, all: usize) -> String {
     lines.join("\n")
 }
 
-/// What the user should know of images that run all the same.
+/// Returns the warnings about images that run although something is wrong with them.
 fn warnings<'a>(decided: impl Iterator<Item = (&'a ImagePlace<'a>, &'a Decision)>) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut more = 0;
@@ -409,7 +409,7 @@ mod tests {
         Verdict::AllowedByRule { rule: RuleId::new("production", "acme"), reason: "trusted".into() }
     }
 
-    /// What `/validate` answers to these images, each with its verdict.
+    /// Returns the answer of `/validate` to these images, each with its verdict.
     fn validated(images: &[(&str, &str)], verdicts: Vec<Result<Verdict, Refusal>>) -> Value {
         let body = body(images, "");
         let review = Review::parse(body.as_bytes()).unwrap();

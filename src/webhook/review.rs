@@ -30,7 +30,7 @@ const MAX_ENTRIES: usize = 1000;
 pub struct Review<'a> {
     /// To be repeated in the answer.
     pub uid: Cow<'a, str>,
-    /// What is done.
+    /// The operation on the object.
     pub operation: Operation,
     /// The object's kind.
     pub kind: GroupVersionKind<'a>,
@@ -98,9 +98,9 @@ pub enum ReviewError {
     /// Another version or kind.
     #[error("expected apiVersion {API_VERSION} and kind {KIND}, found {api_version} and {kind}")]
     Version {
-        /// What is there, escaped and bounded.
+        /// The member's text, escaped and bounded.
         api_version: String,
-        /// What is there, escaped and bounded.
+        /// The member's text, escaped and bounded.
         kind: String,
     },
     /// No request in it.
@@ -126,15 +126,15 @@ pub enum ObjectError {
     Shape {
         /// Where it should be.
         pointer: String,
-        /// What is wrong; escaped and bounded.
+        /// The reason; escaped and bounded.
         why: String,
     },
 }
 
-/// What a review asks about.
+/// The subject of a review.
 #[derive(Debug)]
 pub enum ReviewSubject<'a> {
-    /// Nothing: a deletion or a connection.
+    /// No image, for a deletion or a connection.
     Nothing,
     /// These images.
     Images(Images<'a>),
@@ -143,7 +143,7 @@ pub enum ReviewSubject<'a> {
 /// The images of an object.
 #[derive(Debug)]
 pub struct Images<'a> {
-    /// What the object is.
+    /// The object's kind of workload.
     pub workload: &'static Workload,
     /// Those that are new or changed, in the order of the object.
     pub to_decide: Vec<ImagePlace<'a>>,

@@ -1,7 +1,7 @@
 //! The HTTPS server: bounds on bytes, time and number, and one handler for both passes.
 //!
 //! What is not a review gets a 4xx and a reason. What is one always gets an answer to its uid, even when the gate is
-//! overloaded, late, or at fault: the API server passes only such answers on, with their status, to whoever asked.
+//! overloaded, late, or at fault: the API server passes only such answers on, with their status, to its client.
 
 use std::{future::Future, net::TcpListener, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -171,8 +171,7 @@ async fn answer<D: Decide>(
     if !is_json(&request) {
         return malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a review has the Content-Type application/json");
     }
-    // An API server sends a review at once. Whoever does not must not hold the room of others for as long as a review may
-    // take.
+    // An API server sends a review at once. A client that does not must not hold memory for as long as a review may take.
     let arrived = Instant::now() + settings.receive_within.min(time / 2);
     let body = match timeout_at(arrived, receive(&request, payload, settings, &mut held)).await {
         Ok(Ok(body)) => body,
@@ -345,7 +344,7 @@ impl BodyError {
     }
 }
 
-/// What a request takes beside its bytes: its stream, its place in the server, and what decides about it.
+/// Bytes that a request takes beside its body: for its stream, its state in the server, and the decision.
 const REQUEST_BYTES: usize = 4 << 10;
 
 /// Bytes that a request takes before anything of its body has come.
@@ -395,7 +394,7 @@ async fn receive(
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
-/// Refuses what is not a review, and closes the connection: whoever sends it is no API server, or not in order.
+/// Refuses a request that is no review, and closes the connection: its client is no API server, or one with a fault.
 fn refuse(status: StatusCode, why: &str) -> HttpResponse {
     let mut response = HttpResponse::build(status);
     response.force_close().content_type("text/plain; charset=utf-8").body(format!("{why}\n"))

@@ -12,7 +12,7 @@ const MAX_STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Connections, where memory and descriptors allow it. An API server without HTTP/2 opens one for each request in flight, 600 at
 /// the most by default; there may be several API servers.
 const MAX_CONNECTIONS: usize = 4096;
-/// Longer than the 90 s after which Go's clients give up an idle connection: whoever closes first must be the API server.
+/// Longer than the 90 s after which Go's clients give up an idle connection: the API server must be the side that closes first.
 /// A review that meets a connection just being closed is lost, and with it the pod's creation.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(3);
 
@@ -43,7 +43,7 @@ pub struct Settings {
     pub idle_within: Duration,
     /// How long running reviews may take after the server was told to stop. In whole seconds.
     pub stop_within: Duration,
-    /// Texts in templates that other webhooks replace in pods; nobody is asked about them.
+    /// Texts in templates that other webhooks replace in pods; the gate is not asked about them.
     pub placeholders: Vec<Box<str>>,
     /// Threads.
     pub workers: usize,

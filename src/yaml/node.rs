@@ -30,7 +30,7 @@ pub struct Node {
 /// A YAML value.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// Nothing, `null` or `~`.
+    /// An empty value, `null` or `~`.
     Null,
     /// `true` or `false`, and no other word.
     Bool(bool),
@@ -47,7 +47,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// What it is, with an article, for messages. Values are repeated only where they are short.
+    /// Describes the value, with an article, for messages. Values are repeated only where they are short.
     pub fn describe(&self) -> String {
         match self {
             Self::Null => "nothing".to_owned(),
@@ -91,7 +91,7 @@ impl Node {
 /// Parses all documents of a YAML (or JSON) text; empty documents are left out.
 ///
 /// # Errors
-/// What is not YAML, more than the bounds of this module, and keys that stand twice in one map.
+/// The text is not YAML, exceeds the bounds of this module, or has a key twice in one map.
 pub fn parse(source: YamlSource<'_>) -> Result<Vec<Node>, Vec<Diagnostic>> {
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
     let source = YamlSource { text, ..source };

@@ -19,7 +19,7 @@ pub(super) const LOCATED: &str = "\0sealgate located";
 /// The name by which [`super::Lenient`] asks for its mistakes to be noted.
 pub(super) const LENIENT: &str = "\0sealgate lenient";
 
-/// The most mistakes that are noted: nobody reads more.
+/// The most mistakes that are noted: a user reads no more.
 const MAX_MISTAKES: usize = 200;
 
 /// Reads a raw type out of a tree.

@@ -147,7 +147,7 @@ async fn audit(
     Ok((report, failure))
 }
 
-/// What is asked, with all that it takes to ask it of another digest.
+/// The question to ask about each digest of the image.
 #[derive(Clone)]
 struct IdentityQuestion {
     image: Reference,
@@ -162,7 +162,7 @@ impl IdentityQuestion {
         ask(&Question { image, digest, rule, requirements, now, tries: usize::MAX })
     }
 
-    /// What holds of the image: that its own signatures prove it, or those of each manifest in it.
+    /// Returns the proof of the image by its own signatures, or by those of each manifest in it.
     fn verdict(
         &self,
         part: &ManifestNode,
@@ -239,7 +239,7 @@ async fn save(
     Ok(())
 }
 
-/// What an auditor writes down of a signature that counts.
+/// Returns the verification status to store for a signature that counts.
 fn finding(examined: &ExaminedSignature, ask: &IdentityCheck) -> Option<AuditFinding> {
     let ExaminedSignature {
         outcome: Ok(()),

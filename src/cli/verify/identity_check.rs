@@ -5,7 +5,7 @@ use crate::cli::image_tree::ManifestNode;
 use crate::image::Reference;
 use crate::verification::{Examination, FoundSignatures};
 
-/// What is asked of each signature.
+/// The identity and the keys that signatures are checked against.
 pub(super) struct IdentityCheck {
     pub(super) identity: Reference,
     pub(super) keys: CandidateKeys,

@@ -14,7 +14,7 @@ use crate::refusal::Refusal;
 use crate::signature::{Fingerprint, claimed_payload};
 use crate::verification::{AskedSource, ExaminedSignature, VerifiedImage};
 
-/// What became of a signature's status.
+/// The outcome of saving a signature's verification status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum SavedStatus {
@@ -22,9 +22,9 @@ pub(super) enum SavedStatus {
     Set,
     /// It says nothing any more.
     Unset,
-    /// Somebody took the signature away meanwhile.
+    /// Another client removed the signature meanwhile.
     Gone,
-    /// Somebody put another one in its place meanwhile, of which nothing is said.
+    /// Another client put another signature in its place meanwhile, whose status is not set.
     Changed,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct SignatureReport {
     signer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signed_at: Option<String>,
-    /// What was signed; else it is what the signature claims.
+    /// The signed identity, or without a valid signature the claimed one.
     #[serde(skip_serializing_if = "Option::is_none")]
     identity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -25,7 +25,7 @@ use crate::policy::{KeyWarning, Policy};
 use crate::startup;
 use crate::telemetry::{Metrics, logging};
 
-/// How long one image may take. Nobody's API server is waiting, so longer than a review.
+/// How long one image may take. No API server waits for the answer, so it is longer than a review's.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const AGAINST_A_POLICY: &str = "Against a policy";
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitStatus, CliError> {
             "say what the image has to meet: --policy FILE (or a --config with policies), or --expected-identity REFERENCE",
         )
     })?;
-    // Whoever asks wants to know what this policy says, whatever it is.
+    // The user asks what this policy decides, whatever its default is.
     let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true, pin_required: false };
     let policy = files.load().map_err(CliError::usage_of)?;
     for KeyWarning { signer, notice } in &policy.key_warnings {
