@@ -31,7 +31,7 @@ const MAX_SIGNER_BYTES: usize = 512;
 /// The second way to verify: without a policy.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Against an identity, without a policy")]
-pub(in crate::cli) struct IdentityArguments {
+pub(super) struct IdentityArguments {
     /// The name that signatures must be for, to the letter. Every signature is looked at and printed
     #[arg(long, value_name = "REFERENCE")]
     expected_identity: Option<String>,
