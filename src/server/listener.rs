@@ -32,7 +32,7 @@ use super::{
     settings::{ListenerSettings, Protocols, Tls},
     stream::Observed,
 };
-use crate::telemetry::{Metrics, RateLimit};
+use crate::telemetry::{LogThrottle, Metrics};
 
 /// The state that the connections of a worker share.
 struct Worker {
@@ -48,8 +48,8 @@ struct Worker {
 /// Bounds on log lines that clients cause.
 #[derive(Default)]
 struct Log {
-    handshakes: RateLimit,
-    refusals: RateLimit,
+    handshakes: LogThrottle,
+    refusals: LogThrottle,
 }
 
 /// A server of an actix-web application that, once awaited, serves until `stop` is ready; what is in flight then has

@@ -27,7 +27,7 @@ use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
 use crate::refusal::Refusal;
 use crate::server::{self, ConnectionLimits, Lease, Peer, Protocols, Quota, Timeouts, Tls};
-use crate::telemetry::{Metrics, RateLimit, Readiness};
+use crate::telemetry::{LogThrottle, Metrics, Readiness};
 
 /// How long a caller may take nothing of an answer, which has some KiB.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,7 +92,7 @@ fn server<D: Decide>(
         readiness,
         running: Arc::default(),
         bytes: Arc::default(),
-        malformed_log: RateLimit::new(),
+        malformed_log: LogThrottle::default(),
     });
     let app = move || {
         App::new()
@@ -123,7 +123,7 @@ struct WebhookState<D> {
     running: Arc<Quota>,
     /// Bytes of requests and answers.
     bytes: Arc<Quota>,
-    malformed_log: RateLimit,
+    malformed_log: LogThrottle,
 }
 
 fn endpoint<D: Decide>(path: &str, phase: AdmissionPhase) -> actix_web::Resource {

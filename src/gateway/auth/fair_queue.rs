@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use super::{AccessError, ClientNetwork};
+use crate::telemetry::LogThrottle;
 
 /// The shortest time between two lines in the log about one kind of trouble.
-const TELL_EVERY: Duration = Duration::from_secs(5);
+pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whom the queue takes for one client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +67,7 @@ struct QueueInner {
     what: &'static str,
     waiting: usize,
     state: Mutex<State>,
-    told: LogThrottle,
+    log: LogThrottle,
 }
 
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl FairQueue {
     pub(super) fn new(what: &'static str, places: usize, waiting: usize) -> Self {
         let (proven, unproven) = (Lanes::default(), Lanes::default());
         let state = Mutex::new(State { free: places, proven, unproven, last: Priority::Unproven });
-        Self(Arc::new(QueueInner { what, waiting, state, told: LogThrottle::default() }))
+        Self(Arc::new(QueueInner { what, waiting, state, log: LogThrottle::every(LOG_INTERVAL) }))
     }
 
     /// Waits for a permit. Returns [`AccessError::Busy`] if too many wait, of this client or of all.
@@ -117,7 +118,7 @@ impl FairQueue {
 
     /// Returns the error of a request that has no permit in time, and logs now and then how many wait.
     pub(super) fn busy(&self) -> AccessError {
-        if self.0.told.is_time() {
+        if self.0.log.take().is_some() {
             let mut state = self.0.state();
             state.forget_who_left();
             let (waiting, peers) = (state.waiting(), state.proven.0.len() + state.unproven.0.len());
@@ -277,23 +278,6 @@ impl Drop for Permit {
     }
 }
 
-/// Keeps the log short where many requests have one kind of trouble.
-#[derive(Debug, Default)]
-pub(super) struct LogThrottle(Mutex<Option<Instant>>);
-
-impl LogThrottle {
-    /// Returns whether a line is due, and counts it as written if so.
-    pub(super) fn is_time(&self) -> bool {
-        let now = Instant::now();
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let time = told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY);
-        if time {
-            *told = Some(now);
-        }
-        time
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
@@ -436,7 +420,7 @@ mod tests {
         for part in ["WARN", "what=\"work\"", "waiting=3", "peers=2", "429"] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        tokio::time::advance(TELL_EVERY).await;
+        tokio::time::advance(LOG_INTERVAL).await;
         assert!(is_refused(queue.acquire(peer(1), Priority::Unproven).now_or_never().as_ref()));
         assert_eq!(log.text().lines().count(), 2);
     }

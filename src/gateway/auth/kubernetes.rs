@@ -27,10 +27,11 @@ use tokio::time::timeout;
 use super::{
     AccessError, Action, AuthBackend, ClientNetwork, Credentials, Principal, Rejection,
     auth_cache::{AuthCache, ProvenCredentials},
-    fair_queue::{FairQueue, LogThrottle, Priority, QueueKey},
+    fair_queue::{FairQueue, LOG_INTERVAL, Priority, QueueKey},
     token::is_ours,
 };
 use crate::gateway::store::RepositoryName;
+use crate::telemetry::LogThrottle;
 
 const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const ACCESS_REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
@@ -106,7 +107,7 @@ impl Kubernetes {
             client: Client::try_from(config)?,
             audiences,
             queue: FairQueue::new("reviews", MAX_CONCURRENT_REVIEWS, MAX_QUEUED_REVIEWS),
-            told: LogThrottle::default(),
+            log: LogThrottle::every(LOG_INTERVAL),
         }));
         let no_randomness = KubernetesError::NoRandomness;
         Ok(Self {
@@ -234,8 +235,8 @@ struct ReviewClient {
     client: Client,
     audiences: Vec<String>,
     queue: FairQueue,
-    /// Whether the log has said of late that there is no answer.
-    told: LogThrottle,
+    /// Bounds the lines about reviews without an answer.
+    log: LogThrottle,
 }
 
 impl fmt::Debug for ReviewClient {
@@ -339,7 +340,7 @@ impl Reviews {
     }
 
     fn unavailable(&self, path: &str, why: &NoAnswer) -> AccessError {
-        if self.0.told.is_time() {
+        if self.0.log.take().is_some() {
             tracing::error!(path, "the API server reviews nothing, so nobody is let in: {why}");
         }
         AccessError::unavailable()

@@ -1,4 +1,4 @@
-//! How many lines a client can cause in the log.
+//! Bounds on the lines that clients cause in the log.
 
 use std::{
     collections::HashMap,
@@ -6,18 +6,18 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::{Event, Level, Metadata, Subscriber, callsite::Identifier};
 use tracing_subscriber::layer::{Context, Filter};
 
-/// Lines that are written at once, and again each [`INTERVAL`], where a client alone can cause them. Who is at fault, and why, the
-/// first ones say.
-const LINES: u32 = 10;
-/// Lines that are written in an [`INTERVAL`] of one place in the code, for lines of the program about its own work: each refused image has one, and a rollout
-/// of hundreds must be seen whole.
-const OWN_LINES: u32 = 6_000;
+/// Lines of one kind in an [`INTERVAL`] that a client alone can cause. The first ones say who is at fault, and why.
+const MAX_LINES: u32 = 10;
+/// Lines of one place in the code in an [`INTERVAL`], about the program's own work: each refused image has one, and a rollout of
+/// hundreds must be seen whole.
+const MAX_OWN_LINES: u32 = 6_000;
 /// How long until lines are written again.
 const INTERVAL: Duration = Duration::from_mins(1);
 
@@ -32,9 +32,20 @@ pub fn lines_left_out() -> u64 {
     LEFT_OUT.load(Ordering::Relaxed)
 }
 
-/// A bound on lines of one kind.
-#[derive(Debug, Default)]
-pub struct RateLimit(Mutex<Window>);
+/// Bounds the log lines of one kind.
+#[derive(Debug)]
+pub struct LogThrottle {
+    lines: u32,
+    interval: Duration,
+    window: Mutex<Window>,
+}
+
+impl Default for LogThrottle {
+    /// Ten lines a minute.
+    fn default() -> Self {
+        Self { lines: MAX_LINES, interval: INTERVAL, window: Mutex::default() }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Window {
@@ -44,13 +55,13 @@ struct Window {
 }
 
 impl Window {
-    /// Whether a line is written; and if so, how many were left out before it.
-    fn take(&mut self, most: u32, now: Instant) -> Option<u64> {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= INTERVAL) {
+    /// Counts a line. Returns how many were left out before it, or `None` if it is left out itself.
+    fn take(&mut self, lines: u32, interval: Duration, now: Instant) -> Option<u64> {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= interval) {
             self.since = Some(now);
             self.written = 0;
         }
-        if self.written < most {
+        if self.written < lines {
             self.written += 1;
             return Some(std::mem::take(&mut self.left_out));
         }
@@ -60,19 +71,19 @@ impl Window {
     }
 }
 
-impl RateLimit {
-    /// Ten lines a minute.
-    pub fn new() -> Self {
-        Self::default()
+impl LogThrottle {
+    /// Allows one line an interval.
+    pub fn every(interval: Duration) -> Self {
+        Self { lines: 1, interval, window: Mutex::default() }
     }
 
-    /// Whether a line is written now; and if so, how many were left out before it.
+    /// Counts a line. Returns how many were left out before it, or `None` if it is left out itself.
     pub fn take(&self) -> Option<u64> {
         self.take_at(Instant::now())
     }
 
     fn take_at(&self, now: Instant) -> Option<u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(LINES, now)
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).take(self.lines, self.interval, now)
     }
 }
 
@@ -88,10 +99,10 @@ impl LimitedLines {
         }
         // What libraries log by the crate `log`, as rustls does, has the target `log` here.
         let own = metadata.target().starts_with(env!("CARGO_CRATE_NAME"));
-        let most = if own { OWN_LINES } else { LINES };
+        let lines = if own { MAX_OWN_LINES } else { MAX_LINES };
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // As many entries as there are places in the code.
-        windows.entry(metadata.callsite()).or_default().take(most, now).is_some()
+        windows.entry(metadata.callsite()).or_default().take(lines, INTERVAL, now).is_some()
     }
 }
 
@@ -121,13 +132,13 @@ mod tests {
 
     #[test]
     fn lines_are_bounded_in_each_interval_and_the_next_one_tells_how_many_are_missing() {
-        let limit = RateLimit::new();
+        let limit = LogThrottle::default();
         let start = Instant::now();
         let written = |now| (0..1000).filter_map(|_| limit.take_at(now)).collect::<Vec<_>>();
-        assert_eq!(written(start), [0; LINES as usize]);
+        assert_eq!(written(start), [0; MAX_LINES as usize]);
         assert_eq!(written(start + INTERVAL / 2), [0; 0]);
         let again = written(start + INTERVAL);
-        assert_eq!((again.len(), again[0], again[1]), (LINES as usize, 1990, 0));
+        assert_eq!((again.len(), again[0], again[1]), (MAX_LINES as usize, 1990, 0));
     }
 
     /// What a subscriber with this bound writes.
@@ -163,14 +174,14 @@ mod tests {
                 tracing::info!(target: "h2", number, "connection error");
             }
         });
-        assert_eq!(text.lines().count(), 3 * LINES as usize);
+        assert_eq!(text.lines().count(), 3 * MAX_LINES as usize);
     }
 
     #[test]
     fn lines_of_our_own_work_are_whole_for_a_rollout_and_bounded_all_the_same() {
         let line = |number| tracing::info!(number, "object refused");
         assert_eq!(logged(|| (0..1_000).for_each(line)).lines().count(), 1_000);
-        assert_eq!(logged(|| (0..20_000).for_each(line)).lines().count(), OWN_LINES as usize);
+        assert_eq!(logged(|| (0..20_000).for_each(line)).lines().count(), MAX_OWN_LINES as usize);
     }
 
     #[test]
@@ -181,7 +192,7 @@ mod tests {
                 tracing::info!(target: AUDIT, number, caller = "jane", "done");
             }
         });
-        assert_eq!(text.lines().filter(|line| line.contains("rejected")).count(), OWN_LINES as usize);
+        assert_eq!(text.lines().filter(|line| line.contains("rejected")).count(), MAX_OWN_LINES as usize);
         assert_eq!(text.lines().filter(|line| line.contains("done")).count(), 10_000);
     }
 
