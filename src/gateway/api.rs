@@ -146,8 +146,8 @@ async fn clear_status(
     )
 }
 
-/// The digest of the signature that somebody looked at: `If-Match` (RFC 9110, section 13.1.1) has it as the one strong tag.
-/// Nothing: any will do.
+/// Returns the digest of the signature that the client looked at, which `If-Match` (RFC 9110, section 13.1.1) has as its one
+/// strong tag. Returns `None` if any signature will do.
 fn if_match_of(request: &HttpRequest) -> Result<Option<Digest>, ApiError> {
     let mut fields = request.headers().get_all(header::IF_MATCH);
     let Some(field) = fields.next() else { return Ok(None) };
@@ -246,7 +246,7 @@ async fn page(
 async fn import(context: &RequestContext<'_>, mut payload: Payload) -> Result<HttpResponse, ApiError> {
     let RequestContext { caller, request, .. } = context;
     context.authorize(Action::Import, None).await?;
-    // No web page can have a browser send this unasked, to a store that asks nobody.
+    // No web page can have a browser send this unasked, to a store without authentication.
     if !request.content_type().eq_ignore_ascii_case(NDJSON) {
         return Err(ApiError::media_type(format!("the lines of an import are sent with Content-Type: {NDJSON}")));
     }

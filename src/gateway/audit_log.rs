@@ -30,7 +30,7 @@ pub(super) fn refused(entry: &AuditEntry, claimed: Option<&str>, action: Action,
 }
 
 /// Logs credentials that are not valid. Of what the client sent, only the name is in the line.
-pub(super) fn credentials_rejected(claimed: Option<&str>, peer: Option<IpAddr>, why: &Rejection) {
+pub(super) fn credentials_rejected(claimed: Option<&str>, peer: Option<IpAddr>, why: Rejection) {
     tracing::info!(target: "sealgate::audit", audit = true, claimed, ?peer, %why, "credentials rejected");
 }
 

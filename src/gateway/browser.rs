@@ -13,7 +13,7 @@ use super::headers::{External, is_host};
 use crate::configuration::is_on_loopback;
 
 /// Whether a request says that it is for this machine: it has one `Host`, which is `localhost` or a loopback address, with
-/// any port. A name that somebody's DNS server resolves to loopback is none.
+/// any port. A name that a DNS server resolves to loopback is none.
 pub(super) fn is_for_loopback(request: &HttpRequest) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).map(|host| host.to_str().ok());
     // Over HTTP/2, and where a client writes a whole URL, the authority stands there.

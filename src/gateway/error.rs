@@ -14,7 +14,7 @@ use serde::Serialize;
 /// How long clients should wait before they try again, in seconds, when the registry can't be asked.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// An error that a client is told.
+/// An answer that says why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -157,25 +157,25 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED", message)
     }
 
-    /// The same, with more to say.
+    /// Appends to the message.
     pub(super) fn and(mut self, more: &str) -> Self {
         self.message.push_str(more);
         self
     }
 
-    /// The same, with challenges.
+    /// Sets the challenges.
     pub(super) fn with_challenges(mut self, challenges: Vec<HeaderValue>) -> Self {
         self.more.challenges = challenges;
         self
     }
 
-    /// The same, to be tried again at another time than usual.
+    /// Sets when the client may try again, where that is another time than usual.
     pub(super) fn retry_after(mut self, retry_after: Option<HeaderValue>) -> Self {
         self.more.retry_after = retry_after;
         self
     }
 
-    /// The same, to be tried again after a while.
+    /// Sets after what time the client may try again.
     pub(super) fn after(self, wait: Duration) -> Self {
         self.retry_after(Some(wait.as_secs().max(1).into()))
     }

@@ -94,7 +94,7 @@ impl HopByHop {
 pub(super) struct External {
     /// `http` or `https`.
     pub(super) scheme: &'static str,
-    /// `host[:port]`; nothing: the client did not say.
+    /// `host[:port]`; `None` if the client did not say it.
     pub(super) host: Option<String>,
 }
 
@@ -152,7 +152,7 @@ pub(super) struct Rewrite<'a> {
 }
 
 impl Rewrite<'_> {
-    /// A `Location`. Nothing: it stays as it is.
+    /// Returns the new value of a `Location`, or `None` if it stays as it is.
     ///
     /// What the gateway does not serve, since it is not below `/v2/`, is fetched from the registry itself: where it stores
     /// blobs, say.

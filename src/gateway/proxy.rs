@@ -68,7 +68,7 @@ pub(super) async fn pass(
     let Ok(upstream_method) = reqwest::Method::from_bytes(method.as_str().as_bytes()) else {
         return ApiError::method("this method is not passed to the registry", PASSED).into();
     };
-    // Whoever brings nothing learns here how to be somebody. Where the registry asks for a password itself, it is asked.
+    // A client without credentials is asked for some here. Where the registry asks for a password itself, it is asked.
     if ping
         && auth.is_enabled()
         && caller.has_no_credentials()
@@ -116,7 +116,7 @@ pub(super) async fn pass(
 
 /// As whom the registry is asked.
 enum As {
-    /// As whoever the request says.
+    /// With the credentials of the request.
     Itself,
     /// With this `Authorization`, or none, in place of what was meant for us.
     Caller(Option<HeaderValue>),
@@ -255,7 +255,7 @@ fn pump_up(
     move |context| receiver.poll_recv(context)
 }
 
-/// Waits for the answer; nothing: the registry takes no more of the body, or has all of it and does not answer.
+/// Waits for the answer. Returns `None` if the registry takes no more of the body, or has all of it and does not answer.
 async fn until_silent<T>(answer: impl Future<Output = T>, upload: &Upload, change: Duration) -> Option<T> {
     let mut answer = std::pin::pin!(answer);
     loop {
@@ -341,7 +341,7 @@ mod tests {
         on_a_clock_of_its_own(async {
             let started = Instant::now();
             let upload = Rc::new(Upload::new(true));
-            // Nobody reads it.
+            // No client reads it.
             let _body = pump_up(endless().map(|chunk| Ok(chunk.unwrap())), &upload);
             assert!(until_silent(std::future::pending::<()>(), &upload, CHANGE_TIMEOUT).await.is_none());
             assert!(started.elapsed() < 2 * STALL_TIMEOUT && upload.at.get() == At::Registry);

@@ -136,9 +136,8 @@ impl Prepared {
         tokio::spawn(async move {
             supervise("access-check", None, || RequestAuth::warn_of_mismatch(Arc::clone(&asking), asked.clone())).await;
         });
-        // Whoever stops reading is not waited for: the system ends a connection on which nothing could be sent for so long.
-        // Whoever reads slowly is not taken for one of them, as he would be if the system took megabytes from us that take him
-        // longer than that to read. Connections inherit both from their listener.
+        // The system ends the connection of a client that stops reading, once nothing could be sent for so long. A client that
+        // reads slowly must not be taken for one, so the system takes no more from us than such a client reads in that time. Connections inherit both from their listener.
         #[cfg(target_os = "linux")]
         {
             use super::stall_guard::MAX_PIECE_BYTES;

@@ -38,7 +38,7 @@ pub(super) struct Transfer<S> {
 }
 
 struct TransferState<S> {
-    /// Nothing: it has ended.
+    /// `None` once it has ended.
     source: Option<S>,
     /// What is to be said where the source stands still.
     source_stopped: &'static str,

@@ -19,7 +19,7 @@ use super::{
 /// The longest form.
 const MAX_FORM_BYTES: usize = 16 << 10;
 
-/// Gives out a token for whoever asks, as whoever they can show to be; to nobody in particular, too.
+/// Issues a token to a caller, also to an anonymous one.
 pub(super) async fn answer(
     registry: &Registry,
     auth: &RequestAuth,
@@ -77,7 +77,7 @@ async fn issue(
             auth.authenticate_with(registry, request, credentials).await?
         }
         Some(_) => return Err(ApiError::bad_request("grant_type must be password; refresh tokens are not given out")),
-        // It would be answered with a token of nobody's.
+        // It would be answered with an anonymous token.
         None if user.is_some() || password.is_some() => {
             return Err(ApiError::bad_request("a user name and password are sent with grant_type=password"));
         }
@@ -101,11 +101,11 @@ async fn upstream(
     caller: &Caller,
     scopes: &Scopes,
 ) -> Result<Option<UpstreamAuthorization>, ApiError> {
-    // Whoever comes with a token of ours gets what that has.
+    // A caller that comes with a token of this store gets what that has.
     if caller.identity.claims.is_some() {
         return Ok(None);
     }
-    // Where the registry has no say, a wrong password is one: a token of nobody's would tell it from a good one, unseen.
+    // Where the registry has no say, a wrong password is one: an anonymous token would tell it from a good one, unseen.
     let Some(wanted) = scopes.of_the_registry() else {
         return auth.refuse_wrong_password(request, caller).map(|()| None);
     };

@@ -1,5 +1,5 @@
 //! `/metrics`, `/healthz` and `/readyz`, on listeners of their own: they answer while reviews are refused for overload, and
-//! probes while somebody fills `/metrics` with connections.
+//! probes while a client fills `/metrics` with connections.
 
 use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 

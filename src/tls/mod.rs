@@ -1,7 +1,7 @@
 //! Certificates of our own servers: loaded, made when absent, exchanged while running.
 //!
 //! A [`ServerTls`] gives out one rustls configuration whose certificate can be exchanged under it: connections that are
-//! open stay as they are, the next handshake gets the new certificate. Nothing here watches files; whoever does calls
+//! open stay as they are, the next handshake gets the new certificate. Nothing here watches files; the code that does calls
 //! [`ServerTls::refresh`].
 
 mod client_ca;

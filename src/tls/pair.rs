@@ -20,7 +20,7 @@ use crate::files::with_reserve;
 use crate::image::Digest;
 
 /// No PEM file of a server is longer.
-const LONGEST_FILE: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A chain and its key, checked to belong together.
 #[derive(Debug)]
@@ -66,12 +66,12 @@ impl Pair {
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(path)?.take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;
+        File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let bytes = with_reserve(read).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
-    if bytes.len() as u64 > LONGEST_FILE {
-        return Err(TlsError::TooLong { path: path.to_owned(), limit: LONGEST_FILE });
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(TlsError::TooLong { path: path.to_owned(), limit: MAX_FILE_BYTES });
     }
     Ok(bytes)
 }

@@ -185,7 +185,7 @@ impl RequestAuth {
     /// Logs credentials that are not valid, so that guesses of passwords are seen.
     fn log_rejected(&self, request: &HttpRequest, claimed: Option<&str>, error: &AccessError) {
         if let AccessError::Rejected(why) = error {
-            audit_log::credentials_rejected(claimed, self.address(request), why);
+            audit_log::credentials_rejected(claimed, self.address(request), *why);
         }
     }
 

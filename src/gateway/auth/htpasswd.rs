@@ -43,7 +43,7 @@ const ACCEPTED_TTL: Duration = Duration::from_secs(10);
 const REJECTED_TTL: Duration = Duration::from_secs(5);
 /// Above this, one check takes longer than a client waits; it doubles with each step.
 const MAX_BCRYPT_COST: u32 = 15;
-/// The cost of a check for nobody, where the file has no user whose cost could be taken.
+/// The cost of a check for a user who is not there, where the file has no user whose cost could be taken.
 const DEFAULT_BCRYPT_COST: u32 = 10;
 /// How many may wait for a check.
 const MAX_QUEUED_CHECKS: usize = 64;
@@ -121,7 +121,7 @@ impl Htpasswd {
         })
     }
 
-    /// Whether this is the user's password. For a user who is not there, somebody's password is checked all the same, the
+    /// Checks a user's password. For a user who is not there, another user's password is checked all the same, the
     /// same one each time, so that time does not tell who is there.
     async fn check(
         &self,

@@ -1,4 +1,4 @@
-//! Users and roles of a Kubernetes cluster: a `TokenReview` says who somebody is, a `SubjectAccessReview` what they
+//! Users and roles of a Kubernetes cluster: a `TokenReview` says who a caller is, a `SubjectAccessReview` what they
 //! may do.
 //!
 //! The reviews are about OpenShift's resources, `imagesignatures` and `images` of `image.openshift.io`, so that its roles
@@ -36,12 +36,12 @@ use crate::telemetry::LogThrottle;
 const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const ACCESS_REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const GROUP: &str = "image.openshift.io";
-/// Whoever sent nothing: never the name of a caller who sent a token.
+/// The name of anonymous requests: never the name of a caller that sent a token.
 const ANONYMOUS_USER: &str = "system:anonymous";
 
 /// How long a yes is believed: a role that was taken away may be used for so long.
 const ALLOWED_TTL: Duration = Duration::from_secs(10);
-/// How long a no is believed: whoever was just given a role tries again soon.
+/// How long a no is believed: a user who was just given a role tries again soon.
 const DENIED_TTL: Duration = Duration::from_secs(2);
 /// How long a review may wait for a permit, and how long it may take then.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -91,7 +91,7 @@ impl Kubernetes {
     /// there yet.
     ///
     /// # Errors
-    /// It is not said where the API server is, or how to be somebody there.
+    /// There is no address of an API server, or no credentials for it.
     pub async fn connect(kubeconfig: Option<&Path>, audiences: &[Box<str>]) -> Result<Self, KubernetesError> {
         let mut config = match kubeconfig {
             Some(path) => {
@@ -179,7 +179,7 @@ impl AuthBackend for Kubernetes {
     }
 }
 
-/// Everything that somebody must be allowed to do to OpenShift's resources.
+/// Returns what a caller must be allowed to do to OpenShift's resources.
 fn needed_for(action: Action) -> &'static [(&'static str, &'static str)] {
     match action {
         Action::CreateSignature => &[("create", "imagesignatures")],

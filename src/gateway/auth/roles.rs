@@ -48,7 +48,7 @@ struct RawGrant {
     repositories: Option<Located<Vec<Located<Box<str>>>>>,
 }
 
-/// What somebody is.
+/// A role of a user.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash)]
 pub(super) enum Role {
     /// Adds and removes signatures.
@@ -97,7 +97,7 @@ enum Where {
 }
 
 impl Where {
-    /// Nothing: the whole store.
+    /// Returns whether the role holds in a repository, or in the whole store for `None`.
     fn covers(&self, repository: Option<&RepositoryName>) -> bool {
         match (self, repository) {
             (Self::Everywhere, _) => true,
@@ -117,7 +117,7 @@ pub(super) struct Roles {
 }
 
 impl Roles {
-    /// Whether a role lets this user do this in a repository; nothing: in all.
+    /// Returns whether a role allows an action of this user in a repository, or in the whole store for `None`.
     pub(super) fn let_do(&self, user: &str, action: Action, repository: Option<&RepositoryName>) -> bool {
         let roles = self.by_user.get(user).into_iter().flatten();
         roles.into_iter().any(|(role, place)| *role == Role::for_action(action) && place.covers(repository))

@@ -134,7 +134,7 @@ impl Scopes {
         Self(self.0.iter().filter(|scope| others.cover(scope)).cloned().collect())
     }
 
-    /// Those that a registry's own token is asked for. Nothing: they are about the store alone.
+    /// Returns the scopes of a registry's own token, or `None` if all are about the store alone.
     pub fn of_the_registry(&self) -> Option<Vec<String>> {
         let theirs = self.0.iter().filter(|scope| !scope.is_of_this_store());
         let theirs: Vec<String> = theirs.map(Scope::to_string).collect();

@@ -69,7 +69,7 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// A key that nobody else knows, and that is gone with this process.
+    /// Makes a random key, which is gone with this process.
     ///
     /// # Errors
     /// There is no randomness.

@@ -16,7 +16,7 @@ pub enum Change {
     /// Takes a signature away, with all that is known of it.
     Remove(ImageId, SignatureName),
     /// Sets or clears a signature's status; with the digest of its content, only of that one. Names are given out again: the
-    /// signature that somebody looked at may have been removed, and another one stored.
+    /// signature that a user looked at may have been removed, and another one stored.
     SetStatus(ImageId, SignatureName, Option<Digest>, Option<Status>),
     /// Clears the statuses of all signatures of an image.
     ClearStatuses(ImageId),
@@ -44,7 +44,7 @@ pub enum Changed {
     /// Of [`Change::Put`] and [`Change::Import`]; of the latter, [`Put::ContentExists`] and [`Put::NameExists`] with the same
     /// content are [`Put::Present`] or [`Put::Completed`].
     Put(Put),
-    /// Of the others: to how many signatures something was done. None: there is no such signature.
+    /// Of the others: how many signatures were changed. 0 if there is no such signature.
     Signatures(usize),
     /// Of [`Change::SetStatus`]: the signature of this name has another content, and nothing was done.
     Another,

@@ -1,4 +1,4 @@
-//! Lists of signatures that were read before, for as long as nobody has changed them since.
+//! Caches lists of signatures for as long as they are not changed.
 
 use std::{
     hash::{BuildHasher, RandomState},

@@ -10,7 +10,7 @@ use crate::image::Digest;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
-    /// Who added it, as the store knew them; nothing: nobody in particular.
+    /// The caller who added it; `None` for an anonymous one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added_by: Option<Box<str>>,
     /// When, by the store's clock.
@@ -37,7 +37,7 @@ impl Origin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Who says so, as the store knew them; nothing: nobody in particular.
+    /// The caller who says so; `None` for an anonymous one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_by: Option<Box<str>>,
     /// When, by the store's clock.
@@ -73,7 +73,7 @@ impl Finding {
     }
 }
 
-/// A caller's name as it is kept. Whoever gives out names may make one so long, or of such characters, that it could not be
+/// A caller's name as it is kept. A backend may make one so long, or of such characters, that it could not be
 /// shown, nor be taken by another store; of those, a hash tells two apart that begin alike.
 pub fn kept_name(name: &str) -> Box<str> {
     const HASH: usize = 16;
@@ -99,7 +99,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 impl Status {
-    /// The same for who says so.
+    /// Returns whether each text is of a length and kind that a person may be shown.
     pub fn is_plain(&self) -> bool {
         self.finding.is_plain() && self.verified_by.as_deref().is_none_or(is_plain)
     }

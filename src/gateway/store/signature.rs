@@ -10,7 +10,7 @@ const NAME_CHARACTERS: usize = 32;
 pub struct SignatureName(Box<str>);
 
 impl SignatureName {
-    /// Parses the 32 characters; nothing: they are not.
+    /// Parses the 32 characters. Returns `None` if they are malformed.
     pub fn parse(text: &str) -> Option<Self> {
         let good = text.len() == NAME_CHARACTERS
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));

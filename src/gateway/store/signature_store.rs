@@ -17,7 +17,7 @@ pub trait SignatureStore: Send + Sync + 'static {
     /// All signatures of an image, by name. None is not an error.
     async fn list(&self, image: &ImageId) -> Result<SignatureList, StoreError>;
 
-    /// The same, with all that is known of each.
+    /// Returns all signatures of an image, with all that is known of each.
     async fn inspect(&self, image: &ImageId) -> Result<Vec<Record>, StoreError>;
 
     /// Makes a change, durably.

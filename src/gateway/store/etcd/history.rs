@@ -2,7 +2,7 @@
 //!
 //! A change whose answer was lost finds its number here if it was made. Others who change the same image push it out after
 //! [`LENGTH`] changes, which an import makes within a deadline: then it is not known whether it was made, and must not be
-//! made again, for it could take away what somebody else did meanwhile.
+//! made again, for it could take away what another client did meanwhile.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Nothing: it is not one.
+    /// Parses a history. Returns `None` if it is malformed.
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
         serde_json::from_slice(json).ok()
     }
@@ -60,7 +60,7 @@ impl History {
         self.changes.last().copied()
     }
 
-    /// Whether each change is here that was made since this one was the newest; nothing: since there was none.
+    /// Returns whether each change is here that was made since this one was the newest, or since there was none for `None`.
     pub(super) fn has_all_since(&self, newest: Option<ChangeId>) -> bool {
         newest.map_or(self.changes.len() < LENGTH, |newest| self.has(newest))
     }

@@ -118,7 +118,7 @@ pub(super) struct Members {
 
 struct Member {
     endpoint: String,
-    /// Nothing: it is to be connected to, with the files as they are then.
+    /// `None` if it is to be connected to, with the files as they are then.
     client: Mutex<Option<Client>>,
     failing: AtomicBool,
 }

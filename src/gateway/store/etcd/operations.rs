@@ -181,7 +181,7 @@ impl Operations {
             if committed?.succeeded() {
                 return Ok(outcome);
             }
-            // Whoever came first may come first again, but not for ever.
+            // Another gateway that was first may be first again, but not for ever.
             sleep(ChangeId::new().of_up_to(Duration::from_millis(4 << conflict.min(6)))).await;
         }
         tracing::warn!(repository = image.repository.as_str(), digest = %image.digest, "too many change this image at once");

@@ -12,7 +12,7 @@ use crate::gateway::store::{
     Change, Changed, ImageId, ImageLimits, Origin, Put, Record, SignatureName, quota::QuotaCheck,
 };
 
-/// What a change has to know of its image.
+/// The state of an image, as far as a change has to know it.
 #[derive(Default)]
 pub(super) struct ImageState {
     pub(super) history: History,
@@ -34,7 +34,7 @@ impl ImageState {
     }
 }
 
-/// What is to be written (nothing: the change changes nothing), and what is answered once it is.
+/// What is to be written (no operations if the change changes nothing), and what is answered once it is.
 pub(super) struct Plan {
     pub(super) outcome: Changed,
     pub(super) operations: Vec<TxnOp>,
@@ -120,7 +120,7 @@ fn check_quota(record: &Record, found: &ImageState, limits: &ImageLimits) -> Put
     quota.decide()
 }
 
-/// Adds what is not known yet of a signature that is there, to the byte. Nothing: it is another one.
+/// Adds details to a signature that is there, to the byte. Returns `None` if another one is there.
 fn complete(keys: &Keys, image: &ImageId, record: &Record, found: &ImageState) -> Option<Plan> {
     let name = &record.signature.name;
     found.signatures.get(name).filter(|there| *there.value() == *record.signature.content)?;

@@ -32,7 +32,7 @@ impl EtcdStore {
         Self::start(settings, limits, true).await
     }
 
-    /// The same, but that there has to be one.
+    /// Opens the store. It is an error if there is none.
     pub async fn open_existing(settings: &Etcd, limits: ImageLimits) -> Result<Self, StoreError> {
         Self::start(settings, limits, false).await
     }
@@ -53,12 +53,12 @@ impl EtcdStore {
         Ok(Self { operations, runtime: Handle::current(), watch })
     }
 
-    /// Reads the files that the settings name, and asks nobody.
+    /// Reads the files that the settings name. No request is sent.
     pub fn check(settings: &Etcd) -> Result<(), StoreError> {
         members::options(settings).map(drop)
     }
 
-    /// Runs to its end even if nobody waits for it any more, and on a runtime that outlives any connection of a client.
+    /// Runs work to its end even if the request is dropped, and on a runtime that outlives any connection of a client.
     async fn run<T, F>(&self, work: impl FnOnce(Arc<Operations>) -> F) -> Result<T, StoreError>
     where
         T: Send + 'static,

@@ -20,7 +20,7 @@ const MAX_STALENESS: Duration = Duration::from_secs(3);
 
 pub(super) struct WatchedLists {
     cache: ListCache,
-    /// All that was committed before is known. Nothing: there is no watch.
+    /// All that was committed before is known. `None` if there is no watch.
     complete_until: RwLock<Option<Instant>>,
 }
 
@@ -59,7 +59,7 @@ impl WatchedLists {
         self.cache.forget_all();
     }
 
-    /// What was committed before this moment was told; nothing: it is not told any more.
+    /// Sets up to which moment all commits are known; `None` if the watch has ended.
     pub(super) fn is_complete_until(&self, moment: Option<Instant>) {
         *self.complete_until.write().unwrap_or_else(PoisonError::into_inner) = moment;
     }

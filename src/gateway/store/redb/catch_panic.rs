@@ -1,5 +1,5 @@
-//! redb promises errors for what can't be right. Where it breaks the promise and panics, that is an error as well, and what is told of
-//! it is that error alone.
+//! Turns panics of redb into errors. redb promises errors for what can't be right; where it panics instead, that is reported
+//! as an error alone.
 
 use std::{
     cell::Cell,
@@ -14,7 +14,7 @@ thread_local! {
 /// The work panicked.
 pub(super) struct Panicked;
 
-/// Does work on a file whose content nobody vouches for. What panics in it is logged for those who look closer.
+/// Does work on a file whose content is not trusted. A panic in it is logged at the level debug.
 pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

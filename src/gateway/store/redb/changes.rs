@@ -110,7 +110,7 @@ impl Tables<'_> {
         Ok(quota.decide())
     }
 
-    /// Adds what is not known yet of a signature that is there, to the byte. Nothing: it is another one.
+    /// Adds details to a signature that is there, to the byte. Returns `None` if another one is there.
     fn complete(&mut self, image: &ImageId, record: &Record) -> Result<Option<Put>, StorageError> {
         let key = key(image, &record.signature.name);
         match self.signatures.get(key.as_str())? {

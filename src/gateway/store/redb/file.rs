@@ -15,7 +15,7 @@ use crate::gateway::store::StoreError;
 /// Memory for pages. redb's default is 1 GiB, more than a gateway should ever need.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// Looks at the file without opening it. Nothing: there is none.
+/// Looks at the file without opening it. Returns `None` if there is none.
 pub(super) fn look(path: &Path) -> Result<Option<()>, StoreError> {
     match fs::metadata(path) {
         Ok(about) if !about.is_file() => {

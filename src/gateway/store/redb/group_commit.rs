@@ -1,4 +1,4 @@
-//! Group commit: whoever wants to write while the disk syncs waits, and shares the next sync.
+//! Group commit: changes that come while the disk syncs wait, and share the next sync.
 
 use std::{
     io,
@@ -71,7 +71,7 @@ impl Drop for GroupCommit {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(thread) = self.thread.take() {
-            // There is nobody to tell of a panic.
+            // No caller is left that could get the error of a panic.
             let _ = thread.join();
         }
     }

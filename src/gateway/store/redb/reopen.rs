@@ -137,7 +137,7 @@ impl Inner {
     }
 
     fn work<T>(&self, writing: bool, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        // Not only below: nobody waits behind the one who closes it.
+        // Not only below: no request waits behind the one that closes it.
         if let Some(error) = &self.state().closed {
             return Err(error.clone());
         }
@@ -172,7 +172,7 @@ impl Inner {
             state.unwritable = Some((stopped.clone(), now + wait));
         }
         state.closed = Some(stopped);
-        // While nobody can see that it is closed, or open again.
+        // While no other thread can see that it is closed, or open again.
         (self.closed)();
         drop(state);
         self.changed.notify_all();
@@ -238,7 +238,7 @@ impl Inner {
 }
 
 /// Writes a file onto itself, and syncs it. After a sync that failed, the system takes pages for clean that never reached
-/// the disk: it shows them to whoever reads the file, and no later sync writes them, so that the next loss of power would
+/// the disk: it shows them to readers of the file, and no later sync writes them, so that the next loss of power would
 /// take them, and with them what was built upon them.
 fn write_back(path: &Path) -> std::io::Result<()> {
     const BLOCK: usize = 4096;

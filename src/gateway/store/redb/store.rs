@@ -30,7 +30,7 @@ use crate::single_flight::{SingleFlight, Unwanted};
 
 /// The redb engine.
 pub struct RedbStore {
-    // First, since it uses the other. Nothing: the store is only read.
+    // First, since it uses the other. `None` if the store is only read.
     writer: Option<GroupCommit>,
     reopening: Arc<ReopeningDatabase>,
     /// Forgotten when the file is closed after an error: the one that is opened then may be another one.
@@ -98,7 +98,7 @@ impl RedbStore {
             let (reopening, lists) = (Arc::clone(&reopening), Arc::clone(&lists));
             GroupCommit::start(path, move |batch| {
                 let outcome = reopening.write(|database| write(database, &limits, batch));
-                // Before anybody is told. (After an error that may have left something written all is forgotten already.)
+                // Before any client has its answer. (After an error that may have left something written all is forgotten already.)
                 for (change, outcome) in batch.iter().zip(outcome.iter().flatten()) {
                     if changes_list(change, *outcome) {
                         lists.forget(change.image());

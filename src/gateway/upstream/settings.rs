@@ -1,0 +1,78 @@
+//! The registry's address and TLS, from the configuration.
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::{Client, redirect};
+use url::Url;
+
+use super::{cache::UpstreamCache, registry::Registry};
+use crate::configuration::Upstream;
+use crate::registry;
+use crate::registry::HostSet;
+use crate::registry::RemoteServer;
+use crate::registry::SetupError;
+use crate::registry::Transport;
+
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Idle connections to the registry that each worker keeps.
+const MAX_IDLE_CONNECTIONS: usize = 32;
+/// The registry's address, and what its certificate is verified with; checked.
+pub(in crate::gateway) struct Settings {
+    url: Url,
+    token_realms: Vec<Url>,
+    insecure: bool,
+    /// Bytes that a manifest may have.
+    max_manifest_bytes: usize,
+    upstream: registry::Upstream,
+}
+
+impl Settings {
+    pub(in crate::gateway) fn new(settings: &Upstream, max_manifest_bytes: usize) -> Result<Self, SetupError> {
+        let Upstream { url, ca_file, token_realms, insecure } = settings;
+        let upstream = registry::Upstream::new("gateway.registry.caFile", ca_file.as_deref())?;
+        Ok(Self {
+            url: url.clone(),
+            token_realms: token_realms.clone(),
+            insecure: *insecure,
+            max_manifest_bytes,
+            upstream,
+        })
+    }
+
+    /// The registry for one worker: connections are driven on the runtime that uses them first.
+    pub(in crate::gateway) fn registry(&self, cache: UpstreamCache) -> Result<Registry, SetupError> {
+        let mut tls = self.upstream.tls();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            // What redirects lead to is the client's to fetch, with or without its credentials.
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .http1_only()
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .build()?;
+        let mut named = HostSet::default();
+        named.add_url(&self.url);
+        self.token_realms.iter().for_each(|realm| named.add_url(realm));
+        let name = self.url.host_str().unwrap_or_default();
+        let settings = Arc::new(self.upstream.settings(&self.token_realms, self.insecure)?);
+        let peer = RemoteServer::new(name, settings, true);
+        let requests = self.upstream.requests();
+        let named_by_rules = Arc::new(|_: &str| false);
+        let transport = Transport::new(named, named_by_rules, self.max_manifest_bytes, requests, Arc::default());
+        Ok(Registry {
+            url: self.url.clone(),
+            max_manifest_bytes: self.max_manifest_bytes,
+            client,
+            peer,
+            transport: Arc::new(transport),
+            cache,
+        })
+    }
+}
