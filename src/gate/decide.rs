@@ -39,7 +39,7 @@ pub(super) async fn decide(
 ) -> Decision {
     match Reference::for_image(image.text) {
         Ok(reference) => {
-            let deadlines = Deadlines::new(admission, Arc::clone(budget));
+            let deadlines = Deadlines::of_admission(admission, Arc::clone(budget));
             let pin_required = engine.settings.pin_required;
             let case = DecisionContext {
                 engine,

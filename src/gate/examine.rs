@@ -16,7 +16,7 @@ use crate::verification::{FoundSignatures, verify_within};
 
 use super::{
     applied_rule::AppliedRule,
-    deadline::{ExaminationBounds, LATE_AFTER},
+    deadline::{ExaminationBounds, LATE_SOURCE_TIMEOUT},
     limits::MAX_CONCURRENT_MANIFESTS,
     ports::{FindSignatures, ResolveDigest},
     progress::Progress,
@@ -204,7 +204,7 @@ impl RunningExamination<'_> {
                 }
                 Ok(()) = early.changed() => {
                     latest.clone_from(&early.borrow_and_update());
-                    late = late.or_else(|| latest.is_some().then(|| Instant::now() + LATE_AFTER));
+                    late = late.or_else(|| latest.is_some().then(|| Instant::now() + LATE_SOURCE_TIMEOUT));
                 }
                 () = at(late), if latest.is_some() => {
                     let Some(found) = latest.take() else { continue };

@@ -7,7 +7,7 @@ mod admission;
 mod applied_rule;
 pub mod cache;
 mod current;
-mod deadline;
+pub(crate) mod deadline;
 mod decide;
 mod examine;
 mod index;

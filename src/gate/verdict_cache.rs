@@ -183,7 +183,7 @@ impl VerdictCache {
             let start = || {
                 let shared = Arc::clone(&self.shared);
                 let (key, manifest) = (key.clone(), manifest.cloned());
-                let bounds = deadlines.of_flight(self.shared.lookup);
+                let bounds = deadlines.of_examination(self.shared.lookup);
                 async move { shared.examine_anew(key, manifest, bounds).await }
             };
             let mut joined = pin!(self.flights.join(&key, start));
@@ -225,7 +225,7 @@ impl VerdictCache {
             let Examiner { workers, tries, budget, .. } = &self.shared.examiner;
             let (resolve, signatures) = (Arc::clone(&progress), Arc::clone(&progress));
             let examiner = Examiner { resolve, signatures, workers: workers.clone(), tries: *tries, budget: *budget };
-            let (key, bounds) = (key.clone(), deadlines.of_flight(Duration::ZERO));
+            let (key, bounds) = (key.clone(), deadlines.of_examination(Duration::ZERO));
             async move {
                 let nothing_more = Progress::default();
                 let examined = examiner.examine(&key.applied, key.digest, None, bounds, &nothing_more);

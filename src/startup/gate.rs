@@ -1,6 +1,6 @@
 //! `sealgate serve`, and the engine that `sealgate verify` shares with it.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::{
@@ -21,6 +21,7 @@ use crate::files::{PolicyFiles, reserve_descriptors};
 use crate::gate::{
     CpuBudgets, CurrentPolicy, Gate, Settings,
     cache::{CacheTimes, CachedResolve, CachedSignatures},
+    deadline::lookup_time,
 };
 use crate::registry::Client;
 use crate::server::health::{self, Pages};
@@ -46,7 +47,7 @@ pub fn engine(
         Some(sources) => Finder::with_sources(Arc::clone(&client), sources),
         None => Finder::new(Arc::clone(&client)),
     };
-    let times = CacheTimes { tag: caches.tag, signatures: caches.signatures, lookup: time_for_lookups(configuration) };
+    let times = CacheTimes { tag: caches.tag, signatures: caches.signatures, lookup: lookup_time(webhook.deadline) };
     let settings = Settings {
         mode: webhook.mode,
         pin_required: webhook.pin_required,
@@ -162,12 +163,6 @@ fn policies(configuration: &Configuration) -> Result<PolicyFiles, StartupError> 
 fn tls(configuration: &Configuration) -> Result<ServerTls, StartupError> {
     let webhook = &configuration.webhook;
     Ok(ServerTls::load(&webhook.certificate, webhook.client_ca.as_deref(), WEBHOOK_NAMES, Timestamp::now())?)
-}
-
-/// The registry requests of a review begin and end within its deadline: this much before it, so that what one source found
-/// still counts where another hangs.
-fn time_for_lookups(configuration: &Configuration) -> Duration {
-    configuration.webhook.deadline.mul_f64(0.9)
 }
 
 #[cfg(test)]

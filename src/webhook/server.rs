@@ -23,6 +23,7 @@ use super::{
     settings::Settings,
     text::EscapedText,
 };
+use crate::gate::deadline::{DECISION_GRACE, receive_time, review_time};
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
 use crate::refusal::Refusal;
@@ -31,10 +32,6 @@ use crate::telemetry::{LogThrottle, Metrics, Readiness};
 
 /// How long a caller may take nothing of an answer, which has some KiB.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long before the API server's own time-out an answer must be there, and the gate's after its deadline.
-const TIMEOUT_MARGIN: Duration = Duration::from_millis(500);
-/// The gate ends by its deadline; this much later, it is ended.
-const DEADLINE_GRACE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`, then lets running reviews end for at most [`Settings::stop_within`]. While `readiness` says no,
 /// each answer closes its connection: what will be cut off soon must not be used again, or a review that is just being sent
@@ -172,7 +169,7 @@ async fn answer<D: Decide>(
         return malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a review has the Content-Type application/json");
     }
     // An API server sends a review at once. A client that does not must not hold memory for as long as a review may take.
-    let arrived = Instant::now() + settings.receive_within.min(time / 2);
+    let arrived = Instant::now() + receive_time(settings.receive_within, time);
     let body = match timeout_at(arrived, receive(&request, payload, settings, &mut held)).await {
         Ok(Ok(body)) => body,
         Ok(Err(problem)) => {
@@ -304,7 +301,7 @@ async fn admit<D: Decide>(
         deadline,
         is_final: phase == AdmissionPhase::Validate,
     };
-    timeout_at(deadline + DEADLINE_GRACE, state.gate.decide(&admission))
+    timeout_at(deadline + DECISION_GRACE, state.gate.decide(&admission))
         .await
         .unwrap_or_else(|_| undecided(Refusal::DeadlineExceeded { after: time }))
 }
@@ -312,10 +309,7 @@ async fn admit<D: Decide>(
 /// The time for a review: the configuration's, or less where the caller (`?timeout=10s`) waits less.
 fn time_for(deadline: Duration, query: &str) -> Duration {
     let timeout = query.split('&').find_map(|pair| pair.strip_prefix("timeout="));
-    match timeout.and_then(|timeout| humantime::parse_duration(timeout).ok()) {
-        Some(timeout) => deadline.min(timeout.saturating_sub(TIMEOUT_MARGIN.min(timeout / 4))),
-        None => deadline,
-    }
+    review_time(deadline, timeout.and_then(|timeout| humantime::parse_duration(timeout).ok()))
 }
 
 fn is_json(request: &HttpRequest) -> bool {

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -14,6 +13,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::gate::deadline::{SOURCE_GRACE, source_time};
 use crate::gate::ports::{CacheResult, Early, FindSignatures, GateMetrics};
 use crate::image::{Digest, Repository};
 use crate::refusal::LookupError;
@@ -234,16 +234,14 @@ impl SignatureState {
             return kept;
         }
         let asked_at = Instant::now();
-        // Where one source hangs, what the others found comes only at the end of this. It should come while the examination
-        // still waits that is the first to ask, and that has [`CacheTimes::lookup`] itself.
-        let deadline = asked_at + times.lookup / 16 * 15;
+        let deadline = asked_at + source_time(times.lookup);
         let take_away = EarlyEntryGuard(self, key.clone());
         let early = |found| {
             self.early.lock().unwrap_or_else(PoisonError::into_inner).insert(take_away.1.clone(), found);
             self.came_early.notify_waiters();
         };
         let finding = self.inner.find_early(&key.0, key.1, deadline, &early);
-        let Ok(found) = timeout_at(deadline + GRACE, finding).await else {
+        let Ok(found) = timeout_at(deadline + SOURCE_GRACE, finding).await else {
             return nothing(&key.0, LookupError::timed_out(&key.0, times.lookup));
         };
         if found.failure().is_none() {
@@ -262,9 +260,6 @@ impl SignatureState {
         found
     }
 }
-
-/// Sources end at the deadline by themselves, with what the others found. This is for one that does not.
-const GRACE: Duration = Duration::from_millis(250);
 
 fn some_source_timed_out(found: &FoundSignatures) -> bool {
     found.asked.iter().any(|asked| asked.outcome.as_ref().is_err_and(LookupError::is_out_of_time))
