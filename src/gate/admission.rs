@@ -11,16 +11,16 @@ use crate::policy::{Mode, RuleId};
 use crate::refusal::Refusal;
 use crate::verification::Examination;
 
-/// What is asked: may these images run there?
+/// A request for decisions: whether these images may run in this namespace.
 #[derive(Clone, Debug)]
 pub struct Admission<'a> {
-    /// The namespace; nothing for what has none.
+    /// The namespace. `None` for a resource without one.
     pub namespace: Option<&'a str>,
     /// The images.
     pub images: &'a [ImageUse<'a>],
-    /// The time that it is now.
+    /// The current time.
     pub now: Timestamp,
-    /// When an answer must be there.
+    /// The time by which the gate answers.
     pub deadline: Instant,
     /// Whether this decides: it is logged and counted then. A mutation asks about the same images before, maybe several
     /// times, and about placeholders that never run.
@@ -37,19 +37,19 @@ pub struct ImageUse<'a> {
     pub runs_as_written: bool,
 }
 
-/// What is decided about one image.
+/// The decision about one image.
 #[derive(Clone, Debug)]
 pub struct Decision {
-    /// May it run?
+    /// Why the image may run, or why not.
     pub verdict: Result<Verdict, Refusal>,
-    /// The canonical reference; nothing if it is none.
+    /// The canonical reference. `None` if the text is not a reference.
     pub image: Option<Reference>,
     /// The rule that decided, where one did.
     pub rule: Option<RuleId>,
     /// The mode of that rule.
     pub mode: Mode,
-    /// What a mutation writes in its place: the canonical name, with the digest where one was verified.
+    /// The text that a mutation writes in its place: the canonical name, with the digest where one was verified.
     pub pinned: Option<Reference>,
-    /// What was seen on the way, one a layer that required signatures.
+    /// The examinations, one for each layer that required signatures.
     pub examinations: Vec<Arc<Examination>>,
 }

@@ -69,26 +69,26 @@ fn verification_reserve(left: Duration) -> Duration {
 /// The times of one admission, and what it may spend.
 #[derive(Clone, Debug)]
 pub(super) struct Deadlines {
-    /// The time that it is now.
+    /// The current time.
     pub(super) now: Timestamp,
     pub(super) started: Instant,
-    /// When look-ups are no longer waited for, and what they found by then is examined.
+    /// The end of the wait for look-ups. What they found by then is examined.
     pub(super) lookups: Instant,
-    /// When the answer must be there.
+    /// The time by which the gate answers.
     pub(super) deadline: Instant,
-    /// What verification may spend on the whole review.
+    /// CPU time that verification may take for the whole review.
     pub(super) budget: Arc<CpuBudget>,
-    /// Whose turn a verification takes.
+    /// The namespace in whose turn a verification runs.
     pub(super) namespace: Arc<str>,
 }
 
 impl Deadlines {
-    /// The refusal of what has no answer at the deadline.
+    /// Returns the refusal of an image that is not decided at the deadline.
     pub(super) fn exceeded(&self) -> Refusal {
         Refusal::DeadlineExceeded { after: self.deadline.saturating_duration_since(self.started) }
     }
 
-    /// The times of an admission, and what the whole review may spend.
+    /// Divides the time of an admission. `budget` is that of the whole review.
     pub(super) fn of_admission(admission: &Admission<'_>, budget: Arc<CpuBudget>) -> Self {
         let Admission { now, deadline, .. } = *admission;
         let namespace = admission.namespace.unwrap_or_default().into();
@@ -99,7 +99,7 @@ impl Deadlines {
         Self { now, started, lookups, deadline, budget, namespace }
     }
 
-    /// The bounds of an examination that this admission is the first to ask for. Its time is not this admission's.
+    /// Returns the bounds of an examination that this admission is the first to ask for. The examination has a time of its own.
     pub(super) fn of_examination(&self, lookup: Duration) -> ExaminationBounds {
         ExaminationBounds {
             now: self.now,
@@ -115,11 +115,11 @@ impl Deadlines {
 pub(super) struct ExaminationBounds {
     /// The time that it is now.
     pub(super) now: Timestamp,
-    /// When look-ups must have ended.
+    /// The end of the time for look-ups.
     pub(super) lookups: Instant,
-    /// What the review may spend that asked first.
+    /// The budget of the review that asked first.
     pub(super) budget: Arc<CpuBudget>,
-    /// The namespace of that review, whose turn it takes to verify.
+    /// The namespace of that review, in whose turn a verification runs.
     pub(super) namespace: Arc<str>,
 }
 

@@ -13,25 +13,24 @@ use crate::verification::FoundSignatures;
 /// Resolves references: a tag to its digest, and either to the manifest.
 #[async_trait]
 pub trait ResolveDigest: Send + Sync {
-    /// Fetches the manifest that the reference names. With a digest, that is what is asked for, and what the answer has.
+    /// Fetches the manifest that the reference names. With a digest, the request and the answer have that digest.
     ///
     /// # Errors
     /// [`LookupError`], at the deadline at the latest.
     async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError>;
 }
 
-/// Is told what some sources found while others have not answered yet, each time that there is more.
+/// A callback for what some sources found while others have not answered yet. It is called each time that there is more.
 pub type Early<'a> = &'a (dyn Fn(Arc<FoundSignatures>) + Send + Sync);
 
 /// Finds the signatures of an image.
 #[async_trait]
 pub trait FindSignatures: Send + Sync {
-    /// Asks every source that is configured for the repository, side by side. What failed stands in the answer, beside what
-    /// was found.
+    /// Asks every source that is configured for the repository, side by side. The answer has the signatures and the failures.
     async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures>;
 
-    /// Like [`FindSignatures::find`]. Where some sources have signatures and others have not answered, `early` is told what is
-    /// there, with those others among the failures: a caller that can't wait, or not for long, can verify that.
+    /// Asks as [`FindSignatures::find`] does. Where some sources have signatures and others have not answered, it calls `early`
+    /// with what is there, the other sources among the failures, so that a caller can verify that without waiting.
     async fn find_early(
         &self,
         repository: &Repository,
@@ -42,8 +41,8 @@ pub trait FindSignatures: Send + Sync {
         self.find(repository, digest, deadline).await
     }
 
-    /// Finds what is there now, where `found`, which this gave for this digest, did not suffice and is not of just now.
-    /// Nothing, if there is nothing newer to be had.
+    /// Asks the sources again where `found`, an earlier answer for this digest, did not suffice and is not recent. Returns
+    /// `None` if there is nothing newer.
     async fn find_newer(
         &self,
         _repository: &Repository,
@@ -54,8 +53,8 @@ pub trait FindSignatures: Send + Sync {
         None
     }
 
-    /// Returns the time until which a conclusion from `found`, which this gave for this digest, may be kept: that it suffices, or that it does
-    /// not. Nothing: not at all, as where there is no cache.
+    /// Returns the time until which a conclusion from `found`, an answer for this digest, may be kept: that it suffices, or that
+    /// it does not. Returns `None` if the conclusion must not be kept, as where there is no cache.
     fn keep_until(
         &self,
         _repository: &Repository,

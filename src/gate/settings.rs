@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::limits::CpuBudgets;
 use crate::policy::Mode;
 
-/// How the gate decides, whatever the policy says.
+/// Settings that hold for every policy.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The mode of rules that have none, and where no rule covers an image.
@@ -16,7 +16,7 @@ pub struct Settings {
     pub images_per_review: usize,
     /// The most signatures tried for one image.
     pub signatures_per_image: usize,
-    /// What verification may spend.
+    /// CPU time that verification may take.
     pub budgets: CpuBudgets,
     /// The time that the look-ups of one examination have, whoever waits for it.
     pub lookup: Duration,

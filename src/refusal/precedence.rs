@@ -2,7 +2,7 @@
 
 use super::Refusal;
 
-/// Of the refusals of an index by its own signatures, and by those of each manifest in it, the one to show. Where some of the
+/// Chooses between the refusals of an index by its own signatures and by those of each manifest in it. Where some of the
 /// manifests are proven, whoever signs it signs each: then what one of them is short of is the news.
 pub(crate) fn refusal_of_index(own: Refusal, each: Refusal, some_are_proven: bool) -> Refusal {
     match own {
@@ -11,7 +11,7 @@ pub(crate) fn refusal_of_index(own: Refusal, each: Refusal, some_are_proven: boo
     }
 }
 
-/// Of two refusals, each of which alone would have to be lifted, the one to show. While something could not be asked, nothing
+/// Chooses between two refusals, each of which alone would have to be lifted. While something could not be asked, nothing
 /// is known, and asking again may help. Else a signature that does not count says more than none; and the first says more
 /// than the second.
 pub(crate) fn refusal_to_show(first: Refusal, second: Refusal) -> Refusal {

@@ -41,13 +41,13 @@ impl<'a> VerificationBudget<'a> {
         Self { slow_openings: usize::MAX, ..Self::within(usize::MAX, &Unlimited) }
     }
 
-    /// Takes the price of a step. Nothing, if the allowance is over.
+    /// Takes the price of a step. Returns `None` if the allowance is over.
     pub(super) fn take(&mut self, price: u64) -> Option<()> {
         self.is_over = self.is_over || !self.allowance.take(price);
         (!self.is_over).then_some(())
     }
 
-    /// Takes a try. Nothing, if there is none left.
+    /// Takes a try. Returns `None` if there is none left.
     pub(super) fn take_try(&mut self) -> Option<()> {
         if !std::mem::take(&mut self.is_paid) {
             self.tries = self.tries.checked_sub(1)?;
@@ -55,7 +55,8 @@ impl<'a> VerificationBudget<'a> {
         Some(())
     }
 
-    /// Takes the opening of a message that takes long to open: half of a try. Nothing, if there is none left.
+    /// Takes the opening of a message that takes long to open: half of a try. Returns `None` if there is none
+    /// left.
     pub(super) fn take_slow_opening(&mut self, price: u64) -> Option<()> {
         self.slow_openings = self.slow_openings.checked_sub(1)?;
         self.take_try()?;

@@ -77,7 +77,7 @@ impl SignatureFault {
         }
     }
 
-    /// As a refusal. `at` is where the signature is.
+    /// Returns the refusal with what the rule wants. `at` is where the signature is.
     pub(super) fn refusal(self, wanted: RequirementSummary, at: Option<&str>) -> Refusal {
         match self {
             Self::Untrusted(key) => Refusal::UntrustedKey { signed_by: key.into_iter().collect(), wanted },
