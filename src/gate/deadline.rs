@@ -138,7 +138,7 @@ mod tests {
             (source, 6_750),
             (source + SOURCE_GRACE, 7_000),
             (lookup, 7_200),
-            (review - verification_reserve(review), 7_500),
+            (review.saturating_sub(verification_reserve(review)), 7_500),
             (review, 8_000),
             (review + DECISION_GRACE, 8_100),
             (review_time(timeout, Some(timeout)), 9_500),

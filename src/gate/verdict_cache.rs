@@ -228,8 +228,8 @@ impl VerdictCache {
             let (key, bounds) = (key.clone(), deadlines.of_examination(Duration::ZERO));
             async move {
                 let nothing_more = Progress::default();
-                let examined = examiner.examine(&key.applied, key.digest, None, bounds, &nothing_more);
-                Arc::new(examined.await.examination)
+                let proving = examiner.examine(&key.applied, key.digest, None, bounds, &nothing_more);
+                Arc::new(proving.await.examination)
             }
         };
         let landed = timeout_at(deadlines.deadline, self.so_far.join(key, start)).await.ok()?;
