@@ -10,6 +10,7 @@ mod from_openshift;
 mod gate;
 mod gateway;
 mod keys;
+mod layering;
 mod logins;
 mod policy;
 mod push;
