@@ -61,8 +61,7 @@ pub(super) fn route(path: &str) -> Result<Route, ApiError> {
     match path.strip_prefix(REGISTRY) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => {
             if !is_unambiguous(path) {
-                let message =
-                    "the path has a segment that is . or .., or an encoded slash, backslash or control character";
+                let message = "the path has a segment that is . or .., a space, or an encoded slash, backslash or control character";
                 return Err(ApiError::bad_request(message));
             }
             Ok(Route::Registry { ping: matches!(rest, "" | "/") })
@@ -104,11 +103,13 @@ fn api_route(rest: &str) -> Result<ApiRoute, ApiError> {
 
 /// Whether every reader takes the path for the same, and it stays below where it begins.
 fn is_unambiguous(path: &str) -> bool {
-    path.split('/').all(|segment| {
-        let decoded: Vec<u8> = percent_decode_str(segment).collect();
-        !matches!(decoded.as_slice(), b"." | b"..")
-            && decoded.iter().all(|&byte| !matches!(byte, b'/' | b'\\') && !byte.is_ascii_control())
-    })
+    // No request line has a space in its path. Readers of URLs drop it at the end: `/v2/.. ` is `/` to them.
+    !path.contains(' ')
+        && path.split('/').all(|segment| {
+            let decoded: Vec<u8> = percent_decode_str(segment).collect();
+            !matches!(decoded.as_slice(), b"." | b"..")
+                && decoded.iter().all(|&byte| !matches!(byte, b'/' | b'\\') && !byte.is_ascii_control())
+        })
 }
 
 #[cfg(test)]
@@ -134,6 +135,7 @@ mod tests {
     fn no_path_leads_out_of_v2() {
         for path in [
             "/v2/..",
+            "/v2/..  ",
             "/v2/../metrics",
             "/v2/a/%2e%2e/%2E%2E/x",
             "/v2/.%2e/x",

@@ -28,14 +28,22 @@ pub fn url(url: &Url) {
     }
 }
 
-/// The host of a reference, and that of the scope for all of its registry, are one.
+/// The host of a reference, and that of the scope for all of its registry, are one. A host without a dot and with a port below 1024
+/// (`z:88`) is no scope by itself: it may be meant as an image with a tag.
 ///
 /// # Panics
 /// They are not.
 pub fn reference(reference: &Reference) {
     let name = reference.repository().host();
     host(name);
-    assert_eq!(Scope::parse(name).map(|scope| scope.to_string()).as_deref(), Ok(name));
+    match Scope::parse(name) {
+        Ok(scope) => assert_eq!(scope.to_string(), name),
+        Err(error) => {
+            let port =
+                name.split_once(':').and_then(|(name, port)| port.parse::<u16>().ok().filter(|_| !name.contains('.')));
+            assert!(port.is_some_and(|port| port < 1024), "{name}: {error}");
+        }
+    }
 }
 
 /// The host of a scope, if it has one.
