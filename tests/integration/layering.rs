@@ -43,7 +43,7 @@ impl Crate {
     fn read() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         let mut modules = BTreeMap::new();
-        read_module(&root.join("lib.rs"), &root, Vec::new(), &mut modules);
+        read_module(&root.join("lib.rs"), &root, &[], &mut modules);
         Self(modules)
     }
 
@@ -109,19 +109,19 @@ impl Crate {
     }
 }
 
-fn read_module(file: &Path, folder: &Path, path: ModulePath, modules: &mut BTreeMap<ModulePath, Module>) {
+fn read_module(file: &Path, folder: &Path, path: &[String], modules: &mut BTreeMap<ModulePath, Module>) {
     let text = fs::read_to_string(file).expect("a module of the crate has a file");
     let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let mut module = Module { file: file.to_owned(), ..Module::default() };
     let mut reader = Reader { module: &mut module, inline: 0, children: Vec::new() };
     reader.visit_file(&syntax);
     let children = reader.children;
-    modules.insert(path.clone(), module);
+    modules.insert(path.to_vec(), module);
     for child in children {
-        let path = [&path[..], std::slice::from_ref(&child)].concat();
+        let path = [path, std::slice::from_ref(&child)].concat();
         let (alone, with_children) = (folder.join(format!("{child}.rs")), folder.join(&child).join("mod.rs"));
         let file = if alone.exists() { alone } else { with_children };
-        read_module(&file, &folder.join(&child), path, modules);
+        read_module(&file, &folder.join(&child), &path, modules);
     }
 }
 
@@ -161,7 +161,7 @@ impl Reader<'_> {
                 }
             }
             UseTree::Name(name) if name.ident == "self" => {
-                self.name(before.to_vec(), before.last().cloned(), passed_on)
+                self.name(before.to_vec(), before.last().cloned(), passed_on);
             }
             UseTree::Name(name) => self.name(with(&name.ident), Some(name.ident.to_string()), passed_on),
             UseTree::Rename(name) => self.name(with(&name.ident), Some(name.rename.to_string()), passed_on),
