@@ -4,11 +4,11 @@
 //! cryptography), which tells the key that it names; those that name a key of the rule are tried, the ones with a fitting
 //! payload first; what a try proves is then held against each requirement.
 //!
-//! So nobody can drown a good signature in junk that names no key of the rule, or in bombs, however much of it there is. Who
-//! goes to the length of forgeries, which name the key and the image and are whole but for the signature itself, can use up
-//! the tries with them: then an image is refused that could run. None runs that could not.
+//! So an attacker can't drown a good signature in junk that names no key of the rule, or in bombs, however much of it there is.
+//! Forgeries that name the key and the image, and are whole but for the signature itself, can use up the tries: then an image
+//! is refused that could run. None runs that could not.
 //!
-//! Every step has a [price](allowance), so that whoever asks can bound what all of this costs, and end it.
+//! Every step has a [price](allowance), so that a caller can bound the cost, and end it.
 
 mod allowance;
 mod budget;
@@ -43,7 +43,7 @@ pub use time::CLOCK_TOLERANCE;
 use crate::image::HashedManifest;
 use crate::refusal::Refusal;
 
-/// Whether the signatures prove that the image fulfils the requirements.
+/// Checks whether the signatures prove that the image fulfils the requirements.
 ///
 /// One good signature suffices for a threshold of one; bad ones beside it do no harm. Where there is no proof and a source
 /// could not be asked, the refusal is that source's failure, for nothing is known then; unless no signature could help,
@@ -58,8 +58,8 @@ pub fn verify_within(question: &Question<'_>, found: &FoundSignatures, allowance
     examine(question, found, &mut VerificationBudget::within(question.tries, allowance), Extent::UntilProven)
 }
 
-/// The same, and every signature is looked at and listed, copies and what comes after the proof included: for whoever wants
-/// to know what each of them is worth. `question.tries` bounds nothing here, so this is not for those who are in a hurry.
+/// Like [`verify`], and checks and lists every signature, copies and those after the proof included: for tools that report on
+/// each of them. `question.tries` bounds nothing here, so it may take long.
 pub fn examine_all(question: &Question<'_>, found: &FoundSignatures) -> Examination {
     examine(question, found, &mut VerificationBudget::unlimited(), Extent::All)
 }
@@ -87,12 +87,12 @@ fn examine(
 
 /// Joins the proofs of every manifest in an index into one of the index: `platforms: each`.
 ///
-/// `index` has the digest that is asked about. `proofs` are what [`verify`] (or this
-/// function, for a nested index) said, for the same image and rule, of each entry that is no attestation, in their order.
+/// `index` has the digest that is asked about. `proofs` are the results of [`verify`] (of this function for a nested index) for
+/// the same image and rule, one for each entry that is no attestation, in their order.
 ///
 /// # Errors
-/// The first refusal among them. And, since then the caller did not prove what it was asked to, a refusal where there is no
-/// entry but attestations, the index is another one, or a proof is missing, one too many, for another digest, another image or another rule.
+/// Returns the first refusal among the proofs. It is an error, too, if there is no entry but attestations, if the index is another
+/// one, or if a proof is missing, superfluous, or for another digest, image or rule.
 pub fn verify_each(
     question: &Question<'_>,
     index: &HashedManifest,
@@ -124,7 +124,7 @@ fn can_be_met(question: &Question<'_>) -> Result<(), Refusal> {
             return Err(denied("it names no signer"));
         }
         if requirement.threshold.get() > names.len() {
-            return Err(denied("it summaries more signers than it names"));
+            return Err(denied("it wants more signers than it names"));
         }
         if requirement.signed_by.iter().any(|signer| signer.certificates.is_empty()) {
             return Err(denied("it names a signer without a key"));
