@@ -54,7 +54,7 @@ impl CliError {
         Self::usage(with_causes(&error))
     }
 
-    /// Someone says no, or what is asked for is not there.
+    /// A policy or a server says no, or what is asked for is not there.
     pub(crate) fn refused(text: impl fmt::Display) -> Self {
         Self { status: ExitStatus::Refused, message: text.to_string() }
     }

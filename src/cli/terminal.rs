@@ -1,4 +1,4 @@
-//! What goes to the terminal: colours only where someone sees them, and no control characters of others.
+//! What goes to the terminal: colours only where a person sees them, and no control characters of others.
 
 use std::{
     fmt,

@@ -222,7 +222,7 @@ pub(super) struct RawGateway {
     pub(super) access: Option<Located<RawAccess>>,
     /// The address that clients know the store by, `https://host[:port]`. Left out: the `Host` that they send.
     pub(super) external_url: Option<Located<Box<str>>>,
-    /// Proxies in front of the store, like `192.0.2.10`, and nobody else: what they say in `X-Forwarded-Host`,
+    /// Proxies in front of the store, like `192.0.2.10`, and no other clients: what they say in `X-Forwarded-Host`,
     /// `X-Forwarded-Proto` and `X-Forwarded-For` is believed.
     #[serde(default)]
     pub(super) trusted_proxies: Vec<Located<Box<str>>>,

@@ -91,7 +91,7 @@ pub struct Registry {
     pub ca_file: Option<PathBuf>,
     /// Plain HTTP, or a certificate that is not checked.
     pub insecure: bool,
-    /// The one way in which it is asked, where whoever calls wrote it out; nothing: over TLS, and where `insecure`, without it
+    /// The one way in which it is asked, where the user wrote it out; `None`: over TLS, and where `insecure`, without it
     /// if there is none.
     pub scheme: Option<Scheme>,
     /// Credentials; nothing: none.

@@ -109,7 +109,7 @@ impl PolicyFiles {
     /// As [`PolicyFiles::load`]; also gives the folders in which a change may change the policy, found or not.
     pub(crate) fn load_noting_folders(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError> {
         // Kubernetes replaces all files of a mounted ConfigMap in one step; reading half before and half after it would
-        // make a policy that nobody wrote.
+        // make a policy that no user wrote.
         const ATTEMPTS: usize = 5;
         let mut result = None;
         for _ in 0..ATTEMPTS {

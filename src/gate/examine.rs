@@ -48,7 +48,7 @@ pub(super) struct RunningExamination<'a> {
     pub(super) bounds: ExaminationBounds,
     /// What the question may spend.
     pub(super) budget: Arc<CpuBudget>,
-    /// Is told what was learned by now.
+    /// Has what was learned by now.
     pub(super) progress: &'a Progress,
     /// Limits the requests at a time.
     pub(super) requests: Semaphore,

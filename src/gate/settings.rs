@@ -18,7 +18,7 @@ pub struct Settings {
     pub signatures_per_image: usize,
     /// CPU time that verification may take.
     pub budgets: CpuBudgets,
-    /// The time that the look-ups of one examination have, whoever waits for it.
+    /// The time that the look-ups of one examination have, whichever review waits for it.
     pub lookup: Duration,
     /// How long the verdict about a verified digest is kept for when its registry is down. Zero: not at all.
     pub last_known_good: Duration,

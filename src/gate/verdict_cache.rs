@@ -63,7 +63,7 @@ pub(super) struct VerdictCache {
 
 struct VerdictCacheState {
     examiner: Examiner,
-    /// The time that an examination has for look-ups, whoever waits for it.
+    /// The time that an examination has for look-ups, whichever review waits for it.
     lookup: Duration,
     /// What running examinations have learned.
     progress: Mutex<HashMap<ExaminationKey, Arc<Progress>>>,

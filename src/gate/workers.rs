@@ -25,7 +25,7 @@ struct WorkerQueue {
     threads: usize,
     running: usize,
     by_host: HashMap<Box<str>, Host>,
-    /// The hosts for which somebody waits, in the order of their turns.
+    /// The hosts for which a caller waits, in the order of their turns.
     turns: VecDeque<Box<str>>,
 }
 

@@ -147,8 +147,7 @@ impl ApiError {
 
     /// The signature of this name is another one than was looked at.
     pub(super) fn another_signature() -> Self {
-        let message =
-            "the signature of this name is another one than was looked at: somebody replaced it meanwhile; look again";
+        let message = "the signature of this name is another one than was looked at: another client replaced it meanwhile; look again";
         Self::new(StatusCode::PRECONDITION_FAILED, "SIGNATURE_CHANGED", message)
     }
 

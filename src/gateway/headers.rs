@@ -60,9 +60,9 @@ const OF_ADDRESSES: [&str; 8] = ["-ip", "-ipv4", "-ipv6", "-addr", "-address", "
 
 /// Whether this field (in lower case) is a proxy's, and says how a request came or who sent it.
 ///
-/// Of a client that is no trusted proxy it is a lie, or nobody's business. A list of the fields that may pass would be safer
-/// still, but registries have credentials in fields of their own (`X-JFrog-Art-Api`, `Private-Token`, ...), which no list has
-/// all of.
+/// Of a client that is no trusted proxy it is a lie, or none of the registry's business. A list of the fields that may pass would be
+/// safer still, but registries have credentials in fields of their own (`X-JFrog-Art-Api`, `Private-Token`, ...), which no list
+/// has all of.
 pub(super) fn is_about_the_way(name: &str) -> bool {
     // Behind some interfaces (CGI, WSGI) the two are the same.
     let name = name.replace('_', "-");

@@ -1,4 +1,4 @@
-//! A signature that someone wants stored, and what it must be.
+//! A signature that a client wants stored, and what it must be.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ struct Document {
     content: String,
 }
 
-/// What someone wants stored, checked.
+/// A checked signature that a client wants stored.
 #[derive(Debug)]
 pub(super) struct Submission {
     pub(super) signature: StoredSignature,

@@ -109,7 +109,7 @@ async fn upstream(
     let Some(wanted) = scopes.of_the_registry() else {
         return auth.refuse_wrong_password(request, caller).map(|()| None);
     };
-    // An open registry is told nothing that it does not ask for; and who asks for passwords gets them from the client itself,
+    // An open registry learns nothing that it does not ask for; and who asks for passwords gets them from the client itself,
     // with each request: a token would carry them to wherever it is shown.
     let RequiredAuth::Bearer { realm, service } = registry.required_auth().await? else {
         return auth.refuse_wrong_password(request, caller).map(|()| None);

@@ -19,7 +19,7 @@ pub struct Policy {
     pub key_warnings: Vec<KeyWarning>,
 }
 
-/// The most warnings that are kept of all key files of a policy: whoever writes the policy of one namespace can cause them.
+/// The most warnings that are kept of all key files of a policy: a user who writes the policy of one namespace can cause them.
 pub const MAX_KEY_WARNINGS: usize = 1000;
 
 /// Something in a signer's key files that is passed over.

@@ -300,8 +300,8 @@ impl LayerMerge {
         None
     }
 
-    /// An exemption of a namespace lifts what that namespace's rules refuse. Without a rule it does nothing, and whoever wrote
-    /// it believes that it does.
+    /// An exemption of a namespace lifts what that namespace's rules refuse. Without a rule it does nothing, and its
+    /// author believes that it does.
     fn exemptions_without_a_rule(&self) -> Vec<Diagnostic> {
         let idle = self.layers.iter().filter(|(_, layer)| !layer.exemptions.is_empty() && layer.rules.is_empty());
         let mistake = |namespace: &str| {

@@ -230,7 +230,7 @@ impl Loader<'_, '_> {
 }
 
 /// A scope of the docker transport. containers/image takes any text here, and one that is not canonical never matches; as
-/// nobody would notice that, it is refused.
+/// no user would notice that, it is refused.
 fn docker_scope(member: &Member<'_>) -> Result<Scope, Problem> {
     let text = member.name.as_str();
     let problem = |message: String| Problem::at(member.place.clone(), message);

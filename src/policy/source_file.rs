@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A policy file as it was read. Whoever reads it bounds its size.
+/// A policy file as it was read. The reader bounds its size.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
     /// How diagnostics call it.
@@ -13,7 +13,7 @@ pub struct SourceFile {
     pub bytes: Vec<u8>,
 }
 
-/// Reads a key file: its path, joined to the folder of the file that names it. Whoever implements it bounds the size.
+/// Reads a key file: its path, joined to the folder of the file that names it. The implementation bounds the size.
 pub type ReadKey<'a> = dyn FnMut(&Path) -> Result<Vec<u8>, KeyFileError> + 'a;
 
 /// Why a key file could not be read.

@@ -100,7 +100,7 @@ impl Code {
         }
     }
 
-    /// Whether it says nothing of the image, because somebody who knows could not be asked.
+    /// Returns whether it says nothing of the image, because a registry or source could not be asked.
     pub fn is_undecided(self) -> bool {
         matches!(
             self,
@@ -116,7 +116,7 @@ impl Code {
     /// Whether the same question may have another answer soon. Then a denial tells clients to try again.
     pub fn is_transient(self) -> bool {
         match self {
-            // Docker Hub answers so to every misspelt name, and nobody gets credentials within seconds.
+            // Docker Hub answers so to every misspelt name, and no user gets credentials within seconds.
             Self::RegistryUnauthorized => false,
             // What kept the mutation from pinning is over in a moment, as a rule.
             Self::NotPinned => true,

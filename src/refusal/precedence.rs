@@ -3,7 +3,7 @@
 use super::Refusal;
 
 /// Chooses between the refusals of an index by its own signatures and by those of each manifest in it. Where some of the
-/// manifests are proven, whoever signs it signs each: then what one of them is short of is the news.
+/// manifests are proven, its signer signs each: then what one of them is short of is the news.
 pub(crate) fn refusal_of_index(own: Refusal, each: Refusal, some_are_proven: bool) -> Refusal {
     match own {
         Refusal::Unsigned(_) if some_are_proven => each,

@@ -26,8 +26,8 @@ pub struct RequirementSummary {
 
 impl RequirementSummary {
     /// What to do, with the command that makes a wanted signature, by a signer that did not sign yet and with a key that can
-    /// be used; `KEY` where no certificate is known. An image that is no reference does not get into a command that somebody
-    /// may copy.
+    /// be used; `KEY` where no certificate is known. An image that is no reference does not get into a command that a
+    /// user may copy.
     pub(super) fn step(&self, words: &str, image: &str, done: &[Box<str>]) -> String {
         let open = self.signers.iter().filter(|(name, _)| !done.contains(name)).flat_map(|(_, keys)| keys);
         let mut usable = open.filter(|key| !self.unusable.contains(key));

@@ -29,7 +29,7 @@ enum Bytes {
     Http2(FrameScanner),
 }
 
-/// One connection's state. It is told of every byte and request, and says when the connection's time is up.
+/// One connection's state. It hears of every byte and request, and says when the connection's time is up.
 pub(super) struct Progress {
     open: Open,
     timeouts: Timeouts,
@@ -209,7 +209,7 @@ impl Progress {
         self.closing_since.get().is_some()
     }
 
-    /// Whether the client is told that the connection ends: HTTP/2 has a word for it.
+    /// Whether the protocol can tell the client that the connection ends: HTTP/2 can (GOAWAY).
     pub(super) fn says_goodbye(&self) -> bool {
         matches!(*self.bytes.borrow(), Bytes::Http2(_))
     }

@@ -245,7 +245,7 @@ impl Certificate {
         Ok(expiries.chain(bindings.map(|binding| binding.signature_expiration_time())).flatten().map(timestamp).min())
     }
 
-    /// Whether one of the revokers that the certificate appoints says that it is revoked. Whoever wrote the keyring put
+    /// Whether one of the revokers that the certificate appoints says that it is revoked. The author of the keyring put
     /// that there, so it is believed without the revoker's own certificate, which need not be at hand.
     fn revoked_by_another(&self, policy: &dyn Policy) -> bool {
         let mut revocations = self.inner.primary_key().other_revocations().peekable();

@@ -38,7 +38,7 @@ where
 {
     let mut message = Vec::new();
     write(&mut message, &text(payload, at), signer, at).map_err(|error| ComposeError::Signer(format!("{error:#}")))?;
-    // What nobody could read must not be stored.
+    // A message that no verifier can read must not be stored.
     match claimed_payload(&message) {
         Ok(read) if read == *payload => Ok(message),
         Ok(_) => Err(ComposeError::Unreadable(Malformed::Envelope)),

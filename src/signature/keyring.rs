@@ -145,7 +145,7 @@ impl Keyring {
             for issuer in issuers {
                 for &place in by_key_id.get(&issuer.into()).into_iter().flatten() {
                     let key = certificates[place].primary_key().key().clone();
-                    // Of somebody else's word, nothing is believed.
+                    // The word of another key is not believed.
                     if revocation.verify_primary_key_revocation(&key, &key).is_err() {
                         continue;
                     }

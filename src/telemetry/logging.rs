@@ -20,7 +20,7 @@ pub enum Format {
 pub const FILTER_VARIABLE: &str = "SEALGATE_LOG";
 
 /// Of a client that breaks HTTP (or speaks TLS where there is none) actix logs an error, though the client alone is to blame,
-/// and has been answered: whoever wants these lines asks for them.
+/// and has been answered: an operator who wants these lines asks for them.
 const QUIET: &str = "actix_http::h1::dispatcher=off";
 
 /// Sends everything that is logged from here on to standard error. `default_level` holds where the variable is not set.

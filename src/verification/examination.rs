@@ -15,7 +15,7 @@ pub struct Examination {
     /// The proof, or why there is none.
     pub result: Result<VerifiedImage, Refusal>,
     /// Each signature looked at, those that were tried first. Left out are copies, what came after the proof was there or
-    /// the tries were over, and of signatures by keys that nobody asked for all but the first 64; `asked` has the counts.
+    /// the tries were over, and of signatures by keys that no requirement names all but the first 64; `asked` has the counts.
     pub signatures: Vec<ExaminedSignature>,
     /// Each source asked.
     pub asked: Vec<AskedSource>,

@@ -231,7 +231,7 @@ impl SignatureReport {
     }
 }
 
-/// A refusal in words for someone who gave keys and an identity, and knows of no rule.
+/// A refusal in words for a user who gave keys and an identity, and knows of no rule.
 fn why(refusal: &Refusal, ask: &IdentityCheck) -> String {
     match refusal {
         Refusal::Unsigned(wanted) => match &wanted.manifest {

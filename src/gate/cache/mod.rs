@@ -24,7 +24,7 @@ pub struct CacheTimes {
     pub tag: Duration,
     /// A digest's signatures, and what is concluded from them. Zero: every look-up asks the sources.
     pub signatures: Duration,
-    /// The time that a request has, whoever waits for it. Best a little below the deadline of a review: then what some
+    /// The time that a request has, whichever review waits for it. Best a little below the deadline of a review: then what some
     /// sources found still counts where another hangs.
     pub lookup: Duration,
 }

@@ -71,7 +71,7 @@ impl CachedResolve {
 impl ResolveDigest for CachedResolve {
     async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError> {
         let repository = image.repository();
-        // With a digest, the tag is only claimed, and nobody asks for it.
+        // With a digest, the tag is only claimed, and is not asked for.
         let (asked, cache) = match image.digest() {
             Some(digest) => (Reference::from_parts(repository.clone(), None, Some(*digest)), MANIFESTS),
             None => (image.clone(), TAGS),

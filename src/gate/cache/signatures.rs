@@ -32,7 +32,7 @@ type Key = (Repository, Digest);
 /// A [`FindSignatures`] that asks once.
 ///
 /// Signatures are kept for [`CacheTimes::signatures`]; that there are none, for [`NEGATIVE_TTL`]. Where a source failed, nothing
-/// is kept. Whoever finds that signatures do not suffice can ask for what came since: that is no other question's matter.
+/// is kept. A caller that finds that signatures do not suffice can ask for what came since: that is no other question's matter.
 pub struct CachedSignatures {
     shared: Arc<SignatureState>,
     times: CacheTimes,

@@ -51,7 +51,7 @@ impl RequestAuth {
                 Ok(())
             } else {
                 Err(ApiError::role_missing(format!(
-                    "without gateway.access nobody may {} but on the machine of a store that nobody else reaches (gateway.listen \
+                    "without gateway.access only a client on the machine of a store may {}, if no other machine reaches that store (gateway.listen \
                      on loopback, no proxy, no gateway.externalUrl, no gateway.trustedProxies), asked for as localhost, 127.0.0.1 or \
                      [::1]: say in gateway.access who may",
                     action.in_words(repository)

@@ -189,7 +189,7 @@ impl Files {
         let (users, roles) = (self.users.load(), self.roles.load());
         for user in roles.users().into_iter().filter(|user| !users.by_name.contains_key(*user)) {
             let (users_file, roles_file) = (self.users_file.display(), self.roles_file.display());
-            tracing::warn!(user, %users_file, %roles_file, "a user has a role and no password, so nobody can use it");
+            tracing::warn!(user, %users_file, %roles_file, "a user has a role and no password, so the role is of no use");
         }
     }
 }

@@ -341,7 +341,7 @@ impl Reviews {
 
     fn unavailable(&self, path: &str, why: &NoAnswer) -> AccessError {
         if self.0.log.take().is_some() {
-            tracing::error!(path, "the API server reviews nothing, so nobody is let in: {why}");
+            tracing::error!(path, "the API server reviews nothing, so every caller is refused: {why}");
         }
         AccessError::unavailable()
     }

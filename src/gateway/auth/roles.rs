@@ -187,7 +187,7 @@ impl Check<'_> {
             Some(repositories) => Where::Below(self.repositories(&repositories)),
         };
         if users.is_empty() {
-            self.mistake(users.key, "users names nobody", "write users: [NAME], or leave this entry out");
+            self.mistake(users.key, "users names no user", "write users: [NAME], or leave this entry out");
         }
         let mut seen = BTreeSet::new();
         for user in &users.value {
@@ -310,7 +310,7 @@ mod tests {
             ("", "1:1: the field \"roles\" is missing", ""),
             ("roles:\n- {role: image-signer, users: [a]}\n", "4:10: \"image-signer\" is not known here", SIGNER),
             ("roles:\n- {role: store-admin, user: [a]}\n", "4:23: unknown field \"user\"", "users"),
-            ("roles:\n- {role: store-admin, users: []}\n", "4:23: users names nobody", "NAME"),
+            ("roles:\n- {role: store-admin, users: []}\n", "4:23: users names no user", "NAME"),
             ("roles:\n- {role: store-admin, users: [a, a]}\n", "4:34: \"a\" stands twice", "once"),
             ("roles:\n- {role: store-admin, users: ['a:b']}\n", "4:31: a user name", "htpasswd"),
             ("roles:\n- {role: store-admin, users: [a], repositories: [b]}\n", "4:35: a store-admin", "leave"),

@@ -244,7 +244,7 @@ impl Operations {
         let any = get_all_below(self.keys.everything(), GetOptions::new().with_limit(1).with_keys_only());
         let found = self.get(vec![TxnOp::get(format.clone(), None), any], deadline).await?;
         if let Some(pair) = found.first() {
-            // Someone else made it just now; else this is something else, or what is left of a store.
+            // Another gateway made it just now; else this is something else, or what is left of a store.
             return if pair.key() == format {
                 Ok(())
             } else {

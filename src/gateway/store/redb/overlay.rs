@@ -127,7 +127,7 @@ impl StorageBackend for ReadOnlyOverlay {
         self.file.close()
     }
 
-    /// Others may read as well: only that nobody writes meanwhile is needed. (And who may not write to a file can't lock it
+    /// Others may read as well: only that no process writes meanwhile is needed. (And who may not write to a file can't lock it
     /// for himself alone.)
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_shared_range(start, end)

@@ -287,7 +287,7 @@ async fn what_was_read_before_a_change_or_an_error_is_not_believed_after_it() {
     assert_eq!(store.list(&web).await.unwrap(), []);
     assert_eq!(put(&store, &web, signature(1)).await, Put::Created);
     assert_eq!(store.list(&web).await.unwrap(), [signature(1)]);
-    // Somebody puts a backup in its place, and it is opened anew.
+    // An operator puts a backup in its place, and it is opened anew.
     fs::rename(&other, &path).unwrap();
     *fault.lock().unwrap() = Some(Fault::Read);
     store.list(&image("acme/another", "1")).await.unwrap_err();
