@@ -24,7 +24,7 @@ pub struct Configuration {
     pub webhook: Webhook,
     /// Where /metrics, /healthz and /readyz are served. Default `0.0.0.0:9090`; nothing (`listen: off`): nowhere.
     pub metrics: Option<SocketAddr>,
-    /// Where `/healthz` and `/readyz` are served; nothing: where `/metrics` is.
+    /// Where `/healthz` and `/readyz` are served; `None`: where `/metrics` is.
     pub health: Option<SocketAddr>,
     /// How registries are talked to.
     pub registries: Registries,
@@ -43,7 +43,7 @@ pub struct Webhook {
     pub listen: SocketAddr,
     /// Its certificate.
     pub certificate: Certificate,
-    /// PEM file of the CA whose clients alone are served; nothing: every client.
+    /// PEM file of the CA whose clients alone are served; `None`: every client.
     pub client_ca: Option<PathBuf>,
     /// How long a review may take. Default 8 s: below the webhook's `timeoutSeconds` of 10.
     pub deadline: Duration,
@@ -94,11 +94,11 @@ pub struct Registry {
     /// The one way in which it is asked, where the user wrote it out; `None`: over TLS, and where `insecure`, without it
     /// if there is none.
     pub scheme: Option<Scheme>,
-    /// Credentials; nothing: none.
+    /// Credentials, if any.
     pub credentials: Option<Credentials>,
     /// Origins beside its own host and domain that hand out its tokens.
     pub token_realms: Vec<Url>,
-    /// Where signatures are; nothing: the registry's own extension, where it announces one.
+    /// Where signatures are; `None`: the registry's own extension, where it announces one.
     pub signatures: Option<Vec<SignatureSource>>,
     /// Prefixes that hold copies of what lies below `scope`; asked in this order when the registry can't be asked.
     pub mirrors: Vec<Box<str>>,
@@ -197,7 +197,7 @@ pub struct Caches {
 pub struct Gateway {
     /// Where it listens. Default `127.0.0.1:5000`.
     pub listen: SocketAddr,
-    /// Its certificate; nothing: plain HTTP.
+    /// Its certificate; `None`: plain HTTP.
     pub certificate: Option<Certificate>,
     /// Says that everyone who reaches the store may add signatures, although it is not for this machine alone.
     pub anyone_may_sign: bool,
@@ -205,9 +205,9 @@ pub struct Gateway {
     pub registry: Upstream,
     /// Where signatures are kept.
     pub store: Store,
-    /// Who may sign; nothing: everyone.
+    /// Who may sign; `None`: everyone.
     pub access: Option<Access>,
-    /// The address that clients know the store by: scheme, host, port; nothing: the one that they send.
+    /// The address that clients know the store by: scheme, host, port; `None`: the one that they send.
     pub external_url: Option<Url>,
     /// Proxies whose `X-Forwarded-Host`, `X-Forwarded-Proto` and `X-Forwarded-For` are believed.
     pub trusted_proxies: Vec<Network>,
@@ -235,7 +235,7 @@ pub(crate) fn is_on_loopback(url: &Url) -> bool {
 pub struct Access {
     /// Where users and roles come from.
     pub users: Users,
-    /// The file with the key of tokens, made when absent; nothing: a key of this process's own.
+    /// The file with the key of tokens, made when absent; `None`: a key of this process's own.
     pub token_key: Option<PathBuf>,
 }
 
@@ -251,7 +251,7 @@ pub enum Users {
     },
     /// A Kubernetes cluster.
     Kubernetes {
-        /// How its API server is reached; nothing: as a pod's service account.
+        /// How its API server is reached; `None`: as a pod's service account.
         kubeconfig: Option<PathBuf>,
         /// Tokens count that are meant for one of these; none: those that are meant for the API server.
         audiences: Vec<Box<str>>,

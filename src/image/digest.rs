@@ -107,7 +107,7 @@ impl Digest {
         }
     }
 
-    /// Nothing, if that is what was found.
+    /// Returns what differs. Returns `None` if `found` is this digest.
     pub fn mismatch(self, found: Self) -> Option<Box<Mismatch>> {
         (self != found).then(|| Box::new(Mismatch { expected: self, found }))
     }
@@ -139,7 +139,7 @@ pub struct Mismatch {
 pub struct Hasher(Algorithm, hash::Context);
 
 impl Hasher {
-    /// Nothing came yet.
+    /// Makes a hasher that has read no byte yet.
     pub fn new(algorithm: Algorithm) -> Self {
         let function = match algorithm {
             Algorithm::Sha256 => &hash::SHA256,

@@ -17,7 +17,7 @@ use super::{
 const MAX_NAME_LENGTH: usize = 255;
 /// The longest tag (distribution specification).
 const MAX_TAG_LENGTH: usize = 128;
-/// Nothing longer is looked at: a name, a tag, a SHA-512 digest and what joins them.
+/// Longer texts are refused unread: a name, a tag, a SHA-512 digest and what joins them.
 const MAX_REFERENCE_LENGTH: usize = MAX_NAME_LENGTH + 1 + MAX_TAG_LENGTH + 1 + 7 + 128;
 
 /// A repository: `host[:port]/path`, canonical.
@@ -45,7 +45,7 @@ pub struct Reference {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReferenceError {
-    /// Nothing is there.
+    /// The text is empty.
     #[error("an image reference is expected, found nothing")]
     Empty,
     /// The text is longer than any reference can be.
@@ -207,7 +207,7 @@ impl Reference {
         self.digest.as_ref()
     }
 
-    /// The same name and tag, at this digest.
+    /// Returns the reference with its name and tag, at this digest.
     #[must_use]
     pub fn pinned(&self, digest: Digest) -> Self {
         Self { digest: Some(digest), ..self.clone() }

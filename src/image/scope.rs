@@ -27,7 +27,7 @@ pub enum Scope {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScopeError {
-    /// Nothing is there.
+    /// The text is empty.
     #[error("a scope is expected (*, *.example.com, host, host/namespace, host/namespace/repo or repo@digest)")]
     Empty,
     /// A star stands somewhere else than as `*` or in front as `*.`.

@@ -19,7 +19,7 @@ pub enum SourceError {
         /// Why.
         source: io::Error,
     },
-    /// Nothing can be written where layers are kept while they are compressed.
+    /// The folder for layers that are being compressed can't be written to.
     #[error("{}: layers can't be kept here while they are compressed: {source}; TMPDIR names another folder", folder.display())]
     Temporary {
         /// The folder.

@@ -212,7 +212,7 @@ pub enum Unpinned {
     /// What holds for the digest that its tag names now lets it run, but something stricter may hold for the next.
     #[error("it is not pinned, and {} the next digest that its tag names", may_fall_under(rule.as_ref()))]
     MayFallUnder {
-        /// The rule; nothing: no rule might cover it.
+        /// The rule; `None`: no rule might cover it.
         rule: Option<RuleId>,
     },
     /// A rule allows it for its registry, and the pod does not name that.
@@ -374,7 +374,7 @@ impl Refusal {
         }
     }
 
-    /// The same of a manifest in an index. Of one in an index in that it stays the inner one.
+    /// Makes it the refusal of a manifest in an index. If it names a manifest already, that of an inner index, that stays.
     #[must_use]
     pub fn of_entry(mut self, digest: Digest) -> Self {
         if let wanting!(wanted) = &mut self {

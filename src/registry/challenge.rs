@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use url::Url;
 
-/// Nothing longer is read.
+/// Longer fields are not read.
 const MAX_HEADER_BYTES: usize = 8 << 10;
 /// Challenges that are read.
 const MAX_CHALLENGES: usize = 16;

@@ -109,7 +109,7 @@ impl Certificate {
         Err(first.unwrap_or_else(|| KeyFault::Unbound { key: self.fingerprint() }))
     }
 
-    /// When the last of its keys that may sign expires; nothing: never. It may be over already; of a certificate that can't
+    /// When the last of its keys that may sign expires; `None`: never. It may be over already; of a certificate that can't
     /// be used at all (revoked, weak, no signing key), this is `now`.
     pub fn expires_at(&self, now: Timestamp) -> Option<Timestamp> {
         let mut last = None;

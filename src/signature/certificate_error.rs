@@ -13,7 +13,7 @@ pub(crate) const MAX_NOTICES: usize = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
-    /// Nothing is there.
+    /// There is no certificate.
     #[error("no OpenPGP certificate is there")]
     Empty,
     /// Not OpenPGP.

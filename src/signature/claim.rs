@@ -26,8 +26,8 @@ pub fn claimed_payload(message: &[u8]) -> Result<Payload, Malformed> {
 /// The most keys that an honest message names.
 pub const MAX_ISSUERS: usize = 4;
 
-/// The same, with the keys that are named as the message's issuers: of more than [`MAX_ISSUERS`] one more, so that a message
-/// that names thousands takes no longer than others, and can be told apart.
+/// Reads the payload as [`claimed_payload`] does, with the keys that are named as the message's issuers. Of more than
+/// [`MAX_ISSUERS`] it has one more, so that a message that names thousands takes no longer than others, and can be told apart.
 ///
 /// # Errors
 /// Those of [`claimed_payload`].

@@ -12,7 +12,7 @@ pub enum Malformed {
     /// Its one-pass packet and its signature packet say different things.
     #[error("its one-pass packet names {0} than its signature packet; sign it anew")]
     Disagreement(Disagreement),
-    /// Nothing.
+    /// No bytes.
     #[error("it is empty")]
     Empty,
     /// ASCII armor around it.

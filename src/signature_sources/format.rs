@@ -9,7 +9,7 @@ pub(crate) enum SignatureFormat<'a> {
     Sigstore,
     /// A web page or JSON: what servers answer in the place of a file.
     Page,
-    /// Nothing that is known: empty, armored, or other text.
+    /// No known format: empty, armored, or other text.
     Unknown,
 }
 

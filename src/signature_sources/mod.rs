@@ -1,6 +1,6 @@
 //! Signature sources: the extension endpoint and lookaside trees, asked side by side.
 //!
-//! Nothing that a source sends is trusted, or interpreted here: `signature` does that. A source can send nothing, too much, or
+//! What a source sends is neither trusted nor interpreted here: `signature` does that. A source can send nothing, too much, or
 //! nonsense. None of that removes what another source has.
 
 mod destination;

@@ -38,7 +38,7 @@ pub enum KeyError {
         .0.display()
     )]
     Keyboxd(PathBuf),
-    /// Nothing in the keyring fits.
+    /// No key in the keyring fits.
     #[error("no key of {query} in {}; gpg --list-secret-keys lists what is there", keyring.display())]
     NotFound {
         /// What was asked for.

@@ -99,7 +99,7 @@ pub struct ReviewAnswer {
     pub verdict: &'static str,
 }
 
-/// Nothing to say against it, and nothing to change: what `/validate` says where no image is asked about.
+/// Makes the answer that allows a review and changes nothing, as of `/validate` where no image is asked about.
 pub fn allowed(review: &Review<'_>) -> ReviewAnswer {
     answer("allowed", Response { uid: &review.uid, allowed: true, ..Response::default() })
 }

@@ -266,6 +266,20 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
+/// Returns the source files below a folder.
+pub(crate) fn source_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder can be read") {
+        let path = entry.expect("a folder can be read").path();
+        if path.is_dir() {
+            files.extend(source_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
 /// The modules that can be reached from each other, in groups of two or more.
 fn circles(edges: &Edges) -> Vec<BTreeSet<ModulePath>> {
     fn reach<'a>(edges: &'a Edges, from: &'a ModulePath) -> BTreeSet<&'a ModulePath> {

@@ -25,3 +25,4 @@ mod store;
 mod support;
 mod verify;
 mod webhook;
+mod words;

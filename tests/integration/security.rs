@@ -1,17 +1,15 @@
 //! SECURITY.md promises what tests hold, and nothing else.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
+
+use crate::layering::source_files;
 
 /// The names of all tests, as `cargo test` gives them, without modules that are called `tests`.
 fn tests() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut names = BTreeSet::new();
     for base in [root.join("src"), root.join("tests/integration")] {
-        for file in files(&base) {
+        for file in source_files(&base) {
             let path = file.strip_prefix(&base).expect("it is below").with_extension("");
             let modules: Vec<&str> = path
                 .components()
@@ -32,20 +30,6 @@ fn tests() -> BTreeSet<String> {
         }
     }
     names
-}
-
-/// The source files below a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder can be read") {
-        let path = entry.expect("a folder can be read").path();
-        if path.is_dir() {
-            files.extend(self::files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files
 }
 
 /// What stands between backticks, if it looks like the name of a test.

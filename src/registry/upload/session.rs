@@ -74,7 +74,7 @@ pub(super) struct UploadSession {
 
 /// Why a step of an upload was not done.
 pub(super) enum StepError {
-    /// Nothing can be done about it.
+    /// No other step helps.
     Final(UploadError),
     /// The registry does not accept the blob in this way.
     Refused(Obstacle, UploadError),
