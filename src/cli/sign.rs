@@ -341,7 +341,7 @@ pub(super) async fn sign(
         report.signatures.push(SignedManifest {
             digest: digest.to_string(),
             platform,
-            outcome: if place.is_some() { SignOutcome::SignedManifest } else { SignOutcome::Present },
+            outcome: if place.is_some() { SignOutcome::Signed } else { SignOutcome::Present },
             place,
         });
     }
@@ -430,7 +430,7 @@ struct SignedManifest {
 #[serde(rename_all = "lowercase")]
 enum SignOutcome {
     /// A signature was made and stored.
-    SignedManifest,
+    Signed,
     /// A good one of this key, under this name, was there.
     Present,
 }
@@ -448,7 +448,7 @@ impl SignReport {
     }
 
     fn written(&self) -> usize {
-        self.signatures.iter().filter(|signed| signed.outcome == SignOutcome::SignedManifest).count()
+        self.signatures.iter().filter(|signed| signed.outcome == SignOutcome::Signed).count()
     }
 
     pub(super) fn text(&self, colours: Colours) -> String {

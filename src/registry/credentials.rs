@@ -95,9 +95,10 @@ impl From<Failure> for FindError {
     }
 }
 
-/// Asks credential helpers; an answer is kept for a while, and who asks at once shares one.
+/// Asks credential helpers. An answer is kept for a while, and callers that ask at once share one. So is a helper's failure: it may
+/// have asked the user for a passphrase, and must not ask again for each request of one command.
 pub(super) struct CredentialHelpers {
-    answers: Cache<(Box<str>, Box<str>), Option<Login>>,
+    answers: Cache<(Box<str>, Box<str>), Result<Option<Login>, HelperError>>,
     /// Programs that run at once.
     programs: BlockingPool,
 }
@@ -114,22 +115,12 @@ impl CredentialHelpers {
         let asking = async {
             // It ends by itself before that.
             let deadline = Instant::now() + 2 * HELPER_TIMEOUT;
-            let answer = self.programs.run(deadline, move || helper::get(&of, &at)).await;
-            answer.map_err(HelperFailure::NotRun)?.map_err(HelperFailure::Error)
+            self.programs.run(deadline, move || helper::get(&of, &at)).await
         };
         let answer = self.answers.try_get_with((name.into(), server.into()), asking).await;
-        answer.map_err(|error| match (*error).clone() {
-            HelperFailure::NotRun(failure) => failure.into(),
-            HelperFailure::Error(error) => FindError::Helper { error, path: named_in.to_owned() },
-        })
+        let answer = answer.map_err(|not_run| FindError::Failure((*not_run).clone()))?;
+        answer.map_err(|error| FindError::Helper { error, path: named_in.to_owned() })
     }
-}
-
-/// Why a helper gave no answer, or was not run.
-#[derive(Clone)]
-enum HelperFailure {
-    NotRun(Failure),
-    Error(HelperError),
 }
 
 /// Returns where the calling person's credentials are from if they were sent, else where they were looked for; `None` where an
