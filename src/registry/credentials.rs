@@ -95,10 +95,13 @@ impl From<Failure> for FindError {
     }
 }
 
+/// The name of a credential helper, and the server that it is asked about.
+type HelperQuestion = (Box<str>, Box<str>);
+
 /// Asks credential helpers. An answer is kept for a while, and callers that ask at once share one. So is a helper's failure: it may
 /// have asked the user for a passphrase, and must not ask again for each request of one command.
 pub(super) struct CredentialHelpers {
-    answers: Cache<(Box<str>, Box<str>), Result<Option<Login>, HelperError>>,
+    answers: Cache<HelperQuestion, Result<Option<Login>, HelperError>>,
     /// Programs that run at once.
     programs: BlockingPool,
 }
