@@ -295,7 +295,7 @@ impl DecisionContext<'_> {
         let other_digest = manifest.as_ref().map(|manifest| manifest.other_digest()).map_err(Refusal::clone);
         let image = match (manifest, own) {
             (Ok(manifest), _) => Ok((manifest.digest(), Some(manifest))),
-            // What is asked for is known all the same, and what was proven of it before may count.
+            // The digest asked for is known all the same, and an earlier proof of it may count.
             (Err(_), Some(digest)) => Ok((digest, None)),
             (Err(refusal), None) => Err(refusal),
         };

@@ -11,8 +11,7 @@ use tokio::{
 use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository, Walk};
 use crate::policy::Platforms;
 use crate::refusal::{LookupError, Refusal, refusal_of_index};
-use crate::verification::{Examination, Question};
-use crate::verification::{FoundSignatures, verify_within};
+use crate::verification::{Examination, FoundSignatures, Question, verify_within};
 
 use super::{
     applied_rule::AppliedRule,
@@ -121,7 +120,7 @@ impl RunningExamination<'_> {
     ) -> ManifestExamination {
         let platforms = self.applied.platforms;
         let (resolved, found) = {
-            // Never closed: it lives as long as this inquiry, which does not close it.
+            // Never closed: it lives as long as this examination, which does not close it.
             let _permit = self.requests.acquire().await;
             let mut resolving = pin!(self.resolve(digest, known));
             match resolving.as_mut().now_or_never() {

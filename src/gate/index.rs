@@ -10,8 +10,7 @@ use futures_util::{
 use crate::image::{Descriptor, Digest, HashedManifest, WalkLimit, walk::runnable};
 use crate::policy::Requirements;
 use crate::refusal::{LookupError, Refusal, refusal_to_show};
-use crate::verification::{Examination, Question};
-use crate::verification::{VerifiedImage, verify_each};
+use crate::verification::{Examination, Question, VerifiedImage, verify_each};
 
 use super::examine::{ManifestExamination, RunningExamination};
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use crate::image::{Digest, Reference};
 use crate::policy::{Exemption, Mode, RuleId};
 use crate::refusal::Refusal;
-use crate::verification::Examination;
-use crate::verification::VerifiedImage;
+use crate::verification::{Examination, VerifiedImage};
 
 use super::{admission::Decision, verdict::Verdict};
 

@@ -33,6 +33,7 @@ const CACHE: &str = "verdict";
 const CAPACITY: u64 = 32 << 20;
 /// Images whose last good verdict is kept for when their registry is down.
 const KNOWN_GOOD_IMAGES: u64 = 10_000;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ExaminationKey {
     applied: AppliedRule,

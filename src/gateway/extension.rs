@@ -19,6 +19,7 @@ use super::{
 
 /// The methods of an image's signatures.
 const METHODS: &str = "GET, HEAD, OPTIONS, PUT";
+
 /// Answers a request for an image's signatures.
 pub(super) async fn answer(context: &RequestContext<'_>, payload: Payload, image: &ImageId) -> HttpResponse {
     let answer = match *context.request.method() {

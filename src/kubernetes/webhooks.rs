@@ -15,7 +15,7 @@ pub const MUTATE: &str = "/mutate";
 pub const VALIDATE: &str = "/validate";
 /// Namespaces that are left out: a cluster whose gate is down must be able to start what the gate needs.
 const LEFT_OUT: &[&str] = &["kube-system", NAMESPACE];
-/// The API server's patience, in seconds; the gate's own deadline is shorter.
+/// The timeout of the API server's calls, in seconds; the gate's own deadline is shorter.
 const TIMEOUT_SECONDS: u8 = 10;
 
 /// How the API server reaches the gate.

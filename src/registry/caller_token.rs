@@ -71,17 +71,13 @@ pub(crate) async fn exchange(
         budget,
     };
     let answer = transport.ask(&ask).await.map_err(|failure| {
-        failed(match failure {
-            Failure::NotPublic => Failure::Unavailable(format!(
+        failed(failure.of_token_realm(|| {
+            format!(
                 "no public address of its token realm {} can be found; if it is right, name it in \
                  gateway.registry.tokenRealms",
                 shown(realm)
-            )),
-            Failure::Unresolved => Failure::Unavailable("its token realm's name can't be resolved".to_owned()),
-            Failure::Unavailable(cause) => Failure::Unavailable(format!("its token realm can't be asked: {cause}")),
-            Failure::Misbehaved(what) => Failure::Misbehaved(format!("of its token realm: {what}")),
-            failure => failure,
-        })
+            )
+        }))
     })?;
     match answer.status {
         200 => parse(&answer.body)

@@ -33,6 +33,7 @@ use crate::telemetry::{Metrics, RequestKind};
 const MAX_READ_IN_PLACE: usize = 64 << 10;
 /// Larger ones that are read at once.
 const MAX_CONCURRENT_READERS: usize = 2;
+
 /// Asks registries and signature sources. Cheap to share: one for the process.
 pub struct Client {
     pub(super) transport: Transport,

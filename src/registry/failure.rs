@@ -36,6 +36,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Says that it happened at a registry's token realm. `not_public`: what to say of a realm that may not be dialled.
+    pub(super) fn of_token_realm(self, not_public: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::NotPublic => Self::Unavailable(not_public()),
+            Self::Unresolved => Self::Unavailable("its token realm's name can't be resolved".to_owned()),
+            Self::Unavailable(cause) => Self::Unavailable(format!("its token realm can't be asked: {cause}")),
+            Self::Misbehaved(what) => Self::Misbehaved(format!("of its token realm: {what}")),
+            failure => failure,
+        }
+    }
+
     /// Finds out what reqwest's error is about.
     pub(crate) fn of(error: &reqwest::Error) -> Self {
         let mut next: Option<&(dyn Error + 'static)> = error.source();

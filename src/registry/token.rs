@@ -234,16 +234,10 @@ impl Tokens {
         // A realm's URL is the registry's text; only one that is trusted is shown.
         let failed = |failure| failure_at(failure, &target.remote.registry, if trusted { &url } else { base }, budget);
         let answer = transport.ask(&ask).await.map_err(|failure| {
-            failed(match failure {
-                Failure::NotPublic => Failure::Unavailable(
-                    "no public address of its token realm can be found, and no registries entry names it (tokenRealms)"
-                        .to_owned(),
-                ),
-                Failure::Unresolved => Failure::Unavailable("its token realm's name can't be resolved".to_owned()),
-                Failure::Unavailable(cause) => Failure::Unavailable(format!("its token realm can't be asked: {cause}")),
-                Failure::Misbehaved(what) => Failure::Misbehaved(format!("of its token realm: {what}")),
-                failure => failure,
-            })
+            failed(failure.of_token_realm(|| {
+                "no public address of its token realm can be found, and no registries entry names it (tokenRealms)"
+                    .to_owned()
+            }))
         })?;
         match answer.status {
             200 => {}

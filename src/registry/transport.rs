@@ -39,6 +39,7 @@ const MIN_TIME_FOR_RETRY: Duration = Duration::from_millis(100);
 pub(crate) const MAX_SHARED_BACKOFF: Duration = Duration::from_secs(1);
 /// Bytes of an answer that is no success. They are read only to keep the connection.
 const MAX_ERROR_BODY: usize = FREE_BYTES;
+
 /// A request as it is sent, with its limits.
 pub(crate) struct OutgoingRequest<'a> {
     pub(crate) remote: &'a RemoteServer,

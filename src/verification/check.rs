@@ -23,6 +23,7 @@ use crate::signature::{
 
 /// How many signatures by keys that the rule does not name are listed for people.
 pub(super) const MAX_LISTED: usize = 64;
+
 /// The certificates of a rule, each once.
 pub(super) type TrustedCertificates = [(Fingerprint, Arc<Certificate>)];
 
@@ -171,7 +172,7 @@ fn look(
 
 fn hopeless(signature: &UntrustedSignature, message: Option<&Message>, fault: SignatureFault) -> CheckedSignature {
     CheckedSignature {
-        // `judge_all` knows it.
+        // `check_all` knows it.
         place: 0,
         source: Arc::clone(&signature.source),
         at: matches!(fault, SignatureFault::Malformed(_)).then(|| signature.place()),

@@ -43,13 +43,13 @@ pub(super) struct IdentityArguments {
     /// is unset
     #[arg(long, requires = "expected_identity", conflicts_with = "policy")]
     save: bool,
-    /// The same as `sealgate signatures status clear`: verify nothing, and clear the status of all signatures of the image
+    /// Alias of `sealgate signatures status clear`: verify nothing, and clear the status of all signatures of the image
     #[arg(long, conflicts_with_all = ["expected_identity", "public_key", "save"])]
     remove_all: bool,
     /// Where the registry is really asked, in place of the host in the image's name
     #[arg(long, value_name = "URL", conflicts_with = "policy")]
     registry_url: Option<RegistryOverride>,
-    /// The same as --tls-verify=false
+    /// Alias of --tls-verify=false
     #[arg(long, conflicts_with_all = ["policy", "tls_verify"])]
     insecure: bool,
 }

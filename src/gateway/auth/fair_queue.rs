@@ -63,7 +63,7 @@ pub(super) struct FairQueue(Arc<QueueInner>);
 
 #[derive(Debug)]
 struct QueueInner {
-    /// What is waited for, for the log.
+    /// The name of the work, for the log.
     what: &'static str,
     waiting: usize,
     state: Mutex<State>,

@@ -14,11 +14,7 @@ use crate::gateway::{error::ApiError, store::ImageId};
 use crate::image::Digest;
 use crate::image::digest::Algorithm;
 use crate::redact::shown;
-use crate::registry::Answer;
-use crate::registry::Failure;
-use crate::registry::OutgoingRequest;
-use crate::registry::TimeBudget;
-use crate::registry::claimed_digests;
+use crate::registry::{Answer, Failure, OutgoingRequest, TimeBudget, claimed_digests};
 use crate::telemetry::RequestKind;
 
 /// All that a signature can belong to; without these in `Accept`, old registries convert what they have.

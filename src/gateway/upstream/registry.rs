@@ -7,11 +7,11 @@ use url::Url;
 
 use super::cache::UpstreamCache;
 use crate::gateway::error::ApiError;
-use crate::registry::RemoteServer;
-use crate::registry::Transport;
+use crate::registry::{RemoteServer, Transport};
 
 /// How long the registry may take to say whether an image exists.
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// The registry, as one worker sees it.
 #[derive(Clone)]
 pub(in crate::gateway) struct Registry {

@@ -15,10 +15,7 @@ use super::{
 };
 use crate::gateway::error::ApiError;
 use crate::refusal::LookupError;
-use crate::registry::Challenge;
-use crate::registry::OutgoingRequest;
-use crate::registry::TimeBudget;
-use crate::registry::exchange;
+use crate::registry::{Challenge, OutgoingRequest, TimeBudget, exchange};
 use crate::telemetry::RequestKind;
 
 impl Registry {

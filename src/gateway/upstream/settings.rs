@@ -7,16 +7,13 @@ use url::Url;
 
 use super::{cache::UpstreamCache, registry::Registry};
 use crate::configuration::Upstream;
-use crate::registry;
-use crate::registry::HostSet;
-use crate::registry::RemoteServer;
-use crate::registry::SetupError;
-use crate::registry::Transport;
+use crate::registry::{self, HostSet, RemoteServer, SetupError, Transport};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Idle connections to the registry that each worker keeps.
 const MAX_IDLE_CONNECTIONS: usize = 32;
+
 /// The registry's address, and what its certificate is verified with; checked.
 pub(in crate::gateway) struct Settings {
     url: Url,

@@ -9,7 +9,7 @@ use tokio::{
 
 use super::{
     fake::Fake,
-    ledger::{Place, Sum, Visitor, Writers, image},
+    ledger::{LedgerClient, Place, Sum, Writers, image},
     program::{address, command, configuration, registry_at},
 };
 use crate::support::{Process, Random, Scratch};
@@ -95,7 +95,7 @@ impl Victim {
 async fn a_gateway_that_is_killed_eighty_times_at_any_moment_has_all_that_it_acknowledged() {
     let (registry, folder, mut random) = (registry("127.0.0.1:0"), Scratch::new(), Random::seeded());
     let mut gateway = Victim::new(0, configuration(&folder, "127.0.0.1:0", &registry_at(&registry.url())));
-    let writers = Writers::start(&[Arc::clone(&gateway.place)], Visitor::nobody(), &mut random);
+    let writers = Writers::start(&[Arc::clone(&gateway.place)], LedgerClient::anonymous(), &mut random);
     gateway.serve();
     while gateway.kills < kills(80) {
         gateway.die(&writers, &mut random).await;

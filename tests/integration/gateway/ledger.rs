@@ -84,16 +84,16 @@ struct Expected {
 }
 
 /// How clients reach gateways, and as whom.
-pub(crate) struct Visitor {
+pub(crate) struct LedgerClient {
     pub(crate) client: Client,
     pub(crate) credentials: Option<(&'static str, &'static str)>,
     /// Between two changes of one client's.
     pub(crate) pause: Duration,
 }
 
-impl Visitor {
+impl LedgerClient {
     /// Nobody in particular, by plain HTTP.
-    pub(crate) fn nobody() -> Self {
+    pub(crate) fn anonymous() -> Self {
         let client = Client::builder().timeout(LONGEST).build().unwrap();
         Self { client, credentials: None, pause: Duration::ZERO }
     }
@@ -102,7 +102,7 @@ impl Visitor {
 /// What clients were told, and what has to be there because of that.
 pub(crate) struct Ledger {
     places: Vec<Arc<Place>>,
-    visitor: Visitor,
+    sender: LedgerClient,
     digest: Digest,
     /// Signed messages for the digest, and one for another digest, in base64.
     messages: [String; 3],
@@ -149,14 +149,14 @@ pub(crate) struct Writers {
 }
 
 impl Writers {
-    pub(crate) fn start(places: &[Arc<Place>], visitor: Visitor, random: &mut Random) -> Self {
+    pub(crate) fn start(places: &[Arc<Place>], sender: LedgerClient, random: &mut Random) -> Self {
         let gpg = Gpg::new();
         let key = gpg.generate("Release <release@example.com>");
         let digest = image();
         let message = |digest, tag| BASE64_STANDARD.encode(gpg.sign_image(&key, &digest, &format!("acme/web:{tag}")));
         let ledger = Arc::new(Ledger {
             places: places.to_vec(),
-            visitor,
+            sender,
             digest,
             messages: [1, 2, 3].map(|tag| message(digest, tag)),
             foreign: message(Digest::sha256(b"other"), 1),
@@ -256,7 +256,7 @@ impl Ledger {
         let digest = self.digest;
         let body = json!({"schemaVersion": 2, "name": format!("{digest}@{name}"), "content": content}).to_string();
         let rest = format!("extensions/v2/{repository}/signatures/{digest}");
-        let answer = self.ask(random, |url| self.visitor.client.put(format!("{url}/{rest}")).body(body.clone())).await;
+        let answer = self.ask(random, |url| self.sender.client.put(format!("{url}/{rest}")).body(body.clone())).await;
         // What was left without an answer the first time may have been done.
         let there = answer.status == 409 && answer.repeated;
         assert!(
@@ -269,7 +269,7 @@ impl Ledger {
     /// Gives the place that answered.
     async fn remove(&self, repository: &str, name: &str, random: &mut Random) -> usize {
         let rest = format!("{}/{name}", self.own(repository));
-        let answer = self.ask(random, |url| self.visitor.client.delete(format!("{url}/{rest}"))).await;
+        let answer = self.ask(random, |url| self.sender.client.delete(format!("{url}/{rest}"))).await;
         let gone = answer.status == 404 && answer.repeated;
         assert!(answer.status == 204 || gone, "{repository} {name}: {answer:?}, not 204");
         self.count(true);
@@ -281,8 +281,8 @@ impl Ledger {
         let finding = json!({"key": "0123456789ABCDEF", "identity": identity, "digest": self.digest.to_string()});
         let answer = self
             .ask(random, |url| match identity {
-                Some(_) => self.visitor.client.put(format!("{url}/{rest}")).body(finding.to_string()),
-                None => self.visitor.client.delete(format!("{url}/{rest}")),
+                Some(_) => self.sender.client.put(format!("{url}/{rest}")).body(finding.to_string()),
+                None => self.sender.client.delete(format!("{url}/{rest}")),
             })
             .await;
         assert_eq!(answer.status, 204, "{repository} {name}");
@@ -311,7 +311,7 @@ impl Ledger {
     async fn ask(&self, random: &mut Random, request: impl Fn(&str) -> RequestBuilder) -> Answer {
         let begun = Instant::now();
         let mut repeated = false;
-        sleep(self.visitor.pause).await;
+        sleep(self.sender.pause).await;
         loop {
             assert!(begun.elapsed() < LONGEST, "no gateway has an answer");
             let place = random.below(self.places.len());
@@ -331,7 +331,7 @@ impl Ledger {
     ) -> Option<(u16, Vec<u8>)> {
         let place = &self.places[place];
         let url = place.url()?;
-        let request = match self.visitor.credentials {
+        let request = match self.sender.credentials {
             Some((user, password)) => request(&url).basic_auth(user, Some(password)),
             None => request(&url),
         };
@@ -350,7 +350,7 @@ impl Ledger {
     /// What a gateway says lies there, by name, if it says anything.
     async fn list(&self, place: usize, repository: &str) -> Option<BTreeMap<String, String>> {
         let rest = format!("extensions/v2/{repository}/signatures/{}", self.digest);
-        let get = |url: &str| self.visitor.client.get(format!("{url}/{rest}"));
+        let get = |url: &str| self.sender.client.get(format!("{url}/{rest}"));
         let (status, body) = self.try_once(place, &mut false, get).await?;
         let text = String::from_utf8_lossy(&body);
         assert_eq!(status, 200, "{text}");
@@ -363,7 +363,7 @@ impl Ledger {
     /// The identities of all statuses, by name.
     async fn statuses(&self, place: usize, repository: &str) -> Option<BTreeMap<String, Option<String>>> {
         let rest = self.own(repository);
-        let get = |url: &str| self.visitor.client.get(format!("{url}/{rest}"));
+        let get = |url: &str| self.sender.client.get(format!("{url}/{rest}"));
         let (status, body) = self.try_once(place, &mut false, get).await?;
         let text = String::from_utf8_lossy(&body);
         assert_eq!(status, 200, "{text}");

@@ -27,7 +27,7 @@ const MAX_BACKOFF: Duration = Duration::from_mins(1);
 type Open = dyn Fn() -> Result<Database, StoreError> + Send + Sync;
 
 /// Hears that the database is taken out of use, before anything is read from the one that is opened then, which may be
-/// another one. It must not ask the keeper anything.
+/// another one. It must not ask for the database.
 type Closed = dyn Fn() + Send + Sync;
 
 /// The database, and the thread that opens it again.
@@ -80,7 +80,7 @@ impl ReopeningDatabase {
             move || inner.keep()
         };
         let thread = thread::Builder::new()
-            .name("store-keeper".into())
+            .name("store-reopen".into())
             .spawn(keep)
             .map_err(|source| StoreError::Io { path, doing: "opened", source: Arc::new(source) })?;
         Ok(Self { inner, thread: Some(thread) })

@@ -42,15 +42,15 @@ pub(super) struct Host {
     device: String,
     network: u8,
     /// Keeps the namespace.
-    keeper: Process,
+    holder: Process,
 }
 
 impl Host {
     pub(super) fn new(network: u8) -> Self {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("packets can be forwarded");
-        let keeper = Process::start(Command::new("unshare").args(["--net", "sleep", "infinity"]));
-        let host = Self { device: format!("host{network}"), network, keeper };
-        let (own, id) = (fs::read_link("/proc/self/ns/net").unwrap(), host.keeper.id());
+        let holder = Process::start(Command::new("unshare").args(["--net", "sleep", "infinity"]));
+        let host = Self { device: format!("host{network}"), network, holder };
+        let (own, id) = (fs::read_link("/proc/self/ns/net").unwrap(), host.holder.id());
         wait_until("a namespace", || {
             fs::read_link(format!("/proc/{id}/ns/net")).is_ok_and(|namespace| namespace != own).then_some(())
         });
@@ -81,7 +81,7 @@ impl Host {
 
     /// What starts a program on this host, before its name.
     pub(super) fn launch(&self) -> Vec<String> {
-        ["nsenter", "--net", "--target", &self.keeper.id().to_string(), "--"].map(str::to_owned).into()
+        ["nsenter", "--net", "--target", &self.holder.id().to_string(), "--"].map(str::to_owned).into()
     }
 
     pub(super) fn command(&self, program: &str) -> Command {

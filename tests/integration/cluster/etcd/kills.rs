@@ -8,7 +8,7 @@ use super::members::Members;
 use crate::{
     gateway::{
         kills::{Victim, kills, registry},
-        ledger::{Ledger, Sum, Visitor, Writers},
+        ledger::{Ledger, LedgerClient, Sum, Writers},
     },
     support::{Random, Scratch},
 };
@@ -115,7 +115,7 @@ async fn gateways_killed_eighty_times_and_members_of_etcd_sixty_times_lose_nothi
     let mut gateways = [0, 1].map(|number| gateway(&folder, number, &members, &registry.url()));
     gateways.iter_mut().for_each(Victim::serve);
     let places = gateways.each_ref().map(|gateway| Arc::clone(&gateway.place));
-    let writers = Writers::start(&places, Visitor::nobody(), &mut random);
+    let writers = Writers::start(&places, LedgerClient::anonymous(), &mut random);
     let (mut other, turn) = (random.fork(), Arc::new(Mutex::new(())));
     let (spared, ledger) = (Arc::clone(&turn), Arc::clone(&writers.ledger));
     // Beside, so that gateways start while members are gone, too.

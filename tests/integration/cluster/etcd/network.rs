@@ -17,7 +17,7 @@ use crate::{
     gateway::{
         fake::Fake,
         kills::registry,
-        ledger::{Place, Sum, Visitor, Writers, image},
+        ledger::{LedgerClient, Place, Sum, Writers, image},
         program::address,
     },
     support::{Gpg, Process, Random, Scratch, run},
@@ -146,8 +146,8 @@ fn client() -> Client {
     Client::builder().danger_accept_invalid_certs(true).timeout(Duration::from_mins(2)).build().unwrap()
 }
 
-fn visitor() -> Visitor {
-    Visitor { client: client(), credentials: Some(("robot", "robot")), pause: PAUSE }
+fn ledger_client() -> LedgerClient {
+    LedgerClient { client: client(), credentials: Some(("robot", "robot")), pause: PAUSE }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,7 +156,7 @@ async fn a_member_that_is_cut_off_is_passed_over_and_nothing_that_was_acknowledg
         return;
     }
     let (world, mut random) = (World::start().await, Random::seeded());
-    let writers = Writers::start(&world.places(), visitor(), &mut random);
+    let writers = Writers::start(&world.places(), ledger_client(), &mut random);
     writers.write(50).await;
     for round in 0..5 {
         let leader = world.members.leader().await;
