@@ -1,3 +1,5 @@
+mod wording;
+
 use super::*;
 use crate::image::WalkLimit;
 use crate::image::{ManifestError, Repository};
