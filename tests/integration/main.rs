@@ -9,6 +9,7 @@ mod forms;
 mod from_openshift;
 mod gate;
 mod gateway;
+mod help;
 mod keys;
 mod layering;
 mod logins;

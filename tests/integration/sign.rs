@@ -14,7 +14,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sealgate::{image::Digest, signing::Gnupg};
 use serde_json::Value;
 
-use crate::support::{DockerRegistry, Gpg, Liar, Reply, Scratch, Store, skopeo};
+use crate::support::{DockerRegistry, Gpg, Liar, Masks, Reply, Scratch, Store, assert_reads, skopeo};
 
 /// A registry with a store in front of it, and someone who signs.
 pub(crate) struct Setting {
@@ -650,4 +650,38 @@ async fn a_digest_is_signed_under_a_tag_that_names_another_only_where_that_is_sa
     }
     let report = setting.signed(&moved, &[&by[..], &["--sign-identity", &image]].concat());
     assert_eq!(report["signatures"][0]["outcome"], "signed");
+}
+
+#[tokio::test]
+async fn what_sign_prints_reads_as_the_snapshot() {
+    let setting = Setting::new();
+    let images = [
+        setting.registry.push("acme/web", "amd64", "amd64").await,
+        setting.registry.push("acme/web", "arm64", "arm64").await,
+    ];
+    let index = setting.registry.push_index("acme/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
+    let image = setting.image("acme/web:1");
+    let mut masks = Masks::default()
+        .value(setting.store.host(), "store.example.com")
+        .value(&index.digest.hex(), "[index]")
+        .value(&images[0].digest.hex(), "[amd64]")
+        .value(&images[1].digest.hex(), "[arm64]")
+        .key(&setting.key, "81A2B3C4D5E6F708192A3B4C5D6E7F8091A2B302");
+    let shown = |title: &str, more: &[&str]| {
+        let output = setting.sign(&image, &[&["--sign-by", &setting.key], more].concat());
+        format!("# {title}\n{}{}", String::from_utf8_lossy(&output.stdout), error_of(&output))
+    };
+    let reports = [
+        shown("signed", &[]),
+        shown("signed already", &[]),
+        shown("signed already, for programs", &["-o", "json"]),
+        shown("signed once more, for programs", &["-o", "json", "--renew"]),
+    ];
+    for digest in [&index.digest, &images[0].digest, &images[1].digest] {
+        for entry in setting.list("acme/web", digest).await["signatures"].as_array().expect("a list") {
+            let (_, name) = entry["name"].as_str().and_then(|name| name.split_once('@')).expect("a name");
+            masks = masks.value(name, "[name]");
+        }
+    }
+    assert_reads!("sign", masks.apply(&reports.join("\n")));
 }

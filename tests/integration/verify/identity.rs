@@ -20,18 +20,18 @@ const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
 const SIGNER: &str = "Release <release@example.com>";
 
 /// An image in a registry behind a store with roles, a signer, and an auditor who has the signer's public key.
-struct Setting {
+pub(super) struct Setting {
     registry: DockerRegistry,
-    store: Store,
-    pushed: Pushed,
-    signer: Gpg,
-    key: String,
-    auditor: Gpg,
+    pub(super) store: Store,
+    pub(super) pushed: Pushed,
+    pub(super) signer: Gpg,
+    pub(super) key: String,
+    pub(super) auditor: Gpg,
     folder: Scratch,
 }
 
 impl Setting {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let registry = DockerRegistry::start();
         let pushed = registry.push("acme/web", "1", "one").await;
         let folder = Scratch::new();
@@ -50,12 +50,12 @@ impl Setting {
         Self { registry, store, pushed, signer, key, auditor, folder }
     }
 
-    fn image(&self) -> String {
+    pub(super) fn image(&self) -> String {
         format!("{}/acme/web:1", self.store.host())
     }
 
     /// Puts a signature for this name into the store; gives the 32 characters of its name.
-    async fn sign(&self, number: usize, key: &str, digest: &Digest, reference: &str) -> String {
+    pub(super) async fn sign(&self, number: usize, key: &str, digest: &Digest, reference: &str) -> String {
         let content = self.signer.sign_image(key, digest, reference);
         self.put(number, digest, &content).await
     }
@@ -84,7 +84,7 @@ impl Setting {
         sealgate_with_keys(self.auditor.home(), &[&verify, more].concat())
     }
 
-    fn list(&self) -> Vec<Value> {
+    pub(super) fn list(&self) -> Vec<Value> {
         let image = self.image();
         let list = sealgate_with_keys(
             self.auditor.home(),
@@ -100,8 +100,8 @@ impl Setting {
     }
 }
 
-const AS_JANE: [&str; 2] = ["--creds", "jane:jane"];
-const AS_ROBOT: [&str; 2] = ["--creds", "robot:robot"];
+pub(super) const AS_JANE: [&str; 2] = ["--creds", "jane:jane"];
+pub(super) const AS_ROBOT: [&str; 2] = ["--creds", "robot:robot"];
 
 #[tokio::test]
 async fn an_outcome_is_saved_shown_unset_by_a_failing_check_and_cleared_and_the_signature_stays() {

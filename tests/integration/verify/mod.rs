@@ -1,6 +1,7 @@
 //! `sealgate verify` as its users see it: exit status, standard output, standard error.
 
 mod identity;
+mod reports;
 
 use std::{
     fs,
