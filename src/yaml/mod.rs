@@ -4,6 +4,7 @@
 //! a struct does not have are always refused, with the nearest name. [`Lenient`] marks the places where reading goes on
 //! after a mistake, so that one slip does not hide another.
 
+mod error;
 mod located;
 mod node;
 mod reader;
