@@ -1,14 +1,16 @@
 //! Refusals: a code, the facts, and what to do next. docs/refusals.md has a section for each code.
 
 mod code;
+mod facts;
 mod lookup;
+mod next_step;
 mod precedence;
 mod requirement_summary;
+mod unpinned;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 use crate::image::{Digest, Reference, ReferenceError};
 use crate::policy::{Identity, RuleId};
@@ -18,6 +20,7 @@ pub use code::Code;
 pub use lookup::LookupError;
 pub(crate) use precedence::{refusal_of_index, refusal_to_show};
 pub use requirement_summary::RequirementSummary;
+pub use unpinned::Unpinned;
 
 /// Why an image may not run. Each variant is one code and carries its facts; text from a registry or a signature source
 /// never gets in here.
@@ -194,53 +197,6 @@ pub enum Refusal {
     Overloaded,
 }
 
-/// Why an image must name its digest.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unpinned {
-    /// Signatures are of a digest.
-    #[error("it is not pinned to the digest that rule {rule} verified")]
-    Verified {
-        /// The rule that requires them.
-        rule: RuleId,
-    },
-    /// A rule allows it, and for another digest another rule might hold.
-    #[error("it is not pinned to the digest for which rule {rule} allows it")]
-    Allowed {
-        /// The rule.
-        rule: RuleId,
-    },
-    /// What holds for the digest that its tag names now lets it run, but something stricter may hold for the next.
-    #[error("it is not pinned, and {} the next digest that its tag names", may_fall_under(rule.as_ref()))]
-    MayFallUnder {
-        /// The rule; `None`: no rule might cover it.
-        rule: Option<RuleId>,
-    },
-    /// A rule allows it for its registry, and the pod does not name that.
-    #[error("its registry is not written, and a node may look for it in another than the one that rule {rule} allows")]
-    ShortName {
-        /// The rule.
-        rule: RuleId,
-    },
-    /// An exemption covers it in its registry, and the pod does not name that.
-    #[error(
-        "its registry is not written, and a node may look for it in another than the one that exemption {exemption} is for"
-    )]
-    ExemptedShortName {
-        /// The exemption.
-        exemption: RuleId,
-    },
-    /// An exemption is for one digest.
-    #[error("it is not pinned to the digest that exemption {exemption} is for")]
-    Exempted {
-        /// The exemption.
-        exemption: RuleId,
-    },
-}
-
-fn may_fall_under(rule: Option<&RuleId>) -> String {
-    rule.map_or_else(|| "no rule may cover".to_owned(), |rule| format!("rule {rule} may refuse"))
-}
-
 /// What makes a signature invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -307,65 +263,6 @@ impl Refusal {
         }
     }
 
-    /// The facts, for logs and JSON output: `code`, and what the variant carries; fingerprints whole.
-    pub fn facts(&self) -> Value {
-        let mut facts = match self {
-            Self::PolicyUnavailable { limit } => json!({ "limitSeconds": limit.as_secs() }),
-            Self::DeniedByPolicy { rule, reason } => json!({ "rule": rule.as_str(), "reason": reason }),
-            Self::NotPinned { why, digest } => {
-                let mut facts = json!({ "why": why.to_string(), "digest": digest.map(|digest| digest.to_string()) });
-                match why {
-                    Unpinned::Verified { rule } | Unpinned::Allowed { rule } | Unpinned::ShortName { rule } => {
-                        facts["rule"] = rule.as_str().into();
-                    }
-                    Unpinned::MayFallUnder { rule } => facts["rule"] = rule.as_ref().map(RuleId::as_str).into(),
-                    Unpinned::Exempted { exemption } | Unpinned::ExemptedShortName { exemption } => {
-                        facts["exemption"] = exemption.as_str().into();
-                    }
-                }
-                facts
-            }
-            Self::UntrustedKey { signed_by, .. } => {
-                json!({ "signedBy": signed_by.iter().map(ToString::to_string).collect::<Vec<_>>() })
-            }
-            Self::WrongIdentity { signed, .. } => json!({ "signed": signed.to_string() }),
-            Self::WrongDigest { signed, .. } => json!({ "signed": signed.to_string() }),
-            Self::MalformedSignature { why, at, .. } => json!({ "why": why.to_string(), "at": at }),
-            Self::InvalidSignature { key, why, .. } => json!({ "key": key.to_string(), "why": why.to_string() }),
-            Self::ExpiredSignature { key, at, .. } | Self::ExpiredKey { key, at, .. } => {
-                json!({ "key": key.to_string(), "expiredAt": at.to_string() })
-            }
-            Self::RevokedKey { key, .. } => json!({ "key": key.to_string() }),
-            Self::WeakAlgorithm { key, algorithm, .. } => json!({ "key": key.to_string(), "algorithm": algorithm }),
-            Self::ThresholdNotMet { good, threshold, .. } => json!({ "good": good, "threshold": threshold }),
-            Self::TooOld { signed_at, max_age, .. } => {
-                json!({ "signedAt": signed_at.to_string(), "maxAgeSeconds": max_age.as_secs() })
-            }
-            Self::InvalidReference(error) => json!({ "why": error.to_string() }),
-            Self::UnknownResource { group, version, resource } => {
-                json!({ "group": group, "version": version, "resource": resource })
-            }
-            Self::TooManyImages { found, limit } => json!({ "found": found, "limit": limit }),
-            Self::Lookup(error) => error.facts(),
-            Self::DeadlineExceeded { after } => json!({ "afterSeconds": after.as_secs_f64() }),
-            Self::NoPolicy | Self::Unsigned(_) | Self::TooManySignatures | Self::ReviewTooCostly | Self::Overloaded => {
-                json!({})
-            }
-        };
-        facts["code"] = self.code().as_str().into();
-        if let Some(wanted) = self.wanted() {
-            let keys = |keys: &[Fingerprint]| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let signers =
-                wanted.signers.iter().map(|(name, fingerprints)| json!({ "name": name, "keys": keys(fingerprints) }));
-            facts["rule"] = wanted.rule.as_str().into();
-            facts["wanted"] = signers.collect();
-            if let Some(manifest) = &wanted.manifest {
-                facts["manifest"] = manifest.to_string().into();
-            }
-        }
-        facts
-    }
-
     /// What the rule wants, where a rule wants signatures.
     pub fn wanted(&self) -> Option<&RequirementSummary> {
         match self {
@@ -381,68 +278,6 @@ impl Refusal {
             wanted.manifest.get_or_insert_with(|| Box::new(digest));
         }
         self
-    }
-
-    /// What the reader of a denial should do next, one sentence or command. `image` is the image refused.
-    pub fn next_step(&self, image: &str) -> String {
-        match self {
-            Self::NoPolicy => "Ask for a rule that covers it in the cluster's policy.".to_owned(),
-            Self::PolicyUnavailable { .. } => {
-                "Try again; if it lasts, those who run the gate find the reason in its log.".to_owned()
-            }
-            Self::DeniedByPolicy { .. } => "Use an image that the policy allows.".to_owned(),
-            Self::NotPinned { digest, .. } => {
-                let written = match (digest, Reference::for_image(image)) {
-                    (Some(digest), Ok(image)) => image.pinned(*digest).to_string(),
-                    (Some(digest), Err(_)) => digest.to_string(),
-                    (None, _) => image.to_owned(),
-                };
-                format!(
-                    "Create the pod again: the mutating webhook writes it so. If that does not help, it is not registered, or \
-                     something takes away what it wrote; write {written}"
-                )
-            }
-            Self::Unsigned(wanted) | Self::UntrustedKey { wanted, .. } | Self::WrongDigest { wanted, .. } => {
-                wanted.step("Sign it with", image, &[])
-            }
-            Self::ThresholdNotMet { good, wanted, .. } => wanted.step("Let another signer sign it with", image, good),
-            Self::WrongIdentity { wanted, .. } => {
-                let words = match &*wanted.identity {
-                    Identity::ExactReference(_) | Identity::ExactRepository(_) => "Sign it under that name",
-                    Identity::Remap { .. } => "Sign it under its first name",
-                    Identity::RepoDigestOrExact | Identity::Exact | Identity::Repository => {
-                        "Use the name that was signed, or sign it under this one"
-                    }
-                };
-                wanted.step(words, image, &[])
-            }
-            Self::MalformedSignature { wanted, .. }
-            | Self::InvalidSignature { wanted, .. }
-            | Self::ExpiredSignature { wanted, .. }
-            | Self::TooOld { wanted, .. } => wanted.step("Sign it again with", image, &[]),
-            Self::ExpiredKey { wanted, .. } | Self::RevokedKey { wanted, .. } => {
-                wanted.step("Sign it with another key", image, &[])
-            }
-            Self::WeakAlgorithm { wanted, .. } => wanted.step("Sign it with a current key and hash", image, &[]),
-            Self::InvalidReference(_) => "Write it as host/path:tag or host/path@sha256:...".to_owned(),
-            Self::UnknownResource { .. } => {
-                "Take the resource out of the webhook's rules, or run a version of Sealgate that knows it.".to_owned()
-            }
-            Self::TooManyImages { .. } => "Use fewer images, or raise limits.imagesPerReview.".to_owned(),
-            Self::TooManySignatures => {
-                "See with sealgate verify what lies beside the good signatures, and have it removed where they are stored."
-                    .to_owned()
-            }
-            Self::ReviewTooCostly => {
-                "Try again: what was checked is known by then; if it lasts, have signatures removed that are of no use."
-                    .to_owned()
-            }
-            Self::Lookup(error) => error.next_step().to_owned(),
-            Self::DeadlineExceeded { .. } => {
-                "Try again; if it lasts, see which registry is slow in the gate's log and metrics.".to_owned()
-            }
-            Self::Overloaded => "Try again; if it lasts, run more replicas of the gate.".to_owned(),
-        }
     }
 }
 
