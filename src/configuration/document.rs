@@ -1,7 +1,6 @@
-//! The configuration as it is written; [`super::load()`] checks it.
+//! The raw configuration, as the file has it; [`super::load()`] checks it.
 //!
-//! The JSON schema in docs/configuration.schema.json is made from these types, so their comments are for people who write
-//! configurations.
+//! `docs/configuration.schema.json` is generated from these types: write their comments for operators.
 
 use std::fmt;
 
@@ -20,35 +19,35 @@ use crate::yaml::{Lenient, Located};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(title = "The configuration of Sealgate")]
 pub(super) struct RawConfiguration {
-    /// Which version of this format it is.
+    /// The version of this format.
     pub(super) api_version: ApiVersion,
-    /// What this file is.
+    /// The kind of document that this file holds.
     pub(super) kind: Kind,
-    /// The policy folder or file. All paths are relative to this file. The gate needs it.
+    /// The policy folder or file. The gate needs it. Relative paths, here and below, start at the folder of this file.
     pub(super) policies: Option<Located<Box<str>>>,
-    /// How long the gate goes on deciding by a policy that could not be loaded from its files again; after that it refuses
-    /// (`policy-unavailable`). At least `5s`. Left out: without limit.
+    /// The maximum time for which the gate decides by a policy whose files can't be loaded again. After that the gate
+    /// refuses every image (`policy-unavailable`). At least `5s`. Default: no limit.
     pub(super) policy_max_stale: Option<Located<RawDuration>>,
-    /// Serve a policy.json whose default accepts anything.
+    /// Allows a policy.json whose default accepts any image.
     #[serde(default)]
     pub(super) accept_anything_by_default: bool,
     /// The gate's listener.
     #[serde(default)]
     pub(super) webhook: RawWebhook,
-    /// Where /metrics is served.
+    /// The listener of `/metrics`.
     #[serde(default)]
     pub(super) metrics: RawMetrics,
-    /// Where /healthz and /readyz are served. Left out: beside /metrics.
+    /// The listener of `/healthz` and `/readyz`. Left out: the listener of `/metrics` serves both.
     pub(super) health: Option<RawHealth>,
-    /// How registries are talked to. The most specific scope's entry holds, alone.
+    /// Settings for registries. Only the entry with the most specific scope applies.
     #[serde(default)]
     pub(super) registries: Vec<Lenient<RawRegistry>>,
-    /// How long what was learned is kept.
+    /// Cache lifetimes.
     #[serde(default)]
     pub(super) caches: RawCaches,
-    /// The store; `sealgate gateway` needs it.
+    /// The signature store and its gateway. `sealgate gateway` needs it.
     pub(super) gateway: Option<RawGateway>,
-    /// Bounds on what comes from outside.
+    /// Bounds on input from outside.
     #[serde(default)]
     pub(super) limits: RawLimits,
 }
@@ -70,18 +69,18 @@ pub(super) enum Kind {
 pub(super) struct RawWebhook {
     /// Address and port. Default: `0.0.0.0:8443`.
     pub(super) listen: Option<Located<Box<str>>>,
-    /// Its certificate, read again when it changes. Left out: made, and kept in `certs/`.
+    /// The listener's certificate, read again when it changes. Left out: Sealgate makes one, and keeps it in `certs/`.
     pub(super) certificate: Option<RawCertificate>,
-    /// PEM file of a CA: only callers with a certificate of it are served. Left out: all callers.
+    /// PEM file of a CA. The gate serves only callers with a certificate of this CA. Left out: all callers.
     pub(super) client_ca: Option<Located<Box<str>>>,
-    /// How long a review may take; below the webhook's `timeoutSeconds`. Default: `8s`.
+    /// The time limit of a review; must be below the webhook's `timeoutSeconds`. Default: `8s`.
     pub(super) deadline: Option<Located<RawDuration>>,
-    /// The mode of rules that have none, and where no rule covers an image. Default: `enforce`.
+    /// The mode of rules without a mode of their own, and of images that no rule covers. Default: `enforce`.
     pub(super) mode: Option<RawMode>,
-    /// Whether a pod must name the digest of an image that must be signed. Default: `required`.
+    /// Requires a pod to name the digest of an image that must be signed. Default: `required`.
     pub(super) pin: Option<RawPin>,
-    /// Texts that stand in templates (Deployments and the like) where another webhook writes the image into the pod, like
-    /// Istio's `auto`. Templates may have exactly these texts; a pod that has one is judged like any other.
+    /// Placeholder images in templates (Deployments and the like) that another webhook replaces in the pod, like
+    /// Istio's `auto`. A template may have exactly these texts; in a pod, they are decided about like any other image.
     #[serde(default)]
     pub(super) placeholders: Vec<Located<Box<str>>>,
 }
@@ -90,9 +89,9 @@ pub(super) struct RawWebhook {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Pin")]
 pub(super) enum RawPin {
-    /// A pod names a digest, or is refused. (/mutate writes it.)
+    /// Refuses a pod that names no digest. (`/mutate` writes the digest.)
     Required,
-    /// Tags may stay: what runs then is what the node pulls, not what was verified.
+    /// Allows tags. The node then runs the image that it pulls, which may differ from the one that was verified.
     Off,
 }
 
@@ -123,27 +122,27 @@ pub(super) struct RawHealth {
     pub(super) listen: Option<Located<Box<str>>>,
 }
 
-/// How one registry, or a part of it, is talked to.
+/// Settings for one registry, or a part of it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Registry")]
 pub(super) struct RawRegistry {
-    /// What this entry is about: `*`, `*.example.com`, `host`, `host/namespace`, `host/namespace/repo`.
+    /// The scope of this entry: `*`, `*.example.com`, `host`, `host/namespace` or `host/namespace/repo`.
     pub(super) scope: Located<Box<str>>,
-    /// PEM file of CAs that count beside the system's.
+    /// PEM file of CAs to trust beside the system's.
     pub(super) ca_file: Option<Located<Box<str>>>,
-    /// Plain HTTP, or a certificate that is not checked.
+    /// Allows plain HTTP, and certificates that can't be verified.
     #[serde(default)]
     pub(super) insecure: bool,
-    /// Credentials. Left out: none.
+    /// Credentials for the registry. Left out: none.
     pub(super) credentials: Option<Located<RawCredentials>>,
-    /// Where its tokens come from, if not from its own host or domain, like `https://login.example.com`.
+    /// URLs of token servers outside the registry's own host and domain, like `https://login.example.com`.
     #[serde(default)]
     pub(super) token_realms: Vec<Located<Box<str>>>,
-    /// Where signatures are, asked side by side. Left out: the registry's own extension where it announces one.
+    /// Signature sources, all asked in parallel. Left out: the registry's own extension, if it announces one.
     #[schemars(length(min = 1))]
     pub(super) signatures: Option<Located<Vec<Located<Lenient<RawSource>>>>>,
-    /// Prefixes that hold copies of what lies below `scope`, like `mirror.example.com/acme`.
+    /// Mirrors: prefixes that hold copies of what is below `scope`, like `mirror.example.com/acme`.
     #[serde(default)]
     pub(super) mirrors: Vec<Located<Box<str>>>,
 }
@@ -154,16 +153,16 @@ pub(super) struct RawRegistry {
 #[schemars(rename = "Credentials")]
 pub(super) struct RawCredentials {
     pub(super) username: Option<Located<Box<str>>>,
-    /// The file with the password, read again for every token.
+    /// The file that contains the password, read again for every token.
     pub(super) password_file: Option<Located<Box<str>>>,
-    /// A Docker configuration file with `auths`. Credential helpers are not run.
+    /// A Docker configuration file with `auths`. Sealgate runs no credential helpers for it.
     pub(super) docker_config: Option<Located<Box<str>>>,
-    /// Known only to say that passwords stand in files.
+    /// Recognized only to report that passwords belong in files.
     #[schemars(skip)]
     pub(super) password: Option<Located<IgnoredValue>>,
 }
 
-/// A place where signatures are found.
+/// A signature source.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Source")]
@@ -194,11 +193,12 @@ pub(super) struct RawLookaside {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Caches")]
 pub(super) struct RawCaches {
-    /// Tag to digest. Default: `30s`.
+    /// The lifetime of the digest that a tag names. Default: `30s`.
     pub(super) tag: Option<Located<RawDuration>>,
-    /// Digest to signatures. Default: `10m`. "None found" is kept for 10 s at the most.
+    /// The lifetime of an image's signatures. Default: `10m`. The absence of signatures is cached for at most 10 s.
     pub(super) signatures: Option<Located<RawDuration>>,
-    /// How long a verified digest may be admitted again while its registry is down. Default: `0s`, not at all.
+    /// The maximum age of a verification by which an image is admitted while its registry is down. Default: `0s`
+    /// (never).
     pub(super) last_known_good: Option<Located<RawDuration>>,
 }
 
@@ -208,22 +208,22 @@ pub(super) struct RawCaches {
 pub(super) struct RawGateway {
     /// Address and port. Default: `127.0.0.1:5000`.
     pub(super) listen: Option<Located<Box<str>>>,
-    /// Its certificate. Left out: plain HTTP, on loopback only.
+    /// The listener's certificate. Left out: plain HTTP, which is allowed on loopback only.
     pub(super) certificate: Option<RawCertificate>,
-    /// Everyone who reaches the store may add signatures, although it is not for this machine alone: it listens beyond loopback,
-    /// or has an `externalUrl` of another host or `trustedProxies`.
+    /// Allows every client that reaches the store to add signatures, although other machines can reach it: it listens
+    /// beyond loopback, or has an `externalUrl` of another host or `trustedProxies`.
     #[serde(default)]
     pub(super) anyone_may_sign: bool,
-    /// The registry that it stands in front of.
+    /// The registry behind the gateway.
     pub(super) registry: RawUpstream,
-    /// Where signatures are kept. Default: `{redb: {file: data/signatures.redb}}`.
+    /// The storage of signatures. Default: `{redb: {file: data/signatures.redb}}`.
     pub(super) store: Option<RawStore>,
-    /// Who may sign. Left out: everyone who reaches the listener.
+    /// The users who may sign. Left out: every client that reaches the listener.
     pub(super) access: Option<Located<RawAccess>>,
-    /// The address that clients know the store by, `https://host[:port]`. Left out: the `Host` that they send.
+    /// The address by which clients know the store, `https://host[:port]`. Left out: the `Host` that the client sends.
     pub(super) external_url: Option<Located<Box<str>>>,
-    /// Proxies in front of the store, like `192.0.2.10`, and no other clients: what they say in `X-Forwarded-Host`,
-    /// `X-Forwarded-Proto` and `X-Forwarded-For` is believed.
+    /// The proxies in front of the store, like `192.0.2.10`, and no other clients. The store believes their
+    /// `X-Forwarded-Host`, `X-Forwarded-Proto` and `X-Forwarded-For`.
     #[serde(default)]
     pub(super) trusted_proxies: Vec<Located<Box<str>>>,
 }
@@ -237,8 +237,8 @@ pub(super) struct RawAccess {
     pub(super) htpasswd: Option<Located<RawHtpasswd>>,
     /// Users and roles of a Kubernetes cluster.
     pub(super) kubernetes: Option<Located<RawKubernetes>>,
-    /// The file with the key that seals tokens, made where there is none; replicas share it. Left out: a key of each
-    /// process's own.
+    /// The file with the key that seals tokens. The store makes the file if it does not exist; replicas share it. Left
+    /// out: each process makes a key of its own.
     pub(super) token_key: Option<Located<Box<str>>>,
 }
 
@@ -246,9 +246,9 @@ pub(super) struct RawAccess {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Htpasswd")]
 pub(super) struct RawHtpasswd {
-    /// Users and passwords, as `htpasswd -B` writes them; read again when it changes.
+    /// Users and passwords, as `htpasswd -B` writes them; read again when the file changes.
     pub(super) file: Located<Box<str>>,
-    /// Their roles; read again when it changes.
+    /// The roles of these users; read again when the file changes.
     pub(super) roles: Located<Box<str>>,
 }
 
@@ -256,9 +256,9 @@ pub(super) struct RawHtpasswd {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Kubernetes")]
 pub(super) struct RawKubernetes {
-    /// How the API server is reached. Left out: as the service account of the store's pod.
+    /// The kubeconfig for the API server. Left out: the service account of the store's pod.
     pub(super) kubeconfig: Option<Located<Box<str>>>,
-    /// Tokens count that are meant for one of these. Left out: those that are meant for the API server.
+    /// The accepted audiences of tokens. Left out: the API server's own.
     #[schemars(length(min = 1))]
     pub(super) audiences: Option<Located<Vec<Located<Box<str>>>>>,
 }
@@ -269,14 +269,14 @@ pub(super) struct RawKubernetes {
 pub(super) struct RawUpstream {
     /// `https://host[:port]` or `http://host[:port]`.
     pub(super) url: Located<Box<str>>,
-    /// PEM file of CAs that count beside the system's.
+    /// PEM file of CAs to trust beside the system's.
     pub(super) ca_file: Option<Located<Box<str>>>,
-    /// Where its tokens come from, if not from its own host or domain, or if from another port of a private host; like
+    /// URLs of token servers outside the registry's own host and domain, or at another port of a private host; like
     /// `https://login.example.com`.
     #[serde(default)]
     pub(super) token_realms: Vec<Located<Box<str>>>,
-    /// Plain HTTP to the registry, and to its token realms, also beyond loopback: everyone on the way reads the credentials of
-    /// callers, and can change what the registry answers. Default false.
+    /// Allows plain HTTP beyond loopback to the registry and its token servers. An attacker on the network can then
+    /// read the credentials of callers, and change what the registry answers. Default: `false`.
     pub(super) insecure: Option<Located<bool>>,
 }
 
@@ -284,9 +284,9 @@ pub(super) struct RawUpstream {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Store")]
 pub(super) enum RawStore {
-    /// One file on this machine.
+    /// One file on this machine, opened by one process.
     Redb(RawRedb),
-    /// An etcd cluster, which several gateways share.
+    /// An etcd cluster that several gateways share.
     Etcd(Box<RawEtcd>),
 }
 
@@ -294,7 +294,7 @@ pub(super) enum RawStore {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Redb")]
 pub(super) struct RawRedb {
-    /// The file. Default: `data/signatures.redb`.
+    /// The database file. Default: `data/signatures.redb`.
     pub(super) file: Option<Located<Box<str>>>,
 }
 
@@ -302,20 +302,20 @@ pub(super) struct RawRedb {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Etcd")]
 pub(super) struct RawEtcd {
-    /// The members: `https://host:2379`, or `http://` on loopback.
+    /// The URLs of the members: `https://host:2379`, or `http://` on loopback.
     #[schemars(length(min = 1))]
     pub(super) endpoints: Located<Vec<Located<Box<str>>>>,
-    /// What all keys of the store begin with. Default: `/sealgate`.
+    /// The prefix of all keys of the store. Default: `/sealgate`.
     pub(super) prefix: Option<Located<Box<str>>>,
-    /// PEM file of the CAs that vouch for the members, and no others do. Needed with https.
+    /// PEM file of the only CAs to trust for the members. Needed with https.
     pub(super) ca_file: Option<Located<Box<str>>>,
-    /// The certificate that the members are shown. Left out: none.
+    /// The client certificate for the members. Left out: none.
     pub(super) certificate: Option<Located<RawCertificate>>,
-    /// A user of etcd's. Left out: none.
+    /// The name of a user of etcd. Left out: none.
     pub(super) username: Option<Located<Box<str>>>,
-    /// The file with the user's password.
+    /// The file that contains the user's password.
     pub(super) password_file: Option<Located<Box<str>>>,
-    /// Known only to say that passwords stand in files.
+    /// Recognized only to report that passwords belong in files.
     #[schemars(skip)]
     pub(super) password: Option<Located<IgnoredValue>>,
 }
@@ -324,21 +324,22 @@ pub(super) struct RawEtcd {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Limits")]
 pub(super) struct RawLimits {
-    /// Bytes of a review. Default: `8MiB`.
+    /// The maximum size of a review. Default: `8MiB`.
     pub(super) review_bytes: Option<Located<RawSize>>,
-    /// Bytes of a manifest. Default: `4MiB`.
+    /// The maximum size of a manifest. Default: `4MiB`.
     pub(super) manifest_bytes: Option<Located<RawSize>>,
-    /// Bytes of a list of signatures. Default: `4MiB`.
+    /// The maximum size of the signatures that one source has of an image. Default: `4MiB`.
     pub(super) signature_list_bytes: Option<Located<RawSize>>,
-    /// Signatures that are tried for one manifest. Default: 256.
+    /// The maximum number of public-key checks for one manifest. Default: 256.
     #[schemars(range(min = 1))]
     pub(super) signatures_per_image: Option<Located<i64>>,
-    /// Images of one review. Default: 128.
+    /// The maximum number of images in one review. Default: 128.
     #[schemars(range(min = 1))]
     pub(super) images_per_review: Option<Located<i64>>,
 }
 
-/// The longest duration: clocks can't tell times that are too far away, and nothing should be kept for longer.
+/// The maximum duration, one year. Clocks can't represent times that are too far away, and no cache needs a longer
+/// life.
 const MAX_DURATION: std::time::Duration = std::time::Duration::from_hours(8_766);
 
 /// A duration: `30s`, `10m`, `1h 30m`.
@@ -349,7 +350,7 @@ pub(super) struct RawDuration(pub(super) std::time::Duration);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawSize(pub(super) u64);
 
-/// Whatever stands there is not looked at.
+/// A value that is skipped, whatever its type.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IgnoredValue;
 

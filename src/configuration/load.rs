@@ -1,4 +1,4 @@
-//! From the file to the checked configuration.
+//! Reads and checks a configuration file.
 
 mod checker;
 mod gateway;
@@ -26,19 +26,20 @@ use crate::policy::{API_VERSION, Mode, SourceFile};
 use crate::text;
 use crate::yaml::{self, Located, YamlSource};
 
-/// The API server waits 30 s for a webhook at the most.
+/// The maximum `webhook.deadline`: the API server waits at most 30 s for a webhook.
 const MAX_DEADLINE: Duration = Duration::from_secs(29);
-/// Less than this would refuse everything at each change of the policy: a change counts after two equal reads, two seconds apart.
+/// The minimum `policyMaxStale`. A changed policy takes effect after two equal reads, two seconds apart; a shorter
+/// limit would refuse every image at each change.
 const MIN_POLICY_MAX_STALE: Duration = Duration::from_secs(5);
-/// The most that any limit in bytes can be.
+/// The maximum of each limit in bytes.
 const MAX_SIZE: u64 = 1 << 30;
-/// The most that any other limit can be.
+/// The maximum of each other limit.
 const MAX_COUNT: usize = 100_000;
 
 /// Reads and checks a configuration file.
 ///
 /// # Errors
-/// Every mistake that can be found at once. Never empty.
+/// Returns every mistake that can be found in one pass, at least one.
 pub fn load(file: &SourceFile) -> Result<Configuration, Vec<Diagnostic>> {
     let text = text::utf8(&file.name, &file.bytes).map_err(|mistake| vec![hide_secrets(*mistake)])?;
     load_text(YamlSource { name: &file.name, text }, &file.folder)
@@ -76,7 +77,8 @@ fn load_text(source: YamlSource<'_>, folder: &Path) -> Result<Configuration, Vec
     }
 }
 
-/// Passwords stand in files; where one was written into the configuration by mistake, it must not get into a log.
+/// Removes what may be a password from a mistake, which goes to the log. Operators write passwords into the
+/// configuration by mistake.
 fn hide_secrets(mut diagnostic: Diagnostic) -> Diagnostic {
     let line = diagnostic.snippet.as_ref().map_or("", |snippet| &*snippet.line);
     let line = format!("{line} {} {}", diagnostic.message, diagnostic.suggestion.as_deref().unwrap_or_default());
@@ -93,7 +95,7 @@ fn hide_secrets(mut diagnostic: Diagnostic) -> Diagnostic {
     diagnostic
 }
 
-/// A message without the values that it repeats, which stand in quotes. Fields, which do too, are left.
+/// Removes the quoted values from a message. Quoted field names stay.
 fn without_values(message: &str) -> String {
     let mut shown = String::with_capacity(message.len());
     let mut rest = message;
@@ -181,7 +183,8 @@ impl Checker<'_> {
         })
     }
 
-    /// Refuses two listeners at one port, each with its name, address and place (if it is written down).
+    /// Reports two listeners on one port. Each has a name, an address, and its place in the file, if it is written
+    /// there.
     fn one_port(
         &mut self,
         (one, first, first_place): (&str, Option<SocketAddr>, Option<Span>),
@@ -195,7 +198,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A path, from the file's folder.
+    /// Resolves a path, from the folder of the configuration file.
     fn path(&mut self, path: &Located<Box<str>>) -> Option<PathBuf> {
         if path.is_empty() {
             self.mistake(path.place, "a path is expected, found nothing");
@@ -266,7 +269,8 @@ impl Checker<'_> {
         })
     }
 
-    /// A URL whose server, if it has one, a registries entry can be about: that says how it is asked, and with what credentials.
+    /// Checks a URL. If it has a host, a registries entry must be able to name it: the entry says how to reach the
+    /// server, and with which credentials.
     fn server(&mut self, text: &Located<Box<str>>, schemes: &[&str]) -> Option<Url> {
         let url = self.url(text, schemes)?;
         if url.scheme() != "file" && Repository::at(&url, "name").is_none() {
@@ -279,7 +283,7 @@ impl Checker<'_> {
         Some(url)
     }
 
-    /// A URL of one of these schemes, with a host (but for `file`), and without user, query and fragment.
+    /// Checks that a URL has one of these schemes, a host (except for `file`), and no user, query or fragment.
     fn url(&mut self, text: &Located<Box<str>>, schemes: &[&str]) -> Option<Url> {
         let known: Vec<String> = schemes
             .iter()

@@ -4,24 +4,24 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-/// Addresses that begin with the same bits.
+/// A network: all IP addresses with one prefix (CIDR).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-/// Why a text is not a network.
+/// The reason why a text is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {
-    /// No address.
+    /// There is no address.
     #[error("this is not an IP address, or a network like 10.0.0.0/8")]
     Malformed,
-    /// More bits than an address has.
+    /// The prefix is longer than an address.
     #[error("such an address has {most} bits")]
     Length {
-        /// Its bits.
+        /// The length of an address, in bits.
         most: u8,
     },
-    /// The address is in the network, and not its first one: which of the two is meant?
+    /// The address has bits behind the prefix, so that the text could mean the address or the network.
     #[error("the address has bits behind the first {}", .0.0.prefix_len())]
     NotFirst(Network),
 }
@@ -38,10 +38,10 @@ impl NetworkError {
 }
 
 impl Network {
-    /// Parses an address, or an address and a number of bits.
+    /// Parses an address, or an address with a prefix length (`192.0.2.0/24`).
     ///
     /// # Errors
-    /// The text is neither, or the address has bits behind the first ones.
+    /// The text is neither, or the address has bits behind the prefix.
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
@@ -61,8 +61,8 @@ impl Network {
         if first == network { Ok(Self(network)) } else { Err(NetworkError::NotFirst(Self(first))) }
     }
 
-    /// Returns whether the address is in the network. An IPv4 address that is written as an IPv6 address, as on a listener for
-    /// both, is an IPv4 address.
+    /// Returns whether the network contains an address. An IPv4-mapped IPv6 address, which a listener for both families
+    /// sees, counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }

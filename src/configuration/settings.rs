@@ -11,51 +11,51 @@ use crate::redact::shown;
 
 use super::network::Network;
 
-/// Everything that a configuration file says, defaults filled in, paths made absolute from the file's folder.
+/// The checked configuration, with defaults filled in, and paths made absolute from the file's folder.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// The policy folder or file. Needed by the gate, not by the store.
+    /// The policy folder or file. The gate needs it, the store does not.
     pub policies: Option<PathBuf>,
-    /// How long the gate goes on deciding by a policy that could not be loaded from its files again. `None`: without limit.
+    /// The maximum time for which the gate decides by a policy whose files can't be loaded again; `None`: no limit.
     pub policy_max_stale: Option<Duration>,
     /// Whether a policy.json whose default accepts anything may be served.
     pub accept_anything_by_default: bool,
     /// The gate's listener.
     pub webhook: Webhook,
-    /// Where /metrics, /healthz and /readyz are served. Default `0.0.0.0:9090`; nothing (`listen: off`): nowhere.
+    /// The listener of `/metrics`, default `0.0.0.0:9090`; `None` (`listen: off`): there is none.
     pub metrics: Option<SocketAddr>,
-    /// Where `/healthz` and `/readyz` are served; `None`: where `/metrics` is.
+    /// The listener of `/healthz` and `/readyz`; `None`: the listener of `/metrics` serves both.
     pub health: Option<SocketAddr>,
-    /// How registries are talked to.
+    /// Settings for registries.
     pub registries: Registries,
-    /// How long what was learned is kept.
+    /// Cache lifetimes.
     pub caches: Caches,
-    /// The store; needed by `sealgate gateway` alone.
+    /// The signature store and its gateway. Only `sealgate gateway` needs it.
     pub gateway: Option<Gateway>,
-    /// Bounds.
+    /// Bounds on input from outside.
     pub limits: Limits,
 }
 
 /// The gate's listener.
 #[derive(Clone, Debug)]
 pub struct Webhook {
-    /// Where it listens. Default `0.0.0.0:8443`.
+    /// The address of the listener. Default `0.0.0.0:8443`.
     pub listen: SocketAddr,
-    /// Its certificate.
+    /// The listener's certificate.
     pub certificate: Certificate,
-    /// PEM file of the CA whose clients alone are served; `None`: every client.
+    /// PEM file of a CA. Only clients with a certificate of this CA are served; `None`: every client.
     pub client_ca: Option<PathBuf>,
-    /// How long a review may take. Default 8 s: below the webhook's `timeoutSeconds` of 10.
+    /// The time limit of a review. Default 8 s, below the webhook's `timeoutSeconds` of 10.
     pub deadline: Duration,
     /// The default mode. Default: enforce.
     pub mode: Mode,
-    /// Whether pods must name digests. Default: yes.
+    /// Requires pods to name digests. Default: yes.
     pub pin_required: bool,
     /// Texts in templates that other webhooks replace in pods. Default: none.
     pub placeholders: Vec<Box<str>>,
 }
 
-/// Where a server's certificate comes from.
+/// The source of a server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificate {
     /// PEM files, read again when they change.
@@ -65,70 +65,71 @@ pub enum Certificate {
         /// The private key.
         key: PathBuf,
     },
-    /// Made when absent, and kept in this folder (`certs/` beside the configuration).
+    /// Made by Sealgate if absent, and kept in this folder (`certs/` beside the configuration).
     Made {
         /// The folder.
         folder: PathBuf,
     },
 }
 
-/// How registries are talked to: the most specific scope's entry holds, alone; without one, the defaults.
+/// Settings for registries. Only the entry with the most specific scope applies; without one, the defaults do.
 #[derive(Clone, Debug, Default)]
 pub struct Registries {
     /// The entries.
     pub entries: ScopeMap<Arc<Registry>>,
-    /// Login files for the servers whose entry has no credentials, or that have no entry. `None` for the gate and the store:
-    /// only a person's command looks for them.
+    /// Login files, for servers without an entry, or whose entry has no credentials. `None` for the gate and the store:
+    /// only commands that a user calls read login files.
     pub logins: Option<Logins>,
 }
 
 /// One `registries` entry.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    /// Its scope; also the metrics' label `registry`.
+    /// The entry's scope, which is also the label `registry` of metrics.
     pub scope: Scope,
-    /// PEM file of CAs that count beside the system's, or a folder whose `*.crt` files are such.
+    /// PEM file of CAs to trust beside the system's, or a folder whose `*.crt` files contain such CAs.
     pub ca_file: Option<PathBuf>,
-    /// Plain HTTP, or a certificate that is not checked.
+    /// Allows plain HTTP, and certificates that can't be verified.
     pub insecure: bool,
-    /// The one way in which it is asked, where the user wrote it out; `None`: over TLS, and where `insecure`, without it
-    /// if there is none.
+    /// The scheme to use, if the user wrote it. `None`: TLS, or plain HTTP if the server has no TLS and `insecure` is
+    /// set.
     pub scheme: Option<Scheme>,
-    /// Credentials, if any.
+    /// Credentials for the registry.
     pub credentials: Option<Credentials>,
-    /// Origins beside its own host and domain that hand out its tokens.
+    /// Token servers outside the registry's own host and domain.
     pub token_realms: Vec<Url>,
-    /// Where signatures are; `None`: the registry's own extension, where it announces one.
+    /// Signature sources; `None`: the registry's own extension, if it announces one.
     pub signatures: Option<Vec<SignatureSource>>,
-    /// Prefixes that hold copies of what lies below `scope`; asked in this order when the registry can't be asked.
+    /// Mirrors: prefixes that hold copies of what is below `scope`. They are asked in this order if the registry can't
+    /// be asked.
     pub mirrors: Vec<Box<str>>,
 }
 
-/// The beginning of a registry's URL.
+/// The scheme of a registry's URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Over TLS.
+    /// HTTP over TLS.
     Https,
-    /// Without.
+    /// Plain HTTP.
     Http,
 }
 
-/// Where credentials come from.
+/// The source of credentials.
 #[derive(Clone, Debug)]
 pub enum Credentials {
-    /// A name and a file with the password, read again for every token.
+    /// A name, and a file that contains the password, read again for every token.
     Password {
         /// The name.
         username: Box<str>,
-        /// The file; a line end at its end does not count.
+        /// The file. A line end at its end is not part of the password.
         password_file: PathBuf,
     },
-    /// A Docker configuration file (`auths`). Credential helpers are not run.
+    /// A Docker configuration file (`auths`). Sealgate runs no credential helpers for it.
     DockerConfig(PathBuf),
-    /// Login files of the person who calls. Their credential helpers are run. Commands alone make this: no configuration file
-    /// leads to it.
+    /// Login files of the user who calls a command. Their credential helpers are run. Only commands construct this
+    /// variant; no configuration file leads to it.
     Logins(Logins),
-    /// Name and password, from the command line.
+    /// A name and a password from the command line.
     Given {
         /// The name.
         username: Box<str>,
@@ -137,40 +138,40 @@ pub enum Credentials {
     },
 }
 
-/// Login files, in the order in which they are read; one that is not there is left out.
+/// Login files, in the order in which they are read. A file that does not exist is skipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logins(pub Arc<[LoginFile]>);
 
 /// A login file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginFile {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its format.
+    /// The format of the file.
     pub format: LoginFormat,
 }
 
 /// The format of a login file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginFormat {
-    /// Docker's config.json, podman's auth.json.
+    /// The format of Docker's `config.json` and podman's `auth.json`.
     Current,
-    /// Docker's .dockercfg, without `auths`.
+    /// The format of Docker's `.dockercfg`, which has no `auths`.
     Old,
 }
 
-/// A place where signatures are found.
+/// A signature source.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SignatureSource {
     /// The registry's own extension endpoint.
     RegistryExtension,
     /// The extension endpoint of a store at this URL.
     Extension(Url),
-    /// A lookaside tree: http, https or file.
+    /// The lookaside tree at this URL: http, https or file.
     Lookaside(Url),
 }
 
-/// The query of a lookaside's URL may be a secret.
+/// Redacts the query of a lookaside's URL, which may be a secret.
 impl fmt::Debug for SignatureSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -181,46 +182,47 @@ impl fmt::Debug for SignatureSource {
     }
 }
 
-/// How long what was learned is kept.
+/// Cache lifetimes.
 #[derive(Clone, Debug)]
 pub struct Caches {
-    /// Tag to digest. Default 30 s.
+    /// The lifetime of the digest that a tag names. Default 30 s.
     pub tag: Duration,
-    /// Signatures of a digest. Default 10 min; "none found" is kept for 10 s at the most.
+    /// The lifetime of an image's signatures. Default 10 min; the absence of signatures is cached for at most 10 s.
     pub signatures: Duration,
-    /// How long a verified digest may be admitted again while its registry is down. Default 0: never.
+    /// The maximum age of a verification by which an image is admitted while its registry is down. Default 0: never.
     pub last_known_good: Duration,
 }
 
-/// The store, in front of a registry.
+/// The signature store, and the gateway that serves it in front of a registry.
 #[derive(Clone, Debug)]
 pub struct Gateway {
-    /// Where it listens. Default `127.0.0.1:5000`.
+    /// The address of the listener. Default `127.0.0.1:5000`.
     pub listen: SocketAddr,
-    /// Its certificate; `None`: plain HTTP.
+    /// The listener's certificate; `None`: plain HTTP.
     pub certificate: Option<Certificate>,
-    /// Says that everyone who reaches the store may add signatures, although it is not for this machine alone.
+    /// Allows every client that reaches the store to add signatures, although other machines can reach it.
     pub anyone_may_sign: bool,
-    /// The registry behind it.
+    /// The registry behind the gateway.
     pub registry: Upstream,
-    /// Where signatures are kept.
+    /// The storage of signatures.
     pub store: Store,
-    /// Who may sign; `None`: everyone.
+    /// The users who may sign; `None`: every client.
     pub access: Option<Access>,
-    /// The address that clients know the store by: scheme, host, port; `None`: the one that they send.
+    /// The address by which clients know the store (scheme, host, port); `None`: the `Host` that the client sends.
     pub external_url: Option<Url>,
-    /// Proxies whose `X-Forwarded-Host`, `X-Forwarded-Proto` and `X-Forwarded-For` are believed.
+    /// The proxies whose `X-Forwarded-Host`, `X-Forwarded-Proto` and `X-Forwarded-For` the store believes.
     pub trusted_proxies: Vec<Network>,
 }
 
 impl Gateway {
-    /// Whether others reach it although it may listen on loopback: something passes their requests on.
+    /// Returns whether other machines reach the store although it may listen on loopback: a proxy forwards their
+    /// requests.
     pub fn is_reached_through_others(&self) -> bool {
         !self.trusted_proxies.is_empty() || self.external_url.as_ref().is_some_and(|url| !is_on_loopback(url))
     }
 }
 
-/// Whether a URL leads to this machine, and over no network.
+/// Returns whether a URL leads to this machine without a network.
 pub(crate) fn is_on_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -230,35 +232,35 @@ pub(crate) fn is_on_loopback(url: &Url) -> bool {
     }
 }
 
-/// Who may sign.
+/// Access control: the users who may sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Where users and roles come from.
+    /// The source of users and roles.
     pub users: Users,
-    /// The file with the key of tokens, made when absent; `None`: a key of this process's own.
+    /// The file with the key that seals tokens, made if absent; `None`: this process makes a key of its own.
     pub token_key: Option<PathBuf>,
 }
 
-/// Where users and roles come from.
+/// The source of users and roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Users {
     /// Files, read again when they change.
     Htpasswd {
-        /// Names and passwords.
+        /// Users and passwords.
         file: PathBuf,
-        /// Names and roles.
+        /// Users and roles.
         roles: PathBuf,
     },
     /// A Kubernetes cluster.
     Kubernetes {
-        /// How its API server is reached; `None`: as a pod's service account.
+        /// The kubeconfig for the API server; `None`: the pod's service account.
         kubeconfig: Option<PathBuf>,
-        /// Tokens count that are meant for one of these; none: those that are meant for the API server.
+        /// The accepted audiences of tokens; empty: the API server's own.
         audiences: Vec<Box<str>>,
     },
 }
 
-/// Where the store keeps signatures.
+/// The storage of signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Store {
     /// A redb file. Default `data/signatures.redb`.
@@ -267,22 +269,22 @@ pub enum Store {
     Etcd(Etcd),
 }
 
-/// An etcd cluster, and what of it is the store's.
+/// An etcd cluster, and the store's part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Etcd {
-    /// The members' addresses: https, or http on loopback. At least one, all of one scheme.
+    /// The URLs of the members: https, or http on loopback. At least one; all have the same scheme.
     pub endpoints: Vec<Url>,
-    /// What all keys begin with. Default `/sealgate`.
+    /// The prefix of all keys of the store. Default `/sealgate`.
     pub prefix: Box<str>,
-    /// PEM file of the CAs that alone vouch for the members. There is one with https.
+    /// PEM file of the only CAs to trust for the members. Always set with https.
     pub ca_file: Option<PathBuf>,
-    /// The certificate that the store shows the members.
+    /// The client certificate for the members.
     pub certificate: Option<ClientCertificate>,
-    /// Who it says it is.
+    /// The user of etcd as whom the store logs in.
     pub user: Option<EtcdUser>,
 }
 
-/// A client's certificate: PEM files, read again with each connection.
+/// A client certificate: PEM files, read again for each connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The chain, the client's own certificate first.
@@ -291,40 +293,42 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
-/// A user of etcd's.
+/// A user of etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EtcdUser {
     /// The name.
     pub name: Box<str>,
-    /// The file with the password, read again with each connection; a line end at its end does not count.
+    /// The file that contains the password, read again for each connection. A line end at its end is not part of the
+    /// password.
     pub password_file: PathBuf,
 }
 
-/// The registry behind the store.
+/// The registry behind the gateway.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// Its address.
+    /// The registry's URL.
     pub url: Url,
-    /// PEM file of CAs that count beside the system's.
+    /// PEM file of CAs to trust beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// Origins beside its own host and domain that hand out its tokens.
+    /// Token servers outside the registry's own host and domain.
     pub token_realms: Vec<Url>,
-    /// Whether plain HTTP is spoken beyond loopback with it and its token realms.
+    /// Allows plain HTTP beyond loopback to the registry and its token servers.
     pub insecure: bool,
 }
 
-/// Bounds on what comes from outside.
+/// Bounds on input from outside.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a review. Default 8 MiB.
+    /// The maximum size of a review, in bytes. Default 8 MiB.
     pub review_bytes: usize,
-    /// Bytes of a manifest. Default 4 MiB.
+    /// The maximum size of a manifest, in bytes. Default 4 MiB.
     pub manifest_bytes: usize,
-    /// Bytes of a list of signatures. Default 4 MiB.
+    /// The maximum size of the signatures that one source has of an image, in bytes. Default 4 MiB.
     pub signature_list_bytes: usize,
-    /// Signatures tried for one manifest. Default 256, which is as many as a store keeps of one. A try takes about 0.2 ms.
+    /// The maximum number of public-key checks for one manifest. Default 256, which is as many signatures as a store
+    /// keeps of one. A check takes about 0.2 ms.
     pub signatures_per_image: usize,
-    /// Images of one review. Default 128.
+    /// The maximum number of images in one review. Default 128.
     pub images_per_review: usize,
 }
 

@@ -1,11 +1,11 @@
-//! Notes the mistakes of a configuration file.
+//! Collects the mistakes of a configuration file.
 
 use std::path::Path;
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::yaml::YamlSource;
 
-/// A check of one configuration file, with the mistakes found by now.
+/// A check of one configuration file, with the mistakes found so far.
 pub(super) struct Checker<'a> {
     pub(super) source: YamlSource<'a>,
     pub(super) folder: &'a Path,
@@ -13,12 +13,12 @@ pub(super) struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Notes a mistake.
+    /// Records a mistake.
     pub(super) fn mistake(&mut self, place: Span, message: impl Into<String>) {
         self.mistakes.push(self.source.mistake(place, message));
     }
 
-    /// Notes a mistake and what to do about it.
+    /// Records a mistake, with a suggestion how to correct it.
     pub(super) fn mistake_with_help(&mut self, place: Span, message: impl Into<String>, suggestion: impl Into<String>) {
         self.mistakes.push(self.source.mistake(place, message).suggest(suggestion));
     }

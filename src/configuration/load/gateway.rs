@@ -1,4 +1,4 @@
-//! `gateway`.
+//! Checks the `gateway` section.
 
 use std::net::Ipv4Addr;
 
@@ -42,8 +42,8 @@ impl Checker<'_> {
                 "add certificate: {file: ..., key: ...}, or listen on 127.0.0.1",
             );
         }
-        // TLS may end at a proxy on this machine, so that a listener on loopback needs no certificate. That the proxy lets
-        // everybody in is no other thing than to listen for everybody.
+        // TLS may end at a proxy on this machine, so a listener on loopback needs no certificate. Because the proxy
+        // lets every client in, `access` or `anyoneMaySign` is needed as if the store listened beyond loopback.
         let known_abroad = external_url.as_ref().and_then(Option::as_ref).is_some_and(|url| !is_on_loopback(url));
         let reached = [
             (place.filter(|_| open), "reaches this listener", "listen on 127.0.0.1"),
@@ -100,7 +100,7 @@ impl Checker<'_> {
             self.mistake(place, "a registry is named by scheme, host and port alone; it serves /v2/");
         }
         let is_plain = url.as_ref().is_some_and(|url| url.scheme() == "http");
-        // A registry by plain HTTP may have its realm so, too.
+        // If the registry uses plain HTTP, its token servers may use it, too.
         let places = token_realms.iter().map(|realm| realm.place);
         let realms = token_realms.iter().map(|realm| self.token_realm(realm, is_plain)).collect::<Vec<_>>();
         let named = [(place, &url)].into_iter().chain(places.zip(&realms));
@@ -173,7 +173,7 @@ impl Checker<'_> {
         Some(Users::Kubernetes { kubeconfig: flatten(kubeconfig)?, audiences: wanted })
     }
 
-    /// Clients are sent to this address with their passwords, so it is https, or does not leave the machine.
+    /// Checks `externalUrl`. Clients send their passwords to this address: it is https, or on loopback.
     fn external_url(&mut self, text: &Located<Box<str>>) -> Option<Url> {
         let url = self.url(text, &["https", "http"])?;
         if url.path() != "/" {

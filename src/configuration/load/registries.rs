@@ -1,4 +1,4 @@
-//! `registries`.
+//! Checks the `registries` section.
 
 use std::{collections::HashMap, sync::Arc};
 
