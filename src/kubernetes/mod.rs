@@ -1,4 +1,5 @@
-//! Kubernetes: the resources that carry images, the places of images in them, and the webhook configurations made from both.
+//! Kubernetes: the resources that contain images, the places of images in them, and the webhook configurations
+//! generated from both.
 
 pub mod webhooks;
 pub mod workloads;

@@ -1,38 +1,38 @@
-//! The webhook configurations that the API server is given, generated from the table of workloads.
+//! Generates the webhook configurations for the API server from the table of workloads.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
 use super::workloads::{ImageList, WORKLOADS, Workload};
 
-/// The namespace that the gate runs in.
+/// The namespace of the gate.
 pub const NAMESPACE: &str = "sealgate";
-/// Its Service.
+/// The gate's Service.
 pub const SERVICE: &str = "sealgate-webhook";
-/// Where pods are pinned.
+/// The path of the mutating webhook, which pins images to digests.
 pub const MUTATE: &str = "/mutate";
-/// Where it is decided.
+/// The path of the validating webhook, which allows or refuses.
 pub const VALIDATE: &str = "/validate";
-/// Namespaces that are left out: a cluster whose gate is down must be able to start what the gate needs.
+/// Namespaces that the webhooks leave out: a cluster whose gate is down must be able to start what the gate needs.
 const LEFT_OUT: &[&str] = &["kube-system", NAMESPACE];
 /// The timeout of the API server's calls, in seconds; the gate's own deadline is shorter.
 const TIMEOUT_SECONDS: u8 = 10;
 
-/// How the API server reaches the gate.
+/// The address at which the API server reaches the gate.
 #[derive(Clone, Copy, Debug)]
 pub enum Endpoint<'a> {
-    /// Through its Service; the CA is filled in by cert-manager or kustomize.
+    /// The gate's Service; cert-manager or kustomize fills in the CA.
     Service,
-    /// Through a URL, for an API server outside of the cluster, and for tests.
+    /// A URL, for an API server outside of the cluster, and for tests.
     Url {
-        /// `https://host:port`.
+        /// The URL: `https://host:port`.
         base: &'a str,
-        /// The CA that signed the gate's certificate, PEM.
+        /// The CA that signed the gate's certificate, in PEM.
         ca: &'a str,
     },
 }
 
-/// Both configurations, as the documents of one YAML file.
+/// Returns both configurations, as the documents of one YAML file.
 pub fn yaml(endpoint: Endpoint<'_>) -> String {
     let documents =
         [configuration(AdmissionPhase::Mutate, endpoint), configuration(AdmissionPhase::Validate, endpoint)];
@@ -134,7 +134,7 @@ fn configuration(phase: AdmissionPhase, endpoint: Endpoint<'_>) -> Configuration
         AdmissionPhase::Mutate => "MutatingWebhookConfiguration",
         AdmissionPhase::Validate => "ValidatingWebhookConfiguration",
     };
-    // One entry for each place of a pod specification, since the conditions name it.
+    // One entry for each place of a pod specification, since the match conditions name the place.
     let mut places: Vec<(&[&str], Vec<&Workload>)> = Vec::new();
     for workload in WORKLOADS.iter().filter(|workload| phase == AdmissionPhase::Validate || workload.is_pod) {
         match places.iter_mut().find(|(place, _)| *place == workload.pod_spec) {
@@ -208,8 +208,9 @@ fn client_config(phase: AdmissionPhase, endpoint: Endpoint<'_>) -> ClientConfig 
     }
 }
 
-/// A CEL expression that is false only for an update in which every list of the pod specification names the same images
-/// under the same names in the same order. An error in it would refuse the request, so whatever may be absent is asked for.
+/// Returns a CEL expression that is false only for an update in which every list of the pod specification names the
+/// same images under the same names in the same order. An error in CEL would refuse the request, so the expression
+/// tests first that an optional member exists.
 fn images_changed(pod_spec: &[&str]) -> String {
     let steps: Vec<_> = (1..=pod_spec.len()).map(|depth| format!("has(o.{})", pod_spec[..depth].join("."))).collect();
     let lists: Vec<_> = ImageList::ALL.into_iter().map(images).collect();
@@ -223,10 +224,10 @@ fn images_changed(pod_spec: &[&str]) -> String {
     )
 }
 
-/// The names and images of one list of the pod specification `s`.
+/// Returns a CEL expression for the names and images of one list of the pod specification `s`.
 fn images(list: ImageList) -> String {
     let member = list.member();
-    // A list without entries is null where its Go type has no omitempty.
+    // A list without entries is null if its Go type has no omitempty.
     let there = format!("has(s.{member}) && s.{member} != null");
     let entries = match list {
         ImageList::Volumes => {

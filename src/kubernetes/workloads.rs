@@ -1,28 +1,28 @@
-//! The one table of resources that carry images.
+//! The table of resources that contain images.
 //!
-//! The webhook's rules, the conditions under which the API server calls it, and the code that reads reviews all come from
-//! this table, so that they can't differ. A test holds it against the API server's own OpenAPI.
+//! The webhook's rules, its match conditions, and the code that reads reviews are all derived from this table, so that
+//! they can't differ. A test compares it with the API server's own OpenAPI document.
 
-/// A kind of object that has a pod specification in it.
+/// A kind of object that contains a pod specification.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Workload {
-    /// API group; empty: the core group.
+    /// The API group; empty: the core group.
     pub group: &'static str,
-    /// API version. Others of the same group are converted to this one by the API server (`matchPolicy: Equivalent`).
+    /// The API version. The API server converts objects of other versions to this one (`matchPolicy: Equivalent`).
     pub version: &'static str,
-    /// Kind.
+    /// The kind.
     pub kind: &'static str,
-    /// Resource.
+    /// The resource.
     pub resource: &'static str,
-    /// Subresources through which images get into it.
+    /// The subresources that can bring images into the object.
     pub subresources: &'static [&'static str],
-    /// The way to the pod specification, member by member.
+    /// The path to the pod specification, member by member.
     pub pod_spec: &'static [&'static str],
-    /// Whether it runs as it stands there. What is no pod is a template of pods, each of which is reviewed by itself.
+    /// The object is a pod. All others are templates of pods, each of which is reviewed by itself.
     pub is_pod: bool,
 }
 
-/// Every resource of Kubernetes with a pod specification in it.
+/// Every resource of Kubernetes that contains a pod specification.
 pub const WORKLOADS: &[Workload] = &[
     Workload {
         group: "",
@@ -57,13 +57,13 @@ const fn template(
 /// A list in a pod specification whose entries name images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ImageList {
-    /// Containers.
+    /// `containers`.
     Containers,
-    /// Init containers, sidecars among them.
+    /// `initContainers`, sidecars among them.
     InitContainers,
-    /// Ephemeral containers (`kubectl debug`).
+    /// `ephemeralContainers` (`kubectl debug`).
     EphemeralContainers,
-    /// Volumes whose content is an image's.
+    /// `volumes`, for those with an image as their content.
     Volumes,
 }
 
@@ -71,7 +71,7 @@ impl ImageList {
     /// Every list.
     pub const ALL: [Self; 4] = [Self::Containers, Self::InitContainers, Self::EphemeralContainers, Self::Volumes];
 
-    /// The member of the pod specification.
+    /// Returns the list's member of the pod specification.
     pub fn member(self) -> &'static str {
         match self {
             Self::Containers => "containers",
@@ -81,7 +81,7 @@ impl ImageList {
         }
     }
 
-    /// The way from an entry to the image.
+    /// Returns the path from an entry to the image.
     pub fn image(self) -> &'static [&'static str] {
         match self {
             Self::Containers | Self::InitContainers | Self::EphemeralContainers => &["image"],
@@ -101,9 +101,9 @@ impl ImageList {
 }
 
 impl Workload {
-    /// Returns the workload of this resource, if its object is of this kind. Other subresources than those of the table are read too
-    /// if they carry the whole object (`pods/status`, `pods/resize`); what is of another kind (`pods/eviction`,
-    /// `deployments/scale`) has no images in a place known here.
+    /// Returns the workload of this resource, if the object is of the workload's kind. A subresource that the table
+    /// does not list is found as well if it carries the whole object (`pods/status`, `pods/resize`). Objects of another
+    /// kind (`pods/eviction`, `deployments/scale`) have no images in a known place.
     pub fn find(group: &str, version: &str, resource: &str, kind: &str) -> Option<&'static Self> {
         WORKLOADS.iter().find(|workload| {
             workload.group == group
@@ -113,7 +113,7 @@ impl Workload {
         })
     }
 
-    /// JSON pointer (RFC 6901) to an image. No member of the table needs escaping.
+    /// Returns the JSON pointer (RFC 6901) to an image. No member of the table needs escaping.
     pub fn pointer(&self, list: ImageList, index: usize) -> String {
         let mut pointer = String::with_capacity(64);
         for member in self.pod_spec.iter().copied().chain([list.member()]) {

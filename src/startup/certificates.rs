@@ -1,4 +1,4 @@
-//! Certificates that follow their files.
+//! Reloads certificates when their files change.
 
 use std::{convert::Infallible, future::pending, panic::resume_unwind, sync::Arc, time::Duration};
 
@@ -11,11 +11,11 @@ use tokio::{
 use crate::telemetry::{Metrics, supervise};
 use crate::tls::{Refreshed, ServerTls};
 
-/// How often the files are read again. They are few and small, so that reading them costs less than a watch that misses
-/// what a Secret's mount does; and a certificate that is made here has to be made anew by the clock anyway.
+/// The time between two reads of the files. They are few and small: reading them costs less than a watch, which misses
+/// some changes of a Secret's mount. A certificate that Sealgate makes is renewed by the clock anyway.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Reads the files of certificate and client CA again for as long as the server runs.
+/// Reads the files of certificate and client CA again and again, for as long as the server runs.
 pub(super) async fn renew(tls: ServerTls, metrics: Option<Arc<Metrics>>) {
     let tls = Arc::new(tls);
     let announce = |refreshed: Option<Refreshed>| {
@@ -33,7 +33,8 @@ pub(super) async fn renew(tls: ServerTls, metrics: Option<Arc<Metrics>>) {
     supervise("certificates", metrics.as_deref(), || follow(refresh, announce)).await;
 }
 
-/// Calls `refresh` again and again, and `announce` with what it found; with `None` where it panicked, and ends so as well.
+/// Calls `refresh` repeatedly, and `announce` with each result. If `refresh` panicked, calls `announce` with `None`,
+/// and panics as well.
 async fn follow<R: FnOnce() -> Refreshed + Send + 'static>(
     refresh: impl Fn() -> R,
     announce: impl Fn(Option<Refreshed>),
@@ -41,7 +42,7 @@ async fn follow<R: FnOnce() -> Refreshed + Send + 'static>(
     let mut again = None;
     loop {
         sleep(again.unwrap_or(REFRESH_INTERVAL).min(REFRESH_INTERVAL)).await;
-        // Not on the runtime's own threads: the files may be on a disk that hangs.
+        // The files may be on a disk that hangs, so the runtime's own threads do not read them.
         match spawn_blocking(refresh()).await {
             Ok(found) => {
                 again = found.again;
@@ -51,7 +52,7 @@ async fn follow<R: FnOnce() -> Refreshed + Send + 'static>(
                 announce(None);
                 match error.try_into_panic() {
                     Ok(panic) => resume_unwind(panic),
-                    // The program ends.
+                    // The runtime is shutting down.
                     Err(_) => pending().await,
                 }
             }

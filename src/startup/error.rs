@@ -1,4 +1,4 @@
-//! Why a server does not start.
+//! Errors of starting a server.
 
 use std::{io, net::SocketAddr};
 
@@ -7,14 +7,14 @@ use crate::gateway::GatewayError;
 use crate::registry::SetupError;
 use crate::tls::TlsError;
 
-/// Why a server does not start. Each is one message for the operator.
+/// The reason why a server does not start, or ended. Each is one message for the operator.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartupError {
-    /// The gate decides by policies.
+    /// The configuration names no policies, which the gate needs.
     #[error("the configuration has no `policies`: the gate needs the folder or file with the policies")]
     NoPolicies,
-    /// The store stands in front of a registry.
+    /// The configuration names no registry, which the store needs.
     #[error(
         "the configuration has no `gateway`: the store needs gateway.registry, the registry that it stands in front of"
     )]
@@ -22,13 +22,13 @@ pub enum StartupError {
     /// The policies can't be used.
     #[error(transparent)]
     Policy(#[from] PolicyLoadError),
-    /// The registries can't be asked as configured.
+    /// The `registries` of the configuration can't be used.
     #[error(transparent)]
     Registries(#[from] SetupError),
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// It can't listen there.
+    /// A listener can't be opened.
     #[error("{what} {address}: {source}{}", hint(source.kind()))]
     Listen {
         /// The setting.
@@ -44,9 +44,9 @@ pub enum StartupError {
     /// A server that ran ended by itself.
     #[error("{what} ended: {source}")]
     Ended {
-        /// Which.
+        /// The server.
         what: &'static str,
-        /// Why.
+        /// The error that ended it.
         source: io::Error,
     },
 }

@@ -30,10 +30,10 @@ use crate::telemetry::{Metrics, Readiness, raise_descriptor_limit};
 use crate::tls::{ServerTls, WEBHOOK_NAMES};
 use crate::webhook;
 
-/// The gate's engine. With `sources`, signatures are looked for there; else where the configuration says.
+/// Builds the gate's engine. With `sources`, they are the signature sources; otherwise the configuration's are.
 ///
 /// # Errors
-/// The registries can't be asked as configured: a CA file that is missing, say.
+/// The `registries` of the configuration can't be used: a CA file is missing, for example.
 pub fn engine(
     configuration: &Configuration,
     policy: Arc<CurrentPolicy>,
@@ -62,10 +62,10 @@ pub fn engine(
     Ok(Gate::new(settings, policy, resolve, signatures, metrics))
 }
 
-/// Reads and checks everything that the gate needs, and does not serve.
+/// Reads and checks everything that the gate needs, without serving.
 ///
 /// # Errors
-/// What would keep [`serve`] from serving, listeners aside.
+/// Anything that would keep [`serve`] from serving, except for the listeners.
 pub fn validate_gate(configuration: &Configuration) -> Result<(), StartupError> {
     warn_of_insecure(configuration);
     let policy = policies(configuration)?.load()?;
@@ -77,7 +77,7 @@ pub fn validate_gate(configuration: &Configuration) -> Result<(), StartupError> 
 /// Serves the gate until a signal ends it.
 ///
 /// # Errors
-/// Whatever keeps it from serving.
+/// The configuration can't be used, a listener can't be opened, or one of the servers ended.
 pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let ended = |what| move |source| StartupError::Ended { what, source };
     raise_descriptor_limit();
@@ -120,7 +120,7 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
     let leaving = Arc::clone(&readiness);
     tokio::spawn(stop.on_signal(move || leaving.set(false)));
     let mut server = pin!(server);
-    // A gate that is not probed or measured any more ends, and is started anew.
+    // If the listener of probes or metrics ends, so does the gate, so that Kubernetes restarts it.
     loop {
         tokio::select! {
             result = &mut server => break result.map_err(ended("the gate"))?,
@@ -135,13 +135,14 @@ pub async fn serve(configuration: &Configuration) -> Result<(), StartupError> {
 
 const BESIDE: &str = "the listener of metrics or health";
 
-/// Passes on why a listener beside the gate's ended; a panic is no proper end.
+/// Returns the error with which a listener for metrics or probes ended. A panic counts as an error.
 fn ended_beside(result: Result<io::Result<()>, JoinError>) -> Result<(), StartupError> {
     let result = result.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
     result.map_err(|source| StartupError::Ended { what: BESIDE, source })
 }
 
-/// Warns of registries entries without verified TLS. Commands don't: there `--tls-verify=false` is the user's own decision.
+/// Logs a warning for each registries entry without verified TLS. Commands don't: with them, `--tls-verify=false` is
+/// the user's own decision.
 fn warn_of_insecure(configuration: &Configuration) {
     for (scope, _) in configuration.registries.entries.iter().filter(|(_, entry)| entry.insecure) {
         tracing::warn!(

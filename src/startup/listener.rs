@@ -4,12 +4,12 @@ use std::net::{SocketAddr, TcpListener};
 
 use super::error::StartupError;
 
-/// Listens at an address. `what` is the setting that has it.
+/// Listens on an address. `what` is the setting that names the address.
 pub(super) fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartupError> {
     TcpListener::bind(address).map_err(|source| StartupError::Listen { what, address, source })
 }
 
-/// The address that a listener got; it differs from the configured one where that has the port 0.
+/// Returns the address that a listener got; with the configured port 0, the system chose the port.
 pub(super) fn address_of(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(configured)
 }

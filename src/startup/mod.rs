@@ -1,4 +1,4 @@
-//! Puts the parts together; nothing else does.
+//! Builds the servers from their parts; no other module does.
 
 mod certificates;
 mod error;

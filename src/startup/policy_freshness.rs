@@ -1,4 +1,4 @@
-//! Tells of policy files that are not read: in the log again and again, and in metrics.
+//! Reports policy files that can't be read: repeatedly in the log, and in metrics.
 
 use std::{
     sync::{
@@ -15,18 +15,18 @@ use crate::files::follower::{REMINDER_INTERVAL, SETTLE_INTERVAL};
 use crate::gate::CurrentPolicy;
 use crate::telemetry::{Metrics, catch_panic};
 
-/// How often the state is looked at.
+/// The time between two checks of the state.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the thread that reads the policy files knows of them.
+/// The outcome of the last reads of the policy files, written by the thread that reads them.
 #[derive(Debug)]
 pub(super) struct ReadStatus(Mutex<ReadState>);
 
 #[derive(Clone, Debug)]
 struct ReadState {
-    /// Before the last read of all files that came to its end, whatever they said.
+    /// The time before the last read of all files that was complete, whether the files are valid or not.
     last_read: Instant,
-    /// Why a read after that one did not.
+    /// The reason why a later read was not complete.
     problem: Option<String>,
 }
 
@@ -35,12 +35,12 @@ impl ReadStatus {
         Self(Mutex::new(ReadState { last_read, problem: None }))
     }
 
-    /// All files were read whole.
+    /// Records a complete read of all files.
     pub(super) fn succeeded(&self, at: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ReadState { last_read: at, problem: None };
     }
 
-    /// They could not be read, or were changed meanwhile.
+    /// Records that the files could not be read, or changed during the read.
     pub(super) fn failed(&self, why: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).problem = Some(why.to_owned());
     }
@@ -50,7 +50,7 @@ impl ReadStatus {
     }
 }
 
-/// Looks at the state of the policy, on a thread of its own: a read that hangs (NFS) keeps the thread that reads.
+/// Checks the state of the policy on a thread of its own, since a read that hangs (NFS) blocks the thread that reads.
 #[derive(Debug)]
 pub(super) struct FreshnessMonitor {
     stop: Sender<()>,
@@ -75,21 +75,21 @@ impl Drop for FreshnessMonitor {
     fn drop(&mut self) {
         let _ = self.stop.send(());
         if let Some(thread) = self.thread.take() {
-            // It catches panics.
+            // The thread catches panics.
             let _ = thread.join();
         }
     }
 }
 
-/// The state of the policy, as it was told last.
+/// The reported state of the policy.
 pub(super) struct PolicyFreshness {
     status: Arc<ReadStatus>,
     current: Arc<CurrentPolicy>,
     metrics: Arc<Metrics>,
     poll: Duration,
-    /// When a log line told that the files are not read, if that is so.
+    /// The time of the last log line that says that the files are not read, while that is so.
     unread: Option<Instant>,
-    /// When a log line told that every image is refused, if that is so.
+    /// The time of the last log line that says that every image is refused, while that is so.
     unavailable: Option<Instant>,
 }
 
@@ -103,11 +103,11 @@ impl PolicyFreshness {
         Self { status, current, metrics, poll, unread: None, unavailable: None }
     }
 
-    /// Sets the metrics, and logs what is new or was not said for a while.
+    /// Sets the metrics. Logs each state that is new, or was not logged for a [`REMINDER_INTERVAL`].
     pub(super) fn check(&mut self, now: Instant) {
         let ReadState { last_read, problem } = self.status.get();
         let age = now.saturating_duration_since(last_read);
-        // Without a known problem, the next read may be about to end.
+        // Without a known problem, the current read may still succeed.
         let limit = if problem.is_some() { self.poll } else { self.poll * 2 + SETTLE_INTERVAL * 2 };
         let unread = age > limit;
         self.metrics.policy_readable(!unread);
@@ -136,7 +136,7 @@ impl PolicyFreshness {
     }
 }
 
-/// Whether to log a state that holds: it is new, or was not logged for a [`REMINDER_INTERVAL`].
+/// Returns whether to log a state that holds: it is new, or was not logged for a [`REMINDER_INTERVAL`].
 fn is_due(logged: &mut Option<Instant>, holds: bool, now: Instant) -> bool {
     let due = holds && logged.is_none_or(|logged| now.duration_since(logged) >= REMINDER_INTERVAL);
     if due {

@@ -6,20 +6,20 @@ use crate::gate::CurrentPolicy;
 use crate::policy::{Action, Policy};
 use crate::registry::{AllowedHosts, HostSet};
 
-/// The hosts that the policy in force names by rules that require signatures, whatever it is replaced by.
+/// The hosts that rules which require signatures name, in the policy that is in force at the time of a request.
 pub(super) struct PolicyHosts {
     policy: Arc<CurrentPolicy>,
-    /// The generation that the set is of.
+    /// The set, with the generation of its policy.
     of: Mutex<Option<(u64, Arc<HostSet>)>>,
 }
 
 impl PolicyHosts {
-    /// Follows this policy.
+    /// Follows the policy in force.
     pub(super) fn new(policy: Arc<CurrentPolicy>) -> Self {
         Self { policy, of: Mutex::new(None) }
     }
 
-    /// Those of the policy as it is now.
+    /// Returns the hosts of the policy in force.
     fn current(&self) -> Arc<HostSet> {
         let loaded = self.policy.get();
         let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,8 +44,8 @@ impl AllowedHosts for PolicyHosts {
     }
 }
 
-/// Returns the hosts that those rules of a policy name which require signatures. Rules that allow or deny need no registry to
-/// be asked, and name none.
+/// Returns the hosts that a policy names in rules that require signatures. Rules that allow or deny need no request to
+/// a registry, and name no hosts.
 fn hosts_of(policy: &Policy) -> HostSet {
     let mut hosts = HostSet::default();
     for layer in std::iter::once(&policy.cluster).chain(policy.namespaces.values()) {

@@ -1,4 +1,4 @@
-//! Keeps the policy in force in step with its files.
+//! Reloads the policy when its files change.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,20 +21,19 @@ use crate::policy::{Action, KeyWarning, Policy};
 use crate::signature::{KeyNotice, UnusableKey};
 use crate::telemetry::{Metrics, catch_panic};
 
-/// Warnings about key files that are logged of each policy.
+/// The maximum number of warnings about key files that are logged for each policy.
 const MAX_LOGGED_WARNINGS: usize = 100;
-/// How often the files are looked at where no event tells of a change.
+/// The time between two reads of the files, if no event of the file system reports a change.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
-/// How many times they are looked at before a policy is too old: one look that is late or fails must not refuse everything.
+/// The number of reads within `policyMaxStale`: one read that is late or fails must not refuse every image.
 const CHECKS_WITHIN_MAX_STALE: u32 = 4;
 
 /// Reloads the policy when its files change, until it is dropped.
 ///
-/// - What was read counts once it was read twice, one [`SETTLE_INTERVAL`](crate::files::SETTLE_INTERVAL) apart, and the same
-///   each time.
-/// - A policy that can't be loaded changes nothing: the last good one stays in force, and a metric and a log line say so.
-/// - Files that can't be read at all, or never come to rest, for longer than the polling interval are a state of its own, with
-///   a metric and with log lines again and again.
+/// - A change takes effect once two reads, one [`SETTLE_INTERVAL`](crate::files::SETTLE_INTERVAL) apart, are equal.
+/// - If a policy can't be loaded, the last good one stays in force, and a metric and a log line say so.
+/// - If the files can't be read, or never come to rest, for longer than the polling interval, another metric and repeated log
+/// lines say so.
 #[derive(Debug)]
 pub struct PolicyWatcher {
     _watcher: ChangeWatcher,
@@ -42,7 +41,7 @@ pub struct PolicyWatcher {
 }
 
 impl PolicyWatcher {
-    /// Starts; `current` holds what [`PolicyFiles::load`] gave. The metrics of the policy in force are set at once.
+    /// Starts to watch. `current` holds the policy that [`PolicyFiles::load`] returned; its metrics are set at once.
     ///
     /// # Errors
     /// A thread can't be started.
@@ -52,7 +51,7 @@ impl PolicyWatcher {
         Self::start_polling(files, current, metrics, poll)
     }
 
-    /// As [`PolicyWatcher::start`], with another time between two looks.
+    /// Starts as [`PolicyWatcher::start`] does, with another time between two reads.
     pub fn start_polling(
         files: PolicyFiles,
         current: Arc<CurrentPolicy>,
@@ -72,23 +71,23 @@ impl PolicyWatcher {
 }
 
 struct PolicyReload<L> {
-    /// [`PolicyFiles::load_noting_folders`].
+    /// The function that loads the policy: [`PolicyFiles::load_noting_folders`].
     load: L,
     current: Arc<CurrentPolicy>,
     metrics: Arc<Metrics>,
     status: Arc<ReadStatus>,
-    /// The folders of the last look.
+    /// The folders of the last read.
     folders: BTreeSet<PathBuf>,
-    /// A policy is known by the digest over all its files.
+    /// The state of the files. A policy is identified by the digest over all its files.
     follower: Follower<Option<Digest>>,
-    /// Whether the last policy that settled was refused.
+    /// The last policy that settled was refused.
     refused: bool,
 }
 
-/// Why there is no policy.
+/// The reason why a read gave no policy.
 struct LoadFailure {
     message: String,
-    /// Whether nothing is known of what the files say.
+    /// The files could not be read, so that their content is unknown.
     unread: bool,
 }
 
@@ -98,7 +97,7 @@ impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Policy
         Self { load, current, metrics, status, folders: BTreeSet::new(), follower, refused: false }
     }
 
-    /// Reads the files; `now` is the time before that.
+    /// Reads the files once. `now` is the time before the read.
     fn check(&mut self, now: Instant) -> NextCheck {
         let mut folders = BTreeSet::new();
         let metrics = Arc::clone(&self.metrics);
@@ -110,7 +109,7 @@ impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Policy
             )
         });
         let progress = outcome.unwrap_or_else(|| {
-            // It is not known how many files were read.
+            // The read panicked, and may have read any number of folders.
             folders.extend(std::mem::take(&mut self.folders));
             let message = "reading them ended in a panic, which is a bug of Sealgate's; please report it".to_owned();
             self.take(Err(LoadFailure { message, unread: true }), now)
@@ -153,7 +152,7 @@ impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Policy
                 match loaded {
                     Err(LoadFailure { message, unread: true }) => self.status.failed(&message),
                     _ if !settled => self.status.failed("they are changed again and again: no two reads agree"),
-                    // What stands there is known, and is no policy.
+                    // The content is known, and is no valid policy.
                     _ => self.read_whole(now),
                 }
             }

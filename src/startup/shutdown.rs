@@ -1,4 +1,4 @@
-//! When to end.
+//! Graceful shutdown of a server.
 
 use std::time::Duration;
 
@@ -7,23 +7,24 @@ use tokio::{
     sync::watch,
 };
 
-/// How long a server goes on taking requests after SIGTERM, while it says that it is not ready: a pod that ends is still
-/// sent requests until every node knows. Together with what runs then it stays below terminationGracePeriodSeconds (30 s).
+/// The time after SIGTERM for which a server still accepts requests, while it says that it is not ready. A pod that
+/// ends still gets requests until every node knows. Together with the requests in flight it stays below
+/// terminationGracePeriodSeconds (30 s).
 const DRAIN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Tells every part of a server when to end.
+/// Signals shutdown to every part of a server.
 pub(super) struct Shutdown {
     interrupt: Signal,
     terminate: Signal,
     told: watch::Sender<bool>,
 }
 
-/// A part's side of it.
+/// The receiver of the signal, in one part of a server.
 #[derive(Clone)]
 pub(super) struct ShutdownReceiver(watch::Receiver<bool>);
 
 impl Shutdown {
-    /// Takes SIGINT and SIGTERM from here on.
+    /// Installs the handlers of SIGINT and SIGTERM.
     pub(super) fn new() -> std::io::Result<Self> {
         let interrupt = signal(SignalKind::interrupt())?;
         let terminate = signal(SignalKind::terminate())?;
@@ -34,8 +35,8 @@ impl Shutdown {
         ShutdownReceiver(self.told.subscribe())
     }
 
-    /// Waits for a signal, and tells every part: at once after SIGINT (a user waits at a terminal), after
-    /// [`DRAIN_INTERVAL`] or a second signal after SIGTERM. `leaving` is called first.
+    /// Waits for a signal, then signals shutdown: at once after SIGINT, since a user waits at a terminal; after
+    /// [`DRAIN_INTERVAL`] or a second signal after SIGTERM. Calls `leaving` first.
     pub(super) async fn on_signal(mut self, leaving: impl FnOnce()) {
         let patient = tokio::select! {
             _ = self.interrupt.recv() => false,
@@ -56,9 +57,9 @@ impl Shutdown {
 }
 
 impl ShutdownReceiver {
-    /// Ready once it is time to end.
+    /// Waits for shutdown.
     pub(super) async fn wait(mut self) {
-        // An error says that the sender is gone: time to end as well.
+        // An error means that the sender is dropped, which is shutdown as well.
         let _ = self.0.wait_for(|told| *told).await;
     }
 }

@@ -14,10 +14,10 @@ use crate::redact::shown;
 use crate::telemetry::raise_descriptor_limit;
 use crate::tls::ServerTls;
 
-/// Reads and checks everything that the store needs; makes no file, and does not serve.
+/// Reads and checks everything that the store needs. Makes no file, and does not serve.
 ///
 /// # Errors
-/// What would keep [`gateway`] from serving, the listener aside.
+/// Anything that would keep [`gateway`] from serving, except for the listener.
 pub async fn validate_store(configuration: &Configuration) -> Result<(), StartupError> {
     let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
     tls(settings)?;
@@ -27,7 +27,7 @@ pub async fn validate_store(configuration: &Configuration) -> Result<(), Startup
 /// Serves the store until a signal ends it.
 ///
 /// # Errors
-/// Whatever keeps it from serving.
+/// The configuration can't be used, the store or the listener can't be opened, or the server ended.
 pub async fn gateway(configuration: &Configuration) -> Result<(), StartupError> {
     let settings = configuration.gateway.as_ref().ok_or(StartupError::NoGateway)?;
     raise_descriptor_limit();

@@ -2,10 +2,10 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one, and logs what came of it. Meant for servers, at their start: containers often get
-/// a soft limit of 1,024 that is only there for programs which call `select`.
+/// Raises the soft limit to the hard one, and logs the result. For servers, at their start: containers often get a soft
+/// limit of 1,024, for the sake of programs that call `select`.
 ///
-/// Servers start no other programs, so that none inherits the raised limit.
+/// Servers start no other programs, so no program inherits the raised limit.
 pub fn raise_descriptor_limit() {
     let before = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: before.maximum, maximum: before.maximum };
@@ -19,9 +19,9 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// Returns how many file descriptors this process may have open at once; [`u64::MAX`] where there is no limit.
+/// Returns how many file descriptors this process may have open at once; [`u64::MAX`] if there is no limit.
 ///
-/// Ask after [`raise_descriptor_limit`].
+/// Call it after [`raise_descriptor_limit`].
 pub fn descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Bounds on the lines that clients cause in the log.
+//! Limits the log lines that clients cause.
 
 use std::{
     collections::HashMap,
@@ -13,26 +13,27 @@ use tokio::time::Instant;
 use tracing::{Event, Level, Metadata, Subscriber, callsite::Identifier};
 use tracing_subscriber::layer::{Context, Filter};
 
-/// Lines of one kind in an [`INTERVAL`] that a client alone can cause. The first ones say who is at fault, and why.
+/// The maximum number of lines of one kind in an [`INTERVAL`], for lines that a client alone can cause. The first ones
+/// name the client at fault and the reason.
 const MAX_LINES: u32 = 10;
-/// Lines of one place in the code in an [`INTERVAL`], about the program's own work: each refused image has one, and a rollout of
-/// hundreds must be seen whole.
+/// The maximum number of lines of one place in the code in an [`INTERVAL`], for lines about the program's own work.
+/// Each refused image has a line, and the log must show a rollout of hundreds completely.
 const MAX_OWN_LINES: u32 = 6_000;
-/// How long until lines are written again.
+/// The period that the limits are for.
 const INTERVAL: Duration = Duration::from_mins(1);
 
-/// The target of lines that say who did what.
+/// The target of audit lines: which caller did what.
 const AUDIT: &str = "sealgate::audit";
 
-/// Lines that were left out, since the process began.
+/// The number of log lines left out since the process began.
 static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
 
-/// The number of log lines that were left out.
+/// Returns the number of log lines left out since the process began.
 pub fn lines_left_out() -> u64 {
     LEFT_OUT.load(Ordering::Relaxed)
 }
 
-/// Bounds the log lines of one kind.
+/// A rate limit on log lines of one kind.
 #[derive(Debug)]
 pub struct LogThrottle {
     lines: u32,
@@ -41,7 +42,7 @@ pub struct LogThrottle {
 }
 
 impl Default for LogThrottle {
-    /// Ten lines a minute.
+    /// Allows ten lines a minute.
     fn default() -> Self {
         Self { lines: MAX_LINES, interval: INTERVAL, window: Mutex::default() }
     }
@@ -87,8 +88,9 @@ impl LogThrottle {
     }
 }
 
-/// Bounds the lines of each place in the code: libraries' ones tightly, since most of them are about what a client or a
-/// registry did. Lines for those who look for a fault (`debug`, `trace`) are theirs to bound.
+/// Rate limits for the log lines of each place in the code. The limit for libraries is low, since most of their lines
+/// are about what a client or a registry did. Lines of the levels `debug` and `trace` have no limit: an operator asked
+/// for them.
 #[derive(Debug, Default)]
 pub(super) struct LimitedLines(Mutex<HashMap<Identifier, Window>>);
 
@@ -101,13 +103,13 @@ impl LimitedLines {
         let own = metadata.target().starts_with(env!("CARGO_CRATE_NAME"));
         let lines = if own { MAX_OWN_LINES } else { MAX_LINES };
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // As many entries as there are places in the code.
+        // The map has at most one entry for each place in the code.
         windows.entry(metadata.callsite()).or_default().take(lines, INTERVAL, now).is_some()
     }
 }
 
-/// Whether a line says what a caller who is known and allowed to has done: no such line may be missing. What is refused has a
-/// field for the name that was claimed.
+/// Returns whether a line records an action of a caller who is authenticated and authorized; no such line may be left
+/// out. A line about a refused action has the field `claimed`, for the name that the caller claimed.
 fn is_of_a_known_caller(metadata: &Metadata<'_>) -> bool {
     metadata.target() == AUDIT && metadata.fields().field("claimed").is_none()
 }

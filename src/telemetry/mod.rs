@@ -1,4 +1,4 @@
-//! What operators see: metrics, readiness, logs, the limit of descriptors.
+//! Telemetry: metrics, readiness, logs, and the limit of file descriptors.
 
 pub mod descriptors;
 pub mod log_throttle;

@@ -1,21 +1,21 @@
-//! Whether the gate is ready for reviews.
+//! Readiness of the gate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether reviews should be sent here: policies and certificates are loaded, and the end has not begun.
+/// The readiness of the gate for reviews: policies and certificates are loaded, and shutdown has not begun.
 ///
-/// Registries play no part in it. Were they to, one that is down would take every replica out of service, and with them
-/// each image that needs no registry.
+/// It does not depend on registries. Otherwise one registry that is down would take every replica out of service, and
+/// with it the images that need no registry.
 #[derive(Debug, Default)]
 pub struct Readiness(AtomicBool);
 
 impl Readiness {
-    /// From now on, ready or not.
+    /// Sets the readiness.
     pub fn set(&self, ready: bool) {
         self.0.store(ready, Ordering::Release);
     }
 
-    /// Ready or not.
+    /// Returns the readiness.
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }

@@ -1,6 +1,6 @@
-//! Background work, which must not end in silence: a panic, which is a bug, is logged and counted, and the work goes on.
+//! Supervision of background work. A panic, which is a bug, is logged and counted, and the work is started again.
 //!
-//! For what runs as long as the process does. Work that a caller waits for has the caller to tell.
+//! It is for work that runs as long as the process. If a caller waits for the work, the caller learns of a panic.
 
 use std::{
     any::Any,
@@ -13,16 +13,16 @@ use tokio::time::sleep;
 
 use super::Metrics;
 
-/// How long work that panicked is left alone: a panic that comes again must not take a processor.
+/// The pause after a panic, so that repeated panics do not take a processor.
 const RESTART_DELAY: Duration = Duration::from_secs(5);
 
-/// Does one step of work that is done again and again, on the caller's thread. Returns `None` if it panicked.
+/// Runs one step of repeated work on the caller's thread. Returns `None` if it panicked.
 pub(crate) fn catch_panic<T>(task: &'static str, metrics: Option<&Metrics>, step: impl FnOnce() -> T) -> Option<T> {
-    // What a step leaves half done is the next step's business, as after an error.
+    // The next step starts from the state that this one left, as it does after an error.
     catch_unwind(AssertUnwindSafe(step)).inspect_err(|panic| tell(task, metrics, &**panic)).ok()
 }
 
-/// Does work on the runtime until it ends by itself. After a panic it is begun anew.
+/// Runs work on the runtime until it ends by itself. Starts it again after a panic.
 pub(crate) async fn supervise<F: Future>(
     task: &'static str,
     metrics: Option<&Metrics>,

@@ -1,4 +1,4 @@
-//! The CA whose clients alone are served, exchangeable like the certificate.
+//! The CA of clients, replaceable while the server runs: only clients with a certificate of this CA are served.
 
 use std::{path::Path, sync::Arc};
 
@@ -19,7 +19,7 @@ use super::{TlsError, pair};
 use crate::files::follower::{Follower, Progress};
 use crate::image::Digest;
 
-/// Checks clients against the CA in force.
+/// Verifies client certificates against the CA in force.
 #[derive(Debug)]
 pub(super) struct Verifier(ArcSwap<ClientCa>);
 
@@ -27,7 +27,7 @@ pub(super) struct Verifier(ArcSwap<ClientCa>);
 #[derive(Debug)]
 pub(super) struct ClientCa {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// Of the file's bytes.
+    /// The digest of the file's bytes.
     digest: Digest,
 }
 
@@ -42,7 +42,7 @@ impl Verifier {
         load(path, provider).map(|loaded| Self(ArcSwap::from_pointee(loaded)))
     }
 
-    /// The digest of the file whose CAs are in force.
+    /// Returns the digest of the file whose CAs are in force.
     #[cfg(test)]
     pub(super) fn digest(&self) -> Digest {
         self.0.load().digest
@@ -74,7 +74,8 @@ fn load(path: &Path, provider: &Arc<CryptoProvider>) -> Result<ClientCa, TlsErro
 }
 
 impl ClientCertVerifier for Verifier {
-    /// None: hints could not follow an exchange, and a client without hints offers what it has.
+    /// Returns no hints. They could not follow a replaced CA, and a client without hints offers the certificate that it
+    /// has.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

@@ -1,8 +1,8 @@
-//! Why there is no certificate to serve with.
+//! Errors of server certificates.
 
 use std::{io, path::PathBuf};
 
-/// Why files are no certificate that a server can use. Each message names the file and says what to do.
+/// The reason why a server has no usable certificate. Each message names the file and says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
@@ -11,19 +11,19 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A file is longer than certificates and keys are.
+    /// A file is too long for certificates and keys.
     #[error("{}: longer than {limit} bytes; a PEM file with certificates or a key is expected", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
-        /// The bound.
+        /// The maximum, in bytes.
         limit: u64,
     },
-    /// No certificate in the file.
+    /// There is no certificate in the file.
     #[error("{}: no certificate is there; a PEM file with -----BEGIN CERTIFICATE----- is expected", path.display())]
     NoCertificate {
         /// The file.
@@ -34,16 +34,16 @@ pub enum TlsError {
     Certificate {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// No private key in the file.
+    /// There is no private key in the file.
     #[error("{}: no private key is there; a PEM file with -----BEGIN PRIVATE KEY----- is expected", path.display())]
     NoKey {
         /// The file.
         path: PathBuf,
     },
-    /// The private key asks for a passphrase.
+    /// The private key is encrypted with a passphrase.
     #[error("{}: the private key is encrypted; write it without a passphrase: openssl pkey -in {} -out tls.key", path.display(), path.display())]
     EncryptedKey {
         /// The file.
@@ -54,10 +54,10 @@ pub enum TlsError {
     Key {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The key is another certificate's.
+    /// The key belongs to another certificate.
     #[error(
         "{} and {} do not belong together: the key is not that of the first certificate; put both of one pair there, \
          the server's own certificate before those of its CAs",
@@ -74,7 +74,7 @@ pub enum TlsError {
     ClientCa {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// A made certificate can't be stored.
@@ -86,7 +86,7 @@ pub enum TlsError {
     Keep {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

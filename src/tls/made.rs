@@ -1,7 +1,7 @@
-//! Certificates made here: a CA of this folder's own, and a server certificate signed by it.
+//! Certificates that Sealgate makes: a CA for the folder, and a server certificate signed by it.
 //!
-//! The CA stays when the server's certificate is made anew, so that clients which trust it go on doing so. Processes that
-//! share a folder take turns at its lock file.
+//! The CA stays when the server's certificate is renewed, so that clients that trust it need no change. Processes that
+//! share a folder serialize on its lock file.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,24 +23,24 @@ use super::{
     pair::{self, Pair},
 };
 
-/// The CA's certificate, for clients.
+/// The file of the CA's certificate, for clients.
 pub(super) const CA: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
-/// The server's certificate.
+/// The file of the server's certificate.
 pub(super) const CHAIN: &str = "tls.crt";
-/// Its key.
+/// The file of the server's private key.
 pub(super) const KEY: &str = "tls.key";
 const LOCK: &str = ".lock";
 
-/// How long a made certificate is valid; it is made anew when [`RENEW`] is left.
+/// The validity of a server certificate that Sealgate makes. It is renewed once less than [`RENEW`] is left.
 const VALID: Duration = Duration::from_hours(365 * 24);
 const RENEW: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// How long the CA is valid; made anew while a whole server certificate still fits in.
+/// The validity of the CA. It is renewed once the next server certificate would outlive it.
 const CA_VALID: Duration = Duration::from_hours(10 * 365 * 24);
-/// How far clocks may be apart.
+/// The tolerance for clocks that differ: certificates are valid from this long before now.
 const SKEW: Duration = Duration::from_hours(1);
 
-/// Reads the pair in the folder; makes one where there is none, or it is soon over, broken, or for other names.
+/// Reads the pair in the folder. Makes a new pair if there is none, or if it expires soon, is broken, or lacks a name.
 pub(super) fn read_or_make(
     folder: &Path,
     names: &[String],
@@ -73,7 +73,7 @@ pub(super) fn read_or_make(
     Pair::read(&folder.join(CHAIN), &folder.join(KEY), provider)
 }
 
-/// Whether the pair is good for a while, for these names, and its CA there to be trusted.
+/// Returns whether the pair is valid for longer than [`RENEW`] and for these names, and its CA certificate exists.
 fn fresh(pair: &Pair, names: &[String], folder: &Path, now: Timestamp) -> bool {
     let Ok((_, found)) = pair::expiry_and_names(&pair.certified.cert[0]) else { return false };
     names.iter().all(|name| found.contains(name))
@@ -105,7 +105,7 @@ fn make(folder: &Path, names: &[String], now: Timestamp) -> Result<(), TlsError>
     write(&folder.join(CHAIN), &certificate.pem(), 0o644)
 }
 
-/// The CA's key, if it belongs to a CA certificate that outlives the next server certificate.
+/// Returns the CA's key if it fits a CA certificate that outlives the next server certificate.
 fn ca_key(folder: &Path, now: Timestamp) -> Option<KeyPair> {
     let path = folder.join(CA);
     let certificates = pair::certificates(&path, &pair::read_file(&path).ok()?).ok()?;
@@ -132,14 +132,14 @@ fn name(common_name: &str) -> DistinguishedName {
     name
 }
 
-/// From a little before now until `valid` from now.
+/// Sets the validity: from [`SKEW`] before `now` until `valid` after it.
 fn set_validity(params: &mut CertificateParams, now: Timestamp, valid: Duration) {
     let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0));
     params.not_before = now - SKEW;
     params.not_after = now + valid;
 }
 
-/// Writes a file whole or not at all, with its permissions from the start.
+/// Writes a file completely or not at all, with its permissions from the start.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), TlsError> {
     let temporary = path.with_extension("new");
     let written = (|| -> io::Result<()> {

@@ -1,7 +1,7 @@
-//! Certificates of our own servers: loaded, made when absent, exchanged while running.
+//! Certificates of Sealgate's own servers: loaded or made, and replaced while a server runs.
 //!
-//! A [`ServerTls`] gives out one rustls configuration whose certificate can be exchanged under it: connections that are
-//! open stay as they are, the next handshake gets the new certificate. Nothing here watches files; the code that does calls
+//! A [`ServerTls`] gives out one rustls configuration whose certificate can be replaced: open connections keep theirs,
+//! the next handshake gets the new one. This module does not watch files; the code that does calls
 //! [`ServerTls::refresh`].
 
 mod client_ca;
@@ -31,10 +31,11 @@ use crate::files::follower::{Follower, Progress};
 pub use error::TlsError;
 use pair::Pair;
 
-/// The names of the webhook's Service, as the API server asks for it. A certificate that is made carries them.
+/// The DNS names of the webhook's Service, which the API server verifies. A certificate that Sealgate makes carries
+/// them.
 pub const WEBHOOK_NAMES: &[&str] = &["sealgate-webhook.sealgate.svc", "sealgate-webhook.sealgate.svc.cluster.local"];
 
-/// A server's certificate, its key, and the CA of its clients, exchangeable while the server runs.
+/// A server's certificate, its key, and the CA of its clients, replaceable while the server runs.
 #[derive(Debug)]
 pub struct ServerTls {
     source: Certificate,
@@ -45,27 +46,28 @@ pub struct ServerTls {
     followers: Mutex<Followers>,
 }
 
-/// What was read of the files last. Each is exchanged by itself: a broken CA keeps no renewed certificate out, nor the reverse.
+/// The state of the files of certificate and client CA. Each is replaced by itself: a broken CA file does not keep a
+/// renewed certificate out, nor the reverse.
 #[derive(Debug)]
 struct Followers {
     pair: Follower<Arc<Pair>>,
     client_ca: Follower<Arc<client_ca::ClientCa>>,
 }
 
-/// What [`ServerTls::refresh`] found.
+/// The result of [`ServerTls::refresh`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refreshed {
-    /// Whether another certificate or another client CA is in force.
+    /// A new certificate or a new client CA is in force.
     pub changed: bool,
-    /// Whether the certificate's files are refused, so that the last good pair stays in force.
+    /// The certificate's files are refused, so that the last good pair stays in force.
     pub certificate_refused: bool,
-    /// Whether the client CA's file is refused, so that the last good one stays in force.
+    /// The client CA's file is refused, so that the last good CA stays in force.
     pub client_ca_refused: bool,
-    /// When to refresh again, where that is sooner than usual: a change has to settle.
+    /// The time until the next refresh, if it should come earlier than usual because a change has to settle.
     pub again: Option<Duration>,
 }
 
-/// The pair that handshakes get.
+/// The pair that new handshakes get.
 #[derive(Debug)]
 struct Current(ArcSwap<Pair>);
 
@@ -75,10 +77,10 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// Whether these files are one usable pair, for a client as for a server.
+/// Checks that these files are one usable pair, for a client or a server.
 ///
 /// # Errors
-/// Whatever keeps them from that; the message names them.
+/// The files can't be read, are malformed, or do not belong together; the message names them.
 pub(crate) fn check_pair(chain: &Path, key: &Path) -> Result<(), TlsError> {
     Pair::read(chain, key, &rustls::crypto::aws_lc_rs::default_provider()).map(drop)
 }
@@ -86,11 +88,11 @@ pub(crate) fn check_pair(chain: &Path, key: &Path) -> Result<(), TlsError> {
 impl ServerTls {
     /// Loads the certificate, or makes one that carries `names`, `localhost` and the loopback addresses.
     ///
-    /// With `client_ca` (a PEM file), only clients with a certificate of that CA get through the handshake.
+    /// With `client_ca` (a PEM file), the handshake fails for clients without a certificate of that CA.
     ///
     /// # Errors
-    /// Whatever keeps the files from being one usable pair; the message names them and says what to do. An expired
-    /// certificate is no error: see [`ServerTls::expires_at`].
+    /// The files are not one usable pair; the message names them and says what to do. An expired certificate is no
+    /// error: see [`ServerTls::expires_at`].
     pub fn load(
         certificate: &Certificate,
         client_ca: Option<&Path>,
@@ -112,8 +114,8 @@ impl ServerTls {
         Ok(Self { source: certificate.clone(), names, current, client_ca, provider, followers })
     }
 
-    /// What a rustls server needs: TLS 1.2 and 1.3. Every configuration given out follows each reload. The protocols
-    /// above TLS are the listener's business.
+    /// Returns a rustls configuration for TLS 1.2 and 1.3. Every configuration given out follows each reload. The
+    /// listener adds its application protocols (ALPN).
     pub fn server_config(&self) -> ServerConfig {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -131,11 +133,11 @@ impl ServerTls {
         config
     }
 
-    /// Reads the files again, makes a certificate anew that is soon over, and puts in force what changed: certificate and client
-    /// CA each by itself, once two reads of it a little apart are the same. What is refused leaves the last good one in force.
-    /// Logs what is new.
+    /// Reads the files again, renews a made certificate that expires soon, and puts changes in force. Certificate and
+    /// client CA change independently, each once two reads a little apart are equal. If a change is refused, the last
+    /// good one stays in force. Logs each change.
     ///
-    /// `now` is the time by which certificates expire, `at` that of the monotonic clock.
+    /// `now` is the wall-clock time for expiry, `at` the time of the monotonic clock.
     pub fn refresh(&self, now: Timestamp, at: Instant) -> Refreshed {
         let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
         let Followers { pair, client_ca } = &mut *followers;
@@ -152,12 +154,12 @@ impl ServerTls {
         }
     }
 
-    /// When the server's certificate expires.
+    /// Returns when the server's certificate expires.
     pub fn expires_at(&self) -> Timestamp {
         self.current.0.load().expires_at
     }
 
-    /// The files whose change should lead to [`ServerTls::refresh`].
+    /// Returns the files whose change should lead to [`ServerTls::refresh`].
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = match &self.source {
             Certificate::Files { chain, key } => vec![chain.clone(), key.clone()],
@@ -167,7 +169,8 @@ impl ServerTls {
         files
     }
 
-    /// The PEM file of the CA that signed a certificate we made; clients trust this one. Nothing for a given certificate.
+    /// Returns the PEM file of the CA that signed a made certificate, for clients to trust. `None` if the certificate
+    /// is from the configuration.
     pub fn made_ca(&self) -> Option<PathBuf> {
         match &self.source {
             Certificate::Files { .. } => None,

@@ -19,17 +19,17 @@ use super::TlsError;
 use crate::files::with_reserve;
 use crate::image::Digest;
 
-/// No PEM file of a server is longer.
+/// The maximum size of a PEM file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// A chain and its key, checked to belong together.
 #[derive(Debug)]
 pub(super) struct Pair {
-    /// For rustls.
+    /// The pair in the form that rustls uses.
     pub(super) certified: Arc<CertifiedKey>,
-    /// When the server's own certificate expires.
+    /// The expiry time of the server's own certificate.
     pub(super) expires_at: Timestamp,
-    /// Of both files' bytes: equal ones are the same pair.
+    /// The digest of both files' bytes. Equal digests mean equal pairs.
     pub(super) digest: Digest,
 }
 
@@ -62,7 +62,7 @@ impl Pair {
     }
 }
 
-/// Reads a file that is no longer than such files are.
+/// Reads a file of at most [`MAX_FILE_BYTES`].
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -76,7 +76,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-/// All certificates of a PEM file, at least one.
+/// Parses all certificates of a PEM file, at least one.
 pub(super) fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let all = all.map_err(|error| TlsError::Certificate { path: path.to_owned(), why: error.to_string() })?;
@@ -88,7 +88,7 @@ fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsErr
         let path = path.to_owned();
         let has = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
         match error {
-            // Both ways in which OpenSSL writes encrypted keys.
+            // OpenSSL writes encrypted keys in either of these forms.
             _ if has(b"ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED") => {
                 TlsError::EncryptedKey { path }
             }
@@ -98,7 +98,7 @@ fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsErr
     })
 }
 
-/// When a certificate expires, and the names that it is for (addresses in their usual text).
+/// Returns when a certificate expires, and its subject alternative names (addresses in their usual text).
 pub(super) fn expiry_and_names(certificate: &CertificateDer<'_>) -> Result<(Timestamp, Vec<String>), String> {
     use x509_parser::extensions::GeneralName;
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|error| error.to_string())?;

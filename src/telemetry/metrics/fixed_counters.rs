@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
 
-/// A counter with two labels of known values. The child of two values is looked up once (it costs a hash and a lock), when it
-/// is first needed: what never happened is not there.
+/// A counter with two labels of known values. The counter of two values is looked up once, on first use, since a
+/// look-up costs a hash and a lock. Counters that were never used do not appear.
 pub(super) struct FixedCounters<const N: usize, const M: usize> {
     all: IntCounterVec,
     labels: ([&'static str; N], [&'static str; M]),
@@ -18,7 +18,7 @@ impl<const N: usize, const M: usize> FixedCounters<N, M> {
         Self { all, labels, children: std::array::from_fn(|_| std::array::from_fn(|_| OnceLock::new())) }
     }
 
-    /// Counts from zero what has not happened yet: an alert on an increase does not see the first one otherwise.
+    /// Shows every counter, also at zero: an alert on an increase does not see the first one otherwise.
     pub(super) fn show_all(&self) {
         for first in self.labels.0 {
             for second in self.labels.1 {

@@ -1,38 +1,38 @@
-//! The values of labels.
+//! Values of labels.
 
-/// What a request to a registry is for: the label `kind`.
+/// The purpose of a request to a registry: the label `kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
     /// `GET /v2/`.
     Ping,
-    /// A token.
+    /// A request for a token.
     Token,
-    /// A manifest.
+    /// A request for a manifest.
     Manifest,
-    /// A layer or configuration that is pushed.
+    /// An upload of a layer or configuration.
     Blob,
-    /// Signatures, from an extension or a lookaside.
+    /// A request for signatures, to an extension or a lookaside.
     Signatures,
 }
 
-/// What all requests to registries and signature sources share: the label `quota`.
+/// A resource that all requests to registries and signature sources share: the label `quota`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutboundQuota {
     /// Requests in flight, with their connections.
     Requests,
     /// Memory for large answers.
     Memory,
-    /// Threads that resolve names.
+    /// Threads that resolve host names.
     Lookups,
 }
 
-/// The tasks of a gate that are counted when they panic.
+/// The background tasks of a gate whose panics are counted.
 pub(super) const BACKGROUND_TASKS: [&str; 3] = ["certificates", "policy-watcher", "policy-monitor"];
 
-/// The labels of reviews: operations, `none` for what is no review, and verdicts.
+/// The labels of reviews: operation (`none` if the request is no review) and verdict.
 pub(super) const REVIEWS: ([&str; 5], [&str; 5]) =
     (["create", "update", "delete", "connect", "none"], ["allowed", "refused", "patched", "untouched", "malformed"]);
-/// The labels of waits for what outbound requests share.
+/// The labels of waits for a quota of outbound requests.
 pub(super) const OUTBOUND: ([&str; 3], [&str; 2]) = (["requests", "memory", "lookups"], ["named", "unnamed"]);
 /// The labels of look-ups in caches.
 pub(super) const CACHE_REQUESTS: ([&str; 4], [&str; 2]) =
@@ -64,7 +64,8 @@ pub(super) fn share(named: bool) -> &'static str {
     if named { "named" } else { "unnamed" }
 }
 
-/// The label of a status: itself if it is one that registries give; else its class, for a registry may send any number.
+/// Returns the label of a status. Statuses that registries are known to answer have their own; all others have their
+/// class, since a registry may send any number.
 pub(super) fn status_label(status: Option<u16>, digits: &mut String) -> &str {
     match status {
         None => "error",

@@ -1,7 +1,7 @@
 //! Prometheus metrics.
 //!
-//! No label takes a value from a request that an attacker can multiply: `registry` is a configured scope or `other`, and
-//! image names are in logs and audit annotations only.
+//! The number of time series is bounded: `registry` is a configured scope or `other`, and image names appear only in
+//! logs and audit annotations, so that an attacker can't multiply the values of a label.
 
 mod fixed_counters;
 mod labels;

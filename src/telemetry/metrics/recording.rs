@@ -1,4 +1,4 @@
-//! What is recorded in metrics, and their text.
+//! Records events in the metrics, and renders them as text.
 
 use std::time::Duration;
 
@@ -12,24 +12,24 @@ use crate::gate::{CacheResult, GateMetrics};
 use crate::telemetry::log_throttle::lines_left_out;
 
 impl Metrics {
-    /// A review was answered.
+    /// Counts an answered review, and its duration.
     pub fn review(&self, operation: &'static str, verdict: &'static str, took: Duration) {
         self.reviews.inc(operation, verdict);
         self.review_duration.observe(took.as_secs_f64());
     }
 
-    /// Something came that is no review. It took no time that says anything.
+    /// Counts a request that is no review. Its duration is not recorded, since it would say nothing about reviews.
     pub fn malformed_review(&self) {
         self.reviews.inc("none", "malformed");
     }
 
-    /// An image was decided about. `rule` is a rule of the policy, or empty.
+    /// Counts a decision about an image. `rule` is a rule of the policy, or empty.
     pub fn image(&self, verdict: &str, code: &str, rule: &str, mode: &str) {
         self.images.with_label_values(&[verdict, code, rule, mode]).inc();
     }
 
-    /// A request went to a registry or signature source. `registry` is a configured scope or `other`; without a status, the
-    /// request failed before there was one.
+    /// Counts a request to a registry or signature source, and its duration. `registry` is a configured scope or
+    /// `other`. `status` is `None` if the request failed before there was one.
     pub fn registry_request(&self, registry: &str, kind: RequestKind, status: Option<u16>, took: Duration) {
         let mut digits = String::new();
         let status = status_label(status, &mut digits);
@@ -37,17 +37,17 @@ impl Metrics {
         self.registry_request_duration.with_label_values(&[registry, kind.label()]).observe(took.as_secs_f64());
     }
 
-    /// A request waits for a share of a quota. `named`: whether a rule or a registries entry names its registry.
+    /// Counts a request that waits for a share of a quota. `named`: a rule or a registries entry names its registry.
     pub fn outbound_wait(&self, quota: OutboundQuota, named: bool) {
         self.outbound_waits.inc(quota.label(), share(named));
     }
 
-    /// A request waited for a share of a quota in vain.
+    /// Counts a request that waited for a share of a quota in vain.
     pub fn outbound_refusal(&self, quota: OutboundQuota, named: bool) {
         self.outbound_refusals.inc(quota.label(), share(named));
     }
 
-    /// The expiry times (seconds since 1970) of all certificates of the policy, in place of those before.
+    /// Replaces the expiry times (seconds since 1970) of all certificates of the policy.
     pub fn key_expiries<'a>(&self, keys: impl Iterator<Item = (&'a str, String, Option<i64>)>) {
         self.key_expiry.reset();
         for (name, fingerprint, expiry) in keys {
@@ -57,7 +57,7 @@ impl Metrics {
         }
     }
 
-    /// The keys of the policy that are passed over, and why, in place of those before.
+    /// Replaces the list of the policy's keys that can't be used, each with the reason.
     pub fn unusable_keys<'a>(&self, keys: impl Iterator<Item = (&'a str, String, String)>) {
         self.unusable_keys.reset();
         for (name, fingerprint, reason) in keys {
@@ -65,19 +65,19 @@ impl Metrics {
         }
     }
 
-    /// The webhook's certificate expires then (seconds since 1970).
+    /// Sets the expiry time of the webhook's certificate (seconds since 1970).
     pub fn certificate_expiry(&self, seconds: i64) {
         #[allow(clippy::cast_precision_loss)] // As above.
         self.certificate_expiry.set(seconds as f64);
     }
 
-    /// Whether the files of the webhook's certificate and of its client CA are those in force.
+    /// Records whether the certificate and client CA in force are those that the files hold now.
     pub fn certificate_reloads(&self, certificate: bool, client_ca: bool) {
         self.certificate_last_reload_successful.set(certificate.into());
         self.client_ca_last_reload_successful.set(client_ca.into());
     }
 
-    /// A policy came into force.
+    /// Counts a policy that came into force, and sets its generation and digest.
     pub fn policy_loaded(&self, generation: u64, digest: &str) {
         self.policy_info.reset();
         self.policy_info.with_label_values(&[generation.to_string().as_str(), digest]).set(1);
@@ -85,29 +85,29 @@ impl Metrics {
         self.policy_last_reload_successful.set(1);
     }
 
-    /// The policy files could not be loaded; the last good ones stay in force.
+    /// Counts a failed load of the policy; the last good policy stays in force.
     pub fn policy_refused(&self) {
         self.policy_reloads.with_label_values(&["failure"]).inc();
         self.policy_last_reload_successful.set(0);
     }
 
-    /// All policy files were read whole at this time (seconds since 1970).
+    /// Sets the time (seconds since 1970) of the last complete read of all policy files.
     pub fn policy_read(&self, seconds: i64) {
         #[allow(clippy::cast_precision_loss)] // As above.
         self.policy_last_read.set(seconds as f64);
     }
 
-    /// Whether the policy files could be read within the polling interval.
+    /// Records whether all policy files could be read within the polling interval.
     pub fn policy_readable(&self, readable: bool) {
         self.policy_readable.set(readable.into());
     }
 
-    /// Whether every image is refused for want of a policy that is known to be current.
+    /// Records whether the gate refuses every image because it does not know a current policy.
     pub fn policy_unavailable(&self, unavailable: bool) {
         self.policy_unavailable.set(unavailable.into());
     }
 
-    /// A listener is about to serve, and may end connections for these reasons. Each counts from zero.
+    /// Shows the counters of a listener that is about to serve, at zero: one for each reason to end a connection.
     pub(crate) fn listener_opened(&self, listener: &'static str, reasons: impl IntoIterator<Item = &'static str>) {
         self.connections.with_label_values(&[listener]);
         for reason in reasons {
@@ -115,29 +115,29 @@ impl Metrics {
         }
     }
 
-    /// A client has connected.
+    /// Counts a connection that a client opened.
     pub(crate) fn connection_opened(&self, listener: &'static str) {
         self.connections.with_label_values(&[listener]).inc();
     }
 
-    /// A client's connection is closed.
+    /// Counts a connection that was closed.
     pub(crate) fn connection_closed(&self, listener: &'static str) {
         self.connections.with_label_values(&[listener]).dec();
     }
 
-    /// A connection was refused, or ended by the server.
+    /// Counts a connection that the server refused or ended.
     pub(crate) fn connection_ended(&self, listener: &'static str, reason: &'static str) {
         self.connections_ended.with_label_values(&[listener, reason]).inc();
     }
 
-    /// Background work panicked.
+    /// Counts a panic of background work.
     pub(crate) fn background_panic(&self, task: &str) {
         self.background_panics.with_label_values(&[task]).inc();
     }
 
-    /// All metrics in the text exposition format.
+    /// Renders all metrics in Prometheus' text format.
     pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
-        // Counted for the whole process, where lines are written.
+        // The log counts left-out lines for the whole process.
         self.log_lines_left_out.reset();
         self.log_lines_left_out.inc_by(lines_left_out());
         let mut text = Vec::new();

@@ -1,4 +1,4 @@
-//! All metrics, with their names and help texts.
+//! Registers all metrics, with their names and help texts.
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -10,7 +10,7 @@ use super::{
     labels::{BACKGROUND_TASKS, CACHE_REQUESTS, OUTBOUND, REVIEWS},
 };
 
-/// All metrics of the process, with a registry of their own.
+/// The metrics of this process, with a Prometheus registry of their own.
 pub struct Metrics {
     pub(super) registry: Registry,
     pub(super) reviews: FixedCounters<5, 5>,
@@ -41,7 +41,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers every metric, and those of the process.
+    /// Registers every metric of Sealgate, and those of the process.
     pub fn new() -> Self {
         let registry = Registry::new();
         let metrics = Self {
@@ -282,7 +282,8 @@ impl Default for Metrics {
     }
 }
 
-/// Names and labels are constants of this file, and the test below makes them all: a failure here is no run-time state.
+/// Panics if a metric can't be registered. Names and labels are constants of this file, and a test registers them all,
+/// so this can't happen at run time.
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     let metric = metric.expect("a metric's name and labels are well-formed");
     registry.register(Box::new(metric.clone())).expect("no two metrics have one name");
