@@ -1,14 +1,14 @@
-//! Base64 that others wrote.
+//! Base64 from outside.
 
 use std::borrow::Cow;
 
 use base64::{DecodeError, Engine as _, prelude::BASE64_STANDARD};
 
-/// Decodes standard base64, with padding. Line breaks in it don't count: `base64` and `openssl base64` wrap what they print,
-/// and Go's decoder, which other tools of the field use, leaves CR and LF out as well (RFC 4648, section 3.1).
+/// Decodes standard base64, with padding. Ignores line breaks: `base64` and `openssl base64` wrap their output, and
+/// Go's decoder, which other tools of the field use, ignores CR and LF as well (RFC 4648, section 3.1).
 ///
 /// # Errors
-/// It has any other character that is not of the alphabet, or it is cut off.
+/// The text has another character outside the alphabet, or is cut off.
 pub(crate) fn decode(text: &str) -> Result<Vec<u8>, DecodeError> {
     let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
     let bytes = text.as_bytes();

@@ -1,4 +1,4 @@
-//! Mistakes in files that people write, said so that they find the place and know what to do.
+//! Mistakes in files that users write, reported with their place and the next step.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::redact::shown_line;
 
 /// Limits the mistakes of one file or folder that are shown; the count of the others is shown after them.
 pub(crate) const MAX_DIAGNOSTICS: usize = 50;
-/// The most characters of a source line that are shown.
+/// The maximum number of characters of a source line that are shown.
 const MAX_SNIPPET_CHARS: usize = 120;
 
 /// One mistake in one file.
@@ -14,13 +14,13 @@ const MAX_SNIPPET_CHARS: usize = 120;
 pub struct Diagnostic {
     /// The file, as the reader knows it.
     pub file: Box<str>,
-    /// Where; nothing if it is about the file as a whole.
+    /// The place of the mistake; `None` if it is about the whole file.
     pub place: Option<Span>,
-    /// The mistake: expectation and finding.
+    /// The mistake: what was expected, and what was found.
     pub message: String,
     /// The source line.
     pub snippet: Option<Snippet>,
-    /// Other places that belong to it.
+    /// Other places that the mistake involves.
     pub related: Vec<RelatedPlace>,
     /// The next step.
     pub suggestion: Option<String>,
@@ -33,7 +33,7 @@ pub struct Span {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// How many characters of the line are meant; at least 1.
+    /// The number of characters that the mark covers; at least 1.
     pub width: usize,
 }
 
@@ -42,25 +42,25 @@ pub struct Span {
 pub struct Snippet {
     /// The line, cut to what can be shown; no control characters.
     pub line: String,
-    /// How many characters stand before the mark.
+    /// The number of characters before the mark.
     pub before: usize,
-    /// How many characters the mark is long; at least 1.
+    /// The number of characters under the mark; at least 1.
     pub width: usize,
 }
 
-/// Another place that belongs to a mistake.
+/// Another place that a mistake involves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelatedPlace {
     /// The file.
     pub file: Box<str>,
-    /// Where in it.
+    /// The place in the file.
     pub place: Span,
     /// The note about it.
     pub message: String,
 }
 
 impl Span {
-    /// The place of the bytes `range` of a text. What lies behind the end is the end.
+    /// Returns the place of the bytes `range` of a text. A range beyond the end is at the end.
     pub fn of_bytes(text: &str, range: std::ops::Range<usize>) -> Self {
         let start = floor_char_boundary(text, range.start);
         let end = floor_char_boundary(text, range.end.max(start));
@@ -82,7 +82,7 @@ fn floor_char_boundary(text: &str, index: usize) -> usize {
 }
 
 impl Diagnostic {
-    /// About a file as a whole.
+    /// Makes a diagnostic about a whole file.
     pub fn of_file(file: &str, message: impl Into<String>) -> Self {
         Self {
             file: file.into(),
@@ -94,18 +94,18 @@ impl Diagnostic {
         }
     }
 
-    /// About a place in a file whose text is `text`.
+    /// Makes a diagnostic about a place in a file whose text is `text`.
     pub fn at(file: &str, text: &str, place: Span, message: impl Into<String>) -> Self {
         Self::at_place(file, place, message).showing(text)
     }
 
-    /// About a place in a file, without the line: finding it takes a look at the whole file, and of many mistakes only the
-    /// first are shown. See [`Diagnostic::showing`].
+    /// Makes a diagnostic about a place in a file, without the source line. Finding the line takes a pass over the
+    /// file, and only the first of many mistakes are shown; see [`Diagnostic::showing`].
     pub fn at_place(file: &str, place: Span, message: impl Into<String>) -> Self {
         Self { place: Some(place), ..Self::of_file(file, message) }
     }
 
-    /// With the line of the file, whose text is `text`.
+    /// Adds the source line from the file, whose text is `text`.
     #[must_use]
     pub fn showing(mut self, text: &str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -114,21 +114,21 @@ impl Diagnostic {
         self
     }
 
-    /// Says what to do.
+    /// Adds the next step.
     #[must_use]
     pub fn suggest(mut self, suggestion: impl Into<String>) -> Self {
         self.suggestion = Some(suggestion.into());
         self
     }
 
-    /// Says what to do, if that is known.
+    /// Adds the next step, if it is known.
     #[must_use]
     pub fn suggest_maybe(mut self, suggestion: Option<String>) -> Self {
         self.suggestion = suggestion.or(self.suggestion);
         self
     }
 
-    /// Names another place that belongs to it.
+    /// Adds another place that the mistake involves.
     #[must_use]
     pub fn related(mut self, file: &str, place: Span, message: impl Into<String>) -> Self {
         self.related.push(RelatedPlace { file: file.into(), place, message: message.into() });
@@ -141,7 +141,7 @@ impl Snippet {
         let length = line.chars().count();
         let before = (place.column.max(1) - 1).min(length);
         let width = place.width.clamp(1, (length - before).max(1));
-        // Of a long line (JSON often is one), the part around the mark.
+        // A long line (JSON often is one) is cut around the mark.
         let skipped = if length <= MAX_SNIPPET_CHARS { 0 } else { before.saturating_sub(MAX_SNIPPET_CHARS / 3) };
         let line = without_key_material(&shown_line(line));
         let shown = line.chars().skip(skipped).take(MAX_SNIPPET_CHARS);
@@ -158,11 +158,11 @@ impl Snippet {
     }
 }
 
-/// How long a run of base64 is that could be a part of a key.
+/// The minimum length of a run of base64 that may be part of a key.
 const MIN_KEY_MATERIAL_CHARS: usize = 32;
 
-/// The line, as long as it is, without what may be a part of a key: where a private one stands by mistake, it must not get
-/// into a log. Digests and fingerprints, which are hexadecimal, stay.
+/// Replaces what may be part of a key in a line, without changing its length: a private key that was pasted by mistake
+/// must not get into a log. Digests and fingerprints are hexadecimal, and stay.
 fn without_key_material(line: &str) -> String {
     let is_base64 = |character: char| character.is_ascii_alphanumeric() || matches!(character, '+' | '/' | '=');
     let mut shown = String::with_capacity(line.len());
@@ -181,18 +181,18 @@ fn without_key_material(line: &str) -> String {
     shown
 }
 
-/// Quotes a text of a user for a message. A text that is long or has lines could be anything, a key too, and is only called
-/// "this text".
+/// Quotes a text of a user for a message. A text that is long or has several lines could be a key, and becomes "this
+/// text".
 pub fn quoted(text: &str) -> String {
     if is_short(text) { format!("{text:?}") } else { "this text".to_owned() }
 }
 
-/// Whether a text may be repeated in a message.
+/// Returns whether a text is short enough to be repeated in a message.
 pub fn is_short(text: &str) -> bool {
     text.chars().count() <= 60 && !text.contains(char::is_control)
 }
 
-/// `file:line:column: message`, the line with a mark, notes, help.
+/// Formats as `file:line:column: message`, then the marked line, notes and help.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
@@ -216,7 +216,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Several diagnostics, one below the other.
+/// Several diagnostics, formatted one below the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Diagnostics<'a>(pub &'a [Diagnostic]);
 
@@ -232,7 +232,7 @@ impl fmt::Display for Diagnostics<'_> {
     }
 }
 
-/// The word among `known` that may be meant by `found`: the nearest, if it is near enough.
+/// Returns the word among `known` that `found` is most likely a misspelling of; `None` if none is close enough.
 pub fn did_you_mean<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if !is_short(found) {
         return None;

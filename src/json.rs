@@ -1,6 +1,6 @@
-//! JSON from outside, read one level at a time: bounded, and borrowed from the text where that can be.
+//! JSON from outside, read one level at a time: bounded, and borrowed from the text where possible.
 //!
-//! Which members may come twice, and what counts as the same name, differs by format; each format decides that over
+//! Formats differ in which members may be duplicated and which names are equal; each format decides that over
 //! [`Members`].
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// Reads an object into a structure. serde would take an array for one, too.
+/// Deserializes a structure from an object. (serde would accept an array as well.)
 pub(crate) fn from_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
     if json.trim_ascii_start().starts_with(b"{") {
         serde_json::from_slice(json)
@@ -20,11 +20,11 @@ pub(crate) fn from_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json:
     }
 }
 
-/// An array, values unread: all of them could take far more memory than their text does.
+/// An array with unparsed values. Parsed, all of them could take far more memory than their text.
 pub(crate) struct Array<'a, const MAX: usize> {
-    /// The first `MAX`.
+    /// The first `MAX` values.
     pub(crate) first: Vec<&'a RawValue>,
-    /// How many there are.
+    /// The number of all values.
     pub(crate) found: usize,
 }
 
@@ -55,13 +55,13 @@ impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Array<'a, MAX> {
     }
 }
 
-/// A string, borrowed where it has no escapes. Inside of an `Option`, serde borrows a `Cow` only through a type like this.
+/// A string, borrowed if it has no escapes. Inside an `Option`, serde borrows a `Cow` only through a type like this.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
-/// The members of an object in their order, with those that come twice, and with their values unread. More than `MAX` are an
-/// error as soon as one too many is met: a body may have hundreds of thousands.
+/// The members of an object in their order, duplicates included, with unparsed values. The first member beyond `MAX` is
+/// an error at once: a body may have hundreds of thousands.
 pub(crate) struct Members<'a, N, const MAX: usize>(pub(crate) Vec<(N, &'a RawValue)>);
 
 impl<'de: 'a, 'a, N: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Members<'a, N, MAX> {

@@ -1,6 +1,6 @@
 //! Sealgate: only images with the right seal pass the gate. ARCHITECTURE.md is the map.
 
-// The domain, each module on those before it. clippy.toml lists what it must not use: clocks, the environment, files, the
+// The domain. Each module imports only those before it. clippy.toml forbids it clocks, the environment, files, the
 // network, threads and async runtimes.
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod image;
@@ -13,7 +13,7 @@ pub mod signature;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod verification;
 
-// Readers of text, as pure.
+// Pure readers of text.
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 mod base64_text;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
@@ -27,7 +27,7 @@ mod text;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod yaml;
 
-// All else.
+// Everything else.
 pub mod cli;
 pub mod configuration;
 pub mod files;

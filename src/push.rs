@@ -1,4 +1,4 @@
-//! Pushing an image: in which order, and how it is made sure that the registry has it.
+//! Pushes an image to a registry, and verifies that the registry has it.
 
 use std::sync::Arc;
 
@@ -8,36 +8,36 @@ use crate::image::{Digest, Reference, Repository};
 use crate::image_files::{Image, ImageBlob, SourceManifest};
 use crate::registry::{Blob, BlobOutcome, Client, LearnedLimit, ManifestContent, Target, UploadError};
 
-/// Blobs under way at once.
+/// The maximum number of blobs in flight.
 const MAX_CONCURRENT_BLOBS: usize = 4;
 
-/// Hears how a push goes on.
+/// An observer of a push.
 pub trait PushObserver: Sync {
-    /// The registry has this many bytes of a blob.
+    /// Reports that the registry has this many bytes of a blob.
     fn sent(&self, blob: &ImageBlob, bytes: u64);
-    /// It has the blob.
+    /// Reports that the registry has the blob.
     fn settled(&self, blob: &ImageBlob, outcome: BlobOutcome);
 }
 
-/// Why the registry does not have the image, or not for certain.
+/// The reason why the registry does not have the image, or may not have it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PushError {
-    /// Something was not pushed.
+    /// A blob or manifest could not be pushed.
     #[error(transparent)]
     Upload(#[from] UploadError),
-    /// The reference has a digest, and it is another image's.
+    /// The reference has the digest of another image.
     #[error("the source is {found}, not {expected}")]
     OtherImage {
         /// The reference's digest.
         expected: Digest,
-        /// The source's.
+        /// The source's digest.
         found: Digest,
     },
-    /// The registry took something, and does not give it back.
+    /// The registry accepted a blob or manifest, and does not return it.
     #[error("the registry took {0}, and does not have it as it was pushed: nothing is signed")]
     Lost(Digest),
-    /// The tag names something else already.
+    /// The tag names another image already.
     #[error(
         "the tag {tag} names another image than the one that was just pushed under it ({pushed}): nothing is signed"
     )]
@@ -54,17 +54,17 @@ pub enum PushError {
 pub struct Pushed {
     /// The image's digest.
     pub digest: Digest,
-    /// Of each manifest, the image's own last.
+    /// The outcome for each manifest, the image's own last.
     pub manifests: Vec<(Digest, BlobOutcome)>,
-    /// Of each blob.
+    /// The digest, size and outcome of each blob.
     pub blobs: Vec<(Digest, u64, BlobOutcome)>,
 }
 
-/// Pushes an image, and looks whether the registry then has it: each blob, each manifest to the letter, and the tag. With
-/// `mount_from`, another repository of the same registry, blobs are taken from there where it has them.
+/// Pushes an image, and verifies that the registry then has it: each blob, each manifest byte for byte, and the tag.
+/// Mounts blobs from `mount_from`, another repository of the same registry, if it has them.
 ///
 /// # Errors
-/// Then the tag is not set, or it is not known for certain what it names.
+/// After an error, the tag is not set, or it is unknown which image it names.
 pub async fn push(
     client: &Client,
     image: &Reference,
@@ -74,12 +74,12 @@ pub async fn push(
 ) -> Result<Pushed, PushError> {
     let target = client.target(image.repository()).map_err(UploadError::from)?;
     let Some(root) = source.manifests.last() else {
-        // Sources have at least one manifest; nothing is nothing.
+        // A source has at least one manifest, so this is never reached.
         return Ok(Pushed { digest: Digest::sha256(b""), manifests: Vec::new(), blobs: Vec::new() });
     };
     let mut root = root.clone();
     if let Some(expected) = image.digest() {
-        // Be it SHA-512.
+        // The reference may have a SHA-512.
         let found = Digest::of(expected.algorithm(), &root.bytes);
         if found != *expected {
             return Err(PushError::OtherImage { expected: *expected, found });

@@ -1,5 +1,5 @@
-//! URLs for people: in messages, logs, reports. A query is often a secret (a shared access signature, a signed URL, the state of
-//! an upload), and user information always is one.
+//! Redacts URLs for messages, logs and reports. A query is often a secret (a shared access signature, a signed URL, the
+//! state of an upload), and user information always is one.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -19,12 +19,12 @@ pub(crate) fn shown(url: &Url) -> Box<str> {
     url.as_str().into()
 }
 
-/// Returns a text without the user information and queries of the URLs in it: one that a user typed, or a server wrote.
+/// Redacts user information and queries of the URLs in a text that a user typed, or a server sent.
 pub(crate) fn shown_text(text: &str) -> Cow<'_, str> {
     masked(text, |_| MASK.into())
 }
 
-/// Returns [`shown_text`] with as many characters as the text has, so that columns in it stay true.
+/// Redacts as [`shown_text`] does, without changing the number of characters, so that columns stay true.
 pub(crate) fn shown_line(text: &str) -> Cow<'_, str> {
     masked(text, |secret| "*".repeat(secret.chars().count()).into())
 }
@@ -44,7 +44,7 @@ fn masked(text: &str, mask: impl Fn(&str) -> Cow<'static, str>) -> Cow<'_, str> 
     shown.into()
 }
 
-/// The user information, and what follows a question mark, of every URL in a text.
+/// Returns the ranges of user information and queries of every URL in a text.
 fn secrets(text: &str) -> Vec<Range<usize>> {
     let ends_url = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '`' | '<' | '>');
     let mut secrets = Vec::new();
@@ -65,14 +65,14 @@ fn secrets(text: &str) -> Vec<Range<usize>> {
     secrets
 }
 
-/// Bytes of the user information in front of a host, of a URL without its scheme.
+/// Returns the length of the user information in front of a host, in a URL without its scheme.
 fn user_information(url: &str) -> usize {
     let authority = &url[..url.find(['/', '?', '#']).unwrap_or(url.len())];
     if let Some(length) = authority.rfind('@') {
         return length;
     }
-    // A password that was not percent-encoded may have such a character in it. To a reader of URLs, what stands before it is
-    // then a host with something behind its colon that is no port.
+    // A password that is not percent-encoded may contain such a character. A URL parser then takes the part before it
+    // for a host with an invalid port.
     let after_address = authority.rsplit(']').next().unwrap_or(authority);
     let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     match after_address.split_once(':') {

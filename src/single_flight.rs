@@ -19,20 +19,20 @@ use tokio::{runtime::Handle, sync::oneshot, task::AbortHandle};
 type Running<V> = Shared<BoxFuture<'static, Option<V>>>;
 type InFlight<K, V> = Arc<Mutex<HashMap<K, Flight<V>>>>;
 
-/// The tasks that are running, one for each key.
+/// The tasks in flight, one for each key.
 ///
-/// A task has a deadline of its own. A caller that leaves takes nothing from the callers that still wait.
+/// A task has a deadline of its own. A caller that leaves does not affect the callers that still wait.
 pub(crate) struct SingleFlight<K, V> {
     in_flight: InFlight<K, V>,
-    /// The runtime of the tasks. `None`: that of the caller.
+    /// The runtime of the tasks; `None`: the caller's runtime.
     runtime: Option<Handle>,
     unwanted: Unwanted,
 }
 
-/// The end of a task for whose answer no caller waits any more.
+/// The fate of a task whose last caller has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unwanted {
-    /// The task goes on: its answer is kept for later callers.
+    /// The task runs to its end: its answer is kept for later callers.
     Finishes,
     /// The task is cancelled.
     IsCancelled,
@@ -40,7 +40,7 @@ pub(crate) enum Unwanted {
 
 struct Flight<V> {
     answer: Running<V>,
-    /// Unique in the process.
+    /// A number that is unique in the process.
     number: u64,
     callers: usize,
     task: Option<AbortHandle>,
@@ -49,13 +49,13 @@ struct Flight<V> {
 /// A task that has ended.
 #[derive(Debug)]
 pub(crate) struct Completed<V> {
-    /// The answer. `None` if the task ended without one: it panicked, or the program is ending.
+    /// The answer; `None` if the task ended without one because it panicked or the program is shutting down.
     pub(crate) answer: Option<V>,
-    /// Whether this caller started the task, rather than joined it.
+    /// This caller started the task, rather than joined it.
     pub(crate) started: bool,
 }
 
-/// Removes a task from those in flight when it is dropped, also if the task panics.
+/// Removes a task from those in flight when it is dropped, also on a panic.
 struct Removal<K: Eq + Hash, V> {
     key: K,
     number: u64,
@@ -65,14 +65,14 @@ struct Removal<K: Eq + Hash, V> {
 impl<K: Eq + Hash, V> Drop for Removal<K, V> {
     fn drop(&mut self) {
         let mut in_flight = lock(&self.in_flight);
-        // Another task may have taken the place of a cancelled one.
+        // Another task may have replaced a cancelled one.
         if in_flight.get(&self.key).is_some_and(|flight| flight.number == self.number) {
             in_flight.remove(&self.key);
         }
     }
 }
 
-/// A caller that waits. Dropped, it is counted no more.
+/// A caller that waits. It is counted until it is dropped.
 struct Caller<'a, K: Eq + Hash, V> {
     key: &'a K,
     number: u64,
@@ -91,7 +91,7 @@ impl<K: Eq + Hash, V> Drop for Caller<'_, K, V> {
             if flight.callers > 0 || self.unwanted == Unwanted::Finishes {
                 return;
             }
-            // Removed at once: a caller that comes from here on starts another task.
+            // Removed at once, so that the next caller starts another task.
             in_flight.remove(self.key)
         };
         if let Some(task) = cancelled.and_then(|flight| flight.task) {
@@ -113,7 +113,7 @@ where
         Self { in_flight: InFlight::default(), runtime: Handle::try_current().ok(), unwanted }
     }
 
-    /// Waits for the task with this key, and starts it if there is none. It must end by itself.
+    /// Waits for the task with this key, and starts it if there is none. The task must end by itself.
     pub(crate) async fn join<F>(&self, key: &K, start: impl FnOnce() -> F) -> Completed<V>
     where
         F: Future<Output = V> + Send + 'static,
@@ -135,12 +135,13 @@ where
         };
         let _caller = Caller { key, number, in_flight: &self.in_flight, unwanted: self.unwanted };
         if started {
-            // Spawned without the lock: a runtime that is ending drops the task at once, and that takes the lock.
+            // Spawned without the lock: a runtime that is shutting down drops the task at once, and the drop takes the
+            // lock.
             let removal = Removal { key: key.clone(), number, in_flight: Arc::clone(&self.in_flight) };
             let flight = start();
             let task = async move {
                 let answer = flight.await;
-                // Removed first: a caller that comes from here on finds what was kept, or starts another task.
+                // Removed first: the next caller finds the kept answer, or starts another task.
                 drop(removal);
                 let _ = send.send(answer); // It is no error if no caller waits any more.
             };

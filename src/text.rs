@@ -1,17 +1,17 @@
-//! Text files as people's editors and shells write them.
+//! Decodes text files as users' editors and shells write them.
 
 use crate::diagnostic::{Diagnostic, Span};
 
-/// The mark that some editors put in front of UTF-8.
+/// The byte order mark that some editors put in front of UTF-8.
 pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Says what to do with a file in UTF-16.
+/// The suggestion for a file in UTF-16.
 pub(crate) const UTF16_REMEDY: &str =
     "save it as UTF-8; PowerShell's > writes UTF-16, Out-File -Encoding utf8 does not";
 
 /// Returns the text of a file.
 ///
 /// # Errors
-/// It is not UTF-8; which place is not, or that it is UTF-16.
+/// The file is not UTF-8. The diagnostic names the first invalid byte's place, or says that the file is UTF-16.
 pub(crate) fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Diagnostic>> {
     if is_utf16(bytes) {
         return Err(Box::new(Diagnostic::of_file(file, "the file is in UTF-16").suggest(UTF16_REMEDY)));
@@ -23,7 +23,7 @@ pub(crate) fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Diagn
     })
 }
 
-/// Whether bytes are text in UTF-16: with its mark, or beginning with a character of ASCII in two bytes.
+/// Returns whether bytes are UTF-16: they begin with its byte order mark, or with an ASCII character in two bytes.
 pub(crate) fn is_utf16(bytes: &[u8]) -> bool {
     let is_text = |byte: u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
     match *bytes {

@@ -7,10 +7,10 @@ use crate::configuration::{self, Configuration};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::policy::SourceFile;
 
-/// The most bytes of a configuration file.
+/// The maximum size of a configuration file, in bytes.
 const MAX_CONFIGURATION_BYTES: u64 = 1 << 20;
 
-/// Why there is no configuration.
+/// The reason why a configuration can't be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigurationLoadError {
@@ -19,11 +19,11 @@ pub enum ConfigurationLoadError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         why: ReadError,
     },
-    /// There are mistakes in it.
+    /// The file has these mistakes.
     #[error("{}", Diagnostics(.0))]
     Refused(Vec<Diagnostic>),
 }

@@ -1,4 +1,4 @@
-//! File descriptors in reserve, for files that must be read even where connections have taken all others.
+//! A reserve of file descriptors, for files that must be readable although connections have taken all others.
 
 use std::{
     io,
@@ -8,20 +8,22 @@ use std::{
 
 use rustix::io::Errno;
 
-/// How many are held: one file or folder is open at a time, and a connection may take one that was just given up.
+/// The size of the reserve. One file or folder is open at a time, and a connection may take a descriptor that was just
+/// released.
 const RESERVED: usize = 4;
 
-/// The reserve of this process, which has one table of descriptors. `None`: nothing is reserved.
+/// The reserve of this process, which has one table of descriptors. `None`: there is no reserve.
 static RESERVE: Mutex<Option<Vec<OwnedFd>>> = Mutex::new(None);
 
-/// Takes the reserve. Meant for servers, at their start.
+/// Fills the reserve. For servers, at their start.
 pub fn reserve_descriptors() {
     RESERVE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default();
     refill();
 }
 
-/// Runs `read`, which opens what it reads and closes it again. Where that fails for want of a descriptor, runs it again with
-/// one of the reserve given up, until none is left. Takes the reserve again afterwards, as far as it can be had.
+/// Runs `read`, which opens what it reads and closes it again. If it fails because no descriptor is left, releases a
+/// descriptor of the reserve and runs it again, until the reserve is empty. Fills the reserve again afterwards, as far
+/// as possible.
 pub(crate) fn with_reserve<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let result = loop {
         match read() {
@@ -33,7 +35,7 @@ pub(crate) fn with_reserve<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Re
     result
 }
 
-/// Whether the process (EMFILE) or the machine (ENFILE) has no descriptor left.
+/// Returns whether the process (EMFILE) or the machine (ENFILE) has no descriptor left.
 fn are_exhausted(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }

@@ -1,13 +1,13 @@
-//! Files and folders that stay through a loss of power.
+//! Durable files and folders, which survive a loss of power.
 
 use std::{fs, io, path::Path};
 
-/// Makes a folder and those above it, each on the disk before there is something in it.
+/// Creates a folder and its missing parents. Each is on the disk before anything is put into it.
 pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     create_folder_with(folder, &sync_folder)
 }
 
-/// Makes folders as [`create_folder`] does, with another way to sync them.
+/// Creates folders as [`create_folder`] does, with another way to sync them.
 pub(crate) fn create_folder_with(folder: &Path, sync: &impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     match fs::create_dir(folder) {
         Ok(()) => {}
@@ -15,7 +15,7 @@ pub(crate) fn create_folder_with(folder: &Path, sync: &impl Fn(&Path) -> io::Res
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_folder_with(above(folder), sync)?;
             match fs::create_dir(folder) {
-                // Another process made it first, and may not have synced it yet.
+                // Another process created the folder first, and may not have synced it yet.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
                 made => made?,
             }
@@ -25,7 +25,7 @@ pub(crate) fn create_folder_with(folder: &Path, sync: &impl Fn(&Path) -> io::Res
     sync(above(folder))
 }
 
-/// The folder that something is in.
+/// Returns the folder that contains a path.
 pub(crate) fn above(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -33,7 +33,7 @@ pub(crate) fn above(path: &Path) -> &Path {
     }
 }
 
-/// Syncs a folder, so that its entries stay through a loss of power.
+/// Syncs a folder, so that its entries survive a loss of power.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }

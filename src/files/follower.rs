@@ -1,54 +1,55 @@
-//! Says when a file that changed counts, and logs where it can't.
+//! Decides when a changed file takes effect, and logs when it can't.
 
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-/// How far apart two equal reads are before what they read counts. A file that is written in place, over however long, is
-/// whole by then, unless its writer pauses for longer. No longer, since a removed key is trusted meanwhile.
+/// The time between two equal reads before their content takes effect. A file that is written in place is complete by
+/// then, unless its writer pauses for longer. The time is short because a removed key stays trusted meanwhile.
 pub const SETTLE_INTERVAL: Duration = Duration::from_secs(2);
-/// How long a file may go on changing before that is logged: no writer of such a file takes longer.
+/// The time for which a file may go on changing before that is logged. No program that writes such a file takes longer.
 const UNSETTLED_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a refused file is logged again: often enough to be found, too seldom to fill a log.
+/// The time between two log lines about the same refused file: short enough to be found, too long to fill a log.
 pub(crate) const REMINDER_INTERVAL: Duration = Duration::from_mins(5);
 
-/// Follows files that are read again and again, where `T` tells what was read from anything else that could be. What was read
-/// counts once it was read twice, one [`SETTLE_INTERVAL`] apart, and the same each time: contents and errors alike.
+/// Follows files that are read again and again. `T` identifies the content of a read. Content takes effect once two
+/// reads, one [`SETTLE_INTERVAL`] apart, are equal; errors settle in the same way.
 ///
-/// Reads nothing and has no clock.
+/// Reads no files and no clock itself.
 #[derive(Debug)]
 pub(crate) struct Follower<T> {
-    /// For logs: "the policy files".
+    /// The subject of log lines: "the policy files".
     what: String,
-    /// The content or error of the last read, and since when reads agree. `None` if it is in force.
+    /// The content or error of the last read, and the time since which all reads are equal to it. `None` if it is in
+    /// force.
     candidate: Option<(Result<T, String>, Instant)>,
-    /// Since when what was read is not in force and has not settled either.
+    /// The time since which the reads neither agree nor are in force.
     unsettled_since: Option<Instant>,
-    /// Why what was read can't be in force, and when that was logged.
+    /// The reason why the content can't take effect, and the time when that was logged.
     refused: Option<(String, Instant)>,
 }
 
-/// The meaning of a read.
+/// The outcome of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// The content in force was read.
+    /// The read found the content that is in force.
     InForce,
-    /// Something else was read, which must be put in force now.
+    /// The read found new content, which the caller must put in force now.
     Changed,
-    /// Something else was read, which counts if it is the same after this time.
+    /// The read found new content, which takes effect if it is the same after this time.
     Unsettled(Duration),
-    /// The content that was read can't be in force. That was logged.
+    /// The content can't take effect. That was logged.
     Refused {
-        /// Whether it was refused for something else before, or not at all.
+        /// The reason is new.
         is_new: bool,
-        /// Whether it was the same for a whole interval. It is refused as well if it never is.
+        /// The content was the same for a whole interval. Content that never comes to rest is refused as well.
         settled: bool,
     },
 }
 
 impl Progress {
-    /// When to read again, where that is sooner than usual.
+    /// Returns when to read again, if that is earlier than usual.
     pub(crate) fn again(self) -> Option<Duration> {
         match self {
             Self::InForce | Self::Changed | Self::Refused { settled: true, .. } => None,
@@ -63,7 +64,7 @@ impl<T: PartialEq> Follower<T> {
         Self { what: what.into(), candidate: None, unsettled_since: None, refused: None }
     }
 
-    /// Takes what was read at `now` while `in_force` is in force.
+    /// Records the content or error that was read at `now`, while `in_force` is in force.
     pub(crate) fn take(&mut self, in_force: &T, read: Result<T, String>, now: Instant) -> Progress {
         if read.as_ref().is_ok_and(|read| read == in_force) {
             self.candidate = None;
@@ -101,7 +102,7 @@ impl<T: PartialEq> Follower<T> {
         }
     }
 
-    /// Whether what settled last can't be in force.
+    /// Returns whether the content can't take effect.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.is_some()
     }
@@ -117,7 +118,7 @@ impl<T: PartialEq> Follower<T> {
 }
 
 impl<T: PartialEq> Follower<Arc<T>> {
-    /// As [`Follower::take`]; puts what changed in force, and logs that.
+    /// Records a read as [`Follower::take`] does. Puts changed content in force, and logs that.
     pub(crate) fn follow(
         &mut self,
         in_force: &ArcSwap<T>,

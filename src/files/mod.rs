@@ -1,4 +1,4 @@
-//! Files that people write and change under a running process: read with bounds, and watched.
+//! Files that users write, and may change while a server runs: bounded reads, and watches.
 
 mod configuration_file;
 mod descriptor_reserve;

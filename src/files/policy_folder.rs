@@ -12,26 +12,26 @@ use crate::image::{Repository, Scope};
 use crate::policy::{self, Action, Dialect, KeyFileError, Policy, SourceFile, policy_json};
 use crate::signature::keyring::MAX_KEYRING_BYTES;
 
-/// The most bytes of a policy file; keys may stand in it.
+/// The maximum size of a policy file, in bytes. It may contain keys.
 const MAX_FILE_BYTES: u64 = 4 << 20;
-/// The most policy files of a folder.
+/// The maximum number of policy files in a folder.
 const MAX_FILES: usize = 1_000;
 /// The link that Kubernetes replaces when it changes a mounted ConfigMap.
 const CONFIG_MAP_DATA: &str = "..data";
 
-/// Where the policy is.
+/// The policy's files, and how to read them.
 #[derive(Clone, Debug)]
 pub struct PolicyFiles {
-    /// A folder, read flat (`*.yaml`, `*.yml`, `*.json`; symbolic links followed, names with a leading dot left out), or
-    /// one file.
+    /// The path of one file, or of a folder, which is read flat: `*.yaml`, `*.yml` and `*.json`, through symbolic
+    /// links, without names that begin with a dot.
     pub path: PathBuf,
-    /// Whether a policy.json whose default accepts anything is taken.
+    /// Accepts a policy.json whose default accepts anything.
     pub accept_anything_by_default: bool,
-    /// Whether pods have to name digests.
+    /// Requires pods to name digests.
     pub pin_required: bool,
 }
 
-/// Why there is no policy.
+/// The reason why a policy can't be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyLoadError {
@@ -40,7 +40,7 @@ pub enum PolicyLoadError {
     Unreadable {
         /// The folder or file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         why: ReadError,
     },
@@ -50,21 +50,21 @@ pub enum PolicyLoadError {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder has more files than a policy can.
+    /// The folder has too many files.
     #[error("policies {}: a policy has at most {limit} files", path.display())]
     TooManyFiles {
         /// The folder.
         path: PathBuf,
-        /// The bound.
+        /// The maximum.
         limit: usize,
     },
-    /// There are mistakes in it.
+    /// The policy has these mistakes.
     #[error("{}", Diagnostics(.0))]
     Refused(Vec<Diagnostic>),
-    /// A file of keys is there, and the system does not let it be read.
+    /// A key file exists, and the system does not let it be read.
     #[error("{}", Diagnostics(.0))]
     KeysUnreadable(Vec<Diagnostic>),
-    /// A policy.json that lets everything run that it does not name.
+    /// A policy.json allows every image that it does not name.
     #[error(
         "policies {}: the default of this policy.json accepts anything: whatever it does not name would run unsigned\n  \
          help: write \"default\": [{{\"type\": \"reject\"}}], or, to have it so, acceptAnythingByDefault: true in the \
@@ -75,7 +75,7 @@ pub enum PolicyLoadError {
         /// The folder or file.
         path: PathBuf,
     },
-    /// A policy.json that requires signatures of a tag, where pods have to name digests.
+    /// A policy.json requires signatures of a tag, while pods have to name digests.
     #[error(
         "policies {}: the scope {scope} of this policy.json can let no pod run: it covers images by tag alone, and a pod \
          has to name the digest of an image that must be signed\n  \
@@ -93,8 +93,8 @@ pub enum PolicyLoadError {
 }
 
 impl PolicyLoadError {
-    /// Whether it says nothing of what the files say, since they could not be read. A folder without any is what a volume that
-    /// was lost leaves.
+    /// Returns whether the content of the files is unknown because they could not be read. An empty folder counts: that
+    /// is what a lost volume leaves.
     pub(crate) fn is_unread(&self) -> bool {
         matches!(self, Self::Unreadable { .. } | Self::KeysUnreadable(_) | Self::Empty { .. })
     }
@@ -106,10 +106,11 @@ impl PolicyFiles {
         self.load_noting_folders(&mut BTreeSet::new())
     }
 
-    /// As [`PolicyFiles::load`]; also gives the folders in which a change may change the policy, found or not.
+    /// Loads the policy as [`PolicyFiles::load`] does. Adds the folders in which a change may change the policy,
+    /// whether they exist or not.
     pub(crate) fn load_noting_folders(&self, folders: &mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError> {
-        // Kubernetes replaces all files of a mounted ConfigMap in one step; reading half before and half after it would
-        // make a policy that no user wrote.
+        // Kubernetes replaces all files of a mounted ConfigMap in one step. A read that began before it and ended after
+        // it would make a policy that no user wrote.
         const ATTEMPTS: usize = 5;
         let mut result = None;
         for _ in 0..ATTEMPTS {
@@ -184,7 +185,7 @@ impl PolicyFiles {
     }
 }
 
-/// The policy files of a folder; one more than [`MAX_FILES`] at the most.
+/// Returns the policy files of a folder, at most one more than [`MAX_FILES`].
 fn policy_files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -204,7 +205,7 @@ fn is_policy_file(name: &str) -> bool {
     !name.starts_with('.') && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-/// The folder of a file; of a bare name, the working directory.
+/// Returns the folder of a file; for a bare name, the working directory.
 fn parent(path: &Path) -> Option<PathBuf> {
     let parent = path.parent()?;
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })

@@ -8,23 +8,23 @@ use std::{
 
 use super::descriptor_reserve::with_reserve;
 
-/// Why a file could not be read.
+/// The reason why a file could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// It is not there.
+    /// The file does not exist.
     #[error("there is no such file")]
     Missing,
-    /// It is a folder, a pipe, a device: something that does not end, or blocks.
+    /// The path is a folder, a pipe or a device: reading it might not end, or block.
     #[error("this is not a file")]
     NotAFile,
-    /// It is larger than it can sensibly be.
+    /// The file is larger than the limit.
     #[error("it has more than {limit} bytes")]
     TooLarge {
-        /// The bound.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// The system refuses.
+    /// The system's error.
     #[error("it can't be read: {0}")]
     Io(#[source] io::Error),
 }
@@ -38,10 +38,10 @@ impl From<io::Error> for ReadError {
     }
 }
 
-/// Reads a regular file, symbolic links followed, of at most `limit` bytes; with a descriptor of the reserve where there is no
-/// other.
+/// Reads a regular file of at most `limit` bytes, through symbolic links. Uses a descriptor of the reserve if no other
+/// is left.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ReadError> {
-    // Before it is opened: opening a pipe would wait for a writer.
+    // Checked before the file is opened: opening a pipe would wait for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(ReadError::NotAFile);
     }

@@ -12,17 +12,17 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use crate::telemetry::catch_panic;
 
-/// Changes within this time of another one belong to it: editors write in several steps.
+/// The time within which several changes are one: editors write a file in several steps.
 const DEBOUNCE_INTERVAL: Duration = Duration::from_millis(100);
-/// However long changes go on, after this time they are looked at.
+/// The maximum delay of a check while changes go on.
 const MAX_DEBOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The folders to watch after a check of files, and when to check again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NextCheck {
-    /// The folders that matter from now on.
+    /// The folders to watch from now on.
     pub folders: BTreeSet<PathBuf>,
-    /// When to look again, where that is sooner than the slow poll.
+    /// The time until the next check, if that is earlier than the poll.
     pub again: Option<Duration>,
 }
 
@@ -32,10 +32,10 @@ impl From<BTreeSet<PathBuf>> for NextCheck {
     }
 }
 
-/// Calls back whenever something may have changed in some folders, until it is dropped.
+/// Calls `check` when files in some folders may have changed, until it is dropped.
 ///
-/// Events of the file system make it quick, a slow poll makes it certain: a watch ends when its folder is replaced, and
-/// some file systems (NFS, FUSE) send no events at all.
+/// Events of the file system make it quick, and a slow poll makes it certain: a watch ends when its folder is replaced,
+/// and some file systems (NFS, FUSE) send no events.
 #[derive(Debug)]
 pub struct ChangeWatcher {
     messages: Sender<WatchMessage>,
@@ -48,8 +48,8 @@ enum WatchMessage {
 }
 
 impl ChangeWatcher {
-    /// Starts. `check` is called at once, then after changes and at least every `poll`, always on one thread of its own;
-    /// it gives the folders that matter from now on, and may ask for a look sooner than that.
+    /// Starts to watch. `check` is called at once, then after changes and at least every `poll`, always on one thread
+    /// of its own. It returns the folders to watch from now on, and may ask for an earlier check.
     ///
     /// # Errors
     /// The thread can't be started.
@@ -61,7 +61,8 @@ impl ChangeWatcher {
         let (messages, received) = mpsc::channel();
         let events = messages.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Reading a file is an event too, and `check` reads. A lost event is as good as any: something changed.
+            // `check` reads the files, and a read is an event, too. An error means that events were lost, so a change
+            // is possible.
             if event.map_or(true, |event| !event.kind.is_access()) {
                 // The receiver is gone once the watcher is dropped.
                 let _ = events.send(WatchMessage::Changed);
@@ -72,7 +73,7 @@ impl ChangeWatcher {
             .ok();
         let mut state = FolderWatches { watcher, watched: BTreeSet::new() };
         let work = move || {
-            // A panic would end the thread, and no change would be seen ever again.
+            // A panic would end the thread, and no later change would be seen.
             while catch_panic(name, None, || run(&received, poll, &mut state, || check().into())).is_none() {
                 thread::sleep(DEBOUNCE_INTERVAL);
             }
@@ -86,7 +87,7 @@ impl Drop for ChangeWatcher {
     fn drop(&mut self) {
         let _ = self.messages.send(WatchMessage::Stop);
         if let Some(thread) = self.thread.take() {
-            // It catches panics.
+            // The thread catches panics.
             let _ = thread.join();
         }
     }
@@ -103,7 +104,7 @@ fn run(
         let mut look = check();
         watches.set(&look.folders);
         if watches.watched != before {
-            // A change between the check and the watch has made no event.
+            // A change between the check and the start of the watch made no event.
             look = check();
             watches.set(&look.folders);
         }
@@ -136,7 +137,7 @@ impl FolderWatches {
     fn set(&mut self, folders: &BTreeSet<PathBuf>) {
         for gone in self.watched.difference(folders) {
             if let Some(watcher) = &mut self.watcher {
-                // It may be gone already.
+                // The folder may not exist any more.
                 let _ = watcher.unwatch(gone);
             }
         }
@@ -149,7 +150,7 @@ impl FolderWatches {
         }
     }
 
-    /// Watches what now stands where a folder stood: it may have been replaced.
+    /// Watches each folder anew: it may have been replaced by another one of the same name.
     fn renew(&mut self) {
         let watched = std::mem::take(&mut self.watched);
         for folder in watched {
@@ -162,7 +163,8 @@ impl FolderWatches {
         }
     }
 
-    /// Whether there is a watch now. A folder that is not there can't have one; the poll will see it come.
+    /// Watches a folder. Returns whether that succeeded; a folder that does not exist has no watch, and the poll
+    /// notices when it appears.
     fn watch(&mut self, folder: &Path) -> bool {
         self.watcher.as_mut().is_some_and(|watcher| watcher.watch(folder, RecursiveMode::NonRecursive).is_ok())
     }

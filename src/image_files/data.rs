@@ -19,34 +19,34 @@ pub struct Data {
 
 #[derive(Clone, Debug)]
 enum DataLocation {
-    /// A file of its own, opened when it is read: an image may have more of them than a process may have open.
+    /// A path that is opened for each read: an image may have more files than a process may open.
     Path(Arc<Path>),
-    /// A part of one that is open.
+    /// A part of an open file.
     Open(Arc<File>),
 }
 
 impl Data {
-    /// A file that is opened each time it is read.
+    /// Makes data of a file that is opened for each read.
     pub(super) fn of_path(path: &Path, length: u64, name: &str) -> Self {
         Self { place: DataLocation::Path(path.into()), offset: 0, length, name: name.into() }
     }
 
-    /// A part of an open file.
+    /// Makes data of a part of an open file.
     pub(crate) fn of(file: Arc<File>, offset: u64, length: u64, name: &str) -> Self {
         Self { place: DataLocation::Open(file), offset, length, name: name.into() }
     }
 
-    /// How many.
+    /// Returns the number of bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// The file's name in its folder or archive.
+    /// Returns the file's name in its folder or archive.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Reads a part; all of it has to be there. This blocks.
+    /// Reads a part, which must be there completely. Blocks.
     pub fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         if offset.checked_add(length as u64).is_none_or(|end| end > self.length) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -56,7 +56,7 @@ impl Data {
         Ok(bytes)
     }
 
-    /// Reads it from the beginning. This blocks.
+    /// Returns a reader that starts at the beginning. It blocks.
     pub(super) fn reader(&self) -> io::Result<impl Read + use<>> {
         Ok(DataReader { file: self.file()?, at: self.offset, left: self.length })
     }

@@ -1,5 +1,5 @@
-//! Archives of `docker save` and `podman save`. They have layers as they are mounted, without compression and without the
-//! manifest that a registry had; it is made here as podman and skopeo make it: Docker schema 2, layers compressed with gzip.
+//! Archives of `docker save` and `podman save`. Their layers are not compressed, and they lack the manifest that a
+//! registry has. It is made as podman and skopeo make it: Docker schema 2, with layers compressed by gzip.
 
 use std::{
     collections::HashMap,
@@ -24,7 +24,7 @@ use crate::image::{self, Digest, Reference};
 const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
-/// Layers that are compressed at once.
+/// The maximum number of layers that are compressed at once.
 const MAX_AT_ONCE: usize = 8;
 
 /// An entry of `manifest.json`.
@@ -38,7 +38,7 @@ struct ManifestEntry {
     layers: Option<Vec<String>>,
 }
 
-/// An image's configuration, as far as its layers are in it.
+/// The part of an image's configuration that names its layers.
 #[derive(Deserialize)]
 struct Config {
     rootfs: RootFs,
@@ -82,7 +82,7 @@ pub(super) fn read(
     let ManifestEntry { config: config_name, layers, .. } = choose(files, name, manifest_bytes)?;
     let bytes = files.read(&config_name, manifest_bytes)?;
     let config = ImageBlob { digest: Digest::sha256(&bytes), data: files.find(&config_name)? };
-    // It is called by its digest: HEX.json, or blobs/sha256/HEX.
+    // The file is named after its digest: `HEX.json`, or `blobs/sha256/HEX`.
     let stem = config_name.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
     if let Ok(expected) = Digest::parse(&format!("sha256:{stem}"))
         && let Some(mismatch) = expected.mismatch(config.digest)
@@ -113,7 +113,7 @@ pub(super) fn read(
         layers: Vec::with_capacity(wanted.len()),
     };
     for (diff_id, _) in &wanted {
-        // All of them were compressed.
+        // Every layer was compressed above.
         manifest.layers.extend(blobs.get(diff_id).map(|blob| Descriptor::of(blob, LAYER)));
     }
     // Numbers and strings can't fail to be JSON.
@@ -152,7 +152,7 @@ fn choose(files: &Files, name: Option<&str>, manifest_bytes: usize) -> Result<Ma
     })
 }
 
-/// Compresses each different layer once, several at a time.
+/// Compresses each distinct layer once, several in parallel.
 fn compress(
     files: &Files,
     wanted: &[(Digest, Data)],

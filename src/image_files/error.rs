@@ -1,14 +1,14 @@
-//! Why there is no image to push.
+//! Errors of reading an image from files.
 
 use std::{io, path::PathBuf};
 
 use crate::image::{ManifestError, Mismatch};
 
-/// Why there is no image to push. Text of the files is only shown quoted.
+/// The reason why there is no image to push. Text from the files appears only quoted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The text names no source.
+    /// The text is not the name of a source.
     #[error("{0:?} is no source: expected oci:FOLDER[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:REFERENCE]")]
     Name(String),
     /// A file or folder can't be read.
@@ -16,26 +16,26 @@ pub enum SourceError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The folder for layers that are being compressed can't be written to.
+    /// The temporary folder for compressed layers can't be written to.
     #[error("{}: layers can't be kept here while they are compressed: {source}; TMPDIR names another folder", folder.display())]
     Temporary {
         /// The folder.
         folder: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// Something that has to be there is not.
+    /// A required file is missing.
     #[error("{place} has no {name:?}: it is incomplete, or not what it is said to be")]
     Missing {
         /// The folder or archive.
         place: String,
-        /// What was looked for.
+        /// The name of the file.
         name: String,
     },
-    /// A name or link that leads out of the folder or archive.
+    /// A name or link leads out of the folder or archive.
     #[error("{place}: {name:?} leads out of it, and is not followed")]
     Outside {
         /// The folder or archive.
@@ -43,64 +43,64 @@ pub enum SourceError {
         /// The name.
         name: String,
     },
-    /// Something is larger than it may be.
+    /// A file is too large.
     #[error("{place}: {name:?} has {size} bytes, over the limit of {limit}")]
     TooLarge {
         /// The folder or archive.
         place: String,
         /// The file in it.
         name: String,
-        /// Bytes that it has.
+        /// Its size, in bytes.
         size: u64,
-        /// Bytes that it may have.
+        /// The maximum, in bytes.
         limit: u64,
     },
-    /// It has more parts than any image.
+    /// The folder or archive has too many parts.
     #[error("{place}: there are more than {limit} {what}")]
     TooMany {
         /// The folder or archive.
         place: String,
-        /// Of what.
+        /// The kind of part.
         what: &'static str,
-        /// How many there may be.
+        /// The maximum.
         limit: usize,
     },
-    /// It is not in the form that it should have.
+    /// A file is malformed.
     #[error("{place}: {what}")]
     Malformed {
         /// The folder or archive.
         place: String,
-        /// What is expected, and what was found.
+        /// The expectation, and the finding.
         what: String,
     },
-    /// A manifest that is none.
+    /// A manifest is malformed.
     #[error("{place}: {name:?}: {source}")]
     Manifest {
         /// The folder or archive.
         place: String,
         /// The file in it.
         name: String,
-        /// Why.
+        /// The reason.
         source: ManifestError,
     },
-    /// Bytes have another digest than they should.
+    /// A file's bytes do not have the expected digest.
     #[error("{place}: {name:?} is damaged: {mismatch}")]
     Damaged {
         /// The folder or archive.
         place: String,
         /// The file in it.
         name: String,
-        /// What it should be, and what it is.
+        /// The expected and the actual digest.
         mismatch: Box<Mismatch>,
     },
-    /// There are several images, or not the one that is wanted.
+    /// The source has several images, or lacks the one that was asked for.
     #[error("{place} {}", choice(wanted.as_deref(), found))]
     Choice {
         /// The folder or archive.
         place: String,
-        /// The name that was given.
+        /// The name that the user gave.
         wanted: Option<String>,
-        /// The names that are there.
+        /// The names in the source.
         found: Vec<String>,
     },
 }

@@ -1,4 +1,4 @@
-//! The files of a folder, or of an archive, by name.
+//! Access by name to the files of a folder or an archive.
 
 use std::{
     io,
@@ -7,11 +7,11 @@ use std::{
 
 use super::{data::Data, error::SourceError, tar::Archive};
 
-/// Where the files of an image are.
+/// The files of an image.
 pub(super) enum Files {
-    /// In this folder, whose path has no links in it.
+    /// A folder, whose path contains no links.
     Folder(PathBuf),
-    /// In an archive.
+    /// An archive.
     Archive(Archive),
 }
 
@@ -29,7 +29,7 @@ impl Files {
         Archive::open(path).map(Self::Archive)
     }
 
-    /// Returns its name for messages.
+    /// Returns the name of the folder or archive, for messages.
     pub(super) fn place(&self) -> String {
         match self {
             Self::Folder(path) => path.display().to_string(),
@@ -37,7 +37,7 @@ impl Files {
         }
     }
 
-    /// A file, through links that stay inside.
+    /// Finds a file, through links that stay inside the folder or archive.
     pub(super) fn find(&self, name: &str) -> Result<Data, SourceError> {
         let folder = match self {
             Self::Archive(archive) => return archive.find(name),
@@ -60,7 +60,7 @@ impl Files {
         Ok(Data::of_path(&path, metadata.len(), name))
     }
 
-    /// All of a small file.
+    /// Reads a small file completely.
     pub(super) fn read(&self, name: &str, limit: usize) -> Result<Vec<u8>, SourceError> {
         let data = self.find(name)?;
         let size = data.length();

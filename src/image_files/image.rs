@@ -1,4 +1,4 @@
-//! An image as a registry takes it: manifests and blobs.
+//! An image in the form that a registry accepts: manifests and blobs.
 
 use std::io;
 
@@ -8,25 +8,25 @@ use super::data::Data;
 use crate::image::{Digest, Manifest};
 use crate::registry::Blob;
 
-/// The most blobs of one image, all platforms together.
+/// The maximum number of blobs in one image, all platforms together.
 pub(super) const MAX_BLOBS: usize = 4096;
 
-/// Hears how far the work on a layer is: which one, bytes done, bytes in all.
+/// Reports the progress of compressing a layer: its digest, the bytes done, and the bytes in all.
 pub type CompressionProgress<'a> = &'a (dyn Fn(&Digest, u64, u64) + Sync);
 
-/// An image as a registry takes it.
+/// An image in the form that a registry accepts.
 #[derive(Debug)]
 pub struct Image {
-    /// Its manifests, each behind those that it names. The last one is the image.
+    /// The manifests. Each comes after those that it names; the last one is the image's own.
     pub manifests: Vec<SourceManifest>,
-    /// The blobs that they name, each once.
+    /// The blobs that the manifests name, each once.
     pub blobs: Vec<ImageBlob>,
 }
 
 /// A manifest or index.
 #[derive(Clone, Debug)]
 pub struct SourceManifest {
-    /// Computed over its bytes.
+    /// The digest, computed over its bytes.
     pub digest: Digest,
     /// Its media type.
     pub media_type: String,
@@ -39,9 +39,9 @@ pub struct SourceManifest {
 /// A layer or configuration.
 #[derive(Clone, Debug)]
 pub struct ImageBlob {
-    /// The digest that it should have. Readers must check that it does.
+    /// The expected digest. Readers of the data must check it.
     pub digest: Digest,
-    /// Where it is.
+    /// The data.
     pub data: Data,
 }
 

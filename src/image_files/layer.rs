@@ -1,4 +1,4 @@
-//! A docker-archive's layers, as registries take them: compressed.
+//! Compresses the layers of a docker-archive, as registries expect them.
 
 use std::{
     fs::File,
@@ -11,21 +11,21 @@ use flate2::{Compression, GzBuilder, bufread::MultiGzDecoder};
 use super::{data::Data, image::ImageBlob};
 use crate::image::{Digest, Hasher, Mismatch, digest::Algorithm};
 
-/// Bytes that a layer may have, decompressed. A file of a megabyte can claim a gigabyte.
+/// The maximum size of a decompressed layer, in bytes. A file of a megabyte can decompress to a gigabyte.
 const MAX_LAYER_BYTES: u64 = 64 << 30;
-/// Bytes that are read at once.
+/// The size of a read, in bytes.
 const STEP_BYTES: usize = 128 << 10;
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTANDARD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// Why a layer can't be pushed.
+/// The reason why a layer can't be pushed.
 #[derive(Debug)]
 pub(super) enum LayerError {
     Io(io::Error),
-    /// Where it is kept meanwhile, nothing can be written.
+    /// The temporary file can't be written.
     Temporary(io::Error),
-    /// The image's configuration says another digest of it.
+    /// The image's configuration names another digest for the layer.
     Damaged(Box<Mismatch>),
     Zstandard,
     TooLarge,
@@ -37,8 +37,8 @@ impl From<io::Error> for LayerError {
     }
 }
 
-/// Compresses a layer into a temporary file that goes with the result; one that is compressed already stays as it is. What
-/// it is without compression has to be `diff_id`. The same layer becomes the same bytes each time.
+/// Compresses a layer into a temporary file, which the result owns; a layer that is compressed already stays as it is.
+/// The decompressed layer must have the digest `diff_id`. The same layer always gives the same bytes.
 pub(super) fn compressed(
     data: &Data,
     diff_id: &Digest,
@@ -77,7 +77,7 @@ pub(super) fn compressed(
     }
     let file = tempfile::tempfile().map_err(LayerError::Temporary)?;
     let out = HashingStream { inner: io::BufWriter::new(file), hasher: Hasher::new(Algorithm::Sha256), count: 0 };
-    // Neither a name nor a time is in it.
+    // The gzip header contains neither a name nor a time.
     let mut encoder = GzBuilder::new().write(out, Compression::default());
     let mut step = start;
     let mut length = 0;
@@ -104,7 +104,7 @@ pub(super) fn compressed(
     Ok(ImageBlob { digest: hasher.finish(), data: Data::of(Arc::new(file), 0, count, data.name()) })
 }
 
-/// Computes the digest of what goes through it.
+/// Computes the digest of the bytes that pass through it.
 struct HashingStream<T> {
     inner: T,
     hasher: Hasher,

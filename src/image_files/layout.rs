@@ -11,25 +11,25 @@ use super::{
 };
 use crate::image::{Contents, Digest, Manifest, Part};
 
-/// Indexes in indexes that are followed, as when they are verified.
+/// The maximum depth of nested indexes, as in verification.
 const MAX_DEPTH: usize = 3;
-/// Manifests of one image, attestations included.
+/// The maximum number of manifests of one image, attestations included.
 const MAX_MANIFESTS: usize = 512;
-/// Bytes of `oci-layout`.
+/// The maximum size of `oci-layout`, in bytes.
 const MAX_MARK: usize = 4 << 10;
-/// The annotation that says a manifest's tag.
+/// The annotation that gives a manifest its tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// `oci-layout`.
+/// The content of `oci-layout`.
 #[derive(Deserialize)]
 struct LayoutMarker {
     #[serde(rename = "imageLayoutVersion")]
     version: String,
 }
 
-/// `index.json`, as far as manifests are chosen by it.
+/// The part of `index.json` by which manifests are chosen.
 #[derive(Deserialize)]
 struct Index {
     manifests: Vec<NamedManifest>,
@@ -47,7 +47,7 @@ impl NamedManifest {
     }
 }
 
-/// Finds the image and all that belongs to it.
+/// Reads the image, with all manifests and blobs that belong to it.
 pub(super) fn read(files: &Files, name: Option<&str>, manifest_bytes: usize) -> Result<Image, SourceError> {
     let mark = files.read("oci-layout", MAX_MARK)?;
     match serde_json::from_slice::<LayoutMarker>(&mark) {
@@ -126,7 +126,7 @@ impl LayoutReader<'_> {
         if self.image.manifests.len() == MAX_MANIFESTS {
             return Err(self.too_many("manifests", MAX_MANIFESTS));
         }
-        // What is pushed under a tag, registries call by its SHA-256, whatever the layout calls it.
+        // Registries name an image that is pushed under a tag by its SHA-256, whichever digest the layout uses.
         let digest = if depth == 0 { Digest::sha256(&bytes) } else { *digest };
         self.image.manifests.push(SourceManifest { digest, media_type, manifest, bytes: bytes.into() });
         Ok(())

@@ -1,7 +1,7 @@
-//! Images in files: OCI layouts, archives of them, and what `docker save` and `podman save` write.
+//! Images in files: OCI layouts, archives of OCI layouts, and archives of `docker save` and `podman save`.
 //!
-//! An archive is indexed and never unpacked: files are read where they stand in it. Archives and layouts are untrusted input:
-//! counts and sizes are bounded, links to the outside are not followed, and each digest is computed over the bytes.
+//! An archive is indexed and never unpacked; its files are read in place. Archives and layouts are untrusted input:
+//! counts and sizes are bounded, links that lead outside are not followed, and each digest is computed over the bytes.
 
 mod data;
 mod docker;

@@ -1,4 +1,4 @@
-//! The source of an image, as the command line names it.
+//! The name of an image source on the command line.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -10,12 +10,12 @@ use super::{
     layout,
 };
 
-/// An image that is in files.
+/// An image in files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageSource {
     kind: SourceKind,
     path: PathBuf,
-    /// Which image, where there are several: a tag of the layout, a reference of the archive.
+    /// The image to choose if the source has several: a tag of the layout, or a reference of the archive.
     name: Option<String>,
 }
 
@@ -29,7 +29,7 @@ enum SourceKind {
 impl FromStr for ImageSource {
     type Err = SourceError;
 
-    /// As skopeo splits it: at the first colon behind the kind.
+    /// Splits the text as skopeo does: at the first colon after the kind.
     fn from_str(text: &str) -> Result<Self, SourceError> {
         let bad = || SourceError::Name(text.to_owned());
         let (kind, rest) = text.split_once(':').ok_or_else(bad)?;
@@ -60,8 +60,8 @@ impl fmt::Display for ImageSource {
 }
 
 impl ImageSource {
-    /// Finds out what the image consists of, and compresses the layers of a docker-archive. No manifest is larger than
-    /// `manifest_bytes`. This blocks.
+    /// Reads the structure of the image, and compresses the layers of a docker-archive. A manifest has at most
+    /// `manifest_bytes`. Blocks.
     pub fn read(&self, manifest_bytes: usize, watch: CompressionProgress<'_>) -> Result<Image, SourceError> {
         let name = self.name.as_deref();
         match self.kind {

@@ -1,7 +1,7 @@
-//! A tar archive as an index of what stands where in it.
+//! A tar archive, as an index of the files in it.
 //!
-//! The tar crate reads headers; the way through the archive is ours, because it has to be bounded: long names and
-//! extension headers are read into memory, and may be as large as the author of the archive likes.
+//! The tar crate parses headers. The walk over the archive is our own, because it has to be bounded: long names and
+//! extension headers are read into memory, and the author of the archive controls their size.
 
 use std::{
     collections::HashMap,
@@ -17,18 +17,18 @@ use super::{data::Data, error::SourceError};
 
 const BLOCK: u64 = 512;
 const NOTHING: [u8; 512] = [0; 512];
-/// Entries that are looked at.
+/// The maximum number of entries.
 const MAX_ENTRIES: usize = 65_536;
-/// Bytes of a name, or of what a link leads to.
+/// The maximum size of a name or of a link's target, in bytes.
 const MAX_NAME: u64 = 8 << 10;
-/// Bytes of all names together, which are kept.
+/// The maximum size of all names together, which are kept in memory, in bytes.
 const MAX_NAME_BYTES: usize = 32 << 20;
-/// Bytes of an extension header. Those with a file's extended attributes are the largest.
+/// The maximum size of an extension header, in bytes. Those with a file's extended attributes are the largest.
 const MAX_EXTENSION: u64 = 1 << 20;
-/// Links that are followed, one to the next.
+/// The maximum length of a chain of links.
 const MAX_LINKS: usize = 8;
 
-/// The first bytes of compressed files, and the tool for each.
+/// The first bytes of compressed files, each with the tool that decompresses them.
 const COMPRESSED: [(&[u8], &str); 4] =
     [(&[0x1f, 0x8b], "gunzip"), (&[0x28, 0xb5, 0x2f, 0xfd], "unzstd"), (b"\xfd7zXZ", "unxz"), (b"BZh", "bunzip2")];
 
@@ -36,7 +36,7 @@ pub(super) struct Archive {
     path: PathBuf,
     file: Arc<File>,
     entries: HashMap<String, ArchiveEntry>,
-    /// Bytes of all names so far.
+    /// The size of all names so far, in bytes.
     names: usize,
 }
 
@@ -45,15 +45,15 @@ enum ArchiveEntry {
         offset: u64,
         length: u64,
     },
-    /// Relative to the folder that the link is in.
+    /// A target relative to the folder of the link.
     SymbolicLink(String),
-    /// Relative to the archive's root.
+    /// A target relative to the archive's root.
     HardLink(String),
-    /// A file whose content does not stand there as it is, or a name that several entries have.
+    /// A file that can't be read in place, or a name that several entries have.
     Unusable(&'static str),
 }
 
-/// The attributes that extension entries give to the entry behind them.
+/// The attributes that extension headers give to the next entry.
 #[derive(Default)]
 struct PaxExtension {
     name: Option<Vec<u8>>,
@@ -63,7 +63,7 @@ struct PaxExtension {
 }
 
 impl Archive {
-    /// Reads the headers of all entries.
+    /// Opens an archive, and reads the headers of all entries.
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
         let read = |source| SourceError::Read { path: path.to_owned(), source };
         let metadata = path.metadata().map_err(read)?;
@@ -131,7 +131,7 @@ impl Archive {
                 return Err(self.malformed(format!("it is truncated: the entry at byte {at} goes on behind its end")));
             };
             self.entry(header, (offset, length), &mut extension)?;
-            // The last entry's padding may be missing.
+            // The padding of the last entry may be missing.
             at = next.min(end);
         }
         Ok(())
@@ -139,7 +139,7 @@ impl Archive {
 
     fn not_an_archive(&self, at: u64) -> String {
         let mut start = [0; 8];
-        // A file that is shorter has the beginning of none.
+        // A shorter file has none of these beginnings.
         let read = self.file.read_at(&mut start, 0).unwrap_or(0);
         let compressed = COMPRESSED.iter().find(|(magic, _)| start[..read].starts_with(magic));
         match compressed {
@@ -198,7 +198,7 @@ impl Archive {
                 let name = name.unwrap_or_else(|| header.path_bytes().into_owned());
                 let link = link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned));
                 let link = link.and_then(|link| String::from_utf8(link).ok()).unwrap_or_default();
-                // Nothing that is looked for has another name than these.
+                // Names in other encodings are never looked for.
                 let name = String::from_utf8(name).ok().and_then(|name| within("", &name));
                 let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(()) };
                 self.names += name.len() + link.len();
@@ -213,7 +213,7 @@ impl Archive {
                     EntryType::Link => ArchiveEntry::HardLink(link),
                     _ => return Ok(()),
                 };
-                // Readers don't agree on which one of two counts.
+                // Readers disagree about which of two entries with one name counts.
                 self.entries
                     .entry(name)
                     .and_modify(|first| *first = ArchiveEntry::Unusable("is there twice"))
@@ -223,7 +223,7 @@ impl Archive {
         Ok(())
     }
 
-    /// A file, through links that stay inside.
+    /// Finds a file, through links that stay inside the archive.
     pub(super) fn find(&self, name: &str) -> Result<Data, SourceError> {
         let place = || self.path.display().to_string();
         let outside = || SourceError::Outside { place: place(), name: name.to_owned() };
@@ -246,7 +246,7 @@ impl Archive {
     }
 }
 
-/// Returns the plain name of a relative path in a folder of the archive; `None` if it leads out.
+/// Resolves a relative path in a folder of the archive; returns `None` if it leads out of the archive.
 fn within(folder: &str, path: &str) -> Option<String> {
     if path.starts_with('/') {
         return None;

@@ -1,4 +1,4 @@
-//! Where signatures are written.
+//! The destination of new signatures.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::configuration::SignatureSource;
 
-/// Where signatures are written.
+/// The destination of new signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// The registry's own extension endpoint.
@@ -18,7 +18,7 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Returns the source that reads what is written there; `None` if the folder has no absolute path.
+    /// Returns the source that reads from this destination; `None` if the folder has no absolute path.
     pub fn source(&self) -> Option<SignatureSource> {
         Some(match self {
             Self::RegistryExtension => SignatureSource::RegistryExtension,

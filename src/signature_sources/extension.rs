@@ -21,12 +21,12 @@ use crate::signature::UntrustedSignature;
 use crate::telemetry::RequestKind;
 use crate::verification::AskedSource;
 
-/// Entries of a list that are looked at: more than signatures fit into a list of 4 MiB.
+/// The maximum number of entries of a list that are parsed: a list of 4 MiB holds fewer signatures.
 const MAX_ENTRIES: usize = 10_000;
-/// The longest name of a signature that is repeated to people.
+/// The maximum length of a signature's name that messages repeat.
 const MAX_NAME: usize = 200;
 
-/// Asks the repository's own registry, if it announces the extension; its mirrors where it can't be asked.
+/// Asks the repository's own registry, if it announces the extension; its mirrors if it can't be asked.
 pub(super) async fn own(
     client: &Client,
     repository: &Repository,
@@ -39,7 +39,7 @@ pub(super) async fn own(
             let mirrored = target.repository != *repository;
             let found = announced(client, &target, digest, budget).await?;
             if mirrored && found.signatures.is_empty() {
-                // What a mirror lacks, the registry that can't be asked may have.
+                // The registry that can't be asked may have signatures that a mirror lacks.
                 let registry = (&*target.remote.registry).into();
                 return Err(LookupError::ManifestUnknown { registry, url: shown(&target.base) });
             }
@@ -50,7 +50,7 @@ pub(super) async fn own(
     client.with_mirrors(primary, budget, ask).await
 }
 
-/// Asks a store.
+/// Asks a store at a URL of its own.
 pub(super) async fn at(
     client: &Client,
     url: &Url,
@@ -73,7 +73,7 @@ async fn announced(
     match origin.extension {
         Extension::Announced => return list(client, target, digest, budget).await,
         Extension::NotAnnounced => {}
-        // Whether there are signatures is unknown: an ingress may have answered in place of the registry.
+        // It is unknown whether there are signatures: an ingress may have answered in place of the registry.
         Extension::Unknown(status) => {
             let what = format!(
                 "it answers {status} at /v2/, which does not say whether it has the signature extension (an entry's \
@@ -103,8 +103,8 @@ async fn list(
     let shown: Arc<str> = Arc::from(shown(&url));
     let misbehaved = |what: &str| client.misbehaved(target, &url, what.to_owned(), budget);
     if answer.status == 404 {
-        // A store that does not know the image says so in the distribution specification's words. Any other 404 rather
-        // comes from a URL that is not the endpoint's, and then nothing is known about signatures.
+        // A store that does not know the image answers with the distribution specification's error code. Any other 404
+        // comes from a URL that is not the endpoint's, so nothing is known about signatures.
         if !says_unknown(&answer.body) {
             return Err(misbehaved("it answers 404 where its signature extension should be"));
         }
@@ -130,15 +130,15 @@ async fn list(
     Ok(SourceAnswer { signatures: list.signatures, asked })
 }
 
-/// A list that was read.
+/// A parsed list.
 #[derive(Default)]
 pub(super) struct SignatureList {
     pub(super) signatures: Vec<UntrustedSignature>,
-    /// Entries of another version or type: of a later time, and no business of ours.
+    /// The number of entries of another version or type, which are left out.
     skipped: usize,
-    /// Entries that should be signatures and are not.
+    /// The number of entries that are malformed signatures.
     broken: usize,
-    /// Entries beyond the limit, which were not looked at.
+    /// The number of entries beyond the limit, which are not parsed.
     left: usize,
 }
 
@@ -148,8 +148,8 @@ struct RawList<'a> {
     signatures: Option<Array<'a, MAX_ENTRIES>>,
 }
 
-/// One entry. skopeo writes `schemaVersion`, the original registry's documentation `version`. What is of another type than
-/// it should be takes no memory, however large it is.
+/// One entry. skopeo writes `schemaVersion`, the original registry's documentation says `version`. A member of the
+/// wrong type takes no memory, however large it is.
 #[derive(Deserialize)]
 struct ListEntry<'a> {
     #[serde(rename = "schemaVersion", borrow)]
@@ -169,9 +169,10 @@ fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(value.get()).ok().map(|Text(text)| text)
 }
 
-/// Reads a list; returns `None` if it is none. Entries stand for themselves: what is wrong with one takes nothing from the others.
+/// Parses a list; returns `None` if the body is no list. Entries are independent: a malformed one does not affect the
+/// others.
 pub(super) fn parse(body: &[u8], url: &str) -> Option<SignatureList> {
-    // serde would take an array for a structure, too.
+    // serde would accept an array for a structure, too.
     let text = std::str::from_utf8(body).ok().filter(|text| text.trim_ascii_start().starts_with('{'))?;
     let raw: RawList<'_> = serde_json::from_str(text).ok()?;
     let Array { first, found } = raw.signatures.unwrap_or(Array { first: Vec::new(), found: 0 });
@@ -201,7 +202,7 @@ pub(super) fn parse(body: &[u8], url: &str) -> Option<SignatureList> {
                 list.skipped += 1;
                 continue;
             }
-            // A mistake of those who stored it: verification says which.
+            // The client that stored it made a mistake; verification says which.
             SignatureFormat::Page | SignatureFormat::Unknown => &content,
         };
         let number = index + 1;
@@ -215,7 +216,8 @@ pub(super) fn parse(body: &[u8], url: &str) -> Option<SignatureList> {
     Some(list)
 }
 
-/// Names are the source's text: `<digest>@<32 characters>`, and nothing that a terminal or a log could take for more.
+/// Returns whether a name is `<digest>@<32 characters>`, without characters that could mislead in a terminal or log.
+/// Names are text of the source.
 fn is_plain(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b":@._-=+/".contains(&byte);
     !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(plain)

@@ -3,11 +3,11 @@
 /// The format of a stored signature (containers/image: `signature.FromBlob`).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SignatureFormat<'a> {
-    /// An OpenPGP message.
+    /// An OpenPGP message ("simple signing").
     SimpleSigning(&'a [u8]),
-    /// Of sigstore: another tool's.
+    /// A sigstore signature, which Sealgate does not support.
     Sigstore,
-    /// A web page or JSON: what servers answer in the place of a file.
+    /// A web page or JSON, which some servers return in place of a file.
     Page,
     /// No known format: empty, armored, or other text.
     Unknown,
@@ -22,7 +22,7 @@ pub(crate) fn detect_format(bytes: &[u8]) -> SignatureFormat<'_> {
             None if rest.starts_with(b"sigstore-json\n") => SignatureFormat::Sigstore,
             None => SignatureFormat::Unknown,
         },
-        // Every OpenPGP packet begins with this bit (RFC 9580, section 4.2).
+        // The first bit of every OpenPGP packet is set (RFC 9580, section 4.2).
         [0x80..=0xff, ..] => SignatureFormat::SimpleSigning(bytes),
         _ => match bytes.trim_ascii_start() {
             [b'<' | b'{' | b'[', ..] => SignatureFormat::Page,

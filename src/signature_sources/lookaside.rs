@@ -1,4 +1,4 @@
-//! Lookaside trees: `BASE/<path>@<algorithm>=<hex>/signature-N`, N from 1 until the first that is not there
+//! Lookaside trees: `BASE/<path>@<algorithm>=<hex>/signature-N`, for N from 1 until the first missing one
 //! (containers-registries.d(5)).
 
 use std::{fs, io, io::Read, path::Path, sync::Arc, time::Duration};
@@ -18,30 +18,30 @@ use crate::signature::UntrustedSignature;
 use crate::telemetry::RequestKind;
 use crate::verification::AskedSource;
 
-/// Entries that are looked at (containers/image since 5.24: fewer than 128).
+/// The maximum number of entries (containers/image since 5.24: fewer than 128).
 pub(super) const MAX_ENTRIES: usize = 128;
-/// The most signatures of one image that are written: with [`MAX_ENTRIES`], containers/image reads none of them.
+/// The maximum number of signatures written for one image. With [`MAX_ENTRIES`], containers/image reads none of them.
 pub(super) const MAX_FILES: usize = MAX_ENTRIES - 1;
-/// Entries that may fail before the source is given up.
+/// The number of failed entries after which the source counts as failed.
 const MAX_FAILURES: usize = 3;
-/// Entries fetched at once. Most images have one signature: then the second request learns that there is no other.
+/// The number of entries fetched in parallel. Most images have one signature, so that the second request finds the end.
 const MAX_CONCURRENT_FETCHES: usize = 2;
 /// The name of a folder in messages.
 const FOLDER: &str = "the signature folder";
 
-/// Collects entries until one is not there.
+/// Collects entries up to the first missing one.
 struct Collector {
     found: SourceAnswer,
     failures: usize,
     bytes: usize,
     limit: usize,
-    /// Whether entries come from a web server, and not from a folder.
+    /// The entries come from a web server, and not from a folder.
     is_web: bool,
-    /// Entries that were there.
+    /// The number of entries so far.
     number: usize,
 }
 
-/// The result of fetching an entry.
+/// The result of fetching one entry.
 enum LookasideEntry {
     Bytes(Vec<u8>),
     NotThere,
@@ -53,7 +53,7 @@ impl Collector {
         Self { found: SourceAnswer::default(), failures: 0, bytes: 0, limit, is_web, number: 0 }
     }
 
-    /// Adds an entry, and says whether to go on. `misbehaved` makes an error of this entry.
+    /// Adds an entry. Returns whether to go on. `misbehaved` makes an error about this entry.
     fn add(&mut self, url: &Arc<str>, entry: LookasideEntry, misbehaved: impl Fn(String) -> LookupError) -> bool {
         match entry {
             LookasideEntry::NotThere => false,
@@ -69,12 +69,12 @@ impl Collector {
                 let content = match detect_format(&bytes) {
                     SignatureFormat::SimpleSigning(content) => content,
                     SignatureFormat::Sigstore => return true,
-                    // A proxy that answers in place of the server may be gone with the next request.
+                    // A proxy answered in place of the server; the next request may reach the server.
                     SignatureFormat::Page if self.is_web => {
                         return self
                             .fail(misbehaved("a web page or JSON is there in the place of a signature".to_owned()));
                     }
-                    // A mistake of those who put it there: verification says which.
+                    // The user who put it there made a mistake; verification says which.
                     SignatureFormat::Page | SignatureFormat::Unknown => &bytes,
                 };
                 let signature =
@@ -92,7 +92,7 @@ impl Collector {
         !given_up && self.failures < MAX_FAILURES
     }
 
-    /// `url` is the folder of the image's signatures.
+    /// Returns the collected signatures. `url` is the folder of the image's signatures.
     fn finish(mut self, url: Arc<str>) -> SourceAnswer {
         let count = self.found.signatures.len();
         if count > 0 || self.failures == 0 {
@@ -102,7 +102,7 @@ impl Collector {
     }
 }
 
-/// The folder of an image's signatures, below the tree's own.
+/// Returns the name of the folder of an image's signatures, relative to the tree.
 pub(crate) fn folder_name(path: &str, digest: &Digest) -> String {
     format!("{path}@{}={}", digest.algorithm(), digest.hex())
 }
@@ -114,7 +114,7 @@ pub(crate) fn parse_folder_name(name: &str) -> Option<(&str, Digest)> {
     Some((path, Digest::parse(&format!("{algorithm}:{hex}")).ok()?))
 }
 
-/// Asks a web server. It gets no credentials.
+/// Asks a web server, without credentials.
 pub(super) async fn web(
     client: &Client,
     url: &Url,
@@ -123,7 +123,8 @@ pub(super) async fn web(
     budget: TimeBudget,
 ) -> Result<SourceAnswer, LookupError> {
     let mut target = client.target_at(url, repository)?;
-    // Behind each signature's name, as containers/image has it: a shared access signature, say.
+    // As in containers/image, the query of the base URL follows each signature's name: it may be a shared access
+    // signature.
     target.base.set_query(url.query());
     let name = folder_name(&target.path, digest);
     let limit = client.signature_list_bytes();
@@ -202,7 +203,8 @@ fn read_folder(folder: &Path, limit: usize, total: Duration) -> SourceAnswer {
     collector.finish(shown(&at).into())
 }
 
-/// Reads at most one byte more than the limit, so that the caller sees an excess. Anything but a file could block for ever.
+/// Reads at most one byte more than the limit, so that the caller notices an excess. Refuses anything but a regular
+/// file, which could block for ever.
 pub(crate) fn read_file(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));

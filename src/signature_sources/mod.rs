@@ -1,7 +1,7 @@
-//! Signature sources: the extension endpoint and lookaside trees, asked side by side.
+//! Signature sources: extension endpoints and lookaside trees, asked in parallel.
 //!
-//! What a source sends is neither trusted nor interpreted here: `signature` does that. A source can send nothing, too much, or
-//! nonsense. None of that removes what another source has.
+//! This module neither trusts nor interprets what a source sends: `signature` does that. A source may send nothing, too
+//! much, or malformed data; none of that removes the signatures from another source.
 
 mod destination;
 mod extension;

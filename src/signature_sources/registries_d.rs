@@ -1,4 +1,4 @@
-//! containers-registries.d(5): a folder of YAML files that say where the signatures of each registry's images lie.
+//! containers-registries.d(5): a folder of YAML files that map each registry to its lookaside.
 
 use std::{collections::HashMap, fmt, fs, io, path::Path};
 
@@ -10,17 +10,17 @@ use crate::redact::shown;
 use crate::text;
 use crate::yaml::{Node, Value, YamlSource, parse};
 
-/// The most bytes of one file.
+/// The maximum size of one file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 /// The members of a namespace.
 const MEMBERS: [&str; 5] =
     ["lookaside", "lookaside-staging", "sigstore", "sigstore-staging", "use-sigstore-attachments"];
 
-/// Where signatures lie, by scope.
+/// The lookasides of registries, by scope.
 #[derive(Clone)]
 pub struct Lookasides {
     by_scope: ScopeMap<Url>,
-    /// Of each namespace that says where signatures are written, where that is, if not where they are read.
+    /// The lookaside to write to, by scope; `None`: the one to read from.
     staging: ScopeMap<Option<Url>>,
     warnings: Vec<Diagnostic>,
 }
@@ -31,7 +31,7 @@ impl Default for Lookasides {
     }
 }
 
-/// A URL's query may be a secret.
+/// Redacts the query of a URL, which may be a secret.
 impl fmt::Debug for Lookasides {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { by_scope, staging, warnings } = self;
@@ -46,8 +46,7 @@ impl Lookasides {
     /// Reads every `*.yaml` of a folder.
     ///
     /// # Errors
-    /// What can't be read or is not valid. Nothing is skipped: a file that is left out may be the one that leads to the
-    /// signatures.
+    /// A file can't be read, or is not valid. No file is skipped: it may be the one that leads to the signatures.
     pub fn read(folder: &Path) -> Result<Self, Vec<Diagnostic>> {
         let of_folder = |error: io::Error| {
             vec![Diagnostic::of_file(&folder.display().to_string(), format!("the folder can't be read: {error}"))]
@@ -77,12 +76,12 @@ impl Lookasides {
         if mistakes.is_empty() { Ok(Self { warnings, ..found }) } else { Err(mistakes) }
     }
 
-    /// Where the signatures of this repository's images lie: what the most specific scope says that says anything of it.
+    /// Returns the lookaside of this repository: that of the most specific scope with a lookaside.
     pub fn of(&self, repository: &Repository) -> Option<&Url> {
         self.by_scope.get_repository(repository)
     }
 
-    /// Where they are written, if that is another place.
+    /// Returns the lookaside to write to, if it differs from the one to read from.
     pub fn staging_of(&self, repository: &Repository) -> Option<&Url> {
         self.staging.get_repository(repository)?.as_ref()
     }
@@ -107,7 +106,7 @@ fn read_file(path: &Path) -> io::Result<String> {
 #[derive(Default)]
 struct RegistriesDReader {
     found: Lookasides,
-    /// Where each scope was seen, whatever it says: none may come twice.
+    /// The place of each scope seen so far: no scope may appear twice.
     seen: HashMap<Scope, (Box<str>, Span)>,
     warnings: Vec<Diagnostic>,
     mistakes: Vec<Diagnostic>,
@@ -153,7 +152,7 @@ impl RegistriesDReader {
                 ("use-sigstore-attachments", _) => {
                     self.mistakes.push(source.mistake(value.place, "\"use-sigstore-attachments\" is true or false"));
                 }
-                // The older names count where the newer ones are not there.
+                // The older names apply if the newer ones are absent.
                 ("lookaside" | "sigstore" | "lookaside-staging" | "sigstore-staging", Value::Text(text))
                     if !text.is_empty() =>
                 {
@@ -172,7 +171,7 @@ impl RegistriesDReader {
                 _ => self.unknown(source, key, &MEMBERS),
             }
         }
-        // Every scope comes once.
+        // Each scope appears once.
         if lookaside.is_some() || staging.is_some() {
             let other = staging.filter(|staging| lookaside.as_ref() != Some(staging));
             let _ = self.found.staging.insert(scope.clone(), other);
@@ -194,7 +193,7 @@ impl RegistriesDReader {
         }
     }
 
-    /// A member of another version, or a misspelt one: other tools read on, and so do we, but not in silence.
+    /// Warns of a member of another version, or a misspelt one. Other tools ignore it silently.
     fn unknown(&mut self, source: YamlSource<'_>, key: &Node, known: &[&str]) {
         let name = quoted(key.as_text().unwrap_or_default());
         let meant = key.as_text().and_then(|name| did_you_mean(name, known.iter().copied()));

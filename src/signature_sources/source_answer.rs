@@ -6,14 +6,14 @@ use crate::refusal::LookupError;
 use crate::signature::UntrustedSignature;
 use crate::verification::AskedSource;
 
-/// The signatures of one source, and how asking went.
+/// The signatures of one source, and the outcome of asking it.
 #[derive(Default)]
 pub(super) struct SourceAnswer {
     pub(super) signatures: Vec<UntrustedSignature>,
     pub(super) asked: Vec<AskedSource>,
 }
 
-/// The URL of a failed request.
+/// Returns the URL of a failed request.
 pub(super) fn url_of(error: &LookupError) -> Arc<str> {
     match error {
         LookupError::ManifestUnknown { url, .. }

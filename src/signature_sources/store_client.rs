@@ -1,7 +1,7 @@
-//! What a store (`sealgate gateway`) knows of signatures beside their bytes, below `/sealgate/v1/`: asked, and changed.
+//! The client of a store's API (`sealgate gateway`) below `/sealgate/v1/`: the origins and statuses of signatures.
 //!
-//! `/sealgate/v1/<name>/signatures/<digest>` is readable with permission to pull the image. An auditor sets and clears statuses, and a
-//! signer takes signatures away. Where there is no such endpoint, a registry or lookaside has signatures and nothing else.
+//! `/sealgate/v1/<name>/signatures/<digest>` is readable with permission to pull the image. An auditor sets and clears
+//! statuses, and a signer removes signatures. A registry or lookaside without this endpoint has signatures alone.
 
 use jiff::Timestamp;
 use reqwest::{
@@ -24,14 +24,14 @@ use crate::telemetry::RequestKind;
 
 /// The characters of a signature's name behind the digest.
 const NAME_CHARACTERS: usize = 32;
-/// The longest answer to a change: an error in words.
+/// The maximum size of the answer to a change, in bytes: an error message.
 const MAX_ERROR: usize = 64 << 10;
 
-/// A store, asked about one repository.
+/// A store, for one repository.
 pub(crate) struct StoreClient<'a> {
     client: &'a Client,
     target: Target,
-    /// Where it is: https, or http where that is all there is.
+    /// The base URL: https, or http if the server has no TLS and that is allowed.
     base: Url,
 }
 
@@ -45,13 +45,13 @@ pub(crate) struct StoredSignatureInfo {
     /// The user who added it; `None` if that is not known.
     pub(crate) added_by: Option<String>,
     pub(crate) added_at: Option<Timestamp>,
-    /// The keys that it claims to be of.
+    /// The IDs of the keys that the signature claims.
     #[serde(default)]
     pub(crate) issuers: Vec<String>,
     pub(crate) status: Option<SignatureStatus>,
 }
 
-/// That a signature was verified, by whom, and what they found.
+/// The verification status of a signature: who verified it, and what they found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SignatureStatus {
@@ -80,7 +80,7 @@ pub(crate) struct AuditFinding {
 /// The outcome of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangeOutcome {
-    /// It is made.
+    /// The change is made.
     Done,
     /// The store has no such signature.
     Gone,
@@ -88,14 +88,14 @@ pub(crate) enum ChangeOutcome {
     Changed,
 }
 
-/// Why a store does not do what it is asked to.
+/// The reason why a store did not answer or make a change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum StoreClientError {
-    /// It can't be asked.
+    /// The store can't be asked.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// It is none.
+    /// The server is not a store.
     #[error(
         "{url} answers {status}: there is no store of `sealgate gateway` at this address, and nothing else keeps this"
     )]
@@ -105,17 +105,17 @@ pub(crate) enum StoreClientError {
         /// The status.
         status: u16,
     },
-    /// It does not do it.
+    /// The store refused the request.
     #[error(transparent)]
     Refused(#[from] ServerRefused),
 }
 
 impl<'a> StoreClient<'a> {
-    /// Returns the store behind an extension endpoint; `None` if the source is a lookaside, or a registry that announces no
-    /// extension.
+    /// Returns the store behind an extension endpoint; `None` if the source is a lookaside, or a registry that
+    /// announces no extension.
     ///
     /// # Errors
-    /// It can't be asked.
+    /// The registry can't be asked.
     pub(crate) async fn of(
         client: &'a Client,
         source: &SignatureSource,
@@ -132,11 +132,11 @@ impl<'a> StoreClient<'a> {
         Ok((origin.extension == Extension::Announced).then_some(Self { client, target, base }))
     }
 
-    /// Returns all that is known of an image's signatures; `None` if this is no store of `sealgate gateway`, or the caller may
-    /// not read there. The answer of its extension endpoint tells which.
+    /// Returns the records of an image's signatures; `None` if the server is no store of `sealgate gateway`, or the
+    /// caller may not read there. The answer of its extension endpoint tells which.
     ///
     /// # Errors
-    /// It can't be asked, or answers what no store answers.
+    /// The store can't be asked, or its answer is malformed.
     pub(crate) async fn inspect(
         &self,
         digest: &Digest,
@@ -151,7 +151,7 @@ impl<'a> StoreClient<'a> {
         let budget = TimeBudget::until(deadline);
         let Fetched { url, answer } = self.send(&image(digest), request, limit, budget).await?;
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        // Some servers have a page for every path.
+        // Some servers answer every path with a page.
         if answer.status != 200 || !kind.starts_with("application/json") {
             return Ok(None);
         }
@@ -167,10 +167,10 @@ impl<'a> StoreClient<'a> {
         Ok(Some(list.map_err(failed)?.ok_or_else(misbehaved)?.signatures))
     }
 
-    /// Says that a signature was verified; `content` is what was.
+    /// Sets the verification status of a signature. `content` is the signature that was verified.
     ///
     /// # Errors
-    /// [`StoreClientError`]; the status is as it was.
+    /// After an error, the status is unchanged.
     pub(crate) async fn set_status(
         &self,
         digest: &Digest,
@@ -185,10 +185,11 @@ impl<'a> StoreClient<'a> {
         self.change_status(digest, (name, content), request, deadline).await
     }
 
-    /// Takes back that a signature was verified; all else of it stays. `content` is what was looked at.
+    /// Clears the verification status of a signature; the signature and its origin stay. `content` is the signature
+    /// that was checked.
     ///
     /// # Errors
-    /// [`StoreClientError`]; the status is as it was.
+    /// After an error, the status is unchanged.
     pub(crate) async fn unset_status(
         &self,
         digest: &Digest,
@@ -198,8 +199,8 @@ impl<'a> StoreClient<'a> {
         self.change_status(digest, (name, content), Request::new(Method::DELETE, Access::Push), deadline).await
     }
 
-    /// Changes a status on the condition that the signature still has the content that was looked at: another client may have
-    /// replaced it meanwhile.
+    /// Changes a status on the condition (`If-Match`) that the signature still has the content that was checked:
+    /// another client may have replaced it.
     async fn change_status(
         &self,
         digest: &Digest,
@@ -207,23 +208,23 @@ impl<'a> StoreClient<'a> {
         request: Request,
         deadline: Instant,
     ) -> Result<ChangeOutcome, StoreClientError> {
-        // Nothing in it is out of a header's alphabet.
+        // A digest in quotes is always a valid header value.
         let if_match = HeaderValue::from_str(&format!("\"{}\"", Digest::sha256(content))).ok();
         self.change(&format!("{}/{}/status", image(digest), name.0), Request { if_match, ..request }, deadline).await
     }
 
-    /// Takes back that any of an image's signatures was verified.
+    /// Clears the verification status of all signatures of an image.
     ///
     /// # Errors
-    /// [`StoreClientError`]; all is as it was.
+    /// After an error, all statuses are unchanged.
     pub(crate) async fn clear_statuses(&self, digest: &Digest, deadline: Instant) -> Result<(), StoreClientError> {
         self.delete(&format!("{}/status", image(digest)), deadline).await.map(drop)
     }
 
-    /// Takes a signature away. False: the store has none of this name.
+    /// Removes a signature. Returns `false` if the store has none of this name.
     ///
     /// # Errors
-    /// [`StoreClientError`]; it is still there.
+    /// After an error, the signature is still there.
     pub(crate) async fn remove(
         &self,
         digest: &Digest,
@@ -233,7 +234,7 @@ impl<'a> StoreClient<'a> {
         Ok(self.delete(&format!("{}/{}", image(digest), name.0), deadline).await? == ChangeOutcome::Done)
     }
 
-    /// Where it is, for people.
+    /// Returns the URL of an image's signatures, for messages.
     pub(crate) fn url(&self, digest: &Digest) -> Box<str> {
         shown(&join(&self.base, &self.path(&image(digest))))
     }
@@ -274,24 +275,24 @@ fn image(digest: &Digest) -> String {
     format!("signatures/{digest}")
 }
 
-/// The 32 characters of a signature's name behind the digest.
+/// The last 32 characters of a signature's name, after the digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredName(Box<str>);
 
 impl StoredName {
-    /// Reads a name; `None` if a store has no such name.
+    /// Parses a name; returns `None` if no store has such a name.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         (text.len() == NAME_CHARACTERS && text.bytes().all(word)).then(|| Self(text.into()))
     }
 
-    /// That of a signature that an extension endpoint handed out: behind the `#` of its source.
+    /// Returns the name of a signature from an extension endpoint, which is the fragment of its source's URL.
     pub(crate) fn of_source(source: &str, digest: &Digest) -> Option<Self> {
         let (_, name) = source.rsplit_once('#')?;
         Self::parse(name.strip_prefix(&digest.to_string())?.strip_prefix('@')?)
     }
 
-    /// The characters.
+    /// Returns the characters.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

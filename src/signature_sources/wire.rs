@@ -1,10 +1,10 @@
-//! A signature as it goes over the wire: in the list of a store, and to a store.
+//! The wire format of a signature, in lists of a store and in requests to it.
 
 use base64::{display::Base64Display, prelude::BASE64_STANDARD};
 use serde::{Serialize, Serializer};
 
-/// An entry of a list, and the body of a PUT. It has the version twice: containers/image reads `schemaVersion`, what was
-/// documented first says `version`.
+/// An entry of a list, and the body of a PUT. It has the version twice: containers/image reads `schemaVersion`, the
+/// original documentation says `version`.
 #[derive(Serialize)]
 pub(crate) struct WireSignature<'a> {
     #[serde(rename = "schemaVersion")]
@@ -18,7 +18,7 @@ pub(crate) struct WireSignature<'a> {
 }
 
 impl<'a> WireSignature<'a> {
-    /// Of an OpenPGP message; `name` is `<digest>@<32 characters>`.
+    /// Makes the entry of an OpenPGP message; `name` is `<digest>@<32 characters>`.
     pub(crate) fn new(name: String, content: &'a [u8]) -> Self {
         Self { schema_version: 2, version: 2, kind: "atomic", name, content }
     }

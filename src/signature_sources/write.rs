@@ -1,4 +1,4 @@
-//! Writes signatures where their source finds them: to an extension endpoint, or into a lookaside folder.
+//! Writes signatures to an extension endpoint, or into a lookaside folder.
 
 use std::io;
 
@@ -22,7 +22,8 @@ use crate::registry::{
 };
 use crate::telemetry::RequestKind;
 
-/// Stores a signature. It is whole and durable there when this returns, or not there at all.
+/// Stores a signature. After success, it is complete and durable; after an error, it is not stored at all, or its state
+/// is unknown.
 pub async fn write(
     client: &Client,
     destination: &Destination,
@@ -50,7 +51,7 @@ pub async fn write(
     put(client, &target, digest, signature, budget).await
 }
 
-/// Finds out whether signatures can go there at all, as far as that is known before there is one.
+/// Checks whether signatures can be written, as far as that is possible before there is one.
 pub async fn check(
     client: &Client,
     destination: &Destination,
@@ -63,12 +64,12 @@ pub async fn check(
         Destination::Extension(url) => client.target_at(url, repository)?,
         Destination::Folder(_) => return Ok(()),
     };
-    // Permission to sign is given for repositories: the digest is arbitrary, and is left out of messages.
+    // Permission to sign is per repository, so the digest is arbitrary, and messages leave it out.
     let path = format!("extensions/v2/{}/signatures/{}", target.path, Digest::sha256(b""));
     let what = RequestSpec { path: &path, accept: None, kind: RequestKind::Signatures, limit: 64 << 10 };
     let request = Request::new(Method::OPTIONS, Access::Push);
-    // A store refuses in the same words as a PUT. Other servers with the extension need not know this method, and a proxy in
-    // front of them may refuse it.
+    // A store answers OPTIONS with the same refusals as a PUT. Other servers with the extension need not support this
+    // method, and a proxy in front of them may refuse it.
     let Fetched { url, answer } = client.send(&target, &what, request, budget).await?;
     match (answer.status, error_body::code(&answer.body).as_deref()) {
         (401, Some("UNAUTHORIZED")) | (403, Some("DENIED")) => {

@@ -1,4 +1,4 @@
-//! What becomes of a signature that is written, and why it is not written.
+//! The outcome of writing a signature, and its errors.
 
 use std::{io, path::PathBuf};
 
@@ -6,7 +6,7 @@ use super::lookaside::MAX_FILES;
 use crate::refusal::LookupError;
 use crate::registry::ServerRefused;
 
-/// Why a signature was not stored.
+/// The reason why a signature was not stored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
@@ -22,7 +22,7 @@ pub enum WriteError {
         /// The registry.
         registry: Box<str>,
     },
-    /// The server refuses it; 404 if the registry has no such image.
+    /// The server refused the signature; 404 if the registry has no such image.
     #[error(transparent)]
     Refused(#[from] ServerRefused),
     /// A file can't be written.
@@ -30,18 +30,18 @@ pub enum WriteError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file in a signature's place would stop readers before they come to the new one.
+    /// A file in a signature's place would stop readers before they reach the new signature.
     #[error("{}: {what}: readers get no further, so take it away first", path.display())]
     InTheWay {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The reason why readers stop at it.
         what: String,
     },
-    /// Readers look no further.
+    /// The folder has as many signatures as readers accept.
     #[error("{}: there are {MAX_FILES} signatures already, and readers refuse an image with more", .0.display())]
     Full(PathBuf),
 }
@@ -51,6 +51,6 @@ pub enum WriteError {
 pub struct Written {
     /// Its place: a URL with its name, or a file.
     pub place: String,
-    /// Whether it was there already, to the letter.
+    /// The same signature was there already, byte for byte.
     pub existed: bool,
 }

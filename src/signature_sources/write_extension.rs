@@ -14,7 +14,7 @@ use crate::registry::{
 };
 use crate::telemetry::RequestKind;
 
-/// The characters behind the `@` of a signature's name.
+/// The number of characters after the `@` of a signature's name.
 const NAME_CHARACTERS: usize = 32;
 
 /// Stores a signature under a random name.
@@ -26,7 +26,7 @@ pub(super) async fn put(
     budget: TimeBudget,
 ) -> Result<Written, WriteError> {
     let name = format!("{digest}@{}", name());
-    // Numbers and strings can't fail to be JSON.
+    // Numbers and strings always serialize to JSON.
     let bytes = serde_json::to_vec(&WireSignature::new(name.clone(), signature)).expect("strings are JSON").into();
     let path = format!("extensions/v2/{}/signatures/{digest}", target.path);
     let what =
@@ -45,7 +45,7 @@ pub(super) async fn put(
     }
 }
 
-/// 32 random hexadecimal digits, as skopeo makes them.
+/// Returns 32 random hexadecimal digits, as skopeo does.
 fn name() -> String {
     let mut bytes = [0; NAME_CHARACTERS / 2];
     rand::fill(&mut bytes).expect("the system has random bytes");

@@ -1,4 +1,4 @@
-//! Writes signatures into lookaside folders: whole, durable, numbered without a gap, and never over another file.
+//! Writes signatures into lookaside folders: complete, durable, numbered without a gap, and never over another file.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -11,18 +11,18 @@ use super::{
 };
 use crate::files::durable::{create_folder_with, sync_folder};
 
-/// Bytes that may stand in front of a signature in a file and say of which kind it is.
+/// The maximum length of the prefix in a file that says which kind of signature follows, in bytes.
 const MAX_PREFIX: usize = 32;
-/// Bytes of a file beside which readers find no signature (containers/image's limit of all that it reads there).
+/// The maximum size of a file in the folder, in bytes (containers/image's limit): beyond it, readers find no signature.
 const MAX_FILE: u64 = 4 << 20;
 
-/// Writes `signature-N` with the first N that is free. Readers stop at the first that is missing, so there must be no gap.
-/// This blocks.
+/// Writes `signature-N` with the first free N. Readers stop at the first missing number, so there must be no gap.
+/// Blocks.
 pub(crate) fn write_file(folder: &Path, signature: &[u8]) -> Result<Written, WriteError> {
     write_file_on(folder, signature, |new, path| new.persist_noclobber(path), sync)
 }
 
-/// [`write_file`] on a file system that names and syncs files in this way.
+/// Writes as [`write_file`] does, with these ways to name and sync files, which depend on the file system.
 fn write_file_on(
     folder: &Path,
     signature: &[u8],
@@ -36,18 +36,18 @@ fn write_file_on(
     };
     let place = |number: usize| folder.join(format!("signature-{number}"));
     let existed = |path: &Path| {
-        // The process that wrote it may have ended before it synced.
+        // The process that wrote the file may have ended before the sync.
         sync(folder).map_err(failed(folder))?;
         Ok(Written { place: path.display().to_string(), existed: true })
     };
-    // Most that are there are found without a word written.
+    // Most signatures that exist already are found without writing a file.
     for path in (1..=MAX_FILES).map(place).take_while(|path| path.symlink_metadata().is_ok()) {
         if holds(&path, signature)? {
             return existed(&path);
         }
     }
     create_folder_with(folder, &sync).map_err(failed(folder))?;
-    // For all to read, less what the umask takes away. Whatever happens, it does not stay behind under this name.
+    // Readable for all, less the umask. The temporary file is always removed.
     let mut builder = tempfile::Builder::new();
     builder.prefix(".").suffix(".new").permissions(fs::Permissions::from_mode(0o666));
     let new = builder.tempfile_in(folder).and_then(|mut new| {
@@ -78,23 +78,23 @@ fn write_file_on(
     Err(WriteError::Full(folder.to_owned()))
 }
 
-/// Syncs a folder, as far as its file system can.
+/// Syncs a folder, if its file system can.
 fn sync(folder: &Path) -> io::Result<()> {
     match sync_folder(folder) {
-        // Some file systems (CIFS, some of FUSE's) don't sync folders, and nothing more can be done.
+        // Some file systems (CIFS, some FUSE ones) can't sync folders.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
         synced => synced,
     }
 }
 
-/// Whether a file system can name a file neither by a link nor by a rename that replaces nothing: FAT and object stores say
-/// so in several ways.
+/// Returns whether a file system supports neither hard links nor a rename that does not replace. FAT and object stores
+/// report that with several error codes.
 fn has_no_links(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
 }
 
-/// Names a file where only a rename that replaces does that, while no other process that writes like this may. The lock ends with
-/// the process, whatever becomes of it.
+/// Names a file by a rename that replaces, under a lock that excludes other processes which write with this function.
+/// The lock ends with the process.
 fn name_alone(new: TempPath, folder: &Path, path: &Path) -> Result<(), PathPersistError> {
     let alone = fs::File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
     let free = alone.and_then(|alone| match path.symlink_metadata() {
@@ -108,12 +108,12 @@ fn name_alone(new: TempPath, folder: &Path, path: &Path) -> Result<(), PathPersi
     }
 }
 
-/// Whether a file that is there is this signature. Of what others wrote, no more is read than that takes.
+/// Returns whether an existing file contains this signature. Reads no more of a foreign file than that takes.
 fn holds(path: &Path, signature: &[u8]) -> Result<bool, WriteError> {
     let in_the_way = |what: String| WriteError::InTheWay { path: path.to_owned(), what };
-    // Through links, as readers do.
+    // Follows links, as readers do.
     let length = match fs::metadata(path) {
-        // Anything but a file could block for ever.
+        // Reading anything but a regular file could block for ever.
         Ok(metadata) if !metadata.is_file() => return Err(in_the_way("it is no file".to_owned())),
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {

@@ -1,4 +1,4 @@
-//! Signing by gpg-agent.
+//! Signs with gpg-agent.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ use sequoia_openpgp::{
     types::{HashAlgorithm, Timestamp},
 };
 
-/// The variables that say where gpg-agent asks for a passphrase, each with the agent's option.
+/// The environment variables that tell gpg-agent where to ask for a passphrase, each with the agent's option.
 const ENVIRONMENT: [(&str, &str); 5] = [
     ("GPG_TTY", "ttyname="),
     ("TERM", "ttytype="),
@@ -31,8 +31,8 @@ const ENVIRONMENT: [(&str, &str); 5] = [
 
 /// A key whose secret part gpg-agent has.
 ///
-/// `sequoia_gpg_agent::KeyPair` signs with no agent that refuses one of its options, and passes on variables that are set and
-/// empty, which agents refuse. gpg leaves those out.
+/// `sequoia_gpg_agent::KeyPair` fails if the agent refuses one of its options, and passes on empty variables, which
+/// agents refuse. gpg leaves those out.
 pub(super) struct AgentKey {
     home: PathBuf,
     key: Key<PublicParts, UnspecifiedRole>,
@@ -40,7 +40,7 @@ pub(super) struct AgentKey {
 }
 
 impl AgentKey {
-    /// A key of this certificate, in the agent of this GnuPG folder.
+    /// Makes a signer for a key of this certificate, with the agent of this GnuPG folder.
     pub(super) fn new(home: PathBuf, certificate: &Cert, key: Key<PublicParts, UnspecifiedRole>) -> Self {
         let prompt = prompt(certificate, &key);
         Self { home, key, prompt }
@@ -51,7 +51,7 @@ impl AgentKey {
         if !agent.is_restricted() {
             for option in options(|name| std::env::var(name).ok()) {
                 if let Err(error) = agent.send_simple(&option).await {
-                    // It says where to ask, and no more.
+                    // The option only tells the agent where to ask.
                     tracing::debug!(option, %error, "gpg-agent refuses an option");
                 }
             }
@@ -64,10 +64,11 @@ impl AgentKey {
         while let Some(response) = agent.next().await {
             match response? {
                 Response::Ok { .. } | Response::Comment { .. } | Response::Status { .. } => {}
-                // That a pinentry was started, for one.
+                // An inquiry may say that a pinentry was started, for example.
                 Response::Inquire { .. } => {
                     agent.send("END")?;
-                    // A command is sent when the next response is asked for, and none comes to this one.
+                    // The client sends the command once the next response is requested, and this inquiry gets no
+                    // response.
                     agent.next().await;
                 }
                 Response::Data { partial } => data.extend_from_slice(&partial),
@@ -87,7 +88,7 @@ impl crypto::Signer for AgentKey {
     }
 
     fn sign(&mut self, hash: HashAlgorithm, digest: &[u8]) -> sequoia_openpgp::Result<crypto::mpi::Signature> {
-        // This thread has a runtime already, which must not wait for itself.
+        // This thread already has a runtime, which must not be blocked.
         let sign = || -> anyhow::Result<_> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(self.sign_by_agent(hash, digest))
@@ -104,7 +105,7 @@ fn options(variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
     ENVIRONMENT.into_iter().filter_map(option).collect()
 }
 
-/// The text that the passphrase prompt shows.
+/// Returns the text of the passphrase prompt.
 fn prompt(certificate: &Cert, key: &Key<PublicParts, UnspecifiedRole>) -> String {
     let policy = StandardPolicy::new();
     let valid = certificate.with_policy(&policy, None).ok();

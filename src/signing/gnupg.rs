@@ -1,4 +1,4 @@
-//! Keys of GnuPG: the certificates from its keyring, the secret parts behind gpg-agent. gpg itself is not run.
+//! Keys of GnuPG: certificates from its keyring, secret keys in gpg-agent. gpg itself is not run.
 
 use std::{
     env, fs, io,
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::signature::{Certificate, Fingerprint};
 
-/// Keyrings are longer than this only by mistake: Debian's has about a tenth of it.
+/// The maximum size of a keyring, in bytes. Debian's has about a tenth of it.
 const MAX_KEYRING: u64 = 256 << 20;
 
-/// How long gpg-agent may take to start and to say which keys it has. It asks the user nothing until it signs.
+/// The time limit for gpg-agent to start and to list its keys. It asks the user nothing until it signs.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A GnuPG folder.
@@ -30,23 +30,23 @@ pub struct Gnupg {
     home: PathBuf,
 }
 
-/// The folder that GnuPG uses: `$GNUPGHOME`, or `~/.gnupg`.
+/// Returns the folder that GnuPG uses: `$GNUPGHOME`, or `~/.gnupg`.
 pub fn home() -> Option<PathBuf> {
     let set = env::var_os("GNUPGHOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     set.or_else(|| env::home_dir().map(|home| home.join(".gnupg")))
 }
 
 impl Gnupg {
-    /// The folder, which must be there.
+    /// Opens a GnuPG folder.
     ///
     /// # Errors
-    /// It is not.
+    /// The folder does not exist.
     pub fn at(home: PathBuf) -> Result<Self, KeyError> {
         if home.is_dir() { Ok(Self { home }) } else { Err(KeyError::NoHome(home)) }
     }
 
-    /// Every certificate of its keyrings, `pubring.kbx` (GnuPG since 2.1) and `pubring.gpg`. What GnuPG itself could not read
-    /// is left out.
+    /// Returns every certificate of the keyrings `pubring.kbx` (GnuPG since 2.1) and `pubring.gpg`, without those that
+    /// GnuPG itself could not read.
     ///
     /// # Errors
     /// A file can't be read, or is damaged.
@@ -76,11 +76,11 @@ impl Gnupg {
         Ok(certificates.into_iter().map(Certificate::of).collect())
     }
 
-    /// The key that is meant, with gpg-agent to sign. The agent (started if need be) asks for the passphrase or the card,
-    /// when it is time to sign.
+    /// Finds the one key that the query names, with gpg-agent as its signer. The agent is started if it does not run.
+    /// It asks for the passphrase or the card when it signs.
     ///
     /// # Errors
-    /// No such key, several, none that may sign; the agent can't be asked or does not have it.
+    /// No key matches, several do, or none of them may sign; or the agent can't be asked, or does not have the key.
     pub async fn signing_key(&self, query: &KeyQuery, now: Timestamp) -> Result<SigningKey, KeyError> {
         let keyring = self.home.join("pubring.kbx");
         let certificate = chosen(self.certificates()?, query, &keyring, now)?;
@@ -93,7 +93,7 @@ impl Gnupg {
         Ok(SigningKey { key, user_id: user_id(&certificate), signer, certificate })
     }
 
-    /// The first key of a certificate that may sign, and that the agent has.
+    /// Returns the first key of a certificate that may sign, and that the agent has.
     async fn ask_agent(
         &self,
         certificate: &Certificate,
@@ -101,7 +101,7 @@ impl Gnupg {
         now: Timestamp,
     ) -> Result<Option<(Fingerprint, Box<dyn crypto::Signer + Send + Sync>)>, KeyError> {
         let failed = |error: sequoia_gpg_agent::Error| self.no_agent(error.into());
-        // gpgconf is run and waited for, which starts the agent: that would hold up the timer.
+        // Starting the agent runs gpgconf and waits for it, which would block the timer.
         let (home, runtime) = (self.home.clone(), tokio::runtime::Handle::current());
         let connected = tokio::task::spawn_blocking(move || runtime.block_on(Agent::connect_to(&home)));
         let mut agent = connected.await.map_err(|panic| self.no_agent(panic.into()))?.map_err(failed)?;
@@ -137,16 +137,16 @@ impl Gnupg {
         }
     }
 
-    /// The folder.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.home
     }
 }
 
-/// The OpenPGP keys of a keybox, each as its packets (GnuPG's kbx/keybox-blob.c). sequoia-ipc's reader never ends, or
-/// panics, where a record's lengths are wrong.
+/// Splits a keybox into its OpenPGP certificates, each as its packets (GnuPG's kbx/keybox-blob.c). sequoia-ipc's reader
+/// does not terminate, or panics, if a record's lengths are wrong.
 fn keyblocks(bytes: &[u8]) -> Result<Vec<&[u8]>, String> {
-    /// Length, type, version.
+    /// The bytes of length, type and version.
     const LEAST: usize = 6;
     const HEADER: u8 = 1;
     const OPENPGP: u8 = 2;
@@ -176,12 +176,12 @@ fn keyblocks(bytes: &[u8]) -> Result<Vec<&[u8]>, String> {
     Ok(found)
 }
 
-/// Whether GnuPG keeps its certificates in a database of keyboxd's, and `pubring.kbx` is old or not there.
+/// Returns whether GnuPG keeps its certificates in keyboxd's database, so that `pubring.kbx` is out of date or missing.
 fn uses_keyboxd(common_conf: &str) -> bool {
     common_conf.lines().any(|line| line.split_whitespace().next().is_some_and(|word| word == "use-keyboxd"))
 }
 
-/// Adds a certificate, or merges it with what another keyring says of it.
+/// Adds a certificate, or merges it with the copy from another keyring.
 fn add(certificates: &mut Vec<Cert>, certificate: Cert) {
     let fingerprint = certificate.fingerprint();
     match certificates.iter_mut().find(|known| known.fingerprint() == fingerprint) {

@@ -1,11 +1,11 @@
-//! Why there is no key to sign with.
+//! Errors of finding a key to sign with.
 
 use std::path::PathBuf;
 
 use super::query::{KeyQuery, KeyQueryError};
 use crate::signature::{Fingerprint, KeyFault};
 
-/// Why there is no key to sign with. Each says what to do next.
+/// The reason why there is no key to sign with. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -17,53 +17,53 @@ pub enum KeyError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A file is not what it should be.
+    /// A file does not contain what is expected.
     #[error("{}: {what}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is expected, and what was found.
+        /// The expectation, and the finding.
         what: String,
     },
-    /// There is no such folder.
+    /// The GnuPG folder does not exist.
     #[error("there is no GnuPG folder {}: name yours with GNUPGHOME, or sign with a key file: --key-file", .0.display())]
     NoHome(PathBuf),
-    /// GnuPG's keys are in a database of its own.
+    /// GnuPG keeps its keys in a database that only GnuPG reads.
     #[error(
         "{}: use-keyboxd keeps the keys where only GnuPG reads them: export yours with gpg --export-secret-keys KEY > FILE, \
          and sign with --key-file FILE",
         .0.display()
     )]
     Keyboxd(PathBuf),
-    /// No key in the keyring fits.
+    /// No key in the keyring matches.
     #[error("no key of {query} in {}; gpg --list-secret-keys lists what is there", keyring.display())]
     NotFound {
-        /// What was asked for.
+        /// The query.
         query: KeyQuery,
-        /// Where it was looked for.
+        /// The keyring that was searched.
         keyring: PathBuf,
     },
-    /// Several keys fit.
+    /// Several keys match.
     #[error("{query} names several keys ({}): give the fingerprint of one", list(found))]
     Ambiguous {
-        /// What was asked for.
+        /// The query.
         query: KeyQuery,
-        /// The certificates that fit.
+        /// The certificates that match.
         found: Vec<Fingerprint>,
     },
-    /// No verifier would take its signatures.
+    /// Verifiers would refuse the key's signatures.
     #[error("signatures of {certificate} would be refused: {fault}")]
     Unusable {
         /// The certificate.
         certificate: Fingerprint,
-        /// Why.
+        /// The reason.
         #[source]
         fault: KeyFault,
     },
-    /// The public key is there, the secret one is not.
+    /// The keyring has the public key, but the agent does not have the secret key.
     #[error(
         "the secret key of {0} is not here: gpg-agent has none of its keys that may sign (a smart card may have to be inserted)"
     )]
@@ -71,20 +71,20 @@ pub enum KeyError {
     /// gpg-agent can't be asked.
     #[error("gpg-agent can't be asked: {source:#}; is GnuPG installed, and may it be started in {}?", home.display())]
     Agent {
-        /// Why.
+        /// The error of the agent, or of starting it.
         source: anyhow::Error,
         /// GnuPG's folder.
         home: PathBuf,
     },
-    /// The key file's secret key is locked.
+    /// The key file's secret key is encrypted, and no passphrase was given.
     #[error("{}: the key has a passphrase: name a file with it: --passphrase-file", .0.display())]
     NoPassphrase(PathBuf),
-    /// The passphrase is another one.
+    /// The passphrase is wrong.
     #[error("{}: the passphrase in {} is wrong", key.display(), passphrase.display())]
     WrongPassphrase {
         /// The key file.
         key: PathBuf,
-        /// The passphrase's.
+        /// The file of the passphrase.
         passphrase: PathBuf,
     },
 }

@@ -1,4 +1,4 @@
-//! A secret key in a file, with its passphrase in another: for machines that have no gpg-agent.
+//! A secret key in a file, with its passphrase in another file: for machines without gpg-agent.
 
 use std::{
     fs, io,
@@ -16,15 +16,15 @@ use super::{
 };
 use crate::signature::{Certificate, Fingerprint};
 
-/// Exported keys are longer than this only by mistake.
+/// The maximum size of a key file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 const MAX_PASSPHRASE: u64 = 4 << 10;
 
-/// Reads the key from a file, armored or binary (`gpg --export-secret-keys`), and unlocks it. `query` says which one, where
-/// the file has several.
+/// Reads the key from a file, armored or binary (`gpg --export-secret-keys`), and decrypts it. If the file has several
+/// keys, `query` names one.
 ///
 /// # Errors
-/// No key that can sign, several, a wrong passphrase or none.
+/// There is no key that can sign, or several; or the passphrase is wrong or missing.
 pub fn read(
     path: &Path,
     passphrase: Option<&Path>,
@@ -44,7 +44,7 @@ pub fn read(
     let certificates = certs.iter().cloned().map(Certificate::of).collect();
     let certificate = chosen(certificates, &query, path, now)?;
     let fingerprint = certificate.cert().fingerprint();
-    // `chosen` gives one of those that were parsed.
+    // `chosen` returns one of the parsed certificates.
     let secret = certs.iter().find(|cert| cert.fingerprint() == fingerprint);
     for key in certificate.signing_keys(now) {
         if !query.allows(certificate.cert(), &key.key_handle()) {
@@ -81,7 +81,7 @@ fn parse(path: &Path) -> Result<Vec<Cert>, KeyError> {
     let mut certs: Vec<Cert> = Vec::new();
     for cert in parser {
         let cert = cert.map_err(|error| content(format!("this is no OpenPGP key: {error:#}")))?;
-        // Two copies of one certificate: only together they say whether it is revoked.
+        // Copies of one certificate are merged: only together they say whether it is revoked.
         match certs.iter_mut().find(|known| known.fingerprint() == cert.fingerprint()) {
             Some(known) => {
                 let merged = known.clone().merge_public_and_secret(cert);
@@ -96,7 +96,7 @@ fn parse(path: &Path) -> Result<Vec<Cert>, KeyError> {
     Ok(certs)
 }
 
-/// A line end at its end does not count.
+/// Reads a passphrase from a file. A line end at its end is not part of the passphrase.
 fn read_passphrase(path: &Path) -> Result<Password, KeyError> {
     let mut bytes = read_bounded(path, MAX_PASSPHRASE)?;
     if bytes.last() == Some(&b'\n') {

@@ -1,7 +1,7 @@
-//! The keys of the signing user: in GnuPG's keyring and agent, or in a file.
+//! Keys of the signing user: in GnuPG's keyring and agent, or in a file.
 //!
-//! [`crate::signature::compose()`] makes the signature. This module finds the key that the user names, checks that verifiers
-//! would accept its signatures, and finds what holds its secret part.
+//! This module finds the key that the user names, checks that verifiers would accept its signatures, and finds the
+//! holder of its secret part. [`crate::signature::compose()`] makes the signature.
 
 mod agent;
 mod gnupg;

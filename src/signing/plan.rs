@@ -1,4 +1,4 @@
-//! Signing an image: what of it has to be signed, what is signed already, and the signatures themselves.
+//! Plans and makes the signatures of an image: which digests need one, which have one already, and the new ones.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -32,37 +32,37 @@ use crate::signature::{ComposeError, Payload, UntrustedSignature, compose};
 use crate::signature_sources::Finder;
 use crate::verification::{FoundSignatures, Question, verify};
 
-/// Signatures of one's own key that are looked at to find out whether one of them suffices.
+/// The maximum number of stored signatures of the user's own key that are checked to find a good one.
 const MAX_TRIES: usize = 256;
 
-/// The digests of an image that are signed.
+/// The digests of an image to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The digest that the reference names now.
     pub digest: Digest,
-    /// Whether that is an index.
+    /// The digest is that of an index.
     pub is_index: bool,
-    /// All that is signed: the digest itself, and of an index each manifest in it that nodes may run.
+    /// The manifests to sign: the image's own and, for an index, each manifest in it that nodes may run.
     pub manifests: Vec<Planned>,
 }
 
-/// One manifest that is signed.
+/// A manifest to sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
     /// Its digest.
     pub digest: Digest,
-    /// `os/architecture[/variant]`, where the index says it.
+    /// `os/architecture[/variant]`, if the index says it.
     pub platform: Option<String>,
 }
 
-/// Why an image can't be signed.
+/// The reason why an image can't be signed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
     /// The registry can't be asked, or has no such image.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// More than anyone verifies.
+    /// The image has more manifests than verifiers follow.
     #[error(
         "the index has more than {MAX_MANIFESTS} manifests, or indexes in it more than {MAX_DEPTH} deep: no verifier follows \
          that, and with --index-only the index alone is signed"
@@ -73,11 +73,12 @@ pub enum PlanError {
     Missing(Vec<Planned>),
 }
 
-/// Finds out what of an image has to be signed: for an index, the index and each manifest in it, attestations left out, since
-/// nodes verify the manifest of their own platform. With `index_only`, the index alone.
+/// Finds the digests of an image in a registry that need a signature. For an index, these are the index and each
+/// manifest in it except attestations, since nodes verify the manifest of their own platform. With `index_only`, it is
+/// the index alone.
 ///
 /// # Errors
-/// The registry can't be asked; the image has more manifests than anyone verifies.
+/// The registry can't be asked, or the image has more manifests than verifiers follow.
 pub async fn plan(client: &Client, image: &Reference, index_only: bool, deadline: Instant) -> Result<Plan, PlanError> {
     let resolved = client.resolve(image, deadline).await?;
     let named = async |digest| {
@@ -87,14 +88,14 @@ pub async fn plan(client: &Client, image: &Reference, index_only: bool, deadline
     walk(resolved.digest(), resolved.manifest().clone(), index_only, named).await
 }
 
-/// Finds out what of an image has to be signed that is not in a registry yet.
+/// Finds the digests that need a signature in an image that is not in a registry yet.
 ///
 /// # Errors
-/// It has more manifests than anyone verifies.
+/// The image has more manifests than verifiers follow.
 pub async fn plan_of(source: &image_files::Image, index_only: bool) -> Result<Plan, PlanError> {
     let named = async |digest| {
         let found = source.manifests.iter().find(|manifest| manifest.digest == digest);
-        // A source has all that it names.
+        // A source contains every manifest that it names.
         Ok(found.map_or(Manifest::Image, |found| found.manifest.clone()))
     };
     let (digest, manifest) = match source.manifests.last() {
@@ -137,7 +138,7 @@ async fn walk(
                         Err(error) => return Err(error.into()),
                     }
                 }
-                // Also one that was walked before: the limits count as a verifier counts.
+                // Includes indexes seen before: the limits count in the way that verifiers count.
                 if indexes.contains_key(&digest) {
                     nested.push(digest);
                 }
@@ -151,10 +152,10 @@ async fn walk(
     if missing.is_empty() { Ok(plan) } else { Err(PlanError::Missing(missing)) }
 }
 
-/// The signatures that `source` has of a digest.
+/// Returns the signatures that `source` has of a digest.
 ///
 /// # Errors
-/// It can't be asked: then it is not known what is there.
+/// The source can't be asked, so that it is unknown which signatures there are.
 pub async fn stored(
     client: &Arc<Client>,
     source: &SignatureSource,
@@ -172,8 +173,8 @@ pub async fn stored(
     }
 }
 
-/// Whether one of these signatures is good, by this key's certificate, under this very identity: then another one would add
-/// nothing.
+/// Returns whether one of these signatures is good, by this key's certificate and under exactly this identity, so that
+/// a new one would add nothing.
 pub fn is_signed(
     found: &FoundSignatures,
     key: &SigningKey,
@@ -195,11 +196,11 @@ pub fn is_signed(
     verify(&question, found).result.is_ok()
 }
 
-/// Why a digest is not signed.
+/// The reason why a digest could not be signed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
-    /// The key does not sign: no passphrase, a card that is not there.
+    /// The key did not sign: the passphrase is wrong, or the card is missing.
     #[error(transparent)]
     Compose(#[from] ComposeError),
     /// The new signature does not verify: the card or agent is broken, or the clock is wrong.
@@ -210,7 +211,7 @@ pub enum SignError {
 /// Signs one digest under an identity, and verifies the signature.
 ///
 /// # Errors
-/// The key does not sign, or what it made is not good.
+/// The key did not sign, or the new signature does not verify.
 pub fn sign(key: &mut SigningKey, identity: &Reference, digest: Digest, now: Timestamp) -> Result<Vec<u8>, SignError> {
     let message = compose(&Payload { digest, identity: identity.clone() }, BorrowedSigner(key.signer.as_mut()), now)?;
     let signature = UntrustedSignature { content: message.clone().into(), source: "sealgate sign".into(), number: 1 };
@@ -218,14 +219,14 @@ pub fn sign(key: &mut SigningKey, identity: &Reference, digest: Digest, now: Tim
     if is_signed(&found, key, identity, digest, Timestamp::now()) { Ok(message) } else { Err(SignError::NotVerified) }
 }
 
-/// The name that an image is signed under, unless another one is wanted: what it is asked for as. Of `repo:tag@digest` the
-/// digest is left out, for the payload has it, and no other tool knows such a name.
+/// Returns the identity to sign by default, which is the image's reference. `repo:tag@digest` loses its digest, because
+/// the payload contains it, and other tools accept no such identity.
 pub fn identity_of(image: &Reference) -> Reference {
     let digest = if image.tag().is_some() { None } else { image.digest().copied() };
     Reference::from_parts(image.repository().clone(), image.tag().cloned(), digest)
 }
 
-/// A key that is used again afterwards.
+/// A borrowed signer, for a key that is used again afterwards.
 struct BorrowedSigner<'a>(&'a mut (dyn crypto::Signer + Send + Sync));
 
 impl crypto::Signer for BorrowedSigner<'_> {

@@ -1,4 +1,4 @@
-//! How a key is named: `--sign-by`.
+//! The query for a signing key: `--sign-by`.
 
 use std::{fmt, str::FromStr};
 
@@ -13,7 +13,7 @@ pub enum KeyQuery {
     Email(String),
 }
 
-/// Why a text names no key.
+/// The reason why a text names no key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyQueryError {
@@ -22,13 +22,13 @@ pub enum KeyQueryError {
         "{0:?} is no key: expected a fingerprint (40 or 64 hexadecimal digits), a key ID (16), or an e-mail address"
     )]
     Unknown(String),
-    /// Eight digits name many keys.
+    /// The text has eight digits, which many keys share.
     #[error("{0:?} is a short key ID, and anyone can make another key with it: give the fingerprint")]
     ShortKeyId(String),
 }
 
 impl KeyQuery {
-    /// Whether a certificate is meant.
+    /// Returns whether the query matches a certificate.
     pub(super) fn fits(&self, certificate: &Cert) -> bool {
         match self {
             Self::Key(handle) => certificate.keys().any(|key| key.key().key_handle().aliases(handle)),
@@ -39,7 +39,7 @@ impl KeyQuery {
         }
     }
 
-    /// Whether this key of the certificate may be used: any, unless it is a subkey that was named.
+    /// Returns whether this key of the certificate may sign: any may, unless the query names a subkey.
     pub(super) fn allows(&self, certificate: &Cert, key: &KeyHandle) -> bool {
         match self {
             Self::Key(handle) => certificate.key_handle().aliases(handle) || key.aliases(handle),
@@ -63,7 +63,7 @@ impl FromStr for KeyQuery {
                 Ok(Self::Email(address.to_ascii_lowercase()))
             };
         }
-        // As gpg prints them: in groups.
+        // gpg prints the digits in groups.
         let digits: String = text.chars().filter(|character| !character.is_whitespace()).collect();
         let digits = digits.strip_prefix("0x").or(digits.strip_prefix("0X")).unwrap_or(&digits);
         if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -1,4 +1,4 @@
-//! A key that signs, and how it is chosen.
+//! A key that signs, and the choice of one.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use crate::signature::{Certificate, Fingerprint};
 
 /// A key that can sign now.
 pub struct SigningKey {
-    /// The certificate that it belongs to: what a policy names.
+    /// The certificate of the key, which policies name.
     pub certificate: Certificate,
     /// The key itself: the certificate's primary key, or a subkey of it.
     pub key: Fingerprint,
-    /// Its first user ID, for people.
+    /// The first user ID of the certificate, for messages.
     pub user_id: Option<String>,
     /// The holder of its secret part.
     pub signer: Box<dyn crypto::Signer + Send + Sync>,
@@ -29,7 +29,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The one certificate that is meant, if it can sign at `now`.
+/// Returns the one certificate that matches and can sign at `now`.
 pub(super) fn chosen(
     certificates: Vec<Certificate>,
     query: &KeyQuery,
@@ -50,7 +50,7 @@ pub(super) fn chosen(
         1 => {
             let certificate = fitting.remove(0);
             let fault = match query {
-                // A subkey that is named signs, or none does.
+                // If the query names a subkey, only that one signs.
                 KeyQuery::Key(name) if !certificate.cert().key_handle().aliases(name) => {
                     certificate.fault_of(name, now)
                 }
@@ -68,7 +68,7 @@ pub(super) fn chosen(
     }
 }
 
-/// The first user ID of a certificate, for people.
+/// Returns the first user ID of a certificate, for messages.
 pub fn user_id(certificate: &Certificate) -> Option<String> {
     certificate.cert().userids().next().map(|user_id| String::from_utf8_lossy(user_id.userid().value()).into_owned())
 }

@@ -1,4 +1,4 @@
-//! Why a store is not moved.
+//! Errors of a transfer.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -6,19 +6,19 @@ use crate::gateway::store::StoreError;
 use crate::refusal::LookupError;
 use crate::registry::{ServerRefused, retry::wait_after};
 
-/// Why something is not moved.
+/// The reason why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransferError {
-    /// A store that is opened here can't be used.
+    /// A store that this process opened failed.
     #[error(transparent)]
     Store(StoreError),
-    /// Another process has opened the store.
+    /// Another process has the store open.
     #[error("{0}; if it is a running store's, give the store's URL in place of its file")]
     InUse(StoreError),
     /// A running store can't be asked.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// The server is no store.
+    /// The server is not a store.
     #[error("{url} answers {status}: there is no store of `sealgate gateway` at this address")]
     NoStore {
         /// The URL of the request.
@@ -26,24 +26,24 @@ pub(crate) enum TransferError {
         /// The status.
         status: u16,
     },
-    /// The store refuses the request; its own words say why.
+    /// The store refused the request; its message says why.
     #[error(transparent)]
     Refused(ServerRefused),
-    /// A file of this machine.
+    /// A file on this machine can't be read or written.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// There is a file of this name, which is not replaced.
+    /// A file of this name exists, and is not replaced.
     #[error("{}: this is there already; give another name, or move it away", .0.display())]
     Exists(PathBuf),
-    /// Another export writes the file.
+    /// Another export is writing the file.
     #[error("{}: another export writes this file; wait for its end", .0.display())]
     Busy(PathBuf),
-    /// Something else is where an export is until it is whole.
+    /// Another file has the name of an unfinished export.
     #[error("{}: no export has left this; move it away", .0.display())]
     NotPartial(PathBuf),
     /// The user interrupted the command.
@@ -54,7 +54,7 @@ pub(crate) enum TransferError {
     NotAnExport {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The reason.
         why: String,
     },
 }

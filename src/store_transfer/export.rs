@@ -1,4 +1,4 @@
-//! Exports: a whole store into a stream, a file or a lookaside tree.
+//! Exports a whole store to a stream, a file or a lookaside tree.
 
 use std::io;
 
@@ -16,7 +16,7 @@ use crate::gateway::store::Position;
 
 /// The target of an export.
 pub(crate) enum ExportTarget {
-    /// Lines that others read meanwhile.
+    /// A stream of lines.
     Stream(ExportStream),
     /// A file.
     File(ExportFile),
@@ -24,7 +24,7 @@ pub(crate) enum ExportTarget {
     Tree(TreeWriter),
 }
 
-/// Reads all of a store. When this returns, all of it stays through a loss of power, but for a stream.
+/// Exports all signatures of a store. When this returns, the target is durable, except for a stream.
 pub(crate) async fn export(
     store: &TransferStore,
     sink: &mut ExportTarget,
@@ -76,7 +76,7 @@ impl ExportTarget {
     }
 }
 
-/// A stream whose reader may stop reading for any time. A thread of its own writes to it, so that the caller can stop waiting.
+/// A stream whose reader may stop for any time. A thread of its own writes to it, so that the caller can stop waiting.
 pub(crate) struct ExportStream {
     /// `None` once the stream has ended.
     pages: Option<mpsc::Sender<Vec<u8>>>,
@@ -98,7 +98,7 @@ impl ExportStream {
     async fn write(&mut self, page: Vec<u8>) -> Result<(), TransferError> {
         match &self.pages {
             Some(pages) if pages.send(page).await.is_ok() => Ok(()),
-            // It says why it ended.
+            // The thread returns the error that ended it.
             _ => self.finish().await,
         }
     }

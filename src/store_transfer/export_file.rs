@@ -1,4 +1,4 @@
-//! Files of lines: an export that is written, and taken up; and one that is read again.
+//! The file of an export: written, and resumed after an interruption.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -20,37 +20,38 @@ use crate::gateway::export_format;
 use crate::gateway::store::Position;
 use crate::image::Digest;
 
-/// How long after its beginning an export is taken up again without being told to. What was removed from the store since then
-/// stays in it, and what was added in front of its end is missing.
+/// The time after its start for which an export is resumed without `--resume`. The file keeps signatures that were
+/// removed from the store meanwhile, and misses those that were added before its last one.
 const RESUME_TTL: SignedDuration = SignedDuration::from_hours(1);
 /// The first bytes of every line of an export.
 const BEGINNING: &[u8] = b"{\"repository\":\"";
 
-/// A file that an export is written to. It has its name once it is whole: until then it is a [`Partial`].
+/// The file that an export writes. It gets its name once it is complete; until then it is a [`Partial`].
 pub(crate) struct ExportFile {
     path: PathBuf,
     partial: Partial,
     discarded: Option<Timestamp>,
 }
 
-/// `NAME.<8 characters of the store>.<beginning>.partial`: what is of one store is never taken up with signatures of another, nor
-/// unasked long after it was begun.
+/// An unfinished export, `NAME.<8 characters of the store>.<start>.partial`. The name keeps an export of one store from
+/// being resumed with signatures of another, and old exports from being resumed unasked.
 struct Partial {
     path: PathBuf,
     begun: Timestamp,
-    /// Locked.
+    /// The file, locked.
     file: fs::File,
 }
 
 impl ExportFile {
-    /// `store` tells stores apart. What an earlier export left is taken up when it is young, or when that is wished.
+    /// Opens the file. `store` identifies the store. An unfinished export of it is resumed if it is recent, or if
+    /// `resume` is set.
     pub(crate) fn open(path: &Path, store: &str, now: Timestamp, resume: bool) -> Result<Self, TransferError> {
         is_free(path)?;
         let prefix = prefix(path, store);
         let mut left = Partial::all(path, &prefix)?;
         let young = |begun| (SignedDuration::ZERO..RESUME_TTL).contains(&now.duration_since(begun));
         let taken = left.pop_if(|partial| resume || young(partial.begun));
-        // Another one may just have ended.
+        // Another export may have finished just now.
         is_free(path)?;
         let (partial, discarded) = match taken {
             Some(partial) => (partial, None),
@@ -62,24 +63,26 @@ impl ExportFile {
         Ok(Self { path: path.to_owned(), partial, discarded })
     }
 
-    /// When an export was begun that is too old to be taken up, and gone now.
+    /// Returns the start of an unfinished export that was too old to be resumed, and is deleted.
     pub(crate) fn discarded(&self) -> Option<Timestamp> {
         self.discarded
     }
 
-    /// Until when it is taken up without being told to.
+    /// Returns the time until which this export is resumed without `--resume`.
     pub(crate) fn young_until(&self) -> Timestamp {
         self.partial.begun.saturating_add(RESUME_TTL).unwrap_or(Timestamp::MAX)
     }
 
-    /// Counts what an earlier export left, cuts off what is not whole, and gives the position behind it.
+    /// Counts the lines of an unfinished export, cuts off an incomplete end, and returns the position after the last
+    /// line.
     pub(super) fn take_up(&mut self, exported: &mut ExportReport) -> Result<Option<Position>, TransferError> {
         let failed = TransferError::file(&self.partial.path);
         let (mut last, mut whole) = (None, 0);
         let mut taken = || {
             let mut file = &self.partial.file;
             let mut lines = LineReader::new(BufReader::new(file));
-            // A loss of power may leave anything behind what was synced, and a line that is no line ends what counts.
+            // After a loss of power, anything may follow the synced part. The first invalid line ends the part that
+            // counts.
             while let Some(RawLine::Whole(line)) = lines.next()?
                 && let Ok((image, record)) = export_format::read(&line)
             {
@@ -100,23 +103,23 @@ impl ExportFile {
         self.partial.file.write_all(lines).map_err(TransferError::file(&self.partial.path))
     }
 
-    /// Gives it its name.
+    /// Gives the file its name.
     pub(super) fn finish(&mut self) -> Result<(), TransferError> {
         self.partial.file.sync_all().map_err(TransferError::file(&self.partial.path))?;
-        // Unlike a rename, this does not replace what another process may have put there meanwhile.
+        // Unlike a rename, a link does not replace a file that another process may have put there.
         match fs::hard_link(&self.partial.path, &self.path) {
             Ok(()) => fs::remove_file(&self.partial.path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(TransferError::Exists(self.path.clone()));
             }
-            // A file system without links.
+            // The file system has no hard links.
             Err(_) => fs::rename(&self.partial.path, &self.path),
         }
         .and_then(|()| sync_folder(above(&self.path)))
         .map_err(TransferError::file(&self.path))
     }
 
-    /// Where it is until it is whole.
+    /// Returns the path of the file until it is complete.
     pub(crate) fn partial(&self) -> &Path {
         &self.partial.path
     }
@@ -130,7 +133,7 @@ fn is_free(path: &Path) -> Result<(), TransferError> {
     }
 }
 
-/// Returns the prefix of the names of a file's partials.
+/// Returns the common prefix of the partial files of a file.
 fn prefix(path: &Path, store: &str) -> OsString {
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(format!(".{}.", &Digest::sha256(store.as_bytes()).hex()[..8]));
@@ -138,7 +141,7 @@ fn prefix(path: &Path, store: &str) -> OsString {
 }
 
 impl Partial {
-    /// Those that are there, the oldest first.
+    /// Returns the existing partial files, the oldest first.
     fn all(path: &Path, prefix: &OsStr) -> Result<Vec<Self>, TransferError> {
         let failed = || TransferError::file(above(path));
         let mut found = Vec::new();
@@ -164,8 +167,8 @@ impl Partial {
         }
     }
 
-    /// One that is there. Its name is predictable, so that another user may have put something there: nothing is written to
-    /// what a link points to, nor to what no export has begun.
+    /// Opens an existing partial file. Its name is predictable, so another user may have put something there: nothing
+    /// is written through a link, nor to a file that no export began.
     fn open(path: PathBuf, begun: Timestamp) -> Result<Self, TransferError> {
         let about = path.symlink_metadata().map_err(TransferError::file(&path))?;
         if !about.is_file() {
@@ -188,7 +191,8 @@ impl Partial {
         }
     }
 
-    /// Whether what is opened is what has the name, and has nothing in it or begins with a line of an export, be it torn.
+    /// Returns whether the opened file is still the one of this name, and is empty or begins with a line of an export,
+    /// possibly a torn one.
     fn is_ours(&self) -> io::Result<bool> {
         let (named, opened) = (self.path.symlink_metadata()?, self.file.metadata()?);
         if (named.dev(), named.ino()) != (opened.dev(), opened.ino()) {

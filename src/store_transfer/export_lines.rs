@@ -1,4 +1,4 @@
-//! The lines of an export, as an import reads them.
+//! Reads the lines of an export for an import.
 
 use std::{
     fs,
@@ -14,20 +14,20 @@ use super::{
 };
 use crate::gateway::export_format::{self, MAX_LINE_BYTES};
 
-/// Lines of an export that are read to be imported.
+/// The lines of an export.
 pub(crate) struct ExportLines {
     path: PathBuf,
     reader: LineReader<Box<dyn BufRead + Send>>,
     total: Option<u64>,
     begun: bool,
-    /// The first one, which says whether these are lines at all.
+    /// The first line, read ahead to recognize a file that is no export.
     ahead: Option<ImportItem>,
 }
 
 impl ExportLines {
-    /// Of a regular file.
+    /// Opens a regular file.
     pub(crate) fn open(path: &Path) -> Result<Self, TransferError> {
-        // Before it is opened: opening a pipe would wait for a writer.
+        // Checked before the file is opened: opening a pipe would wait for a writer.
         let about = fs::metadata(path).map_err(TransferError::file(path))?;
         if !about.is_file() {
             let why = "it is not a regular file (- reads standard input)".to_owned();
@@ -37,7 +37,7 @@ impl ExportLines {
         Self::new(path, Box::new(BufReader::new(file)), Some(about.len()))
     }
 
-    /// Of standard input.
+    /// Reads from standard input.
     pub(crate) fn standard_input() -> Result<Self, TransferError> {
         Self::new(Path::new("standard input"), Box::new(BufReader::new(io::stdin())), None)
     }
@@ -90,7 +90,7 @@ impl ExportLines {
     }
 }
 
-/// Whether a file that begins like this has no lines of an export at all, and what it rather is.
+/// Recognizes what else a file with this first line is, if it is no export at all.
 fn is_something_else(line: &[u8]) -> Option<&'static str> {
     match line {
         [0x1f, 0x8b, ..] => Some("it is compressed; give what `gunzip` makes of it"),

@@ -8,19 +8,19 @@ use crate::gateway::store::Record;
 /// The result of an export so far.
 #[derive(Debug, Default)]
 pub(crate) struct ExportReport {
-    /// Signatures of the store.
+    /// The number of signatures in the store.
     pub(crate) signatures: usize,
-    /// How many of them an earlier export wrote.
+    /// The number of signatures that an earlier, interrupted export wrote.
     pub(crate) resumed: usize,
-    /// When that one was begun.
+    /// The start of that export.
     pub(crate) begun: Option<Timestamp>,
-    /// How many have an origin, and a status.
+    /// The number of signatures with an origin, and with a status.
     pub(crate) origins: usize,
     pub(crate) statuses: usize,
-    /// Of a tree: how many are new, and how many were there.
+    /// For a tree: the number of new signatures, and of those that were there already.
     pub(crate) created: usize,
     pub(crate) present: usize,
-    /// How many are not there, and why, of the first ones.
+    /// The number of signatures that could not be written, and the first reasons.
     pub(crate) refused: usize,
     pub(crate) reasons: Vec<(ItemLocation, String)>,
 }

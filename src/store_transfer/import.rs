@@ -1,4 +1,4 @@
-//! Imports: signatures of an export or a lookaside tree into a store.
+//! Imports the signatures of an export or a lookaside tree into a store.
 
 use std::{io, path::PathBuf};
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::gateway::export_format::{Imported, MAX_REASONS};
 
-/// Bytes of signatures that are put into a store at once, unless the last one is larger.
+/// The maximum size of the signatures of one request, in bytes. A single signature may be larger.
 const MAX_BATCH_BYTES: usize = 512 << 10;
 
 /// The source of an import.
@@ -33,7 +33,7 @@ impl ImportSource {
         }
     }
 
-    /// How far it is read, and how much there is, in bytes, where that is known.
+    /// Returns the bytes read so far, and the size of the source, if it is known.
     pub(crate) fn bytes(&self) -> (u64, Option<u64>) {
         match self {
             Self::Lines(lines) => lines.bytes(),
@@ -45,16 +45,16 @@ impl ImportSource {
 /// The result of an import so far.
 #[derive(Debug, Default)]
 pub(crate) struct ImportReport {
-    /// How many are new; without a store, how many it would take.
+    /// The number of new signatures; in a dry run, of those that a store would accept.
     pub(crate) created: usize,
-    /// Of how many that were there something more is known now.
+    /// The number of signatures that were there, and to which an origin or status was added.
     pub(crate) completed: usize,
-    /// How many were there, as they are.
+    /// The number of signatures that were there already, and did not change.
     pub(crate) present: usize,
-    /// How many are not in, and why, of the first ones.
+    /// The number of signatures that were refused, and the first reasons.
     pub(crate) refused: usize,
     pub(crate) reasons: Vec<(ItemLocation, String)>,
-    /// Where readers of a lookaside stop before the end: how often, and the first ones.
+    /// The number of gaps in the numbering, at which readers of a lookaside stop, and the first of them.
     pub(crate) gaps: usize,
     pub(crate) first_gaps: Vec<PathBuf>,
 }
@@ -67,13 +67,13 @@ impl ImportReport {
         }
     }
 
-    /// Adds the outcome of the signatures at these places.
+    /// Adds the outcome of the signatures from these places.
     fn add(&mut self, imported: Imported, places: &[ItemLocation]) {
         let Imported { created, completed, present, refused, reasons } = imported;
         self.created += created;
         self.completed += completed;
         self.present += present;
-        // It tells the first ones.
+        // The store returns only the first reasons.
         self.refused += refused.saturating_sub(reasons.len());
         for reason in reasons {
             let place = reason.line.checked_sub(1).and_then(|index| places.get(index)).cloned();
@@ -81,7 +81,7 @@ impl ImportReport {
         }
     }
 
-    /// How many are in the store.
+    /// Returns the number of signatures that the store has now.
     pub(crate) fn stored(&self) -> usize {
         self.created + self.completed + self.present
     }
@@ -91,8 +91,8 @@ impl ImportReport {
     }
 }
 
-/// Puts what is found into a store, or looks at it where there is none to put it into. What is counted as created,
-/// completed or present is durable.
+/// Imports a source into a store, or only checks it in a dry run, without one. Signatures that are counted as created,
+/// completed or present are durable.
 pub(crate) async fn import(
     source: ImportSource,
     store: Option<&TransferStore>,
@@ -101,7 +101,7 @@ pub(crate) async fn import(
 ) -> Result<(), TransferError> {
     let mut batches = read(source);
     loop {
-        // Its end is said: that of a thread alone might be any.
+        // The thread reports its end, since a channel also closes when the thread panics.
         let cut_off = || TransferError::file("what is imported")(io::Error::other("it can't be read to its end"));
         let Batch { found, bytes } = batches.recv().await.ok_or_else(cut_off)??;
         if found.is_empty() {
@@ -132,20 +132,20 @@ pub(crate) async fn import(
     }
 }
 
-/// A batch of items, and how many bytes are read up to its end.
+/// A batch of items, and the bytes read up to its end.
 struct Batch {
     found: Vec<ImportItem>,
     bytes: u64,
 }
 
-/// Reads on a thread of its own: what is read may stop, and the caller can stop waiting.
+/// Reads batches on a thread of its own, so that the caller can stop waiting for a source that blocks.
 fn read(mut source: ImportSource) -> mpsc::Receiver<Result<Batch, TransferError>> {
     let (sender, batches) = mpsc::channel(1);
     spawn_blocking(move || {
         loop {
             let batch = next_batch(&mut source);
             let is_last = batch.as_ref().map_or(true, |batch| batch.found.is_empty());
-            // The receiver is gone if the import has failed.
+            // The receiver is dropped if the import failed.
             if sender.blocking_send(batch).is_err() || is_last {
                 return;
             }
@@ -154,7 +154,7 @@ fn read(mut source: ImportSource) -> mpsc::Receiver<Result<Batch, TransferError>
     batches
 }
 
-/// Reads the next batch; it is empty if there is no more.
+/// Reads the next batch; it is empty at the end of the source.
 fn next_batch(source: &mut ImportSource) -> Result<Batch, TransferError> {
     let (mut found, mut bytes) = (Vec::new(), 0);
     while found.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {

@@ -1,8 +1,8 @@
-//! The items that an import reads.
+//! The items of an import.
 
 use super::{item_location::ItemLocation, signature::Signature};
 
-/// A signature, or something else, that an import reads.
+/// An item of an import, and its place.
 pub(super) struct ImportItem {
     pub(super) place: ItemLocation,
     pub(super) what: ItemContent,
@@ -11,8 +11,8 @@ pub(super) struct ImportItem {
 pub(super) enum ItemContent {
     /// A signature that a store accepts.
     Signature(Box<Signature>),
-    /// Something that no store accepts, and why.
+    /// An item that no store accepts, with the reason.
     Junk(String),
-    /// A number that is missing, where readers of a lookaside stop.
+    /// A missing number, at which readers of a lookaside stop.
     Gap,
 }

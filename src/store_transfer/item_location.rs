@@ -1,19 +1,19 @@
-//! Where a signature was found, or should be.
+//! The place of an item in a source or target.
 
 use std::path::{Path, PathBuf};
 
-/// Where something was found, or should be.
+/// The place of an item: a line or a path.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum ItemLocation {
-    /// A line's number, from 1 on.
+    /// The number of a line, from 1.
     Line(usize),
     /// A file or folder.
     #[serde(serialize_with = "as_shown")]
     Path(PathBuf),
 }
 
-/// A path as people are shown it: what is not UTF-8 in it does not keep a report from being JSON.
+/// Serializes a path as text. Bytes that are not UTF-8 are replaced, so that a report is always JSON.
 fn as_shown<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }

@@ -4,21 +4,21 @@ use std::io::{self, BufRead, Read as _};
 
 use crate::gateway::export_format::MAX_LINE_BYTES;
 
-/// Reads lines, none of which takes more memory than the longest may have.
+/// Reads lines. A line that is too long does not take more memory than the longest valid one.
 pub(super) struct LineReader<R> {
     inner: R,
-    /// The number of the last line.
+    /// The number of the last line, from 1.
     pub(super) number: usize,
-    /// Bytes up to its end.
+    /// The bytes up to the end of the last line.
     pub(super) bytes: u64,
 }
 
 pub(super) enum RawLine {
-    /// With its end.
+    /// A line with its line end.
     Whole(Vec<u8>),
-    /// Without: the file is over.
+    /// The last line, without a line end.
     Torn(Vec<u8>),
-    /// The beginning of one that is longer than any may be. The rest was skipped.
+    /// The beginning of a line that is too long. The rest is skipped.
     Long(Vec<u8>),
 }
 

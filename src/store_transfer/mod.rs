@@ -1,7 +1,7 @@
-//! Moves whole stores: from a store into a file or a lookaside tree, and from there into another store.
+//! Transfers whole stores: from a store to a file or a lookaside tree, and from there to another store.
 //!
-//! A transfer may be interrupted and repeated. A signature that the target store has already is no error. An export is resumed
-//! behind its last complete line.
+//! A transfer may be interrupted and repeated. A signature that the target store already has is no error. An export
+//! resumes after its last complete line.
 
 mod error;
 mod export;

@@ -1,4 +1,4 @@
-//! A running store, over its own interface: `/sealgate/v1/export` and `/sealgate/v1/import`.
+//! The client of a running store's transfer API: `/sealgate/v1/export` and `/sealgate/v1/import`.
 
 use std::time::Duration;
 
@@ -17,21 +17,22 @@ use crate::registry::{
 };
 use crate::telemetry::RequestKind;
 
-/// The time of one request.
+/// The time limit of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
-/// Bytes of an export that are asked for at once. One line may have more.
+/// The size of a page of an export, in bytes. A single line may be larger.
 const PAGE_BYTES: usize = 1 << 20;
-/// The longest answer to an import: a hundred reasons.
+/// The maximum size of the answer to an import, in bytes: a hundred reasons.
 const MAX_ANSWER: usize = 256 << 10;
 
-/// A store that is asked.
+/// A running store.
 pub(crate) struct RemoteStore {
     client: Client,
     target: Target,
 }
 
 impl RemoteStore {
-    /// One at a URL; without, at the host of the repository, which is asked whether it speaks TLS.
+    /// Makes a client for the store at `url`; without a URL, for the store at the repository's host, which is probed
+    /// for TLS.
     pub(crate) fn at(client: Client, repository: &Repository, url: Option<&Url>) -> Result<Self, LookupError> {
         let target = match url {
             Some(url) => client.target_at(url, repository)?,
@@ -40,7 +41,7 @@ impl RemoteStore {
         Ok(Self { client, target })
     }
 
-    /// Signatures behind a position; none: there are no further ones.
+    /// Returns the signatures after a position; an empty list at the end.
     pub(super) async fn page(&self, after: Option<&Position>) -> Result<Vec<Signature>, TransferError> {
         let budget = TimeBudget::of(REQUEST_TIMEOUT);
         let mut url = join(&self.client.origin(&self.target, budget).await?.base, "sealgate/v1/export");
@@ -51,7 +52,7 @@ impl RemoteStore {
         let request = Request { place: Some(RequestLocation::own(url)), ..Request::new(Method::GET, Access::Store) };
         let Fetched { url, answer } = self.send(request, NDJSON, PAGE_BYTES.max(MAX_LINE_BYTES), budget).await?;
         let kind = answer.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        // Some servers have a page for every path.
+        // Some servers answer every path with a page.
         if kind != NDJSON {
             return Err(TransferError::NoStore { url: shown(&url), status: answer.status });
         }
@@ -65,7 +66,7 @@ impl RemoteStore {
         Ok(page)
     }
 
-    /// Puts signatures into it.
+    /// Imports signatures into the store.
     pub(super) async fn import(&self, signatures: &[Signature]) -> Result<Imported, TransferError> {
         let budget = TimeBudget::of(REQUEST_TIMEOUT);
         let mut bytes = Vec::new();
@@ -87,7 +88,7 @@ impl RemoteStore {
         })
     }
 
-    /// Gives a good answer.
+    /// Sends a request, and returns an answer with a success status.
     async fn send(
         &self,
         request: Request,

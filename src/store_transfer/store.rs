@@ -1,4 +1,4 @@
-//! A store that signatures are moved from, or into: one that runs, or one that this process opens.
+//! The store of a transfer: a running store, or one that this process opens.
 
 use std::sync::Arc;
 
@@ -10,19 +10,20 @@ use crate::gateway::export_format::Imported;
 use crate::gateway::store::{Change, ImageLimits, Position, SignatureStore, etcd::EtcdStore, redb::RedbStore};
 use crate::registry::retry::Retries;
 
-/// Signatures that are read from an opened store, or put into one, at once.
+/// The maximum number of signatures in one batch of an opened store.
 pub(super) const MAX_BATCH: usize = 256;
 
-/// A store that signatures are moved from, or into.
+/// The store that a transfer exports or imports.
 pub(crate) enum TransferStore {
-    /// One that is asked.
+    /// A running store, reached over HTTP.
     Running(Box<RemoteStore>),
-    /// One that is opened by this process.
+    /// A store that this process opened.
     Opened(Arc<dyn SignatureStore>),
 }
 
 impl TransferStore {
-    /// Opens a file to read it, or to write into it; then it is made where there is none. Blocks while it reads all of it.
+    /// Opens a database file: without limits to read it, with limits to write it, which creates the file if it does not
+    /// exist. Blocks while it reads the whole file.
     pub(crate) fn redb(path: &std::path::Path, limits: Option<ImageLimits>) -> Result<Self, TransferError> {
         Ok(Self::Opened(Arc::new(match limits {
             None => RedbStore::open_unchanged(path)?,
@@ -30,7 +31,7 @@ impl TransferStore {
         })))
     }
 
-    /// Opens a store in etcd, which other processes may have open, too.
+    /// Opens a store in etcd, which other processes may have open at the same time.
     pub(crate) async fn etcd(settings: &Etcd, limits: Option<ImageLimits>) -> Result<Self, TransferError> {
         Ok(Self::Opened(Arc::new(match limits {
             None => EtcdStore::open_existing(settings, ImageLimits::default()).await?,
@@ -38,8 +39,8 @@ impl TransferStore {
         })))
     }
 
-    /// Signatures behind a position, in the store's order; none: there are no further ones. A transient failure is
-    /// retried.
+    /// Returns the signatures after a position, in the store's order; an empty list at the end. Retries a transient
+    /// failure.
     pub(super) async fn page(&self, after: Option<&Position>) -> Result<Vec<Signature>, TransferError> {
         with_retries(async || match self {
             Self::Running(store) => store.page(after).await,
@@ -48,14 +49,14 @@ impl TransferStore {
         .await
     }
 
-    /// Puts signatures into it; that they are there is no error. The numbers of what became of them are from 1 on. A failure
-    /// that may pass is borne for a while, by trying all of them again.
+    /// Adds signatures; those that are there already are no error. The indices in the outcome start at 1. Retries all
+    /// of them after a transient failure, up to a limit.
     pub(super) async fn take(&self, signatures: &[Signature]) -> Result<Imported, TransferError> {
         with_retries(async || match self {
             Self::Running(store) => store.import(signatures).await,
             Self::Opened(store) => {
                 let changes = signatures.iter().map(|(image, record)| Change::Import(image.clone(), record.clone()));
-                // Side by side: they share syncs.
+                // In parallel, so that they share syncs.
                 let changes = try_join_all(changes.map(|change| store.change(change))).await?;
                 let mut imported = Imported::default();
                 for (number, changed) in changes.into_iter().enumerate() {

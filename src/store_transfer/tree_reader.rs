@@ -21,16 +21,16 @@ use crate::signature_sources::{
     lookaside::{parse_folder_name, read_file},
 };
 
-/// Bytes of a file that are looked at: no store takes a signature with more.
+/// The maximum size of a file, in bytes: no store accepts a larger signature.
 const MAX_FILE: usize = export_format::MAX_LINE_BYTES;
 
-/// Goes through a tree, folder after folder, in order. Nothing but folders and regular files is opened, and no symbolic link
-/// followed: what is in the tree is in it.
+/// Walks a lookaside tree, folder after folder, in order. Opens only folders and regular files, and follows no symbolic
+/// links, so that everything it reads is inside the tree.
 pub(crate) struct TreeReader {
     base: PathBuf,
-    /// The last one is next.
+    /// The pending entries; the last one is next.
     todo: Vec<PendingEntry>,
-    /// When what is found is said to have been added.
+    /// The time that imported signatures get as the time of their addition.
     now: Timestamp,
 }
 
@@ -41,7 +41,7 @@ enum PendingEntry {
 }
 
 impl TreeReader {
-    /// From this folder on.
+    /// Opens the tree at this folder.
     pub(crate) fn open(base: &Path) -> Result<Self, TransferError> {
         let mut walk = Self { base: base.to_owned(), todo: Vec::new(), now: Timestamp::now() };
         walk.enter(base).map_err(TransferError::file(base))?;
@@ -68,13 +68,13 @@ impl TreeReader {
         }
     }
 
-    /// Puts what is in a folder before all else that is to be done.
+    /// Schedules the entries of a folder before all other pending entries.
     fn enter(&mut self, folder: &Path) -> io::Result<()> {
         let image = self.image_of(folder);
         let mut entries = Vec::new();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            // What an interrupted write has left begins with a dot, too.
+            // Files that an interrupted write left begin with a dot, too.
             if !entry.file_name().as_encoded_bytes().starts_with(b".") {
                 entries.push((entry.path(), entry.file_type()?));
             }
@@ -111,19 +111,19 @@ impl TreeReader {
         Ok(())
     }
 
-    /// A folder's path below the tree's own, as repositories are named.
+    /// Returns a folder's path relative to the tree, in the form of a repository name.
     fn below(&self, path: &Path) -> Option<String> {
         path.strip_prefix(&self.base).ok()?.to_str().map(str::to_owned)
     }
 
-    /// The image whose signatures are in this folder.
+    /// Returns the image whose signatures this folder contains.
     fn image_of(&self, folder: &Path) -> Option<ImageId> {
         let below = self.below(folder)?;
         let (path, digest) = parse_folder_name(&below)?;
         Some(ImageId { repository: RepositoryName::parse(path).ok()?, digest })
     }
 
-    /// Whether signatures can be in this folder, or below.
+    /// Checks that this folder, or a folder below it, can contain signatures.
     fn name_of(&self, folder: &Path) -> Result<(), String> {
         let below = self.below(folder).ok_or("its name is not UTF-8")?;
         match below.split_once('@') {
@@ -135,7 +135,8 @@ impl TreeReader {
         }
     }
 
-    /// A signature, as a store takes it. Its name is made of its content, so that it is the same each time.
+    /// Reads a signature in the form that a store accepts. The name is derived from the content, so that it is the same
+    /// each time.
     fn read(&self, image: ImageId, path: &Path) -> Result<(ImageId, Record), String> {
         let bytes = read_file(path, MAX_FILE).map_err(|error| format!("it can't be read: {error}"))?;
         if bytes.len() > MAX_FILE {
@@ -146,7 +147,7 @@ impl TreeReader {
             SignatureFormat::Sigstore => {
                 return Err("it is a signature of sigstore, which a store does not keep".to_owned());
             }
-            // Their check says what they are instead.
+            // The later check of the signature reports what the file is.
             SignatureFormat::Page | SignatureFormat::Unknown => &bytes,
         };
         let name = SignatureName::parse(&Digest::sha256(content).hex()[..32]).ok_or("it has no name")?;
@@ -162,7 +163,7 @@ fn junk(path: PathBuf, why: String) -> ImportItem {
     ImportItem { place: ItemLocation::Path(path), what: ItemContent::Junk(why) }
 }
 
-/// The N of `signature-N`.
+/// Returns the N of `signature-N`.
 fn number_of(path: &Path) -> Option<u64> {
     let digits = path.file_name()?.to_str()?.strip_prefix("signature-")?;
     let number: u64 = digits.parse().ok()?;

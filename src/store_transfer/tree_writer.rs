@@ -9,19 +9,19 @@ use crate::gateway::export_format::MAX_REASONS;
 use crate::gateway::store::{ImageId, Record};
 use crate::signature_sources::{WriteError, lookaside::folder_name, write_file};
 
-/// A tree that an export is written to.
+/// The lookaside tree that an export writes.
 pub(crate) struct TreeWriter {
     base: PathBuf,
 }
 
 impl TreeWriter {
-    /// Makes the tree's folder where there is none.
+    /// Opens the tree, and creates its folder if it does not exist.
     pub(crate) fn open(base: &Path) -> Result<Self, TransferError> {
         create_folder(base).map_err(TransferError::file(base))?;
         Ok(Self { base: base.to_owned() })
     }
 
-    /// Adds a signature, unless it is there.
+    /// Adds a signature, unless the tree has it already.
     pub(super) fn add(
         &self,
         image: &ImageId,

@@ -1,4 +1,4 @@
-//! What the webhook needs of the gate.
+//! The interface of the gate that the webhook uses.
 
 use std::future::Future;
 
@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 
 /// Decides about the images of a review.
 pub trait Decide: Send + Sync + 'static {
-    /// Decides about every image, in the order in which they were given, by the deadline; or refuses them together.
+    /// Decides about every image by the deadline, in their order; or refuses all images together.
     fn decide<'a>(&'a self, admission: &'a Admission<'a>) -> impl Future<Output = Result<Vec<Decision>, Refusal>> + 'a;
 }
 

@@ -1,7 +1,8 @@
-//! The admission webhook: HTTP in, decisions of the gate out.
+//! The admission webhook: reviews in over HTTP, the gate's decisions out.
 //!
-//! `/mutate` never refuses: it pins what verifies and leaves the rest as it is. `/validate` alone decides. [`server`] has
-//! the transport and its bounds, [`review`] reads what is asked, [`patch`] and [`response`] write the answer.
+//! `/mutate` never refuses: it pins the images that verify, and leaves all others as they are. Only `/validate`
+//! refuses. [`server`] has the transport and its bounds, [`review`] parses the request, [`patch`] and [`response`]
+//! write the answer.
 
 mod decide;
 pub mod patch;

@@ -9,14 +9,15 @@ use crate::gate::Decision;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ReplaceOperation {
     op: &'static str,
-    /// Where.
+    /// The JSON pointer to the value.
     pub path: String,
     /// The new value.
     pub value: String,
 }
 
-/// Returns the operations for a pod: for each image that may run, its canonical name, pinned where a digest was verified. A refused
-/// image stays as it is; so does an object that is no pod. The decisions are those about [`Images::to_decide`].
+/// Returns the operations for a pod: each image that may run gets its canonical name, pinned to the digest that was
+/// verified, if there is one. Refused images, and objects that are no pods, stay as they are. The decisions are those
+/// about [`Images::to_decide`].
 pub fn operations(images: &Images<'_>, decisions: &[Decision]) -> Vec<ReplaceOperation> {
     if !images.workload.is_pod {
         return Vec::new();

@@ -1,6 +1,6 @@
-//! Writes the answer: an `AdmissionReview`, with a patch, or with a denial that says what to do.
+//! Writes the answer to a review: an `AdmissionReview`, with a patch, or with a denial that says what to do.
 //!
-//! Whatever stands in an answer is bounded, and on one line an image.
+//! All parts of an answer are bounded, and each image has one line.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -16,27 +16,30 @@ use crate::gate::{Decision, Verdict};
 use crate::policy::Mode;
 use crate::refusal::{Code, LookupError, Refusal};
 
-/// The most lines of a denial; the rest is counted.
+/// The maximum number of lines of a denial. The others are counted.
 const MAX_LINES: usize = 16;
-/// The most bytes of one of them, and of the parts that have no bound of their own: no part may push the next step out.
+/// The maximum size of a line, and of each part without a bound of its own, in bytes: no part may push the next step
+/// out of the line.
 const MAX_LINE_BYTES: usize = 3072;
 const MAX_REASON_BYTES: usize = 768;
 const MAX_STEP_BYTES: usize = 1024;
-/// The API server cuts longer warnings, and drops what is over 4,096 characters of them.
+/// The maximum size of a warning, in bytes. The API server truncates longer ones, and drops all beyond 4,096 characters
+/// in total.
 const MAX_WARNING_BYTES: usize = 256;
 const MAX_WARNINGS: usize = 15;
-/// The most bytes of the audit annotation `images`; the audit log has a record a line.
+/// The maximum size of the audit annotation `images`, in bytes; the audit log has one line a record.
 const MAX_ANNOTATION_BYTES: usize = 4096;
-/// Bytes of an answer about one image that may run; longer ones grow.
+/// The initial capacity of an answer about one image that may run, in bytes. Longer answers grow.
 const USUAL_ANSWER: usize = 768;
-/// Characters of a name or image under review that are repeated.
+/// The maximum number of characters of an object's name or image that are repeated.
 const MAX_NAME_CHARS: usize = 80;
 const MAX_IMAGE_CHARS: usize = 300;
-/// When to ask again. client-go asks ten times, so that the longest wait of its user is ten times that.
+/// The back-off that an overloaded gate asks for. client-go retries ten times, so that a user waits at most ten times
+/// as long.
 const OVERLOAD_BACKOFF: Duration = Duration::from_secs(1);
 const NOT_PINNED_BACKOFF: Duration = Duration::from_secs(1);
 const LOOKUP_BACKOFF: Duration = Duration::from_secs(3);
-/// No registry makes clients wait longer.
+/// The maximum back-off that a registry's wish can cause.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
@@ -64,7 +67,7 @@ struct Response<'a> {
     audit_annotations: Option<AuditAnnotations>,
 }
 
-/// Keys as the API server wants them: the second part of a qualified name.
+/// Audit annotations. The API server expects the second part of a qualified name as the key.
 #[derive(Serialize)]
 struct AuditAnnotations {
     verdict: &'static str,
@@ -90,16 +93,16 @@ struct StatusDetails {
     retry_after_seconds: u64,
 }
 
-/// An answer, and what to count it as.
+/// The answer to a review, with its metric label.
 #[derive(Debug)]
 pub struct ReviewAnswer {
-    /// JSON.
+    /// The JSON body.
     pub body: Vec<u8>,
     /// The metric label: `allowed` or `refused` by `/validate`, `patched` or `untouched` by `/mutate`.
     pub verdict: &'static str,
 }
 
-/// Makes the answer that allows a review and changes nothing, as of `/validate` where no image is asked about.
+/// Allows a review without changes, as `/validate` does if no image has to be decided about.
 pub fn allowed(review: &Review<'_>) -> ReviewAnswer {
     answer("allowed", Response { uid: &review.uid, allowed: true, ..Response::default() })
 }
@@ -114,9 +117,9 @@ pub fn mutation(review: &Review<'_>, operations: &[ReplaceOperation]) -> ReviewA
     answer("patched", Response { patch_type: Some("JSONPatch"), patch: Some(STANDARD.encode(patch)), ..response })
 }
 
-/// Makes the answer of `/validate` to decisions about [`Images::to_decide`]: refused if any image is.
+/// Makes the answer of `/validate` from the decisions about [`Images::to_decide`]. It refuses if any image is refused.
 ///
-/// Fewer decisions than images refuse: nothing is known of the others.
+/// If there are fewer decisions than images, it refuses, since nothing is known of the others.
 pub fn validation(review: &Review<'_>, images: &Images<'_>, decisions: &[Decision]) -> ReviewAnswer {
     if decisions.len() != images.to_decide.len() {
         return internal_error(review);
@@ -199,14 +202,14 @@ fn answer(verdict: &'static str, response: Response<'_>) -> ReviewAnswer {
     ReviewAnswer { body, verdict }
 }
 
-/// The severity of a denial, by the most severe of its refusals.
+/// The severity of a denial: that of the most severe refusal in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Severity {
-    /// Another gate, or the same a little later, may answer.
+    /// The gate is overloaded: another replica may answer, or this one a little later.
     Overloaded,
-    /// A registry is in trouble, or the mutation was; asking again makes sense then.
+    /// A registry failed, or the mutation did; a retry makes sense after this time.
     Trouble(Duration),
-    /// Asking again makes no sense.
+    /// A retry makes no sense.
     Permanent,
 }
 
@@ -235,7 +238,7 @@ fn status(severity: Severity, message: String) -> ResponseStatus {
     ResponseStatus { status: "Failure", code, reason, message, details }
 }
 
-/// `container "web": registry.example.com/acme/web:1.2`; gives where the image begins.
+/// Writes `container "web": registry.example.com/acme/web:1.2`. Returns the position of the image in it.
 fn write_subject(text: &mut String, place: &ImagePlace<'_>, decision: &Decision) -> usize {
     let _ = write!(text, "{} \"{}\": ", place.list.noun(), EscapedText(&place.name, MAX_NAME_CHARS));
     let image = text.len();
@@ -255,7 +258,7 @@ fn denial_line(place: &ImagePlace<'_>, decision: &Decision, refusal: &Refusal) -
     one_line(line, MAX_LINE_BYTES)
 }
 
-/// ` refused [code]: why. What to do. See docs/refusals.md#code`
+/// Writes ` refused [code]: why. What to do. See docs/refusals.md#code`.
 fn finish_denial(line: &mut String, refusal: &Refusal, image: &str) {
     let code = refusal.code();
     let why = one_line(refusal.to_string(), MAX_REASON_BYTES);
@@ -300,8 +303,8 @@ fn warnings<'a>(decided: impl Iterator<Item = (&'a ImagePlace<'a>, &'a Decision)
     warnings
 }
 
-/// For the audit log: each image, its digest, and why it may run or not. Nearly every review that is allowed has one: all of
-/// it is written into one buffer.
+/// Returns the annotation for the audit log: each image with its digest, and the reason why it may run or not. Nearly
+/// every allowed review has one, so it is written into one buffer.
 fn annotation<'a>(decided: impl Iterator<Item = (&'a ImagePlace<'a>, &'a Decision)>) -> String {
     let mut text = String::with_capacity(USUAL_ANSWER / 2);
     let mut more = 0;

@@ -1,8 +1,8 @@
-//! Reads an `AdmissionReview` (admission.k8s.io/v1): what is asked, which images, and where they stand.
+//! Parses an `AdmissionReview` (admission.k8s.io/v1), and finds the images of its object with their places.
 //!
-//! Strings are borrowed from the body wherever JSON allows; members that nothing depends on are skipped. The object itself is
-//! read only once its kind is known, along the way that the table of workloads gives. A member that stands there twice is an
-//! error wherever an image could hide behind it.
+//! Strings are borrowed from the body where JSON allows it, and members that nothing depends on are skipped. The object
+//! is parsed only once its kind is known, along the path from the table of workloads. A duplicate member is an error
+//! wherever it could hide an image.
 
 use std::{borrow::Cow, collections::HashSet, fmt, marker::PhantomData};
 
@@ -16,19 +16,19 @@ use super::text::EscapedText;
 use crate::json::Text;
 use crate::kubernetes::workloads::{ImageList, Workload};
 
-/// The version and kind that are understood.
+/// The only supported version.
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
-/// No API server gives a request a longer ID than a UUID.
+/// The maximum size of a request's ID, in bytes. API servers send UUIDs.
 const MAX_UID_BYTES: usize = 128;
-/// The most entries of one list of a pod specification. An entry takes three bytes of a body and hundreds in memory, so that
-/// the bound on bytes alone is none.
+/// The maximum number of entries in one list of a pod specification. An entry takes three bytes of a body and hundreds
+/// in memory, so that a bound on bytes is not enough.
 const MAX_ENTRIES: usize = 1000;
 
-/// A review, as far as anything here depends on it.
+/// The members of a review that decisions and answers depend on.
 #[derive(Debug)]
 pub struct Review<'a> {
-    /// To be repeated in the answer.
+    /// The ID of the request, which the answer repeats.
     pub uid: Cow<'a, str>,
     /// The operation on the object.
     pub operation: Operation,
@@ -40,7 +40,7 @@ pub struct Review<'a> {
     pub subresource: Cow<'a, str>,
     /// The namespace; empty: none.
     pub namespace: Cow<'a, str>,
-    /// The object's name; empty where the API server makes one up later.
+    /// The object's name; empty if the API server generates it later.
     pub name: Cow<'a, str>,
     object: Option<&'a RawValue>,
     old_object: Option<&'a RawValue>,
@@ -50,11 +50,11 @@ pub struct Review<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Operation {
-    /// Something new.
+    /// The object is created.
     Create,
-    /// A change.
+    /// The object is changed.
     Update,
-    /// An end.
+    /// The object is deleted.
     Delete,
     /// A connection (`exec`, `attach`, `proxy`).
     Connect,
@@ -88,14 +88,14 @@ pub struct GroupVersionResource<'a> {
     pub resource: Cow<'a, str>,
 }
 
-/// Why a body is no review that can be answered.
+/// The reason why a body is no review that can be answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReviewError {
-    /// Not JSON, or not the members that a review has.
+    /// The body is not JSON, or lacks a member of a review.
     #[error("the body is not an AdmissionReview: {0}")]
     Malformed(String),
-    /// Another version or kind.
+    /// The body has another version or kind.
     #[error("expected apiVersion {API_VERSION} and kind {KIND}, found {api_version} and {kind}")]
     Version {
         /// The member's text, escaped and bounded.
@@ -103,15 +103,15 @@ pub enum ReviewError {
         /// The member's text, escaped and bounded.
         kind: String,
     },
-    /// No request in it.
+    /// The body has no request.
     #[error("the AdmissionReview has no request")]
     NoRequest,
-    /// No ID to answer to.
+    /// The request has no ID.
     #[error("request.uid must have 1 to {MAX_UID_BYTES} characters")]
     Uid,
 }
 
-/// Why the images of an object under review can't be told.
+/// The reason why the images of an object can't be determined.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObjectError {
@@ -131,7 +131,7 @@ pub enum ObjectError {
     },
 }
 
-/// The subject of a review.
+/// The images that a review is about.
 #[derive(Debug)]
 pub enum ReviewSubject<'a> {
     /// No image, for a deletion or a connection.
@@ -145,16 +145,16 @@ pub enum ReviewSubject<'a> {
 pub struct Images<'a> {
     /// The object's kind of workload.
     pub workload: &'static Workload,
-    /// Those that are new or changed, in the order of the object.
+    /// The images that are new or changed, in the order of the object.
     pub to_decide: Vec<ImagePlace<'a>>,
-    /// How many are as they were before the update.
+    /// The number of images that the update does not change.
     pub unchanged: usize,
 }
 
 impl Images<'_> {
-    /// Takes these texts out of a template; gives how often they stood there. The pods that are made from it are reviewed
-    /// themselves, with what took a placeholder's place: nothing runs because of a text that is left out here. In a pod
-    /// nothing is a placeholder.
+    /// Removes these texts from the images of a template; returns how many were removed. The pods of the template are
+    /// reviewed themselves, with the images that replaced the placeholders, so that no image runs because of this. In a
+    /// pod, no text is a placeholder.
     pub fn take_placeholders(&mut self, placeholders: &[Box<str>]) -> usize {
         if self.workload.is_pod {
             return 0;
@@ -165,16 +165,16 @@ impl Images<'_> {
     }
 }
 
-/// An image, and where it stands.
+/// An image with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImagePlace<'a> {
     /// The list.
     pub list: ImageList,
-    /// The place in the list.
+    /// The index in the list.
     pub index: usize,
     /// The container's or volume's name.
     pub name: Cow<'a, str>,
-    /// The image as it stands there; empty where there is none.
+    /// The image as the object has it; empty if there is none.
     pub image: Cow<'a, str>,
 }
 
@@ -185,7 +185,7 @@ struct Body<'a> {
     api_version: Cow<'a, str>,
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
-    // Read after version and kind: another version's request may look otherwise.
+    // Parsed after version and kind, since the request of another version may differ.
     #[serde(borrow)]
     request: Option<&'a RawValue>,
 }
@@ -213,7 +213,7 @@ struct Request<'a> {
 }
 
 impl<'a> Review<'a> {
-    /// Parses a request's body.
+    /// Parses the body of a request.
     pub fn parse(body: &'a [u8]) -> Result<Self, ReviewError> {
         let malformed = |error: serde_json::Error| ReviewError::Malformed(bounded(&error));
         let body: Body<'a> = serde_json::from_slice(body).map_err(malformed)?;
@@ -230,10 +230,10 @@ impl<'a> Review<'a> {
         Ok(Self { uid, operation, kind, resource, subresource: sub_resource, namespace, name, object, old_object })
     }
 
-    /// Which images are asked about: on an update, those that changed.
+    /// Returns the images to decide about: on an update, those that changed.
     ///
-    /// An image is unchanged if the same list holds the same name with the same text in the old object. Where there is no old
-    /// object that can be read, every image is new.
+    /// An image is unchanged if the old object has the same image under the same name in the same list. If no old
+    /// object can be read, every image is new.
     pub fn subject(&self) -> Result<ReviewSubject<'a>, ObjectError> {
         if matches!(self.operation, Operation::Delete | Operation::Connect) {
             return Ok(ReviewSubject::Nothing);
@@ -256,7 +256,7 @@ impl<'a> Review<'a> {
 }
 
 impl Operation {
-    /// The metric label.
+    /// Returns the metric label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -267,12 +267,12 @@ impl Operation {
     }
 }
 
-/// A parser's message may repeat a text of any length.
+/// Returns a parser's message, shortened: it may repeat a text of any length.
 fn bounded(error: &serde_json::Error) -> String {
     EscapedText(&error.to_string(), 200).to_string()
 }
 
-/// Every image of an object.
+/// Returns every image of an object.
 fn places<'a>(workload: &Workload, object: &'a RawValue) -> Result<Vec<ImagePlace<'a>>, ObjectError> {
     let shape = |why| ObjectError::Shape { pointer: format!("/{}", workload.pod_spec.join("/")), why };
     let mut parser = serde_json::Deserializer::from_str(object.get());
@@ -374,7 +374,8 @@ struct ImageVolume<'a> {
     reference: Option<Text<'a>>,
 }
 
-/// Reads the pod specification at this path, and nothing else. Nothing where a member of the path is absent or null.
+/// Deserializes the pod specification at this path, and skips everything else. Gives `None` if a member of the path is
+/// absent or null.
 struct PodSpecAtPath<'p>(&'p [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for PodSpecAtPath<'_> {

@@ -1,7 +1,7 @@
-//! The HTTPS server: bounds on bytes, time and number, and one handler for both passes.
+//! The HTTPS server: bounds on bytes, time and number, and one handler for `/mutate` and `/validate`.
 //!
-//! What is not a review gets a 4xx and a reason. What is one always gets an answer to its uid, even when the gate is
-//! overloaded, late, or at fault: the API server passes only such answers on, with their status, to its client.
+//! A request that is no review gets a 4xx and a reason. A review always gets an answer with its uid, even if the gate
+//! is overloaded, late or at fault: the API server passes only such answers on to its client, with their status.
 
 use std::{future::Future, net::TcpListener, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -30,12 +30,12 @@ use crate::refusal::Refusal;
 use crate::server::{self, ConnectionLimits, Lease, Peer, Protocols, Quota, Timeouts, Tls};
 use crate::telemetry::{LogThrottle, Metrics, Readiness};
 
-/// How long a caller may take nothing of an answer, which has some KiB.
+/// The time for which a caller may accept nothing of an answer, which has a few KiB.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until `stop`, then lets running reviews end for at most [`Settings::stop_within`]. While `readiness` says no,
-/// each answer closes its connection: what will be cut off soon must not be used again, or a review that is just being sent
-/// is lost, which Go's clients don't repeat.
+/// Serves until `stop`, then lets reviews in flight end for at most [`Settings::stop_within`]. While `readiness` is
+/// false, each answer closes its connection: on a connection that will soon be cut off, a review that is being sent
+/// would be lost, and Go's clients don't retry it.
 ///
 /// # Errors
 /// The listener can't be used.
@@ -52,7 +52,7 @@ pub async fn run<D: Decide>(
     server.await
 }
 
-/// Puts the server together. (Apart from its future, nothing of it can be sent between threads.)
+/// Builds the server. (Apart from its future, no part of it can be sent between threads.)
 fn server<D: Decide>(
     listener: TcpListener,
     tls: ServerConfig,
@@ -116,9 +116,9 @@ struct WebhookState<D> {
     settings: Settings,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
-    /// Reviews that are decided about.
+    /// The quota of reviews in flight.
     running: Arc<Quota>,
-    /// Bytes of requests and answers.
+    /// The quota of bytes of requests and answers.
     bytes: Arc<Quota>,
     malformed_log: LogThrottle,
 }
@@ -152,7 +152,7 @@ async fn answer<D: Decide>(
     let time = time_for(settings.deadline, request.query_string());
     let deadline = Instant::now() + time;
     let peer = Peer::of(request.peer_addr().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |address| address.ip()));
-    // Held until the client has taken the answer.
+    // Held until the client has received the answer.
     let mut held = Lease::new(bytes, peer);
     let malformed = |status: StatusCode, why: &str| {
         metrics.malformed_review();
@@ -168,7 +168,7 @@ async fn answer<D: Decide>(
     if !is_json(&request) {
         return malformed(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a review has the Content-Type application/json");
     }
-    // An API server sends a review at once. A client that does not must not hold memory for as long as a review may take.
+    // An API server sends a review at once. A slow client must not hold memory for as long as a review may take.
     let arrived = Instant::now() + receive_time(settings.receive_within, time);
     let body = match timeout_at(arrived, receive(&request, payload, settings, &mut held)).await {
         Ok(Ok(body)) => body,
@@ -183,7 +183,7 @@ async fn answer<D: Decide>(
         Ok(review) => review,
         Err(error) => return malformed(StatusCode::BAD_REQUEST, &error.to_string()),
     };
-    // A panic is a bug; it must not take the other reviews of this connection with it, nor allow anything.
+    // A panic is a bug. It must neither end the other reviews of this connection nor allow anything.
     let decided = AssertUnwindSafe(decide(phase, state, &review, peer, deadline, time)).catch_unwind().await;
     let mut answer = decided.unwrap_or_else(|_| {
         tracing::error!(uid = %EscapedText(&review.uid, 128), "the gate panicked; the review is refused");
@@ -201,7 +201,7 @@ async fn answer<D: Decide>(
     let ReviewAnswer { body, verdict } = answer;
     metrics.review(review.operation.label(), verdict, started.elapsed());
     if verdict == "refused" {
-        // The gate's own lines are about images; this one says what would have run them.
+        // The gate logs images; this line says which object would have run them.
         tracing::info!(
             uid = %EscapedText(&review.uid, 128),
             resource = %EscapedText(&review.resource.resource, 64),
@@ -215,7 +215,7 @@ async fn answer<D: Decide>(
         .body(Bytes::from_owner(CountedBytes { bytes: body, _held: held }))
 }
 
-/// Bytes of an answer that count until they have been sent.
+/// An answer whose bytes count against the quota until it is sent.
 struct CountedBytes {
     bytes: Vec<u8>,
     _held: Lease,
@@ -227,7 +227,8 @@ impl AsRef<[u8]> for CountedBytes {
     }
 }
 
-/// Whatever keeps `/mutate` from deciding, it leaves the object as it is: `/validate` decides.
+/// Decides about a review. If anything keeps `/mutate` from deciding, it leaves the object as it is: `/validate`
+/// decides.
 async fn decide<D: Decide>(
     phase: AdmissionPhase,
     state: &WebhookState<D>,
@@ -272,7 +273,7 @@ async fn decide<D: Decide>(
     }
 }
 
-/// Asks the gate, within bounds.
+/// Asks the gate, within the limits on reviews in flight and time.
 async fn admit<D: Decide>(
     phase: AdmissionPhase,
     state: &WebhookState<D>,
@@ -306,7 +307,7 @@ async fn admit<D: Decide>(
         .unwrap_or_else(|_| undecided(Refusal::DeadlineExceeded { after: time }))
 }
 
-/// The time for a review: the configuration's, or less where the caller (`?timeout=10s`) waits less.
+/// Returns the time for a review: the configured deadline, or less if the caller (`?timeout=10s`) waits less.
 fn time_for(deadline: Duration, query: &str) -> Duration {
     let timeout = query.split('&').find_map(|pair| pair.strip_prefix("timeout="));
     review_time(deadline, timeout.and_then(|timeout| humantime::parse_duration(timeout).ok()))
@@ -318,7 +319,7 @@ fn is_json(request: &HttpRequest) -> bool {
     essence.trim().eq_ignore_ascii_case(JSON)
 }
 
-/// Why a body did not arrive.
+/// The reason why a body did not arrive.
 enum BodyError {
     TooLarge,
     Overloaded,
@@ -338,19 +339,20 @@ impl BodyError {
     }
 }
 
-/// Bytes that a request takes beside its body: for its stream, its state in the server, and the decision.
+/// The memory that a request takes beside its body, in bytes: for its stream, its state in the server, and the
+/// decision.
 const REQUEST_BYTES: usize = 4 << 10;
 
-/// Bytes that a request takes before anything of its body has come.
+/// Returns the memory that a request takes before its body arrives, in bytes.
 fn bytes_of_head(request: &HttpRequest) -> usize {
     let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len());
     REQUEST_BYTES + request.query_string().len() + fields.sum::<usize>()
 }
 
-/// Reviews up to here are the usual ones; a part of the room for all is theirs alone.
+/// The maximum size of a usual review, in bytes. A part of the memory for all reviews is reserved for these.
 const USUAL_BYTES: usize = 256 << 10;
 
-/// Receives a body within the bounds of one review and of all.
+/// Receives a body within the limits of one review and of all.
 async fn receive(
     request: &HttpRequest,
     mut payload: web::Payload,
@@ -388,7 +390,7 @@ async fn receive(
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
-/// Refuses a request that is no review, and closes the connection: its client is no API server, or one with a fault.
+/// Refuses a request that is no review, and closes the connection: its client is no API server, or is at fault.
 fn refuse(status: StatusCode, why: &str) -> HttpResponse {
     let mut response = HttpResponse::build(status);
     response.force_close().content_type("text/plain; charset=utf-8").body(format!("{why}\n"))

@@ -5,52 +5,55 @@ use std::time::Duration;
 use crate::configuration::{Configuration, Limits, Webhook};
 use crate::server::capacity;
 
-/// With the time in which a replica still serves after SIGTERM (five seconds, `startup::signals`), below the manifests'
-/// `terminationGracePeriodSeconds` of 30. A review with a longer deadline is cut off by it.
+/// The maximum time for reviews in flight after shutdown. Together with the five seconds in which a replica still
+/// serves after SIGTERM (`startup::shutdown`), it is below the manifests' `terminationGracePeriodSeconds` of 30. It
+/// cuts off a review with a longer deadline.
 const MAX_STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connections, where memory and descriptors allow it. An API server without HTTP/2 opens one for each request in flight, 600 at
-/// the most by default; there may be several API servers.
+/// The maximum number of connections, if memory and descriptors allow it. An API server without HTTP/2 opens one for
+/// each request in flight, by default up to 600; there may be several API servers.
 const MAX_CONNECTIONS: usize = 4096;
-/// Longer than the 90 s after which Go's clients give up an idle connection: the API server must be the side that closes first.
-/// A review that meets a connection just being closed is lost, and with it the pod's creation.
+/// The idle timeout of a connection. It is longer than the 90 s after which Go's clients close an idle connection: the
+/// API server must be the side that closes first. A review on a connection that is just being closed is lost, and with
+/// it the pod's creation.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Bounds of the server.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The most bytes of one review.
+    /// The maximum size of a review, in bytes.
     pub review_bytes: usize,
-    /// How long a review may take; less where the caller's `?timeout=` leaves less.
+    /// The time limit of a review; less if the caller's `?timeout=` leaves less.
     pub deadline: Duration,
-    /// How long it may take to arrive; at most half of the time that it has in all. On a busy machine, hundreds of reviews on
+    /// The time limit for a review to arrive, at most half of its whole time. On a busy machine, hundreds of reviews on
     /// one HTTP/2 connection wait for each other here.
     pub receive_within: Duration,
-    /// The most reviews that are decided about at once; further ones are refused as `overloaded`. Fewer where `connections` leave
-    /// room for fewer: they follow from the memory limit, which so bounds reviews, too.
+    /// The maximum number of reviews in flight; further ones are refused as `overloaded`. `connections` may lower it:
+    /// that number follows from the memory limit, which so bounds reviews, too.
     pub reviews_at_once: usize,
-    /// The most bytes of all reviews that are being received or decided about.
+    /// The maximum size of all reviews in flight, in bytes.
     pub bytes_at_once: usize,
-    /// The most connections.
+    /// The maximum number of connections.
     pub connections: usize,
-    /// Whether callers show a client certificate (`webhook.clientCa`); they have a share of the connections for themselves.
+    /// Callers must show a client certificate (`webhook.clientCa`); they have a share of the connections for
+    /// themselves.
     pub client_certificates: bool,
-    /// How long a client may take over a TLS handshake.
+    /// The time limit of a TLS handshake.
     pub handshake_within: Duration,
-    /// How long a client may take over the head of each request.
+    /// The time limit for the head of each request.
     pub head_within: Duration,
-    /// How long a connection may be without a request.
+    /// The idle timeout of a connection.
     pub idle_within: Duration,
-    /// How long running reviews may take after the server was told to stop. In whole seconds.
+    /// The time limit of reviews in flight after shutdown, in whole seconds.
     pub stop_within: Duration,
-    /// Texts in templates that other webhooks replace in pods; the gate is not asked about them.
+    /// Placeholders in templates that other webhooks replace in pods; the gate is not asked about them.
     pub placeholders: Vec<Box<str>>,
-    /// Threads.
+    /// The number of worker threads.
     pub workers: usize,
 }
 
 impl Settings {
-    /// The bounds that a configuration asks for, and defaults where it has no word for them.
+    /// Returns the bounds from a configuration, with defaults for the others.
     pub fn new(configuration: &Configuration) -> Self {
         let Limits { review_bytes, .. } = configuration.limits;
         let Webhook { deadline, ref placeholders, ref client_ca, .. } = configuration.webhook;

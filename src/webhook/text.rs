@@ -1,8 +1,9 @@
-//! Text of the object under review, made fit to stand in messages, logs and annotations.
+//! Escapes text of the object under review for messages, logs and annotations.
 
 use std::fmt::{self, Write as _};
 
-/// Text from outside: only printable ASCII as it is, the rest escaped, and no more than so many characters of it.
+/// A text from outside, formatted as printable ASCII with everything else escaped, up to a maximum number of
+/// characters.
 pub(super) struct EscapedText<'a>(pub(super) &'a str, pub(super) usize);
 
 impl fmt::Display for EscapedText<'_> {
@@ -25,12 +26,12 @@ impl fmt::Display for EscapedText<'_> {
     }
 }
 
-/// Whether it is printable ASCII throughout, as nearly everything is.
+/// Returns whether a text is printable ASCII, as nearly all are.
 pub(super) fn is_plain(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// Puts a text of our own on one line of at most `most` bytes; cut where it is longer.
+/// Puts one of our own texts on one line of at most `most` bytes, and truncates it if it is longer.
 pub(super) fn one_line(mut text: String, most: usize) -> String {
     if !is_plain(&text) && text.contains(char::is_control) {
         text = text.split(char::is_control).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
