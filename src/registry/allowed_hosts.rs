@@ -1,8 +1,8 @@
-//! Which hosts the registry client may dial at private addresses.
+//! The hosts that the registry client may dial at private addresses.
 //!
-//! Registries entries allow a host for all requests, redirects and token realms included. Rules that require signatures allow a
-//! host for requests to the registry itself alone: where one registry leads is the word of that registry, and the author of
-//! one namespace's policy must not open a host to what all other registries say.
+//! A registries entry allows its host for all requests, redirects and token realms included. A rule that requires
+//! signatures allows its host only for requests to that registry. A registry controls where its redirects lead, so the
+//! author of one namespace's policy must not open a host to the redirects of all other registries.
 
 use std::collections::HashSet;
 
@@ -11,13 +11,13 @@ use url::Url;
 pub(crate) use crate::image::host::host_of;
 use crate::image::{Scope, scope::domains_above};
 
-/// Says which hosts may have private addresses: those that the policy or the configuration names.
+/// Decides which hosts may have private addresses: those that the policy or the configuration names.
 pub trait AllowedHosts: Send + Sync {
-    /// Whether `host[:port]` (canonical: lower case, without `:443`) is named.
+    /// Returns whether `host[:port]` (canonical: lower case, without `:443`) is named.
     fn allows(&self, host: &str) -> bool;
 
-    /// The domain by which a host is named that is not named by itself: the part of it behind `*.`. How many such hosts there
-    /// are is up to the users who name images, so that these hosts have one share together of what is bounded.
+    /// Returns the domain whose wildcard `*.domain` names a host that has no name of its own. Users who choose image
+    /// names control the number of such hosts, so they share one quota.
     fn domain_of<'a>(&self, _host: &'a str) -> Option<&'a str> {
         None
     }
@@ -29,7 +29,7 @@ impl<F: Fn(&str) -> bool + Send + Sync> AllowedHosts for F {
     }
 }
 
-/// Hosts, and domains that stand for all hosts below them, on any port.
+/// A set of hosts, and of domains that name all hosts below them on any port.
 #[derive(Clone, Debug, Default)]
 pub struct HostSet {
     hosts: HashSet<Box<str>>,
@@ -37,7 +37,7 @@ pub struct HostSet {
 }
 
 impl HostSet {
-    /// Adds the hosts that a scope names; `*` names none.
+    /// Adds the hosts that a scope names. `*` names none.
     pub fn add_scope(&mut self, scope: &Scope) {
         match scope {
             Scope::Everything => {}

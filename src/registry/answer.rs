@@ -11,18 +11,18 @@ use super::body::Body;
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
-    /// Of a 200 everything, of anything else perhaps not; decoded.
+    /// The decoded body. It is complete for status 200, and possibly empty or cut off for any other.
     pub(crate) body: Body,
-    /// The URL that gave it: the one asked, or where redirects led in the end.
+    /// The URL of the answer: the one that was asked, or the last one that redirects led to.
     pub(crate) url: Url,
-    /// Whether the way there led over another origin than the one asked.
+    /// A redirect led to another origin.
     pub(crate) elsewhere: bool,
-    /// Whether credentials stood behind the request.
+    /// The request was authenticated with credentials.
     pub(crate) with_credentials: bool,
 }
 
 impl Answer {
-    /// How long the other side asks us to wait.
+    /// Returns the time of `Retry-After`.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
         if let Ok(seconds) = text.parse::<u32>() {

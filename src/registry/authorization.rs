@@ -1,4 +1,4 @@
-//! What a request carries in `Authorization`, and what a server asks for.
+//! The `Authorization` of a request, and the challenge that it answers.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ pub(crate) struct AuthRequest<'a> {
     pub(crate) refused: Option<&'a HeaderValue>,
 }
 
-/// The value of `Authorization` for a request, and where it comes from.
+/// The `Authorization` of a request, and its source.
 #[derive(Clone)]
 pub(crate) struct Authorization {
     /// `None` if the request carries no `Authorization`.
     pub(crate) header: Option<HeaderValue>,
-    /// Whether credentials stand behind it.
+    /// The header stems from credentials.
     pub(crate) with_credentials: bool,
-    /// Why credentials that are configured were not sent.
+    /// The reason why configured credentials were not sent.
     pub(crate) withheld: Option<&'static str>,
     pub(super) life: Duration,
 }

@@ -1,5 +1,5 @@
-//! Work that holds a thread: files that may hang, bodies that take long to read. Bounded, because the runtime has 512 such
-//! threads for everything, and time-outs abandon one but don't free it.
+//! A bounded pool for work that blocks a thread: reads of files that may hang, and parsing of large bodies. The runtime
+//! has 512 blocking threads for everything, and a time-out abandons such a thread without freeing it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::failure::Failure;
 
-/// A kind of such work, so many at once.
+/// A bounded pool for one kind of blocking work.
 pub(crate) struct BlockingPool {
     threads: Arc<Semaphore>,
 }
@@ -20,10 +20,10 @@ impl BlockingPool {
         Self { threads: Arc::new(Semaphore::new(at_once)) }
     }
 
-    /// Runs work on a thread of its own. The thread counts until the work is over, even if the caller has stopped waiting.
+    /// Runs work on a thread of the pool. The thread counts until the work ends, even if the caller stops waiting.
     ///
     /// # Errors
-    /// The time is over, for want of a thread or of an end; or the work panicked.
+    /// No thread was free in time, the work took too long, or it panicked.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         deadline: Instant,

@@ -1,4 +1,4 @@
-//! The bytes of an answer: bounded, decoded, and counted among those of all answers that are under way.
+//! Reads the body of an answer: bounded, decoded, and counted against the memory budget of all answers.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -13,19 +13,21 @@ use super::{
     quota::Tenant,
 };
 
-/// Bytes that are inflated before there is room for what they become: 64 KiB at most.
+/// The number of compressed bytes that are inflated before memory for their content is reserved: 64 KiB of content at
+/// most.
 const FIRST_STEP_BYTES: usize = 64;
-/// Bytes that are inflated in one go: what they become, 1 MiB at most, keeps no worker long.
+/// The number of compressed bytes that are inflated in one step, which keeps a worker busy for 1 MiB of content at
+/// most.
 const STEP_BYTES: usize = 1 << 10;
 
-/// What gzip begins with (RFC 1952, section 2.3.1), and nothing that is fetched here.
+/// The first byte of gzip (RFC 1952, section 2.3.1). No content that is fetched here begins with it.
 const GZIP: u8 = 0x1f;
 
 /// The bytes of an answer.
 #[derive(Default)]
 pub(crate) struct Body {
     bytes: Vec<u8>,
-    /// The memory that they take of the budget of all answers.
+    /// The reservation in the memory budget of all answers.
     _room: Option<MemoryReservation>,
 }
 
@@ -37,18 +39,18 @@ impl Deref for Body {
     }
 }
 
-/// How a body is read.
+/// The reader of one body, with its limits.
 pub(super) struct BodyReader<'a> {
-    /// Bytes that it may have, as it comes and decoded.
+    /// The maximum size, both encoded and decoded, in bytes.
     pub(super) limit: usize,
-    /// Whether it counts. Of another one, what can't be read is left out.
+    /// The body is needed. Errors in a body that is not needed are ignored.
     pub(super) counts: bool,
-    /// Whether none comes, whatever is announced: the answer is one to HEAD (RFC 9110, section 9.3.2).
+    /// The answer is to a HEAD request, and has no body whatever it announces (RFC 9110, section 9.3.2).
     pub(super) is_head: bool,
     pub(super) room: &'a Arc<MemoryBudget>,
-    /// The registry that the memory counts for.
+    /// The registry whose quota the memory counts against.
     pub(super) tenant: &'a Tenant,
-    /// Until when room for it is waited for.
+    /// The deadline for the memory reservation.
     pub(super) deadline: Instant,
 }
 
@@ -56,7 +58,7 @@ impl BodyReader<'_> {
     /// Reads the body of an answer.
     ///
     /// # Errors
-    /// Of a body that counts: it is too long, breaks off, or is encoded so that it can't be read.
+    /// A body that is needed is too long, breaks off, or has an encoding that can't be decoded.
     pub(super) async fn read(&self, response: &mut Response) -> Result<Body, Failure> {
         let announced = response.content_length().filter(|_| !self.is_head);
         if self.counts && announced.is_some_and(|bytes| bytes > self.limit as u64) {
@@ -68,7 +70,7 @@ impl BodyReader<'_> {
             Err(_) => return Ok(Body::default()),
         };
         match Encoding::of(response.headers()) {
-            // Some servers have the header and send the bytes as they are.
+            // Some servers send the header and the bytes as they are.
             Encoding::Gzip if first.as_ref().is_some_and(|bytes| bytes.first() == Some(&GZIP)) => {
                 self.inflate(first, response).await
             }
@@ -79,7 +81,7 @@ impl BodyReader<'_> {
         }
     }
 
-    /// Reads bytes that are not encoded.
+    /// Reads a body that is not encoded.
     async fn take(
         &self,
         first: Option<Bytes>,
@@ -93,7 +95,8 @@ impl BodyReader<'_> {
                 Ok(Some(chunk)) if chunk.len() <= self.limit - bytes.len() => {
                     let length = bytes.len() + chunk.len();
                     if room.is_none() && length > FREE_BYTES {
-                        // All that it may become, in one step: who has some and waits for more could wait for ever.
+                        // Reserves memory for the whole body in one step: requests that each hold a part and wait for
+                        // more could wait for ever.
                         let most = announced.and_then(|bytes| usize::try_from(bytes).ok());
                         let most = most.filter(|&most| most >= length).unwrap_or(self.limit);
                         room = Some(self.room.take(most, self.tenant, self.deadline).await?);
@@ -110,7 +113,7 @@ impl BodyReader<'_> {
         Ok(Body { bytes, _room: room })
     }
 
-    /// Reads gzip, of which no more is kept than what it becomes.
+    /// Inflates gzip while it arrives. Only the content is kept.
     async fn inflate(&self, first: Option<Bytes>, response: &mut Response) -> Result<Body, Failure> {
         let unread = |failure| if self.counts { Err(failure) } else { Ok(Body::default()) };
         let (mut inflate, mut room, mut taken) = (Inflate::new(self.limit), None, 0);

@@ -1,4 +1,4 @@
-//! CA certificates beside the system's: PEM files, and folders of them.
+//! CA certificates beside the system's, from PEM files and folders of PEM files.
 
 use std::{
     fs,
@@ -9,29 +9,29 @@ use std::{
 use rustls::RootCertStore;
 use rustls_pki_types::pem::{PemObject, SectionKind};
 
-/// The largest CA file that is read.
+/// The maximum size of a CA file, in bytes.
 const MAX_CA_FILE: u64 = 4 << 20;
 
-/// Why a CA file, or a folder of them, is of no use.
+/// The reason why a CA file, or a folder of them, can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CaError {
-    /// It can't be read.
+    /// The file or folder can't be read.
     #[error("{} can't be read", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A folder without a CA file.
+    /// The folder has no CA file.
     #[error("{} has no *.crt file", path.display())]
     Empty {
         /// The folder.
         path: PathBuf,
     },
-    /// A file has no certificate, one that is none, or a key.
+    /// The file has no certificate, a malformed one, or a private key.
     #[error(
         "{} must have PEM certificates (-----BEGIN CERTIFICATE-----), only good ones, and no keys or lists beside them: \
          {problem}",
@@ -40,12 +40,12 @@ pub enum CaError {
     Content {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         problem: Box<str>,
     },
 }
 
-/// Trusts the certificates of a PEM file, or of the `*.crt` files of a folder.
+/// Adds the certificates of a PEM file, or of the `*.crt` files of a folder, to the trusted ones.
 pub(super) fn trust(roots: &mut RootCertStore, path: &Path) -> Result<(), CaError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
@@ -65,7 +65,7 @@ pub(super) fn trust(roots: &mut RootCertStore, path: &Path) -> Result<(), CaErro
     if empty { Err(CaError::Empty { path: path.to_owned() }) } else { Ok(()) }
 }
 
-/// Whether [`trust`] would take it.
+/// Checks that [`trust`] would accept a file or folder.
 pub(crate) fn check_cas(path: &Path) -> Result<(), CaError> {
     trust(&mut RootCertStore::empty(), path)
 }
@@ -75,7 +75,7 @@ fn trust_file(roots: &mut RootCertStore, path: &Path, pem: &[u8]) -> Result<(), 
     let mut certificates = 0;
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
         match section {
-            // Text around them is usual. A private key is not, and should not lie there.
+            // Text around certificates is usual. A private key is not, and should not be there.
             Ok((SectionKind::Certificate, certificate)) => {
                 roots.add(certificate.into()).map_err(|error| bad(&error.to_string()))?;
                 certificates += 1;

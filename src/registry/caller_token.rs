@@ -1,4 +1,4 @@
-//! Tokens for callers of the gateway, with their own credentials.
+//! Exchanges the credentials of the gateway's callers for tokens.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::telemetry::RequestKind;
 
-/// Asks a realm for a token with the credentials of a caller. The token permits no more than these credentials do.
+/// Requests a token from a realm with the credentials of a caller. The token permits no more than these credentials do.
 ///
 /// # Errors
-/// [`LookupError::Unauthorized`]: the realm does not take them. Anything else: it can't be asked.
+/// [`LookupError::Unauthorized`] if the realm refuses the credentials; any other error if the realm can't be asked.
 pub(crate) async fn exchange(
     transport: &Transport,
     (remote, base): (&RemoteServer, &Url),

@@ -1,4 +1,4 @@
-//! Verifiers of TLS certificates where none can be, or shall be, verified.
+//! TLS certificate verifiers for servers without verification, and for systems without CAs.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// `insecure: true`: whatever certificate comes.
+/// Accepts every certificate (`insecure: true`).
 #[derive(Debug)]
 pub(super) struct Unverified(pub(super) Arc<CryptoProvider>);
 
@@ -50,7 +50,7 @@ impl ServerCertVerifier for Unverified {
     }
 }
 
-/// No CA is there: no certificate is good.
+/// Refuses every certificate, because there is no CA.
 #[derive(Debug)]
 pub(super) struct NoneTrusted;
 

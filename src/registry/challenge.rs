@@ -1,37 +1,37 @@
-//! `WWW-Authenticate`: how a registry wants to be asked (RFC 9110, section 11.6.1; distribution's token specification).
+//! Parses `WWW-Authenticate` (RFC 9110, section 11.6.1; distribution's token specification).
 //!
-//! Registries, and what stands before them, write it in many ways that the grammar does not know: values without quotes and
-//! with spaces in them, spaces or semicolons for commas, empty values, a parameter twice, Latin-1. What can be meant in one
-//! way only is read so. Where credentials go does not depend on it: that is decided by the realm's host.
+//! Registries and their proxies deviate from the grammar: values without quotes that contain spaces, spaces or
+//! semicolons in place of commas, empty values, duplicate parameters, Latin-1. A header with one possible meaning is
+//! accepted. The parser does not decide where credentials go: the realm's host does.
 
 use std::borrow::Cow;
 
 use url::Url;
 
-/// Longer fields are not read.
+/// The maximum size of a header, in bytes.
 const MAX_HEADER_BYTES: usize = 8 << 10;
-/// Challenges that are read.
+/// The maximum number of challenges.
 const MAX_CHALLENGES: usize = 16;
-/// The longest realm and the longest service.
+/// The maximum size of a realm, and of a service, in bytes.
 const MAX_REALM: usize = 2048;
-/// The schemes that are answered. In a value without quotes no other word is taken for the next challenge.
+/// The supported schemes. In a value without quotes, only these words begin the next challenge.
 const SCHEMES: [&str; 2] = ["Basic", "Bearer"];
 
 /// The authentication that a registry asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
-    /// Name and password with each request.
+    /// Basic authentication: name and password in each request.
     Basic,
-    /// A token from the realm.
+    /// Token authentication: a token from the realm.
     Bearer {
-        /// Where tokens come from: http or https, without user information.
+        /// The URL of the token server: http or https, without user information.
         realm: Url,
-        /// The name of this registry at the realm.
+        /// The registry's name at the realm.
         service: Option<Box<str>>,
     },
 }
 
-/// Why a header is no challenge that can be answered.
+/// The reason why a header has no supported challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ChallengeError {
     #[error("there is no WWW-Authenticate header")]
@@ -45,7 +45,7 @@ pub(crate) enum ChallengeError {
 }
 
 impl Challenge {
-    /// Bytes that it takes, roughly.
+    /// Returns the approximate memory that the challenge takes, in bytes.
     pub(crate) fn weight(&self) -> usize {
         match self {
             Self::Basic => 0,
@@ -55,14 +55,15 @@ impl Challenge {
         }
     }
 
-    /// Reads all such headers of an answer. A token is preferred where there is a choice: it is worth less than a password.
+    /// Parses all such headers of an answer. Prefers a token if there is a choice, since a stolen token is worth less
+    /// than a password.
     pub(crate) fn parse<'a>(headers: impl Iterator<Item = &'a [u8]>) -> Result<Self, ChallengeError> {
         let mut found = Vec::new();
         for header in headers {
             if header.len() > MAX_HEADER_BYTES {
                 return Err(ChallengeError::Malformed);
             }
-            // Latin-1, perhaps: in a text for people it does no harm, elsewhere the mark for it is refused.
+            // Latin-1 may occur: it is harmless in a description, and elsewhere its replacement character is refused.
             ChallengeParser { rest: &String::from_utf8_lossy(header) }.challenges(&mut found)?;
         }
         if found.is_empty() {
@@ -77,10 +78,10 @@ impl Challenge {
     }
 }
 
-/// One challenge as it stands there.
+/// A challenge before its parameters are checked.
 struct RawChallenge {
     scheme: Box<str>,
-    /// Parameters that are there; only those that matter are kept.
+    /// The number of parameters; only those that matter are kept.
     count: usize,
     parameters: Vec<(&'static str, String)>,
 }
@@ -101,7 +102,7 @@ impl RawChallenge {
         Ok(())
     }
 
-    /// Returns the value of a parameter. It is an error if there are two different ones.
+    /// Returns the value of a parameter. Two different values are an error.
     fn get(&self, name: &str) -> Result<Option<&str>, ChallengeError> {
         let mut values = self.parameters.iter().filter(|(key, _)| *key == name).map(|(_, value)| value.as_str());
         let first = values.next();
@@ -110,7 +111,7 @@ impl RawChallenge {
 
     fn bearer(&self) -> Result<Challenge, ChallengeError> {
         let text = self.get("realm")?.unwrap_or_default().trim();
-        // A URL has no spaces: this is two things, or a text for people.
+        // A URL has no spaces: the value is two values, or a description.
         let unclear = |c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER;
         if text.is_empty() || text.len() > MAX_REALM || text.contains(unclear) {
             return Err(ChallengeError::Realm);
@@ -133,7 +134,7 @@ struct ChallengeParser<'a> {
     rest: &'a str,
 }
 
-/// Returns whether a character divides parameters and challenges. RFC 9110 knows the comma alone.
+/// Returns whether a character separates parameters and challenges. RFC 9110 allows the comma alone.
 fn is_divider(c: char) -> bool {
     is_space(c) || matches!(c, ',' | ';')
 }
@@ -143,11 +144,12 @@ fn is_space(c: char) -> bool {
 }
 
 impl<'a> ChallengeParser<'a> {
-    /// Reads words: one that an equals sign follows is a parameter of the challenge before it, any other begins a challenge.
+    /// Parses words: a word before an equals sign is a parameter of the current challenge, any other word begins a
+    /// challenge.
     fn challenges(&mut self, found: &mut Vec<RawChallenge>) -> Result<(), ChallengeError> {
         // A parameter belongs to a challenge of the same header.
         let first = found.len();
-        // Right behind a scheme and a space, a word may be the scheme's data ("Negotiate YWJj").
+        // Directly after a scheme and a space, a word may be the scheme's data ("Negotiate YWJj").
         let mut data_may_follow = false;
         loop {
             let divider = self.skip(is_divider);
@@ -156,7 +158,7 @@ impl<'a> ChallengeParser<'a> {
             }
             let word = self.word();
             if word.is_empty() {
-                // A quote or an equals sign where nothing is named.
+                // A quote or an equals sign without a name before it.
                 return Err(ChallengeError::Malformed);
             }
             if self.is_at_equals() {
@@ -182,7 +184,7 @@ impl<'a> ChallengeParser<'a> {
         }
     }
 
-    /// Reads what follows a parameter's name: an equals sign, and a value with quotes, without, or none.
+    /// Parses the value after a parameter's name: an equals sign, and a quoted, unquoted or missing value.
     fn value(&mut self) -> Result<Cow<'a, str>, ChallengeError> {
         self.skip(is_space);
         self.rest = self.rest.strip_prefix('=').ok_or(ChallengeError::Malformed)?;
@@ -195,7 +197,7 @@ impl<'a> ChallengeParser<'a> {
         self.rest = start.trim_start_matches(|c: char| !is_divider(c) && c != '"');
         let word = &start[..start.len() - self.rest.len()];
         if is_apart && (word.contains('=') || self.is_at_equals() || self.rest.starts_with('"')) {
-            // That is the next parameter: "error= scope=x".
+            // The word is the next parameter: "error= scope=x".
             self.rest = before;
             return Ok(Cow::Borrowed(""));
         }
@@ -206,7 +208,7 @@ impl<'a> ChallengeParser<'a> {
             return Err(ChallengeError::Malformed);
         }
         let mut value = Cow::Borrowed(word);
-        // Further words up to a comma are of the value, too: "realm=Docker Registry".
+        // Further words up to a comma belong to the value, too: "realm=Docker Registry".
         while let Some(word) = self.word_of_value() {
             let value = value.to_mut();
             value.push(' ');
@@ -215,7 +217,7 @@ impl<'a> ChallengeParser<'a> {
         Ok(value)
     }
 
-    /// The next word of a value without quotes, if it is one, and not a parameter or a challenge.
+    /// Returns the next word of an unquoted value, unless it is a parameter or a challenge.
     fn word_of_value(&mut self) -> Option<&'a str> {
         let before = self.rest;
         if self.skip(is_space).is_empty() {
@@ -235,7 +237,7 @@ impl<'a> ChallengeParser<'a> {
         is_of_value.then_some(word)
     }
 
-    /// A value in quotes, of which the first was read.
+    /// Parses a quoted value after its opening quote.
     fn quoted(&mut self, mut rest: &'a str) -> Result<String, ChallengeError> {
         let mut value = String::new();
         loop {
@@ -256,7 +258,7 @@ impl<'a> ChallengeParser<'a> {
         if ends { Ok(value) } else { Err(ChallengeError::Malformed) }
     }
 
-    /// The characters up to what divides words.
+    /// Returns the characters up to the next separator.
     fn word(&mut self) -> &'a str {
         let start = self.rest;
         self.rest = start.trim_start_matches(|c: char| !is_divider(c) && !matches!(c, '=' | '"'));

@@ -1,4 +1,4 @@
-//! The client: knows how each registry wants to be asked, and asks.
+//! The registry client: learns how each registry is reached, and sends requests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,12 +29,13 @@ use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::telemetry::{Metrics, RequestKind};
 
-/// Bodies up to this size are read where they come; larger ones would keep the others of a worker waiting.
+/// The maximum size of a body that is parsed on the runtime's worker. A larger one would block the worker's other
+/// tasks.
 const MAX_READ_IN_PLACE: usize = 64 << 10;
-/// Larger ones that are read at once.
+/// The maximum number of larger bodies that are parsed at once.
 const MAX_CONCURRENT_READERS: usize = 2;
 
-/// Asks registries and signature sources. Cheap to share: one for the process.
+/// The client for registries and signature sources. It is cheap to share; a process has one.
 pub struct Client {
     pub(super) transport: Transport,
     pub(super) settings: AllSettings,
@@ -46,11 +47,11 @@ pub struct Client {
 }
 
 impl Client {
-    /// Reads the CA files and makes the clients. `allowed` says which hosts the policy names; those of registries
-    /// entries are known from `registries`.
+    /// Reads the CA files and makes the HTTP clients. `allowed` has the hosts that the policy names; `registries` has
+    /// those of its entries.
     ///
     /// # Errors
-    /// A CA file that is missing or has no certificates; a mirror that is no prefix.
+    /// A CA file is missing or has no certificates, or a mirror is no prefix.
     pub fn new(
         registries: &Registries,
         limits: &Limits,
@@ -76,13 +77,13 @@ impl Client {
         })
     }
 
-    /// Where the signatures of a repository are, as its registries entry says.
+    /// Returns the signature sources of a repository, from its registries entry.
     pub(crate) fn signature_sources(&self, repository: &Repository) -> Vec<SignatureSource> {
         let configured = self.settings.of(repository).signatures.clone();
         configured.unwrap_or_else(|| vec![SignatureSource::RegistryExtension])
     }
 
-    /// A server whose URL the configuration gives, asked about a repository.
+    /// Returns the target of a repository on a server whose URL is in the configuration.
     pub(crate) fn target_at(&self, url: &Url, repository: &Repository) -> Result<Target, LookupError> {
         Target::at_url(url, repository, &self.settings).ok_or_else(|| LookupError::Unavailable {
             registry: url.host_str().unwrap_or_default().into(),
@@ -92,12 +93,12 @@ impl Client {
         })
     }
 
-    /// Bytes that all signatures of one source may have.
+    /// Returns the maximum size of all signatures of one source, in bytes.
     pub(crate) fn signature_list_bytes(&self) -> usize {
         self.signature_list_bytes
     }
 
-    /// The registry of a repository.
+    /// Returns the target of a repository on its registry.
     pub(crate) fn target(&self, repository: &Repository) -> Result<Target, LookupError> {
         Target::of(repository, &self.settings, &self.transport).ok_or_else(|| LookupError::Unavailable {
             registry: repository.host().into(),
@@ -107,7 +108,7 @@ impl Client {
         })
     }
 
-    /// Fetches something of a server, with whatever it takes to be let in.
+    /// Fetches a resource, with authentication if the server asks for it.
     pub(crate) async fn fetch(
         &self,
         target: &Target,
@@ -121,8 +122,8 @@ impl Client {
         }
     }
 
-    /// Sends something to a server, with whatever it takes to be let in. What any status but those of trouble (429, 5xx but
-    /// 501) means is the caller's to say.
+    /// Sends a request, with authentication if the server asks for it. Trouble (429, 5xx except 501) is an error; the
+    /// caller interprets all other statuses.
     pub(crate) async fn send(
         &self,
         target: &Target,
@@ -132,7 +133,7 @@ impl Client {
     ) -> Result<Fetched, LookupError> {
         let (fetched, grant) = self.exchange(target, what, request, budget).await?;
         match fetched.answer.status {
-            // No trouble that passes: the server can't do this at all.
+            // 501 is permanent: the server does not support the request.
             501 => Ok(fetched),
             429 | 500.. => Err(self.status(target, &fetched.url, &fetched.answer, &grant, budget)),
             401 | 403 if grant.withheld.is_some() => {
@@ -155,7 +156,8 @@ impl Client {
             None => RequestLocation { url: join(&origin.base, what.path), elsewhere: false },
         };
         if elsewhere || url.origin() != origin.base.origin() {
-            // Another host, or the word of one: it gets no credentials, and is not allowed just because the registry is.
+            // Another host, or a URL that another host gave: it gets no credentials, and the registry's permission for
+            // private addresses does not apply.
             let mut stranger = target.clone();
             stranger.remote.named = false;
             let answer = self.ask(&stranger, &url, what, &request, None, budget).await?;
@@ -174,7 +176,7 @@ impl Client {
         };
         let first = self.ask(target, &url, what, &request, grant.header.clone(), budget).await;
         if let (Err(LookupError::Unavailable { .. }), false) = (&first, target.fixed) {
-            // Perhaps it came back elsewhere: without TLS, or with it.
+            // The server may have come back with TLS, or without it.
             self.origins.forget(target).await;
         }
         let mut answer = first?;
@@ -208,7 +210,7 @@ impl Client {
         self.tokens.answer(&self.transport, target, &origin.base, &need, budget).await
     }
 
-    /// Fetches without any credentials and without asking first: for web servers that are no registries.
+    /// Fetches without credentials and without a ping: for web servers that are no registries.
     pub(crate) async fn fetch_plain(
         &self,
         target: &Target,

@@ -10,20 +10,20 @@ pub(crate) struct Content {
     /// `Content-Type`.
     pub(crate) kind: Cow<'static, str>,
     pub(crate) bytes: Payload,
-    /// Whether it is sent on to where the server redirects: layers, but never what has secrets in it.
+    /// The content may follow a redirect to another server. True for layers, never for content with secrets.
     pub(crate) may_move: bool,
 }
 
 /// The bytes of a request's content.
 #[derive(Clone)]
 pub(crate) enum Payload {
-    /// They are in memory.
+    /// Bytes in memory.
     Bytes(Bytes),
-    /// They are read while they are sent.
+    /// A stream that is read while it is sent.
     Stream {
-        /// How many.
+        /// The number of bytes.
         length: u64,
-        /// Begins to read them: once for each request that carries them.
+        /// Opens the stream, once for each request that carries it.
         open: Arc<dyn Fn() -> reqwest::Body + Send + Sync>,
     },
 }

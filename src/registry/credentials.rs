@@ -1,4 +1,4 @@
-//! Credentials: read from their files when they are needed, so that a rotated password is seen.
+//! Credentials, read from their files when they are needed, so that a rotated password takes effect.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,22 +21,22 @@ use crate::configuration::{Credentials, LoginFile, LoginFormat, Logins};
 use crate::files::{ReadError, read_bounded};
 use crate::image::Repository;
 
-/// The largest password file.
+/// The maximum size of a password file, in bytes.
 const MAX_PASSWORD_FILE: u64 = 64 << 10;
-/// The largest Docker configuration file.
+/// The maximum size of a Docker configuration file, in bytes.
 const MAX_DOCKER_CONFIG: u64 = 1 << 20;
-/// How long a helper's answer is kept: far shorter than any token that one hands out.
+/// The lifetime of a helper's answer in the cache, far shorter than that of any token a helper returns.
 const HELPER_TTL: Duration = Duration::from_mins(5);
-/// Helpers that run at once.
+/// The maximum number of helpers that run at once.
 const MAX_CONCURRENT_HELPERS: usize = 4;
-/// Answers of helpers that are kept.
+/// The maximum number of helpers' answers in the cache.
 const MAX_HELPER_ANSWERS: u64 = 1000;
 
-/// The remedy where a command has no credentials for a server.
+/// The remedy if a command has no credentials for a server.
 const NEEDED: &str = "credentials are needed (--creds, --authfile; for another host than the image's, in its registries entry: \
                       --config; or docker login, podman login)";
 
-/// That a server needs credentials, and where they were looked for.
+/// Returns the message that a server needs credentials, with the places that were searched.
 pub(crate) fn needed(looked_in: Option<&str>) -> String {
     match looked_in {
         Some(places) => format!("{NEEDED}, and none for it are in {places}"),
@@ -44,10 +44,10 @@ pub(crate) fn needed(looked_in: Option<&str>) -> String {
     }
 }
 
-/// Finds what is configured for a repository; `Ok(None)` if there are no credentials for it.
+/// Finds the configured credentials of a repository; `Ok(None)` if there are none.
 ///
 /// # Errors
-/// The time is over, or what is configured can't be used.
+/// The time is over, or the configured credentials can't be used.
 pub(super) async fn find(
     credentials: &Credentials,
     repository: &Repository,
@@ -55,7 +55,7 @@ pub(super) async fn find(
     helpers: &CredentialHelpers,
     deadline: Instant,
 ) -> Result<Option<Login>, FindError> {
-    // A file may hang with its disk: not for the runtime's workers.
+    // A file may hang with its disk, so no runtime worker reads it.
     let Credentials::Logins(Logins(logins)) = credentials else {
         let (credentials, repository) = (credentials.clone(), repository.clone());
         return Ok(files.run(deadline, move || read(&credentials, &repository)).await??);
@@ -78,7 +78,7 @@ pub(super) async fn find(
     Ok(None)
 }
 
-/// Why credentials are not found out.
+/// The reason why credentials could not be determined.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FindError {
     #[error("{0:?}")]
@@ -98,11 +98,11 @@ impl From<Failure> for FindError {
 /// The name of a credential helper, and the server that it is asked about.
 type HelperQuestion = (Box<str>, Box<str>);
 
-/// Asks credential helpers. An answer is kept for a while, and callers that ask at once share one. So is a helper's failure: it may
-/// have asked the user for a passphrase, and must not ask again for each request of one command.
+/// Runs credential helpers. Keeps an answer for a while, and lets concurrent callers share one run. Keeps a failure as
+/// well: the helper may have asked the user for a passphrase, and must not ask again for each request of one command.
 pub(super) struct CredentialHelpers {
     answers: Cache<HelperQuestion, Result<Option<Login>, HelperError>>,
-    /// Programs that run at once.
+    /// The pool for the programs.
     programs: BlockingPool,
 }
 
@@ -116,7 +116,7 @@ impl CredentialHelpers {
     async fn get(&self, name: &str, server: &str, named_in: &Path) -> Result<Option<Login>, FindError> {
         let (of, at) = (name.to_owned(), server.to_owned());
         let asking = async {
-            // It ends by itself before that.
+            // The helper has a shorter time limit of its own.
             let deadline = Instant::now() + 2 * HELPER_TIMEOUT;
             self.programs.run(deadline, move || helper::get(&of, &at)).await
         };
@@ -126,8 +126,8 @@ impl CredentialHelpers {
     }
 }
 
-/// Returns where the calling person's credentials are from if they were sent, else where they were looked for; `None` where an
-/// operator configured them.
+/// Returns the source of the calling user's credentials if they were sent, or the places that were searched for them.
+/// `None` if an operator configured the credentials.
 pub(crate) fn looked_in(credentials: Option<&Credentials>, sent: bool) -> Option<Box<str>> {
     let files = match credentials {
         Some(Credentials::Given { .. }) if sent => return Some("--creds".into()),
@@ -138,7 +138,7 @@ pub(crate) fn looked_in(credentials: Option<&Credentials>, sent: bool) -> Option
     (!paths.is_empty()).then(|| paths.join(", ").into())
 }
 
-/// Reads what is configured for a repository, without running anything. It blocks.
+/// Reads the configured credentials of a repository, without running a program. Blocks.
 fn read(credentials: &Credentials, repository: &Repository) -> Result<Option<Login>, CredentialsError> {
     match credentials {
         Credentials::Given { username, password } => {
@@ -171,7 +171,7 @@ fn read_login_file(
     }
 }
 
-/// Whether a login file can be used for a repository; it may well have no credentials for it. No helper is run.
+/// Checks that a login file can be used for a repository, whether it has credentials for it or not. Runs no helper.
 pub(crate) fn check_login_file(path: &Path, repository: &Repository) -> Result<(), CredentialsError> {
     let text = read_file(path, MAX_DOCKER_CONFIG)?;
     login_file::LoginFile::parse(path, LoginFormat::Current, text.expose_secret())?.find(repository).map(drop)
@@ -182,7 +182,8 @@ fn read_file(path: &Path, limit: u64) -> Result<SecretString, CredentialsError> 
     String::from_utf8(bytes).map(SecretString::from).map_err(|_| CredentialsError::NotText { path: path.to_owned() })
 }
 
-/// Reads the entry of a repository in an operator's login file. The gate runs no credential helpers: it executes nothing.
+/// Reads the entry of a repository in an operator's login file. The gate runs no credential helpers, because it starts
+/// no programs.
 fn from_docker_config(path: &Path, text: &str, repository: &Repository) -> Result<Option<Login>, CredentialsError> {
     static HELPERS: Once = Once::new();
     let file = login_file::LoginFile::parse(path, LoginFormat::Current, text)?;

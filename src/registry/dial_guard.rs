@@ -1,15 +1,15 @@
-//! The dial guard: hosts that neither a rule nor a registries entry names are dialled at public addresses only.
+//! The SSRF guard: hosts that neither a rule nor a registries entry names are dialled at public addresses only.
 //!
-//! Users who may create pods choose image names, and a registry chooses where it redirects to. Without the guard, both could make
-//! the gate connect to addresses inside the cluster. The check is made on the addresses that are then dialled, after name
-//! resolution (`resolver`), so that a name whose answer changes in between gains nothing. `allowed_hosts` says which hosts are
-//! exempt.
+//! Users who may create pods choose image names, and a registry chooses where it redirects to. Without the guard, both
+//! could make the gate connect to addresses inside the cluster. The check is made after name resolution (`resolver`),
+//! on the addresses that are dialled, so that an attacker gains nothing by changing a name's addresses (DNS rebinding).
+//! `allowed_hosts` has the exempt hosts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
-/// Whether a URL's host is an address that is not public. A name is only known once it is resolved.
+/// Returns whether a URL's host is an IP address that is not public. A name is checked when it is resolved.
 pub(crate) fn is_inner_literal(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => !is_public(IpAddr::V4(address)),
@@ -19,8 +19,8 @@ pub(crate) fn is_inner_literal(url: &Url) -> bool {
     }
 }
 
-/// Whether an address is one of the public Internet (IANA special-purpose registries), so that the user who named it could as
-/// well have dialled it without us.
+/// Returns whether an address is public (IANA special-purpose registries), so that a user who names it could have
+/// dialled it without the gate.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -30,7 +30,7 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, d] = address.octets();
-    // A public address where Azure's machines find their platform: host agent, DNS, health probes.
+    // A public address at which Azure's machines find their platform: host agent, DNS, health probes.
     let azure = [a, b, c, d] == [168, 63, 129, 16];
     !azure
         && !matches!(

@@ -1,5 +1,5 @@
-//! `Content-Encoding` (RFC 9110, section 8.4). We ask for none; some servers send gzip all the same, and a bucket sends what
-//! was stored with one.
+//! `Content-Encoding` (RFC 9110, section 8.4). Requests ask for none. Some servers send gzip all the same, and a bucket
+//! sends an object with the encoding that it was stored with.
 
 use std::io::{self, Write as _};
 
@@ -8,20 +8,20 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::failure::Failure;
 
-/// Encodings that have a name for people.
+/// The encodings that error messages name.
 const KNOWN: [&str; 5] = ["br", "zstd", "deflate", "compress", "aws-chunked"];
 
-/// How an answer's body is encoded.
+/// The encoding of an answer's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     Identity,
     Gzip,
-    /// Another one, or several; its name where that is one that is known here.
+    /// Another encoding, or several, with a name for messages.
     Other(&'static str),
 }
 
 impl Encoding {
-    /// The encoding that an answer's header fields name.
+    /// Parses the encoding from an answer's headers.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut found = Self::Identity;
         for value in headers.get_all(CONTENT_ENCODING) {
@@ -45,23 +45,23 @@ impl Encoding {
         found
     }
 
-    /// Whether the body's bytes are the content's.
+    /// Returns whether the body is not encoded.
     pub(super) fn is_identity(self) -> bool {
         self == Self::Identity
     }
 }
 
-/// Why a body can't be decoded.
+/// The reason why a body can't be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Undecodable {
-    /// It inflates to more than it may.
+    /// The content is larger than the limit.
     TooLong,
-    /// It is not gzip, or it is cut off.
+    /// The body is not gzip, or is cut off.
     Damaged,
 }
 
 impl Undecodable {
-    /// For people. `limit`: bytes that there may be.
+    /// Returns the failure to report. `limit`: the maximum size, in bytes.
     pub(super) fn failure(self, limit: usize) -> Failure {
         let limit = bytesize::ByteSize::b(limit as u64);
         Failure::Misbehaved(match self {
@@ -71,14 +71,14 @@ impl Undecodable {
     }
 }
 
-/// Inflates gzip as it comes, to a bounded number of bytes.
+/// A gzip decoder for a body that arrives in pieces, with a bounded output.
 pub(super) struct Inflate {
     decoder: MultiGzDecoder<BoundedBuffer>,
     is_empty: bool,
 }
 
 impl Inflate {
-    /// `limit`: bytes that it may become.
+    /// Makes a decoder for at most `limit` bytes of content.
     pub(super) fn new(limit: usize) -> Self {
         Self {
             decoder: MultiGzDecoder::new(BoundedBuffer { bytes: Vec::new(), limit, is_full: false }),
@@ -86,24 +86,24 @@ impl Inflate {
         }
     }
 
-    /// Takes the next piece of what is encoded. It becomes about a thousand times as many bytes at most.
+    /// Decodes the next piece. The content is about a thousand times as large at most.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Undecodable> {
         self.is_empty &= piece.is_empty();
         self.decoder.write_all(piece).map_err(|_| self.why())
     }
 
-    /// Bytes that there are.
+    /// Returns the number of bytes decoded so far.
     pub(super) fn len(&self) -> usize {
         self.decoder.get_ref().bytes.len()
     }
 
-    /// Makes room for all that it may become.
+    /// Reserves capacity for the whole limit.
     pub(super) fn reserve(&mut self) {
         let BoundedBuffer { bytes, limit, .. } = self.decoder.get_mut();
         bytes.reserve_exact(*limit - bytes.len());
     }
 
-    /// All of it. No bytes at all stay none: answers without a body have the header, too.
+    /// Returns the content. An empty body is accepted: answers without a body have the header, too.
     pub(super) fn finish(mut self) -> Result<Vec<u8>, Undecodable> {
         if self.is_empty {
             return Ok(Vec::new());
@@ -119,7 +119,7 @@ impl Inflate {
     }
 }
 
-/// Bytes, no more than so many.
+/// A buffer with a maximum size.
 struct BoundedBuffer {
     bytes: Vec<u8>,
     limit: usize,

@@ -1,10 +1,11 @@
-//! The body of an error answer (distribution specification, "Error Codes"): for people at a command line, never for a denial.
+//! Parses the body of an error answer (distribution specification, "Error Codes"). Its text is for users of the command
+//! line, never for a denial.
 
 use serde::Deserialize;
 
 use crate::redact::shown_text;
 
-/// The longest message that is repeated.
+/// The maximum length of a message that is repeated.
 const MAX_MESSAGE: usize = 300;
 
 #[derive(Deserialize)]
@@ -20,17 +21,17 @@ struct Error {
     message: String,
 }
 
-/// The first error of a body as the distribution specification has it.
+/// Parses the first error of a body (distribution specification, "Error Codes").
 fn first_error(body: &[u8]) -> Option<Error> {
     serde_json::from_slice::<ErrorBody>(body).ok()?.errors.into_iter().next()
 }
 
-/// The code of its first error.
+/// Returns the code of the first error.
 pub(crate) fn code(body: &[u8]) -> Option<String> {
     first_error(body).map(|error| error.code)
 }
 
-/// Returns a server's own words for the person who called it, bounded and on one line.
+/// Returns a server's message for the user who called it, bounded and on one line.
 pub(crate) fn message(body: &[u8]) -> String {
     let text = match first_error(body) {
         Some(Error { code, message }) if message.is_empty() => code,

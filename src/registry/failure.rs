@@ -1,4 +1,4 @@
-//! What goes wrong on the wire, in our own words: no text of the other side gets in here.
+//! Failures of an exchange with a server. No text of the server gets into them.
 
 use std::{error::Error, io, time::Duration};
 
@@ -12,31 +12,32 @@ use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::telemetry::OutboundQuota;
 
-/// Said of names that lead inside and of names that lead nowhere: the difference would tell users who may create pods which
-/// names there are inside.
+/// The message about names with private addresses only, and about names that can't be resolved. A difference would tell
+/// users who may create pods which names exist inside the network.
 const NOT_PUBLIC: &str = "no public address of it can be found, and neither a rule that requires signatures (but one for *) nor a registries entry names it";
 
-/// Why an exchange gave no answer.
+/// The reason why an exchange gave no usable answer.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    /// It may be better later.
+    /// A failure that may pass.
     Unavailable(String),
-    /// The connection ended under way: worth a second try at once.
+    /// The connection was lost under way; an immediate retry may help.
     Lost,
-    /// The host's name leads nowhere.
+    /// The host's name can't be resolved.
     Unresolved,
-    /// The host has no public address that can be found, and neither a rule nor an entry names it.
+    /// The host has no public address that can be found, and neither a rule nor a registries entry names it.
     NotPublic,
-    /// The answer is not one that a registry may give.
+    /// The answer violates the specification, or a limit.
     Misbehaved(String),
-    /// The time is over.
+    /// The time limit was reached.
     TimedOut,
-    /// The time is over, and nothing was asked: too much else was being asked.
+    /// The time limit was reached before a request was sent, since a quota was used up.
     Exhausted(OutboundQuota, Exhausted),
 }
 
 impl Failure {
-    /// Says that it happened at a registry's token realm. `not_public`: what to say of a realm that may not be dialled.
+    /// Adds that the failure happened at a registry's token realm. `not_public` makes the message about a realm that
+    /// may not be dialled.
     pub(super) fn of_token_realm(self, not_public: impl FnOnce() -> String) -> Self {
         match self {
             Self::NotPublic => Self::Unavailable(not_public()),
@@ -47,7 +48,7 @@ impl Failure {
         }
     }
 
-    /// Finds out what reqwest's error is about.
+    /// Classifies an error of reqwest.
     pub(crate) fn of(error: &reqwest::Error) -> Self {
         let mut next: Option<&(dyn Error + 'static)> = error.source();
         let mut parse = false;
@@ -89,7 +90,7 @@ impl Failure {
         Self::Lost
     }
 
-    /// Makes the error that a look-up reports: which registry, which URL, and how much time there was.
+    /// Makes the error of a look-up: the registry, the URL, and the time that the look-up had.
     pub(crate) fn at(self, registry: &str, url: &Url, after: Duration) -> LookupError {
         let (registry, url) = (registry.into(), shown(url));
         match self {
@@ -118,7 +119,8 @@ impl Failure {
     }
 }
 
-/// Why a request was not made, in words for those who run the gate: they may raise what there is.
+/// Returns the message about a request that was not sent because of a quota. It is for operators, who may raise the
+/// limits.
 fn exhausted(quota: OutboundQuota, share: Exhausted) -> String {
     let what = match quota {
         OutboundQuota::Requests => "requests in flight",
@@ -133,7 +135,7 @@ fn exhausted(quota: OutboundQuota, share: Exhausted) -> String {
     format!("the limit of {what} for {whose} was reached")
 }
 
-/// TLS errors are wrapped in one or more `io::Error`s, whose `source` leaves out what they wrap.
+/// Returns the TLS error under a cause. `io::Error`s wrap it, and their `source` leaves out what they wrap.
 fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut cause = cause;
     loop {
@@ -154,7 +156,7 @@ fn tls_words(error: &rustls::Error) -> &'static str {
             Bad::Expired | Bad::ExpiredContext { .. } => "its TLS certificate is expired",
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => "its TLS certificate is not valid yet",
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => "its TLS certificate is for another name",
-            // What `openssl req -x509` makes; rustls has no name for it.
+            // `openssl req -x509` makes such certificates; rustls has no error variant for them.
             Bad::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
                 "its TLS certificate is a CA's own, which is not taken for a server's: have that CA sign one for the server"
             }

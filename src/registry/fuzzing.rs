@@ -1,4 +1,4 @@
-//! What fuzz targets reach of the registry client. Only there with the feature `fuzzing`.
+//! Entry points of fuzz targets to the registry client. Only built with the feature `fuzzing`.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use super::{
 use crate::configuration::LoginFormat;
 use crate::image::Repository;
 
-/// Whatever realm is read is one that can be asked; and written as the grammar has it, the challenge is read the same.
+/// Parses challenges. Panics unless a parsed realm is a valid URL without user information, and a rewritten challenge
+/// parses to the same one.
 pub fn challenge<'a>(headers: impl Iterator<Item = &'a [u8]>) {
     if let Ok(challenge @ Challenge::Bearer { realm, service }) = &Challenge::parse(headers) {
         assert!(matches!(realm.scheme(), "http" | "https") && realm.has_host(), "{realm}");
@@ -17,7 +18,7 @@ pub fn challenge<'a>(headers: impl Iterator<Item = &'a [u8]>) {
         let quoted = |text: &str| text.replace('\\', r"\\").replace('"', "\\\"");
         let service = service.as_deref().map(|service| format!(r#",service="{}""#, quoted(service)));
         let written = format!(r#"Bearer realm="{}"{}"#, quoted(realm.as_str()), service.unwrap_or_default());
-        // Escapes make a long one longer than what is read, and so does a URL's normal form.
+        // Escapes and URL normalization can make a long challenge longer than the limit.
         if let Ok(again) = Challenge::parse(std::iter::once(written.as_bytes())) {
             assert_eq!(again, *challenge, "{written}");
         } else {
@@ -26,7 +27,7 @@ pub fn challenge<'a>(headers: impl Iterator<Item = &'a [u8]>) {
     }
 }
 
-/// Whatever helper a login file names is a program of that kind, and nothing that a path or an option could be.
+/// Parses a login file. Panics unless a helper's name is safe as the end of a program's name.
 pub fn login_file(text: &str, is_old: bool, repository: &str) {
     let Ok(repository) = Repository::parse(repository) else { return };
     let format = if is_old { LoginFormat::Old } else { LoginFormat::Current };

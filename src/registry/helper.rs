@@ -1,7 +1,7 @@
-//! Credential helpers: programs named `docker-credential-NAME`, asked as Docker's tools ask them (docker-credential-helpers,
-//! "Development"): `get`, the server's name on standard input, and on standard output a JSON object, or a message.
+//! Credential helpers: programs named `docker-credential-NAME` (docker-credential-helpers, "Development"). The command
+//! `get` reads the server's name from standard input, and writes a JSON object or a message to standard output.
 //!
-//! They are run for people at a command line alone. The gate reads files and starts no program.
+//! Only commands that a user calls run helpers. The gate reads files and starts no program.
 
 use std::{
     io::{Read as _, Write as _},
@@ -17,18 +17,18 @@ use serde::Deserialize;
 use super::login::{Login, escaped, login};
 use crate::{json, redact::shown_text};
 
-/// How long a helper may take: it may ask for a passphrase.
+/// The time limit of a helper, which may ask for a passphrase.
 pub(super) const HELPER_TIMEOUT: Duration = Duration::from_mins(1);
-/// How often it is looked whether a helper that has said everything has ended.
+/// The time between two checks whether a helper has exited after its output ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Bytes of an answer: a name and a token.
+/// The maximum size of an answer, in bytes: a name and a token.
 const MAX_ANSWER: u64 = 64 << 10;
-/// Characters of a helper's message that are repeated.
+/// The maximum number of characters of a helper's message that are repeated.
 const MAX_MESSAGE: usize = 300;
-/// The message of helpers for a server that they don't know.
+/// The message of a helper that does not know a server.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
-/// Why a helper gave no answer.
+/// The reason why a helper gave no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("docker-credential-{name} {problem}")]
 pub(crate) struct HelperError {
@@ -45,8 +45,8 @@ struct HelperAnswer {
     secret: String,
 }
 
-/// Asks a helper for the credentials of a server. `Ok(None)` if it has none. It takes [`HELPER_TIMEOUT`] at most, and the helper
-/// does not outlive that. It blocks.
+/// Asks a helper for the credentials of a server. `Ok(None)` if the helper has none. Takes at most [`HELPER_TIMEOUT`],
+/// after which the helper is killed. Blocks.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<Login>, HelperError> {
     run(&mut Command::new(format!("docker-credential-{name}")), server, HELPER_TIMEOUT)
         .map_err(|problem| HelperError { name: name.into(), problem: problem.into() })
@@ -54,17 +54,17 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<Login>, HelperError
 
 fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Login>, String> {
     let end = Instant::now() + time;
-    // What it says to people, it says on standard error.
+    // Standard error is inherited: the helper's messages for the user are on it.
     program.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped());
     let child = program.spawn().map_err(|error| format!("can't be started from the PATH: {error}"))?;
     let mut child = KillOnDrop(child);
     if let Some(mut stdin) = child.0.stdin.take() {
-        // A pipe takes so few bytes at once. Who does not read them, answers without.
+        // The pipe's buffer holds so few bytes. A helper that does not read them may answer all the same.
         let _ = stdin.write_all(server.as_bytes());
     }
     let (tell, told) = mpsc::channel();
     if let Some(stdout) = child.0.stdout.take() {
-        // If another process keeps it open, this thread stays behind without a waiting caller.
+        // If another process keeps the pipe open, this thread stays behind, and the caller does not wait for it.
         thread::spawn(move || {
             let mut answer = Vec::new();
             let read = stdout.take(MAX_ANSWER + 1).read_to_end(&mut answer);
@@ -97,7 +97,7 @@ fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Log
         if message.is_empty() {
             return Err(format!("fails ({status}) without a message on its standard output"));
         }
-        // It may have said what it should say, and failed after that.
+        // The helper may have printed its answer, and failed after that.
         if message.contains('{') {
             return Err(format!("fails ({status}), and what it says is not repeated: it may hold a secret"));
         }
@@ -110,12 +110,12 @@ fn run(program: &mut Command, server: &str, time: Duration) -> Result<Option<Log
     Ok(login(username, SecretString::from(secret)))
 }
 
-/// A program that ends with the one who asks.
+/// Kills the process when it is dropped.
 struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Of one that has ended, nothing is left to end.
+        // A process that has exited can't be killed.
         if !matches!(self.0.try_wait(), Ok(Some(_))) {
             let _ = self.0.kill();
             let _ = self.0.wait();

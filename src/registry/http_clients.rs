@@ -1,4 +1,4 @@
-//! The HTTP clients: one pair a TLS configuration, with idle connections and name resolution shared among all.
+//! The HTTP clients: a pair for each TLS configuration, with shared limits on idle connections and name resolution.
 
 use std::{
     collections::HashMap,
@@ -24,24 +24,24 @@ use super::{
 use crate::image::Scope;
 use crate::telemetry::{Metrics, descriptor_limit};
 
-/// The longest that a connection may take to come about, the resolution of its host's name included.
+/// The time limit for a connection, including the resolution of its host's name.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection is kept that nothing is sent over.
+/// The idle timeout of a connection.
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// Idle connections that are kept for each host that is named, and for each other one.
+/// The maximum number of idle connections for each named host, and for each other host.
 const MAX_IDLE_PER_HOST: usize = 8;
 const MAX_IDLE_PER_UNNAMED_HOST: usize = 2;
 
-/// The two HTTP clients of one TLS configuration: they differ in which addresses they dial.
+/// The two HTTP clients of one TLS configuration, which differ in the addresses that they may dial.
 #[derive(Clone)]
 pub(crate) struct HttpClients {
-    /// For hosts that are named.
+    /// The client for named hosts.
     pub(crate) open: PooledClient,
-    /// For all others.
+    /// The client for all other hosts.
     pub(crate) guarded: PooledClient,
 }
 
-/// Makes clients, one pair a TLS configuration.
+/// Makes the pair of clients for a TLS configuration.
 pub(super) struct ClientFactory {
     provider: Arc<CryptoProvider>,
     system: RootCertStore,
@@ -49,7 +49,7 @@ pub(super) struct ClientFactory {
     made: HashMap<(Option<PathBuf>, bool), HttpClients>,
 }
 
-/// The shared parts of all clients for named hosts, and of all others.
+/// The parts that all clients for named hosts share, and those that all other clients share.
 #[derive(Clone)]
 pub(super) struct ClientKinds {
     open: ClientKind,
@@ -90,8 +90,8 @@ impl ClientKind {
     }
 }
 
-/// The hosts for which idle connections are kept, those that are named and the others: these connections take at most an
-/// eighth and a sixteenth of the descriptors.
+/// Returns the numbers of named and of other hosts with idle connections. These connections take at most an eighth and
+/// a sixteenth of the descriptors.
 fn pooled_hosts(descriptors: u64) -> (usize, usize) {
     let part = |of: u64, idle: usize, most| {
         let hosts = usize::try_from(descriptors / of).unwrap_or(usize::MAX) / idle;
@@ -103,7 +103,8 @@ fn pooled_hosts(descriptors: u64) -> (usize, usize) {
 impl ClientFactory {
     pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
         let mut system = RootCertStore::empty();
-        // A system without CAs is one on which caFile says which are trusted; what is not good there counts for nothing.
+        // A system may have no CAs, if caFile has the trusted ones. Malformed certificates in the system's store are
+        // ignored.
         let loaded = rustls_native_certs::load_native_certs();
         let (added, ignored) = system.add_parsable_certificates(loaded.certs);
         if added == 0 {
@@ -136,7 +137,7 @@ impl ClientFactory {
         Ok(clients)
     }
 
-    /// The system's CAs, and those of a file.
+    /// Returns the system's CAs and those of a file.
     pub(super) fn roots(&self, ca_file: Option<&Path>) -> Result<RootCertStore, CaError> {
         let mut roots = self.system.clone();
         if let Some(path) = ca_file {
@@ -174,7 +175,7 @@ fn client(
         .tls_backend_preconfigured(tls)
         .dns_resolver(Arc::clone(resolver))
         .redirect(redirect::Policy::none())
-        // A proxy would resolve names itself, behind the dial guard.
+        // A proxy would resolve names itself, and so bypass the dial guard.
         .no_proxy()
         .retry(reqwest::retry::never())
         .referer(false)
@@ -184,13 +185,13 @@ fn client(
         .pool_max_idle_per_host(idle_per_host)
         .tcp_nodelay(true)
         .http2_max_header_list_size(64 << 10)
-        // What a server may send before anybody reads it counts for no quota.
+        // Bytes that a server sends before they are read count against no quota.
         .http2_initial_stream_window_size(128 << 10)
         .http2_initial_connection_window_size(1 << 20)
         .build()
 }
 
-/// TLS with which no test verifies anything.
+/// Returns a TLS configuration for tests that verify no certificate.
 #[cfg(test)]
 pub(super) fn tls_for_tests() -> ClientConfig {
     ClientFactory::new(&Arc::default()).tls(RootCertStore::empty(), true).expect("versions")

@@ -1,14 +1,14 @@
-//! `Location` headers: where a redirect leads, and where an upload continues.
+//! Parses `Location` headers, of redirects and of uploads.
 
 use reqwest::header::{HeaderMap, LOCATION};
 use url::Url;
 
 use super::failure::Failure;
 
-/// The longest `Location` that is read.
+/// The maximum size of a `Location`, in bytes.
 const MAX_LOCATION: usize = 8 << 10;
 
-/// Where a `Location` leads: that of a redirect, or of an upload that goes on there.
+/// Returns the URL of a `Location` header: the target of a redirect, or the next step of an upload.
 pub(crate) fn location(from: &Url, headers: &HeaderMap, insecure: bool) -> Result<Url, Failure> {
     let bad = || Failure::Misbehaved("it redirects to nowhere".to_owned());
     let mut locations = headers.get_all(LOCATION).iter();

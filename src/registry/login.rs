@@ -8,19 +8,19 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::files::ReadError;
 
-/// The word that Docker writes in place of a user name when the password is an identity token.
+/// The user name that Docker writes if the password is an identity token.
 const TOKEN_USER: &str = "<token>";
 
 /// Credentials for a registry.
 #[derive(Clone, Debug)]
 pub(crate) enum Login {
-    /// Name and password.
+    /// A name and a password.
     Password { username: Box<str>, password: SecretString },
     /// An `OAuth2` refresh token ("identity token").
     IdentityToken(SecretString),
 }
 
-/// Why credentials that are configured can't be used.
+/// The reason why configured credentials can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CredentialsError {
     #[error("{path}: {source}", path = escaped(&path.display()))]
@@ -39,7 +39,7 @@ pub(crate) enum CredentialsError {
 }
 
 impl Login {
-    /// The value of `Authorization` for HTTP's Basic scheme; nothing for what is no password.
+    /// Returns the `Authorization` header of HTTP's Basic scheme; `None` for an identity token.
     pub(crate) fn basic(&self) -> Option<HeaderValue> {
         let Self::Password { username, password } = self else { return None };
         let text = STANDARD.encode(format!("{username}:{}", password.expose_secret()));
@@ -49,8 +49,8 @@ impl Login {
     }
 }
 
-/// A name and a password, or the token that stands in their place. An entry without anything in it says that a helper has
-/// the password.
+/// Makes a login from a name and a password, or from an identity token in place of the password. Returns `None` for an
+/// empty entry, which means that a helper has the password.
 pub(super) fn login(username: String, password: SecretString) -> Option<Login> {
     if username == TOKEN_USER {
         return Some(Login::IdentityToken(password));
@@ -58,7 +58,7 @@ pub(super) fn login(username: String, password: SecretString) -> Option<Login> {
     (!username.is_empty()).then(|| Login::Password { username: username.into(), password })
 }
 
-/// Returns a text of a file, an environment or a program without what could lead a terminal or a reader astray.
+/// Escapes characters of a file's, environment's or program's text that could mislead a terminal or a reader.
 pub(super) fn escaped(text: &(impl ToString + ?Sized)) -> String {
     let is_plain = |character: char| matches!(character, '"' | '\'' | '\\');
     let mut plain = String::new();

@@ -1,4 +1,4 @@
-//! Login files: Docker's config.json and .dockercfg, podman's auth.json (containers-auth.json(5)).
+//! Parses login files: Docker's config.json and .dockercfg, podman's auth.json (containers-auth.json(5)).
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -18,7 +18,7 @@ use crate::json;
 /// The name by which Docker's tools ask credential helpers for Docker Hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// A login file. Entries stand for themselves: what is wrong in that of another host does no harm.
+/// A login file. Entries are independent: a malformed entry of another host does no harm.
 pub(super) struct LoginFile<'a> {
     path: &'a Path,
     format: LoginFormat,
@@ -27,23 +27,23 @@ pub(super) struct LoginFile<'a> {
     helpers: BTreeMap<String, &'a RawValue>,
 }
 
-/// Where a login file says that the credentials for a registry are.
+/// The source of a registry's credentials, as a login file has it.
 #[derive(Debug)]
 pub(super) enum LoginSource {
-    /// The file itself.
+    /// Credentials in the file itself.
     Login(Login),
-    /// A credential helper of this name.
+    /// A credential helper.
     Helper {
-        /// The part behind `docker-credential-`.
+        /// The part of its name after `docker-credential-`.
         name: Box<str>,
-        /// The names that the helper may know the registry by, the likeliest first.
+        /// The names by which the helper may know the registry, the most likely first.
         servers: Vec<String>,
     },
-    /// Nowhere: it has none for this registry.
+    /// The file has no credentials for this registry.
     Nothing,
 }
 
-/// The members that matter. `null` is as good as nothing; other members are not ours to judge.
+/// The relevant members. `null` counts as absent; other members are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LoginDocument<'a> {
@@ -69,7 +69,7 @@ struct AuthEntry {
 }
 
 impl<'a> LoginFile<'a> {
-    /// Reads a file's text. The path is for messages, which repeat nothing of the text.
+    /// Parses the text of a file. The path is for error messages, which repeat nothing of the text.
     pub(super) fn parse(path: &'a Path, format: LoginFormat, text: &'a str) -> Result<Self, CredentialsError> {
         let failed = |_| CredentialsError::NotDockerConfig { path: path.to_owned() };
         let LoginDocument { auths, creds_store, cred_helpers } = match format {
@@ -83,12 +83,12 @@ impl<'a> LoginFile<'a> {
         Ok(Self { path, format, auths, store: creds_store.filter(|name| !name.is_empty()), helpers })
     }
 
-    /// Whether it names helpers.
+    /// Returns whether the file names credential helpers.
     pub(super) fn has_helpers(&self) -> bool {
         self.store.is_some() || !self.helpers.is_empty()
     }
 
-    /// The credentials that stand in the file.
+    /// Returns the credentials in the file itself.
     pub(super) fn login(&self, repository: &Repository) -> Result<Option<Login>, CredentialsError> {
         match self.entry(repository) {
             Some((_, entry)) => login_of(self.path, entry),
@@ -96,7 +96,8 @@ impl<'a> LoginFile<'a> {
         }
     }
 
-    /// Finds what has the credentials: the registry's own helper, then what stands in the file, then the helper for all registries.
+    /// Finds the source of a repository's credentials: first the registry's own helper, then an entry in the file, then
+    /// the helper for all registries.
     pub(super) fn find(&self, repository: &Repository) -> Result<LoginSource, CredentialsError> {
         let host = repository.host();
         let own = self.helpers.get_key_value(host);
@@ -124,15 +125,15 @@ impl<'a> LoginFile<'a> {
         }
         let host = repository.host();
         let mut servers: Vec<String> = if host == DOCKER_HUB { vec![DOCKER_HUB_KEY.to_owned()] } else { Vec::new() };
-        // Helpers know whole registries alone.
+        // Helpers know only whole registries.
         for server in [Some(host), key.filter(|key| bare_host(key, false).is_some_and(|key| key == host))] {
             servers.extend(server.filter(|server| servers.iter().all(|known| known != server)).map(str::to_owned));
         }
         Ok(LoginSource::Helper { name: name.into(), servers })
     }
 
-    /// The entry of the most specific key: `host/namespace/repo`, each namespace above, the host; then other spellings of the
-    /// host, among them Docker's old keys with a scheme.
+    /// Returns the entry with the most specific key: `host/namespace/repo`, then each namespace above it, then the
+    /// host. Other spellings of the host come last, among them Docker's old keys with a scheme.
     fn entry(&self, repository: &Repository) -> Option<(&str, &RawValue)> {
         let is_old = self.format == LoginFormat::Old;
         let mut key = if is_old { repository.host() } else { repository.as_str() };
@@ -173,21 +174,21 @@ fn login_of(path: &Path, entry: &RawValue) -> Result<Option<Login>, CredentialsE
     Ok(login(username, password))
 }
 
-/// Whether a helper may have this name: it becomes the end of a program's name, and nothing else.
+/// Returns whether a helper may have this name, which becomes the end of a program's name.
 fn is_helper_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
 
-/// The host of a key such as `https://index.docker.io/v1/`, or of a host that is not written canonically. In old files
-/// (`is_old`) keys without a scheme may have a path, too.
+/// Returns the host of a key such as `https://index.docker.io/v1/`, or of a host in another spelling. In old files
+/// (`is_old`), keys without a scheme may have a path, too.
 fn bare_host(key: &str, is_old: bool) -> Option<String> {
     let without = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://"));
     let host = match without {
         None if key.contains('/') && !is_old => return None,
         without => without.unwrap_or(key).split('/').next().unwrap_or_default(),
     };
-    // Docker Hub's other hosts become docker.io here.
+    // The other hosts of Docker Hub become docker.io here.
     canonical_host(host).ok()
 }
 

@@ -1,4 +1,4 @@
-//! Manifests: from a reference to the digest of the bytes that were received.
+//! Fetches manifests: resolves a reference to the digest of the bytes that were received.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::telemetry::RequestKind;
 
-/// Both formats and their indexes; and schema 1, so that a registry says honestly that it has nothing else. All in one
-/// header: some registries read only the first of several.
+/// The accepted media types: both formats and their indexes, and schema 1, so that a registry with nothing else sends
+/// it. One header has all of them, since some registries read only the first header.
 pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -28,10 +28,11 @@ pub(super) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1, \
     application/vnd.docker.distribution.manifest.v1+json;q=0.1";
 
-/// Headers that claim a digest.
+/// The maximum number of headers that claim a digest.
 const MAX_CLAIMS: usize = 4;
 
-/// The values of `Docker-Content-Digest` that say something. Some registries send it empty, which is as good as not at all.
+/// Returns the values of `Docker-Content-Digest` that are not empty. Some registries send an empty header, which counts
+/// as absent.
 pub(crate) fn claimed_digests(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
     headers.get_all("docker-content-digest").iter().filter(|value| !value.as_bytes().trim_ascii().is_empty())
 }
@@ -47,8 +48,8 @@ impl ResolveDigest for Client {
 }
 
 impl Client {
-    /// Asks the registry, and where it can't be asked, its mirrors in turn. A 404 or 401 of the registry is its answer; of a
-    /// mirror, nothing but a success counts.
+    /// Asks the registry, and its mirrors in turn if it can't be asked. A 404 or 401 of the registry is the answer; of
+    /// a mirror, only a success counts.
     pub(crate) async fn with_mirrors<'a, T>(
         &'a self,
         primary: Target,
@@ -109,13 +110,13 @@ impl Client {
     }
 }
 
-/// Why no decision can stand on an answer.
+/// The reason why no decision can be based on an answer.
 enum UnusableAnswer {
     Answer(&'static str),
     Manifest(ManifestError),
 }
 
-/// Reads a manifest, and holds what is claimed of it against its bytes.
+/// Reads a manifest, and compares its bytes with the digests that the request and the headers name.
 fn read(asked: Option<Digest>, headers: &HeaderMap, body: &[u8]) -> Result<HashedManifest, UnusableAnswer> {
     let hashed = match asked {
         Some(asked) => Hashed::expected(asked, body)
@@ -124,13 +125,13 @@ fn read(asked: Option<Digest>, headers: &HeaderMap, body: &[u8]) -> Result<Hashe
     };
     let digest = hashed.digest();
     for (number, claimed) in claimed_digests(headers).enumerate() {
-        // Each may cost another hash of the body.
+        // Each header may require another hash of the body.
         if number == MAX_CLAIMS {
             return Err(UnusableAnswer::Answer("it sends many Docker-Content-Digest headers"));
         }
         match claimed.to_str().map(Digest::parse) {
             Ok(Ok(claimed)) if claimed == digest || claimed.matches(body) => {}
-            // Of an algorithm that isn't known here nothing can be said.
+            // A digest of an unknown algorithm can't be compared.
             Ok(Err(DigestError::UnknownAlgorithm)) => {}
             Ok(Ok(_)) => {
                 return Err(UnusableAnswer::Answer(

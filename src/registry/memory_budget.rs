@@ -1,4 +1,4 @@
-//! The memory that answers may take while they are under way, all together.
+//! The memory budget of all answers in flight.
 
 use std::sync::Arc;
 
@@ -10,29 +10,29 @@ use super::{
 };
 use crate::telemetry::{Metrics, OutboundQuota};
 
-/// Bytes that every answer may have without asking: most manifests and lists are far smaller.
+/// The size up to which an answer needs no reservation, in bytes. Most manifests and lists are far smaller.
 pub(super) const FREE_BYTES: usize = 64 << 10;
-/// Bytes of all answers together, where no single one may need more than a quarter of it.
+/// The budget of all answers together, in bytes, if no single one may need more than a quarter of it.
 const TOTAL_BYTES: usize = 96 << 20;
 
-/// The memory for bodies of answers that are larger than [`FREE_BYTES`].
+/// The memory for bodies that are larger than [`FREE_BYTES`].
 pub(super) struct MemoryBudget {
     quota: Arc<Quota>,
 }
 
-/// A part of the memory, until it is dropped.
+/// A part of the budget, held until it is dropped.
 pub(crate) type MemoryReservation = QuotaPermit;
 
 impl MemoryBudget {
-    /// `largest` is what a single answer may need.
+    /// Makes a budget. `largest` is the maximum that a single answer may need.
     pub(super) fn new(largest: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self { quota: Quota::new(OutboundQuota::Memory, shares_of(largest), metrics) })
     }
 
-    /// Waits for memory for the bytes of an answer.
+    /// Waits for a reservation of memory for an answer.
     ///
     /// # Errors
-    /// There was none until the deadline, or they are more than a quarter of it.
+    /// There was none until the deadline, or the answer needs more than one registry's share.
     pub(super) async fn take(
         &self,
         bytes: usize,

@@ -1,8 +1,9 @@
-//! Registries: a thin, bounded client of the distribution specification.
+//! A thin, bounded client of the distribution specification.
 //!
-//! It trusts no registry and no header of one. Whatever comes is bounded in bytes, count and time; a digest is computed
-//! over the bytes that were received; credentials go to the registry they are for and to its token realm, nowhere else; and
-//! hosts that neither a rule nor an entry names are dialled at public addresses only. docs/registries.md says it to operators.
+//! It trusts no registry and no header of one. All input is bounded in bytes, count and time. A digest is computed over
+//! the bytes that were received. Credentials go only to the registry that they are for and to its token realm. Hosts
+//! that neither a rule nor a registries entry names are dialled at public addresses only. docs/registries.md is the
+//! documentation for operators.
 
 mod access;
 mod allowed_hosts;

@@ -1,4 +1,5 @@
-//! How each registry wants to be asked: over TLS or not, with which challenge, and whether it has the signature extension.
+//! The origin of each registry: whether it uses TLS, which challenge it sends, and whether it has the signature
+//! extension.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,15 +13,18 @@ use super::{
     target::Target,
 };
 
-/// How long the result of a ping is kept.
+/// The lifetime of a ping's result.
 const ORIGIN_TTL: Duration = Duration::from_mins(5);
-/// How long it is kept of a registry without signature extension. It is short because an operator may be about to add one.
+/// The lifetime of a ping's result if the registry has no signature extension. It is short because an operator may be
+/// about to add one.
 const NO_EXTENSION_TTL: Duration = Duration::from_secs(30);
-/// How long it is kept where the answer said nothing: a registry, or a proxy in front of it, may be restarting.
+/// The lifetime of a ping's result if the answer was inconclusive: a registry, or a proxy in front of it, may be
+/// restarting.
 const UNKNOWN_EXTENSION_TTL: Duration = Duration::from_secs(2);
-/// Bytes that what is remembered of registries takes, roughly, and again of repositories: some ten thousand of them.
+/// The approximate memory of the cache of registries, in bytes, and again of that of repositories: about ten thousand
+/// of them.
 const MAX_ORIGIN_BYTES: u64 = 8 << 20;
-/// Bytes of an entry beside its texts, roughly.
+/// The approximate memory of a cache entry beside its texts, in bytes.
 const ENTRY: usize = 512;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -32,18 +36,18 @@ pub(super) struct OriginKey {
 /// The result of `GET /v2/` at a registry.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    /// Where it is: https, or http where that is allowed and all there is. A slash is at the end.
+    /// The base URL, with a slash at the end: https, or http if that is allowed and the registry has no TLS.
     pub(crate) base: Url,
     pub(crate) extension: Extension,
     pub(super) challenge: Option<Challenge>,
 }
 
-/// Whether a registry has the signature extension.
+/// The presence of the signature extension on a registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extension {
     Announced,
     NotAnnounced,
-    /// It answered with this status, which says neither.
+    /// Unknown: the registry answered with this status, which says nothing about it.
     Unknown(u16),
 }
 
@@ -91,7 +95,7 @@ impl Origins {
         }
     }
 
-    /// Removes what is remembered of a server.
+    /// Removes the cached result about a server.
     pub(super) async fn forget(&self, target: &Target) {
         self.origins
             .invalidate(&OriginKey { settings: target.remote.settings.number, base: target.base.clone() })
@@ -103,7 +107,7 @@ impl Origins {
         self.challenges.get(&repository_key(target, base)).await
     }
 
-    /// Remembers the challenge of a repository.
+    /// Caches the challenge of a repository.
     pub(super) async fn remember_challenge(&self, target: &Target, base: &Url, challenge: Challenge) {
         self.challenges.insert(repository_key(target, base), challenge).await;
     }
@@ -113,7 +117,7 @@ fn repository_key(target: &Target, base: &Url) -> (OriginKey, Box<str>) {
     (OriginKey { settings: target.remote.settings.number, base: base.clone() }, target.path.clone())
 }
 
-/// Reads the challenge of an answer.
+/// Parses the challenge of an answer.
 pub(super) fn challenge(answer: &Answer) -> Result<Challenge, ChallengeError> {
     Challenge::parse(answer.headers.get_all(WWW_AUTHENTICATE).iter().map(HeaderValue::as_bytes))
 }

@@ -1,4 +1,4 @@
-//! `GET /v2/`: asks a registry how it wants to be asked.
+//! `GET /v2/`: learns how a registry is reached.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,17 +19,17 @@ use crate::configuration::Scheme;
 use crate::refusal::LookupError;
 use crate::telemetry::RequestKind;
 
-/// The time that one ping has. All callers that wait share it.
+/// The time limit of one ping, which all waiting callers share.
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
-/// The part of it for TLS where plain HTTP is tried, too: a server that knows no TLS may keep silent.
+/// The time limit for TLS if plain HTTP is allowed as well: a server without TLS may stay silent.
 const TLS_BEFORE_PLAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// Where a registry says what it is, below its base.
+/// The path of a ping below a registry's base.
 const PING_PATH: &str = "v2/";
-/// Says that a registry has the signature extension.
+/// The header by which a registry announces the signature extension.
 const EXTENSION: &str = "x-registry-supports-signatures";
 
 impl Client {
-    /// How a server wants to be asked: remembered, or learned by one ping for all who wait.
+    /// Returns the origin of a server: from the cache, or by one ping that all waiting callers share.
     pub(crate) async fn origin(&self, target: &Target, budget: TimeBudget) -> Result<Arc<Origin>, LookupError> {
         if target.fixed {
             let base = target.base.clone();
@@ -63,7 +63,7 @@ impl Client {
         let failed = |answer: &Result<Answer, LookupError>| {
             matches!(answer, Err(LookupError::Unavailable { .. } | LookupError::TimedOut { .. }))
         };
-        // A server that answers over TLS, even with an error, is not asked without TLS.
+        // A server that answers over TLS, even with an error, is never asked without TLS.
         if !(failed(&first) || matches!(first, Err(LookupError::Misbehaved { .. })))
             || plain.set_scheme("http").is_err()
         {
@@ -90,13 +90,13 @@ impl Client {
         let extension = if announced { Extension::Announced } else { Extension::NotAnnounced };
         match answer.status {
             200 => Ok(Arc::new(Origin { base, extension, challenge: None })),
-            // A challenge that can't be read is an error when it is needed: what is asked for may be open to all.
+            // A malformed challenge is an error only when it is needed: the requested resource may be public.
             401 => Ok(Arc::new(Origin { base, extension, challenge: challenge(answer).ok() })),
             429 | 500.. => {
                 let url = join(&base, PING_PATH);
                 Err(self.status(target, &url, answer, &Authorization::NONE, budget))
             }
-            // Some registries have nothing there, and manifests all the same.
+            // Some registries answer 404 here, and have manifests all the same.
             status => Ok(Arc::new(Origin { base, extension: Extension::Unknown(status), challenge: None })),
         }
     }

@@ -1,18 +1,18 @@
-//! HTTP clients whose idle connections are bounded.
+//! HTTP clients with a bounded number of idle connections.
 //!
-//! A client keeps some connections for each host that it asked, and users who may create pods choose hosts. No library bounds
-//! their sum. Here clients are replaced after they have asked so many hosts; what they kept is then closed, but for what
-//! is in use.
+//! A client keeps connections for each host that it asked, and users who may create pods choose hosts. No library
+//! bounds their sum. Here, all clients are replaced after they have asked a number of hosts, which closes their idle
+//! connections; those in use stay open.
 
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Makes a client anew.
+/// Makes a new client.
 type Make = dyn Fn() -> Result<reqwest::Client, reqwest::Error> + Send + Sync;
 
-/// Clients that together keep connections to so many hosts.
+/// The clients that together keep connections to a bounded number of hosts.
 pub(super) struct Pools {
     most_hosts: usize,
     state: Mutex<PoolState>,
@@ -20,12 +20,12 @@ pub(super) struct Pools {
 
 #[derive(Default)]
 struct PoolState {
-    /// Which client asked which host since they were replaced.
+    /// The pairs of client and host that were used since the last replacement.
     hosts: HashSet<(usize, Box<str>)>,
     clients: Vec<(Box<Make>, reqwest::Client)>,
 }
 
-/// One of the clients. Cheap to copy.
+/// One of the clients. It is cheap to clone.
 #[derive(Clone)]
 pub(crate) struct PooledClient {
     pools: Arc<Pools>,
@@ -37,7 +37,7 @@ impl Pools {
         Arc::new(Self { most_hosts, state: Mutex::default() })
     }
 
-    /// Adds a client, which this makes.
+    /// Adds a client, made by `make`.
     pub(super) fn add(
         self: &Arc<Self>,
         make: impl Fn() -> Result<reqwest::Client, reqwest::Error> + Send + Sync + 'static,
@@ -50,7 +50,7 @@ impl Pools {
 }
 
 impl PooledClient {
-    /// The client for a request to this host: one request, since it may be another one for the next.
+    /// Returns the client for one request to this host. The client for the next request may be another one.
     pub(crate) fn for_host(&self, host: &str) -> reqwest::Client {
         let mut state = self.pools.state.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (self.number, Box::from(host));
@@ -70,7 +70,8 @@ impl PoolState {
         for (make, client) in &mut self.clients {
             match make() {
                 Ok(new) => *client = new,
-                // It could be made before, of the same. What it keeps ends by itself.
+                // The first client was made in the same way, so this is unlikely. The old client's connections end by
+                // their idle timeout.
                 Err(error) => tracing::warn!(%error, "an HTTP client can't be made anew"),
             }
         }

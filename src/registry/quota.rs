@@ -1,8 +1,8 @@
-//! Quotas of what outbound requests take: connections, memory, threads that resolve names.
+//! Quotas of outbound requests: connections, memory, and threads that resolve names.
 //!
-//! A user who may create pods chooses which registries are asked, and a registry chooses how long its answer takes. So a
-//! registry gets a part of each resource, and all registries together that neither a rule nor a registries entry names get
-//! another: what they hold back, others don't miss.
+//! Users who may create pods choose which registries are asked, and a registry chooses how long its answer takes. So
+//! each registry has a share of each resource, and all registries together that neither a rule nor a registries entry
+//! names have another share. A slow registry takes nothing from the others' shares.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -16,28 +16,28 @@ use tokio::{
 
 use crate::telemetry::{Metrics, OutboundQuota};
 
-/// The registry that work is done for. What it redirects to, and where its tokens come from, counts for it.
+/// The registry that a request counts for, wherever redirects and token realms lead.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tenant {
     pub(crate) registry: Arc<str>,
-    /// Whether a rule or a registries entry names it.
+    /// A rule or a registries entry names the registry.
     pub(crate) named: bool,
 }
 
-/// How much each may take.
+/// The maximum amounts of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// All together.
+    /// The amount for all registries together.
     pub(crate) all: usize,
-    /// One registry.
+    /// The amount for one named registry.
     pub(crate) each: usize,
-    /// All together that are not named.
+    /// The amount for all unnamed registries together.
     pub(crate) unnamed: usize,
-    /// One that is not named.
+    /// The amount for one unnamed registry.
     pub(crate) each_unnamed: usize,
 }
 
-/// Which share was used up.
+/// The share that was used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exhausted {
     All,
@@ -47,8 +47,8 @@ pub(crate) enum Exhausted {
 
 /// A resource that all outbound requests share.
 ///
-/// Permits are given in the order of requests for one registry, and to registries in turn. A permit is taken whole, and
-/// nothing is held while it is waited for.
+/// Permits go to one registry's requests in their order, and to registries in turn. A permit is acquired as a whole; a
+/// request that waits holds nothing.
 pub(crate) struct Quota {
     of: OutboundQuota,
     shares: Shares,
@@ -61,13 +61,13 @@ struct QuotaState {
     used: usize,
     used_by_unnamed: usize,
     tenants: HashMap<Tenant, Usage>,
-    /// Tenants that wait, by their turn: first those that are named, then the others.
+    /// The tenants that wait, by their turn: first the named ones, then the others.
     turns: [BTreeMap<u64, Tenant>; 2],
-    /// Numbers turns and waiters.
+    /// The next number of a turn or waiter.
     next: u64,
 }
 
-/// The permits that a tenant has and waits for. Removed when there are none of either.
+/// A tenant's permits and waiters. Removed when it has neither.
 #[derive(Default)]
 struct Usage {
     used: usize,
@@ -81,7 +81,7 @@ struct Waiter {
     granted: oneshot::Sender<QuotaPermit>,
 }
 
-/// A part of the resource, until it is dropped.
+/// A part of the resource, held until it is dropped.
 pub(crate) struct QuotaPermit {
     quota: Arc<Quota>,
     tenant: Tenant,
@@ -103,7 +103,7 @@ impl Quota {
     /// Waits for a permit until the deadline.
     ///
     /// # Errors
-    /// The share that stands in the way. That is also where more is wanted than a share has in all.
+    /// Returns the share that was used up, or that is smaller than the amount.
     pub(crate) async fn acquire_until(
         self: &Arc<Self>,
         amount: usize,
@@ -112,7 +112,7 @@ impl Quota {
     ) -> Result<QuotaPermit, Exhausted> {
         let (number, granted) = {
             let mut state = self.state();
-            // Who waits already for this registry comes first.
+            // A request that already waits for this registry comes first.
             let waits = state.tenants.get(tenant).is_some_and(|usage| !usage.waiting.is_empty());
             if !waits && self.exhausted(&state, amount, tenant).is_none() {
                 return Ok(self.take(&mut state, amount, tenant));
@@ -126,7 +126,7 @@ impl Quota {
         }
         drop(waiting);
         self.metrics.outbound_refusal(self.of, tenant.named);
-        // Something may have been given back meanwhile; that it was too late is true all the same.
+        // A permit may have been released after the deadline; the request is too late all the same.
         Err(self.exhausted(&self.state(), amount, tenant).unwrap_or(Exhausted::OfRegistry))
     }
 
@@ -154,8 +154,8 @@ impl Quota {
         QuotaPermit { quota: Arc::clone(self), tenant: tenant.clone(), amount }
     }
 
-    /// Gives permits to those who wait, as far as there are some. They are sent once the lock is free: a waiter that does not
-    /// want one any more gives it back.
+    /// Grants free permits to waiters. The caller sends them after it releases the lock, since a permit for a waiter
+    /// that has left is dropped, and its drop takes the lock.
     fn grant(self: &Arc<Self>, state: &mut QuotaState) -> Vec<(oneshot::Sender<QuotaPermit>, QuotaPermit)> {
         let mut granted = Vec::new();
         for class in 0..state.turns.len() {
@@ -165,7 +165,7 @@ impl Quota {
                 let head = tenant.as_ref().and_then(|tenant| state.tenants.get(tenant)?.waiting.front());
                 if let (Some(amount), Some(tenant)) = (head.map(|waiter| waiter.amount), tenant) {
                     match self.exhausted(state, amount, &tenant) {
-                        // Then no one of this class gets anything.
+                        // No other tenant of this class can get anything either.
                         Some(Exhausted::All | Exhausted::OfUnnamed) if amount == 1 => break,
                         Some(_) => {}
                         None => {
@@ -181,7 +181,7 @@ impl Quota {
         granted
     }
 
-    /// Changes something by which others may get what they wait for.
+    /// Makes a change that may free permits, and grants them.
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut QuotaState)) {
         let granted = {
             let mut state = self.state();
@@ -189,7 +189,7 @@ impl Quota {
             self.grant(&mut state)
         };
         for (waiter, permit) in granted {
-            // Of a waiter that has just left, the permit comes back, and is dropped here.
+            // If the waiter has left, `send` returns the permit, which is dropped here.
             drop(waiter.send(permit));
         }
     }
@@ -212,7 +212,7 @@ impl QuotaState {
         (number, receiver)
     }
 
-    /// Takes the first waiter of a tenant, whose next turn is then behind all others.
+    /// Removes the first waiter of a tenant, and moves the tenant behind all others.
     fn dequeue(&mut self, tenant: &Tenant) -> Option<Waiter> {
         let next = self.number();
         let usage = self.tenants.get_mut(tenant)?;
@@ -227,7 +227,7 @@ impl QuotaState {
         waiter
     }
 
-    /// Takes a waiter out, wherever it stands.
+    /// Removes a waiter from any position.
     fn remove(&mut self, tenant: &Tenant, number: u64) {
         let Some(usage) = self.tenants.get_mut(tenant) else { return };
         usage.waiting.retain(|waiter| waiter.number != number);
@@ -273,7 +273,7 @@ impl Drop for QuotaPermit {
 
 impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
-        // Who stood behind may want less.
+        // A waiter behind this one may want less, and get it now.
         self.quota.change(|state| state.remove(self.tenant, self.number));
     }
 }

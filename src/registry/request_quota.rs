@@ -5,17 +5,17 @@ use std::sync::Arc;
 use super::quota::{Quota, Shares};
 use crate::telemetry::{Metrics, OutboundQuota, descriptor_limit};
 
-/// Requests in flight, of all registries together: no more, however many descriptors there are.
+/// The maximum number of requests in flight to all registries, however many descriptors there are.
 const MAX_REQUESTS: u64 = 1024;
-/// No fewer, however few there are.
+/// The minimum, however few descriptors there are.
 const MIN_REQUESTS: u64 = 32;
 
-/// The requests that may be in flight at once. Each takes a descriptor.
+/// Makes the quota of requests in flight. Each takes a descriptor.
 pub(crate) fn requests_in_flight(metrics: Arc<Metrics>) -> Arc<Quota> {
     Quota::new(OutboundQuota::Requests, shares_of(descriptor_limit()), metrics)
 }
 
-/// A quarter of the descriptors: the others are for connections that are kept, for callers, and for files.
+/// Returns the shares of a quarter of the descriptors. The others are for idle connections, callers and files.
 fn shares_of(descriptors: u64) -> Shares {
     let all = usize::try_from((descriptors / 4).clamp(MIN_REQUESTS, MAX_REQUESTS)).unwrap_or(usize::MAX);
     Shares { all, each: all / 4, unnamed: all / 2, each_unnamed: all / 16 }

@@ -1,9 +1,9 @@
-//! Name resolution by the system's resolver: bounded, shared fairly, and remembered for seconds.
+//! Name resolution with the system's resolver: bounded, shared fairly, and cached for seconds.
 //!
-//! `getaddrinfo` can't be stopped: a look-up holds its thread until the system gives up, even if no caller waits any longer.
-//! So threads are a quota like connections are (`quota`), and a name is never looked up twice at once.
+//! `getaddrinfo` can't be cancelled: a look-up blocks its thread until the system gives up, even if no caller waits. So
+//! threads have a quota (`quota`), and look-ups of one name are a single flight.
 //!
-//! Which addresses may be dialled is checked here, on those that are then dialled: remembered ones, too.
+//! The dial guard checks the addresses here, before they are dialled, whether they are cached or not.
 
 use std::{
     collections::HashMap,
@@ -27,23 +27,23 @@ use super::{
 };
 use crate::telemetry::{Metrics, OutboundQuota};
 
-/// How long a request waits for the addresses of a name; less than a connection has to come about, of which it is a part.
+/// The time limit of a look-up. It is part of a connection's time limit, and less than that.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long addresses are used again. The system does not tell how long they may be.
+/// The lifetime of addresses in the cache. The system's resolver does not return a TTL.
 const ANSWER_TTL: Duration = Duration::from_secs(10);
-/// How long a failure is kept. A request after that asks anew.
+/// The lifetime of a failure in the cache.
 const FAILURE_TTL: Duration = Duration::from_secs(2);
-/// Names that are remembered, once for registries that are named and once for the others.
+/// The maximum number of names in the cache, once for named registries and once for the others.
 const MAX_NAMES: u64 = 1024;
-/// Threads that look names up.
+/// The threads that look names up.
 const LOOKUP_THREADS: Shares = Shares { all: 64, each: 8, unnamed: 32, each_unnamed: 4 };
-/// Addresses of one name that are remembered.
+/// The maximum number of addresses of one name in the cache.
 const MAX_ADDRESSES: usize = 64;
-/// Addresses of one name that are tried.
+/// The maximum number of addresses of one name that are tried.
 const MAX_TRIED: usize = 8;
 
 tokio::task_local! {
-    /// The registry that the requests of this task are made for.
+    /// The registry that the requests of this task count for.
     static TENANT: Tenant;
 }
 
@@ -52,15 +52,15 @@ pub(super) async fn on_behalf_of<F: Future>(tenant: Tenant, request: F) -> F::Ou
     TENANT.scope(tenant, request).await
 }
 
-/// A name has no address that may be dialled.
+/// The error if a name has no address that may be dialled.
 #[derive(Debug)]
 pub(super) struct NotPublic;
 
-/// The system's resolver could not be asked, or was too slow.
+/// The error if the system's resolver could not be asked, or was too slow.
 #[derive(Debug)]
 pub(super) struct LookupFailed;
 
-/// The system's resolver was not asked: its threads were taken.
+/// The error if no thread was free to ask the system's resolver.
 #[derive(Debug)]
 pub(super) struct LookupsExhausted(pub(super) Exhausted);
 
@@ -90,13 +90,13 @@ impl std::error::Error for LookupsExhausted {}
 
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
-/// The addresses of a name; `None` if they can't be found out.
+/// The addresses of a name; `None` if the look-up failed.
 type ResolvedAddresses = Option<Arc<[IpAddr]>>;
 
-/// A name, and whether it is looked up for registries that are named: those share nothing with the others but threads.
+/// A name, and whether it is looked up for a named registry. Named and other registries share only the threads.
 type LookupKey = (Box<str>, bool);
 
-/// The names that are known, or being looked up.
+/// The cache of names, and the look-ups in flight.
 pub(super) struct NameCache {
     look_up: Box<LookUp>,
     threads: Arc<Quota>,
@@ -123,7 +123,7 @@ impl Expiry<Box<str>, ResolvedAddresses> for AddressTtl {
     }
 }
 
-/// Ends a flight, however its thread ends.
+/// Ends a look-up in flight, also if its thread panics.
 struct LookupGuard {
     names: Arc<NameCache>,
     key: LookupKey,
@@ -137,7 +137,7 @@ impl Drop for LookupGuard {
 }
 
 impl NameCache {
-    /// Those that the system's resolver knows.
+    /// Makes a cache over the system's resolver.
     pub(super) fn of_system(metrics: &Arc<Metrics>) -> Arc<Self> {
         Self::new(metrics, |name| {
             Ok((name, 0).to_socket_addrs()?.take(MAX_ADDRESSES).map(|address| address.ip()).collect())
@@ -170,7 +170,7 @@ impl NameCache {
             flight
         } else {
             let thread = self.threads.acquire_until(1, tenant, deadline).await.map_err(LookupsExhausted)?;
-            // Perhaps another one that waited for a thread was first.
+            // Another look-up that waited for a thread may have finished first.
             if let Some(answer) = known.get(name) {
                 return Ok(answer);
             }
@@ -179,7 +179,7 @@ impl NameCache {
         Ok(timeout_at(deadline, flight).await.ok().and_then(Result::ok).flatten())
     }
 
-    /// Looks a name up on a thread of its own, unless that is being done.
+    /// Looks a name up on a thread of its own, unless a look-up is in flight.
     fn start(self: &Arc<Self>, key: LookupKey, thread: QuotaPermit) -> Shared<oneshot::Receiver<ResolvedAddresses>> {
         let (found, flight) = oneshot::channel();
         let flight = flight.shared();
@@ -191,13 +191,14 @@ impl NameCache {
             flights.insert(key.clone(), flight.clone());
         }
         let landing = LookupGuard { names: Arc::clone(self), key, _thread: thread };
-        // If no thread can be had, the landing is dropped, and those who wait learn that there is no answer.
+        // If no thread can be started, the guard is dropped, and the waiters get no answer.
         let _ = std::thread::Builder::new().name("lookup".to_owned()).spawn(move || {
             let LookupGuard { names, key: (name, named), _thread } = &landing;
             let answer: ResolvedAddresses = (names.look_up)(name).ok().map(Into::into);
             let known = if *named { &names.named } else { &names.unnamed };
             known.insert(name.clone(), answer.clone());
-            // Before anybody hears of it: who asks then finds it among those known, and the thread is free.
+            // Dropped before the answer is sent: the next caller then finds the name in the cache, and the thread is
+            // free.
             drop(landing);
             let _ = found.send(answer);
         });
@@ -209,7 +210,7 @@ impl NameCache {
     }
 }
 
-/// Gives clients addresses to dial; on guard, public ones only.
+/// Resolves the names that clients dial. On guard, it returns public addresses only.
 pub(super) struct Resolver {
     on_guard: bool,
     names: Arc<NameCache>,

@@ -6,15 +6,15 @@ use tokio::time::sleep;
 
 use crate::refusal::LookupError;
 
-/// Failures in a row, without anything more being done, after which it is given up; and in all.
+/// The maximum number of failures in a row without progress, and of failures in all.
 const MAX_FAILURES: u32 = 5;
 const MAX_FAILURES_IN_ALL: u32 = 50;
-/// The wait after the first failure; after each further one it is doubled.
+/// The back-off after the first failure. It doubles with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
-/// The longest wait, whatever the other side asks for.
+/// The maximum back-off, whatever the server asks for.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// The retries of one task: how many failed in a row, and in all.
+/// The retries of one task: the number of failures in a row, and in all.
 #[derive(Default)]
 pub(crate) struct Retries {
     in_a_row: u32,
@@ -23,8 +23,8 @@ pub(crate) struct Retries {
 }
 
 impl Retries {
-    /// Waits before another try. False: none is left, or would help. `done` grows with what is done; `wait` says how long to
-    /// wait after this error, given how long is usual, if a try may help at all.
+    /// Waits before a retry. Returns `false` if no retry is left, or none would help. `done` measures the progress.
+    /// `wait` returns the time to wait after this error, given the usual back-off, or `None` if a retry can't help.
     pub(crate) async fn wait_before_retry(
         &mut self,
         error: &(impl Display + Sync),
@@ -47,13 +47,14 @@ impl Retries {
         true
     }
 
-    /// Failures since more was done.
+    /// Returns the number of failures since the last progress.
     pub(crate) fn in_a_row(&self) -> u32 {
         self.in_a_row
     }
 }
 
-/// How long to wait after a failed look-up, if another one may help: as the server wishes, or so long.
+/// Returns the time to wait after a failed look-up: what the server asks for, or else `otherwise`. `None` if a retry
+/// can't help.
 pub(crate) fn wait_after(error: &LookupError, otherwise: Duration) -> Option<Duration> {
     match error {
         LookupError::Unavailable { retry_after, .. } => Some(retry_after.unwrap_or(otherwise)),

@@ -1,4 +1,4 @@
-//! A server's refusal of a request: the one type for all that is read from, written to and removed from servers.
+//! A server's refusal of a request, for all requests that read, write or remove.
 
 use url::Url;
 
@@ -24,21 +24,21 @@ pub struct ServerRefused {
     pub status: u16,
     /// For 401 and 403: whether there are credentials for this server.
     pub with_credentials: Option<bool>,
-    /// Where credentials were looked for and not found, if the caller is a person.
+    /// The places that were searched for credentials without success, if a user called the command.
     pub looked_in: Option<Box<str>>,
-    /// The server's own words.
+    /// The server's message.
     pub message: String,
 }
 
 impl ServerRefused {
-    /// Makes the refusal that an answer states.
+    /// Makes the refusal from an answer.
     pub(crate) fn of(target: &Target, url: &Url, answer: &Answer) -> Self {
         let (url, status, message) = (shown(url), answer.status, message(&answer.body));
-        // No credentials are sent to other hosts.
+        // Other hosts get no credentials.
         let denied = matches!(status, 401 | 403) && !answer.elsewhere;
         let credentials = target.remote.settings.credentials.as_ref();
         let is_there = match credentials {
-            // What is there was found or not found by now.
+            // The credentials were found or not by now.
             _ if target.remote.settings.is_asked_by_a_person() => answer.with_credentials,
             credentials => credentials.is_some(),
         };

@@ -1,4 +1,4 @@
-//! What the configuration's `registries` entries come to: clients, credentials, and who is named.
+//! Settings of registries, from the configuration's `registries` entries: clients, credentials, and named hosts.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::configuration::{Credentials, Registries, Scheme, SignatureSource};
 use crate::image::{Repository, Scope, ScopeMap};
 use crate::telemetry::Metrics;
 
-/// The metrics' label where no entry holds.
+/// The label of metrics for registries without an entry.
 const OTHER: &str = "other";
 
-/// How the registries below a scope are talked to.
+/// The settings for the registries below a scope.
 pub(crate) struct RegistrySettings {
-    /// Tells settings apart: 0 where no entry holds.
+    /// The number of the settings; 0 if there is no entry.
     pub(crate) number: usize,
     /// The scope, or `other`.
     pub(crate) label: Box<str>,
@@ -30,17 +30,17 @@ pub(crate) struct RegistrySettings {
     pub(crate) token_realms: Vec<Url>,
     pub(crate) signatures: Option<Vec<SignatureSource>>,
     pub(crate) mirrors: Vec<Box<str>>,
-    /// Whether they are a command's: its caller may read in an error what is wrong with credentials.
+    /// The settings are for a command. Errors then tell the caller what is wrong with credentials.
     pub(crate) is_for_command: bool,
 }
 
 impl RegistrySettings {
-    /// Whether credentials are those of a person who calls a command, if there are any.
+    /// Returns whether the credentials, if there are any, are those of the user who calls a command.
     pub(crate) fn is_asked_by_a_person(&self) -> bool {
         matches!(self.credentials, Some(Credentials::Logins(_)))
     }
 
-    /// Where no entry holds.
+    /// Returns the settings of registries without an entry.
     pub(super) fn without_entry(clients: HttpClients) -> Self {
         Self {
             number: 0,
@@ -58,7 +58,7 @@ impl RegistrySettings {
     }
 }
 
-/// All settings.
+/// The settings of all registries.
 pub(crate) struct AllSettings {
     entries: ScopeMap<Arc<RegistrySettings>>,
     default: Arc<RegistrySettings>,
@@ -70,7 +70,7 @@ impl AllSettings {
     pub(crate) fn new(registries: &Registries, metrics: &Arc<Metrics>) -> Result<Self, SetupError> {
         let mut maker = ClientFactory::new(metrics);
         let logins = registries.logins.clone().map(Credentials::Logins);
-        // Servers look for no login files.
+        // Servers read no login files.
         let is_for_command = logins.is_some();
         let mut entries = ScopeMap::default();
         let mut named = HostSet::default();
@@ -121,7 +121,7 @@ impl AllSettings {
                 mirrors: prefixes,
                 is_for_command,
             };
-            // Scopes of a map are different from each other.
+            // The scopes of a map are distinct.
             let _ = entries.insert(scope, Arc::new(settings));
         }
         let clients = maker.clients(&Scope::Everything, None, false)?;
@@ -130,7 +130,7 @@ impl AllSettings {
         Ok(Self { entries, default: Arc::new(default), named })
     }
 
-    /// The settings of the most specific scope that covers a repository.
+    /// Returns the settings of the most specific scope that covers a repository.
     pub(crate) fn of(&self, repository: &Repository) -> &Arc<RegistrySettings> {
         self.entries.get_repository(repository).unwrap_or(&self.default)
     }

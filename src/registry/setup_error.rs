@@ -1,9 +1,9 @@
-//! Why no client can be made of a configuration.
+//! Errors of making a client from a configuration.
 
 use super::ca_certs::CaError;
 use crate::image::ScopeError;
 
-/// Why no client can be made of a configuration.
+/// The reason why no client can be made from a configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
@@ -12,7 +12,7 @@ pub enum SetupError {
     Ca {
         /// The entry or field that names the file.
         of: Box<str>,
-        /// Why.
+        /// The reason.
         source: CaError,
     },
     /// A mirror is not `host[:port][/path]`.
@@ -22,7 +22,7 @@ pub enum SetupError {
         scope: Box<str>,
         /// The mirror.
         mirror: Box<str>,
-        /// What is wrong with it.
+        /// The reason.
         #[source]
         source: Option<Box<ScopeError>>,
     },

@@ -1,4 +1,4 @@
-//! Where a repository is asked for.
+//! The target of requests: a repository on a server.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use super::{
 };
 use crate::image::{Repository, Scope, host::DOCKER_HUB};
 
-/// Where Docker Hub's API is.
+/// The host of Docker Hub's API.
 const DOCKER_HUB_API: &str = "registry-1.docker.io";
 
 /// A repository on a server.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) remote: RemoteServer,
-    /// Says which credentials: its host is the server's.
+    /// The repository whose credentials are used; its host is the server's.
     pub(crate) repository: Repository,
     /// The repository's path.
     pub(crate) path: Box<str>,
-    /// The server, https, with a slash at the end.
+    /// The server's https URL, with a slash at the end.
     pub(crate) base: Url,
-    /// Whether `base` stands as it is, because the configuration gives a URL and not a host.
+    /// The configuration gives `base` as a URL and not a host, so that its scheme is fixed.
     pub(crate) fixed: bool,
 }
 
@@ -52,9 +52,9 @@ impl Target {
         })
     }
 
-    /// Returns the repository on a server whose URL the configuration gives, and thereby names. TLS and credentials are those
-    /// of the registries entry that covers the server, not those of the registry. Returns `None` if no entry could cover it,
-    /// since nothing says then which credentials it gets.
+    /// Returns the repository on a server whose URL is in the configuration, and which is thereby named. TLS and
+    /// credentials are those of the registries entry that covers the server, not those of the repository's registry.
+    /// Returns `None` if no entry could cover the server, since its credentials would be undefined.
     pub(crate) fn at_url(url: &Url, repository: &Repository, settings: &AllSettings) -> Option<Self> {
         let here = Repository::at(url, repository.path())?;
         let mut base = url.clone();
@@ -73,7 +73,7 @@ impl Target {
         })
     }
 
-    /// The mirrors of the repository, in order.
+    /// Returns the mirrors of the repository, in order.
     pub(crate) fn mirrors(&self, settings: &AllSettings) -> Vec<Self> {
         let RegistrySettings { scope, mirrors, .. } = &*self.remote.settings;
         // Scopes of another kind have no mirrors: `configuration` refuses them.
@@ -81,7 +81,7 @@ impl Target {
         let Some(rest) = self.repository.as_str().strip_prefix(&**prefix) else { return Vec::new() };
         let mirrors = mirrors.iter().filter_map(|mirror| {
             let repository = Repository::parse(&format!("{mirror}{rest}")).ok()?;
-            // Named by the entry that has it as a mirror.
+            // The entry that has the mirror names its host.
             Self::with(&repository, Arc::clone(settings.of(&repository)), true)
         });
         mirrors.collect()

@@ -1,10 +1,10 @@
-//! The time that a look-up has.
+//! The time budget of a look-up.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The time that a look-up has.
+/// The time budget of a look-up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeBudget {
     started: Instant,
@@ -20,13 +20,13 @@ impl TimeBudget {
         Self::until(Instant::now() + time)
     }
 
-    /// Half of what is left, for one of several who can answer.
+    /// Returns half of the remaining time, for one of several servers that could answer.
     pub(crate) fn half(self) -> Self {
         let left = self.deadline.saturating_duration_since(Instant::now());
         Self::until(self.deadline.checked_sub(left / 2).unwrap_or(self.deadline))
     }
 
-    /// All the time that there was.
+    /// Returns the whole time of the budget.
     pub(crate) fn total(self) -> Duration {
         self.deadline.saturating_duration_since(self.started)
     }

@@ -31,19 +31,19 @@ use crate::redact::shown;
 use crate::refusal::LookupError;
 use crate::telemetry::RequestKind;
 
-/// The time that one request for a token has. All callers that wait share it.
+/// The time limit of one request for a token, which all waiting callers share.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// Credentials that are read at once; a file on a network may hang.
+/// The maximum number of credential files that are read at once; a file on a network may hang.
 const MAX_CONCURRENT_FILES: usize = 16;
-/// Bytes that kept tokens take, roughly: some thousands of usual ones.
+/// The approximate memory of the token cache, in bytes: some thousands of usual tokens.
 const MAX_TOKEN_CACHE_BYTES: u64 = 8 << 20;
 
-/// Why credentials stay here.
+/// The reason why credentials were withheld.
 const FOREIGN: &str = "credentials are not sent there: it is not of the registry's own host or domain; if it is right, name it in the entry's tokenRealms";
 const PLAIN: &str =
     "credentials are not sent over plain HTTP (but where the registries entry of this host says insecure: true)";
 
-/// Which token: settings say which credentials, the scope says for what.
+/// The key of a token: the settings identify the credentials, the scope is what the token permits.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct TokenKey {
     settings: usize,
@@ -62,17 +62,17 @@ impl Expiry<TokenKey, Authorization> for TokenTtl {
     }
 }
 
-/// Bytes that a token takes with its key, roughly.
+/// Returns the approximate memory of a token with its key, in bytes.
 fn weight(key: &TokenKey, grant: &Authorization) -> u32 {
     let key = key.realm.as_str().len() + key.service.as_ref().map_or(0, |service| service.len()) + key.repository.len();
     let token = grant.header.as_ref().map_or(0, HeaderValue::len);
     u32::try_from(512 + key + token).unwrap_or(u32::MAX)
 }
 
-/// Tokens, kept until they expire; one flight each.
+/// The token cache. Tokens are kept until they expire, and concurrent requests for one are a single flight.
 pub(crate) struct Tokens {
     kept: Cache<TokenKey, Authorization>,
-    /// Reads credentials.
+    /// The pool for reads of credential files.
     files: BlockingPool,
     helpers: CredentialHelpers,
 }
@@ -145,7 +145,7 @@ impl Tokens {
                 url: shown(base),
                 cause: error.to_string().into(),
             },
-            // Which files the gate has concerns those alone who run it.
+            // The paths of the gate's files are for its operators only, so the log has them and the denial does not.
             error => {
                 tracing::error!(%registry, %error, "credentials can't be used");
                 Failure::Unavailable("the credentials for it can't be used (the log says why)".to_owned()).at(
@@ -157,7 +157,7 @@ impl Tokens {
         })
     }
 
-    /// Asks a realm for a token.
+    /// Requests a token from a realm.
     async fn request(
         &self,
         transport: &Transport,
@@ -173,7 +173,7 @@ impl Tokens {
             return Err(at_base(Failure::Misbehaved("its token realm is not https".to_owned())));
         }
         let trusted = is_trusted(realm, base, &target.remote);
-        // Of a person's login files, it is not known whether they have credentials until they are read; and a helper may have to ask
+        // The login files of a user must be read to know whether they have credentials, and a helper may have to ask
         // for a passphrase. The realm has its whole time after that.
         let is_person = settings.is_asked_by_a_person();
         let finding = if is_person { TimeBudget::until(Instant::now() + 2 * HELPER_TIMEOUT) } else { budget };
@@ -190,7 +190,7 @@ impl Tokens {
             );
         }
 
-        // The scopes are ours, not what the challenge says: we know best what is needed.
+        // The request names the scopes that it needs, not those of the challenge.
         let scopes = access.scopes(&target.path);
         let mut url = realm.clone();
         let mut authorization = None;
@@ -231,7 +231,7 @@ impl Tokens {
             longest_wait: MAX_SHARED_BACKOFF,
             budget,
         };
-        // A realm's URL is the registry's text; only one that is trusted is shown.
+        // A realm's URL is the registry's text; messages show only a trusted one.
         let failed = |failure| failure_at(failure, &target.remote.registry, if trusted { &url } else { base }, budget);
         let answer = transport.ask(&ask).await.map_err(|failure| {
             failed(failure.of_token_realm(|| {

@@ -1,10 +1,10 @@
-//! Which token realms may get credentials.
+//! The token realms that may get credentials.
 
 use url::Url;
 
 use super::remote_server::RemoteServer;
 
-/// Realms of well-known registries that are not of the registry's own domain.
+/// The token realms of well-known registries outside the registry's own domain.
 const KNOWN: [(&str, &str); 4] = [
     ("docker.io", "auth.docker.io"),
     ("registry.redhat.io", "sso.redhat.com"),
@@ -12,17 +12,18 @@ const KNOWN: [(&str, &str); 4] = [
     ("registry.connect.redhat.com", "sso.redhat.com"),
 ];
 
-/// Whether credentials may go to a realm.
+/// Returns whether credentials may go to a realm.
 ///
-/// It is one of `tokenRealms` (scheme, host and port), a well-known one, or of the registry's own host or domain: the same
-/// host on any port, a host below it, or a host below the registry's parent domain. A parent domain is one of at least two
-/// labels, and not of the kind `co.uk`: two labels, of which the last has two letters and the first at most three.
+/// A realm is trusted if it is one of `tokenRealms` (scheme, host and port), a well-known one, or of the registry's own
+/// host or domain. The latter are the same host on any port, a host below it, and a host below the registry's parent
+/// domain. A parent domain has at least two labels, and is not of the kind `co.uk`: two labels, of which the last has
+/// two letters and the first at most three.
 pub(super) fn is_trusted(realm: &Url, base: &Url, remote: &RemoteServer) -> bool {
     let settings = &remote.settings;
     if settings.token_realms.iter().any(|url| url.origin() == realm.origin()) {
         return true;
     }
-    // insecure concerns the registry; what it says of others must be https.
+    // `insecure` applies to the registry; a realm on another host must use https.
     let (Some(realm_host), Some(own)) = (realm.host_str(), base.host_str()) else { return false };
     if realm_host == own {
         return true;

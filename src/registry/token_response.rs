@@ -1,17 +1,17 @@
-//! The response of a token realm.
+//! Parses the response of a token realm.
 
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 
-/// Bytes of a token answer.
+/// The maximum size of a response, in bytes.
 pub(super) const MAX_ANSWER: usize = 64 << 10;
-/// How long a token lives whose answer does not say so (the specification's default).
+/// The lifetime of a token if the response does not have one, in seconds (the specification's default).
 const DEFAULT_TOKEN_TTL: u64 = 60;
-/// The longest that a token is kept.
+/// The maximum lifetime of a token in the cache, in seconds.
 const MAX_TOKEN_TTL: u64 = 24 * 60 * 60;
-/// The longest token: no server takes headers that are much longer.
+/// The maximum size of a token, in bytes: servers refuse headers that are much longer.
 pub(super) const MAX_TOKEN: usize = 16 << 10;
 
 pub(super) fn parse(body: &[u8]) -> Option<(HeaderValue, Duration)> {
@@ -28,10 +28,10 @@ pub(super) fn parse(body: &[u8]) -> Option<(HeaderValue, Duration)> {
     }
     let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
     header.set_sensitive(true);
-    // Zero is what servers write that mean to leave it out.
+    // Some servers write zero for no value.
     let life = expires_in.and_then(|value| value.as_u64()).filter(|&life| life > 0);
     let life = life.unwrap_or(DEFAULT_TOKEN_TTL).min(MAX_TOKEN_TTL);
-    // Given up early, so that none expires under way.
+    // A token is renewed early, so that it does not expire under way.
     let slack = (life / 4).min(10);
     Some((header, Duration::from_secs(life - slack)))
 }

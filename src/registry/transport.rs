@@ -1,4 +1,4 @@
-//! One exchange over HTTP, bounded in time and bytes, with redirects followed by hand.
+//! HTTP exchanges, bounded in time and bytes. Redirects are followed by hand.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,17 +27,17 @@ use super::{
 use crate::refusal::LookupError;
 use crate::telemetry::{Metrics, OutboundQuota, RequestKind};
 
-/// Redirects that are followed.
+/// The maximum number of redirects.
 const MAX_REDIRECTS: usize = 5;
-/// Further tries after 429, 502, 503, 504 or a lost connection.
+/// The maximum number of retries after 429, 502, 503, 504 or a lost connection.
 const MAX_RETRIES: u32 = 2;
-/// The first wait between tries where the registry names none.
+/// The first back-off if the server asks for none.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// The time that must be left for a try, so that its answer can still be heard.
+/// The minimum time that must be left for a retry, so that its answer can still arrive.
 const MIN_TIME_FOR_RETRY: Duration = Duration::from_millis(100);
-/// The longest wait between tries of what many wait for: they should hear of it while they have time for another way.
+/// The maximum wait between tries of a shared request: its waiters need time for an alternative after it fails.
 pub(crate) const MAX_SHARED_BACKOFF: Duration = Duration::from_secs(1);
-/// Bytes of an answer that is no success. They are read only to keep the connection.
+/// The maximum size of an error answer, in bytes. Its body is read only to keep the connection usable.
 const MAX_ERROR_BODY: usize = FREE_BYTES;
 
 /// A request as it is sent, with its limits.
@@ -47,23 +47,23 @@ pub(crate) struct OutgoingRequest<'a> {
     pub(crate) method: Method,
     pub(crate) kind: RequestKind,
     pub(crate) headers: HeaderMap,
-    /// Sent to the origin of `url` alone.
+    /// The header `Authorization`, sent only to the origin of `url`.
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) content: Option<Content>,
-    /// Whether it may be sent again as it is, where nothing says what became of the first time.
+    /// The request is idempotent: it may be sent again although the first outcome is unknown.
     pub(crate) repeat: bool,
-    /// Bytes that a good answer may have. 0: its headers are all that is wanted, and no body is read.
+    /// The maximum size of a successful answer, in bytes. 0: only the headers are wanted, and no body is read.
     pub(crate) limit: usize,
-    /// The longest wait that a server may ask for and still be asked again.
+    /// The maximum `Retry-After` for which a retry is made.
     pub(crate) longest_wait: Duration,
     pub(crate) budget: TimeBudget,
 }
 
-/// Sends requests where they may go.
+/// The HTTP transport, with the guard that decides which hosts a request may reach.
 pub(crate) struct Transport {
-    /// Named by registries entries: for whatever leads there.
+    /// The hosts that registries entries name: allowed for all requests, redirects included.
     entries: HostSet,
-    /// Named by rules: for requests to the registry itself.
+    /// The hosts that rules name: allowed for requests to the registry itself.
     rules: Arc<dyn AllowedHosts>,
     requests: Arc<Quota>,
     room: Arc<MemoryBudget>,
@@ -71,14 +71,14 @@ pub(crate) struct Transport {
 }
 
 impl OutgoingRequest<'_> {
-    /// A failure of this request as those who ask see it.
+    /// Makes the error of a look-up from a failure of this request.
     pub(crate) fn failed(&self, failure: Failure) -> LookupError {
         failure.at(&self.remote.registry, self.url, self.budget.total())
     }
 }
 
 impl Transport {
-    /// `largest` is the most bytes that a single answer may have.
+    /// Makes a transport. `largest` is the maximum size of a single answer, in bytes.
     pub(crate) fn new(
         entries: HostSet,
         rules: Arc<dyn AllowedHosts>,
@@ -89,8 +89,8 @@ impl Transport {
         Self { entries, rules, requests, room: MemoryBudget::new(largest, Arc::clone(&metrics)), metrics }
     }
 
-    /// The name by which the registry `host[:port]` is named, so that it may have a private address: `host[:port]` itself, or
-    /// `*.domain`. What it leads to may have none for that reason.
+    /// Returns the name by which the registry `host[:port]` is named, so that it may have a private address:
+    /// `host[:port]` itself, or `*.domain`. This does not allow private addresses to the hosts that it redirects to.
     pub(crate) fn name_of_registry(&self, host: &str) -> Option<Arc<str>> {
         let all: [&dyn AllowedHosts; 2] = [&self.entries, &*self.rules];
         let mut naming = all.into_iter().filter(|some| some.allows(host)).map(|some| some.domain_of(host));
@@ -101,7 +101,7 @@ impl Transport {
         }
     }
 
-    /// Asks, and asks again where that may help, until the time is over.
+    /// Sends a request, with retries where these may help, until its time is over.
     pub(crate) async fn ask(&self, ask: &OutgoingRequest<'_>) -> Result<Answer, Failure> {
         let mut tries = 0;
         loop {
@@ -121,7 +121,7 @@ impl Transport {
         }
     }
 
-    /// Asks, and follows redirects.
+    /// Sends a request, and follows redirects.
     pub(crate) async fn ask_once(&self, ask: &OutgoingRequest<'_>) -> Result<Answer, Failure> {
         let mut url = ask.url.clone();
         let mut elsewhere = false;
@@ -139,7 +139,7 @@ impl Transport {
                 answer.elsewhere = elsewhere;
                 return Ok(answer);
             }
-            // Of the others, clients don't agree whether the method stays.
+            // For the other redirects, clients disagree whether the method stays the same.
             let stays = matches!(answer.status, 307 | 308);
             if ask.content.as_ref().is_some_and(|content| !content.may_move || !stays) {
                 return Err(Failure::Misbehaved("it redirects what is sent to it".to_owned()));
@@ -149,24 +149,25 @@ impl Transport {
             if is_upload && next.origin() == ask.url.origin() && !is_upload_path(&next) {
                 return Err(Failure::Misbehaved("it redirects an upload to where none can go on".to_owned()));
             }
-            // Once away, credentials stay away, even if the way leads back.
+            // After one redirect to another origin, no credentials are sent any more, even if a later redirect leads
+            // back.
             elsewhere |= next.origin() != ask.url.origin();
             url = next;
         }
         Err(Failure::Misbehaved(format!("it redirects more than {MAX_REDIRECTS} times")))
     }
 
-    /// One request and its answer.
+    /// Sends one request to one URL, and reads its answer.
     async fn exchange(&self, ask: &OutgoingRequest<'_>, url: &Url, elsewhere: bool) -> Result<Answer, Failure> {
         let RemoteServer { registry: _, settings, named, tenant } = ask.remote;
         let host = host_of(url).unwrap_or_default();
-        // Of the same host and port, be it over TLS or not.
+        // The same host and port, with or without TLS.
         let own = url.origin() == ask.url.origin() || host_of(ask.url).is_some_and(|asked| asked == host);
         let named = (own && *named) || self.entries.allows(&host);
         if !named && is_inner_literal(url) {
             return Err(Failure::NotPublic);
         }
-        // A connection comes with it, if none is idle.
+        // The permit covers the connection, too, if none is idle.
         let permit = self.requests.acquire_until(1, tenant, ask.budget.deadline).await;
         let _permit = permit.map_err(|share| Failure::Exhausted(OutboundQuota::Requests, share))?;
         let client = if named { &settings.clients.open } else { &settings.clients.guarded };
@@ -177,7 +178,7 @@ impl Transport {
             request = request.header(CONTENT_TYPE, &**kind);
             request = match bytes {
                 Payload::Bytes(bytes) => request.body(bytes.clone()),
-                // Registries and proxies before them do not all take a body without a length.
+                // Some registries, and proxies in front of them, do not accept a body without a length.
                 Payload::Stream { length, open } => request.header(CONTENT_LENGTH, *length).body(open()),
             };
         }

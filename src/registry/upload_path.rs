@@ -3,18 +3,18 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-/// Whether an upload may go on at this path of the registry, which then gets credentials, and what is sent.
+/// Returns whether an upload may continue at this path of the registry, which then gets credentials and content.
 ///
-/// Below `/v2/`, all paths but an upload's are other endpoints, at which the same requests would do something else. There
-/// it is not looked at whose upload it is: in front of some registries a proxy puts something before all names. Outside of
-/// `/v2/` there is no rule, for what paths mean there the registry alone knows (Google's uploads are at
-/// `/artifacts-uploads/...`), but for signatures, which are never where layers go.
+/// Below `/v2/`, all paths except those of uploads are other endpoints, where such requests would have another effect.
+/// The repository in the path is not checked, because a proxy in front of some registries adds a prefix to all names.
+/// Outside of `/v2/`, only the registry knows what a path means (Google's uploads are at `/artifacts-uploads/...`), so
+/// all paths are accepted, except those of signatures, which never receive layers.
 pub(super) fn is_upload_path(url: &Url) -> bool {
     let path = percent_decode_str(url.path()).decode_utf8_lossy();
     let segments: Vec<&str> = path.split(['/', '\\']).filter(|segment| !segment.is_empty()).collect();
     match segments[..] {
         _ if segments.iter().any(|segment| matches!(*segment, "." | "..")) => false,
-        // GitHub's has it in the singular.
+        // GitHub's registry uses the singular.
         ["v2", _, .., "blobs", "uploads" | "upload"] | ["v2", _, .., "blobs", "uploads" | "upload", _] => true,
         ["v2" | "extensions" | "sealgate", ..] => false,
         _ => true,

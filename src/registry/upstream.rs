@@ -1,4 +1,4 @@
-//! The one registry that the gateway stands in front of.
+//! The client for the registry behind the gateway.
 
 use std::{path::Path, sync::Arc};
 
@@ -13,7 +13,7 @@ use super::{
     setup_error::SetupError,
 };
 
-/// The one registry that the store stands in front of. It is none of the `registries` entries.
+/// The registry behind the gateway. It has no `registries` entry.
 pub(crate) struct Upstream {
     tls: ClientConfig,
     kinds: ClientKinds,
@@ -21,7 +21,7 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// `field` is the CA file's, for messages.
+    /// Makes a client. `field` is the setting of the CA file, for messages.
     pub(crate) fn new(field: &str, ca_file: Option<&Path>) -> Result<Self, SetupError> {
         // The store has no metrics.
         let metrics = Arc::default();
@@ -31,18 +31,18 @@ impl Upstream {
         Ok(Self { tls, kinds: maker.kinds, requests: requests_in_flight(metrics) })
     }
 
-    /// The requests to it that are in flight.
+    /// Returns the quota of requests in flight to the registry.
     pub(crate) fn requests(&self) -> Arc<Quota> {
         Arc::clone(&self.requests)
     }
 
-    /// How TLS is spoken with it.
+    /// Returns the TLS configuration for the registry.
     pub(crate) fn tls(&self) -> ClientConfig {
         self.tls.clone()
     }
 
-    /// How it is talked to, with clients of their own each time. `insecure`: plain HTTP may leave this machine; certificates
-    /// are verified all the same.
+    /// Returns the settings for the registry, with new clients for each call. `insecure` allows plain HTTP beyond this
+    /// machine; certificates are verified all the same.
     pub(crate) fn settings(&self, token_realms: &[Url], insecure: bool) -> Result<RegistrySettings, SetupError> {
         let clients = self.kinds.clients(&self.tls)?;
         Ok(RegistrySettings {

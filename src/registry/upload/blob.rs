@@ -1,4 +1,4 @@
-//! What the registry client pushes, wherever its bytes are.
+//! The content that the registry client pushes, whatever its source.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::image::Digest;
 
-/// A blob that can be pushed. Its bytes are read in parts, some of them more than once.
+/// A blob to push. Its bytes are read in parts, some of them more than once.
 pub trait Blob: Send + Sync {
     /// Returns the digest that the bytes should have. An upload checks that they have it.
     fn digest(&self) -> Digest;
@@ -17,14 +17,14 @@ pub trait Blob: Send + Sync {
     /// Returns the name of the blob's file, for messages.
     fn name(&self) -> &str;
 
-    /// Reads a part, and blocks meanwhile.
+    /// Reads a part. Blocks.
     ///
     /// # Errors
     /// The part can't be read, or ends behind the end of the blob.
     fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 }
 
-/// A manifest or index that is pushed.
+/// A manifest or index to push.
 #[derive(Clone, Copy)]
 pub(crate) struct ManifestContent<'a> {
     pub(crate) digest: Digest,

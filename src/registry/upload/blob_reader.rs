@@ -1,4 +1,4 @@
-//! The bytes of a blob on their way: read in pieces while they are sent, and hashed.
+//! Reads the bytes of a blob in pieces while they are sent, and hashes them.
 
 use std::{
     io,
@@ -16,17 +16,17 @@ use super::{blob::Blob, error::UploadError};
 use crate::image::Hasher;
 use crate::registry::content::Payload;
 
-/// Bytes that are read at once, and held in memory.
+/// The size of a piece, which is held in memory, in bytes.
 const PIECE_BYTES: u64 = 256 << 10;
 
-/// A blob that is read in parts, some of them more than once. Its digest is checked before its last piece is given out, so
-/// that no upload is completed with anything else than what it should be.
+/// A blob that is read in parts, some of them more than once. Its digest is checked before its last piece is returned,
+/// so that no upload is completed with wrong bytes.
 pub(super) struct BlobReader {
     blob: Arc<dyn Blob>,
     hashed: Mutex<Hashed>,
-    /// Where the last piece that was given out ends.
+    /// The end of the last piece that was returned.
     position: AtomicU64,
-    /// Why a body ended early: the client's error does not say.
+    /// The reason why a body ended early, which the HTTP client's error does not contain.
     failure: Mutex<Option<UploadError>>,
 }
 
@@ -51,25 +51,25 @@ impl BlobReader {
         })
     }
 
-    /// How far it was read, at most: the registry can't have more.
+    /// Returns the end of the furthest piece that was read: the registry can't have more.
     pub(super) fn furthest(&self) -> u64 {
         lock(&self.hashed).at
     }
 
-    /// Where the last piece that was given out ends.
+    /// Returns the end of the last piece that was returned.
     pub(super) fn position(&self) -> u64 {
         self.position.load(Ordering::Relaxed)
     }
 
-    /// Takes the error of reading, if there was one.
+    /// Takes the error of the last read, if there is one.
     pub(super) fn take_failure(&self) -> Option<UploadError> {
         lock(&self.failure).take()
     }
 
-    /// Looks whether the blob is what it should be.
+    /// Checks the digest of the blob.
     ///
     /// # Errors
-    /// All of it was read, and it is something else.
+    /// The whole blob was read, and it has another digest.
     pub(super) fn check(&self) -> Result<(), UploadError> {
         let hashed = lock(&self.hashed);
         if hashed.at < self.blob.length() {
@@ -81,10 +81,10 @@ impl BlobReader {
         }
     }
 
-    /// Reads what was not read yet, so that [`BlobReader::check`] knows.
+    /// Reads the rest of the blob, so that [`BlobReader::check`] can compare its digest.
     ///
     /// # Errors
-    /// It can't be read, or is something else than it should be.
+    /// The blob can't be read, or has another digest.
     pub(super) async fn read_to_end(self: &Arc<Self>) -> Result<(), UploadError> {
         let at = self.furthest();
         let mut pieces = pin!(Arc::clone(self).pieces(at, self.blob.length() - at));
@@ -96,7 +96,7 @@ impl BlobReader {
         self.check()
     }
 
-    /// A part of it, as the content of a request.
+    /// Returns a part of the blob as the content of a request.
     pub(super) fn part(self: &Arc<Self>, offset: u64, length: u64) -> Payload {
         let reading = Arc::clone(self);
         let open = Arc::new(move || reqwest::Body::wrap_stream(Arc::clone(&reading).pieces(offset, length)));

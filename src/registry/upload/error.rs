@@ -1,4 +1,4 @@
-//! What becomes of a blob or manifest that is pushed, and why it is not pushed.
+//! The outcome of pushing a blob or manifest, and its errors.
 
 use std::{io, time::Duration};
 
@@ -10,44 +10,45 @@ use crate::registry::{retry, server_refused::ServerRefused};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BlobOutcome {
-    /// It was sent.
+    /// The blob or manifest was sent.
     Pushed,
-    /// The registry took it from another repository.
+    /// The registry mounted the blob from another repository.
     Mounted,
-    /// It was there.
+    /// The registry had it already.
     Present,
 }
 
-/// Why something was not pushed.
+/// The reason why a blob or manifest was not pushed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UploadError {
-    /// The registry can't be asked, or says nothing to stand on.
+    /// The registry can't be asked, or gave no usable answer.
     #[error(transparent)]
     Lookup(#[from] LookupError),
-    /// The registry does not take it.
+    /// The registry refused it.
     #[error(transparent)]
     Refused(#[from] ServerRefused),
-    /// The file that is pushed can't be read.
+    /// The file to push can't be read.
     #[error("{name:?} can't be read: {source}")]
     Read {
         /// The file.
         name: String,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The file that is pushed has another digest than it should.
+    /// The file to push does not have the expected digest.
     #[error("{name:?} is damaged: {mismatch}")]
     Damaged {
         /// The file.
         name: String,
-        /// What it should be, and what it is.
+        /// The expected and the actual digest.
         mismatch: Box<Mismatch>,
     },
 }
 
 impl UploadError {
-    /// How long to wait before another try, if one may help: as the registry wishes, or so long.
+    /// Returns the time to wait before a retry: what the registry asks for, or else `otherwise`. `None` if a retry
+    /// can't help.
     pub(super) fn wait(&self, otherwise: Duration) -> Option<Duration> {
         match self {
             Self::Lookup(error) => retry::wait_after(error, otherwise),

@@ -1,4 +1,4 @@
-//! Pushing a manifest (distribution specification, "Pushing manifests"), and the steps that blobs share with it.
+//! Pushes a manifest (distribution specification, "Pushing manifests"), and has the steps that blobs share with it.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ use crate::registry::{
 };
 use crate::telemetry::RequestKind;
 
-/// The time of a request that carries little.
+/// The time limit of a request with little content.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_mins(1);
-/// Bytes of an answer that is read.
+/// The maximum size of an answer, in bytes.
 pub(super) const MAX_ANSWER: usize = 64 << 10;
 
 impl Client {
-    /// Sees to it that the registry has a manifest under this tag or digest.
+    /// Pushes a manifest under this tag or digest, unless the registry has it already.
     pub(crate) async fn push_manifest(
         &self,
         target: &Target,
@@ -54,7 +54,7 @@ impl Client {
         }
     }
 
-    /// The bytes that the registry itself, no mirror of it, has under a tag or digest.
+    /// Returns the bytes under a tag or digest on the registry itself, never on a mirror.
     pub(crate) async fn stored_manifest(&self, target: &Target, name: &str) -> Result<Option<Vec<u8>>, UploadError> {
         let path = format!("v2/{}/manifests/{name}", target.path);
         let what = RequestSpec {
@@ -82,7 +82,7 @@ impl Client {
         Ok(self.send(target, &what, request, TimeBudget::of(STEP_TIMEOUT)).await?)
     }
 
-    /// A digest that the registry names has to be the one that was pushed.
+    /// Checks that a digest in the registry's answer is the one that was pushed.
     pub(super) fn check_digest(
         &self,
         target: &Target,

@@ -1,4 +1,4 @@
-//! Pushing (distribution specification, "Pushing blobs", "Pushing manifests").
+//! Pushes blobs and manifests (distribution specification, "Pushing blobs", "Pushing manifests").
 
 mod blob;
 mod blob_reader;

@@ -1,9 +1,9 @@
-//! How many bytes of an upload a registry has, by its answer.
+//! Parses the offset of an upload from a registry's answer.
 
 use reqwest::header::{HeaderMap, RANGE};
 
-/// Bytes that a registry has of an upload: `Range: 0-<last>`. The first registries, and their heirs, say `0-0` of nothing;
-/// who has that one byte answers the next request with 416.
+/// Returns the number of bytes that a registry has of an upload, from `Range: 0-<last>`. The first registries and their
+/// successors answer `0-0` if they have none; one that has the single byte answers the next request with 416.
 pub(super) fn received_bytes(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(RANGE)?.to_str().ok()?;
     let (first, last) = text.strip_prefix("bytes=").unwrap_or(text).split_once('-')?;

@@ -1,4 +1,4 @@
-//! Whether a registry has a blob.
+//! Checks whether a registry has a blob.
 
 use reqwest::{Method, header::CONTENT_LENGTH};
 
@@ -14,25 +14,25 @@ use crate::registry::{
 };
 use crate::telemetry::RequestKind;
 
-/// Whether a registry has a blob, and how sure that is.
+/// The presence of a blob on a registry.
 pub(super) enum Stored {
     Absent,
-    /// It is there; how many bytes it has is not said.
+    /// The registry has the blob; its length is unknown.
     WithoutLength,
-    /// It is there, and has as many bytes as it should.
+    /// The registry has the blob, with the expected length.
     Whole,
 }
 
 impl Client {
-    /// Whether the registry has a blob.
+    /// Returns whether the registry has the blob.
     ///
     /// # Errors
-    /// It can't be asked, or has another number of bytes.
+    /// The registry can't be asked, or has the blob with another length.
     pub(crate) async fn has_blob(&self, target: &Target, blob: &dyn Blob) -> Result<bool, UploadError> {
         Ok(!matches!(self.stored(target, blob).await?, Stored::Absent))
     }
 
-    /// Asks for the blob by HEAD, and by GET where the answer to that says nothing.
+    /// Asks for the blob by HEAD, and by GET if the answer to that has no length.
     pub(super) async fn stored(&self, target: &Target, blob: &dyn Blob) -> Result<Stored, UploadError> {
         let head = self.ask_for_blob(target, blob, Method::HEAD).await?;
         match head.answer.status {
@@ -44,7 +44,7 @@ impl Client {
                 match by_get {
                     Some(get) if get.answer.status == 200 => self.read_stored(target, blob, &get),
                     Some(get) if get.answer.status == 404 => Ok(Stored::Absent),
-                    // Then the HEAD stands.
+                    // The answer to HEAD stands.
                     _ => Ok(Stored::WithoutLength),
                 }
             }
@@ -67,16 +67,16 @@ impl Client {
         Ok(self.send(target, &what, Request::new(method, Access::Push), TimeBudget::of(STEP_TIMEOUT)).await?)
     }
 
-    /// Reads the digest and length of the blob in an answer of 200.
+    /// Parses the digest and length of the blob from an answer with status 200.
     fn read_stored(&self, target: &Target, blob: &dyn Blob, fetched: &Fetched) -> Result<Stored, UploadError> {
         let Fetched { url, answer } = fetched;
         self.check_digest(target, url, answer, &blob.digest())?;
-        // The length of what is encoded says nothing.
+        // The length of an encoded body says nothing about the blob's length.
         let length = answer.headers.get(CONTENT_LENGTH).filter(|_| Encoding::of(&answer.headers).is_identity());
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         match length {
             Some(length) if length == blob.length() => Ok(Stored::Whole),
-            // Some answer so to every HEAD; and another host's answer to a HEAD may be about that request alone.
+            // Some registries answer so to every HEAD. The answer of another host may be specific to that request.
             None | Some(0) => Ok(Stored::WithoutLength),
             Some(_) if answer.elsewhere => Ok(Stored::WithoutLength),
             Some(length) => {

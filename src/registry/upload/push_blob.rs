@@ -1,9 +1,10 @@
-//! Pushing a blob.
+//! Pushes a blob.
 //!
-//! What registries answer in the middle of an upload differs too much to be relied on (docs/registries.md#pushing): a blob is
-//! pushed when the registry has accepted its digest. A way of sending it that a registry refuses is left for
-//! [the next one](Strategies). An upload that breaks is resumed where the registry says that it stands, or begun anew. What
-//! is sent is [hashed on its way](Reading), so that no upload is completed with anything else than what it should be.
+//! Registries differ too much in their answers during an upload to rely on these (docs/registries.md#pushing). A blob
+//! counts as pushed when the registry has accepted its digest. If a registry refuses a strategy, the upload goes on
+//! with [the next one](Strategies). An upload that breaks is resumed at the offset that the registry reports, or
+//! started again. The bytes are [hashed while they are read](BlobReader), so that no upload is completed with wrong
+//! bytes.
 
 use std::sync::Arc;
 
@@ -32,18 +33,19 @@ use crate::registry::{
     time_budget::TimeBudget,
 };
 
-/// Failures in a row after which another strategy is tried: it may be what the registry, or a proxy, can't bear.
+/// The number of failures in a row after which the next strategy is tried: the registry, or a proxy, may not support
+/// this one.
 const FAILURES_OF_A_STRATEGY: u32 = 2;
 
 enum UploadStart {
-    /// There is nothing to send.
+    /// The blob needs no upload.
     Settled(BlobOutcome),
     Upload(UploadSession),
 }
 
 impl Client {
-    /// Sees to it that the registry has a blob in this repository. With `from`, the path of another repository of the same
-    /// registry, the registry is asked to take it from there first.
+    /// Pushes a blob to this repository, unless the registry has it already. With `from`, the path of another
+    /// repository of the registry, tries to mount the blob from there first.
     pub(crate) async fn push_blob(
         &self,
         target: &Target,
@@ -59,7 +61,7 @@ impl Client {
     }
 }
 
-/// Waits before another try. Returns the error if none is left or would help.
+/// Waits before a retry. Returns the error if no retry is left, or none would help.
 async fn wait_before_retry(retries: &mut Retries, error: UploadError, done: u64) -> Result<(), UploadError> {
     let again = retries.wait_before_retry(&error, done, |usual| error.wait(usual)).await;
     if again { Ok(()) } else { Err(error) }
@@ -96,7 +98,8 @@ impl Upload<'_> {
                     }
                     Err(StepError::Refused(obstacle, error)) => {
                         tracing::info!(digest = %self.blob.digest(), strategy = ?self.strategies.current(), %error, "refused");
-                        // What skopeo's way is answered with says most: no other client fails differently.
+                        // The error of skopeo's strategy is the most helpful one: every other client fails in the same
+                        // way.
                         let error = match refusal.take() {
                             Some(earlier) if self.strategies.current() != Strategy::OnePatch => earlier,
                             _ => error,
@@ -110,10 +113,10 @@ impl Upload<'_> {
                     }
                     Err(StepError::Transient(error)) => error,
                 };
-                // Of what was not sent in chunks nothing is left.
+                // Only chunks survive a failure.
                 let done = if self.is_resumable() { session.offset } else { 0 };
                 wait_before_retry(&mut retries, error, done).await?;
-                // The answer to a last request may be what was lost.
+                // The answer to the last request may have been lost.
                 if self.is_stored().await.unwrap_or(false) {
                     return Ok(BlobOutcome::Pushed);
                 }
@@ -127,7 +130,7 @@ impl Upload<'_> {
         }
     }
 
-    /// Whether what the registry has of the blob can be added to.
+    /// Returns whether an upload can be resumed after the bytes that the registry has.
     fn is_resumable(&self) -> bool {
         match self.strategies.current() {
             Strategy::Chunks(_) => true,
@@ -144,7 +147,7 @@ impl Upload<'_> {
         })
     }
 
-    /// Begins an upload, unless the blob is there or can be mounted.
+    /// Starts an upload, unless the registry has the blob, or can mount it.
     async fn begin(&self, from: Option<&str>) -> Result<UploadStart, UploadError> {
         let Self { client, target, blob, .. } = *self;
         if self.is_stored().await? {
@@ -160,13 +163,13 @@ impl Upload<'_> {
             match client.push_step(target, &path, request).await {
                 Ok(Fetched { url, answer }) if answer.status == 201 => {
                     client.check_digest(target, &url, &answer, &blob.digest())?;
-                    // Some say so without having looked.
+                    // Some registries answer so without a check.
                     if self.is_stored().await? {
                         return Ok(UploadStart::Settled(BlobOutcome::Mounted));
                     }
                 }
                 Ok(Fetched { url, answer }) if answer.status == 202 => return self.begun(&url, &answer).await,
-                // Not to be allowed to read there is no reason not to push here.
+                // Missing permission to read the other repository is no obstacle to an upload.
                 Ok(_) | Err(UploadError::Lookup(LookupError::Unauthorized { .. })) => {}
                 Err(error) => return Err(error),
             }
@@ -188,7 +191,7 @@ impl Upload<'_> {
         Ok(UploadStart::Upload(session))
     }
 
-    /// Asks where an upload stands. Returns whether it can be resumed there.
+    /// Asks the registry for the upload's offset. Returns whether the upload can be resumed.
     async fn resume(&self, session: &mut UploadSession) -> Result<bool, UploadError> {
         let request = Request { place: Some(session.place.clone()), ..Request::new(Method::GET, Access::Push) };
         let Ok(Fetched { url, answer }) = self.client.push_step(self.target, "", request).await else {
@@ -197,11 +200,11 @@ impl Upload<'_> {
         if !matches!(answer.status, 200 | 202 | 204) {
             return Ok(false);
         }
-        // More than was sent it can't have.
+        // The registry can't have more bytes than were read.
         let Some(offset) = received_bytes(&answer.headers).filter(|&offset| offset <= self.reading.furthest()) else {
             return Ok(false);
         };
-        // The address is a new one where the answer has one.
+        // The URL changes if the answer has a new one.
         if has_location(&answer) {
             session.place = self.next_place(&url, &answer).await?;
         }
@@ -212,7 +215,7 @@ impl Upload<'_> {
         Ok(true)
     }
 
-    /// Tells the registry that nothing more comes. If it does not hear that, it will find out.
+    /// Cancels the upload. If the registry does not get the request, the upload expires by itself.
     async fn abandon(&self, session: UploadSession) {
         let request = Request { place: Some(session.place), ..Request::new(Method::DELETE, Access::Push) };
         let _ = self.client.push_step(self.target, "", request).await;

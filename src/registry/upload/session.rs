@@ -1,4 +1,4 @@
-//! The steps of an upload that has begun.
+//! The steps of an upload that has started.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,16 +35,16 @@ use crate::registry::{
 };
 use crate::telemetry::RequestKind;
 
-/// The time for each [`CHUNK_BYTES`] of a request that carries part of a blob, and for the registry to put the blob in its place
-/// afterwards; and for how long such a request may stand still.
+/// The time limit for each [`CHUNK_BYTES`] of a request that carries part of a blob, and for the registry to store the
+/// blob afterwards. It is also the stall timeout of such a request.
 const CONTENT_TIMEOUT: Duration = Duration::from_mins(10);
-/// How often it is looked at how far a request is.
+/// The time between two checks of a request's progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Hears how many bytes of a blob the registry has.
+/// Reports the number of bytes of a blob that the registry has.
 pub(crate) type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
-/// A blob on its way to a repository.
+/// The upload of a blob to a repository.
 pub(super) struct Upload<'a> {
     pub(super) client: &'a Client,
     pub(super) target: &'a Target,
@@ -53,32 +53,32 @@ pub(super) struct Upload<'a> {
     pub(super) reading: Arc<BlobReader>,
     pub(super) learned: &'a LearnedLimit,
     pub(super) strategies: Strategies,
-    /// Whether the registry lost a part of it, so that only a blob of the right length counts.
+    /// The registry lost a part of the blob, so that only a blob with the right length counts as present.
     pub(super) needs_length: bool,
 }
 
-/// An upload that the registry has begun.
+/// An upload session of the registry.
 pub(super) struct UploadSession {
     pub(super) place: RequestLocation,
-    /// Bytes that the registry has.
+    /// The number of bytes that the registry has.
     pub(super) offset: u64,
-    /// Bytes that a chunk must have, but for the last one.
+    /// The minimum size of a chunk, except for the last one, in bytes.
     pub(super) least_chunk: u64,
-    /// Whether it was resumed.
+    /// The session was resumed.
     pub(super) resumed: bool,
-    /// Whether it can't be (once more).
+    /// The session can't be resumed (again).
     pub(super) is_spent: bool,
-    /// Whether the registry's last word was that it has another number of bytes than were sent.
+    /// The registry's last answer reported another number of bytes than were sent.
     pub(super) is_doubtful: bool,
 }
 
-/// Why a step of an upload was not done.
+/// The reason why a step of an upload failed.
 pub(super) enum StepError {
     /// No other step helps.
     Final(UploadError),
-    /// The registry does not accept the blob in this way.
+    /// The registry refuses the blob in this way.
     Refused(Obstacle, UploadError),
-    /// Another try may help.
+    /// A retry may help.
     Transient(UploadError),
 }
 
@@ -93,13 +93,13 @@ impl From<UploadError> for StepError {
     }
 }
 
-/// Returns whether an answer says where an upload goes on.
+/// Returns whether an answer has the URL of the upload's next step.
 pub(super) fn has_location(answer: &Answer) -> bool {
     answer.headers.get_all(LOCATION).iter().any(|location| !location.is_empty())
 }
 
 impl Upload<'_> {
-    /// Sends a chunk, or all of the blob, or completes the upload. Returns whether it is complete.
+    /// Sends a chunk or the whole blob, or completes the upload. Returns whether the upload is complete.
     pub(super) async fn step(&self, session: &mut UploadSession) -> Result<bool, StepError> {
         let size = self.blob.length();
         let left = size - session.offset;
@@ -108,7 +108,7 @@ impl Upload<'_> {
             Strategy::Chunks(chunk) => left.min(chunk.max(session.least_chunk)),
             Strategy::OnePatch | Strategy::OnePut => left,
         };
-        // What is sent in parts is sent before the last request, with nothing left for that one.
+        // With other strategies, the request that completes the upload has no content.
         let is_whole = session.offset == 0 && length == size && strategy != Strategy::OnePatch;
         if is_whole || left == 0 {
             return self.complete(session, length).await.map(|()| true);
@@ -124,21 +124,22 @@ impl Upload<'_> {
             200..=299 => {}
             status => return Err(self.refused(session, length, &url, &answer, status)),
         }
-        // Where none is said, it goes on there.
+        // Without a Location, the URL stays the same.
         if has_location(&answer) {
             session.place = self.next_place(&url, &answer).await?;
         }
         session.offset += length;
-        // It can't be believed: ECR always says the first chunk's, others one octet too many. But it is remembered.
+        // The offset is not reliable: ECR always reports the first chunk's, others one byte too many. But a difference
+        // is remembered.
         if let Some(received_bytes) = received_bytes(&answer.headers) {
             session.is_doubtful = received_bytes != session.offset && received_bytes != session.offset + 1;
         }
         Ok(false)
     }
 
-    /// Tells the registry that this is all, with what is left to send.
+    /// Completes the upload, with the remaining content.
     async fn complete(&self, session: &mut UploadSession, length: u64) -> Result<(), StepError> {
-        // Of a larger one the last piece is withheld until it is known.
+        // The reader withholds the last piece of a larger blob until the digest is checked.
         if length <= CHUNK_BYTES {
             self.reading.read_to_end().await?;
         }
@@ -149,7 +150,7 @@ impl Upload<'_> {
         match answer.status {
             200..=299 => {}
             400 if session.resumed => {
-                // The fault may be in where it was resumed.
+                // The cause may be a wrong offset of the resumed upload.
                 session.is_spent = true;
                 return Err(StepError::Transient(self.unsettled(&url, answer.status)));
             }
@@ -171,14 +172,14 @@ impl Upload<'_> {
         }
     }
 
-    /// A request that carries so many of the next bytes.
+    /// Makes a request that carries the next `length` bytes.
     fn carrying(&self, method: Method, place: RequestLocation, session: &UploadSession, length: u64) -> Request {
         let bytes = if length == 0 { Payload::Bytes(Bytes::new()) } else { self.reading.part(session.offset, length) };
         let content = Some(Content { kind: "application/octet-stream".into(), bytes, may_move: true });
         Request { place: Some(place), content, repeat: false, ..Request::new(method, Access::Push) }
     }
 
-    /// Sends a request that carries part of a blob. It may take long, but not stand still.
+    /// Sends a request that carries part of a blob. It may take long, but must not stall.
     async fn send_content(&self, request: Request, length: u64) -> Result<Fetched, UploadError> {
         let url = request.place.as_ref().map(|place| shown(&place.url)).unwrap_or_default();
         let time = CONTENT_TIMEOUT.saturating_mul(u32::try_from(1 + length / CHUNK_BYTES).unwrap_or(u32::MAX));
@@ -203,17 +204,17 @@ impl Upload<'_> {
         }
     }
 
-    /// Classifies an answer to a step that is no success.
+    /// Classifies an error answer to a step.
     fn refused(&self, session: &mut UploadSession, length: u64, url: &Url, answer: &Answer, status: u16) -> StepError {
         let error = || ServerRefused::of(self.target, url, answer).into();
         match status {
             401 | 403 => StepError::Final(error()),
-            // It is gone.
+            // The upload session is gone.
             404 => {
                 session.is_spent = true;
                 StepError::Transient(self.unsettled(url, status))
             }
-            // It stands elsewhere than we believe.
+            // The registry has another offset than expected.
             416 if session.offset > 0 => {
                 session.is_spent = session.resumed;
                 StepError::Transient(self.unsettled(url, status))
@@ -223,12 +224,12 @@ impl Upload<'_> {
         }
     }
 
-    /// Where an upload goes on.
+    /// Returns the URL of the upload's next step.
     pub(super) async fn next_place(&self, asked: &Url, answer: &Answer) -> Result<RequestLocation, UploadError> {
         let target = self.target;
         let origin = self.client.origin(target, TimeBudget::of(STEP_TIMEOUT)).await?;
         if !has_location(answer) {
-            // containers/image gives up here, too.
+            // containers/image fails here, too.
             let what = "it begins an upload and does not say where that goes on: its answer has no Location".to_owned();
             return Err(self.client.wrong(target, asked, what));
         }
@@ -241,7 +242,7 @@ impl Upload<'_> {
         Ok(RequestLocation { url, elsewhere: answer.elsewhere })
     }
 
-    /// An answer that leaves open where an upload stands: worth asking.
+    /// Makes the error of an answer that leaves the offset unknown, so that the registry has to be asked for it.
     fn unsettled(&self, url: &Url, status: u16) -> UploadError {
         UploadError::Lookup(LookupError::Unavailable {
             registry: (&*self.target.remote.registry).into(),

@@ -1,53 +1,54 @@
-//! How a blob can be sent, and in which order that is tried.
+//! The strategies of sending a blob, and their order.
 //!
-//! No way works at every registry: some take chunks up to a size only, some no chunks, some no `PATCH`, and proxies in front
-//! limit what one request carries. A refusal therefore leads to the next strategy, until none is left.
+//! No strategy works with every registry. Some registries limit the size of chunks, some support no chunks, some no
+//! `PATCH`, and proxies limit the size of a request. A refusal therefore leads to the next strategy, until none is
+//! left.
 
 use std::{
     collections::VecDeque,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Bytes of a chunk, at first. A blob that is not longer is sent in one request.
+/// The initial size of a chunk, in bytes. A blob that is not longer is sent in one request.
 pub(super) const CHUNK_BYTES: u64 = 16 << 20;
-/// Smaller chunks, for registries and proxies with limits: GitHub's takes 4 MiB, nginx by default 1 MiB.
+/// Smaller chunks, in bytes, for registries and proxies with limits: GitHub's accepts 4 MiB, nginx by default 1 MiB.
 const SMALLER_CHUNKS: [u64; 2] = [4 << 20, 1 << 20];
 
-/// A way of sending a blob.
+/// A strategy of sending a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strategy {
-    /// `PATCH` requests with `Content-Range`, each with so many bytes but the last, then an empty `PUT`.
+    /// `PATCH` requests with `Content-Range`, each with this number of bytes except for the last, then an empty `PUT`.
     Chunks(u64),
-    /// One `PATCH` without `Content-Range`, then an empty `PUT`: what skopeo and docker do.
+    /// One `PATCH` without `Content-Range`, then an empty `PUT`, as skopeo and docker do.
     OnePatch,
-    /// One `PUT` with all of it.
+    /// One `PUT` with the whole blob.
     OnePut,
 }
 
-/// The strategies for one blob that are left, the current one first. There is always one.
+/// The remaining strategies for one blob, the current one first. There is always one.
 #[derive(Debug)]
 pub(super) struct Strategies {
     current: Strategy,
     left: VecDeque<Strategy>,
 }
 
-/// Why a strategy does not get on.
+/// The reason why a strategy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Obstacle {
-    /// The registry refuses this much at once (413, 416).
+    /// The registry refuses a request of this size (413, 416).
     TooLarge,
-    /// The registry refuses it for another reason.
+    /// The registry refuses the request for another reason.
     Refused,
-    /// No answer came, or one that says nothing of the strategy.
+    /// There was no answer, or an answer that says nothing about the strategy.
     Trouble,
 }
 
 impl Strategies {
-    /// The strategies for a blob of this size.
+    /// Returns the strategies for a blob of this size.
     pub(super) fn new(size: u64, learned: &LearnedLimit) -> Self {
         let smaller = SMALLER_CHUNKS.into_iter().filter(|&chunk| chunk < size);
         let mut left: VecDeque<Strategy> = if size <= CHUNK_BYTES {
-            // What fits into one request is not worth two.
+            // A blob that fits into one request is first sent in one.
             [Strategy::OnePut, Strategy::OnePatch].into_iter().chain(smaller.map(Strategy::Chunks)).collect()
         } else {
             let chunks = [CHUNK_BYTES].into_iter().chain(smaller).map(Strategy::Chunks);
@@ -62,13 +63,13 @@ impl Strategies {
         self.current
     }
 
-    /// Goes on to the next strategy. Returns `false` if none is left; then the current one stays.
+    /// Moves on to the next strategy. Returns `false` if none is left; then the current one stays.
     pub(super) fn advance(&mut self, obstacle: Obstacle, learned: &LearnedLimit) -> bool {
         if let (Strategy::Chunks(chunk), Obstacle::TooLarge | Obstacle::Refused) = (self.current, obstacle) {
             let refused = if obstacle == Obstacle::TooLarge { chunk } else { 0 };
             learned.0.fetch_min(refused, Ordering::Relaxed);
             if obstacle == Obstacle::Refused {
-                // Smaller ones are as little to its liking; they are tried last.
+                // Smaller chunks are likely to be refused as well, so they come last.
                 self.left.make_contiguous().sort_by_key(|strategy| matches!(strategy, Strategy::Chunks(_)));
             }
         }
@@ -78,7 +79,8 @@ impl Strategies {
     }
 }
 
-/// The size of the smallest chunk that the registry refused, shared by all blobs of a push. 0: it takes none.
+/// The size of the smallest chunk that the registry refused, shared by all blobs of a push. 0: the registry refuses
+/// chunks.
 #[derive(Debug)]
 pub(crate) struct LearnedLimit(AtomicU64);
 
