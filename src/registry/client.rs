@@ -230,7 +230,7 @@ impl Client {
         }
     }
 
-    /// Makes something of an answer's bytes, away from the runtime's workers where they are many.
+    /// Runs `read` on the bytes of an answer, off the runtime's workers if the body is large.
     pub(crate) async fn read_body<T: Send + 'static>(
         &self,
         body: Body,
@@ -263,7 +263,7 @@ impl Client {
             headers.insert(IF_MATCH, tag.clone());
         }
         let (kind, limit, repeat) = (what.kind, what.limit, request.repeat);
-        // A ping is a flight of its own, with more time than those who wait for it.
+        // A ping is a single flight, with more time than its waiters have.
         let longest_wait = if kind == RequestKind::Ping { MAX_SHARED_BACKOFF } else { Duration::MAX };
         let (remote, method, content) = (&target.remote, request.method.clone(), request.content.clone());
         let ask = OutgoingRequest {
@@ -282,7 +282,7 @@ impl Client {
         self.transport.ask(&ask).await.map_err(|failure| ask.failed(failure))
     }
 
-    /// Makes the error that a status other than success stands for.
+    /// Makes the error for a status that is no success.
     pub(super) fn status(
         &self,
         target: &Target,

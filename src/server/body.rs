@@ -1,4 +1,4 @@
-//! The bodies of requests, with an eye on whose turn it is.
+//! The bodies of requests. They report when the server waits for the client.
 
 use std::{
     pin::Pin,
@@ -12,7 +12,7 @@ use futures_util::Stream;
 
 use super::progress::{ClientTurn, Progress};
 
-/// A request's body that tells when the server waits for the client to send more of it.
+/// A request's body that reports when the server waits for the client to send more.
 struct AwaitedBody {
     body: Payload,
     progress: Rc<Progress>,

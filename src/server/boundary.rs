@@ -1,39 +1,40 @@
-//! Where a request of an HTTP/1.1 connection ends, as far as it takes to know whether a part of the next one has come with it.
+//! Finds the end of a request on an HTTP/1.1 connection, to know whether a part of the next request has arrived with
+//! it.
 
-/// How long a request's body is.
+/// The length of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyLength {
-    /// So many bytes.
+    /// The number of bytes.
     Known(u64),
-    /// Its last chunk says it.
+    /// Unknown until the last chunk.
     Chunked,
 }
 
-/// The end of a body in chunks, where it has no trailer.
+/// The end of a chunked body without trailers.
 const LAST_CHUNK: [u8; 5] = *b"0\r\n\r\n";
 
-/// Follows the bytes of one connection.
+/// The position in the bytes of one connection.
 #[derive(Debug)]
 pub(super) struct Boundary {
-    /// Bytes since the request began.
+    /// The number of bytes since the request began.
     read: u64,
-    /// Bytes of its head, once it is complete.
+    /// The length of the request's head, once it is complete.
     head: Option<u64>,
     line: Line,
     /// The last bytes.
     tail: [u8; LAST_CHUNK.len()],
     body: BodyLength,
-    /// Whether the request began where the one before ended.
+    /// The request began exactly where the previous one ended.
     certain: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// In a line.
+    /// Inside a line.
     Within,
-    /// At the beginning of one.
+    /// At the beginning of a line.
     Begun,
-    /// Behind a CR at the beginning of one.
+    /// Behind a CR at the beginning of a line.
     Ending,
 }
 
@@ -49,7 +50,7 @@ impl Boundary {
         }
     }
 
-    /// The client has sent this.
+    /// Records bytes from the client.
     pub(super) fn received(&mut self, bytes: &[u8]) {
         if self.head.is_none() && self.certain {
             for (count, byte) in (1..).zip(bytes) {
@@ -71,13 +72,13 @@ impl Boundary {
         self.tail[from..].copy_from_slice(&bytes[bytes.len() - kept..]);
     }
 
-    /// The head is complete, and says this of the body.
+    /// Records the length of the body, once the head is complete.
     pub(super) fn begin(&mut self, body: BodyLength) {
         self.body = body;
     }
 
-    /// The request was answered. Returns whether exactly this request has come, and nothing of a next one. Where that can't be
-    /// told, it returns false.
+    /// Ends the request. Returns whether the client has sent exactly this request, and nothing of a next one. Returns
+    /// `false` if that is unknown.
     pub(super) fn end(&mut self) -> bool {
         let exact = self.certain
             && self.head.is_some_and(|head| match self.body {

@@ -1,20 +1,22 @@
-//! How many connections this process can have.
+//! The number of connections that this process can have.
 
 use std::path::Path;
 
 use crate::telemetry::descriptor_limit;
 
-/// The most memory that one connection takes, in bytes, on an average over many: the buffers of TLS and HTTP, and a part of
-/// those that are full (the head of an HTTP/1.1 request may have 128 KiB).
+/// The memory of one connection in bytes, on an average over many: the buffers of TLS and HTTP, and a part of the full
+/// ones (the head of an HTTP/1.1 request may have 128 KiB).
 const CONNECTION_BYTES: u64 = 96 << 10;
-/// The connections of clients take at most this part of the memory...
+/// The divisor for the memory that connections of clients may take.
 const MEMORY_PART: u64 = 4;
-/// ...and this part of the descriptors: registries, files and the other listeners need some, too.
+/// The divisor for the descriptors that connections of clients may take. Registries, files and other listeners need
+/// some, too.
 const DESCRIPTOR_PART: u64 = 2;
-/// However little there is, so many connections are accepted.
+/// The minimum number of connections, whatever the limits.
 const FEWEST: u64 = 64;
 
-/// At most `wanted` connections for a listener, fewer where the memory limit or the descriptor limit of this process allows no more.
+/// Returns the number of connections for a listener: `wanted`, or fewer if the memory or descriptor limit of this
+/// process requires it.
 pub fn connections(wanted: usize) -> usize {
     within(wanted, memory_limit(), descriptor_limit())
 }
@@ -25,14 +27,15 @@ fn within(wanted: usize, memory: Option<u64>, descriptors: u64) -> usize {
     wanted.min(usize::try_from(by_memory.min(by_descriptors).max(FEWEST)).unwrap_or(usize::MAX))
 }
 
-/// The memory limit of this process's control group, or of one around it, in bytes.
+/// Returns the memory limit of this process's control group, or of one around it, in bytes.
 fn memory_limit() -> Option<u64> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     limit_of(&groups, |path| std::fs::read_to_string(path).ok())
 }
 
-/// `groups` is /proc/self/cgroup: a line for each hierarchy, `0::/path` for version 2, `4:memory:/path` for version 1. In a
-/// container the path may be that of the host, and the limit stand in the root of what is mounted.
+/// Finds the lowest memory limit. `groups` is the content of /proc/self/cgroup, with a line for each hierarchy:
+/// `0::/path` for version 2, `4:memory:/path` for version 1. In a container, the path may be that of the host, while
+/// the limit is in the root of the mounted hierarchy.
 fn limit_of(groups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let limits = groups.lines().flat_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);

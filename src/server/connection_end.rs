@@ -1,9 +1,9 @@
-//! Why connections end, as metrics and logs say it.
+//! The reasons why connections end, for metrics and logs.
 
-/// Why a connection ended, where it was not the client's doing.
+/// The reason why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionEnd {
-    /// It came to its end, as it should.
+    /// The connection was closed regularly.
     Closed,
     HandshakeFailed,
     HandshakeTimeout,
@@ -12,16 +12,16 @@ pub(crate) enum ConnectionEnd {
     WriteTimeout,
     /// A newer connection took its place.
     Evicted,
-    /// Its peer has too many, and all are in use.
+    /// The peer has too many connections, and all are in use.
     RefusedPeer,
-    /// The listener has too many, and all are in use.
+    /// The listener has too many connections, and all are in use.
     RefusedFull,
-    /// It sent frames that cost more than they are worth.
+    /// The client sent too many frames that cost the server work.
     Flood,
 }
 
 impl ConnectionEnd {
-    /// All that are counted: each end that was not the client's doing.
+    /// All reasons that are counted: those that were not the client's decision.
     pub(crate) const ALL: [Self; 9] = [
         Self::HandshakeFailed,
         Self::HandshakeTimeout,

@@ -1,15 +1,15 @@
-//! The open connections of a listener: how many there may be, of whom, and which one ends where there are too many.
+//! The open connections of a listener: their limits, and the choice of the one to evict.
 //!
-//! A connection that can't be accepted within the bounds takes the place of another one, in this order:
+//! A new connection beyond a limit takes the place of another one, in this order:
 //!
 //! 1. the connection that has been idle longest (between two requests, or without a byte since it was accepted);
-//! 2. the one whose TLS handshake or request head has been incomplete longest;
-//! 3. the one whose client has owed the rest of a body, or the taking of an answer, longest; only of a peer with more than its
-//!    share;
-//! 4. none: a request that the server works on is never ended for a new connection, which is refused.
+//! 2. the connection whose TLS handshake or request head has been incomplete longest;
+//! 3. the connection whose client has longest owed the rest of a body or not read an answer, if its peer has more than
+//!    its share;
+//! 4. none: a connection with a request that the server works on is never evicted, and the new connection is refused.
 //!
-//! Peers with more than an equal share of the listener lose connections first, so that many peers can't drive out the idle
-//! connections of one that has few, such as an API server. A peer at its own limit replaces only connections of its own.
+//! Peers with more than an equal share of the listener lose connections first. So many peers can't evict the idle
+//! connections of a peer with few, such as an API server. A peer at its own limit replaces only its own connections.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -32,24 +32,24 @@ use super::{
 };
 use crate::telemetry::Metrics;
 
-/// How many connections to end are found by one look at all of them, which takes some 100 us: a flood of connections must not
-/// cost that for each.
+/// The maximum number of candidates that one scan of all connections finds. A scan takes some 100 us, so that a flood
+/// of connections must not cause one for each.
 const CANDIDATES: usize = 32;
 
-/// The activity of a connection. The order is the one in which connections are ended.
+/// The activity of a connection, in the order in which connections are evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// It is between two requests, or nothing has come yet.
+    /// The connection is between two requests, or no byte has arrived.
     Idle,
     /// A TLS handshake or the head of a request is incomplete.
     Incomplete,
-    /// A request is in flight, and the client has to send more of it or to take the answer.
+    /// A request is in flight, and the client has to send more of it or to read the answer.
     AwaitingClient,
     /// A request is in flight, and the server works on it.
     InFlight,
 }
 
-/// All connections of a listener, of all its workers.
+/// The connections of a listener, from all its workers.
 pub(super) struct Connections {
     listener: &'static str,
     limits: ConnectionLimits,
@@ -74,18 +74,18 @@ struct State {
 #[derive(Debug, Default)]
 struct Pool {
     count: usize,
-    /// Those to end next, with what they were doing then.
+    /// The candidates to evict next, with their activity at the time of the scan.
     candidates: VecDeque<(u64, Arc<Connection>)>,
 }
 
-/// A connection, as its listener knows it.
+/// The listener's record of a connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     id: u64,
     peer: Peer,
-    /// Whether the peer brings the connections of many clients.
+    /// The peer is a proxy that brings the connections of many clients.
     shared: bool,
-    /// The phase (in the lowest two bits), and since when (in milliseconds).
+    /// The phase (in the lowest two bits), and its start (in milliseconds).
     doing: AtomicU64,
     certified: AtomicBool,
     evicted: AtomicBool,
@@ -102,14 +102,14 @@ impl Connection {
         }
     }
 
-    /// Whether this connection has to end for another one. If not, `waker` is woken when it has to.
+    /// Returns whether this connection has been evicted. If not, wakes `waker` when it is.
     pub(super) fn is_evicted(&self, waker: &Waker) -> bool {
         self.waker.register(waker);
         self.evicted.load(Ordering::Acquire)
     }
 }
 
-/// Which connections share a limit.
+/// The connections that share a limit.
 #[derive(Clone, Copy)]
 enum Scope {
     Peer(Peer),
@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    /// Takes a connection out of the count. Returns false if it was taken out before.
+    /// Removes a connection from the counts. Returns `false` if it was removed before.
     fn remove(&mut self, connection: &Connection) -> bool {
         if self.open.remove(&connection.id).is_none() {
             return false;
@@ -156,7 +156,8 @@ impl State {
         true
     }
 
-    /// Ends a connection of these, for a new one. `new_peers`: 1 if its peer has none yet, else 0. Returns false if there is none that may end.
+    /// Evicts a connection of this scope. `new_peers` is 1 if the new connection's peer has none yet, else 0. Returns
+    /// `false` if no connection may be evicted.
     fn evict(&mut self, scope: Scope, new_peers: usize) -> bool {
         let Some(connection) = self.next_victim(scope, new_peers) else { return false };
         self.remove(&connection);
@@ -165,13 +166,14 @@ impl State {
         true
     }
 
-    /// The connection that ends for a new one.
+    /// Returns the connection to evict.
     fn next_victim(&mut self, scope: Scope, new_peers: usize) -> Option<Arc<Connection>> {
         if let Some(connection) = self.candidate(scope) {
             return Some(connection);
         }
         let doing = |connection: &Arc<Connection>| connection.doing.load(Ordering::Relaxed);
-        // Of the peers there will be: two that have half of the listener each have more than a third one leaves them.
+        // The new peer counts: two peers with half of the listener each have more than an equal share as soon as a
+        // third one arrives.
         let equal_share = (self.anonymous.count / (self.peers.len() + new_peers).max(1)).max(1);
         let has_too_many = |connection: &Connection| match scope {
             Scope::Peer(_) => true,
@@ -191,9 +193,9 @@ impl State {
                 Phase::InFlight => false,
             })
             .collect();
-        // The milliseconds stand above the phase, so the comparison by phase comes first.
+        // The milliseconds are in the higher bits, so the phase has to be compared first.
         found.sort_unstable_by_key(|(rank, doing, _)| (*rank, *doing));
-        // What is kept for later is of one rank: the next look may find others of it, or of one before it.
+        // Only candidates of one rank are kept: the next scan may find others of this rank, or of a lower one.
         let first = found.first().map(|(rank, ..)| *rank)?;
         let candidates: VecDeque<_> = found
             .into_iter()
@@ -205,8 +207,8 @@ impl State {
         self.candidate(scope)
     }
 
-    /// The next connection of those found before that still does what it did then. Whichever became idle later has been idle
-    /// for less long.
+    /// Returns the next candidate whose activity has not changed since the scan. A connection that became idle later
+    /// has been idle for less time.
     fn candidate(&mut self, scope: Scope) -> Option<Arc<Connection>> {
         while let Some((doing, connection)) = self.pool(scope).candidates.pop_front() {
             let is_open = self.open.contains_key(&connection.id) && scope.has(&connection);
@@ -244,7 +246,8 @@ impl Connections {
         since << 2 | phase as u64
     }
 
-    /// Counts a new connection, in place of another one where there is no room. Returns `None` if it is refused.
+    /// Counts a new connection, and evicts another one if a limit requires it. Returns `None` if the new one is
+    /// refused.
     pub(super) fn accept(self: &Arc<Self>, peer: IpAddr) -> Option<Open> {
         let shared = self.limits.shared_peers.iter().any(|network| network.contains(peer));
         let peer = Peer::of(peer);
@@ -303,24 +306,24 @@ impl Open {
         &self.connection
     }
 
-    /// Counts an HTTP/2 stream until what is returned is dropped. Returns `None` if there is no room for it.
+    /// Counts an HTTP/2 stream until the lease is dropped. Returns `None` if there are too many.
     pub(super) fn begin_stream(&self) -> Option<Lease> {
         let mut lease = Lease::new(&self.connections.streams, self.connection.peer);
         lease.take(1, self.connections.limits.streams()).then_some(lease)
     }
 
-    /// Counts an HTTP/2 connection with a wide window until what is returned is dropped. Returns `None` if there are too many.
+    /// Counts an HTTP/2 connection with a wide window until the lease is dropped. Returns `None` if there are too many.
     pub(super) fn widen_window(&self) -> Option<Lease> {
         let mut lease = Lease::new(&self.connections.wide_windows, self.connection.peer);
         lease.take(1, ConnectionLimits::MAX_WIDE_WINDOWS).then_some(lease)
     }
 
-    /// Says what the connection does from this time on.
+    /// Records the activity of the connection, and its start.
     pub(super) fn set(&self, phase: Phase, since: Instant) {
         self.connection.doing.store(self.connections.doing(phase, since), Ordering::Relaxed);
     }
 
-    /// Counts the connection among those of callers with a client certificate. Returns false if there is no room.
+    /// Counts the connection among those of callers with a client certificate. Returns `false` if there are too many.
     pub(super) fn certify(&self) -> bool {
         let mut state = self.connections.state();
         let full = state.certified.count >= self.connections.limits.certified();

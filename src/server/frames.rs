@@ -1,14 +1,14 @@
-//! The frames that an HTTP/2 client sends, counted before the protocol's library sees them.
+//! Counts the frames of an HTTP/2 client before the h2 library sees them.
 //!
-//! The library bounds streams, header lists and windows. Here is what it has no word for: how often a client may reset
-//! streams (CVE-2023-44487) and send frames that ask for work and are no request (CVE-2019-9512, 9515, 9518), and since when
-//! a frame or a header block (CVE-2024-27316) has been incomplete.
+//! The library bounds streams, header lists and windows. This module bounds the rest: resets of streams
+//! (CVE-2023-44487), and frames that cause work without a request (CVE-2019-9512, 9515, 9518). It also records since
+//! when a frame or a header block (CVE-2024-27316) has been incomplete.
 
 use tokio::time::Instant;
 
-/// Bytes of the client's connection preface.
+/// The length of the client's connection preface, in bytes.
 const PREFACE: usize = 24;
-/// Bytes of a frame's header.
+/// The length of a frame's header, in bytes.
 const HEADER: usize = 9;
 
 const DATA: u8 = 0;
@@ -19,21 +19,21 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// CONTINUATION frames of one header block. The largest header list fits into one.
+/// The maximum number of CONTINUATION frames in one header block. The largest header list fits into one.
 const MAX_CONTINUATIONS: u32 = 16;
-/// Resets at once, and again each second. An API server resets a stream when a request's time is up: as many at once as it has
-/// streams, and rarely.
+/// The budget of stream resets: at once, and again each second. An API server resets a stream when a request's time is
+/// over: rarely, but for all its streams at once.
 const RESETS: Budget = Budget::of(500, 100);
-/// Other frames at once, and again each second; a request's own ones do not count.
+/// The budget of other frames: at once, and again each second. The frames of a request do not count.
 const OTHERS: Budget = Budget::of(10_000, 2_000);
-/// What a frame takes of it: PING, SETTINGS, PRIORITY, an empty DATA, and what has no name.
+/// The cost of a PING, SETTINGS, PRIORITY, empty DATA, or unknown frame.
 const OTHER_COST: u32 = 10;
-/// What a change of a window takes of it.
+/// The cost of a WINDOW_UPDATE.
 const WINDOW_COST: u32 = 1;
-/// What a request gives back: its answer may take some changes of windows.
+/// The refund for a request: its answer may cause some updates of windows.
 const REQUEST_GAIN: u32 = 8;
 
-/// Why a client's connection ends.
+/// The reason why a client's connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Flood {
     #[error("the client resets streams too often")]
@@ -44,7 +44,7 @@ pub(super) enum Flood {
     Continuations,
 }
 
-/// How much of something there may be at once, and in each second.
+/// A token bucket: an amount at once, and again each second.
 #[derive(Clone, Copy, Debug)]
 struct Budget {
     most: u32,
@@ -75,13 +75,13 @@ impl Budget {
     }
 }
 
-/// Follows the frames of one connection.
+/// The parser of one connection's frames.
 #[derive(Debug)]
 pub(super) struct FrameScanner {
     preface: usize,
     header: [u8; HEADER],
     read: usize,
-    /// Bytes of the frame's payload that are still to come.
+    /// The number of bytes missing from the frame's payload.
     payload: usize,
     kind: u8,
     continuations: u32,
@@ -107,16 +107,16 @@ impl FrameScanner {
         }
     }
 
-    /// Since when the client owes the rest of its preface, a frame or a header block. Not of a DATA frame: a body has a time of
-    /// its own.
+    /// Returns since when the preface, a frame or a header block has been incomplete. DATA frames do not count: a body
+    /// has its own time limit.
     pub(super) fn incomplete_since(&self) -> Option<Instant> {
         self.incomplete_since
     }
 
-    /// Takes what the client has sent.
+    /// Parses bytes from the client.
     ///
     /// # Errors
-    /// The client sends what costs more than it is worth.
+    /// The client exceeds a budget.
     pub(super) fn feed(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Flood> {
         while !bytes.is_empty() {
             if self.preface > 0 {
@@ -148,7 +148,7 @@ impl FrameScanner {
         Ok(())
     }
 
-    /// Where a part is complete, the client owes nothing of it, unless it is in a header block.
+    /// Marks a part as complete. Nothing is incomplete then, except within a header block.
     fn end_part(&mut self, complete: bool) {
         if complete && !self.in_header_block {
             self.incomplete_since = None;

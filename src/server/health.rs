@@ -1,5 +1,5 @@
-//! `/metrics`, `/healthz` and `/readyz`, on listeners of their own: they answer while reviews are refused for overload, and
-//! probes while a client fills `/metrics` with connections.
+//! `/metrics`, `/healthz` and `/readyz`, on listeners of their own. They answer while reviews are refused because of
+//! overload, and probes while a client fills `/metrics` with connections.
 
 use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 
@@ -8,9 +8,9 @@ use actix_web::{App, HttpResponse, dev::Server, http::header, web};
 use super::{ConnectionLimits, ListenerSettings, Timeouts};
 use crate::telemetry::{Metrics, Readiness};
 
-/// Connections of each of these listeners: a few scrapers or probes, and some who have no business here.
+/// The maximum number of connections of each of these listeners, for a few scrapers or probes and some stray clients.
 const CONNECTIONS: usize = 64;
-/// These requests are small, and their answers made at once.
+/// The time limits. These requests are small, and are answered at once.
 const TIMEOUTS: Timeouts = Timeouts {
     handshake: Duration::from_secs(5),
     head: Duration::from_secs(5),
@@ -19,10 +19,10 @@ const TIMEOUTS: Timeouts = Timeouts {
     write: Duration::from_secs(10),
 };
 
-/// What a listener has.
+/// The paths that a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pages {
-    /// `/metrics`, `/healthz` and `/readyz`: where health has no listener of its own.
+    /// `/metrics`, `/healthz` and `/readyz`, if health has no listener of its own.
     All,
     /// `/metrics`.
     Metrics,
@@ -30,7 +30,7 @@ pub enum Pages {
     Health,
 }
 
-/// A server that, once awaited, serves until `shutdown` is ready.
+/// Returns a server that, once awaited, serves until `shutdown` is ready.
 ///
 /// # Errors
 /// The listener can't be used.

@@ -25,17 +25,17 @@ use super::{
     stream::Observed,
 };
 
-/// How long a client may take to read an answer that came before its request was complete, and to close its side.
+/// The time for a client to read an answer that came before its request was complete, and to close its side.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves connections, one after the other or side by side.
+/// Serves HTTP/1.1 connections.
 pub(super) struct Http1(Box<dyn Fn(Observed, SocketAddr) -> LocalBoxFuture<'static, ()>>);
 
 impl Http1 {
     pub(super) async fn new(handler: &Handler, serve_half_closed: bool) -> Result<Self, ()> {
         let handler = Rc::clone(handler);
         let service = HttpService::build()
-            // The times of `super::Timeouts` take the place of these.
+            // `super::Timeouts` replaces actix-http's time limits.
             .keep_alive(KeepAlive::Os)
             .client_request_timeout(Duration::ZERO)
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
@@ -80,7 +80,7 @@ fn answer(handler: &Handler, mut request: Request) -> LocalBoxFuture<'static, Re
     .boxed_local()
 }
 
-/// Both fields were checked when the head was read.
+/// Returns the length of a request's body. The parser of the head has checked both fields.
 fn body_length(request: &Request) -> BodyLength {
     if request.head().headers().contains_key(header::TRANSFER_ENCODING) {
         return BodyLength::Chunked;
@@ -90,7 +90,7 @@ fn body_length(request: &Request) -> BodyLength {
     BodyLength::Known(length.unwrap_or(0))
 }
 
-/// The body of an answer, which is in flight for as long as it is there.
+/// The body of an answer. The request is in flight until this is dropped.
 struct Tracked {
     body: BoxBody,
     _in_flight: Option<InFlight>,

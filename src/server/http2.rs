@@ -28,30 +28,31 @@ use super::{
     stream::Observed,
 };
 
-/// Requests of one connection at once. Go's clients open a further connection when there are more.
+/// The maximum number of requests in flight on one connection. Go's clients open another connection for more.
 const MAX_STREAMS: u32 = 250;
-/// Bytes of a request's header fields, 32 more counted for each of them.
+/// The maximum size of a request's header fields, in bytes, with 32 more for each field.
 const MAX_HEADER_LIST: u32 = 16 << 10;
-/// Bytes of one request's body that a client may send ahead of what is read.
+/// The window of a stream: the bytes of one request's body that a client may send before they are read.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// Bytes of all bodies that a client may send ahead of what is read. With the listener's connections, this bounds the memory
-/// of bodies that no handler has counted yet; what a handler reads is bounded there.
+/// The window of a connection: the bytes of all bodies that a client may send before they are read. Together with the
+/// number of connections, it bounds the memory of bodies that no handler counts yet. Handlers bound what they read.
 const CONNECTION_WINDOW: u32 = 256 << 10;
-/// Bytes in place of `CONNECTION_WINDOW` for a connection with many requests at once, such as an API server's. With a full
-/// window all requests of a Go client wait for the same update of it, and wake up together for each one.
+/// The window in place of `CONNECTION_WINDOW` for a connection with many requests in flight, such as an API server's.
+/// With a full window, all requests of a Go client wait for the next update, and each update wakes all of them.
 const WIDE_CONNECTION_WINDOW: u32 = 2 << 20;
-/// Requests at once from which a connection has the wide window, while the listener has not too many that do.
+/// The number of requests in flight from which a connection gets the wide window, unless the listener has too many of
+/// these.
 const MANY_STREAMS: usize = 32;
-/// Bytes of an answer that wait for the client to take them.
+/// The maximum number of bytes of an answer that wait for the client to read them.
 const MAX_SEND_BUFFER: usize = 64 << 10;
-/// Streams that the server has reset and whose late frames are ignored.
+/// The maximum number of reset streams whose late frames are ignored.
 const MAX_RESET_STREAMS: usize = 20;
-/// Mistakes of a client within streams, over the life of a connection, that end it.
+/// The maximum number of a client's stream errors, over the life of a connection, before the connection ends.
 const MAX_STREAM_ERRORS: usize = 64;
-/// Bytes of a body that are handed over at once.
+/// The maximum number of bytes of a body that are passed on at once.
 const MAX_PIECE_BYTES: usize = 16 << 10;
 
-/// Serves a connection until the client closes it, or until it is to close and nothing is in flight any more.
+/// Serves a connection until the client closes it, or until it is closing and no request is in flight.
 pub(super) async fn serve(handler: &Handler, stream: Observed, peer: SocketAddr) {
     let progress = Rc::clone(stream.progress());
     let handshake = Builder::new()
@@ -70,7 +71,7 @@ pub(super) async fn serve(handler: &Handler, stream: Observed, peer: SocketAddr)
             return;
         }
     };
-    // Tasks of their own, so that a panic in one leaves the others alone. They end with the connection.
+    // Tasks of their own, so that a panic in one does not affect the others. They end with the connection.
     let mut answers: JoinSet<()> = JoinSet::new();
     let mut closing = false;
     let mut wide_window: Option<Lease> = None;
@@ -78,7 +79,7 @@ pub(super) async fn serve(handler: &Handler, stream: Observed, peer: SocketAddr)
         loop {
             while let Poll::Ready(Some(_)) = answers.poll_join_next(context) {}
             if progress.is_closing() && !closing {
-                // GOAWAY: what the client sends from now on is not looked at, and the client knows it.
+                // GOAWAY tells the client that requests from here on are not processed.
                 if progress.is_evicted() {
                     connection.abrupt_shutdown(Reason::NO_ERROR);
                 } else {
@@ -89,7 +90,7 @@ pub(super) async fn serve(handler: &Handler, stream: Observed, peer: SocketAddr)
             match connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, mut respond)))) => {
                     let Some(lease) = progress.open().begin_stream() else {
-                        // The client knows that nothing was looked at, and may ask again.
+                        // REFUSED_STREAM tells the client that the request was not processed, and may be retried.
                         respond.send_reset(Reason::REFUSED_STREAM);
                         continue;
                     };
@@ -130,7 +131,7 @@ async fn answer(
     let response = {
         let mut answer = handler(request);
         poll_fn(|context| {
-            // A client that has reset its stream wants no answer: what is done for it ends here.
+            // A client that has reset its stream wants no answer, so that the work for it ends here.
             if respond.poll_reset(context).is_ready() {
                 return Poll::Ready(None);
             }
@@ -148,7 +149,7 @@ async fn answer(
     }
 }
 
-/// The request as actix-web has it.
+/// Converts a request to actix-web's type.
 fn translated(request: http::Request<RecvStream>, peer: SocketAddr, progress: &Rc<Progress>) -> Option<Request> {
     let (parts, body) = request.into_parts();
     let body = if body.is_end_stream() {
@@ -178,7 +179,7 @@ fn translated(request: http::Request<RecvStream>, peer: SocketAddr, progress: &R
     Some(translated)
 }
 
-/// A request's body. The client may send more once a piece is taken.
+/// Returns a request's body as a stream. Reading a piece opens the window for more.
 fn received(body: RecvStream) -> impl futures_util::Stream<Item = Result<Bytes, PayloadError>> {
     let broken = |_: h2::Error| PayloadError::Incomplete(None);
     stream::unfold(body, move |mut body| async move {
@@ -209,7 +210,7 @@ async fn send(
         match piece {
             Ok(piece) => send_piece(&mut stream, piece, progress).await?,
             Err(error) => {
-                // An end like any other would pass for the proper one.
+                // A regular end would make the client take the body for complete.
                 stream.send_reset(Reason::INTERNAL_ERROR);
                 return Err(error.to_string());
             }
@@ -221,7 +222,8 @@ async fn send(
 async fn send_piece(stream: &mut SendStream<Bytes>, mut piece: Bytes, progress: &Rc<Progress>) -> Result<(), String> {
     while !piece.is_empty() {
         let part = piece.split_to(piece.len().min(MAX_PIECE_BYTES));
-        // For the whole part: a client that takes single bytes would else have the answer in flight for ever.
+        // The time limit is for the whole piece: a client that reads single bytes would otherwise keep the answer in
+        // flight for ever.
         if let Ok(sent) = timeout(progress.write_timeout(), send_part(stream, part, progress)).await {
             sent?;
         } else {
@@ -259,7 +261,7 @@ fn head_of(response: &Response<()>, size: BodySize) -> http::Response<()> {
     *head.status_mut() = http::StatusCode::from_u16(response.status().as_u16()).unwrap_or_default();
     let headers = head.headers_mut();
     for (name, value) in response.headers() {
-        // HTTP/1.1's own have no place here.
+        // Fields that concern an HTTP/1.1 connection are not allowed here.
         let about_the_connection =
             matches!(name.as_str(), "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection");
         if about_the_connection || (name == actix_header::CONTENT_LENGTH && size != BodySize::Stream) {

@@ -45,15 +45,15 @@ struct Worker {
     log: Arc<Log>,
 }
 
-/// Bounds on log lines that clients cause.
+/// Limits on the log lines that clients cause.
 #[derive(Default)]
 struct Log {
     handshakes: LogThrottle,
     refusals: LogThrottle,
 }
 
-/// A server of an actix-web application that, once awaited, serves until `stop` is ready; what is in flight then has
-/// [some time](ListenerSettings::stop_within) to end.
+/// Returns a server of an actix-web application that, once awaited, serves until `stop` is ready. Requests in flight
+/// then have [some time](ListenerSettings::stop_within) to end.
 ///
 /// # Errors
 /// The listener can't be used.
@@ -90,7 +90,7 @@ where
     };
     let log = Arc::new(Log::default());
     let (workers, stop_within) = (settings.workers.max(1), settings.stop_within.as_secs().max(1));
-    // Connections are counted here; this is where they are while a worker has not come to them.
+    // This module counts the connections; actix only bounds those that no worker has received yet.
     let backstop = settings.connections.total.saturating_add(BACKLOG);
     let name = settings.name;
     let factory = move || {
@@ -120,7 +120,7 @@ where
     Ok(server.run())
 }
 
-/// Connections that have been accepted by the system and are not counted yet.
+/// The maximum number of connections that the system has accepted and that are not counted yet.
 const BACKLOG: usize = 128;
 
 /// Serves one connection to its end.
@@ -134,7 +134,7 @@ async fn serve_connection(worker: Rc<Worker>, tcp: TcpStream) {
         return;
     };
     let progress = Progress::new(open, worker.settings.timeouts, worker.tls.is_some());
-    // Without it an answer may wait for the acknowledgement of a delayed one.
+    // Otherwise an answer may wait for a delayed acknowledgement.
     let _ = tcp.set_nodelay(true);
     let end =
         until_its_time_is_up(&progress, worker.stopped.clone(), serve_requests(&worker, tcp, peer, &progress)).await;
@@ -173,8 +173,8 @@ async fn serve_requests(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, p
     }
 }
 
-/// Runs a connection until it ends, its time is up, another one takes its place, or the server has stopped, nothing is in flight
-/// and nothing more has come.
+/// Runs a connection until it ends, reaches a time limit, or is evicted. After shutdown, runs it until no request is in
+/// flight and none arrives.
 async fn until_its_time_is_up(
     progress: &Rc<Progress>,
     mut stopped: watch::Receiver<bool>,
@@ -182,14 +182,15 @@ async fn until_its_time_is_up(
 ) -> ConnectionEnd {
     let mut serve = pin!(serve);
     let mut stop = pin!(async move {
-        // An error says that the server is gone.
+        // An error means that the server is dropped.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     });
     let mut stopping = false;
     let mut timer = pin!(sleep_until(Instant::now()));
     std::future::poll_fn(move |context| {
         if progress.open().connection().is_evicted(context.waker()) {
-            // An HTTP/2 client learns which of its requests were not looked at, if there is room for that.
+            // Lets HTTP/2 send GOAWAY, so that the client learns which requests were not processed, if the socket has
+            // room for it.
             progress.evict();
             let _ = serve.as_mut().poll(context);
             return Poll::Ready(ConnectionEnd::Evicted);
@@ -201,7 +202,7 @@ async fn until_its_time_is_up(
         if serve.as_mut().poll(context).is_ready() {
             return Poll::Ready(ConnectionEnd::Closed);
         }
-        // The timer is set to a time that is never too late; it is looked at again then.
+        // The timer may be early, but never late. The deadline is checked again then.
         while let Some((at, end)) = progress.deadline() {
             if at < timer.deadline() || timer.is_elapsed() {
                 timer.as_mut().reset(at);

@@ -1,8 +1,8 @@
-//! Listeners: what all of our servers do with connections before a request reaches its handler.
+//! Listeners: the handling of connections, in all of our servers, before a request reaches its handler.
 //!
-//! actix-web has time limits for the first request of a connection alone, and waits with new connections while there are too
-//! many. Here every request of a connection has the same limits, a full listener ends the connection that matters least, and
-//! HTTP/2 has bounds of its own. See docs/operations.md, "Connections".
+//! actix-web has time limits for the first request of a connection alone, and delays new connections while there are
+//! too many. Here, every request of a connection has the same limits, a full listener evicts the least important
+//! connection, and HTTP/2 has bounds of its own. See docs/operations.md, "Connections".
 
 mod body;
 mod boundary;

@@ -1,4 +1,4 @@
-//! The peer of a connection, which limits and quotas hold for.
+//! The peer of a connection, to which limits and quotas apply.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,7 +9,7 @@ pub(crate) struct Peer(IpAddr);
 impl Peer {
     pub(crate) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
-            // The smallest network that a customer gets has so many bits, and one host can have all addresses in it.
+            // A customer gets a network of at least this size, and one host can have all its addresses.
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
             address @ IpAddr::V4(_) => address,
         })

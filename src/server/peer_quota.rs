@@ -1,4 +1,4 @@
-//! Quotas that all peers of a listener share: one peer leaves room for the others, however much it asks for.
+//! Quotas that all peers of a listener share. One peer always leaves a part for the others.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -7,17 +7,18 @@ use std::{
 
 use super::peer::Peer;
 
-/// How many times as much as stays free one peer may have. Alone it gets three quarters; each further peer finds some room.
+/// The factor by which a peer may use more than what is left free. Alone, a peer gets three quarters; each further peer
+/// finds a free part.
 const TIMES_THE_REST: usize = 3;
 
-/// How much of something is taken, by all workers of a listener together.
+/// The amount of a resource that is taken, by all workers of a listener together.
 #[derive(Debug, Default)]
 pub(crate) struct Quota(Mutex<Taken>);
 
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// Of peers that have taken something: as many as have requests in flight, at most.
+    /// The amounts of peers that have taken something; at most as many as have requests in flight.
     by_peer: HashMap<Peer, usize>,
 }
 
@@ -33,7 +34,7 @@ impl Quota {
     }
 }
 
-/// What one request has taken of a [`Quota`]; given back when it is dropped.
+/// The amount of a [`Quota`] that one request has taken, given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     quota: Arc<Quota>,
@@ -42,18 +43,18 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// A lease that has taken nothing yet.
+    /// Makes a lease that has taken nothing yet.
     pub(crate) fn new(quota: &Arc<Quota>, peer: Peer) -> Self {
         Self { quota: Arc::clone(quota), peer, taken: 0 }
     }
 
-    /// Takes this much more. Returns false, and takes nothing, if all peers together would have more than `limit`, or this peer
-    /// more than its share.
+    /// Takes `amount` more. Returns `false`, and takes nothing, if all peers together would have more than `limit`, or
+    /// this peer more than its share.
     pub(crate) fn take(&mut self, amount: usize, limit: usize) -> bool {
         let mut taken = self.quota.taken();
         let Some(all) = taken.all.checked_add(amount).filter(|all| *all <= limit) else { return false };
         let of_peer = taken.by_peer.get(&self.peer).copied().unwrap_or(0);
-        // A peer that has nothing gets something as long as there is anything.
+        // A peer without any gets some as long as there is any.
         if of_peer > 0 && of_peer + amount > (limit - all).saturating_mul(TIMES_THE_REST) {
             return false;
         }

@@ -1,4 +1,4 @@
-//! What one connection is doing, since when, and until when it may.
+//! The state of one connection, and the time limit of that state.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,42 +16,42 @@ use super::{
     settings::Timeouts,
 };
 
-/// How long a connection that is to end may take over it once it has no request any more.
+/// The time for a closing connection to end once it has no request in flight.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an HTTP/1.1 connection that is to end is kept for a request that is on its way. The client was not told if the last
-/// answer had begun before, and a request that finds the connection closed is lost: clients don't send a POST again. Well above
-/// a round trip.
+/// The time for which a closing HTTP/1.1 connection waits for a request that is under way. The client does not know
+/// that the connection closes if the last answer had begun before, and a request on a closed connection is lost,
+/// because clients do not retry a POST. It is well above a round trip.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What is known of the bytes that a client sends.
+/// The parser of the client's bytes, by protocol.
 enum Bytes {
     Http1(Boundary),
     Http2(FrameScanner),
 }
 
-/// One connection's state. It hears of every byte and request, and says when the connection's time is up.
+/// The state of one connection. It is told of every byte and request, and knows when the connection's time is over.
 pub(super) struct Progress {
     open: Open,
     timeouts: Timeouts,
-    /// Since when a TLS handshake goes on.
+    /// The start of the TLS handshake.
     handshake_since: Cell<Option<Instant>>,
-    /// Since when the head of a request has been coming.
+    /// The start of the request head that is being received.
     head_since: Cell<Option<Instant>>,
-    /// Requests whose answer is not complete.
+    /// The number of requests whose answer is not complete.
     requests: Cell<usize>,
-    /// Those of them for which the client has to send more, or to take more.
+    /// The number of these that wait for the client to send or read something.
     awaiting_client: Cell<usize>,
-    /// Since when the last one of those was.
+    /// The time when the last of them began to wait.
     awaiting_since: Cell<Instant>,
-    /// Since when there has been no request.
+    /// The time since which there is no request.
     idle_since: Cell<Instant>,
-    /// Whether there has been one.
+    /// There was a request.
     served: Cell<bool>,
-    /// Since when the client takes nothing of what is to be sent.
+    /// The time since which the client reads nothing of what is to be sent.
     write_blocked_since: Cell<Option<Instant>>,
-    /// Since when the connection is to end as soon as its requests do.
+    /// The time since which the connection is closing: it ends when its requests do.
     closing_since: Cell<Option<Instant>>,
-    /// Whether it ends at once.
+    /// The connection is evicted, and ends at once.
     evicted: Cell<bool>,
     /// The bytes of the connection, by its protocol.
     bytes: RefCell<Bytes>,
@@ -83,7 +83,7 @@ impl Progress {
         &self.open
     }
 
-    /// Tells the listener, which compares connections.
+    /// Publishes the phase to the listener, which compares connections.
     fn publish(&self) {
         let (phase, since) = if self.requests.get() > 0 {
             match self.client_turn_since() {
@@ -98,13 +98,13 @@ impl Progress {
         self.open.set(phase, since);
     }
 
-    /// Since when nothing goes on unless the client does something.
+    /// Returns since when all progress depends on the client; `None` if the server can work on a request.
     fn client_turn_since(&self) -> Option<Instant> {
         let all_await = self.awaiting_client.get() >= self.requests.get();
         self.write_blocked_since.get().or_else(|| all_await.then(|| self.awaiting_since.get()))
     }
 
-    /// One of the requests needs the client to send or to take something, until what is returned is dropped.
+    /// Records that a request waits for the client to send or read something, until the guard is dropped.
     pub(super) fn await_client(self: &Rc<Self>) -> ClientTurn {
         self.awaiting_client.set(self.awaiting_client.get() + 1);
         self.awaiting_since.set(Instant::now());
@@ -112,7 +112,7 @@ impl Progress {
         ClientTurn(Rc::clone(self))
     }
 
-    /// The TLS handshake is complete.
+    /// Records the end of the TLS handshake, and the protocol.
     pub(super) fn handshake_complete(&self, http2: bool) {
         self.handshake_since.set(None);
         self.idle_since.set(Instant::now());
@@ -122,10 +122,10 @@ impl Progress {
         self.publish();
     }
 
-    /// The client has sent this.
+    /// Records bytes from the client.
     ///
     /// # Errors
-    /// The client sends what costs more than it is worth.
+    /// The client exceeds a budget of frames.
     pub(super) fn received(&self, bytes: &[u8]) -> std::io::Result<()> {
         let before = self.head_since.get();
         match &mut *self.bytes.borrow_mut() {
@@ -149,7 +149,8 @@ impl Progress {
         Ok(())
     }
 
-    /// A request has its head, and is in flight until what is returned is dropped. `body`: as far as HTTP/1.1 says it.
+    /// Records a complete request head. The request is in flight until the guard is dropped. `body` is its length, if
+    /// HTTP/1.1 gives it.
     pub(super) fn begin(self: &Rc<Self>, body: BodyLength) -> InFlight {
         if self.requests.replace(self.requests.get() + 1) == 0 {
             self.idle_since.set(Instant::now());
@@ -171,14 +172,14 @@ impl Progress {
             if let Bytes::Http1(boundary) = &mut *self.bytes.borrow_mut()
                 && !boundary.end()
             {
-                // A part of the next request came with this one, or the rest of this one is still coming.
+                // A part of the next request arrived with this one, or the rest of this one is still missing.
                 self.head_since.set(Some(now));
             }
         }
         self.publish();
     }
 
-    /// Whether something that was to be sent could not be.
+    /// Records whether a write could not be completed.
     pub(super) fn write_blocked(&self, blocked: bool) {
         match (blocked, self.write_blocked_since.get()) {
             (true, None) => self.write_blocked_since.set(Some(Instant::now())),
@@ -188,14 +189,14 @@ impl Progress {
         self.publish();
     }
 
-    /// The connection is to end as soon as its requests have.
+    /// Begins to close the connection: it ends as soon as its requests have.
     pub(super) fn close(&self) {
         if self.closing_since.get().is_none() {
             self.closing_since.set(Some(Instant::now()));
         }
     }
 
-    /// The connection ends at once: another one takes its place.
+    /// Evicts the connection: it ends at once, because another one takes its place.
     pub(super) fn evict(&self) {
         self.evicted.set(true);
         self.close();
@@ -209,15 +210,15 @@ impl Progress {
         self.closing_since.get().is_some()
     }
 
-    /// Whether the protocol can tell the client that the connection ends: HTTP/2 can (GOAWAY).
+    /// Returns whether the protocol can tell the client that the connection ends: HTTP/2 can (GOAWAY).
     pub(super) fn says_goodbye(&self) -> bool {
         matches!(*self.bytes.borrow(), Bytes::Http2(_))
     }
 
-    /// Whether nothing would be lost if the connection ended now.
+    /// Returns whether nothing would be lost if the connection ended now.
     pub(super) fn is_idle(&self) -> bool {
         let owes_nothing = self.head_since.get().is_none() && self.handshake_since.get().is_none();
-        // The end of an answer may wait for the client to take what is before it.
+        // The end of an answer may wait until the client reads the bytes before it.
         self.requests.get() == 0 && owes_nothing && self.write_blocked_since.get().is_none()
     }
 
@@ -225,7 +226,7 @@ impl Progress {
         self.timeouts.write
     }
 
-    /// When the connection's time is up as things stand, and what for.
+    /// Returns the deadline of the current state, and the reason to end the connection then.
     pub(super) fn deadline(&self) -> Option<(Instant, ConnectionEnd)> {
         let Timeouts { handshake, head, idle, write } = self.timeouts;
         let handshake = self.handshake_since.get().map(|since| (since + handshake, ConnectionEnd::HandshakeTimeout));
@@ -238,7 +239,7 @@ impl Progress {
                     (since.max(closing) + LAST_REQUEST_TIMEOUT, ConnectionEnd::Closed)
                 }
                 Some(closing) => (since.max(closing) + CLOSE_TIMEOUT, ConnectionEnd::Closed),
-                // The first request is owed at once.
+                // The first request must begin at once.
                 None if !self.served.get() => (since + head, ConnectionEnd::HeadTimeout),
                 None => (since + idle, ConnectionEnd::IdleTimeout),
             }
@@ -256,7 +257,7 @@ impl InFlight {
     }
 }
 
-/// It is the client's turn.
+/// A wait for the client.
 pub(super) struct ClientTurn(Rc<Progress>);
 
 impl Drop for ClientTurn {

@@ -1,4 +1,4 @@
-//! What a listener is served with: protocols, bounds and time limits.
+//! The settings of a listener: protocols, bounds and time limits.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use super::connection_limits::ConnectionLimits;
 pub enum Protocols {
     /// HTTP/1.1 alone.
     Http1,
-    /// HTTP/2, and HTTP/1.1 for clients that don't know it.
+    /// HTTP/2, and HTTP/1.1 for clients without HTTP/2.
     Http2AndHttp1,
 }
 
-/// A listener's TLS.
+/// The TLS settings of a listener.
 #[derive(Clone)]
 pub struct Tls {
-    /// Certificates and whose clients are let in.
+    /// The certificates, and the CA of clients.
     pub config: ServerConfig,
-    /// The protocols that are offered.
+    /// The protocols to offer.
     pub protocols: Protocols,
 }
 
-/// How long a client may take. Each holds for every request of a connection, and on HTTP/2 for every stream.
+/// Time limits for clients. Each applies to every request of a connection, and on HTTP/2 to every stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// Over the TLS handshake.
+    /// The time limit of the TLS handshake.
     pub handshake: Duration,
-    /// Over the head of a request, from its first byte on; and until the first byte of the first request.
+    /// The time limit of a request's head, from its first byte; also for the first byte of the first request.
     pub head: Duration,
-    /// Between two requests.
+    /// The idle timeout between two requests.
     pub idle: Duration,
-    /// Without taking anything of what is sent to it.
+    /// The time for which a client may read nothing of what is sent.
     pub write: Duration,
 }
 
@@ -42,14 +42,14 @@ pub struct Timeouts {
 pub struct ListenerSettings {
     /// The listener's name in metrics and logs.
     pub name: &'static str,
-    /// How many connections there are.
+    /// The limits on connections.
     pub connections: ConnectionLimits,
-    /// How long clients may take.
+    /// The time limits for clients.
     pub timeouts: Timeouts,
-    /// Whether a client that has closed its side still gets an answer on HTTP/1.1, or is gone.
+    /// A client that has closed its side on HTTP/1.1 still gets an answer; otherwise it counts as gone.
     pub serve_half_closed: bool,
-    /// Threads.
+    /// The number of worker threads.
     pub workers: usize,
-    /// How long requests in flight may take after the server was told to stop. In whole seconds, at least one.
+    /// The time limit of requests in flight after shutdown, in whole seconds, at least one.
     pub stop_within: Duration,
 }

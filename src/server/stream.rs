@@ -1,4 +1,4 @@
-//! The connection's bytes, with an eye on their progress.
+//! The byte stream of a connection, which reports its progress.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Transport for T {}
 
-/// Passes everything on, and tells [`Progress`] of it.
+/// A connection that reports all reads and writes to [`Progress`].
 pub(super) struct Observed {
     transport: Box<dyn Transport>,
     progress: Rc<Progress>,

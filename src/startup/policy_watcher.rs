@@ -33,7 +33,7 @@ const CHECKS_WITHIN_MAX_STALE: u32 = 4;
 /// - A change takes effect once two reads, one [`SETTLE_INTERVAL`](crate::files::SETTLE_INTERVAL) apart, are equal.
 /// - If a policy can't be loaded, the last good one stays in force, and a metric and a log line say so.
 /// - If the files can't be read, or never come to rest, for longer than the polling interval, another metric and repeated log
-/// lines say so.
+///   lines say so.
 #[derive(Debug)]
 pub struct PolicyWatcher {
     _watcher: ChangeWatcher,
