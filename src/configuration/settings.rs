@@ -18,7 +18,7 @@ pub struct Configuration {
     pub policies: Option<PathBuf>,
     /// The maximum time for which the gate decides by a policy whose files can't be loaded again; `None`: no limit.
     pub policy_max_stale: Option<Duration>,
-    /// Whether a policy.json whose default accepts anything may be served.
+    /// Allows a policy.json whose default accepts any image.
     pub accept_anything_by_default: bool,
     /// The gate's listener.
     pub webhook: Webhook,

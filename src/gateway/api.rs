@@ -1,4 +1,4 @@
-//! The store's own endpoints, below `/sealgate/v1/`: what is known of signatures, and what is done with it.
+//! The store's own API, below `/sealgate/v1/`: origins and statuses of signatures, their changes, exports and imports.
 
 use std::{io, sync::Arc};
 
@@ -26,11 +26,11 @@ use super::{
 use crate::image::Digest;
 use crate::json;
 
-/// The longest body that says what an auditor found.
+/// The maximum size of the body with an auditor's finding, in bytes.
 const MAX_FINDING_BYTES: usize = 16 << 10;
-/// Signatures that are read at once for an export.
+/// The number of signatures that an export reads at once.
 const SCAN_BATCH: usize = 64;
-/// Bytes of an export that are in memory at once, roughly.
+/// The approximate maximum of an export that is in memory, in bytes.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 
 pub(super) async fn answer(context: &RequestContext<'_>, payload: Payload, route: ApiRoute) -> HttpResponse {
@@ -48,7 +48,7 @@ pub(super) async fn answer(context: &RequestContext<'_>, payload: Payload, route
         ApiRoute::Signature(..) | ApiRoute::Statuses(_) => only("DELETE"),
         ApiRoute::Status(..) => only("PUT, DELETE"),
         ApiRoute::Import => only("POST"),
-        // It is answered before anybody is asked who they are.
+        // The token endpoint has answered before the caller was authenticated.
         ApiRoute::Token => only("GET, POST"),
     };
     answer.unwrap_or_else(Into::into)
@@ -72,7 +72,7 @@ struct SignatureEntries {
     signatures: Vec<SignatureEntry>,
 }
 
-/// Who may pull an image may read what is known of its signatures.
+/// Answers with the records of an image's signatures. Permission to pull the image is sufficient.
 async fn inspect(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, ApiError> {
     let records = if context.may_read(image).await? {
         context.store.inspect(image).await.map_err(|error| store_error(&error))?
@@ -88,7 +88,7 @@ async fn inspect(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpRe
     Ok(HttpResponse::Ok().json(SignatureEntries { signatures: records.into_iter().map(entry).collect() }))
 }
 
-/// Makes a change of one signature that the caller may make; 404: there is none of that name.
+/// Changes one signature, with authorization; 404 if there is none of this name.
 async fn change(context: &RequestContext<'_>, action: Action, change: Change, what: String) -> Result<usize, ApiError> {
     context.authorize(action, Some(&change.image().repository)).await?;
     match context.change(action, change, what).await? {
@@ -116,7 +116,7 @@ async fn set_status(
     name: SignatureName,
 ) -> Result<HttpResponse, ApiError> {
     let RequestContext { caller, request, .. } = context;
-    // Before the body is read.
+    // Checked before the body is read.
     context.authorize(Action::SetStatus, Some(&image.repository)).await?;
     let if_match = if_match_of(request)?;
     let body = read_body(request, payload, MAX_FINDING_BYTES).await?;
@@ -146,8 +146,8 @@ async fn clear_status(
     )
 }
 
-/// Returns the digest of the signature that the client looked at, which `If-Match` (RFC 9110, section 13.1.1) has as its one
-/// strong tag. Returns `None` if any signature will do.
+/// Returns the digest of the signature that the client checked, from the one strong tag of `If-Match` (RFC 9110,
+/// section 13.1.1). Returns `None` if the request has no condition.
 fn if_match_of(request: &HttpRequest) -> Result<Option<Digest>, ApiError> {
     let mut fields = request.headers().get_all(header::IF_MATCH);
     let Some(field) = fields.next() else { return Ok(None) };
@@ -160,15 +160,16 @@ fn if_match_of(request: &HttpRequest) -> Result<Option<Digest>, ApiError> {
 
 async fn clear_statuses(context: &RequestContext<'_>, image: ImageId) -> Result<HttpResponse, ApiError> {
     let what = format!("{}@{} cleared", image.repository.as_str(), image.digest);
-    // That there was none is as good.
+    // An image without signatures is no error.
     change(context, Action::SetStatus, Change::ClearStatuses(image), what).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// All signatures, one a line (NDJSON), in the store's order. `?after=<repository>@<digest>/<32 characters>` goes on behind
-/// the last line that arrived. An error of the store breaks the answer off, so that half of it does not pass for all.
+/// Answers with all signatures, one a line (NDJSON), in the store's order. With `?after=<repository>@<digest>/<32
+/// characters>`, continues after the last line that the client received. An error of the store breaks the answer off,
+/// so that an incomplete export does not look complete.
 ///
-/// With `most`, as many as have so many bytes together, and one at least; none: there are no further ones.
+/// With `most`, answers with one page of at most that many bytes, or of one line; an empty page is the end.
 async fn export(context: &RequestContext<'_>) -> Result<HttpResponse, ApiError> {
     let RequestContext { store, caller, request, .. } = context;
     context.authorize(Action::Export, None).await?;
@@ -195,7 +196,7 @@ async fn export(context: &RequestContext<'_>) -> Result<HttpResponse, ApiError> 
         let page = page(store, after, most.min(MAX_PAGE_BYTES)).await.map_err(|error| store_error(&error))?;
         return Ok(answer_with(&mut answer, page.lines.into()));
     }
-    // The first page is read before the status is sent, and each further one when those before it are.
+    // The first page is read before the status is sent, each further page after the previous one is sent.
     let first = page(store, after, MAX_PAGE_BYTES).await.map_err(|error| store_error(&error))?;
     let ExportPage { lines, last } = first;
     let further = stream::try_unfold((last, Arc::clone(store)), |(last, store)| async move {
@@ -210,10 +211,10 @@ async fn export(context: &RequestContext<'_>) -> Result<HttpResponse, ApiError> 
     Ok(answer.body(BodyStream::new(Transfer::new(Box::pin(pages), "the store stopped sending"))))
 }
 
-/// Some lines of an export.
+/// A page of an export.
 struct ExportPage {
     lines: Vec<u8>,
-    /// The last one's position, where there may be more behind it.
+    /// The position of the last line, if more may follow.
     last: Option<Position>,
 }
 
@@ -241,12 +242,12 @@ async fn page(
     }
 }
 
-/// Takes lines of an export. Each is durable on its own, and what is there already is no error: who is broken off sends all
-/// again, or what is missing.
+/// Imports lines of an export. Each line is durable on its own, and a signature that is there already is no error: a
+/// client that was interrupted may repeat all lines, or send the missing ones.
 async fn import(context: &RequestContext<'_>, mut payload: Payload) -> Result<HttpResponse, ApiError> {
     let RequestContext { caller, request, .. } = context;
     context.authorize(Action::Import, None).await?;
-    // No web page can have a browser send this unasked, to a store without authentication.
+    // A web page can't make a browser send this media type unasked, to a store without authentication.
     if !request.content_type().eq_ignore_ascii_case(NDJSON) {
         return Err(ApiError::media_type(format!("the lines of an import are sent with Content-Type: {NDJSON}")));
     }
@@ -293,7 +294,7 @@ async fn import_lines(
     lines: Vec<(usize, Bytes)>,
     imported: &mut Imported,
 ) -> Result<(), ApiError> {
-    // Off this thread: what is compressed takes its time.
+    // Parsing compressed signatures takes time, so it does not block this thread.
     let checked = tokio::task::spawn_blocking(move || {
         let check = |line: &[u8]| {
             let (image, record) = export_format::read(line)?;
@@ -302,7 +303,7 @@ async fn import_lines(
         lines.into_iter().map(|(number, line)| (number, check(&line))).collect::<Vec<_>>()
     });
     let checked = checked.await.map_err(|_| ApiError::bad_request("a line can't be read"))?;
-    // Side by side: they share a sync.
+    // In parallel, so that they share a sync.
     let changes = checked.into_iter().map(|(number, checked)| async move {
         let outcome = match checked {
             Ok((image, record)) => {

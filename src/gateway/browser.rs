@@ -1,7 +1,7 @@
-//! Requests that a web page makes a browser send.
+//! Detects requests that a web page makes a browser send.
 //!
-//! A browser on the store's machine reaches a store on loopback, and so does any page that is open in it: at the store's own
-//! address, or at a name of the page's own that its DNS server resolves to loopback (DNS rebinding).
+//! A browser on the store's machine reaches a store on loopback, and so does any page that is open in it: at the
+//! store's own address, or at a name of the page's own that its DNS server resolves to loopback (DNS rebinding).
 
 use actix_web::{
     HttpRequest,
@@ -12,11 +12,11 @@ use url::Url;
 use super::headers::{External, is_host};
 use crate::configuration::is_on_loopback;
 
-/// Whether a request says that it is for this machine: it has one `Host`, which is `localhost` or a loopback address, with
-/// any port. A name that a DNS server resolves to loopback is none.
+/// Returns whether a request is addressed to this machine: it has one `Host`, which is `localhost` or a loopback
+/// address, with any port. A name that a DNS server resolves to loopback is not accepted.
 pub(super) fn is_for_loopback(request: &HttpRequest) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).map(|host| host.to_str().ok());
-    // Over HTTP/2, and where a client writes a whole URL, the authority stands there.
+    // With HTTP/2, and with an absolute URL in the request line, the authority is in the URI.
     let authority = request.uri().authority().map(|authority| Some(authority.as_str()));
     let named = [hosts.next(), hosts.next(), authority];
     let is_local = |host: Option<&str>| host.is_some_and(is_loopback_host);
@@ -30,8 +30,9 @@ fn is_loopback_host(host: &str) -> bool {
     is_host(host) && Url::parse(&format!("http://{host}")).is_ok_and(|url| is_on_loopback(&url))
 }
 
-/// Whether a browser says that the page of another site sends this (`Sec-Fetch-Site`, or `Origin` as every browser sends it
-/// with what may change something). `scheme_is_known`: `own` says for certain whether clients use TLS.
+/// Returns whether a browser sends this for the page of another site, by `Sec-Fetch-Site`, or by `Origin`, which every
+/// browser sends with requests that may change something. `scheme_is_known`: `own` has the scheme that clients use for
+/// certain.
 pub(super) fn is_cross_site(headers: &HeaderMap, own: &External, scheme_is_known: bool) -> bool {
     let is_own = |origin: &str| {
         let (Ok(origin), Some(host)) = (Url::parse(origin), &own.host) else { return false };

@@ -11,26 +11,26 @@ use actix_web::{
 };
 use serde::Serialize;
 
-/// How long clients should wait before they try again, in seconds, when the registry can't be asked.
+/// The default `Retry-After` when the registry can't be asked, in seconds.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// An answer that says why a request failed.
+/// An error answer with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
-    /// The methods, where it is for the method that it is refused.
+    /// The allowed methods, if the method is the reason.
     allowed: Option<&'static str>,
     more: Box<ErrorHeaders>,
 }
 
-/// What few refusals have.
+/// Headers that few errors have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ErrorHeaders {
-    /// `WWW-Authenticate`.
+    /// The headers `WWW-Authenticate`.
     challenges: Vec<HeaderValue>,
-    /// `Retry-After`, where it is another than usual.
+    /// The header `Retry-After`, if it differs from the default.
     retry_after: Option<HeaderValue>,
 }
 
@@ -51,18 +51,18 @@ impl ApiError {
         Self { status, code, message: message.into(), allowed: None, more: Box::default() }
     }
 
-    /// The path is not one of ours.
+    /// The path does not exist here.
     pub(super) fn no_such_path() -> Self {
         let message = "only /v2/, /extensions/v2/<name>/signatures/<digest> and /sealgate/v1/ are served here";
         Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", message)
     }
 
-    /// The request can't be understood, or must not be passed on.
+    /// The request is malformed, or must not be passed on.
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "UNSUPPORTED", message)
     }
 
-    /// The path is there, but not for this method.
+    /// The path exists, but not for this method.
     pub(super) fn method(message: impl Into<String>, allowed: &'static str) -> Self {
         Self { allowed: Some(allowed), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message) }
     }
@@ -77,22 +77,22 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", message)
     }
 
-    /// The signature can't be one.
+    /// The body is no valid signature.
     pub(super) fn signature(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "SIGNATURE_INVALID", message)
     }
 
-    /// The client took too long over its request, or left in the middle of it.
+    /// The client took too long, or left in the middle of the request.
     pub(super) fn slow_client() -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, "UNSUPPORTED", "the request's body stopped coming")
     }
 
-    /// There is one already.
+    /// The signature, or one of its name, exists already.
     pub(super) fn exists(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "SIGNATURE_EXISTS", message)
     }
 
-    /// Over a limit.
+    /// A limit is exceeded.
     pub(super) fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)
     }
@@ -106,12 +106,12 @@ impl ApiError {
         )
     }
 
-    /// The registry wants other credentials, or any.
+    /// The registry wants credentials, or others.
     pub(super) fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "the registry asks for credentials")
     }
 
-    /// The store wants to know who it is.
+    /// The store wants credentials.
     pub(super) fn credentials_required() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
@@ -120,22 +120,22 @@ impl ApiError {
         )
     }
 
-    /// The credentials prove nothing.
+    /// The credentials are invalid.
     pub(super) fn rejected(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
     }
 
-    /// The caller has not got the role.
+    /// The caller lacks the role.
     pub(super) fn role_missing(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "DENIED", message)
     }
 
-    /// The caller adds signatures too fast.
+    /// The caller exceeds the rate limit.
     pub(super) fn too_fast(message: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
     }
 
-    /// Who may do this can't be told now.
+    /// The caller's permission can't be checked now.
     pub(super) fn auth_unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
     }
@@ -145,13 +145,13 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "SIGNATURE_UNKNOWN", "the image has no signature of this name")
     }
 
-    /// The signature of this name is another one than was looked at.
+    /// The signature of this name has another content than the one that was checked.
     pub(super) fn another_signature() -> Self {
         let message = "the signature of this name is another one than was looked at: another client replaced it meanwhile; look again";
         Self::new(StatusCode::PRECONDITION_FAILED, "SIGNATURE_CHANGED", message)
     }
 
-    /// The body is not of the kind that is taken.
+    /// The media type of the body is not supported.
     pub(super) fn media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED", message)
     }
@@ -168,18 +168,18 @@ impl ApiError {
         self
     }
 
-    /// Sets when the client may try again, where that is another time than usual.
+    /// Sets `Retry-After`, unless it is `None`.
     pub(super) fn retry_after(mut self, retry_after: Option<HeaderValue>) -> Self {
         self.more.retry_after = retry_after;
         self
     }
 
-    /// Sets after what time the client may try again.
+    /// Sets `Retry-After` to this time.
     pub(super) fn after(self, wait: Duration) -> Self {
         self.retry_after(Some(wait.as_secs().max(1).into()))
     }
 
-    /// The registry says no.
+    /// The registry denies access.
     pub(super) fn denied() -> Self {
         Self::new(StatusCode::FORBIDDEN, "DENIED", "the registry does not let this caller see the image")
     }
@@ -194,39 +194,39 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "the registry can't be reached; try again")
     }
 
-    /// The registry, or where its tokens come from, gives none.
+    /// The registry's token server issues no token.
     pub(super) fn no_token() -> Self {
         let message = "the registry's own token can't be had; the store's log says why";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", message)
     }
 
-    /// The registry answers what it should not.
+    /// The registry's answer is malformed.
     pub(super) fn bad_gateway() -> Self {
         Self::new(StatusCode::BAD_GATEWAY, "UNAVAILABLE", "the registry's answer can't be used")
     }
 
-    /// The registry does not answer.
+    /// The registry does not answer in time.
     pub(super) fn timed_out() -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "UNAVAILABLE", "the registry did not answer in time")
     }
 
-    /// The store is in trouble. What kind is in the log, not here.
+    /// The store failed. The log has the details, the answer does not.
     pub(super) fn store() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", "signatures can't be stored or read at the moment")
     }
 
-    /// The status.
+    /// Returns the status.
     pub(super) fn status(&self) -> u16 {
         self.status.as_u16()
     }
 
-    /// The code.
+    /// Returns the code.
     #[cfg(test)]
     pub(super) fn code(&self) -> &'static str {
         self.code
     }
 
-    /// The answer.
+    /// Returns the answer.
     pub(super) fn response(&self) -> HttpResponse {
         let entry = ErrorEntry { code: self.code, message: &self.message, detail: () };
         let mut response = HttpResponse::build(self.status);

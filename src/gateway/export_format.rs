@@ -1,4 +1,4 @@
-//! Signatures on their way from one store into another: a JSON object a line (NDJSON), with all that is known of each.
+//! The format of exports: one JSON object a line (NDJSON) for each signature, with its origin and status.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
@@ -11,12 +11,12 @@ use crate::image::Digest;
 use crate::json;
 use crate::signature::MAX_ISSUERS;
 
-/// The media type.
+/// The media type of exports.
 pub const NDJSON: &str = "application/x-ndjson";
-/// The longest line: the largest signature in base64, and room for what is known of it: a dozen texts of 512 bytes, half of
+/// The maximum length of a line, in bytes: the largest signature in base64, and a dozen texts of 512 bytes, half of
 /// which may need escapes.
 pub const MAX_LINE_BYTES: usize = MAX_CONTENT_BYTES / 3 * 4 + (16 << 10);
-/// Signatures of an import that are told one by one why they are not in.
+/// The maximum number of signatures of an import whose refusals are reported with a reason.
 pub const MAX_REASONS: usize = 100;
 
 /// A line.
@@ -25,7 +25,7 @@ pub const MAX_REASONS: usize = 100;
 struct Line {
     repository: String,
     digest: String,
-    /// The 32 characters.
+    /// The last 32 characters of the signature's name.
     name: String,
     /// The message, in base64.
     content: String,
@@ -35,7 +35,7 @@ struct Line {
     status: Option<Status>,
 }
 
-/// Appends a line, with its end.
+/// Appends a line, with its line end.
 pub fn write(lines: &mut Vec<u8>, image: &ImageId, record: &Record) {
     let Record { signature, origin, status } = record;
     let line = Line {
@@ -50,10 +50,10 @@ pub fn write(lines: &mut Vec<u8>, image: &ImageId, record: &Record) {
     lines.push(b'\n');
 }
 
-/// Reads a line of another store's, as it is: whether the signature is one that a store takes, [`check`] says.
+/// Parses a line. [`check`] decides whether a store accepts the signature.
 ///
 /// # Errors
-/// Why it is no line of an export, for people.
+/// Returns the reason why it is no line of an export, for users.
 pub fn read(line: &[u8]) -> Result<(ImageId, Record), String> {
     let line: Line = json::from_object(line).map_err(|error| format!("not a line of an export: {error}"))?;
     let Line { repository, digest, name, content, origin, status } = line;
@@ -65,10 +65,11 @@ pub fn read(line: &[u8]) -> Result<(ImageId, Record), String> {
     Ok((ImageId { repository, digest }, Record { signature, origin, status }))
 }
 
-/// Checks what is to be imported as a PUT is checked, and what is said of it. Gives the keys that the signature names.
+/// Checks a signature to import as a PUT is checked, and its origin and status. Returns the keys that the signature
+/// names.
 ///
 /// # Errors
-/// Why a store does not take it, for people.
+/// Returns the reason why a store does not accept it, for users.
 pub fn check(image: &ImageId, record: &Record) -> Result<Vec<Box<str>>, String> {
     let Record { signature, origin, status } = record;
     if signature.content.len() > MAX_CONTENT_BYTES {
@@ -87,38 +88,38 @@ pub fn check(image: &ImageId, record: &Record) -> Result<Vec<Box<str>>, String> 
     Ok(issuers)
 }
 
-/// What became of an import.
+/// The outcome of an import.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Imported {
-    /// How many are new.
+    /// The number of new signatures.
     pub created: usize,
-    /// Of how many that were there something more is known now.
+    /// The number of signatures that were there, and to which an origin or status was added.
     #[serde(default)]
     pub completed: usize,
-    /// How many were there, as they are.
+    /// The number of signatures that were there already, and did not change.
     pub present: usize,
-    /// How many are not in.
+    /// The number of refused signatures.
     pub refused: usize,
-    /// Why, of the first [`MAX_REASONS`].
+    /// The reasons of the first [`MAX_REASONS`].
     pub reasons: Vec<Reason>,
 }
 
-/// Why a line is not in.
+/// The reason why a line is refused.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Reason {
-    /// Its number, from 1 on.
+    /// The number of the line, from 1.
     pub line: usize,
-    /// The reason, for people.
+    /// The reason, for users.
     pub reason: String,
 }
 
 impl Imported {
-    /// Counts what became of a line.
+    /// Counts the outcome of a line.
     pub fn count(&mut self, line: usize, outcome: Result<Changed, String>) {
         let put = outcome.and_then(|changed| match changed {
             Changed::Put(put) => Ok(put),
-            // Only other changes have other outcomes.
+            // Other changes have other outcomes.
             Changed::Signatures(_) | Changed::Another => Err("the store answers something else".to_owned()),
         });
         let reason = match put {
@@ -130,7 +131,7 @@ impl Imported {
                 self.completed += 1;
                 return;
             }
-            // Under another name it is there as well.
+            // A signature under another name counts as present, too.
             Ok(Put::Present | Put::ContentExists) => {
                 self.present += 1;
                 return;

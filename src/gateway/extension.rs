@@ -1,4 +1,4 @@
-//! The extension endpoint: an image's signatures, read and added.
+//! The extension endpoint: reads and adds an image's signatures.
 
 use actix_web::{
     HttpResponse,
@@ -31,15 +31,15 @@ pub(super) async fn answer(context: &RequestContext<'_>, payload: Payload, image
     answer.unwrap_or_else(Into::into)
 }
 
-/// Answers whether the caller may add signatures in this repository, for clients that push an image first. The answer is the
-/// one that a PUT would get before its body is read.
+/// Answers whether the caller may add signatures in this repository, for clients that push an image first. The answer
+/// is the one that a PUT would get before its body is read.
 async fn may_add(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, ApiError> {
     context.authorize(Action::CreateSignature, Some(&image.repository)).await?;
     Ok(HttpResponse::NoContent().insert_header((header::ALLOW, METHODS)).finish())
 }
 
-/// Lists signatures to a caller that may pull the image. An image that the registry does not have has none: clients take any
-/// status but 200 for an error, and ask before they store the first one.
+/// Lists signatures to a caller that may pull the image. An image that the registry does not have has an empty list:
+/// clients treat any status but 200 as an error, and ask before they store the first signature.
 async fn read(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpResponse, ApiError> {
     let list = if context.may_read(image).await? {
         context.store.list(image).await.map_err(|error| store_error(&error))?
@@ -50,8 +50,8 @@ async fn read(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpRespo
     Ok(answer_with(answer.insert_header((header::CONTENT_TYPE, "application/json")), list.encoded()))
 }
 
-/// Adds a signature. Checks, in this order, what the caller may do and the rate limit, and then reads the body and asks whether
-/// there is such an image. Only of a caller that may sign it is any OpenPGP read.
+/// Adds a signature. Checks the permission and the rate limit first, then reads the body, and asks the registry for the
+/// image. OpenPGP is parsed only for callers that may sign the image.
 async fn add(context: &RequestContext<'_>, payload: Payload, image: &ImageId) -> Result<HttpResponse, ApiError> {
     let RequestContext { caller, request, .. } = context;
     context.authorize(Action::CreateSignature, Some(&image.repository)).await?;
@@ -61,7 +61,7 @@ async fn add(context: &RequestContext<'_>, payload: Payload, image: &ImageId) ->
         return Err(ApiError::manifest_unknown());
     }
     let digest = image.digest;
-    // Off this thread: what is compressed takes its time.
+    // Parsing compressed signatures takes time, so it does not block this thread.
     let parsed = spawn_blocking(move || submission::parse(&body, &digest)).await;
     let Submission { signature, issuers } =
         parsed.unwrap_or_else(|_| Err(ApiError::signature("content is not a signature")))?;
@@ -70,7 +70,7 @@ async fn add(context: &RequestContext<'_>, payload: Payload, image: &ImageId) ->
     let put = Change::Put(image.clone(), Record { signature, origin, status: None });
     let put = match context.change(Action::CreateSignature, put, what).await? {
         Changed::Put(put) => put,
-        // Only other changes have other outcomes; that it is stored is not known.
+        // Other changes have other outcomes. It is unknown whether the signature is stored.
         Changed::Signatures(_) | Changed::Another => return Err(ApiError::store()),
     };
     let refused = match put {

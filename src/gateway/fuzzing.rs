@@ -1,4 +1,4 @@
-//! What fuzz targets reach of the gateway. Only there with the feature `fuzzing`.
+//! Entry points of fuzz targets to the gateway. Only built with the feature `fuzzing`.
 
 use url::Url;
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::image::Digest;
 
-/// Whatever path is let through to the registry stays below `/v2` for other readers of URLs too. (A path ends before a query
-/// or fragment.)
+/// Routes a path. Panics if a path for the registry could leave `/v2` in another URL parser. (A path ends before a
+/// query or fragment.)
 pub fn path(path: &str) {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     if let Ok(Route::Registry { .. }) = route(path) {
@@ -21,7 +21,7 @@ pub fn path(path: &str) {
     }
 }
 
-/// Whatever is stored names the image that it is stored for.
+/// Parses a submission. Panics if it is for another image.
 pub fn submission(body: &[u8], digest: &Digest) {
     if let Ok(submission) = submission::parse(body, digest) {
         let payload = crate::signature::claimed_payload(&submission.signature.content).expect("it was looked at");
@@ -29,7 +29,8 @@ pub fn submission(body: &[u8], digest: &Digest) {
     }
 }
 
-/// Whatever line is read is written again the same, on one line; and what a store takes of it fits into a line of the next.
+/// Parses a line of an export. Panics unless it is written again the same, on one line, and a line that a store accepts
+/// fits into the next export.
 pub fn line(line: &[u8]) {
     if let Ok((image, record)) = export_format::read(line) {
         let mut again = Vec::new();
@@ -42,10 +43,10 @@ pub fn line(line: &[u8]) {
     }
 }
 
-/// Whatever address a registry sends in answer to this URL, the client that follows it is where the registry meant it to be:
-/// the same path, at the gateway for what the gateway serves, else at the same host.
+/// Rewrites an address in a registry's answer. Panics if a client that follows the new address would reach another
+/// path, or another server than the gateway (for paths that it serves) or the host that the registry named.
 pub fn addresses(requested: &Url, value: &str) {
-    // A scheme without `//` behind it is read in one way by one reader and in another by the next.
+    // URL parsers differ about a scheme without `//` after it.
     if Url::parse(value).is_ok() && !["http://", "https://"].iter().any(|scheme| value.starts_with(scheme)) {
         return;
     }

@@ -1,12 +1,12 @@
-//! Header fields on their way through: which are passed on, and what addresses in them become.
+//! Header fields that pass through the gateway: the choice of fields, and the rewriting of addresses.
 
 use actix_web::http::header::HeaderMap;
 use url::Url;
 
 use crate::configuration::is_on_loopback;
 
-/// Fields about one connection (RFC 9110, section 7.6.1), about a proxy's own credentials, or about trailers, which are
-/// not passed on. Those that `Connection` names come on top.
+/// Fields that are not passed on: about one connection (RFC 9110, section 7.6.1), a proxy's own credentials, or
+/// trailers. Those that `Connection` names are added.
 const HOP_BY_HOP: [&str; 9] = [
     "connection",
     "keep-alive",
@@ -19,8 +19,8 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Beginnings of the names of fields by which proxies say how a request came: from which address, under which URL, and by
-/// whom, where they have looked at that. There is one standard (`Forwarded`, RFC 7239), and a name of each vendor's own.
+/// Prefixes of the names of fields in which proxies describe a request: its address, URL and sender. There is one
+/// standard (`Forwarded`, RFC 7239), and a name of each vendor's own.
 const OF_PROXIES: [&str; 32] = [
     "cf-connecting-",
     "cf-visitor",
@@ -55,25 +55,25 @@ const OF_PROXIES: [&str; 32] = [
     "x-url-scheme",
     "x-webauth-",
 ];
-/// Ends of the names of fields with an address.
+/// Suffixes of the names of fields that contain an address.
 const OF_ADDRESSES: [&str; 8] = ["-ip", "-ipv4", "-ipv6", "-addr", "-address", "clientip", "socketip", "-client-cert"];
 
-/// Whether this field (in lower case) is a proxy's, and says how a request came or who sent it.
+/// Returns whether this field (in lower case) is one in which a proxy describes the origin of a request.
 ///
-/// Of a client that is no trusted proxy it is a lie, or none of the registry's business. A list of the fields that may pass would be
-/// safer still, but registries have credentials in fields of their own (`X-JFrog-Art-Api`, `Private-Token`, ...), which no list
-/// has all of.
+/// From a client that is no trusted proxy, such a field is forged, or of no use to the registry. An allow-list of
+/// fields would be safer, but registries have credentials in fields of their own (`X-JFrog-Art-Api`, `Private-Token`,
+/// ...), and no list has all of these.
 pub(super) fn is_about_the_way(name: &str) -> bool {
-    // Behind some interfaces (CGI, WSGI) the two are the same.
+    // Some interfaces (CGI, WSGI) do not distinguish the two.
     let name = name.replace('_', "-");
     OF_PROXIES.iter().any(|start| name.starts_with(start)) || OF_ADDRESSES.iter().any(|end| name.ends_with(end))
 }
 
-/// Tells which fields of a message concern only the connection that it came on.
+/// The fields of a message that concern only its connection.
 pub(super) struct HopByHop(Vec<String>);
 
 impl HopByHop {
-    /// `connection` are the values of the message's `Connection` fields.
+    /// Parses the values of the message's `Connection` fields.
     pub(super) fn new<'a>(connection: impl Iterator<Item = &'a [u8]>) -> Self {
         let named = connection
             .filter_map(|value| std::str::from_utf8(value).ok())
@@ -83,23 +83,23 @@ impl HopByHop {
         Self(named)
     }
 
-    /// Whether this field (in lower case) is not to be passed on.
+    /// Returns whether this field (in lower case) is not passed on.
     pub(super) fn contains(&self, name: &str) -> bool {
         HOP_BY_HOP.contains(&name) || self.0.iter().any(|named| named == name)
     }
 }
 
-/// The address that a client knows the gateway by.
+/// The address by which a client knows the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct External {
     /// `http` or `https`.
     pub(super) scheme: &'static str,
-    /// `host[:port]`; `None` if the client did not say it.
+    /// The `host[:port]`; `None` if the client did not send it.
     pub(super) host: Option<String>,
 }
 
 impl External {
-    /// As the configuration says it.
+    /// Makes the address from the configured URL.
     pub(super) fn of_url(url: &Url) -> Self {
         let scheme = if url.scheme() == "https" { "https" } else { "http" };
         let host = url.host_str().map(|host| match url.port() {
@@ -109,16 +109,16 @@ impl External {
         Self { scheme, host }
     }
 
-    /// Whether what is sent there can't be read on the way: over TLS, or on this machine.
+    /// Returns whether secrets for this address stay confidential: over TLS, or on this machine.
     pub(super) fn keeps_secrets(&self) -> bool {
         let Some(host) = &self.host else { return true };
-        // As clients read it.
+        // Parsed as clients do.
         let url = Url::parse(&format!("http://{host}"));
         self.scheme == "https" || url.is_ok_and(|url| is_on_loopback(&url))
     }
 
-    /// From what the client says, or (where `forwarded` is believed) the proxy in front of this one. A lie comes back to the
-    /// liar alone.
+    /// Makes the address from the client's fields, or from those of the proxy in front if `forwarded` is set. A forged
+    /// address affects only the client that sent it.
     pub(super) fn of(headers: &HeaderMap, tls: bool, forwarded: bool) -> Self {
         let first = |name: &str| {
             let value = headers.get(name)?.to_str().ok()?;
@@ -137,28 +137,28 @@ impl External {
     }
 }
 
-/// Whether a text has only characters in it that `host[:port]` may have.
+/// Returns whether a text has only characters that `host[:port]` may have.
 pub(super) fn is_host(text: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']' | b'_');
     !text.is_empty() && text.bytes().all(known)
 }
 
-/// Turns the registry's own addresses, in what it answers, into the gateway's.
+/// Rewrites the registry's own addresses in its answers to the gateway's.
 pub(super) struct Rewrite<'a> {
-    /// What was asked for, at the registry.
+    /// The requested URL, at the registry.
     pub(super) requested: &'a Url,
-    /// The gateway.
+    /// The gateway's address.
     pub(super) external: &'a External,
 }
 
 impl Rewrite<'_> {
-    /// Returns the new value of a `Location`, or `None` if it stays as it is.
+    /// Returns the new value of a `Location`; `None` if it stays as it is.
     ///
-    /// What the gateway does not serve, since it is not below `/v2/`, is fetched from the registry itself: where it stores
-    /// blobs, say.
+    /// Paths that the gateway does not serve, outside of `/v2/`, stay: clients fetch them from the registry itself,
+    /// blob storage for example.
     pub(super) fn location(&self, value: &str) -> Option<String> {
         let url = self.requested.join(value).ok()?;
-        // Registries behind a TLS proxy often write http for https: the host and port say that it is the same one.
+        // Registries behind a TLS proxy often write http for https, so host and port identify the registry.
         let same = matches!(url.scheme(), "http" | "https")
             && url.host() == self.requested.host()
             && (url.port_or_known_default() == self.requested.port_or_known_default()
@@ -168,7 +168,7 @@ impl Rewrite<'_> {
         match (same && served, relative) {
             (true, true) | (false, false) => None,
             (false, true) => Some(url.into()),
-            // The text itself, rather than what Url makes of it: upload addresses carry state.
+            // The original text, not the normalized URL: addresses of uploads contain state.
             (true, false) => {
                 let (_, after) = value.split_once("//")?;
                 let rest = &after[after.find('/')?..];
@@ -180,7 +180,7 @@ impl Rewrite<'_> {
         }
     }
 
-    /// A `Link` (RFC 8288): every target between `<` and `>`.
+    /// Rewrites a `Link` (RFC 8288): every target between `<` and `>`.
     pub(super) fn link(&self, value: &str) -> Option<String> {
         let mut rewritten = String::with_capacity(value.len());
         let mut changed = false;

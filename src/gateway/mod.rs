@@ -1,6 +1,7 @@
-//! The store: the extension endpoint, in front of a registry.
+//! The gateway: the extension endpoint and the signature store, in front of a registry.
 //!
-//! `/extensions/v2/` is answered from the [store](store::SignatureStore); `/v2/` and all below goes through to the registry.
+//! `/extensions/v2/` is answered from the [store](store::SignatureStore). `/v2/` and all paths below it pass through to
+//! the registry.
 
 mod api;
 mod audit_log;

@@ -1,4 +1,4 @@
-//! Which part of the gateway a request is for, by its raw path.
+//! Routes a request by its raw path.
 
 use percent_encoding::percent_decode_str;
 
@@ -12,42 +12,42 @@ const REGISTRY: &str = "/v2";
 const EXTENSION: &str = "/extensions/v2/";
 const OWN: &str = "/sealgate/v1/";
 
-/// What is asked for.
+/// The route of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// Something of the registry's.
+    /// A path of the registry.
     Registry {
-        /// `/v2/` itself, where clients learn what the registry can do.
+        /// The path is `/v2/` itself, where clients learn the registry's features.
         ping: bool,
     },
-    /// An image's signatures.
+    /// An image's signatures at the extension endpoint.
     Signatures(ImageId),
-    /// What is the store's own.
+    /// A path of the store's own API.
     ApiRoute(ApiRoute),
-    /// Whether this program is well.
+    /// The health of this program.
     Health,
 }
 
-/// What is the store's own, below `/sealgate/v1/`.
+/// The routes of the store's own API, below `/sealgate/v1/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ApiRoute {
-    /// `token`: where tokens come from.
+    /// `token`: the token endpoint.
     Token,
-    /// `export`: all that is stored.
+    /// `export`: all signatures.
     Export,
-    /// `import`: what another store had.
+    /// `import`: the signatures of another store.
     Import,
-    /// `<name>/signatures/<digest>`: an image's signatures, with all that is known of them.
+    /// `<name>/signatures/<digest>`: an image's signatures, with their origins and statuses.
     Image(ImageId),
-    /// `<name>/signatures/<digest>/status`: the statuses of all of them.
+    /// `<name>/signatures/<digest>/status`: the statuses of all signatures of an image.
     Statuses(ImageId),
-    /// `<name>/signatures/<digest>/<32 characters>`: one of them.
+    /// `<name>/signatures/<digest>/<32 characters>`: one signature.
     Signature(ImageId, SignatureName),
-    /// `<name>/signatures/<digest>/<32 characters>/status`: its status.
+    /// `<name>/signatures/<digest>/<32 characters>/status`: the status of one signature.
     Status(ImageId, SignatureName),
 }
 
-/// Finds the route of a raw path (as it was sent, without the query).
+/// Finds the route of a raw path, which is the one in the request without the query.
 pub(super) fn route(path: &str) -> Result<Route, ApiError> {
     if path == "/healthz" {
         return Ok(Route::Health);
@@ -70,12 +70,12 @@ pub(super) fn route(path: &str) -> Result<Route, ApiError> {
     }
 }
 
-/// `<name>/signatures/<digest>`. A name may have `signatures` in it: the last one counts.
+/// Parses `<name>/signatures/<digest>`. A name may contain `signatures`, so the last one separates.
 fn signatures(rest: &str) -> Result<ImageId, ApiError> {
     let (name, digest) = rest.rsplit_once("/signatures/").ok_or_else(ApiError::no_such_path)?;
     let repository = RepositoryName::parse(name).map_err(|error| ApiError::name(error.to_string()))?;
-    // Clients may write the digest's colon as %3A. Nothing else needs an escape, and a name that had one would walk around
-    // the rules for paths of a proxy in front.
+    // Clients may write the digest's colon as %3A. Nothing else needs an escape, and an escaped name could bypass the
+    // path rules of a proxy in front.
     let digest = Digest::parse(&digest.replace("%3A", ":").replace("%3a", ":"))
         .map_err(|error| ApiError::digest(error.to_string()))?;
     Ok(ImageId { repository, digest })
@@ -101,9 +101,9 @@ fn api_route(rest: &str) -> Result<ApiRoute, ApiError> {
     }
 }
 
-/// Whether every reader takes the path for the same, and it stays below where it begins.
+/// Returns whether all URL parsers agree about the path, and it stays below its prefix.
 fn is_unambiguous(path: &str) -> bool {
-    // No request line has a space in its path. Readers of URLs drop it at the end: `/v2/.. ` is `/` to them.
+    // No valid request line has a space in its path. URL parsers drop it at the end: `/v2/.. ` is `/` to them.
     !path.contains(' ')
         && path.split('/').all(|segment| {
             let decoded: Vec<u8> = percent_decode_str(segment).collect();

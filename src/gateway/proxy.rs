@@ -1,4 +1,4 @@
-//! What is the registry's goes through to the registry: streamed both ways, in bounded memory.
+//! Passes requests through to the registry: streamed both ways, in bounded memory.
 
 use std::{
     cell::Cell,
@@ -33,19 +33,19 @@ use super::{
     upstream::{Registry, RequiredAuth, failure},
 };
 
-/// Tells clients (containers/image among them) that signatures are found here.
+/// The header that announces the signature extension to clients, containers/image among them.
 const ANNOUNCEMENT: &str = "x-registry-supports-signatures";
 
-/// The methods that are passed to the registry.
+/// The methods that pass through to the registry.
 const PASSED: &str = "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE";
-/// How long a registry may be silent over a request that changes something, once it has all of it: assembling a large
-/// upload on an object store takes minutes.
+/// The time limit for the registry's answer to a change, once it has the whole request: assembling a large upload on an
+/// object store takes minutes.
 const CHANGE_TIMEOUT: Duration = Duration::from_mins(15);
-/// Pieces of a request's body on the way between two connections. With at most some dozen KiB each, this bounds an upload's
-/// memory.
+/// The maximum number of chunks of a body between the two connections. A chunk has some dozen KiB at most, so this
+/// bounds an upload's memory.
 const CHUNKS: usize = 4;
 
-/// Passes a request to the registry, and its answer back. `ping`: it is for `/v2/` itself.
+/// Passes a request to the registry, and its answer back. `ping`: the request is for `/v2/` itself.
 pub(super) async fn pass(
     registry: &Registry,
     (auth, caller): (&RequestAuth, &Caller),
@@ -68,7 +68,8 @@ pub(super) async fn pass(
     let Ok(upstream_method) = reqwest::Method::from_bytes(method.as_str().as_bytes()) else {
         return ApiError::method("this method is not passed to the registry", PASSED).into();
     };
-    // A client without credentials is asked for some here. Where the registry asks for a password itself, it is asked.
+    // A client without credentials gets a challenge here. If the registry asks for a password itself, it sends the
+    // challenge.
     if ping
         && auth.is_enabled()
         && caller.has_no_credentials()
@@ -101,7 +102,7 @@ pub(super) async fn pass(
             return ApiError::slow_client().into();
         }
         Some(Err(error)) => {
-            // Its URL has the query that the client sent: the state of an upload, or a token.
+            // The URL contains the client's query: the state of an upload, or a token.
             let error = error.without_url();
             tracing::warn!(error = &error as &dyn std::error::Error, %method, "the registry can't be asked");
             return failure(&error).into();
@@ -114,15 +115,15 @@ pub(super) async fn pass(
     from_registry(answer, method == Method::HEAD, ping, &rewrite, challenges)
 }
 
-/// As whom the registry is asked.
+/// The identity with which the registry is asked.
 enum As {
-    /// With the credentials of the request.
+    /// The credentials of the request.
     Itself,
-    /// With this `Authorization`, or none, in place of what was meant for us.
+    /// This `Authorization`, or none, in place of the one for the gateway.
     Caller(Option<HeaderValue>),
 }
 
-/// What a token needs for this path, where it is about a repository.
+/// Returns the scope that a token needs for this path; `None` if the path is about no repository.
 fn scope_of(path: &str, read_only: bool) -> Option<Scope> {
     let rest = path.strip_prefix("/v2/")?;
     let (repository, _) =
@@ -131,7 +132,7 @@ fn scope_of(path: &str, read_only: bool) -> Option<Scope> {
     Scope::parse(&format!("repository:{repository}:{actions}")).ok()
 }
 
-/// Only WebSocket: other upgrades are offers that may be ignored.
+/// Returns whether a client requires WebSocket. Other upgrades are offers that may be ignored.
 fn wants_another_protocol(headers: &HeaderMap) -> bool {
     headers.get_all(header::UPGRADE).any(|value| value.as_bytes().to_ascii_lowercase().starts_with(b"websocket"))
 }
@@ -141,8 +142,8 @@ fn has_body(headers: &HeaderMap) -> bool {
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
 }
 
-/// The header fields that the registry gets. `way`: what they say of how the request came is believed; else it ends here, since
-/// the registry trusts this gateway.
+/// Returns the header fields for the registry. If `way` is false, the fields in which proxies describe the request are
+/// removed, because the registry trusts this gateway.
 fn to_registry(request: &HttpRequest, external: &External, asked_as: &As, way: bool) -> reqwest::header::HeaderMap {
     let headers = request.headers();
     let hops = HopByHop::new(headers.get_all(header::CONNECTION).map(HeaderValue::as_bytes));
@@ -151,10 +152,10 @@ fn to_registry(request: &HttpRequest, external: &External, asked_as: &As, way: b
     for (name, value) in headers {
         let name = name.as_str();
         let ours = match name {
-            // This hop has answered 100-continue, and says itself which host it means.
+            // The gateway answers 100-continue itself, and sets the host.
             "host" | "expect" | "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-for" => true,
             "content-length" => chunked,
-            // What was meant for us stays here.
+            // Credentials for the gateway stay here.
             "authorization" => matches!(asked_as, As::Caller(_)),
             name => hops.contains(name) || (!way && is_about_the_way(name)),
         };
@@ -177,13 +178,13 @@ fn to_registry(request: &HttpRequest, external: &External, asked_as: &As, way: b
 }
 
 fn append(headers: &mut reqwest::header::HeaderMap, name: &str, value: &[u8]) {
-    // Both were accepted by a parser of the same rules.
+    // A parser with the same rules has accepted both.
     if let (Ok(name), Ok(value)) = (name.parse::<reqwest::header::HeaderName>(), value.try_into()) {
         headers.append::<reqwest::header::HeaderName>(name, value);
     }
 }
 
-/// How far a request's body has come.
+/// The progress of a request's body.
 struct Upload {
     at: Cell<At>,
     since: Cell<Instant>,
@@ -191,11 +192,11 @@ struct Upload {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// The client is to send more.
+    /// Waiting for the client to send more.
     Client,
-    /// The registry is to take more.
+    /// Waiting for the registry to accept more.
     Registry,
-    /// The registry has all of it (or there is none).
+    /// The registry has the whole body (or there is none).
     End,
     /// The client stopped sending, or left.
     Lost,
@@ -211,19 +212,19 @@ impl Upload {
         self.since.set(Instant::now());
     }
 
-    /// When the registry has been silent for too long. `change`: how long it may be once it has all.
+    /// Returns when to give the registry up. `change` is the time limit once the registry has the whole request.
     fn ends(&self, change: Duration) -> Instant {
         let silence = match self.at.get() {
             At::Registry => STALL_TIMEOUT,
             At::End => change,
-            // The clock that runs is that of `pump_up`, after which the registry's connection ends.
+            // `pump_up` has the time limit here, and ends the registry's connection.
             At::Client | At::Lost => 2 * STALL_TIMEOUT,
         };
         self.since.get() + silence
     }
 }
 
-/// Carries a request's body from the client's connection (tied to this thread) to the registry's.
+/// Forwards a request's body from the client's connection (tied to this thread) to the registry's.
 fn pump_up(
     mut payload: impl Stream<Item = Result<Bytes, PayloadError>> + Unpin + 'static,
     upload: &Rc<Upload>,
@@ -235,7 +236,7 @@ fn pump_up(
             upload.is_at(At::Client);
             let chunk = tokio::select! {
                 chunk = timeout(STALL_TIMEOUT, payload.next()) => chunk,
-                // The registry has answered already, or is gone.
+                // The registry has answered already, or its connection is lost.
                 () = sender.closed() => return,
             };
             let chunk = match chunk {
@@ -246,7 +247,7 @@ fn pump_up(
             };
             let last = chunk.is_err();
             upload.is_at(if last { At::Lost } else { At::Registry });
-            // With an error the connection to the registry ends, so that no half of a body passes for a whole one.
+            // An error ends the connection to the registry, so that an incomplete body does not look complete.
             if sender.send(chunk).await.is_err() || last {
                 return;
             }
@@ -255,11 +256,12 @@ fn pump_up(
     move |context| receiver.poll_recv(context)
 }
 
-/// Waits for the answer. Returns `None` if the registry takes no more of the body, or has all of it and does not answer.
+/// Waits for the answer. Returns `None` if the registry stalls: it accepts no more of the body, or has all of it and
+/// does not answer.
 async fn until_silent<T>(answer: impl Future<Output = T>, upload: &Upload, change: Duration) -> Option<T> {
     let mut answer = std::pin::pin!(answer);
     loop {
-        // The body may get to where less time is left.
+        // The body may reach a state with an earlier deadline.
         let look = upload.ends(change).min(Instant::now() + STALL_TIMEOUT / 4);
         tokio::select! {
             answer = &mut answer => return Some(answer),
@@ -272,7 +274,7 @@ async fn until_silent<T>(answer: impl Future<Output = T>, upload: &Upload, chang
     }
 }
 
-/// The answer that the client gets.
+/// Makes the client's answer from the registry's.
 fn from_registry(
     answer: reqwest::Response,
     head: bool,
@@ -292,7 +294,7 @@ fn from_registry(
     }
     for (name, value) in answer.headers() {
         let name = name.as_str();
-        // The length is the body's own business below.
+        // The body below sets the length.
         let ours = matches!(name, ANNOUNCEMENT | "www-authenticate") || (name == "content-length" && !bodiless);
         if ours || hops.contains(name) {
             continue;
@@ -320,8 +322,8 @@ fn from_registry(
     }
 }
 
-/// Carries an answer's body to the client's connection. A registry that stops, or breaks off, ends the client's connection
-/// without a proper end.
+/// Forwards an answer's body to the client's connection. If the registry stalls or breaks off, the client's connection
+/// ends irregularly.
 fn pump_down(answer: reqwest::Response) -> impl Stream<Item = io::Result<Bytes>> + 'static {
     let body = answer.bytes_stream().map_err(|error| {
         let error = error.without_url();

@@ -1,4 +1,4 @@
-//! The rate limit: how many signatures a caller may add.
+//! The rate limit on the signatures that a caller adds.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,13 +10,13 @@ use tokio::time::Instant;
 
 use super::{audit_log, auth::Caller, error::ApiError};
 
-/// Signatures that one caller may add at once: far more than a release has images.
+/// The number of signatures that one caller may add at once: far more than a release has images.
 const BURST: u32 = 1000;
-/// Signatures that one caller may add a second in the long run: faster than anyone signs.
+/// The number of signatures that one caller may add per second in the long run.
 const PER_SECOND: u32 = 20;
-/// Callers whose rate is known.
+/// The maximum number of callers with a bucket.
 const MAX_CALLERS: u64 = 10_000;
-/// How long the rate of a caller is kept that adds nothing. By then its bucket is full again.
+/// The time after which the bucket of an idle caller is dropped. By then it is full again.
 const IDLE_TTL: Duration = Duration::from_mins(10);
 
 /// A token bucket for each caller.
@@ -29,7 +29,7 @@ impl RateLimit {
         Self { buckets: Cache::builder().max_capacity(MAX_CALLERS).time_to_idle(IDLE_TTL).build() }
     }
 
-    /// Refuses a caller that adds signatures faster than anyone signs. An anonymous caller has no bucket.
+    /// Refuses a caller that exceeds the rate limit. An anonymous caller has no bucket.
     pub(super) fn check_rate_limit(&self, caller: &Caller) -> Result<(), ApiError> {
         let principal = &caller.identity.principal;
         let Some(name) = principal.name() else { return Ok(()) };
@@ -44,7 +44,7 @@ impl RateLimit {
     }
 }
 
-/// How many signatures a caller may still add, and when that was computed. `None` is a full bucket.
+/// The number of signatures that a caller may still add, and the time of that number. `None` is a full bucket.
 #[derive(Default)]
 struct TokenBucket(Mutex<Option<(f64, Instant)>>);
 

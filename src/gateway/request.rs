@@ -1,4 +1,4 @@
-//! One request: what its handlers share.
+//! The context of one request, which its handlers share.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,10 +18,10 @@ use super::{
     upstream::{PullAnswer, Registry},
 };
 
-/// How long a client may take to send a signature or another short body.
+/// The time limit for a client to send a signature or another short body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A request of an authenticated caller, and what its handlers take to answer it.
+/// A request of an authenticated caller, with everything that its handlers need.
 pub(super) struct RequestContext<'a> {
     pub(super) store: &'a Arc<dyn SignatureStore>,
     pub(super) registry: &'a Registry,
@@ -37,22 +37,22 @@ impl RequestContext<'_> {
         self.auth.authorize(self.registry, self.caller, action, repository).await
     }
 
-    /// Returns whether the caller may pull the image; `false` if there is no such image. Whether everyone may pull it may be
-    /// taken from a cache.
+    /// Returns whether the caller may pull the image; `false` if there is no such image. That everyone may pull it can
+    /// come from a cache.
     pub(super) async fn may_read(&self, image: &ImageId) -> Result<bool, ApiError> {
         let authorization = self.auth.upstream_authorization(self.registry, self.caller).await?;
         let pull = self.registry.may_pull(image, authorization.as_ref()).await;
         self.check_pull(image, pull, "pull")
     }
 
-    /// Returns whether the caller may pull the image, as the registry says now; `false` if there is no such image.
+    /// Returns whether the caller may pull the image, by asking the registry; `false` if there is no such image.
     pub(super) async fn may_read_now(&self, image: &ImageId) -> Result<bool, ApiError> {
         let authorization = self.auth.upstream_authorization(self.registry, self.caller).await?;
         let pull = self.registry.may_pull_now(image, authorization.as_ref()).await;
         self.check_pull(image, pull, "pull,push")
     }
 
-    /// Makes a change and logs it, in a task of its own: a client that leaves now ends neither.
+    /// Makes a change and logs it, in a task of its own: if the client leaves, both are completed.
     pub(super) async fn change(&self, action: Action, change: Change, what: String) -> Result<Changed, ApiError> {
         let (store, entry) = (Arc::clone(self.store), self.caller.audit_entry());
         let changed = tokio::spawn(async move {
@@ -101,7 +101,7 @@ pub(super) async fn read_body(request: &HttpRequest, mut payload: Payload, limit
 
 /// Makes the answer to a request that the store could not serve, and logs the error.
 pub(super) fn store_error(error: &StoreError) -> ApiError {
-    // These two were logged once, when the store went out of use.
+    // These two are logged once, when they begin.
     if !matches!(error, StoreError::Stopped { .. } | StoreError::Unavailable { .. }) {
         tracing::error!(%error, "the store failed");
     }

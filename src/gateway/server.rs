@@ -1,4 +1,4 @@
-//! The gateway's listener: HTTP/1.1, one route after the other.
+//! The gateway's listener, and the dispatch of requests.
 
 use std::{future::Future, io, net::TcpListener, sync::Arc, time::Duration};
 
@@ -27,39 +27,39 @@ use crate::registry::SetupError;
 use crate::server::{self, ConnectionLimits, Protocols, Timeouts, Tls};
 use crate::telemetry::{Readiness, supervise};
 
-/// Connections, where memory and descriptors allow it. Nodes that pull have a few each.
+/// The maximum number of connections, if memory and descriptors allow it. Nodes that pull have a few each.
 const MAX_CONNECTIONS: usize = 4096;
-/// How long clients may take. A body that comes has a time of its own.
+/// The time limits of clients. A body in transfer has a limit of its own.
 const TIMEOUTS: Timeouts = Timeouts {
     handshake: Duration::from_secs(10),
     head: Duration::from_secs(10),
-    // Longer than the 90 s after which Go's clients give up an idle connection.
+    // Longer than the 90 s after which Go's clients close an idle connection.
     idle: Duration::from_mins(2),
     write: STALL_TIMEOUT,
 };
-/// How long transfers may go on after the end has begun: together with the time that requests are still taken (5 s) below a
-/// pod's terminationGracePeriod of 30 s.
+/// The time limit of transfers after shutdown. Together with the 5 s in which requests are still accepted, it is below
+/// a pod's terminationGracePeriod of 30 s.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Why the gateway does not begin to serve.
+/// The reason why the gateway does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayError {
-    /// The registry can't be asked as configured.
+    /// The settings of the registry can't be used.
     #[error(transparent)]
     Registry(#[from] SetupError),
-    /// The store.
+    /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Who may do what.
+    /// Access control can't be set up.
     #[error(transparent)]
     Access(#[from] AccessSetupError),
-    /// The listener.
+    /// The listener can't be used.
     #[error("gateway.listen: {0}")]
     Listener(#[from] io::Error),
 }
 
-/// All that serving takes, read and checked.
+/// A gateway that is ready to serve: everything is read and checked.
 pub struct Prepared {
     upstream: upstream::Settings,
     registry: Registry,
@@ -71,8 +71,8 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Reads the CA file and whatever says who may do what, looks at the store's file, and changes nothing of it: the file
-    /// may be in use, and etcd is not asked. To be called on the runtime that outlives the server.
+    /// Reads the CA file and the access control, and checks the store's file without a change: the file may be in use,
+    /// and etcd is not asked. Call it on the runtime that outlives the server.
     pub async fn new(settings: &Gateway, limits: &Limits) -> Result<Self, GatewayError> {
         let (upstream, registry) = Self::look(settings, limits)?;
         let limits = ImageLimits::with_lists_of(limits.signature_list_bytes);
@@ -84,13 +84,13 @@ impl Prepared {
         Ok(Self { upstream, registry, store: settings.store.clone(), limits, auth, anyone, readiness })
     }
 
-    /// While this says no, each answer closes its connection: what will be cut off soon must not be used again, or a request
-    /// that is just being sent is lost, which clients don't repeat where it changes something.
+    /// Returns the readiness. While it is false, each answer closes its connection: on a connection that will soon be
+    /// cut off, a request that is being sent would be lost, and clients don't retry one that changes something.
     pub fn readiness(&self) -> Arc<Readiness> {
         Arc::clone(&self.readiness)
     }
 
-    /// Finds what would keep [`Prepared::new`] from its end, and makes no file at all.
+    /// Checks what [`Prepared::new`] needs, and makes no file.
     pub async fn check(settings: &Gateway, limits: &Limits) -> Result<(), GatewayError> {
         Self::look(settings, limits)?;
         Ok(AccessControl::check(settings.access.as_ref()).await?)
@@ -106,11 +106,11 @@ impl Prepared {
         Ok((upstream, registry))
     }
 
-    /// Opens the store and gives a server that, once awaited, serves until `shutdown` is ready; transfers under way then
-    /// have [some seconds](LAST_TRANSFERS) to end.
+    /// Opens the store, and returns a server that, once awaited, serves until `shutdown` is ready. Transfers in flight
+    /// then have [some seconds](SHUTDOWN_TIMEOUT) to end.
     ///
-    /// Blocks while the store's file is read and checked; waits some seconds for etcd. The server keeps the store open until
-    /// it has ended.
+    /// Blocks while the store's file is read and checked; waits some seconds for etcd. The server keeps the store open
+    /// until it has ended.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -121,7 +121,7 @@ impl Prepared {
         let readiness = web::Data::from(readiness);
         let upstream = Arc::new(upstream);
         let address = listener.local_addr()?;
-        // That this is meant was asked when the configuration was read.
+        // The check of the configuration made sure that an open store is intended.
         let auth = auth.at(address, tls.is_some());
         let shared_peers = auth.trusted_proxies().to_vec();
         if anyone && !auth.is_on_loopback() {
@@ -136,8 +136,9 @@ impl Prepared {
         tokio::spawn(async move {
             supervise("access-check", None, || RequestAuth::warn_of_mismatch(Arc::clone(&asking), asked.clone())).await;
         });
-        // The system ends the connection of a client that stops reading, once nothing could be sent for so long. A client that
-        // reads slowly must not be taken for one, so the system takes no more from us than such a client reads in that time. Connections inherit both from their listener.
+        // TCP_USER_TIMEOUT ends the connection of a client that stops reading. A slow reader must not be
+        // mistaken for one, so the system accepts no more unsent bytes than such a client reads in that time. Connections
+        // inherit both options from their listener.
         #[cfg(target_os = "linux")]
         {
             use super::stall_guard::MAX_PIECE_BYTES;
@@ -153,13 +154,13 @@ impl Prepared {
                 shared_peers,
             },
             timeouts: TIMEOUTS,
-            // A client that has closed its side is gone; nothing is fetched for it any more.
+            // A client that has closed its side is gone, so that nothing more is fetched for it.
             serve_half_closed: false,
             workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
             stop_within: SHUTDOWN_TIMEOUT,
         };
         let app = move || {
-            // A worker that can't make clients of its own uses the ones that were made first.
+            // If a worker can't make clients of its own, it uses the first ones.
             let registry = upstream.registry(registry.cache().clone()).unwrap_or_else(|_| registry.clone());
             App::new()
                 .app_data(web::Data::new(registry))
@@ -169,9 +170,9 @@ impl Prepared {
                 .app_data(readiness.clone())
                 .default_service(web::to(answer))
         };
-        // HTTP/1.1 alone: clients open a few connections and keep them for a whole push or pull, so HTTP/2 would save no
-        // handshakes; it would put the layers that a client moves side by side into one connection, with its windows, on one
-        // worker (measured: docs/performance.md).
+        // HTTP/1.1 alone: clients open a few connections and keep them for a whole push or pull, so HTTP/2 would save
+        // no handshakes. It would put all layers of a client into one connection, with its windows, on one worker
+        // (measured: docs/performance.md).
         let tls = tls.map(|config| Tls { config, protocols: Protocols::Http1 });
         Ok(server::serve(listener, tls, settings, None, app, shutdown)?)
     }
@@ -230,7 +231,7 @@ async fn answer_by_route(
         Route::Registry { ping } => proxy::pass(&registry, (&auth, &caller), &request, payload, ping).await,
         Route::Signatures(image) => extension::answer(&context, payload, &image).await,
         Route::ApiRoute(own) => api::answer(&context, payload, own).await,
-        // It was answered above.
+        // Answered above.
         Route::Health => HttpResponse::Ok().finish(),
     }
 }

@@ -1,4 +1,4 @@
-//! The bodies of answers on their way to clients, in pieces and not for ever.
+//! The bodies of answers to clients, with a stall timeout.
 
 use std::{
     cell::RefCell,
@@ -13,13 +13,13 @@ use actix_web::{HttpResponse, HttpResponseBuilder, body::SizedStream, rt, web::B
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 
-/// How long a transfer may stand still. There is no limit on one that moves.
+/// The stall timeout of a transfer. A transfer that makes progress has no time limit.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_mins(1);
-/// The most of an answer's body that a client's connection gets at once, in bytes. It copies what it gets, and keeps a buffer
-/// of up to this size instead of making one each time.
+/// The maximum number of bytes of a body that a client's connection gets at once. The connection copies them, and keeps
+/// a buffer of up to this size instead of a new one each time.
 pub(super) const MAX_PIECE_BYTES: usize = 128 << 10;
 
-/// An answer with a body that is in memory, and may be shared with other answers: of a long one no copy is made.
+/// Makes an answer with a body in memory, which may be shared with other answers: a long one is not copied.
 pub(super) fn answer_with(answer: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
     if body.len() <= MAX_PIECE_BYTES {
         return answer.body(body);
@@ -28,26 +28,26 @@ pub(super) fn answer_with(answer: &mut HttpResponseBuilder, body: Bytes) -> Http
     answer.body(SizedStream::new(length, Transfer::new(stream::iter([Ok(body)]), "the store stopped sending")))
 }
 
-/// A body on its way to the client. Nothing is read ahead here: what the client does not take stays where it is.
+/// A body that is sent to a client. It reads nothing ahead: if the client stops reading, the source is not read.
 ///
-/// A client that stops reading keeps nothing: neither where the body comes from (a registry's connection, say) nor what is on
-/// the way. (Its own connection is ended by the system, see `server`.)
+/// A client that stops reading holds neither the source (a registry's connection, for example) nor the bytes in
+/// transfer for long. (The system ends the client's own connection, see `server`.)
 pub(super) struct Transfer<S> {
     state: Rc<RefCell<TransferState<S>>>,
     watch: rt::task::JoinHandle<()>,
 }
 
 struct TransferState<S> {
-    /// `None` once it has ended.
+    /// The source; `None` once it has ended.
     source: Option<S>,
-    /// What is to be said where the source stands still.
+    /// The message if the source stalls.
     source_stopped: &'static str,
-    /// What is left of the piece that came last.
+    /// The rest of the last piece.
     rest: Bytes,
     waits_for: WaitsFor,
     since: Instant,
     waker: Option<Waker>,
-    /// It stood still, and this is to be said of it.
+    /// The message, if the transfer stalled.
     stopped: Option<&'static str>,
 }
 
@@ -58,7 +58,7 @@ enum WaitsFor {
 }
 
 impl<S: Stream<Item = io::Result<Bytes>> + Unpin + 'static> Transfer<S> {
-    /// `source_stopped`: what is to be said where it is the source that stands still.
+    /// Makes a transfer. `source_stopped` is the message if the source stalls.
     pub(super) fn new(source: S, source_stopped: &'static str) -> Self {
         let state = Rc::new(RefCell::new(TransferState {
             source: Some(source),
@@ -69,7 +69,7 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin + 'static> Transfer<S> {
             waker: None,
             stopped: None,
         }));
-        // Weak: it is the client's connection that keeps the transfer.
+        // A weak reference: the client's connection owns the transfer.
         let watched = Rc::downgrade(&state);
         let watch = rt::spawn(async move {
             while let Some(state) = watched.upgrade() {
@@ -88,7 +88,7 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin + 'static> Transfer<S> {
 impl<S: Stream<Item = io::Result<Bytes>> + Unpin> TransferState<S> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if let Some(what) = self.stopped.take() {
-            // An end like any other would pass for the proper one.
+            // A regular end would make the client take the body for complete.
             return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, what))));
         }
         if self.rest.is_empty() {
@@ -120,7 +120,7 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> TransferState<S> {
         };
         tracing::debug!("{what}");
         self.stopped = Some(what);
-        // With a registry's answer its connection is dropped.
+        // Dropping the source closes the connection of a registry's answer.
         self.source = None;
         self.rest = Bytes::new();
         if let Some(waker) = self.waker.take() {
@@ -149,7 +149,7 @@ pub(super) mod testing {
 
     use super::*;
 
-    /// Runs on a clock that jumps to the next event.
+    /// Runs work on a paused clock, which jumps to the next event.
     pub(in crate::gateway) fn on_a_clock_of_its_own<T>(work: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         LocalSet::new().block_on(&runtime, work)

@@ -1,4 +1,4 @@
-//! A signature that a client wants stored, and what it must be.
+//! Parses and checks a signature that a client submits.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::{
     signature::{self, Claim, MAX_ISSUERS},
 };
 
-/// The longest message that is taken. Real ones have less than 4 KiB, whatever the key.
+/// The maximum size of the message, in bytes. Real ones have less than 4 KiB, whatever the key.
 pub(super) const MAX_CONTENT_BYTES: usize = 64 << 10;
-/// The longest body: that message in base64, in lines of 64 characters with a line break of four (`\r\n` in JSON), and room
-/// for the rest.
+/// The maximum size of the body, in bytes: the message in base64, in lines of 64 characters with a line break of four
+/// (`\r\n` in JSON), and the rest.
 pub(super) const MAX_BODY_BYTES: usize = MAX_CONTENT_BYTES / 3 * 4 / 64 * 68 + (4 << 10);
-/// The only version that there is.
+/// The only version.
 const VERSION: u64 = 2;
-/// The names of the only type that there is: the one that is listed, OpenShift's own, and none, which the original registry
-/// took, too.
+/// The accepted names of the only type: the listed one, OpenShift's own, and an empty one, which the original registry
+/// accepted, too.
 const TYPES: [&str; 3] = ["atomic", "AtomicImageV1", ""];
 
-/// The body of a PUT. Members that are not known do no harm.
+/// The body of a PUT. Unknown members are ignored.
 #[derive(Deserialize)]
 struct Document {
     #[serde(rename = "schemaVersion")]
@@ -38,16 +38,16 @@ struct Document {
     content: String,
 }
 
-/// A checked signature that a client wants stored.
+/// A checked signature to store.
 #[derive(Debug)]
 pub(super) struct Submission {
     pub(super) signature: StoredSignature,
-    /// The keys that it names.
+    /// The keys that the signature names.
     pub(super) issuers: Vec<Box<str>>,
 }
 
-/// Checks a PUT's body: all that can be said without asking anyone. That its keys are trusted is not among it, for the
-/// store has no policy; who reads signatures verifies them.
+/// Checks the body of a PUT, without any request. It does not check whether the keys are trusted: the store has no
+/// policy, and readers of signatures verify them.
 pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, ApiError> {
     let document: Document = json::from_object(body)
         .map_err(|error| ApiError::signature(format!("the body is not the JSON of a signature: {error}")))?;
@@ -75,7 +75,7 @@ pub(super) fn parse(body: &[u8], digest: &Digest) -> Result<Submission, ApiError
     Ok(Submission { signature: StoredSignature { name, content: Arc::from(content) }, issuers })
 }
 
-/// The keys that a signature of this image names, if it is one: a message whose payload is of the digest.
+/// Returns the keys that a signature names, if it is a message whose payload has the image's digest.
 pub(super) fn issuers_of(content: &[u8], digest: &Digest) -> Result<Vec<Box<str>>, String> {
     let Claim { payload, issuers } =
         signature::claim(content).map_err(|error| format!("content is not a signature: {error}"))?;

@@ -1,4 +1,4 @@
-//! What a test has logged.
+//! The log lines of a test.
 
 use std::{
     io,
@@ -7,12 +7,12 @@ use std::{
 
 use tracing::subscriber::DefaultGuard;
 
-/// A log, in memory.
+/// A log in memory.
 #[derive(Clone, Default)]
 pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
-    /// What this thread logs, for as long as the guard is there.
+    /// Collects the log lines of this thread until the guard is dropped.
     pub(super) fn start() -> (Self, DefaultGuard) {
         let log = Self::default();
         let lines = log.clone();
@@ -20,7 +20,7 @@ impl Log {
         (log, tracing::subscriber::set_default(logged))
     }
 
-    /// All lines so far.
+    /// Returns all lines so far.
     pub(super) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Where tokens come from (distribution specification, "Token Authentication"; OAuth 2 as registries have it).
+//! The token endpoint (distribution specification, "Token Authentication"; OAuth 2 as registries use it).
 
 use actix_web::{HttpRequest, HttpResponse, http::Method, web::Payload};
 use jiff::{SignedDuration, Timestamp};
@@ -16,7 +16,7 @@ use super::{
     upstream::{Registry, RequiredAuth},
 };
 
-/// The longest form.
+/// The maximum size of a form, in bytes.
 const MAX_FORM_BYTES: usize = 16 << 10;
 
 /// Issues a token to a caller, also to an anonymous one.
@@ -63,7 +63,7 @@ async fn issue(
             "username" if form => user = Some(value),
             "password" if form => password = Some(SecretString::from(value.into_owned())),
             "grant_type" if form => grant = Some(value),
-            // service, client_id, account, offline_token: whatever they say, a token is for this store alone.
+            // service, client_id, account and offline_token are ignored: a token is for this store alone.
             _ => {}
         }
     }
@@ -77,7 +77,7 @@ async fn issue(
             auth.authenticate_with(registry, request, credentials).await?
         }
         Some(_) => return Err(ApiError::bad_request("grant_type must be password; refresh tokens are not given out")),
-        // It would be answered with an anonymous token.
+        // It would get an anonymous token.
         None if user.is_some() || password.is_some() => {
             return Err(ApiError::bad_request("a user name and password are sent with grant_type=password"));
         }
@@ -94,23 +94,24 @@ async fn issue(
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(given))
 }
 
-/// What goes to the registry with the token.
+/// Returns the registry's `Authorization` for the token.
 async fn upstream(
     registry: &Registry,
     (auth, request): (&RequestAuth, &HttpRequest),
     caller: &Caller,
     scopes: &Scopes,
 ) -> Result<Option<UpstreamAuthorization>, ApiError> {
-    // A caller that comes with a token of this store gets what that has.
+    // A caller with a token of this store gets what that token has.
     if caller.identity.claims.is_some() {
         return Ok(None);
     }
-    // Where the registry has no say, a wrong password is one: an anonymous token would tell it from a good one, unseen.
+    // Without the registry, the store alone decides: an anonymous token would confirm a wrong password without a line
+    // in the log.
     let Some(wanted) = scopes.of_the_registry() else {
         return auth.refuse_wrong_password(request, caller).map(|()| None);
     };
-    // An open registry learns nothing that it does not ask for; and who asks for passwords gets them from the client itself,
-    // with each request: a token would carry them to wherever it is shown.
+    // An open registry gets no credentials. If a registry asks for passwords, the client sends them with each request:
+    // a token would carry them to other servers that see it.
     let RequiredAuth::Bearer { realm, service } = registry.required_auth().await? else {
         return auth.refuse_wrong_password(request, caller).map(|()| None);
     };
@@ -121,7 +122,7 @@ async fn upstream(
     let (token, life) = match registry.token((&realm, service.as_deref()), &wanted, credentials).await {
         Ok(given) => given,
         Err(refused) => {
-            // Good for neither.
+            // Valid for neither.
             if refused.status() == 401 {
                 auth.refuse_wrong_password(request, caller)?;
             }

@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes of a helper that is this shell script.
+    /// Runs a helper that is this shell script.
     fn run_script(script: &str, time: Duration) -> Result<Option<String>, String> {
         let mut shell = Command::new("sh");
         shell.args(["-c", script, "docker-credential-test"]);

@@ -22,7 +22,7 @@ pub struct ServerRefused {
     pub url: Box<str>,
     /// The status.
     pub status: u16,
-    /// For 401 and 403: whether there are credentials for this server.
+    /// For 401 and 403: there are credentials for this server.
     pub with_credentials: Option<bool>,
     /// The places that were searched for credentials without success, if a user called the command.
     pub looked_in: Option<Box<str>>,

@@ -292,7 +292,7 @@ mod tests {
         format!("HTTP/1.1 307 Go\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
     }
 
-    /// With these entries, and rules that name every host there is.
+    /// Makes a transport with these entries, and rules that name every host.
     fn transport(entries: &[&Url], shares: Shares) -> Transport {
         let mut named = HostSet::default();
         for url in entries {

@@ -212,7 +212,7 @@ mod tests {
         scanner
     }
 
-    /// How many of these frames, one after the other and at once, are taken.
+    /// Returns how many of these frames, sent at once, are accepted.
     fn taken(frames: &[Vec<u8>], most: usize) -> (usize, Option<Flood>) {
         let (mut scanner, now) = (started(), Instant::now());
         for count in 0..most {

@@ -51,6 +51,6 @@ pub enum WriteError {
 pub struct Written {
     /// Its place: a URL with its name, or a file.
     pub place: String,
-    /// The same signature was there already, byte for byte.
+    /// An identical signature was there already.
     pub existed: bool,
 }

@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 127);
     }
 
-    /// What is left of a folder: its names, in order.
+    /// Returns the names in a folder, in order.
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<_> = entries.collect();

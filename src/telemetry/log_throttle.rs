@@ -143,7 +143,7 @@ mod tests {
         assert_eq!((again.len(), again[0], again[1]), (MAX_LINES as usize, 1990, 0));
     }
 
-    /// What a subscriber with this bound writes.
+    /// Returns the lines that a subscriber with this limit writes.
     fn logged(log: impl Fn()) -> String {
         let written = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&written);

@@ -558,7 +558,7 @@ mod tests {
         assert!(audit.contains("\"a\": docker.io/acme/a:latest not enforced (audit) [no-policy]"), "{audit}");
     }
 
-    /// So many images, each with this verdict.
+    /// Returns a number of images, each with this verdict.
     fn validated_alike(count: usize, verdict: impl Fn() -> Result<Verdict, Refusal>) -> Value {
         validated(&vec![("web", "acme/web:1"); count], (0..count).map(|_| verdict()).collect())
     }

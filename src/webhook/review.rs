@@ -124,7 +124,7 @@ pub enum ObjectError {
     /// The object has no pod specification, or one of another shape.
     #[error("the pod specification at {pointer} can't be read: {why}")]
     Shape {
-        /// Where it should be.
+        /// The JSON pointer at which it should be.
         pointer: String,
         /// The reason; escaped and bounded.
         why: String,

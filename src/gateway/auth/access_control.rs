@@ -16,7 +16,7 @@ use super::{
 use crate::configuration;
 use crate::gateway::store::RepositoryName;
 
-/// Why access control can't be set up.
+/// The reason why access control can't be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccessSetupError {
@@ -43,21 +43,20 @@ pub struct AccessControl {
 /// An authenticated caller, and what they sent.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Who the credentials prove the caller to be.
+    /// The principal that the credentials prove.
     pub principal: Principal,
-    /// What the caller sent, for the registry where it has the same users. Never a token of this store: see
-    /// [`Identity::claims`].
+    /// The credentials, for a registry that has the same users. Never a token of this store: see [`Identity::claims`].
     pub credentials: Credentials,
     /// The claims of the caller's token, if this store issued it.
     pub claims: Option<Claims>,
 }
 
-/// The `Authorization` that goes to the registry in place of a token.
+/// The `Authorization` for the registry in place of the store's token.
 #[derive(Clone, Debug)]
 pub struct UpstreamAuthorization {
     /// The value of the field.
     pub authorization: SecretString,
-    /// How long the registry accepts it.
+    /// The time for which the registry accepts it.
     pub life: SignedDuration,
 }
 
@@ -71,9 +70,9 @@ pub struct IssuedToken {
 }
 
 impl AccessControl {
-    /// Sets up what the configuration says. `None` allows everything to everyone.
+    /// Sets up access control from the configuration. `None` allows every caller everything.
     ///
-    /// To be called on the runtime that outlives all callers.
+    /// Call it on the runtime that outlives all callers.
     ///
     /// # Errors
     /// A file can't be read or has mistakes, or there is no address of an API server.
@@ -81,10 +80,10 @@ impl AccessControl {
         Self::with(settings, KeyRing::open).await
     }
 
-    /// Reads all that [`AccessControl::open`] reads, and makes no file.
+    /// Reads everything that [`AccessControl::open`] reads, and makes no file.
     ///
     /// # Errors
-    /// As [`AccessControl::open`].
+    /// The errors of [`AccessControl::open`].
     pub async fn check(settings: Option<&configuration::Access>) -> Result<(), AccessSetupError> {
         Self::with(settings, KeyRing::look).await.map(drop)
     }
@@ -110,12 +109,12 @@ impl AccessControl {
         Ok(Self { backend, keys, is_enabled: true, shared })
     }
 
-    /// Makes one that allows everything to everyone.
+    /// Makes an access control that allows every caller everything.
     pub(in crate::gateway) fn everyone() -> Result<Self, TokenKeyError> {
         Ok(Self { backend: Arc::new(AllowAll), keys: KeyRing::random()?, is_enabled: false, shared: true })
     }
 
-    /// Returns whether callers are authenticated. If not, credentials are the registry's own business.
+    /// Returns whether callers are authenticated. If not, credentials go to the registry unchecked.
     pub fn is_enabled(&self) -> bool {
         self.is_enabled
     }
@@ -125,8 +124,8 @@ impl AccessControl {
         self.shared
     }
 
-    /// Authenticates the sender of a request with these `Authorization` fields. An anonymous caller is no error here, but
-    /// where an action takes a permission.
+    /// Authenticates the sender of a request with these `Authorization` fields. An anonymous caller is an error only if
+    /// an action requires a permission.
     ///
     /// # Errors
     /// [`AccessError::Rejected`]: 401 with a challenge. [`AccessError::Busy`]: 429. [`AccessError::Unavailable`]: 503.
@@ -143,10 +142,10 @@ impl AccessControl {
         self.authenticate_with(credentials, peer, now).await
     }
 
-    /// Authenticates the sender of credentials that come out of a form.
+    /// Authenticates the sender of credentials from a form.
     ///
     /// # Errors
-    /// As [`AccessControl::authenticate`].
+    /// The errors of [`AccessControl::authenticate`].
     pub async fn authenticate_with(
         &self,
         credentials: Credentials,
@@ -195,8 +194,9 @@ impl AccessControl {
         }
     }
 
-    /// Issues a token for [`TOKEN_TTL`], or for as long as the registry accepts what is in it. A caller that comes with a
-    /// token gets no more than that has: neither time nor scopes, nor another `Authorization` for the registry.
+    /// Issues a token for [`TOKEN_TTL`], or for as long as the registry accepts its part of it. A caller that is
+    /// authenticated by a token gets no more time, no more scopes, and no other `Authorization` for the registry than
+    /// that token has.
     ///
     /// # Errors
     /// The token would be too long, or expire at once.

@@ -1,10 +1,10 @@
-//! What callers do to signatures that takes a permission.
+//! Actions on signatures that require a permission.
 
 use std::fmt;
 
 use crate::gateway::store::RepositoryName;
 
-/// What a caller does to signatures. Reading is not among these: a caller that may pull an image from the registry may read
+/// An action on signatures. Reading is not among them: permission to pull an image from the registry includes reading
 /// its signatures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -16,7 +16,7 @@ pub enum Action {
     SetStatus,
     /// Read the whole store.
     Export,
-    /// Write signatures with whatever details and status they come with.
+    /// Write signatures with any origin and status.
     Import,
 }
 
@@ -32,7 +32,8 @@ impl Action {
         }
     }
 
-    /// Returns it as part of a sentence about the signatures of a repository, or of every repository for `None`.
+    /// Returns the action as part of a sentence about the signatures of a repository, or of every repository for
+    /// `None`.
     pub fn in_words(self, repository: Option<&RepositoryName>) -> String {
         let what = repository.map_or("this store", RepositoryName::as_str);
         match self {

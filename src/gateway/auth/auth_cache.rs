@@ -1,4 +1,4 @@
-//! Caches answers of backends for seconds.
+//! Caches the answers of backends for seconds.
 
 use std::{fmt, future::Future, time::Duration};
 
@@ -9,17 +9,18 @@ use tokio::time::Instant;
 use super::{AccessError, fair_queue::Priority};
 use crate::single_flight::{SingleFlight, Unwanted};
 
-/// Entries of one cache. The least recently used one goes first.
+/// The maximum number of entries in one cache. The least recently used entry is evicted.
 const MAX_ENTRIES: u64 = 10_000;
-/// The longest time that an answer is kept.
+/// The maximum lifetime of an entry.
 const MAX_TTL: Duration = Duration::from_mins(1);
-/// How long credentials that were accepted have the priority [`Priority::Proven`].
+/// The time for which accepted credentials have the priority [`Priority::Proven`].
 const PROVEN_TTL: Duration = Duration::from_hours(1);
 
-/// What was asked, as an HMAC under a key of this process: no password or token can be read or guessed from what is kept.
+/// The key of an answer: an HMAC of the question under a key of this process, so that the cache reveals no password or
+/// token.
 pub(super) type CacheKey = [u8; 32];
 
-/// Answers by key. Errors are never kept, and each key is asked for once at a time.
+/// The answers by key. Errors are never cached, and concurrent questions with one key are a single flight.
 pub(super) struct AuthCache<V> {
     key: hmac::Key,
     entries: Cache<CacheKey, CachedAnswer<V>>,
@@ -40,11 +41,11 @@ impl<V: Clone + Send + Sync + 'static> AuthCache<V> {
         Some(Self { key, entries, flights: SingleFlight::new(Unwanted::Finishes) })
     }
 
-    /// Returns the key of what is asked, made of these parts.
+    /// Returns the key of a question that consists of these parts.
     pub(super) fn key(&self, parts: &[&[u8]]) -> CacheKey {
         let mut context = hmac::Context::with_key(&self.key);
         for part in parts {
-            // With its length, so that "ab" + "c" is another key than "a" + "bc".
+            // The length is included, so that "ab" + "c" has another key than "a" + "bc".
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }
@@ -54,7 +55,7 @@ impl<V: Clone + Send + Sync + 'static> AuthCache<V> {
         key
     }
 
-    /// Returns the cached answer, or else what `ask` gives, which is kept for as long as `keep` says.
+    /// Returns the cached answer, or else that of `ask`, which is cached for as long as `keep` says.
     pub(super) async fn get<F>(
         &self,
         key: CacheKey,
@@ -69,7 +70,7 @@ impl<V: Clone + Send + Sync + 'static> AuthCache<V> {
         {
             return Ok(cached.answer);
         }
-        // From when it was asked, not from when the answer came: it may have been old by then.
+        // The lifetime starts before the question: the answer may be outdated by the time it arrives.
         let asked = Instant::now();
         let start = || {
             let (entries, answer) = (self.entries.clone(), ask());
@@ -87,7 +88,7 @@ impl<V: Clone + Send + Sync + 'static> AuthCache<V> {
     }
 }
 
-/// Keys of credentials that were accepted not long ago: a client that sends them is no guesser.
+/// The keys of credentials that were accepted recently: a client that sends them does not guess.
 pub(super) struct ProvenCredentials(Cache<CacheKey, ()>);
 
 impl ProvenCredentials {
@@ -101,7 +102,7 @@ impl ProvenCredentials {
         self.0.insert(key, ());
     }
 
-    /// Returns the priority at which credentials are checked again.
+    /// Returns the priority of a check of these credentials.
     pub(super) fn priority(&self, key: &CacheKey) -> Priority {
         if self.0.contains_key(key) { Priority::Proven } else { Priority::Unproven }
     }

@@ -25,7 +25,7 @@ use crate::gateway::{
     upstream::{Registry, RequiredAuth},
 };
 
-/// Why no caller's credentials are good for both.
+/// The explanation for callers whose credentials can't be valid for both store and registry.
 pub(super) const MISMATCH_FOR_CALLERS: &str = "; the store takes tokens of its cluster, and the registry behind it names and passwords: \
      through the store only what everyone may pull can be pulled and signed (docs/gateway.md#credentials)";
 
@@ -34,9 +34,9 @@ pub(in crate::gateway) struct RequestAuth {
     pub(super) access: Arc<AccessControl>,
     external: Option<External>,
     addresses: ClientAddresses,
-    /// Whether only this machine reaches the store, as far as its settings say.
+    /// By its settings, only this machine reaches the store.
     on_loopback: bool,
-    /// Whether callers come over TLS.
+    /// Callers use TLS.
     over_tls: bool,
 }
 
@@ -49,22 +49,22 @@ impl RequestAuth {
         Self { access, external, addresses, on_loopback, over_tls: false }
     }
 
-    /// Sets the address that the server listens at, with or without TLS.
+    /// Sets the address that the server listens on, with or without TLS.
     pub(in crate::gateway) fn at(self, address: SocketAddr, over_tls: bool) -> Self {
         Self { on_loopback: self.on_loopback && address.ip().to_canonical().is_loopback(), over_tls, ..self }
     }
 
-    /// Returns the proxies that bring the requests of others.
+    /// Returns the proxies that forward the requests of other clients.
     pub(in crate::gateway) fn trusted_proxies(&self) -> &[Network] {
         self.addresses.trusted_proxies()
     }
 
-    /// Returns whether only this machine reaches the store, as far as its settings say.
+    /// Returns whether only this machine reaches the store, by its settings.
     pub(in crate::gateway) fn is_on_loopback(&self) -> bool {
         self.on_loopback
     }
 
-    /// Returns what issues tokens.
+    /// Returns the access control, which issues tokens.
     pub(in crate::gateway) fn access(&self) -> &AccessControl {
         &self.access
     }
@@ -79,10 +79,10 @@ impl RequestAuth {
         self.addresses.is_of_trusted_proxy(request)
     }
 
-    /// Finds out who sends a request. A request without credentials has an anonymous caller.
+    /// Authenticates the sender of a request. A request without credentials has an anonymous caller.
     ///
     /// # Errors
-    /// The answer to a client whose credentials are not valid.
+    /// Returns the answer to a client with invalid credentials.
     pub(in crate::gateway) async fn authenticate(
         &self,
         registry: &Registry,
@@ -104,10 +104,10 @@ impl RequestAuth {
         }
     }
 
-    /// Finds out who sends a request with credentials out of a form.
+    /// Authenticates the sender of a request with credentials from a form.
     ///
     /// # Errors
-    /// As [`RequestAuth::authenticate`].
+    /// The errors of [`RequestAuth::authenticate`].
     pub(in crate::gateway) async fn authenticate_with(
         &self,
         registry: &Registry,
@@ -121,7 +121,7 @@ impl RequestAuth {
         let network = ClientNetwork::of(self.address(request));
         match self.access.authenticate_with(credentials.clone(), network, Timestamp::now()).await {
             Ok(identity) => Ok(self.caller(identity, request)),
-            // The registry may have users that the store has not: who may read is the registry's to say.
+            // The registry may have users that the store lacks, and it decides who may read.
             Err(AccessError::Rejected(Rejection::Password))
                 if self.access.shares_credentials_with_registry()
                     && matches!(
@@ -157,8 +157,8 @@ impl RequestAuth {
         self.addresses.client_address(request)
     }
 
-    /// Returns whether callers are known by a cluster, and to the registry by a name and a password. There is room for one of
-    /// both in a request.
+    /// Returns whether a cluster authenticates callers, while the registry asks for names and passwords. A request can
+    /// carry only one of both.
     pub(super) async fn is_mismatched(&self, registry: &Registry) -> bool {
         self.is_enabled()
             && !self.access.shares_credentials_with_registry()
@@ -170,7 +170,7 @@ impl RequestAuth {
         challenge::access_refused(error, &self.external(request), None)
     }
 
-    /// Refuses a caller that came with a wrong password, and logs that; for where the registry has no say.
+    /// Refuses a caller with a wrong password, and logs that. For requests that do not reach the registry.
     pub(in crate::gateway) fn refuse_wrong_password(
         &self,
         request: &HttpRequest,
@@ -182,15 +182,15 @@ impl RequestAuth {
         Err(challenge::access_refused(&error, &caller.external, None))
     }
 
-    /// Logs credentials that are not valid, so that guesses of passwords are seen.
+    /// Logs invalid credentials, so that an operator notices an attacker who guesses passwords.
     fn log_rejected(&self, request: &HttpRequest, claimed: Option<&str>, error: &AccessError) {
         if let AccessError::Rejected(why) = error {
             audit_log::credentials_rejected(claimed, self.address(request), *why);
         }
     }
 
-    /// Returns the address that a client knows the gateway by. Where passwords are sent to it, it is taken from the
-    /// configuration or from a trusted proxy.
+    /// Returns the address by which a client knows the gateway. If passwords are sent to it, only the configuration and
+    /// trusted proxies can change it.
     fn external(&self, request: &HttpRequest) -> External {
         if let Some(external) = &self.external {
             return external.clone();

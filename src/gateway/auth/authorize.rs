@@ -1,4 +1,4 @@
-//! Authorizes what callers do to signatures.
+//! Authorizes actions on signatures.
 
 use super::{Action, Rejection, authenticate::RequestAuth, caller::Caller, challenge, scope::Scope};
 use crate::gateway::{
@@ -9,11 +9,11 @@ use crate::gateway::{
 };
 
 impl RequestAuth {
-    /// Checks that a caller may act on the signatures of a repository, or of every repository for `None`. Each refusal is
-    /// logged.
+    /// Checks that a caller may act on the signatures of a repository, or of every repository for `None`. Logs each
+    /// refusal.
     ///
     /// # Errors
-    /// The answer to a caller that may not, or about whom that can't be found out now.
+    /// Returns the answer to a caller without permission, or whose permission can't be checked now.
     pub(in crate::gateway) async fn authorize(
         &self,
         registry: &Registry,
@@ -38,7 +38,7 @@ impl RequestAuth {
     ) -> Result<(), ApiError> {
         let scope = Scope::needed_for(action, repository);
         if caller.is_cross_site {
-            // A user who has logged in to the store, or works on its machine, has not asked for what a page does.
+            // A user who is logged in to the store, or works on its machine, did not ask for what a web page does.
             return Err(ApiError::role_missing(format!(
                 "a browser sends this for the page of another site (its Sec-Fetch-Site or Origin field says so), and no page may {}: \
                  use sealgate, skopeo or another tool, or a page at the store's own address",
@@ -46,7 +46,8 @@ impl RequestAuth {
             )));
         }
         if !self.is_enabled() {
-            // A signature proves itself. Without authentication no caller may take away the signatures of others.
+            // A signature proves itself, so everyone may add one. Without authentication, no remote caller may remove
+            // the signatures of others.
             return if caller.is_local || action == Action::CreateSignature {
                 Ok(())
             } else {

@@ -1,4 +1,4 @@
-//! The trait behind which backends check credentials and permissions.
+//! The trait of backends, which check credentials and permissions.
 
 use std::fmt;
 
@@ -10,20 +10,21 @@ use super::{
 };
 use crate::gateway::store::RepositoryName;
 
-/// Checks credentials, and what their owners may do.
+/// A backend, which checks credentials and permissions.
 #[async_trait]
 pub trait AuthBackend: fmt::Debug + Send + Sync + 'static {
-    /// Returns who the credentials prove the caller to be. Without any it is the anonymous principal, which is no error.
+    /// Returns the principal that the credentials prove. Without credentials, that is the anonymous principal, and no
+    /// error.
     ///
     /// # Errors
-    /// [`AccessError::Rejected`] if they are not valid, [`AccessError::Busy`] and [`AccessError::Unavailable`] if they can't
-    /// be checked now.
+    /// [`AccessError::Rejected`] if they are invalid; [`AccessError::Busy`] and [`AccessError::Unavailable`] if they
+    /// can't be checked now.
     async fn authenticate(&self, credentials: &Credentials, peer: ClientNetwork) -> Result<Principal, AccessError>;
 
     /// Returns whether a principal may act on the signatures of a repository, or of every repository for `None`.
     ///
     /// # Errors
-    /// [`AccessError::Busy`] and [`AccessError::Unavailable`] if that can't be found out now.
+    /// [`AccessError::Busy`] and [`AccessError::Unavailable`] if that can't be checked now.
     async fn is_allowed(
         &self,
         principal: &Principal,
@@ -37,13 +38,13 @@ pub trait AuthBackend: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// The backend where no access is configured: it authenticates no caller, and allows everything to everyone.
+/// The backend without access control: it authenticates no caller, and allows every caller everything.
 #[derive(Clone, Copy, Debug)]
 pub struct AllowAll;
 
 #[async_trait]
 impl AuthBackend for AllowAll {
-    /// Always the anonymous principal: a name that is not checked must not get into the log.
+    /// Returns the anonymous principal: a name that is not checked must not get into the log.
     async fn authenticate(&self, _: &Credentials, _: ClientNetwork) -> Result<Principal, AccessError> {
         Ok(Principal::anonymous())
     }

@@ -1,5 +1,5 @@
-//! Challenges: where clients get tokens, and what for (distribution specification, "Token Authentication"; RFC 6750,
-//! section 3).
+//! Challenges: they tell clients where to get a token, and for which scope (distribution specification, "Token
+//! Authentication"; RFC 6750, section 3).
 
 use std::{fmt::Write as _, sync::Once};
 
@@ -41,7 +41,7 @@ pub(super) fn add_challenge(
     }
 }
 
-/// Returns the store's challenge. Returns `None` if it would have clients send passwords over a network in the clear.
+/// Returns the store's challenge. Returns `None` if clients would send passwords over a network in plain text.
 pub(super) fn challenge(external: &External, scope: Option<&Scope>, error: Option<&str>) -> Option<HeaderValue> {
     static WARNED: Once = Once::new();
     if !external.keeps_secrets() {

@@ -7,31 +7,31 @@ use actix_web::HttpRequest;
 use crate::configuration::Network;
 use crate::gateway::headers::is_about_the_way;
 
-/// Finds the addresses of clients.
+/// Determines the addresses of clients.
 pub(super) struct ClientAddresses {
     trusted_proxies: Vec<Network>,
 }
 
 impl ClientAddresses {
-    /// Believes what these proxies say of their clients.
+    /// Makes one that trusts these proxies.
     pub(super) fn new(trusted_proxies: Vec<Network>) -> Self {
         Self { trusted_proxies }
     }
 
-    /// Returns the proxies that are believed.
+    /// Returns the trusted proxies.
     pub(super) fn trusted_proxies(&self) -> &[Network] {
         &self.trusted_proxies
     }
 
-    /// Returns where a request comes from: the other end of its connection, or the client that a trusted proxy names there.
+    /// Returns the address of the client: the peer of the connection, or the client that a trusted proxy names.
     pub(super) fn client_address(&self, request: &HttpRequest) -> Option<IpAddr> {
         let peer = request.peer_addr()?.ip().to_canonical();
         let fields = request.headers().get_all("x-forwarded-for");
         Some(self.behind(peer, fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b',')).collect()))
     }
 
-    /// Follows the path of a request back to its client. Each proxy adds at the end from whom it has the request. What trusted
-    /// ones added is believed, from the end on up to what can't be read, and nothing that stands before it.
+    /// Follows a request back to its client. Each proxy appends the address of its peer. The addresses that trusted
+    /// proxies appended count, from the end back to the first that is malformed, and none before it.
     fn behind(&self, mut peer: IpAddr, path: Vec<&[u8]>) -> IpAddr {
         for piece in path.into_iter().rev() {
             match address_of(piece) {
@@ -52,12 +52,12 @@ impl ClientAddresses {
     }
 }
 
-/// Returns whether a proxy, trusted or not, has passed the request on. A proxy that says nothing of itself is not seen.
+/// Returns whether a proxy, trusted or not, forwarded the request. A proxy that adds no field is not detected.
 pub(super) fn is_forwarded(request: &HttpRequest) -> bool {
     request.headers().keys().any(|name| is_about_the_way(name.as_str()) || name.as_str() == "via")
 }
 
-/// Parses one step of the path of a request.
+/// Parses one address of `X-Forwarded-For`.
 fn address_of(piece: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(piece).ok()?.trim();
     let address = text.parse::<IpAddr>().or_else(|_| text.parse::<SocketAddr>().map(|address| address.ip()));

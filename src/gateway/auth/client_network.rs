@@ -1,13 +1,13 @@
-//! The network of a client, which fair queues tell clients apart by.
+//! The network of a client, by which fair queues identify clients.
 
 use std::net::IpAddr;
 
-/// Where a request comes from, as fair queues see it: an IPv4 address, or the IPv6 network of one customer.
+/// The network of a client: an IPv4 address, or the IPv6 network of one customer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientNetwork(pub(super) Option<IpAddr>);
 
 impl ClientNetwork {
-    /// Returns the network of an address; `None` if that is not known.
+    /// Returns the network of an address; `None` if the address is unknown.
     pub fn of(address: Option<IpAddr>) -> Self {
         Self(address.map(|address| crate::server::Peer::of(address).address()))
     }

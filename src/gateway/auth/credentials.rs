@@ -1,14 +1,15 @@
-//! What a request has in its field `Authorization`.
+//! The credentials of a request, from its field `Authorization`.
 
 use base64::{Engine as _, alphabet, engine};
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Bytes of an `Authorization`. Tokens of identity providers that list a user's groups get that long.
+/// The maximum size of an `Authorization`, in bytes. Tokens of identity providers that list a user's groups are that
+/// long.
 const MAX_AUTHORIZATION_BYTES: usize = 16 << 10;
-/// Bytes of a user's name.
+/// The maximum size of a user's name, in bytes.
 const MAX_USER_BYTES: usize = 256;
 
-/// The credentials of a request. Nothing of them has been checked.
+/// The unchecked credentials of a request.
 #[derive(Clone, Debug)]
 pub enum Credentials {
     /// No credentials.
@@ -24,7 +25,7 @@ pub enum Credentials {
     Bearer(SecretString),
 }
 
-/// Why an `Authorization` can't be read. What stands in it is not repeated.
+/// The reason why an `Authorization` is malformed. The message repeats no part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MalformedCredentials {
@@ -45,17 +46,17 @@ pub enum MalformedCredentials {
     Bearer,
 }
 
-/// Clients leave the padding out, or don't.
+/// Accepts base64 with and without padding, since clients differ.
 const BASE64: engine::GeneralPurpose = engine::GeneralPurpose::new(
     &alphabet::STANDARD,
     engine::GeneralPurposeConfig::new().with_decode_padding_mode(engine::DecodePaddingMode::Indifferent),
 );
 
 impl Credentials {
-    /// Reads all `Authorization` fields of a request; there may be one.
+    /// Parses all `Authorization` fields of a request; there may be one.
     ///
     /// # Errors
-    /// They are malformed, which is not the same as none: the client means to be authenticated.
+    /// A field is malformed. That is not the same as no field: the client means to be authenticated.
     pub fn from_authorization<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, MalformedCredentials> {
         let mut fields = fields.into_iter();
         let Some(field) = fields.next() else { return Ok(Self::None) };
@@ -98,8 +99,8 @@ impl Credentials {
         }
     }
 
-    /// Makes credentials of a name and a password, as a form or a Basic field has them. Returns `None` if they are too long,
-    /// or have control characters in them.
+    /// Makes credentials from a name and a password of a form or a Basic field. Returns `None` if they are too long, or
+    /// contain control characters.
     pub fn of_user(user: &str, password: &str) -> Option<Self> {
         let good = user.len() <= MAX_USER_BYTES
             && password.len() <= MAX_AUTHORIZATION_BYTES

@@ -1,4 +1,4 @@
-//! A fair queue: bounds how much work is done at once, and keeps no caller from its share of it.
+//! A fair queue: limits concurrent work, and gives each client its share of it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 use super::{AccessError, ClientNetwork};
 use crate::telemetry::LogThrottle;
 
-/// The shortest time between two lines in the log about one kind of trouble.
+/// The minimum time between two log lines about one kind of trouble.
 pub(super) const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Whom the queue takes for one client.
+/// The identity by which the queue tells clients apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum QueueKey {
     /// A client that is not authenticated yet.
@@ -25,7 +25,7 @@ pub(super) enum QueueKey {
 }
 
 impl QueueKey {
-    /// Returns the network that may well belong to one client: an IPv6 /48 has 65,536 networks in it, and an IPv4 /24 often
+    /// Returns the network that may belong to one client: an IPv6 /48 contains 65,536 networks, and an IPv4 /24 often
     /// has one owner.
     fn neighbourhood(&self) -> Self {
         match self {
@@ -46,18 +46,19 @@ impl From<ClientNetwork> for QueueKey {
     }
 }
 
-/// Whether the credentials of a request were accepted before.
+/// The priority of a request, by whether its credentials were accepted before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
-    /// The credentials were accepted not long ago.
+    /// The credentials were accepted recently.
     Proven,
     /// The credentials may be a guess.
     Unproven,
 }
 
-/// A bounded number of permits, and a queue of bounded length in front of them. Each priority has every second permit and half
-/// of the queue, and what the other one leaves of both. Within a priority, clients have one permit each in turn. If the queue
-/// is full, the neighbourhood with most waiting requests makes room for one that has fewer.
+/// A limited number of permits, and a queue of limited length in front of them. Each priority has every second permit
+/// and half of the queue, and the part of both that the other priority leaves. Within a priority, clients get one
+/// permit each in turn. If the queue is full, the neighbourhood with most waiting requests makes room for one with
+/// fewer.
 #[derive(Clone, Debug)]
 pub(super) struct FairQueue(Arc<QueueInner>);
 
@@ -75,7 +76,7 @@ struct State {
     free: usize,
     proven: Lanes,
     unproven: Lanes,
-    /// The priority of the last permit that was waited for.
+    /// The priority of the last permit that a request waited for.
     last: Priority,
 }
 
@@ -86,16 +87,16 @@ struct Lanes(VecDeque<Lane>);
 #[derive(Debug)]
 struct Lane {
     key: QueueKey,
-    /// The first one is the next.
+    /// The waiting requests; the first one is the next.
     waiting: VecDeque<oneshot::Sender<Permit>>,
 }
 
-/// Allows its holder to work, until it is dropped.
+/// Permission to work, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit(Option<Arc<QueueInner>>);
 
 impl FairQueue {
-    /// Makes a queue with `places` permits for `what`, and room for `waiting` requests that wait for one.
+    /// Makes a queue with `places` permits for `what`, and room for `waiting` requests.
     pub(super) fn new(what: &'static str, places: usize, waiting: usize) -> Self {
         let (proven, unproven) = (Lanes::default(), Lanes::default());
         let state = Mutex::new(State { free: places, proven, unproven, last: Priority::Unproven });
@@ -116,7 +117,7 @@ impl FairQueue {
         permit.await.map_err(|_| self.busy())
     }
 
-    /// Returns the error of a request that has no permit in time, and logs now and then how many wait.
+    /// Returns the error of a request that gets no permit in time, and sometimes logs how many requests wait.
     pub(super) fn busy(&self) -> AccessError {
         if self.0.log.take().is_some() {
             let mut state = self.0.state();
@@ -142,7 +143,7 @@ impl State {
         }
     }
 
-    /// Puts a request at the end of its client's lane. Returns `None` if there is no room.
+    /// Appends a request to its client's lane. Returns `None` if there is no room.
     fn enqueue(&mut self, key: QueueKey, priority: Priority, most: usize) -> Option<oneshot::Receiver<Permit>> {
         if self.waiting() >= most {
             self.forget_who_left();
@@ -167,7 +168,7 @@ impl State {
         self.unproven.forget_who_left();
     }
 
-    /// Takes the next one out of the queue.
+    /// Removes the next request from the queue.
     fn next(&mut self) -> Option<oneshot::Sender<Permit>> {
         for priority in [self.last.other(), self.last] {
             if let Some(next) = self.of(priority).next() {
@@ -216,8 +217,8 @@ impl Lanes {
         next
     }
 
-    /// Removes the last request of the client with most, for a newcomer that has fewer, or without condition for `None`.
-    /// Returns `None` if there is no such client.
+    /// Removes the last request of the client with most requests. For a newcomer, that client must have more than the
+    /// newcomer. Returns `None` if there is no such client.
     fn evict(&mut self, newcomer: Option<&QueueKey>) -> Option<()> {
         let mut sizes: HashMap<QueueKey, usize> = HashMap::new();
         for lane in &self.0 {
@@ -232,7 +233,7 @@ impl Lanes {
                 if *size > at_home + 1 {
                     (largest.clone(), 0)
                 } else {
-                    // No network has much more than the newcomer's, so the room is made within that.
+                    // No network has many more than the newcomer's, so the newcomer's own network makes room.
                     let own = self.0.iter().find(|lane| lane.key == *newcomer).map_or(0, |lane| lane.waiting.len());
                     (home, own + 1)
                 }
@@ -243,7 +244,7 @@ impl Lanes {
         if lane.waiting.len() <= own {
             return None;
         }
-        // Its receiver reports that.
+        // Its receiver reports the removal.
         self.0[place].waiting.pop_back();
         if self.0[place].waiting.is_empty() {
             self.0.remove(place);
@@ -259,7 +260,7 @@ impl QueueInner {
 }
 
 impl Drop for Permit {
-    /// Gives the permit to the next request that waits.
+    /// Passes the permit on to the next request that waits.
     fn drop(&mut self) {
         let Some(shared) = self.0.take() else { return };
         loop {
@@ -271,7 +272,7 @@ impl Drop for Permit {
             drop(state);
             match next.send(Self(Some(Arc::clone(&shared)))) {
                 Ok(()) => return,
-                // The receiver has given up: the permit goes to the next one.
+                // The receiver has given up: the permit goes to the next request.
                 Err(mut permit) => drop(permit.0.take()),
             }
         }

@@ -1,8 +1,8 @@
-//! Users and roles of a Kubernetes cluster: a `TokenReview` says who a caller is, a `SubjectAccessReview` what they
-//! may do.
+//! The backend of a Kubernetes cluster: a `TokenReview` authenticates a caller, a `SubjectAccessReview` authorizes an
+//! action.
 //!
-//! The reviews are about OpenShift's resources, `imagesignatures` and `images` of `image.openshift.io`, so that its roles
-//! mean here what they mean there. RBAC needs no such resources to exist.
+//! The reviews are about OpenShift's resources `imagesignatures` and `images` of `image.openshift.io`, so that its
+//! roles have the same meaning here. RBAC does not need the resources to exist.
 
 use std::{collections::BTreeMap, fmt, future::poll_fn, path::Path, pin::Pin, sync::Arc, time::Duration};
 
@@ -36,29 +36,29 @@ use crate::telemetry::LogThrottle;
 const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const ACCESS_REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 const GROUP: &str = "image.openshift.io";
-/// The name of anonymous requests: never the name of a caller that sent a token.
+/// The name of anonymous requests. A caller with a token never gets it.
 const ANONYMOUS_USER: &str = "system:anonymous";
 
-/// How long a yes is believed: a role that was taken away may be used for so long.
+/// The lifetime of a positive answer: a revoked role stays usable for this long.
 const ALLOWED_TTL: Duration = Duration::from_secs(10);
-/// How long a no is believed: a user who was just given a role tries again soon.
+/// The lifetime of a negative answer: a user with a new role soon tries again.
 const DENIED_TTL: Duration = Duration::from_secs(2);
-/// How long a review may wait for a permit, and how long it may take then.
+/// The time for which a review may wait for a permit, and then take.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(3);
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take to reach the API server.
+/// The time limit of a connection to the API server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// The most bytes of an answer.
+/// The maximum size of an answer, in bytes.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
-/// Reviews at once, and how many more may wait.
+/// The maximum number of reviews in flight, and of reviews that wait.
 const MAX_CONCURRENT_REVIEWS: usize = 16;
 const MAX_QUEUED_REVIEWS: usize = 256;
 
-/// Why the API server can't be asked at all.
+/// The reason why the API server can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KubernetesError {
-    /// This is no pod of a cluster.
+    /// The store does not run in a pod of a cluster.
     #[error(
         "gateway.access.kubernetes: this does not run in a pod with a service account's token ({0}); name a file: {{kubeconfig: FILE}}"
     )]
@@ -74,7 +74,7 @@ pub enum KubernetesError {
     NoRandomness,
 }
 
-/// Asks an API server.
+/// The client of an API server.
 #[derive(Debug)]
 pub struct Kubernetes {
     reviews: Reviews,
@@ -84,11 +84,11 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// With the service account of this pod, or a kubeconfig. With audiences, tokens count that are meant for one of them;
-    /// without, those that are meant for the API server.
+    /// Makes a client with the service account of this pod, or with a kubeconfig. `audiences` are those that a token
+    /// may be meant for; without any, it is the API server's.
     ///
-    /// Requests run on the runtime that this is called on; it has to outlive those that ask. The API server need not be
-    /// there yet.
+    /// Requests run on the current runtime, which has to outlive their callers. The API server need not be reachable
+    /// yet.
     ///
     /// # Errors
     /// There is no address of an API server, or no credentials for it.
@@ -100,7 +100,7 @@ impl Kubernetes {
             None => Config::incluster()?,
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // Clients are told to try again; what they sent waits no longer than it has to.
+        // Clients are told to retry; their requests wait here no longer than necessary.
         config.default_retry = false;
         let audiences = audiences.iter().map(ToString::to_string).collect();
         let reviews = Reviews(Arc::new(ReviewClient {
@@ -119,7 +119,7 @@ impl Kubernetes {
     }
 
     async fn principal(&self, token: &SecretString, peer: ClientNetwork) -> Result<Principal, AccessError> {
-        // Ours are good here or nowhere: never sent to anybody.
+        // A token of a store is valid here or nowhere, and never sent to another server.
         if token.expose_secret().is_empty() || is_ours(token.expose_secret()) {
             return Err(Rejection::Unknown.into());
         }
@@ -135,7 +135,7 @@ impl Kubernetes {
 
 #[async_trait]
 impl AuthBackend for Kubernetes {
-    /// A name beside a token in place of a password does not count: `docker login` wants one.
+    /// Ignores the name beside a token in place of a password: `docker login` requires a name.
     async fn authenticate(&self, credentials: &Credentials, peer: ClientNetwork) -> Result<Principal, AccessError> {
         match credentials {
             Credentials::None => Ok(Principal::anonymous()),
@@ -169,7 +169,7 @@ impl AuthBackend for Kubernetes {
         Ok(true)
     }
 
-    /// As manifests/store/roles.yaml has them.
+    /// Returns the names of manifests/store/roles.yaml.
     fn role_for(&self, action: Action) -> &'static str {
         match action {
             Action::CreateSignature | Action::DeleteSignature => "system:image-signer",
@@ -179,7 +179,7 @@ impl AuthBackend for Kubernetes {
     }
 }
 
-/// Returns what a caller must be allowed to do to OpenShift's resources.
+/// Returns the permissions on OpenShift's resources that an action requires.
 fn needed_for(action: Action) -> &'static [(&'static str, &'static str)] {
     match action {
         Action::CreateSignature => &[("create", "imagesignatures")],
@@ -190,8 +190,8 @@ fn needed_for(action: Action) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// `acme/web` is in the namespace `acme`, as in OpenShift's registry; `web` is in none, so that only a
-/// `ClusterRoleBinding` reaches it.
+/// Returns the namespace of a repository, as in OpenShift's registry: `acme` for `acme/web`. `web` has none, so that
+/// only a `ClusterRoleBinding` covers it.
 fn namespace_of(repository: &RepositoryName) -> Option<&str> {
     repository.as_str().split_once('/').map(|(namespace, _)| namespace)
 }
@@ -235,7 +235,7 @@ struct ReviewClient {
     client: Client,
     audiences: Vec<String>,
     queue: FairQueue,
-    /// Bounds the lines about reviews without an answer.
+    /// The limit on log lines about reviews without an answer.
     log: LogThrottle,
 }
 
@@ -245,7 +245,7 @@ impl fmt::Debug for ReviewClient {
     }
 }
 
-/// Why a review has no answer.
+/// The reason why a review has no answer.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
     #[error(
@@ -265,7 +265,7 @@ enum NoAnswer {
 }
 
 impl Reviews {
-    /// Reviews a token. Returns `None` if the cluster does not know it.
+    /// Reviews a token. Returns `None` if the cluster does not accept it.
     async fn token(
         &self,
         token: &SecretString,
@@ -285,7 +285,7 @@ impl Reviews {
         if status.authenticated != Some(true) {
             return Ok(None);
         }
-        // An API server that knows nothing of audiences would take every token.
+        // An API server without support for audiences would accept every token.
         let meant = status.audiences.unwrap_or_default();
         if !wanted.is_empty() && !meant.iter().any(|audience| wanted.contains(audience)) {
             return Ok(None);
@@ -295,13 +295,13 @@ impl Reviews {
 
     async fn access(&self, spec: SubjectAccessReviewSpec) -> Result<bool, AccessError> {
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-        // Their token was good.
+        // The token was accepted before.
         let key = (QueueKey::Caller(review.spec.user.as_deref().unwrap_or_default().into()), Priority::Proven);
         let status = self.ask(ACCESS_REVIEWS, &review, key, |review: SubjectAccessReview| review.status).await?;
         Ok(status.allowed && status.denied != Some(true))
     }
 
-    /// Has something reviewed. Why there is no answer stands in the log, now and then.
+    /// Posts a review within the limits. Sometimes logs why there is no answer.
     async fn ask<T: Serialize + DeserializeOwned, S>(
         &self,
         path: &str,
@@ -309,7 +309,7 @@ impl Reviews {
         (key, priority): (QueueKey, Priority),
         status: impl FnOnce(T) -> Option<S>,
     ) -> Result<S, AccessError> {
-        // A clock of its own: that many wait here is nothing that the API server did.
+        // A separate time limit: a long queue here says nothing about the API server.
         let permit = timeout(QUEUE_TIMEOUT, self.0.queue.acquire(key, priority)).await;
         let _permit = permit.unwrap_or_else(|_| Err(self.0.queue.busy()))?;
         let review = timeout(REVIEW_TIMEOUT, self.post(path, review)).await.unwrap_or(Err(NoAnswer::TimedOut));
@@ -317,7 +317,7 @@ impl Reviews {
         status.map_err(|why| self.unavailable(path, &why))
     }
 
-    /// Without the client's own reading of answers: it has no bound, and logs what it can't read, the token included.
+    /// Posts without kube's parser of answers, which has no size limit, and logs what it can't parse, tokens included.
     async fn post<T: Serialize + DeserializeOwned>(&self, path: &str, review: &T) -> Result<T, NoAnswer> {
         let body = serde_json::to_vec(review).map_err(|_| NoAnswer::Malformed)?;
         let request = Request::post(path).header(CONTENT_TYPE, "application/json").body(Body::from(body));

@@ -1,8 +1,8 @@
-//! Who sends a request, and what they may do to signatures.
+//! Authenticates the callers of the gateway, and authorizes their actions on signatures.
 //!
-//! [`AccessControl`] checks [the store's own tokens](token), and asks one of the backends behind [`AuthBackend`] about all
-//! other credentials: [`AllowAll`], a [password file](htpasswd::Htpasswd), or [Kubernetes](kubernetes::Kubernetes). Every
-//! answer starts from no; a backend that can't answer is an error, never a yes.
+//! [`AccessControl`] checks [the store's own tokens](token), and asks one of the backends behind [`AuthBackend`] about
+//! all other credentials: [`AllowAll`], a [password file](htpasswd::Htpasswd), or [Kubernetes](kubernetes::Kubernetes).
+//! Every decision starts from a refusal; a backend that can't answer is an error, and never permission.
 
 mod access_control;
 mod action;

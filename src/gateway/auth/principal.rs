@@ -1,24 +1,24 @@
-//! Who a request's credentials prove its sender to be.
+//! The principal that a request's credentials prove.
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-/// Who a caller is, as far as the credentials prove it.
+/// The identity of a caller, as the credentials prove it.
 ///
-/// Tokens carry one sealed; a backend that reads it again must not take its groups for more than they were then.
+/// Tokens contain a sealed principal. A backend that gets it back must not assume that the caller still has its groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Principal {
     /// `None` for an anonymous caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) name: Option<Box<str>>,
-    /// Tells two users apart that had the same name one after the other.
+    /// Distinguishes two users who had the same name one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) uid: Option<Box<str>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) groups: Vec<Box<str>>,
-    /// Further attributes that Kubernetes has of a user, for its authorizers.
+    /// Further attributes of a Kubernetes user, for the cluster's authorizers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) extra: BTreeMap<Box<str>, Vec<Box<str>>>,
 }
@@ -40,7 +40,7 @@ impl Principal {
     }
 }
 
-/// For logs; the backend decides which characters a name has, so control characters are escaped.
+/// Formats the name for logs. The backend decides which characters a name has, so control characters are escaped.
 impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {

@@ -1,4 +1,4 @@
-//! The roles file: who has which role, where. It stands beside a [password file](super::htpasswd).
+//! The roles file, which gives users roles in repositories. It complements a [password file](super::htpasswd).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,11 +12,11 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::gateway::store::RepositoryName;
 use crate::yaml::{self, Lenient, Located, YamlSource};
 
-/// The role of those who sign.
+/// The role that adds and removes signatures.
 const SIGNER: &str = "system:image-signer";
-/// The role of those who record what a verification found.
+/// The role that sets and clears verification statuses.
 const AUDITOR: &str = "image-auditor";
-/// The role of those who move whole stores.
+/// The role that exports and imports whole stores.
 const ADMIN: &str = "store-admin";
 
 #[derive(Debug, Deserialize)]
@@ -63,7 +63,7 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// The one that lets do this.
+    /// Returns the role that allows an action.
     pub(super) fn for_action(action: Action) -> Self {
         match action {
             Action::CreateSignature | Action::DeleteSignature => Self::Signer,
@@ -72,7 +72,7 @@ impl Role {
         }
     }
 
-    /// Its name.
+    /// Returns the name of the role.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Signer => SIGNER,
@@ -88,16 +88,16 @@ impl fmt::Display for Role {
     }
 }
 
-/// Where a role holds.
+/// The repositories in which a role applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Where {
     Everywhere,
-    /// In these repositories, and below them.
+    /// These repositories, and those below them.
     Below(Vec<RepositoryName>),
 }
 
 impl Where {
-    /// Returns whether the role holds in a repository, or in the whole store for `None`.
+    /// Returns whether the role applies in a repository, or in the whole store for `None`.
     fn covers(&self, repository: Option<&RepositoryName>) -> bool {
         match (self, repository) {
             (Self::Everywhere, _) => true,
@@ -110,7 +110,7 @@ impl Where {
     }
 }
 
-/// Who has which role, checked.
+/// The checked roles file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Roles {
     by_user: HashMap<Box<str>, Vec<(Role, Where)>>,
@@ -123,15 +123,15 @@ impl Roles {
         roles.into_iter().any(|(role, place)| *role == Role::for_action(action) && place.covers(repository))
     }
 
-    /// Everyone who has a role, in order.
+    /// Returns every user with a role, in order.
     pub(super) fn users(&self) -> BTreeSet<&str> {
         self.by_user.keys().map(AsRef::as_ref).collect()
     }
 
-    /// Reads and checks a roles file.
+    /// Parses and checks a roles file.
     ///
     /// # Errors
-    /// Every mistake that can be found at once. Never empty.
+    /// Returns every mistake that can be found in one pass, at least one.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
         let source = YamlSource { name, text };
         let documents = yaml::parse(source)?;

@@ -1,4 +1,4 @@
-//! What a token is for: the scopes of the registry token protocol (distribution, "Token Scope Documentation").
+//! The scopes of tokens, in the registry token protocol (distribution, "Token Scope Documentation").
 
 use std::fmt;
 
@@ -7,40 +7,40 @@ use serde::{Deserialize, Serialize};
 use super::Action;
 use crate::gateway::store::RepositoryName;
 
-/// The most scopes of one token.
+/// The maximum number of scopes of one token.
 const MAX_SCOPES: usize = 16;
-/// The longest text of one scope.
+/// The maximum length of one scope, in bytes.
 const MAX_SCOPE_BYTES: usize = 512;
 
-/// What all of a store is, as a scope: `registry:signatures:*`.
+/// The resource type of a whole store in a scope: `registry:signatures:*`.
 const REGISTRY: &str = "registry";
 const THE_STORE: &str = "signatures";
 
 /// One scope: `repository:acme/web:pull,push`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// `repository`, `registry`, `repository(plugin)`.
+    /// The resource type: `repository`, `registry`, `repository(plugin)`.
     kind: Box<str>,
     name: Box<str>,
     actions: Vec<Box<str>>,
 }
 
-/// What a token is for; at most 16 different things.
+/// The scopes of a token, at most 16.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Scopes(Vec<Scope>);
 
-/// Why a text is no list of scopes. The text itself is not repeated.
+/// The reason why a text is no list of scopes. The message does not repeat the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScopeError {
-    /// There are more than a token may have.
+    /// There are too many scopes for a token.
     #[error("a token is for at most {MAX_SCOPES} things")]
     TooMany,
-    /// One is too long.
+    /// A scope is too long.
     #[error("a scope has at most {MAX_SCOPE_BYTES} bytes")]
     TooLong,
-    /// One is not of this form.
+    /// A scope is malformed.
     #[error("a scope is written TYPE:NAME:ACTION,ACTION, like repository:acme/web:pull,push")]
     Malformed,
 }
@@ -51,7 +51,7 @@ impl Scope {
         if text.len() > MAX_SCOPE_BYTES {
             return Err(ScopeError::TooLong);
         }
-        // A name may have a host with a port in front, so the first and the last colon count.
+        // A name may contain a host with a port, so the first and the last colon separate the parts.
         let (kind, rest) = text.split_once(':').ok_or(ScopeError::Malformed)?;
         let (name, actions) = rest.rsplit_once(':').ok_or(ScopeError::Malformed)?;
         let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -76,8 +76,8 @@ impl Scope {
         Ok(parsed)
     }
 
-    /// What a token needs for this action on a repository, or on the whole store. Clients that push ask for it by
-    /// themselves.
+    /// Returns the scope that an action on a repository, or on the whole store, requires. Clients that push request it
+    /// by themselves.
     pub fn needed_for(action: Action, repository: Option<&RepositoryName>) -> Self {
         let (kind, name, actions): (_, _, &[&str]) = match (action, repository) {
             (Action::CreateSignature | Action::DeleteSignature | Action::SetStatus, Some(repository)) => {
@@ -89,7 +89,7 @@ impl Scope {
         Self { kind: kind.into(), name: name.into(), actions }
     }
 
-    /// Whether it is about the store itself: no registry knows it.
+    /// Returns whether the scope is about the store itself, so that no registry knows it.
     fn is_of_this_store(&self) -> bool {
         &*self.kind == REGISTRY && &*self.name == THE_STORE
     }
@@ -107,8 +107,8 @@ impl Scope {
 }
 
 impl Scopes {
-    /// Reads all `scope` parameters of a request; each may hold several, with spaces between. The same thing twice is one
-    /// scope with the actions of both.
+    /// Parses all `scope` parameters of a request, each of which may hold several scopes, separated by spaces. Merges
+    /// the actions of scopes with the same resource.
     pub fn parse<'a>(parameters: impl IntoIterator<Item = &'a str>) -> Result<Self, ScopeError> {
         let mut scopes: Vec<Scope> = Vec::new();
         for text in parameters.into_iter().flat_map(|parameter| parameter.split(' ')).filter(|text| !text.is_empty()) {
@@ -123,25 +123,25 @@ impl Scopes {
         Ok(Self(scopes))
     }
 
-    /// Whether everything that `needed` says is in them.
+    /// Returns whether these scopes include all actions of `needed`.
     pub fn cover(&self, needed: &Scope) -> bool {
         self.0.iter().any(|scope| scope.covers(needed))
     }
 
-    /// What of these is also in `others`.
+    /// Returns the intersection with `others`.
     #[must_use]
     pub fn within(&self, others: &Self) -> Self {
         Self(self.0.iter().filter(|scope| others.cover(scope)).cloned().collect())
     }
 
-    /// Returns the scopes of a registry's own token, or `None` if all are about the store alone.
+    /// Returns the scopes for a registry's own token; `None` if all are about the store alone.
     pub fn of_the_registry(&self) -> Option<Vec<String>> {
         let theirs = self.0.iter().filter(|scope| !scope.is_of_this_store());
         let theirs: Vec<String> = theirs.map(Scope::to_string).collect();
         (!theirs.is_empty() || self.0.is_empty()).then_some(theirs)
     }
 
-    /// One after the other, as they came.
+    /// Iterates over the scopes in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Scope> {
         self.0.iter()
     }

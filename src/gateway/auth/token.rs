@@ -1,8 +1,8 @@
-//! The store's own tokens: claims, sealed so that only a store with the same key can read or make one.
+//! The store's own tokens: sealed claims that only a store with the same key can open or make.
 //!
-//! A token is `sealgate_` and URL-safe base64 of: a version, the key's identifier, a nonce, and sealed JSON. They are
-//! sealed with AES-256-GCM-SIV (RFC 8452), since replicas with one key draw nonces at random and know nothing of each
-//! other's: a nonce that comes twice does no harm there.
+//! A token is `sealgate_` and URL-safe base64 of a version, the key's identifier, a nonce, and sealed JSON. The cipher
+//! is AES-256-GCM-SIV (RFC 8452): replicas with one key draw nonces at random without knowing each other's, and with
+//! this cipher a repeated nonce does little harm.
 
 use std::fmt;
 
@@ -17,34 +17,34 @@ use serde::{Deserialize, Serialize};
 
 use super::{Principal, scope::Scopes};
 
-/// What all tokens of stores begin with, so that none is taken for another server's, or sent to another server.
+/// The prefix of every store's tokens. It keeps other servers' tokens apart from these, and these from other servers.
 const PREFIX: &str = "sealgate_";
-/// The longest token; clients and proxies bound a request's header fields.
+/// The maximum length of a token, in bytes; clients and proxies limit a request's header fields.
 pub const MAX_TOKEN_BYTES: usize = 8 << 10;
-/// How long a token is good for. Short, since it can't be taken back; what its caller may do is asked anew each time.
+/// The lifetime of a token. It is short, since a token can't be revoked; permissions are checked anew for each request.
 pub const TOKEN_TTL: SignedDuration = SignedDuration::from_mins(5);
-/// The bytes of a key.
+/// The length of a key, in bytes.
 pub const KEY_BYTES: usize = 32;
 
 const VERSION: u8 = 1;
 const ID_BYTES: usize = 8;
-/// Version and key identifier, which are not secret, but sealed with the rest.
+/// The length of version and key identifier. They are not secret, but authenticated by the seal.
 const HEAD_BYTES: usize = 1 + ID_BYTES;
 
 /// The claims of a token.
 #[derive(Clone, Debug)]
 pub struct Claims {
-    /// Who the caller is, proved when the token was issued.
+    /// The principal, as it was when the token was issued.
     pub principal: Principal,
-    /// What the token is for.
+    /// The scopes of the token.
     pub scopes: Scopes,
-    /// The `Authorization` that goes to the registry in place of the token, if any.
+    /// The `Authorization` for the registry in place of the token, if any.
     pub upstream: Option<SecretString>,
-    /// When it expires, in whole seconds.
+    /// The expiry time, in whole seconds.
     pub expires_at: Timestamp,
 }
 
-/// [`Claims`] as it is sealed.
+/// The serialized form of [`Claims`].
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sealed<'a> {
@@ -56,29 +56,29 @@ struct Sealed<'a> {
     expires: i64,
 }
 
-/// Why a token does not count.
+/// The reason why a token is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// Cut, changed, of another store, or of a key that is no longer there.
+    /// The token is cut off, changed, from another store, or sealed with a key that was removed.
     #[error("the token was not made here, or its key is gone; get another one")]
     Unknown,
-    /// Its time is over.
+    /// The token has expired.
     #[error("the token has expired; get another one")]
     Expired,
-    /// It is good, and for something else.
+    /// The token is valid, but lacks a scope.
     #[error("the token is not for this; get one with the scope that is named here")]
     Scope,
 }
 
-/// Why there is no token.
+/// The reason why no token is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
-    /// Groups, scopes and the registry's own token don't fit into one.
+    /// Groups, scopes and the registry's own token do not fit into a token.
     #[error("a token for all of this would be longer than {MAX_TOKEN_BYTES} bytes; ask for fewer scopes")]
     TooLong,
-    /// It would be over at once, as the one that it was asked for with.
+    /// The token would expire at once, like the one that authenticated the request.
     #[error("the token that came with this has expired; log in again")]
     Over,
     /// The system has no randomness, or too little memory.
@@ -86,7 +86,7 @@ pub enum SealError {
     Failed,
 }
 
-/// Whether this is one of our tokens, good or not.
+/// Returns whether a text is a token of a store, valid or not.
 pub fn is_ours(token: &str) -> bool {
     token.starts_with(PREFIX)
 }
@@ -98,7 +98,7 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// Makes one from random bytes.
+    /// Makes a key from random bytes.
     pub fn new(secret: &[u8; KEY_BYTES]) -> Self {
         let mut context = digest::Context::new(&SHA256);
         context.update(b"sealgate token key identifier\0");
@@ -110,7 +110,7 @@ impl TokenKey {
     }
 }
 
-/// By its identifier, which tells nothing.
+/// Shows the identifier, which reveals nothing about the key.
 impl fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TokenKey({})", URL_SAFE_NO_PAD.encode(self.id))
@@ -123,7 +123,8 @@ impl PartialEq for TokenKey {
     }
 }
 
-/// The keys of a store: the first seals, all of them open. So a new one can be put in front of an old one.
+/// The keys of a store: the first one seals, and all of them open. So a new key can be added before an old one is
+/// removed.
 #[derive(Debug, PartialEq)]
 pub struct TokenKeys {
     sealing: TokenKey,
@@ -131,15 +132,15 @@ pub struct TokenKeys {
 }
 
 impl TokenKeys {
-    /// The first seals.
+    /// Makes the set; the first key seals.
     pub fn new(sealing: TokenKey, others: Vec<TokenKey>) -> Self {
         Self { sealing, others }
     }
 
-    /// Makes a token.
+    /// Seals claims into a token.
     ///
     /// # Errors
-    /// It would be too long, or there is no randomness.
+    /// The token would be too long, or there is no randomness.
     pub fn seal(&self, claims: &Claims) -> Result<SecretString, SealError> {
         let Claims { principal, scopes, upstream, expires_at } = claims;
         let sealed = Sealed {
@@ -160,10 +161,10 @@ impl TokenKeys {
         if token.len() > MAX_TOKEN_BYTES { Err(SealError::TooLong) } else { Ok(token.into()) }
     }
 
-    /// Reads a token.
+    /// Opens a token.
     ///
     /// # Errors
-    /// It is none of ours, or no longer good.
+    /// The token is not from this store, or has expired.
     pub fn open(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
         let encoded = token.strip_prefix(PREFIX).ok_or(TokenError::Unknown)?;
         if token.len() > MAX_TOKEN_BYTES {

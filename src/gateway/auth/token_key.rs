@@ -1,6 +1,6 @@
 //! The file with the keys of tokens, which replicas share.
 //!
-//! One key a line, in base64; the first seals, all of them open. Lines that begin with `#` don't count.
+//! Each line has one key in base64. The first key seals, and all of them open. Lines that begin with `#` are comments.
 
 use std::{
     fs::{self, OpenOptions},
@@ -19,14 +19,14 @@ use super::token::{KEY_BYTES, TokenKey, TokenKeys};
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
 use crate::files::{ChangeWatcher, NextCheck, ReadError, follower::Follower, read_bounded};
 
-/// The most bytes of the file.
+/// The maximum size of the file, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 10;
-/// The most keys: each is tried by its identifier only, but a file of thousands is a mistake.
+/// The maximum number of keys. Keys are found by their identifier, but a file with thousands is a mistake.
 const MAX_KEYS: usize = 16;
-/// How often the file is looked at where no event tells of a change.
+/// The time between two reads of the file, if no event reports a change.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Why there are no keys.
+/// The reason why keys can't be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenKeyError {
@@ -35,11 +35,11 @@ pub enum TokenKeyError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         why: ReadError,
     },
-    /// The file is not there, and can't be made.
+    /// The file does not exist and can't be made.
     #[error(
         "gateway.access.tokenKey {}: there is no such file, and it can't be made: {source}; make it with: openssl rand -base64 32",
         path.display()
@@ -47,10 +47,10 @@ pub enum TokenKeyError {
     Keep {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// There are mistakes in it.
+    /// The file has these mistakes.
     #[error("{}", Diagnostics(.0))]
     Refused(Vec<Diagnostic>),
     /// The file can't be watched.
@@ -69,7 +69,7 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Makes a random key, which is gone with this process.
+    /// Makes a random key, which ends with this process.
     ///
     /// # Errors
     /// There is no randomness.
@@ -78,10 +78,11 @@ impl KeyRing {
         Ok(Self { keys: Arc::new(ArcSwap::from_pointee(keys)), _watcher: None })
     }
 
-    /// Reads the file, makes it where there is none, and follows its changes: the last good keys stay in force.
+    /// Reads the file, or makes it if it does not exist, and follows its changes. If a change is refused, the last good
+    /// keys stay in force.
     ///
     /// # Errors
-    /// It can't be read or made, or has mistakes.
+    /// The file can't be read or made, or has mistakes.
     pub fn open(path: &Path) -> Result<Self, TokenKeyError> {
         let first = match read(path) {
             Err(TokenKeyError::Unreadable { why: ReadError::Missing, .. }) => {
@@ -100,10 +101,10 @@ impl KeyRing {
         Ok(Self { keys, _watcher: Some(watcher.map_err(TokenKeyError::Watch)?) })
     }
 
-    /// Reads the file, which need not be there yet, and makes none.
+    /// Reads the file, which need not exist, and makes none.
     ///
     /// # Errors
-    /// It can't be read, or has mistakes.
+    /// The file can't be read, or has mistakes.
     pub fn look(path: &Path) -> Result<Self, TokenKeyError> {
         match read(path) {
             Ok(keys) => Ok(Self { keys: Arc::new(ArcSwap::from_pointee(keys)), _watcher: None }),
@@ -112,7 +113,7 @@ impl KeyRing {
         }
     }
 
-    /// The keys in force now.
+    /// Returns the keys in force.
     pub fn get(&self) -> Arc<TokenKeys> {
         self.keys.load_full()
     }
@@ -124,7 +125,7 @@ fn read(path: &Path) -> Result<TokenKeys, TokenKeyError> {
     parse(&path.display().to_string(), &String::from_utf8_lossy(&bytes)).map_err(TokenKeyError::Refused)
 }
 
-/// No line is shown in a mistake: it is a secret, or nearly one.
+/// Parses the keys. No line is shown in a mistake: it is a secret, or nearly one.
 fn parse(name: &str, text: &str) -> Result<TokenKeys, Vec<Diagnostic>> {
     const HELP: &str = "make one with: openssl rand -base64 32";
     let mut keys = Vec::new();
@@ -159,13 +160,13 @@ fn random() -> Result<[u8; KEY_BYTES], TokenKeyError> {
     Ok(secret)
 }
 
-/// Makes the file, whole or not at all; where another process is faster, its key stays.
+/// Makes the file, completely or not at all. If another process is faster, its key stays.
 fn make(path: &Path) -> Result<(), TokenKeyError> {
     let secret = random()?;
     let made = (|| -> io::Result<()> {
         let folder = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
-        // A name of this process's own, which nothing else writes to.
+        // The name contains this process's ID, so that no other process writes to it.
         let temporary = path.with_extension(format!("new-{}", std::process::id()));
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -174,7 +175,7 @@ fn make(path: &Path) -> Result<(), TokenKeyError> {
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
         file.write_all(format!("{}\n", STANDARD.encode(secret)).as_bytes())?;
         file.sync_all()?;
-        // A link, unlike a new name, never replaces what is there.
+        // Unlike a rename, a link never replaces an existing file.
         let linked = fs::hard_link(&temporary, path);
         fs::remove_file(&temporary)?;
         match linked {

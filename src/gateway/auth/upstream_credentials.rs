@@ -1,4 +1,4 @@
-//! Which credentials the registry gets, and which challenges callers get where it refuses them.
+//! Decides which credentials the registry gets, and which challenges callers get if the registry refuses them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,14 +17,14 @@ use crate::gateway::{
     upstream::{Registry, RequiredAuth},
 };
 
-/// How long until a registry that could not be asked which credentials it wants is asked again.
+/// The time until a registry that could not be asked for its authentication is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 impl RequestAuth {
     /// Returns the `Authorization` that the registry gets for a caller.
     ///
-    /// It gets a name and password only where it asks for them: an open registry could be anyone's, and one that wants tokens
-    /// gets them in exchange for a token of its own alone.
+    /// The registry gets a name and password only if it asks for them. An open registry could be anyone's. One that
+    /// wants tokens gets its own token, which the store exchanged the credentials for.
     pub(in crate::gateway) async fn upstream_authorization(
         &self,
         registry: &Registry,
@@ -50,7 +50,7 @@ impl RequestAuth {
         if self.access.shares_credentials_with_registry() { identity.credentials.authorization() } else { None }
     }
 
-    /// Logs an error, as soon as the registry can be asked, if the credentials of callers can't be good for both servers.
+    /// Logs an error, once the registry can be asked, if no caller's credentials can be valid for both servers.
     pub(in crate::gateway) async fn warn_of_mismatch(auth: Arc<Self>, registry: Registry) {
         if !auth.is_enabled() || auth.access.shares_credentials_with_registry() {
             return;
@@ -81,8 +81,8 @@ impl RequestAuth {
         refused.with_challenges(self.replace_challenges(caller, challenges, scope))
     }
 
-    /// Replaces the registry's challenges: where it wants a token of its own, the caller gets one of this store, with that in
-    /// it. A password for the registry is not to be sent to a store that authenticates callers by a cluster.
+    /// Replaces the registry's challenges. If the registry wants its own token, the caller is asked for one of this
+    /// store, which contains it. Callers that a cluster authenticates are never asked for the registry's password.
     pub(in crate::gateway) fn replace_challenges(
         &self,
         caller: &Caller,

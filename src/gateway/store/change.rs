@@ -1,4 +1,4 @@
-//! Changes of what is stored, and their outcomes.
+//! Changes of the store, and their outcomes.
 
 use super::{
     image_id::ImageId,
@@ -7,26 +7,26 @@ use super::{
 };
 use crate::image::Digest;
 
-/// A change of what is stored. Each is durable once it is answered, and seen by all who ask the same program; where several
-/// share a store, by those who ask another one some seconds later at the latest.
+/// A change of the store. It is durable once its outcome is returned, and visible to all callers of this process. If
+/// several processes share a store, the others see it after some seconds at the latest.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Adds a signature; of two at once with one name, one is created.
+    /// Adds a signature. Of two concurrent changes with one name, one is created.
     Put(ImageId, Record),
-    /// Takes a signature away, with all that is known of it.
+    /// Removes a signature, with its origin and status.
     Remove(ImageId, SignatureName),
-    /// Sets or clears a signature's status; with the digest of its content, only of that one. Names are given out again: the
-    /// signature that a user looked at may have been removed, and another one stored.
+    /// Sets or clears a signature's status; with the digest of its content, only if the content is the same. Names are
+    /// reused: the signature that a user checked may have been removed, and another one stored.
     SetStatus(ImageId, SignatureName, Option<Digest>, Option<Status>),
     /// Clears the statuses of all signatures of an image.
     ClearStatuses(ImageId),
-    /// Adds a signature as it was in another store, with its origin and status. Where it is there already, to the byte, what
-    /// is known of it is completed.
+    /// Adds a signature of another store, with its origin and status. If the same signature is there already, adds a
+    /// missing origin or status to it.
     Import(ImageId, Record),
 }
 
 impl Change {
-    /// The image that it is about.
+    /// Returns the image that the change is about.
     pub fn image(&self) -> &ImageId {
         match self {
             Self::Put(image, _)
@@ -38,37 +38,37 @@ impl Change {
     }
 }
 
-/// What became of a change.
+/// The outcome of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
-    /// Of [`Change::Put`] and [`Change::Import`]; of the latter, [`Put::ContentExists`] and [`Put::NameExists`] with the same
-    /// content are [`Put::Present`] or [`Put::Completed`].
+    /// The outcome of [`Change::Put`] and [`Change::Import`]. For an import, [`Put::ContentExists`], and
+    /// [`Put::NameExists`] with the same content, become [`Put::Present`] or [`Put::Completed`].
     Put(Put),
-    /// Of the others: how many signatures were changed. 0 if there is no such signature.
+    /// The outcome of the others: the number of signatures that were changed, 0 if there is no such signature.
     Signatures(usize),
-    /// Of [`Change::SetStatus`]: the signature of this name has another content, and nothing was done.
+    /// The outcome of [`Change::SetStatus`] if the signature of this name has another content. Nothing was changed.
     Another,
 }
 
-/// What became of a signature that was to be stored.
+/// The outcome of storing a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
-    /// It is stored, and stays so through a loss of power.
+    /// The signature is stored durably.
     Created,
-    /// It is there already, as it is.
+    /// The signature was there already, and did not change.
     Present,
-    /// It is there already, and more is known of it now: its origin, or its status.
+    /// The signature was there already, and got an origin or a status.
     Completed,
-    /// The image has a signature of this name.
+    /// The image has another signature of this name.
     NameExists,
-    /// The image has this very signature under another name.
+    /// The image has the same signature under another name.
     ContentExists,
-    /// The image has as many signatures as it may have.
+    /// The image has the maximum number of signatures.
     TooMany {
         /// [`ImageLimits::signatures`].
         limit: usize,
     },
-    /// Its signer has as many signatures of the image as one may have.
+    /// The signer has the maximum number of signatures of the image.
     TooManyOfSigner {
         /// [`ImageLimits::signatures_per_signer`].
         limit: usize,
@@ -78,7 +78,7 @@ pub enum Put {
         /// [`ImageLimits::list_bytes`].
         limit: usize,
     },
-    /// Its signer would take more of the image's list than one may.
+    /// The signer's part of the image's list would be too large.
     TooLongOfSigner {
         /// [`ImageLimits::list_bytes_of_signer`].
         limit: usize,

@@ -1,12 +1,12 @@
-//! Why a store can't be used.
+//! Errors of a signature store.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-/// Why a store can't be used. What a file holds is never guessed: what can't be read is an error, not an empty store.
+/// The reason why a store can't be used. Content that can't be read is always an error, and never an empty store.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Another process has the file.
+    /// Another process has the file open.
     #[error("{}: another process has this store open, and only one may; end it, or give this one a file of its own", path.display())]
     Locked {
         /// The file.
@@ -26,20 +26,20 @@ pub enum StoreError {
     NotAStore {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The kind of the file.
         what: Box<str>,
     },
-    /// The file is of a version that this program does not know.
+    /// The file has a format that this version does not support.
     #[error("{}: this store has format {found}, this program knows format {known}; use the version of sealgate that wrote it, or a later one", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What stands in it.
+        /// The format of the file.
         found: u64,
-        /// What is known here.
+        /// The format of this version.
         known: u64,
     },
-    /// The file's content can't be right.
+    /// The file is damaged.
     #[error(
         "{}: this store is damaged ({what}); put a backup in its place, or move the file away and have the images signed again",
         path.display()
@@ -47,26 +47,26 @@ pub enum StoreError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where it shows.
+        /// The place of the damage.
         what: Box<str>,
     },
-    /// It was opened to be read.
+    /// The store was opened for reading only.
     #[error("{}: this store is only read here", path.display())]
     ReadOnly {
         /// The file.
         path: PathBuf,
     },
-    /// The operating system refuses.
+    /// The operating system returned an error.
     #[error("{}: the store can't be {doing}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// `opened`, `read`, `written`.
+        /// The operation: `opened`, `read`, `written`.
         doing: &'static str,
-        /// What it says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// It is closed for now; it opens again by itself.
+    /// The store is closed after an error, and will be opened again automatically.
     #[error("{}: the store is out of use after an error, and comes back by itself once the cause is gone: {cause}", path.display())]
     Stopped {
         /// The file.
@@ -74,32 +74,32 @@ pub enum StoreError {
         /// The error.
         cause: Box<str>,
     },
-    /// It can't be asked now; whether a change is made is not known.
+    /// The store can't be asked now. It is unknown whether a change was made.
     #[error("{store}: the store is not available ({cause}); try again in {} s", retry_after.as_secs())]
     Unavailable {
-        /// Its name.
+        /// The name of the store.
         store: Box<str>,
-        /// Why.
+        /// The cause.
         cause: Box<str>,
-        /// When trying again makes sense.
+        /// The time until a retry.
         retry_after: Duration,
     },
-    /// It says no, and will say so again.
+    /// The store refuses, and would refuse a retry.
     #[error("{store}: the store refuses ({cause}); see docs/gateway.md#etcd for what it needs")]
     Refused {
-        /// Its name.
+        /// The name of the store.
         store: Box<str>,
-        /// What it says.
+        /// The store's message.
         cause: Box<str>,
     },
-    /// What stands at a key can't be right.
+    /// The value of a key is malformed.
     #[error(
         "etcd key {key}: {what}; restore a snapshot of etcd, or give gateway.store.etcd.prefix another value to begin with no signatures"
     )]
     Malformed {
         /// The key.
         key: Box<str>,
-        /// What is wrong.
+        /// The problem.
         what: Box<str>,
     },
     /// A file that the configuration names can't be used.
@@ -107,7 +107,7 @@ pub enum StoreError {
     Setting {
         /// The field.
         field: Box<str>,
-        /// What is wrong.
+        /// The problem.
         what: Box<str>,
     },
 }

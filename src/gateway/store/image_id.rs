@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::image::Digest;
 use crate::image::reference::{ReferenceError, check_path};
 
-/// The longest repository name below a registry's host (distribution specification, "Pulling manifests").
+/// The maximum length of a repository's name below the registry's host, in bytes (distribution specification, "Pulling
+/// manifests").
 const MAX_NAME_BYTES: usize = 255;
 
-/// A repository as registries name it: the path below the host.
+/// The name of a repository: the path below the registry's host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RepositoryName(Arc<str>);
 
@@ -22,13 +23,14 @@ impl RepositoryName {
         Ok(Self(text.into()))
     }
 
-    /// The path.
+    /// Returns the path.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What signatures belong to. The same image in two repositories is two of these: a signature may be meant for one.
+/// The image that signatures belong to. The same image in two repositories has two of these, since a signature may be
+/// meant for one of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ImageId {
     /// The repository.

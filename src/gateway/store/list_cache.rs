@@ -1,4 +1,4 @@
-//! Caches lists of signatures for as long as they are not changed.
+//! A cache of signature lists, valid until they change.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -9,22 +9,22 @@ use moka::sync::Cache;
 
 use super::{image_id::ImageId, quota::ImageLimits, signature_list::SignatureList};
 
-/// Memory for lists.
+/// The maximum memory of the lists, in bytes.
 const MAX_BYTES: u64 = 64 << 20;
-/// What a list, and each signature in it, takes beside its content and what is sent of it.
+/// The approximate memory of a list, and of each signature in it, beside the content and its encoded form, in bytes.
 const ENTRY_BYTES: usize = 256;
-/// Into how many groups images are put. One that changes keeps those from being kept that are read at the moment.
+/// The number of groups of images. A change of an image keeps lists of its group that are being read out of the cache.
 const GROUPS: usize = 256;
 
 /// The lists of one engine.
 pub(super) struct ListCache {
     lists: Cache<ImageId, SignatureList>,
     hasher: RandomState,
-    /// How often an image of the group has changed. Held while lists are kept and forgotten.
+    /// The number of changes in each group. Locked while lists are added and removed.
     changes: Mutex<[u64; GROUPS]>,
 }
 
-/// Taken before a list is read; says whether its image has changed since.
+/// The version of an image's list. It tells whether the image has changed since a list was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Version {
     group: usize,
@@ -49,13 +49,13 @@ impl ListCache {
         self.lists.get(image)
     }
 
-    /// To be taken before a list is read that is to be kept.
+    /// Returns the version of an image's list. Take it before a list is read that should be cached.
     pub(super) fn version(&self, image: &ImageId) -> Version {
         let group = usize::try_from(self.hasher.hash_one(image) % GROUPS as u64).unwrap_or(0);
         Version { group, changes: self.changes()[group] }
     }
 
-    /// Keeps a list, unless the image may have changed since it was read.
+    /// Caches a list, unless the image may have changed since it was read.
     pub(super) fn keep(&self, image: &ImageId, version: Version, list: SignatureList) {
         let changes = self.changes();
         if changes[version.group] == version.changes {
@@ -63,7 +63,7 @@ impl ListCache {
         }
     }
 
-    /// The image has changed.
+    /// Forgets the list of an image that changed.
     pub(super) fn forget(&self, image: &ImageId) {
         let group = self.version(image).group;
         let mut changes = self.changes();
@@ -71,7 +71,7 @@ impl ListCache {
         self.lists.invalidate(image);
     }
 
-    /// All may have changed.
+    /// Forgets all lists, because every image may have changed.
     pub(super) fn forget_all(&self) {
         let mut changes = self.changes();
         changes.iter_mut().for_each(|changes| *changes += 1);

@@ -1,5 +1,5 @@
-//! The signature store. The trait knows of no engine; [`redb`] is the one that needs only a file, [`etcd`] the one that several
-//! gateways share.
+//! The signature store. The trait is independent of the engines: [`redb`] needs only a file, and several gateways can
+//! share [`etcd`].
 
 mod change;
 mod error;

@@ -1,4 +1,4 @@
-//! Places in a store's order.
+//! Positions in a store's order.
 
 use super::{
     image_id::{ImageId, RepositoryName},
@@ -6,17 +6,17 @@ use super::{
 };
 use crate::image::Digest;
 
-/// A place in a store's order, behind a signature: where an export goes on.
+/// A position in a store's order, after a signature: the point at which an export continues.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(Box<str>);
 
 impl Position {
-    /// Behind this signature.
+    /// Returns the position after this signature.
     pub fn behind(image: &ImageId, name: &SignatureName) -> Self {
         Self(format!("{}@{}/{}", image.repository.as_str(), image.digest, name.as_str()).into())
     }
 
-    /// Reads what [`Position::as_str`] gave.
+    /// Parses the text of [`Position::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         let (image, name) = text.rsplit_once('/')?;
         let (repository, digest) = image.split_once('@')?;
@@ -25,7 +25,7 @@ impl Position {
         Some(Self::behind(&image, &SignatureName::parse(name)?))
     }
 
-    /// `repository@digest/name`.
+    /// Returns `repository@digest/name`.
     pub fn as_str(&self) -> &str {
         &self.0
     }

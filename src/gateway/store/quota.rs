@@ -1,15 +1,15 @@
-//! What one image may have, whatever the engine.
+//! The quota of one image, for all engines.
 
 use super::{change::Put, record::Record, signature::StoredSignature};
 
-/// What one image may have at the most.
+/// The limits of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageLimits {
-    /// Signatures.
+    /// The maximum number of signatures.
     pub signatures: usize,
-    /// Signatures of one signer, so that no one of several can fill it for the others.
+    /// The maximum number of signatures of one signer, so that one signer can't use up the quota of the others.
     pub signatures_per_signer: usize,
-    /// Bytes of their list as it is sent, since clients read no more of one than this: containers/image 4 MiB.
+    /// The maximum size of the encoded list, in bytes, since clients read no more: containers/image 4 MiB.
     pub list_bytes: usize,
 }
 
@@ -19,27 +19,28 @@ impl Default for ImageLimits {
     }
 }
 
-/// What one entry of the list takes beside its content: member names, name, digest twice; rounded up.
+/// The size of one entry of the list beside its content, in bytes: member names, name, and the digest twice; rounded
+/// up.
 const ENTRY_BYTES: usize = 384;
 
 impl ImageLimits {
-    /// The usual ones, for clients that read lists of so many bytes.
+    /// Returns the default limits, for clients that read lists of this size.
     pub fn with_lists_of(list_bytes: usize) -> Self {
         Self { list_bytes, ..Self::default() }
     }
 
-    /// The bytes that one signer's signatures may have in the list: a quarter, as their number is a quarter of all.
+    /// Returns the maximum size of one signer's signatures in the list: a quarter, as for their number.
     pub fn list_bytes_of_signer(&self) -> usize {
         self.list_bytes / 4
     }
 
-    /// The bytes that a signature takes in the list as it is sent.
+    /// Returns the size of a signature in the encoded list.
     pub fn listed_bytes(content: usize) -> usize {
         content.div_ceil(3) * 4 + ENTRY_BYTES
     }
 }
 
-/// Counts what an image has, and says whether it may have one more.
+/// Counts the signatures of an image, and decides whether it may have another one.
 pub(super) struct QuotaCheck<'a> {
     limits: &'a ImageLimits,
     new: &'a Record,
@@ -56,7 +57,7 @@ impl<'a> QuotaCheck<'a> {
         Self { limits, new, signatures: 0, of_signer: 0, bytes, bytes_of_signer: bytes, exists: None }
     }
 
-    /// One that the image has. `signer` is whose share it takes.
+    /// Counts a signature of the image. `signer` is the signer whose share it takes.
     pub(super) fn count(&mut self, name: &str, content: &[u8], signer: Option<&str>) {
         let StoredSignature { name: new, content: new_content } = &self.new.signature;
         if name == new.as_str() {

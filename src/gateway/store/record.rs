@@ -1,4 +1,4 @@
-//! What the store knows of a signature beside its bytes: who added it, and what an auditor found out about it.
+//! The record of a signature: its origin, and the status that an auditor set.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,75 +6,78 @@ use serde::{Deserialize, Serialize};
 use super::signature::StoredSignature;
 use crate::image::Digest;
 
-/// Where a signature comes from. What was stored before origins were kept has none.
+/// The origin of a signature. Signatures from before origins existed have none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
     /// The caller who added it; `None` for an anonymous one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added_by: Option<Box<str>>,
-    /// When, by the store's clock.
+    /// The time, by the store's clock.
     pub added_at: Timestamp,
-    /// The keys that it names as its issuers, upper-case hexadecimal digits. **Claimed**: nothing was verified.
+    /// The keys that the signature names as its issuers, in upper-case hexadecimal digits. **Claimed**: nothing is
+    /// verified.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub issuers: Vec<Box<str>>,
 }
 
 impl Origin {
-    /// Whether each text is of a length and kind that a person may be shown.
+    /// Returns whether each text has a length and characters that can be shown to users.
     pub fn is_plain(&self) -> bool {
         let Self { added_by, added_at: _, issuers } = self;
         added_by.iter().chain(issuers).all(|text| is_plain(text))
     }
 
-    /// Whose share of an image's signatures it takes: that of the one who added it, else of the key that it names.
+    /// Returns the signer whose share of an image's signatures this one takes: the user who added it, or else the key
+    /// that it names.
     pub fn signer(&self) -> Option<&str> {
         self.added_by.as_deref().or_else(|| self.issuers.first().map(|issuer| &**issuer))
     }
 }
 
-/// What an auditor found out: that the signature verified. That it did not is said by there being no status.
+/// The status of a signature: an auditor verified it. A signature that does not verify has no status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// The caller who says so; `None` for an anonymous one.
+    /// The auditor; `None` for an anonymous caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_by: Option<Box<str>>,
-    /// When, by the store's clock.
+    /// The time, by the store's clock.
     pub verified_at: Timestamp,
-    /// What the auditor says.
+    /// The auditor's finding.
     #[serde(flatten)]
     pub finding: Finding,
 }
 
-/// What an auditor says of a signature that verified.
+/// An auditor's finding about a signature that verified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Finding {
-    /// The fingerprint of the certificate that it verified with.
+    /// The fingerprint of the certificate.
     pub key: Box<str>,
-    /// Whose that is: a user ID.
+    /// The owner of the certificate, by a user ID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<Box<str>>,
-    /// The docker reference that was expected, and that it has.
+    /// The docker reference that was expected, and that the signature has.
     pub identity: Box<str>,
     /// The digest that was computed over the image's manifest.
     pub digest: Box<str>,
 }
 
-/// The longest text of an [`Origin`] or a [`Status`].
+/// The maximum length of a text in an [`Origin`] or a [`Status`], in bytes.
 const MAX_MEMBER_BYTES: usize = 512;
 
 impl Finding {
-    /// Whether each member is of a length and kind that a person may be shown.
+    /// Returns whether each member has a length and characters that can be shown to users.
     pub fn is_plain(&self) -> bool {
         let Self { key, signer, identity, digest } = self;
         [Some(key), signer.as_ref(), Some(identity), Some(digest)].into_iter().flatten().all(|text| is_plain(text))
     }
 }
 
-/// A caller's name as it is kept. A backend may make one so long, or of such characters, that it could not be
-/// shown, nor be taken by another store; of those, a hash tells two apart that begin alike.
+/// Returns a caller's name in the form that the store keeps. A backend's name may be so long, or contain such
+/// characters, that it could not be shown, nor be accepted by another store. It is then cut, and a hash distinguishes
+/// names with the same beginning.
 pub fn kept_name(name: &str) -> Box<str> {
     const HASH: usize = 16;
     if is_plain(name) {
@@ -99,20 +102,20 @@ fn is_plain(text: &str) -> bool {
 }
 
 impl Status {
-    /// Returns whether each text is of a length and kind that a person may be shown.
+    /// Returns whether each text has a length and characters that can be shown to users.
     pub fn is_plain(&self) -> bool {
         self.finding.is_plain() && self.verified_by.as_deref().is_none_or(is_plain)
     }
 }
 
-/// All that the store has of a signature.
+/// The record of a signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The signature.
     pub signature: StoredSignature,
-    /// Where it comes from.
+    /// The origin.
     pub origin: Option<Origin>,
-    /// What an auditor found out.
+    /// The status.
     pub status: Option<Status>,
 }
 

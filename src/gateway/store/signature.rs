@@ -1,11 +1,11 @@
-//! A signature as the store keeps it.
+//! A signature in the store.
 
 use std::{fmt, sync::Arc};
 
-/// The number of characters behind the `@` of a signature's name.
+/// The number of characters after the `@` of a signature's name.
 const NAME_CHARACTERS: usize = 32;
 
-/// A signature's name without the digest in front: 32 characters of `A-Z a-z 0-9 _ . -`, which its maker chose.
+/// The name of a signature without the digest in front: 32 characters of `A-Z a-z 0-9 _ . -`, which the client chose.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SignatureName(Box<str>);
 
@@ -17,7 +17,7 @@ impl SignatureName {
         good.then(|| Self(text.into()))
     }
 
-    /// The 32 characters.
+    /// Returns the 32 characters.
     pub fn as_str(&self) -> &str {
         &self.0
     }

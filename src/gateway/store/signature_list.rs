@@ -1,4 +1,4 @@
-//! All signatures of an image, as clients get them.
+//! The list of an image's signatures, as clients get it.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{image_id::ImageId, signature::StoredSignature};
 use crate::signature_sources::WireSignature;
 
-/// All signatures of an image, by name, and as they are sent.
+/// All signatures of an image, ordered by name, with their encoded form.
 #[derive(Clone)]
 pub struct SignatureList(Arc<EncodedList>);
 
@@ -17,24 +17,24 @@ struct EncodedList {
     encoded: Bytes,
 }
 
-/// As it is sent.
+/// The encoded form.
 #[derive(Serialize)]
 struct ListDocument<'a> {
     signatures: Vec<WireSignature<'a>>,
 }
 
 impl SignatureList {
-    /// Takes a while, where they are many.
+    /// Makes and encodes a list. Takes a while for many signatures.
     pub fn new(image: &ImageId, signatures: Vec<StoredSignature>) -> Self {
         let name = |signature: &StoredSignature| format!("{}@{}", image.digest, signature.name.as_str());
         let entries =
             signatures.iter().map(|signature| WireSignature::new(name(signature), &signature.content)).collect();
-        // Strings and numbers can't fail to be JSON.
+        // Strings and numbers always serialize to JSON.
         let encoded = serde_json::to_vec(&ListDocument { signatures: entries }).expect("a list of strings is JSON");
         Self(Arc::new(EncodedList { signatures: signatures.into(), encoded: encoded.into() }))
     }
 
-    /// As it is sent.
+    /// Returns the encoded form.
     pub fn encoded(&self) -> Bytes {
         self.0.encoded.clone()
     }

@@ -11,21 +11,21 @@ use super::{
     signature_list::SignatureList,
 };
 
-/// Keeps signatures.
+/// A signature store.
 #[async_trait]
 pub trait SignatureStore: Send + Sync + 'static {
-    /// All signatures of an image, by name. None is not an error.
+    /// Returns all signatures of an image, ordered by name. An empty list is no error.
     async fn list(&self, image: &ImageId) -> Result<SignatureList, StoreError>;
 
-    /// Returns all signatures of an image, with all that is known of each.
+    /// Returns all signatures of an image, with their origins and statuses.
     async fn inspect(&self, image: &ImageId) -> Result<Vec<Record>, StoreError>;
 
-    /// Makes a change, durably.
+    /// Makes a change durably.
     async fn change(&self, change: Change) -> Result<Changed, StoreError>;
 
-    /// Signatures behind a position, in order, `limit` at the most; fewer only at the end.
+    /// Returns the signatures after a position, in the store's order, at most `limit`; fewer only at the end.
     async fn scan(&self, after: Option<&Position>, limit: usize) -> Result<Vec<(ImageId, Record)>, StoreError>;
 
-    /// Whether signatures can be stored and read; an error says what to do.
+    /// Checks that signatures can be stored and read; an error says what to do.
     async fn health(&self) -> Result<(), StoreError>;
 }

@@ -1,4 +1,4 @@
-//! What all workers remember of the registry.
+//! The cache of facts about the registry, which all workers share.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use url::Url;
 
 use crate::gateway::store::ImageId;
 
-/// How long it is remembered that everyone may pull an image. A repository that is made private waits this long until
-/// its signatures, which were public until then, are private too.
+/// The time for which it is cached that everyone may pull an image. After a repository becomes private, its signatures,
+/// which were public until then, stay readable for this long.
 const PUBLIC_IMAGE_TTL: Duration = Duration::from_mins(1);
-/// How many images that everyone may pull are remembered.
+/// The maximum number of cached public images.
 const MAX_PUBLIC_IMAGES: u64 = 100_000;
 
-/// How long it is remembered what the registry wants.
+/// The time for which the registry's authentication is cached.
 const REQUIRED_AUTH_TTL: Duration = Duration::from_mins(1);
 
-/// What was learned of the registry, shared by all workers.
+/// The cache of facts about the registry, which all workers share.
 #[derive(Clone)]
 pub(in crate::gateway) struct UpstreamCache {
-    /// Images that everyone may pull.
+    /// The images that everyone may pull.
     pub(in crate::gateway) public: Cache<ImageId, ()>,
     pub(in crate::gateway) required_auth: Cache<(), RequiredAuth>,
 }
@@ -37,7 +37,7 @@ impl UpstreamCache {
 
 #[cfg(test)]
 impl UpstreamCache {
-    /// What a registry wants that need not be there.
+    /// Makes a cache with this authentication, for a registry that need not exist.
     pub(in crate::gateway) async fn with_required_auth(required_auth: RequiredAuth) -> Self {
         let cache = Self::new();
         cache.required_auth.insert((), required_auth).await;
@@ -45,18 +45,18 @@ impl UpstreamCache {
     }
 }
 
-/// Which credentials the registry asks a client for that sends none.
+/// The authentication that the registry asks of a client without credentials.
 #[derive(Clone, Debug)]
 pub(in crate::gateway) enum RequiredAuth {
     /// None: the registry is open.
     Nothing,
-    /// A name and a password; with the challenge as it came.
+    /// A name and a password, with the registry's challenge.
     Basic(HeaderValue),
     /// A token.
     Bearer {
-        /// Where from.
+        /// The URL of the token server.
         realm: Url,
-        /// For what.
+        /// The name of the registry at the token server.
         service: Option<Box<str>>,
     },
 }

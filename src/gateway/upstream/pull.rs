@@ -1,4 +1,4 @@
-//! Whether a caller may pull an image.
+//! Checks whether a caller may pull an image.
 
 use std::time::Duration;
 
@@ -17,26 +17,27 @@ use crate::redact::shown;
 use crate::registry::{Answer, Failure, OutgoingRequest, TimeBudget, claimed_digests};
 use crate::telemetry::RequestKind;
 
-/// All that a signature can belong to; without these in `Accept`, old registries convert what they have.
+/// The media types of all manifests that a signature can belong to; without these in `Accept`, old registries convert
+/// manifests.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.v2+json, application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.docker.distribution.manifest.v1+prettyjws";
 
-/// Whether a caller may pull an image.
+/// The result of the check whether a caller may pull an image.
 #[derive(Debug)]
 pub(in crate::gateway) enum PullAnswer {
-    /// Yes, so it exists.
+    /// The caller may, so the image exists.
     Yes,
     /// There is no such image, or the registry says so to this caller.
     Unknown,
-    /// No. The registry's challenges go with it.
+    /// The caller may not; with the registry's challenges.
     No(ApiError, Vec<HeaderValue>),
-    /// It can't be said; `Retry-After` of the registry goes with it.
+    /// It can't be determined; with the registry's `Retry-After`.
     Undecided(ApiError, Option<HeaderValue>),
 }
 
 impl Registry {
-    /// Returns whether a caller with this `Authorization` may pull the image. That everyone may is remembered.
+    /// Returns whether a caller with this `Authorization` may pull the image. Caches that everyone may.
     pub(in crate::gateway) async fn may_pull(
         &self,
         image: &ImageId,
@@ -48,16 +49,16 @@ impl Registry {
         self.may_pull_now(image, authorization).await
     }
 
-    /// Asks the registry whether a caller may pull the image, whatever is remembered: the image may be gone.
+    /// Asks the registry whether a caller may pull the image, without the cache: the image may have been removed.
     ///
-    /// That everyone may pull an image is learned here alone, from an answer to a request that this program made, without
-    /// anything of the caller's. In what passes through there are paths that the registry reads in another way, and
-    /// credentials of kinds that are not known here (cookies, header fields, queries). What the registry says to credentials
-    /// is not kept: they may be withdrawn.
+    /// Only this function finds out that everyone may pull an image, from the answer to a request of its own without
+    /// anything of the caller's. Requests that pass through prove nothing: the registry may interpret their paths
+    /// differently, and they may carry unknown kinds of credentials (cookies, header fields, queries). Answers to
+    /// requests with credentials are not cached, since the credentials may be revoked.
     ///
-    /// Some registries redirect such a question, too. That is followed, to another host without the caller's credentials, and
-    /// only at a public address. A login page answers 200 as well, so that a yes has the manifest's digest in it: in
-    /// `Docker-Content-Digest` or, where a registry leaves that out (the specification lets it), by the manifest's bytes.
+    /// A redirect is followed, to another host without the caller's credentials, and only at a public address. A login
+    /// page answers 200 as well, so a positive answer must prove the manifest's digest: by `Docker-Content-Digest`, or,
+    /// if a registry leaves that out (the specification allows it), by the manifest's bytes.
     pub(in crate::gateway) async fn may_pull_now(
         &self,
         image: &ImageId,
@@ -84,10 +85,10 @@ impl Registry {
         pull
     }
 
-    /// Whether the manifest with this digest is there; an error is another answer than yes.
+    /// Checks that the manifest with this digest exists; any other answer is an error.
     ///
-    /// It is asked for by HEAD, and by GET where the answer to that does not settle it: there are registries that know no HEAD
-    /// of manifests, and answer it with 404 (Nexus), 403 (registry.centos.org), 405 (distribution 2.2) or anything else.
+    /// Asks by HEAD, and by GET if the answer to that is inconclusive. Some registries do not support HEAD for
+    /// manifests, and answer it with 404 (Nexus), 403 (registry.centos.org), 405 (distribution 2.2) or anything else.
     async fn find_manifest(
         &self,
         url: &Url,
@@ -99,7 +100,7 @@ impl Registry {
             Ok(head) => match (head.status, claimed_digest(&head.headers, digest.algorithm())) {
                 (200, Some(named)) if named == Ok(digest) => return Ok(PullAnswer::Yes),
                 (200, Some(_)) => return Err(another_manifest(url)),
-                // The same credentials would be refused again, and a registry that is overrun must not get two requests for
+                // The same credentials would be refused again, and an overloaded registry must not get two requests for
                 // each.
                 (401 | 429, _) => return Err(refusal(&head)),
                 _ => {}
@@ -116,12 +117,12 @@ impl Registry {
         if claimed_digest(&headers, digest.algorithm()).is_some_and(|named| named != Ok(digest)) {
             return Err(another_manifest(url));
         }
-        // Off this thread: there may be megabytes of it.
+        // Hashing megabytes takes time, so it does not block this thread.
         let is_it = tokio::task::spawn_blocking(move || digest.matches(&body)).await.unwrap_or(false);
         if is_it { Ok(PullAnswer::Yes) } else { Err(another_manifest(url)) }
     }
 
-    /// Asks for a manifest, once more if the connection was lost.
+    /// Asks for a manifest, with one retry if the connection was lost.
     async fn ask_for_manifest(
         &self,
         url: &Url,
@@ -143,7 +144,7 @@ impl Registry {
             budget,
         };
         let answer = match self.transport.ask_once(&ask).await {
-            // The registry had closed a connection that was kept; or it will be so again.
+            // The registry may have closed an idle connection; otherwise the retry fails, too.
             Err(Failure::Lost) => self.transport.ask_once(&ask).await,
             answer => answer,
         };
@@ -154,7 +155,7 @@ impl Registry {
     }
 }
 
-/// Returns what a caller gets where the registry gives no answer.
+/// Returns the caller's answer if the registry gives none.
 fn unanswered(failure: &Failure) -> PullAnswer {
     let refused = match failure {
         Failure::Unavailable(_) | Failure::Unresolved | Failure::Exhausted(..) => ApiError::unavailable(),
@@ -164,7 +165,7 @@ fn unanswered(failure: &Failure) -> PullAnswer {
     PullAnswer::Undecided(refused, None)
 }
 
-/// Returns what a caller gets where the registry answers with another status than 200.
+/// Returns the caller's answer if the registry answers with another status than 200.
 fn refusal(answer: &Answer) -> PullAnswer {
     let copied = |name| -> Vec<HeaderValue> {
         let values = answer.headers.get_all(name).iter();
@@ -172,7 +173,7 @@ fn refusal(answer: &Answer) -> PullAnswer {
     };
     match StatusCode::from_u16(answer.status).unwrap_or(StatusCode::BAD_GATEWAY) {
         StatusCode::NOT_FOUND => PullAnswer::Unknown,
-        // No client is to log in where the registry redirects to.
+        // Clients must not log in at the target of a redirect.
         StatusCode::UNAUTHORIZED if !answer.elsewhere => {
             PullAnswer::No(ApiError::unauthorized(), copied(header::WWW_AUTHENTICATE))
         }
@@ -191,13 +192,13 @@ fn refusal(answer: &Answer) -> PullAnswer {
     }
 }
 
-/// Returns what a caller gets where the registry answers 200 with something else than the manifest.
+/// Returns the caller's answer if the registry answers 200 with something else than the manifest.
 fn another_manifest(url: &Url) -> PullAnswer {
     tracing::warn!(url = %shown(url), "the registry answers a request for a manifest with another one, or with something else");
     PullAnswer::Undecided(ApiError::bad_gateway(), None)
 }
 
-/// The digest that an answer names. `None`: none of this algorithm, so that it can't be compared.
+/// Returns the digest that an answer names; `None` if it names none of this algorithm, so that it can't be compared.
 fn claimed_digest(headers: &HeaderMap, algorithm: Algorithm) -> Option<Result<Digest, ()>> {
     let mut of_algorithm = claimed_digests(headers).filter_map(|said| {
         match said.to_str().ok().and_then(|text| Digest::parse(text).ok()) {
@@ -206,7 +207,7 @@ fn claimed_digest(headers: &HeaderMap, algorithm: Algorithm) -> Option<Result<Di
         }
     });
     let first = of_algorithm.next()?;
-    // One of several that differ is not believed.
+    // If several differ, none counts.
     Some(if of_algorithm.all(|other| other == first) { first } else { Err(()) })
 }
 

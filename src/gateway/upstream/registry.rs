@@ -1,4 +1,4 @@
-//! The registry, as one worker sees it.
+//! The registry behind the gateway, for one worker.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,17 +9,17 @@ use super::cache::UpstreamCache;
 use crate::gateway::error::ApiError;
 use crate::registry::{RemoteServer, Transport};
 
-/// How long the registry may take to say whether an image exists.
+/// The time limit for the registry to answer whether an image exists.
 pub(super) const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The registry, as one worker sees it.
+/// The registry behind the gateway, for one worker.
 #[derive(Clone)]
 pub(in crate::gateway) struct Registry {
     pub(in crate::gateway) url: Url,
     pub(in crate::gateway) max_manifest_bytes: usize,
-    /// For what passes through.
+    /// The client for requests that pass through.
     pub(in crate::gateway) client: Client,
-    /// For this program's own questions.
+    /// The server for the gateway's own requests.
     pub(in crate::gateway) peer: RemoteServer,
     pub(in crate::gateway) transport: Arc<Transport>,
     pub(in crate::gateway) cache: UpstreamCache,
@@ -30,15 +30,15 @@ impl Registry {
         &self.client
     }
 
-    /// What was learned of it.
+    /// Returns the cache of facts about the registry.
     pub(in crate::gateway) fn cache(&self) -> &UpstreamCache {
         &self.cache
     }
 
-    /// Returns the registry's URL of a raw path and query, neither touched. Returns `None` if they mean something else in a
-    /// URL.
+    /// Returns the registry's URL for a raw path and query, unchanged. Returns `None` if a URL parser would change
+    /// them.
     pub(in crate::gateway) fn url_of(&self, path_and_query: &str) -> Option<Url> {
-        // A registry's address has no path of its own; the configuration takes none.
+        // A registry's address has no path of its own; the configuration refuses one.
         let url = Url::parse(&format!("{}{path_and_query}", self.url.origin().ascii_serialization())).ok()?;
         let path = path_and_query.split(['?', '#']).next()?;
         (url.path() == path && url.fragment().is_none()).then_some(url)

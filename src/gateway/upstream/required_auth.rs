@@ -1,4 +1,4 @@
-//! Which credentials the registry wants, and tokens of it.
+//! Learns which authentication the registry requires, and fetches the registry's tokens.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::registry::{Challenge, OutgoingRequest, TimeBudget, exchange};
 use crate::telemetry::RequestKind;
 
 impl Registry {
-    /// Returns which credentials the registry asks for, as `/v2/` says it to a request without any.
+    /// Returns the authentication that the registry requires, from its answer to `/v2/` without credentials.
     pub(in crate::gateway) async fn required_auth(&self) -> Result<RequiredAuth, ApiError> {
         self.cache.required_auth.try_get_with((), self.probe_required_auth()).await.map_err(|error| (*error).clone())
     }
@@ -67,7 +67,7 @@ impl Registry {
         }
     }
 
-    /// The registry's own token for these scopes, with a caller's credentials or none.
+    /// Fetches the registry's own token for these scopes, with a caller's credentials or none.
     pub(in crate::gateway) async fn token(
         &self,
         (realm, service): (&Url, Option<&str>),

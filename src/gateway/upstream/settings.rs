@@ -1,4 +1,4 @@
-//! The registry's address and TLS, from the configuration.
+//! The settings of the registry behind the gateway, from the configuration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,17 +9,17 @@ use super::{cache::UpstreamCache, registry::Registry};
 use crate::configuration::Upstream;
 use crate::registry::{self, HostSet, RemoteServer, SetupError, Transport};
 
-/// How long a connection may take to come about.
+/// The time limit of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Idle connections to the registry that each worker keeps.
+/// The maximum number of idle connections to the registry in each worker.
 const MAX_IDLE_CONNECTIONS: usize = 32;
 
-/// The registry's address, and what its certificate is verified with; checked.
+/// The checked address and TLS settings of the registry.
 pub(in crate::gateway) struct Settings {
     url: Url,
     token_realms: Vec<Url>,
     insecure: bool,
-    /// Bytes that a manifest may have.
+    /// The maximum size of a manifest, in bytes.
     max_manifest_bytes: usize,
     upstream: registry::Upstream,
 }
@@ -37,13 +37,13 @@ impl Settings {
         })
     }
 
-    /// The registry for one worker: connections are driven on the runtime that uses them first.
+    /// Makes the registry for one worker: a connection runs on the runtime that uses it first.
     pub(in crate::gateway) fn registry(&self, cache: UpstreamCache) -> Result<Registry, SetupError> {
         let mut tls = self.upstream.tls();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
-            // What redirects lead to is the client's to fetch, with or without its credentials.
+            // Redirects go to the client, which follows them with or without its credentials.
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::image::Digest;
 
-    /// Bytes in memory, which end before they should where `length` is larger.
+    /// Bytes in memory, which end too early if `length` is larger.
     struct InMemory {
         digest: Digest,
         length: u64,

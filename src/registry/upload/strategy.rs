@@ -96,7 +96,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// All strategies in the order in which they are tried where this is always in the way.
+    /// Returns all strategies in the order in which they are tried if each meets this obstacle.
     fn order(size: u64, obstacle: Obstacle, learned: &LearnedLimit) -> Vec<Strategy> {
         let mut strategies = Strategies::new(size, learned);
         let mut order = vec![strategies.current()];

@@ -43,7 +43,7 @@ impl<L: FnMut(&mut BTreeSet<PathBuf>) -> Result<Policy, PolicyLoadError>> Watche
         line.rsplit(' ').next().unwrap_or_default().to_owned()
     }
 
-    /// Whether the files count as readable, and the policy as available, so long after the start.
+    /// Returns whether the files count as readable, and the policy as available, this long after the start.
     fn state(&mut self, after: Duration) -> (bool, bool) {
         self.freshness.check(self.start + after);
         (self.metric("sealgate_policy_readable") == "1", self.metric("sealgate_policy_unavailable") == "0")

@@ -17,25 +17,25 @@ use crate::files::{
 };
 use crate::text;
 
-/// The most bytes of either file: some ten thousand users.
+/// The maximum size of either file, in bytes: about ten thousand users.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Why there are no users or no roles.
+/// The reason why users or roles can't be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UsersError {
     /// A file can't be read.
     #[error("{setting} {}: {why}", path.display())]
     Unreadable {
-        /// The setting that names it.
+        /// The setting that names the file.
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         why: ReadError,
     },
-    /// There are mistakes in a file.
+    /// A file has these mistakes.
     #[error("{}", Diagnostics(.0))]
     Refused(Vec<Diagnostic>),
     /// The files can't be watched.
@@ -78,7 +78,7 @@ impl Reload {
         }
     }
 
-    /// Reads both files. Each counts by itself: broken roles must not keep a removed user in.
+    /// Reads both files. They are independent: broken roles must not keep a removed user in.
     pub(super) fn check(&mut self, now: Instant) -> NextCheck {
         let Self { files, users, roles } = self;
         let progress = [
@@ -109,7 +109,7 @@ pub(super) fn read_roles(path: &Path) -> Result<Roles, UsersError> {
 fn read_text(setting: &'static str, path: &Path) -> Result<String, UsersError> {
     let bytes = read_bounded(path, MAX_FILE_BYTES);
     let bytes = bytes.map_err(|why| UsersError::Unreadable { setting, path: path.to_owned(), why })?;
-    // Its lines are secrets, which are not shown.
+    // The lines contain secrets, so they are not shown.
     let hide = |mistake: Diagnostic| UsersError::Refused(vec![Diagnostic { snippet: None, ..mistake }]);
     text::utf8(&path.display().to_string(), &bytes).map(str::to_owned).map_err(|mistake| hide(*mistake))
 }
@@ -126,7 +126,7 @@ mod tests {
         format!("{user}:{}\n", bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap())
     }
 
-    /// Roles without their last lines give more than the whole: `repositories` is what bounds a role.
+    /// Roles without their last lines allow more than the whole file: `repositories` is what limits a role.
     #[test]
     fn a_file_that_is_written_in_place_takes_effect_whole_however_long_that_takes() {
         let folder = tempfile::tempdir().unwrap();

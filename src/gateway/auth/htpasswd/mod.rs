@@ -1,8 +1,8 @@
-//! Users and passwords in a file of Apache's (`htpasswd -B`), their roles in another.
+//! The backend of files: users and passwords in an Apache password file (`htpasswd -B`), roles in another file.
 //!
-//! Both are read again when they change. Checking a password is meant to be slow, so it happens away from the workers, by
-//! few at once and one of each client in turn. Credentials that were accepted within the hour do not wait behind those that
-//! were not, and each answer is cached for seconds.
+//! Both are read again when they change. Checks of passwords are slow by design, so they run outside the workers, a few
+//! at once, and for each client in turn. Recently accepted credentials do not wait behind others. Each answer is cached
+//! for seconds.
 
 mod followed_files;
 mod password_file;
@@ -24,16 +24,17 @@ use super::{
 use crate::files::ChangeWatcher;
 use crate::gateway::store::RepositoryName;
 
-/// How long a good password is not checked again.
+/// The time for which an accepted password is not checked again.
 const ACCEPTED_TTL: Duration = Duration::from_secs(10);
-/// How long a wrong one is not: clients that have it in a file send it again and again.
+/// The time for which a wrong password is not checked again: a client with a wrong password in its configuration sends
+/// it repeatedly.
 const REJECTED_TTL: Duration = Duration::from_secs(5);
-/// How many may wait for a check.
+/// The maximum number of checks that wait.
 const MAX_QUEUED_CHECKS: usize = 64;
-/// How often the files are looked at where no event tells of a change.
+/// The time between two reads of the files, if no event reports a change.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Users of a file, with roles of a file.
+/// Users and roles from files.
 #[derive(Debug)]
 pub struct Htpasswd {
     files: Arc<Files>,
@@ -43,11 +44,11 @@ pub struct Htpasswd {
     _watcher: ChangeWatcher,
 }
 impl Htpasswd {
-    /// Reads both files, and from then on whenever they change. Each has a last good content, which stays in force while
-    /// what stands there is refused.
+    /// Reads both files, and again whenever they change. If a changed file is refused, its last good content stays in
+    /// force.
     ///
     /// # Errors
-    /// A file that can't be read, or has mistakes.
+    /// A file can't be read, or has mistakes.
     pub fn open(users_file: &Path, roles_file: &Path) -> Result<Self, UsersError> {
         let files = Arc::new(Files {
             users: ArcSwap::from_pointee(read_users(users_file)?),
@@ -58,7 +59,7 @@ impl Htpasswd {
         files.warn_of_strangers();
         let mut reload = Reload::new(Arc::clone(&files));
         let watcher = ChangeWatcher::start("access-watcher", POLL_INTERVAL, move || reload.check(Instant::now()));
-        // A check keeps a core busy: at least one is left for everything else.
+        // A check keeps a core busy: at least one core stays free.
         let places = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
         Ok(Self {
             files,
@@ -69,8 +70,8 @@ impl Htpasswd {
         })
     }
 
-    /// Checks a user's password. For a user who is not there, another user's password is checked all the same, the
-    /// same one each time, so that time does not tell who is there.
+    /// Checks a user's password. For an unknown user, it checks another user's password, always the same one, so that
+    /// the time does not reveal which users exist.
     async fn check(
         &self,
         user: &str,
@@ -83,7 +84,7 @@ impl Htpasswd {
             Some(account) => (account.clone(), true),
             None => (users.in_place_of(name), false),
         };
-        // With the hash in it: what was cached of another password is never found.
+        // The hash is included, so that a changed password never finds the answer of the previous one.
         let key = self.cache.key(&[user.as_bytes(), password.expose_secret().as_bytes(), account.hash.as_bytes()]);
         let keep = |good: &bool| if *good { ACCEPTED_TTL } else { REJECTED_TTL };
         let hash = account.hash.clone();
@@ -117,8 +118,8 @@ impl AuthBackend for Htpasswd {
         }
     }
 
-    /// Also where the caller comes out of a token: who was removed from the file since, or has another password, may
-    /// nothing any more.
+    /// The account is looked up again for a caller with a token: a user who was removed from the file, or has another
+    /// password, may not do anything any more.
     async fn is_allowed(
         &self,
         principal: &Principal,

@@ -8,20 +8,21 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use super::super::Principal;
 use crate::diagnostic::{Diagnostic, Span};
 
-/// Above this, one check takes longer than a client waits; it doubles with each step.
+/// The maximum bcrypt cost. The time of a check doubles with each step, and beyond this, clients do not wait for it.
 const MAX_BCRYPT_COST: u32 = 15;
-/// The cost of a check for a user who is not there, where the file has no user whose cost could be taken.
+/// The cost of a check for an unknown user, if the file has no users to take it from.
 const DEFAULT_BCRYPT_COST: u32 = 10;
 
 /// A line of the file.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Account {
-    /// `$2y$..`, `$2b$..` or `$2a$..`.
+    /// The bcrypt hash: `$2y$..`, `$2b$..` or `$2a$..`.
     pub(super) hash: Arc<str>,
 }
 
 impl Account {
-    /// The user with this very password: with another one they are another caller, so that tokens end with it.
+    /// Returns the principal of the user with this password. A new password makes another principal, so that the tokens
+    /// of the previous one end.
     pub(super) fn principal(&self, name: &str) -> Principal {
         let uid = URL_SAFE_NO_PAD.encode(&digest(&SHA256, self.hash.as_bytes()).as_ref()[..12]);
         Principal { name: Some(name.into()), uid: Some(uid.into()), ..Principal::default() }
@@ -34,7 +35,7 @@ impl fmt::Debug for Account {
     }
 }
 
-/// The password file, checked.
+/// The checked password file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Users {
     pub(super) by_name: HashMap<Box<str>, Account>,
@@ -43,10 +44,10 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// Reads and checks a password file.
+    /// Parses and checks a password file.
     ///
     /// # Errors
-    /// Every mistake. Never empty; no line is shown, since it may hold a password.
+    /// Returns every mistake, at least one. No line is shown, since it may contain a password.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
         let mut users = Self::default();
         let mut lines: HashMap<&str, usize> = HashMap::new();
@@ -81,7 +82,7 @@ impl Users {
         if mistakes.is_empty() { Ok(users) } else { Err(mistakes) }
     }
 
-    /// Returns the account whose password is checked for a user who is not there.
+    /// Returns the account whose password is checked in place of an unknown user's.
     pub(super) fn in_place_of(&self, user: [u8; 32]) -> Account {
         let number = u32::from_le_bytes([user[0], user[1], user[2], user[3]]) as usize;
         match number.checked_rem(self.in_order.len()).and_then(|number| self.in_order.get(number)) {
@@ -91,7 +92,7 @@ impl Users {
     }
 }
 
-/// What is wrong with a hash.
+/// Checks a hash; returns what is wrong with it.
 fn check_hash(hash: &str) -> Result<(), String> {
     if !["$2y$", "$2b$", "$2a$"].iter().any(|prefix| hash.starts_with(prefix)) {
         let what = if hash.starts_with("$apr1$") || hash.starts_with("$1$") {

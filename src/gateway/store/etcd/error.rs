@@ -1,10 +1,10 @@
-//! What can't be right in etcd, as an error of the store.
+//! Checks the values in etcd, and makes errors of the store from those that are malformed.
 
 use etcd_client::KeyValue;
 
 use crate::gateway::store::StoreError;
 
-/// The format that this program writes, and the only one that it reads.
+/// The format that this version writes, and the only one that it reads.
 pub(super) const FORMAT: u64 = 1;
 
 pub(super) fn check_format(pair: &KeyValue) -> Result<(), StoreError> {

@@ -1,41 +1,41 @@
-//! The last changes of an image's signatures, told apart by random numbers.
+//! The history of an image: its last changes, identified by random numbers.
 //!
-//! A change whose answer was lost finds its number here if it was made. Others who change the same image push it out after
-//! [`LENGTH`] changes, which an import makes within a deadline: then it is not known whether it was made, and must not be
-//! made again, for it could take away what another client did meanwhile.
+//! A change whose answer was lost finds its number here if it was made. Other clients that change the same image push
+//! it out after [`LENGTH`] changes, which an import can make within a deadline. It is then unknown whether the change
+//! was made, and it must not be made again, since it could undo another client's change.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How many changes it goes back.
+/// The number of changes in a history.
 const LENGTH: usize = 64;
 
-/// A number that no other change has.
+/// A random number that identifies a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ChangeId(u64);
 
 impl ChangeId {
     pub(super) fn new() -> Self {
         let mut bytes = [0; 8];
-        // Without randomness there is no TLS either.
+        // Without randomness there would be no TLS either.
         aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness");
         Self(u64::from_ne_bytes(bytes))
     }
 
-    /// A random number below this one.
+    /// Returns a random number below `end`.
     pub(super) fn below(self, end: usize) -> usize {
         usize::try_from(self.0 % end.max(1) as u64).unwrap_or(0)
     }
 
-    /// A random part of this duration.
+    /// Returns a random part of this duration.
     pub(super) fn of_up_to(self, longest: Duration) -> Duration {
         let parts = u32::try_from(self.0 % 1024).unwrap_or(0);
         longest * parts / 1024
     }
 }
 
-/// The numbers, the newest last.
+/// The identifiers, the newest last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct History {
     changes: Vec<ChangeId>,
@@ -55,17 +55,18 @@ impl History {
         self.changes.contains(&id)
     }
 
-    /// The newest change.
+    /// Returns the newest change.
     pub(super) fn newest(&self) -> Option<ChangeId> {
         self.changes.last().copied()
     }
 
-    /// Returns whether each change is here that was made since this one was the newest, or since there was none for `None`.
+    /// Returns whether the history has every change since `newest` was the newest one, or since the beginning for
+    /// `None`.
     pub(super) fn has_all_since(&self, newest: Option<ChangeId>) -> bool {
         newest.map_or(self.changes.len() < LENGTH, |newest| self.has(newest))
     }
 
-    /// With one more change, and without those that are too old.
+    /// Returns the history with one more change, and without those that are too old.
     pub(super) fn with(&self, id: ChangeId) -> Self {
         let old = (self.changes.len() + 1).saturating_sub(LENGTH);
         Self { changes: self.changes.iter().copied().skip(old).chain([id]).collect() }

@@ -5,7 +5,7 @@ use etcd_client::{GetOptions, TxnOp};
 use crate::gateway::store::{ImageId, Position, RepositoryName, SignatureName};
 use crate::image::Digest;
 
-/// What there is of a signature.
+/// The parts of a signature's record, each below a prefix of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
     Signatures,
@@ -14,7 +14,7 @@ pub(super) enum Table {
 }
 
 impl Table {
-    /// Signatures first.
+    /// All tables, signatures first.
     pub(super) const ALL: [Self; 3] = [Self::Signatures, Self::Origins, Self::Statuses];
 
     fn name(self) -> &'static str {
@@ -26,7 +26,7 @@ impl Table {
     }
 }
 
-/// Makes keys and reads them.
+/// Makes and parses keys.
 pub(super) struct Keys {
     prefix: Box<str>,
 }
@@ -36,7 +36,7 @@ impl Keys {
         Self { prefix: prefix.into() }
     }
 
-    /// What all keys begin with.
+    /// Returns the prefix of all keys.
     pub(super) fn everything(&self) -> Vec<u8> {
         format!("{}/", self.prefix).into_bytes()
     }
@@ -45,7 +45,7 @@ impl Keys {
         format!("{}/format", self.prefix).into_bytes()
     }
 
-    /// What the keys of all histories begin with.
+    /// Returns the prefix of the keys of all histories.
     pub(super) fn histories(&self) -> Vec<u8> {
         format!("{}/images/", self.prefix).into_bytes()
     }
@@ -54,7 +54,7 @@ impl Keys {
         format!("{}/images/{}@{}", self.prefix, image.repository.as_str(), image.digest).into_bytes()
     }
 
-    /// What a table's keys of this image begin with. No repository has an `@`, and no digest or name a `/`.
+    /// Returns the prefix of a table's keys of this image. No repository contains an `@`, and no digest or name a `/`.
     pub(super) fn image(&self, table: Table, image: &ImageId) -> Vec<u8> {
         let (repository, digest) = (image.repository.as_str(), &image.digest);
         format!("{}{repository}@{digest}/", self.table(table)).into_bytes()
@@ -68,7 +68,7 @@ impl Keys {
         format!("{}{}", self.table(table), position.as_str()).into_bytes()
     }
 
-    /// The range of all keys of a table.
+    /// Returns the range of all keys of a table.
     pub(super) fn all(&self, table: Table) -> [Vec<u8>; 2] {
         let from = self.table(table);
         // '0' is the character after '/'.
@@ -76,13 +76,13 @@ impl Keys {
         [from, end].map(String::into_bytes)
     }
 
-    /// The key, or end of a range, of the table of signatures, in another table; and the other way round.
+    /// Converts a key, or the end of a range, between the table of signatures and another table.
     pub(super) fn same(&self, table: Table, key: &[u8]) -> Vec<u8> {
         let rest = Table::ALL.iter().find_map(|&of| key.strip_prefix(self.table(of).as_bytes()));
         [self.table(table).as_bytes(), rest.unwrap_or_default()].concat()
     }
 
-    /// Reads a key of a table.
+    /// Parses a key of a table.
     pub(super) fn parse(&self, key: &[u8]) -> Option<(Table, ImageId, SignatureName)> {
         let key = std::str::from_utf8(key).ok()?;
         let (table, rest) =
@@ -91,7 +91,7 @@ impl Keys {
         Some((table, parse_image(image)?, SignatureName::parse(name)?))
     }
 
-    /// Reads the key of a history.
+    /// Parses the key of a history.
     pub(super) fn parse_history(&self, key: &[u8]) -> Option<ImageId> {
         parse_image(std::str::from_utf8(key.strip_prefix(&*self.histories())?).ok()?)
     }
@@ -106,7 +106,7 @@ fn parse_image(text: &str) -> Option<ImageId> {
     Some(ImageId { repository: RepositoryName::parse(repository).ok()?, digest: Digest::parse(digest).ok()? })
 }
 
-/// Reads all that is below a key.
+/// Makes the operation that reads all keys with a prefix.
 pub(super) fn get_all_below(key: Vec<u8>, options: GetOptions) -> TxnOp {
     TxnOp::get(key, Some(options.with_prefix()))
 }

@@ -1,7 +1,7 @@
-//! The members of an etcd cluster, and the way to one that works.
+//! The members of an etcd cluster, and the choice of one that works.
 //!
-//! One connection each, instead of one balanced over all: a member that is paused, or cut off from the others, is then
-//! passed over after one question, not after one of every three.
+//! Each member has a connection of its own, instead of one balanced over all: a member that is paused, or cut off from
+//! the others, is then passed over after one failed request, and not with every third one.
 
 use std::{
     error::Error,
@@ -26,30 +26,31 @@ use crate::{
     tls,
 };
 
-/// How long one member has for an answer, before the next is asked.
+/// The time limit of one member for an answer, before the next member is asked.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
-/// The longest pause after none of them had an answer.
+/// The maximum back-off after no member answered.
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
-/// When a client that was told that the store is not available should try again.
+/// The `Retry-After` of a store that is not available.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// How often connections that are in use are probed, and how long that may take. etcd takes less than 5 s for an attack.
+/// The interval of keep-alive probes on connections in use, and their time limit. etcd treats less than 5 s as an
+/// attack.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
-/// No PEM file and no password is longer.
+/// The maximum size of a PEM or password file, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
-/// How much of what etcd says is repeated.
+/// The maximum number of characters of etcd's messages that are repeated.
 const MAX_CAUSE_CHARACTERS: usize = 300;
 
-/// Why a member has no answer.
+/// The reason why a member has no answer.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Another one may have, or the same later. Whether a transaction was made is not known.
+    /// Another member may answer, or this one later. It is unknown whether a transaction was committed.
     Unanswered {
-        /// Why.
+        /// The cause.
         cause: Box<str>,
-        /// Whether the connection is good.
+        /// The connection is good.
         connected: bool,
     },
-    /// etcd says no, and will say so again.
+    /// etcd refuses, and would refuse a retry.
     Refused(Box<str>),
 }
 
@@ -83,7 +84,7 @@ impl From<etcd_client::Error> for Failure {
             source = error.source();
         }
         let cause = bounded(&cause);
-        // Numbers of gRPC. RESOURCE_EXHAUSTED is both a full disk, which stays full, and too many requests.
+        // Codes of gRPC. RESOURCE_EXHAUSTED means both a full quota, which stays full, and too many requests.
         match i32::from(status.code()) {
             // INVALID_ARGUMENT (a wrong password, too), NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE (an
             // answer that is too long), UNIMPLEMENTED, DATA_LOSS, UNAUTHENTICATED.
@@ -109,7 +110,7 @@ fn bounded(text: &str) -> Box<str> {
 
 pub(super) struct Members {
     all: Vec<Member>,
-    /// The one that is asked first: the last that had an answer.
+    /// The member to ask first: the last one that answered.
     preferred: AtomicUsize,
     settings: Etcd,
     name: Box<str>,
@@ -118,7 +119,7 @@ pub(super) struct Members {
 
 struct Member {
     endpoint: String,
-    /// `None` if it is to be connected to, with the files as they are then.
+    /// The client; `None` if a new connection, with newly read files, is needed.
     client: Mutex<Option<Client>>,
     failing: AtomicBool,
 }
@@ -134,7 +135,7 @@ impl Members {
                 failing: AtomicBool::new(false),
             })
             .collect();
-        // Not every gateway begins with the same one.
+        // Gateways begin with different members.
         let first = ChangeId::new().below(all.len());
         Self {
             all,
@@ -145,7 +146,7 @@ impl Members {
         }
     }
 
-    /// What the store is called in messages.
+    /// Returns the name of the store for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -154,13 +155,13 @@ impl Members {
         StoreError::Unavailable { store: self.name.clone(), cause: cause.into(), retry_after: RETRY_AFTER }
     }
 
-    /// The member to begin with.
+    /// Returns the member to ask first.
     pub(super) fn preferred(&self) -> usize {
         self.preferred.load(Ordering::Relaxed)
     }
 
-    /// Makes a transaction with whichever member has an answer before the deadline. One that has no answer may have made it
-    /// all the same, so that the answer of the next may be that its comparison does not hold.
+    /// Runs a transaction on the first member that answers before the deadline. A member without an answer may have
+    /// committed it, so that the next member's answer may be that its comparison fails.
     pub(super) async fn ask(&self, deadline: Instant, transaction: &Txn) -> Result<TxnResponse, StoreError> {
         let mut failures = 0;
         let mut refused = false;
@@ -177,7 +178,7 @@ impl Members {
             };
             self.failed(number, &failure).await;
             if let Failure::Refused(cause) = failure {
-                // A password that was changed is read again with the next connection.
+                // A changed password is read with the next connection.
                 if std::mem::replace(&mut refused, true) {
                     return Err(StoreError::Refused { store: self.name.clone(), cause });
                 }
@@ -199,7 +200,7 @@ impl Members {
         Ok(client.txn(transaction).await?)
     }
 
-    /// A connection to a member.
+    /// Returns a connection to a member.
     pub(super) async fn client(&self, number: usize) -> Result<Client, Failure> {
         let member = &self.all[number];
         let mut client = member.client.lock().await;
@@ -209,12 +210,12 @@ impl Members {
         let settings = self.settings.clone();
         let options = spawn_blocking(move || options(&settings)).await;
         let options = options.map_err(|_| Failure::ended("the program ends"))?;
-        // Files may be about to be exchanged.
+        // The files may be about to be replaced.
         let options = options.map_err(|error| Failure::ended(&error.to_string()))?;
         Ok(client.insert(Client::connect([&member.endpoint], Some(options)).await?).clone())
     }
 
-    /// Another member is asked from now on.
+    /// Prefers another member from now on.
     pub(super) async fn failed(&self, number: usize, failure: &Failure) {
         let member = &self.all[number];
         if !matches!(failure, Failure::Unanswered { connected: true, .. }) {

@@ -27,22 +27,23 @@ use crate::gateway::store::{
     Change, Changed, ImageId, ImageLimits, Position, Record, SignatureList, StoreError, StoredSignature,
 };
 
-/// How long anyone waits for an answer. A leader that died is replaced within two or three seconds; the gate asks for
+/// The time limit of a request. etcd replaces a leader that died within two or three seconds; the gate asks for
 /// signatures with a deadline of 8 s.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long it is remembered whether the store works: it may be asked by anyone, and as often as they like.
+/// The lifetime of a health check's result: any client may ask for it, and as often as it likes.
 const HEALTH_TTL: Duration = Duration::from_secs(1);
-/// How often a change decides anew because others changed the image meanwhile.
+/// The maximum number of times that a change decides anew because of concurrent changes of the image.
 const MAX_CONFLICTS: u32 = 32;
-/// Into how many queues the changes of this process are put, so that those of one image wait for each other and not for
-/// etcd to say no.
+/// The number of queues for the changes of this process. Changes of one image wait for each other in a queue, instead
+/// of conflicting in etcd.
 const QUEUES: usize = 64;
-/// How many signatures are scanned at once: of the largest, 4 MiB.
+/// The maximum number of signatures in a page of a scan: 4 MiB for the largest ones.
 const MAX_PAGE: usize = 64;
-/// What may come from etcd at once beside an image's signatures: their origins and statuses, or a page of a scan.
+/// The maximum size of an answer of etcd beside an image's signatures, in bytes: their origins and statuses, or a page
+/// of a scan.
 const MAX_REST_BYTES: usize = 8 << 20;
 
-/// The cluster, and what this process knows of it.
+/// The cluster, and this process's knowledge of it.
 pub(super) struct Operations {
     pub(super) members: Members,
     pub(super) keys: Keys,
@@ -50,11 +51,11 @@ pub(super) struct Operations {
     pub(super) lists: WatchedLists,
     queues: [Mutex<()>; QUEUES],
     hasher: std::hash::RandomState,
-    /// Whether this process has seen the store's format: what was there can't just be missing.
+    /// This process has seen the store's format key, so that it can't be missing any more.
     seen: AtomicBool,
-    /// Whether the store works, and when that was found out.
+    /// The result of the last health check, and its time.
     health: Mutex<Option<(Instant, Result<(), StoreError>)>>,
-    /// Whether one is made where there is none.
+    /// The store may be made if it does not exist.
     may_create: bool,
 }
 
@@ -83,7 +84,7 @@ impl Operations {
         };
         let signatures = found.into_iter().map(signature).collect::<Result<_, StoreError>>()?;
         let of = image.clone();
-        // Off this thread, which has others to serve.
+        // Encoding takes time, so it does not block this thread.
         let list = spawn_blocking(move || SignatureList::new(&of, signatures)).await;
         let list = list.map_err(|_| self.members.unavailable("the program ends"))?;
         self.lists.keep(image, version, list.clone());
@@ -110,7 +111,7 @@ impl Operations {
             let options = GetOptions::new().with_range(end.clone()).with_limit(page).with_keys_only();
             let keys = self.read(&[TxnOp::get(from.clone(), Some(options))], deadline).await?;
             let Some(last) = keys.last() else { break };
-            // All that is known of one signature has to be of one moment.
+            // All parts of one signature's record have to be of one revision.
             let until = just_behind(last.key());
             let ranges = Table::ALL.map(|table| {
                 let [from, until] = [&from, &until].map(|key| self.keys.same(table, key));
@@ -119,16 +120,16 @@ impl Operations {
             records.extend(self.records(self.read(&ranges, deadline).await?)?);
             from = until;
         }
-        // Some may have come meanwhile.
+        // Some may have been added meanwhile.
         records.truncate(limit);
         Ok(records)
     }
 
-    /// Puts together what the three tables have of each signature.
+    /// Assembles the records from the three tables.
     fn records(&self, found: Vec<KeyValue>) -> Result<Vec<(ImageId, Record)>, StoreError> {
-        // In the order of etcd's keys, which is the one of a scan.
+        // In the order of etcd's keys, which is that of a scan.
         let mut records: BTreeMap<Vec<u8>, (ImageId, Record)> = BTreeMap::new();
-        // Table after table, signatures first.
+        // Table by table, signatures first.
         for pair in found {
             let malformed = || malformed(&pair, "it is malformed");
             let (table, image, name) = self.keys.parse(pair.key()).ok_or_else(malformed)?;
@@ -138,7 +139,7 @@ impl Operations {
                 records.insert(key, (image, Record { signature, origin: None, status: None }));
                 continue;
             }
-            // What is known of a signature that is not there is of no use, and harmless.
+            // An origin or status without its signature is harmless, and ignored.
             let Some((_, record)) = records.get_mut(&key) else { continue };
             if table == Table::Origins {
                 record.origin = Some(serde_json::from_slice(pair.value()).map_err(|_| malformed())?);
@@ -157,7 +158,7 @@ impl Operations {
         let (id, mut sent) = (ChangeId::new(), None);
         for conflict in 0..MAX_CONFLICTS {
             let found = self.find(change, deadline).await?;
-            // That a change was made may be known only from here: its answer can get lost.
+            // The answer can get lost, so that only the history tells whether the change was made.
             if let Some((outcome, newest)) = sent {
                 if found.history.has(id) {
                     return Ok(outcome);
@@ -176,19 +177,19 @@ impl Operations {
             let unchanged = Compare::mod_revision(history, CompareOp::Equal, found.revision);
             let transaction = Txn::new().when([unchanged]).and_then(operations);
             let committed = self.members.ask(deadline, &transaction).await;
-            // Not only where it is known to be made.
+            // Also if it is unknown whether the change was made.
             self.lists.forget(image);
             if committed?.succeeded() {
                 return Ok(outcome);
             }
-            // Another gateway that was first may be first again, but not for ever.
+            // Another gateway may be faster again, but not for ever.
             sleep(ChangeId::new().of_up_to(Duration::from_millis(4 << conflict.min(6)))).await;
         }
         tracing::warn!(repository = image.repository.as_str(), digest = %image.digest, "too many change this image at once");
         Err(self.members.unavailable("others change this image all the time"))
     }
 
-    /// What a change has to know of its image.
+    /// Reads the state of its image that a change needs.
     pub(super) async fn find(&self, change: &Change, deadline: Instant) -> Result<ImageState, StoreError> {
         let mut found = ImageState::default();
         for pair in self.read(&plan::needs(&self.keys, change), deadline).await? {
@@ -205,7 +206,8 @@ impl Operations {
         Ok(found)
     }
 
-    /// Reads ranges, all of one moment, after everything that was committed before. What is read is a store, or nothing is.
+    /// Reads ranges of one revision, after everything that was committed before. It is an error if they are not part of
+    /// a store.
     pub(super) async fn read(&self, ranges: &[TxnOp], deadline: Instant) -> Result<Vec<KeyValue>, StoreError> {
         let format = self.keys.format();
         loop {
@@ -238,13 +240,13 @@ impl Operations {
         Ok(answer.op_responses().into_iter().flat_map(pairs).collect())
     }
 
-    /// Makes a store where nothing is. Of several that do so at once, one makes it.
+    /// Makes a store if the prefix is empty. Of several gateways at once, one makes it.
     pub(super) async fn create(&self, deadline: Instant) -> Result<(), StoreError> {
         let format = self.keys.format();
         let any = get_all_below(self.keys.everything(), GetOptions::new().with_limit(1).with_keys_only());
         let found = self.get(vec![TxnOp::get(format.clone(), None), any], deadline).await?;
         if let Some(pair) = found.first() {
-            // Another gateway made it just now; else this is something else, or what is left of a store.
+            // Another gateway made it just now; otherwise the prefix holds something else, or the rest of a store.
             return if pair.key() == format {
                 Ok(())
             } else {
@@ -263,7 +265,7 @@ impl Operations {
     }
 
     pub(super) async fn health(&self) -> Result<(), StoreError> {
-        // Held while etcd is asked: of many who ask at once, one does.
+        // Locked while etcd is asked: of several callers at once, one asks.
         let mut known = self.health.lock().await;
         if let Some((found_out, health)) = &*known
             && found_out.elapsed() < HEALTH_TTL
@@ -275,19 +277,19 @@ impl Operations {
         health
     }
 
-    /// Whether there is a store, and etcd would take a change of it now: a full quota or a missing permission shows in none
-    /// of what is read.
+    /// Checks that there is a store, and that etcd would accept a change of it now: reads show neither a full quota nor
+    /// a missing permission.
     pub(super) async fn can_read_and_write(&self, deadline: Instant) -> Result<(), StoreError> {
         self.read(&[], deadline).await?;
         let format = self.keys.format();
-        // No key has a version below 0: nothing is ever written, and there is no new revision. But etcd looks at what would
-        // be, and a majority agrees to it.
+        // No key has a version below 0: nothing is ever written, and there is no new revision. But etcd checks the
+        // quota and permission of the write, and a majority has to agree.
         let never = Compare::version(format.clone(), CompareOp::Less, 0);
         let change = Txn::new().when([never]).and_then([TxnOp::put(format, FORMAT.to_string(), None)]);
         self.members.ask(deadline, &change).await.map(drop)
     }
 
-    /// A revision that etcd has now. All that was committed before has it, or an earlier one.
+    /// Returns a revision that etcd has now, or a later one than everything that was committed before.
     pub(super) async fn revision(&self, deadline: Instant) -> Result<i64, StoreError> {
         let transaction = Txn::new().and_then([TxnOp::get(self.keys.format(), None)]);
         let answer = self.members.ask(deadline, &transaction).await?;

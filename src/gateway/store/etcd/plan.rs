@@ -1,4 +1,4 @@
-//! What a change does to an image as it was found. Nothing is asked and nothing is written here.
+//! Plans the effect of a change on the state of an image. This module does no I/O.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use crate::gateway::store::{
     Change, Changed, ImageId, ImageLimits, Origin, Put, Record, SignatureName, quota::QuotaCheck,
 };
 
-/// The state of an image, as far as a change has to know it.
+/// The state of an image that a change needs.
 #[derive(Default)]
 pub(super) struct ImageState {
     pub(super) history: History,
-    /// When the history was written: a revision of etcd. 0: never.
+    /// The etcd revision in which the history was written; 0: never.
     pub(super) revision: i64,
     signatures: BTreeMap<SignatureName, KeyValue>,
     origins: BTreeMap<SignatureName, KeyValue>,
@@ -34,13 +34,13 @@ impl ImageState {
     }
 }
 
-/// What is to be written (no operations if the change changes nothing), and what is answered once it is.
+/// The operations of a change (none if it changes nothing), and the outcome once they are committed.
 pub(super) struct Plan {
     pub(super) outcome: Changed,
     pub(super) operations: Vec<TxnOp>,
 }
 
-/// The ranges to read.
+/// Returns the ranges that a change has to read.
 pub(super) fn needs(keys: &Keys, change: &Change) -> Vec<TxnOp> {
     let image = change.image();
     let there = |key| TxnOp::get(key, Some(GetOptions::new().with_keys_only()));
@@ -120,7 +120,7 @@ fn check_quota(record: &Record, found: &ImageState, limits: &ImageLimits) -> Put
     quota.decide()
 }
 
-/// Adds details to a signature that is there, to the byte. Returns `None` if another one is there.
+/// Adds a missing origin and status to a signature that is there. Returns `None` if the signature there is another one.
 fn complete(keys: &Keys, image: &ImageId, record: &Record, found: &ImageState) -> Option<Plan> {
     let name = &record.signature.name;
     found.signatures.get(name).filter(|there| *there.value() == *record.signature.content)?;
@@ -144,6 +144,6 @@ fn write(keys: &Keys, image: &ImageId, record: &Record) -> Vec<TxnOp> {
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    // Strings and times can't fail to be JSON.
+    // Strings and times always serialize to JSON.
     serde_json::to_vec(value).expect("strings are JSON")
 }

@@ -24,15 +24,15 @@ pub struct EtcdStore {
 }
 
 impl EtcdStore {
-    /// Opens the store, or makes it where there is none. A cluster that can't be asked now is asked again with each request;
-    /// one that refuses, or that holds something else, is an error.
+    /// Opens the store, or makes it if it does not exist. If the cluster can't be reached now, each request tries
+    /// again. It is an error if the cluster refuses, or if the prefix holds something else.
     ///
-    /// The store works on the runtime that this is called on, for as long as it is there.
+    /// The store works on the current runtime, for as long as that exists.
     pub async fn open(settings: &Etcd, limits: ImageLimits) -> Result<Self, StoreError> {
         Self::start(settings, limits, true).await
     }
 
-    /// Opens the store. It is an error if there is none.
+    /// Opens an existing store. It is an error if there is none.
     pub async fn open_existing(settings: &Etcd, limits: ImageLimits) -> Result<Self, StoreError> {
         Self::start(settings, limits, false).await
     }
@@ -53,12 +53,12 @@ impl EtcdStore {
         Ok(Self { operations, runtime: Handle::current(), watch })
     }
 
-    /// Reads the files that the settings name. No request is sent.
+    /// Reads the files that the settings name. Sends no request.
     pub fn check(settings: &Etcd) -> Result<(), StoreError> {
         members::options(settings).map(drop)
     }
 
-    /// Runs work to its end even if the request is dropped, and on a runtime that outlives any connection of a client.
+    /// Runs work to its end even if the request is dropped, on a runtime that outlives the connections of clients.
     async fn run<T, F>(&self, work: impl FnOnce(Arc<Operations>) -> F) -> Result<T, StoreError>
     where
         T: Send + 'static,

@@ -1,7 +1,7 @@
-//! Learns which images change, and proves that it has learnt it all.
+//! Watches which images change, and proves that no change was missed.
 //!
-//! That a stream is open proves nothing: the member at its other end may be paused, or cut off from the others. So again
-//! and again a revision is asked for that only a majority can give, and the stream has to reach it.
+//! An open stream proves nothing: the member at its other end may be paused, or cut off from the others. So the watch
+//! repeatedly asks for a revision that only a majority can give, and the stream has to reach it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,14 +10,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{members::Failure, operations::Operations};
 
-/// How often it is proved.
+/// The interval of the proofs.
 const PROOF_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a member may take to begin a stream, or to reach a revision that others have.
+/// The time limit for a member to start a stream, or to reach a revision that others have.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long after a question whether it is there it is asked again.
+/// The time after which a request for the stream's progress is repeated.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Watches, with whichever member works, for as long as the store is open.
+/// Watches with a member that works, for as long as the store is open.
 pub(super) async fn watch(operations: Arc<Operations>) {
     let mut working = true;
     loop {
@@ -37,7 +37,7 @@ pub(super) async fn watch(operations: Arc<Operations>) {
     }
 }
 
-/// Returns when the stream has ended, or can't be relied upon.
+/// Follows the stream of one member. Returns when the stream has ended, or is not reliable.
 async fn follow(
     operations: &Operations,
     number: usize,
@@ -56,7 +56,7 @@ async fn follow(
         return Err(Failure::ended("the watch was not taken"));
     }
     let (mut asking, mut stream) = stream.split();
-    // What was before the watch was never told.
+    // Changes before the start of the watch are unknown.
     operations.lists.forget_all();
     loop {
         let begun = Instant::now();
@@ -80,7 +80,7 @@ async fn follow(
     }
 }
 
-/// Takes what the stream says until something else is done.
+/// Processes the stream's messages until `something` is done.
 async fn hear_while<T>(
     operations: &Operations,
     stream: &mut WatchResponseStream,
@@ -95,13 +95,14 @@ async fn hear_while<T>(
     }
 }
 
-/// Takes what the stream says until it has said all up to a revision.
+/// Processes the stream's messages until it has reached a revision.
 async fn hear_until(operations: &Operations, stream: &mut WatchResponseStream, revision: i64) -> Result<(), Failure> {
     while hear(operations, stream.message().await?)? < revision {}
     Ok(())
 }
 
-/// Forgets the images that changed; gives the revision up to which all was said, if that is what it says.
+/// Forgets the images that changed. Returns the revision that the stream has reached, or 0 if the message does not
+/// tell.
 fn hear(operations: &Operations, message: Option<WatchResponse>) -> Result<i64, Failure> {
     let Some(message) = message.filter(|message| !message.canceled()) else {
         return Err(Failure::ended("the watch has ended"));
@@ -109,11 +110,11 @@ fn hear(operations: &Operations, message: Option<WatchResponse>) -> Result<i64, 
     for pair in message.events().iter().filter_map(etcd_client::Event::kv) {
         match operations.keys.parse_history(pair.key()) {
             Some(image) => operations.lists.forget(&image),
-            // What it is about is not known.
+            // The key is malformed, so that the image is unknown.
             None => operations.lists.forget_all(),
         }
     }
-    // One with changes may have a revision of which it does not tell all.
+    // A message with changes may not be the last one of its revision.
     let complete = message.header().filter(|_| message.events().is_empty());
     Ok(complete.map_or(0, etcd_client::ResponseHeader::revision))
 }

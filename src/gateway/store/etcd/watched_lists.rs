@@ -1,7 +1,7 @@
-//! Lists of signatures that were read before, for as long as it is known that they are what etcd has.
+//! A cache of signature lists, valid while it is certain that they are up to date.
 //!
-//! The [watch](super::watch) says which images change, and proves again and again that it has said all of it up to a
-//! moment. A list is given out only if that moment lies not far back.
+//! The [watch](super::watch) reports which images change, and proves repeatedly that it has reported every change up to
+//! a moment. A list is returned only if that moment is recent.
 
 use std::{
     sync::{PoisonError, RwLock},
@@ -15,12 +15,12 @@ use crate::gateway::store::{
     list_cache::{ListCache, Version},
 };
 
-/// The most that a list may be behind what etcd has.
+/// The maximum staleness of a list.
 const MAX_STALENESS: Duration = Duration::from_secs(3);
 
 pub(super) struct WatchedLists {
     cache: ListCache,
-    /// All that was committed before is known. `None` if there is no watch.
+    /// Every change committed before this moment is known; `None` if there is no watch.
     complete_until: RwLock<Option<Instant>>,
 }
 
@@ -29,7 +29,7 @@ impl WatchedLists {
         Self { cache: ListCache::new(), complete_until: RwLock::new(None) }
     }
 
-    /// A list that lies not too far behind.
+    /// Returns a list that is recent enough.
     pub(super) fn get(&self, image: &ImageId, now: Instant) -> Option<SignatureList> {
         let complete_until = (*self.complete_until.read().unwrap_or_else(PoisonError::into_inner))?;
         if now.saturating_duration_since(complete_until) > MAX_STALENESS {
@@ -38,28 +38,28 @@ impl WatchedLists {
         self.cache.get(image)
     }
 
-    /// To be taken before a list is read that is to be kept.
+    /// Returns the version of an image's list. Take it before a list is read that should be cached.
     pub(super) fn version(&self, image: &ImageId) -> Version {
         self.cache.version(image)
     }
 
-    /// Keeps a list, unless the image may have changed since it was read.
+    /// Caches a list, unless the image may have changed since it was read.
     pub(super) fn keep(&self, image: &ImageId, version: Version, list: SignatureList) {
         self.cache.keep(image, version, list);
     }
 
-    /// The image has changed.
+    /// Forgets the list of an image that changed.
     pub(super) fn forget(&self, image: &ImageId) {
         self.cache.forget(image);
     }
 
-    /// All may have changed, and there is no telling until a new watch has proved that it is there.
+    /// Forgets all lists, and returns none until a new watch has proved that it works.
     pub(super) fn forget_all(&self) {
         self.is_complete_until(None);
         self.cache.forget_all();
     }
 
-    /// Sets up to which moment all commits are known; `None` if the watch has ended.
+    /// Sets the moment up to which all changes are known; `None` if the watch has ended.
     pub(super) fn is_complete_until(&self, moment: Option<Instant>) {
         *self.complete_until.write().unwrap_or_else(PoisonError::into_inner) = moment;
     }

@@ -1,5 +1,5 @@
-//! Turns panics of redb into errors. redb promises errors for what can't be right; where it panics instead, that is reported
-//! as an error alone.
+//! Turns panics of redb into errors. redb promises errors for damaged files; if it panics all the same, the file counts
+//! as damaged.
 
 use std::{
     cell::Cell,
@@ -14,7 +14,7 @@ thread_local! {
 /// The work panicked.
 pub(super) struct Panicked;
 
-/// Does work on a file whose content is not trusted. A panic in it is logged at the level debug.
+/// Runs work on a file whose content is not trusted. Logs a panic at the level debug.
 pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -28,7 +28,7 @@ pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
         }));
     });
     let outer = GUARDED.replace(true);
-    // What the work leaves half done is not used again: the file is closed.
+    // The file is closed after a panic, so that no unfinished state is used again.
     let outcome = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(outer);
     outcome.map_err(|_| Panicked)

@@ -1,11 +1,11 @@
-//! Changes of what the file holds.
+//! Applies changes to the file.
 
 use redb::{Database, ReadableTable, StorageError};
 
 use super::tables::{ORIGINS, SIGNATURES, STATUSES, begin_write, end, key, prefix};
 use crate::gateway::store::{Change, Changed, ImageId, ImageLimits, Origin, Put, Record, quota::QuotaCheck};
 
-/// Writes a batch in one transaction.
+/// Writes a batch of changes in one transaction.
 pub(super) fn write(database: &Database, limits: &ImageLimits, batch: &[Change]) -> Result<Vec<Changed>, redb::Error> {
     let transaction = begin_write(database)?;
     let (outcomes, changed) = {
@@ -29,7 +29,7 @@ pub(super) fn write(database: &Database, limits: &ImageLimits, batch: &[Change])
 
 type WriteTable<'a> = redb::Table<'a, &'static str, &'static [u8]>;
 
-/// What a batch is written to.
+/// The open tables of a transaction.
 struct Tables<'a> {
     signatures: WriteTable<'a>,
     origins: WriteTable<'a>,
@@ -95,7 +95,7 @@ impl Tables<'_> {
         Ok(put)
     }
 
-    /// Whether the image may have this signature too. One range read, bounded by the limits themselves.
+    /// Checks whether the image may have another signature. Takes one range read, which the limits bound.
     fn check_quota(&self, image: &ImageId, record: &Record, limits: &ImageLimits) -> Result<Put, StorageError> {
         let prefix = prefix(image);
         let mut quota = QuotaCheck::new(limits, record);
@@ -110,7 +110,8 @@ impl Tables<'_> {
         Ok(quota.decide())
     }
 
-    /// Adds details to a signature that is there, to the byte. Returns `None` if another one is there.
+    /// Adds a missing origin and status to a signature that is there. Returns `None` if the signature there is another
+    /// one.
     fn complete(&mut self, image: &ImageId, record: &Record) -> Result<Option<Put>, StorageError> {
         let key = key(image, &record.signature.name);
         match self.signatures.get(key.as_str())? {
@@ -141,6 +142,6 @@ impl Tables<'_> {
 }
 
 fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    // Strings and times can't fail to be JSON.
+    // Strings and times always serialize to JSON.
     serde_json::to_vec(value).expect("strings are JSON")
 }

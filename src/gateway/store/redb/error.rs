@@ -1,4 +1,4 @@
-//! What errors of redb mean for the file.
+//! Converts errors of redb to errors of the store.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -27,10 +27,10 @@ pub(super) fn database_error(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-/// Returns what an error of redb means for the file.
+/// Converts an error of redb to an error of the store.
 pub(super) fn storage_error(path: &Path, doing: &'static str, error: redb::Error) -> StoreError {
     match error {
-        // What redb says of a file that does not begin as its own do.
+        // redb returns this for a file that does not begin as its own do.
         redb::Error::Io(source) if source.kind() == io::ErrorKind::InvalidData => {
             StoreError::NotAStore { path: path.into(), what: source.to_string().into() }
         }

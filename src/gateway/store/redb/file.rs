@@ -1,4 +1,4 @@
-//! The file: made, opened and checked.
+//! Makes, opens and checks the file.
 
 use std::{fs, io, path::Path};
 
@@ -12,10 +12,10 @@ use super::{
 use crate::files::durable::{above, create_folder, sync_folder};
 use crate::gateway::store::StoreError;
 
-/// Memory for pages. redb's default is 1 GiB, more than a gateway should ever need.
+/// The memory for pages, in bytes. redb's default is 1 GiB, more than a gateway should ever need.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// Looks at the file without opening it. Returns `None` if there is none.
+/// Checks the file without opening it. Returns `None` if it does not exist.
 pub(super) fn look(path: &Path) -> Result<Option<()>, StoreError> {
     match fs::metadata(path) {
         Ok(about) if !about.is_file() => {
@@ -29,7 +29,7 @@ pub(super) fn look(path: &Path) -> Result<Option<()>, StoreError> {
     }
 }
 
-/// Opens a store that is there, and checks all of it.
+/// Opens an existing store, and checks the whole file.
 pub(super) fn open(
     path: &Path,
     database: impl FnOnce(&Path) -> Result<Database, DatabaseError>,
@@ -45,8 +45,8 @@ pub(super) fn open(
     .unwrap_or_else(|_| Err(damaged(path, "its checksums do not match")))
 }
 
-/// Makes a store beside its final place and moves it there when it is whole: a crash must not leave a file that looks
-/// like a store that lost everything.
+/// Makes a store under a temporary name, and renames it once it is complete: a crash must not leave a file that looks
+/// like an empty store.
 pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |source| io_error(path, "made", source);
     let folder = above(path);
@@ -55,13 +55,13 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     name.push(format!(".{}.new", std::process::id()));
     let new = folder.join(name);
     let made = initialize(&new).map_err(|error| storage_error(path, "made", error)).and_then(|()| {
-        // Unlike a rename, this does not replace what another process may have made meanwhile.
+        // Unlike a rename, a link does not replace a file that another process may have made meanwhile.
         match fs::hard_link(&new, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
             _ => sync_folder(folder).map_err(failed),
         }
     });
-    // It is only a second name by now, or of no use; what is left of it does no harm.
+    // The temporary name is a second name by now, or useless; a remaining file does no harm.
     let _ = fs::remove_file(&new);
     made?;
     tracing::warn!(store = %path.display(), "there was no store; a new one without any signature is made");
@@ -85,7 +85,7 @@ pub(super) fn builder() -> Builder {
     builder
 }
 
-/// Whether this is a store, of a format that is known here.
+/// Checks that this is a store of a known format.
 pub(super) fn check_format(path: &Path, database: &impl ReadableDatabase) -> Result<(), StoreError> {
     let failed = |error: redb::Error| storage_error(path, "opened", error);
     let transaction = database.begin_read().map_err(|error| failed(error.into()))?;

@@ -1,4 +1,4 @@
-//! Group commit: changes that come while the disk syncs wait, and share the next sync.
+//! Group commit: changes that arrive during a sync wait, and share the next one.
 
 use std::{
     io,
@@ -11,12 +11,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::gateway::store::{Change, Changed, StoreError};
 
-/// How many may share a sync.
+/// The maximum number of changes that share a sync.
 const MAX_BATCH: usize = 256;
 
 type Outcome = Result<Changed, StoreError>;
 
-/// The thread that writes, and the way to it.
+/// The thread that writes, and the queue to it.
 pub(super) struct GroupCommit {
     queue: Option<mpsc::Sender<Submission>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -29,8 +29,8 @@ struct Submission {
 }
 
 impl GroupCommit {
-    /// Starts the thread. `write` writes a batch, all or nothing, and returns once it is durable, with an outcome for
-    /// each change; it does not panic.
+    /// Starts the thread. `write` writes a batch completely or not at all, and returns once it is durable, with an
+    /// outcome for each change. It must not panic.
     pub(super) fn start(
         path: &Path,
         write: impl Fn(&[Change]) -> Result<Vec<Changed>, StoreError> + Send + 'static,
@@ -45,7 +45,7 @@ impl GroupCommit {
                     Err(error) => vec![Err(error); replies.len()],
                 };
                 for (reply, outcome) in replies.into_iter().zip(outcomes) {
-                    // Who asked may be gone; what is stored stays stored.
+                    // The caller may have left; the change stays stored.
                     let _ = reply.send(outcome);
                 }
             }
@@ -56,7 +56,7 @@ impl GroupCommit {
         Ok(Self { queue: Some(queue), thread: Some(thread), path: path.into() })
     }
 
-    /// Waits until the change is durable, or why it is not made.
+    /// Waits until the change is durable. Returns the reason if it was not made.
     pub(super) async fn make(&self, change: Change) -> Outcome {
         let stopped = || StoreError::Stopped { path: self.path.clone(), cause: "it is not written any more".into() };
         let (reply, answer) = oneshot::channel();
@@ -67,17 +67,17 @@ impl GroupCommit {
 }
 
 impl Drop for GroupCommit {
-    /// Nothing is written once this returns.
+    /// Stops the thread: nothing is written after this returns.
     fn drop(&mut self) {
         self.queue = None;
         if let Some(thread) = self.thread.take() {
-            // No caller is left that could get the error of a panic.
+            // No caller is left for the error of a panic.
             let _ = thread.join();
         }
     }
 }
 
-/// Waits for one; takes what else is there.
+/// Waits for a change, and takes all others that are ready.
 fn next_batch(submissions: &mut mpsc::Receiver<Submission>) -> Option<Vec<Submission>> {
     let mut batch = vec![submissions.blocking_recv()?];
     while batch.len() < MAX_BATCH

@@ -1,9 +1,9 @@
 //! The store in one file, with redb: B-trees, copy on write, checksums.
 //!
-//! Table `signatures`: from `repository NUL digest NUL name` to the OpenPGP message. A list is thus one range read, and
-//! no repository name or digest can reach into another's range, since neither has a NUL in it. Tables `origins` and
-//! `statuses` have what is known of a signature, in JSON, below the same key; who reads signatures needs neither. Table
-//! `about` holds the format's number.
+//! The table `signatures` maps `repository NUL digest NUL name` to the OpenPGP message. So a list is one range read,
+//! and the ranges of two images can't overlap, since no repository name or digest contains a NUL. The tables `origins`
+//! and `statuses` have JSON under the same keys; lists of signatures do not read them. The table `about` has the
+//! format's number.
 
 mod catch_panic;
 mod changes;

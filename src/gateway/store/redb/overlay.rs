@@ -1,5 +1,5 @@
-//! A file that is read as a database and never changed: what redb writes while it opens one (more, where it was not closed
-//! well) stays in memory.
+//! A read-only file as a database. The changes that redb makes when it opens a database (more after an unclean
+//! shutdown) stay in memory.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use redb::{BackendError, DatabaseError, StorageBackend, backends::FileBackend};
 
 const BLOCK: u64 = 4096;
 
-/// The file, and what differs from it.
+/// The file, and the changed blocks in memory.
 #[derive(Debug)]
 pub(super) struct ReadOnlyOverlay {
     file: FileBackend,
@@ -23,9 +23,9 @@ pub(super) struct ReadOnlyOverlay {
 #[derive(Debug)]
 struct Differences {
     length: u64,
-    /// Up to here the file counts, and zeros behind.
+    /// The length of the part that is still the file's; zeros follow.
     of_file: u64,
-    /// Whole ones, by number.
+    /// The changed blocks, by number.
     blocks: BTreeMap<u64, Box<[u8]>>,
 }
 
@@ -41,7 +41,7 @@ impl ReadOnlyOverlay {
         self.differences.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Of the file, or zeros.
+    /// Reads from the file, with zeros after `of_file`.
     fn read_file(&self, of_file: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let there = usize::try_from(of_file.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let (there, behind) = out.split_at_mut(there);
@@ -50,7 +50,7 @@ impl ReadOnlyOverlay {
     }
 }
 
-/// The parts of a range, by block: its number, where in it the part begins, and how long it is.
+/// Splits a range into blocks: the number of each, the offset in it, and the length.
 fn parts(mut offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, usize)> {
     let end = offset + length as u64;
     std::iter::from_fn(move || {
@@ -127,8 +127,8 @@ impl StorageBackend for ReadOnlyOverlay {
         self.file.close()
     }
 
-    /// Others may read as well: only that no process writes meanwhile is needed. (And who may not write to a file can't lock it
-    /// for himself alone.)
+    /// Takes a shared lock: it only has to keep writers out. (A process without permission to write the file can't lock
+    /// it exclusively.)
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_shared_range(start, end)
     }

@@ -1,8 +1,8 @@
-//! A database that is closed and opened anew after an error.
+//! A database that is closed and opened again after an error.
 //!
-//! After the first error of the file below it redb gives no page out any more that it has not in memory: what the file
-//! holds is only known once it is read again. So that is done here, for as long as it takes; until then requests fail, at
-//! once, and the store's health says why.
+//! After the first I/O error, redb returns only the pages that are in memory, and the content of the file is unknown
+//! until it is read again. So the database is opened again, with back-off. Until then, requests fail at once, and the
+//! store's health has the reason.
 
 use std::{
     fs,
@@ -18,16 +18,16 @@ use redb::Database;
 use super::{catch_panic::catch_panic, error::storage_error};
 use crate::gateway::store::StoreError;
 
-/// The first wait after an error that comes again; each further one is twice as long.
+/// The first back-off after a repeated error. It doubles each time.
 pub(super) const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest of these waits. Errors that lie this far apart are not the same one again.
+/// The maximum back-off. Errors that are further apart than this do not count as repeated.
 const MAX_BACKOFF: Duration = Duration::from_mins(1);
 
-/// Opens the database, which is there, and checks all of it.
+/// Opens the existing database, and checks the whole file.
 type Open = dyn Fn() -> Result<Database, StoreError> + Send + Sync;
 
-/// Hears that the database is taken out of use, before anything is read from the one that is opened then, which may be
-/// another one. It must not ask for the database.
+/// A callback for when the database is closed, before anything is read from the one that is opened next, which may be
+/// another one. It must not use the database.
 type Closed = dyn Fn() + Send + Sync;
 
 /// The database, and the thread that opens it again.
@@ -41,7 +41,8 @@ struct Inner {
     open: Box<Open>,
     closed: Box<Closed>,
     first_backoff: Duration,
-    /// Held for reading by all who work with it, and for writing by the one who closes it, who so waits for them.
+    /// The database. The lock is held for reading by requests, and for writing by the thread that closes it, which so
+    /// waits for the requests.
     database: RwLock<Option<Database>>,
     state: Mutex<State>,
     changed: Condvar,
@@ -49,17 +50,17 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    /// Why the database is closed, or about to be.
+    /// The reason why the database is closed, or about to be.
     closed: Option<StoreError>,
-    /// Why nothing is written, and until when: a disk that is full is not tried with every PUT, since each failure closes
-    /// the database for those who read.
+    /// The reason why writes are refused, and the end of that. A full disk is not tried with every PUT, since each
+    /// failure closes the database for readers.
     unwritable: Option<(StoreError, Instant)>,
-    /// Whether the error came while the file was written.
+    /// The error occurred while the file was written.
     while_writing: bool,
-    /// The wait after the next error, and when the last one was.
+    /// The back-off after the next error, and the time of the last one.
     wait: Duration,
     last_error: Option<Instant>,
-    /// The end has come.
+    /// Shutdown has begun.
     ended: bool,
 }
 
@@ -86,12 +87,12 @@ impl ReopeningDatabase {
         Ok(Self { inner, thread: Some(thread) })
     }
 
-    /// Reads. Whatever error redb has, the database is opened anew after it.
+    /// Reads. After any error of redb, the database is opened again.
     pub(super) fn read<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
         self.inner.work(false, work)
     }
 
-    /// Writes; the same holds, and nothing is written for a while after an error.
+    /// Writes. After any error of redb, the database is opened again, and writes are refused for a while.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
         self.health()?;
         let outcome = self.inner.work(true, work);
@@ -101,7 +102,7 @@ impl ReopeningDatabase {
         outcome
     }
 
-    /// Whether it can be read and written.
+    /// Returns an error if the database can't be read or written.
     pub(super) fn health(&self) -> Result<(), StoreError> {
         let mut state = self.inner.state();
         if let Some(error) = &state.closed {
@@ -116,12 +117,12 @@ impl ReopeningDatabase {
 }
 
 impl Drop for ReopeningDatabase {
-    /// The file is closed when this returns, so that it can be opened again.
+    /// Closes the file, so that it can be opened again after this returns.
     fn drop(&mut self) {
         self.inner.state().ended = true;
         self.inner.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It catches the panics of others.
+            // The thread catches panics.
             let _ = thread.join();
         }
     }
@@ -137,7 +138,7 @@ impl Inner {
     }
 
     fn work<T>(&self, writing: bool, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        // Not only below: no request waits behind the one that closes it.
+        // Checked before the lock as well, so that no request waits behind the thread that closes the database.
         if let Some(error) = &self.state().closed {
             return Err(error.clone());
         }
@@ -152,10 +153,10 @@ impl Inner {
         })
     }
 
-    /// Takes the database out of use.
+    /// Closes the database after an error.
     fn failed(&self, error: &StoreError, writing: bool) {
         let mut state = self.state();
-        // Others may have come upon the same error.
+        // Another request may have met the same error.
         if state.closed.is_some() {
             return;
         }
@@ -172,7 +173,7 @@ impl Inner {
             state.unwritable = Some((stopped.clone(), now + wait));
         }
         state.closed = Some(stopped);
-        // While no other thread can see that it is closed, or open again.
+        // Called with the lock, so that no other thread sees the database closed, or open again, before.
         (self.closed)();
         drop(state);
         self.changed.notify_all();
@@ -182,13 +183,13 @@ impl Inner {
         (wait * 2).clamp(self.first_backoff, MAX_BACKOFF)
     }
 
-    /// Waits for an error, closes the database and opens it again; until the end.
+    /// Waits for an error, closes the database, and opens it again; until shutdown.
     fn keep(&self) {
         loop {
             let state = self.state();
             let unbroken = |state: &mut State| state.closed.is_none() && !state.ended;
             let mut state = self.changed.wait_while(state, unbroken).unwrap_or_else(PoisonError::into_inner);
-            // The first time at once, for readers wait; of writers [`State::unwritable`] takes care.
+            // The first try is immediate, for the sake of readers; [`State::unwritable`] delays writers.
             let mut wait = if state.unwritable.is_some() { Duration::ZERO } else { state.wait };
             state.wait = self.longer(state.wait);
             drop(state);
@@ -237,9 +238,9 @@ impl Inner {
     }
 }
 
-/// Writes a file onto itself, and syncs it. After a sync that failed, the system takes pages for clean that never reached
-/// the disk: it shows them to readers of the file, and no later sync writes them, so that the next loss of power would
-/// take them, and with them what was built upon them.
+/// Writes a file onto itself, and syncs it. After a failed sync, the system treats pages as clean that never reached
+/// the disk: readers of the file see them, and no later sync writes them. The next loss of power would lose them, and
+/// with them all that was built upon them.
 fn write_back(path: &Path) -> std::io::Result<()> {
     const BLOCK: usize = 4096;
     let file = fs::File::options().read(true).write(true).open(path)?;
@@ -251,7 +252,7 @@ fn write_back(path: &Path) -> std::io::Result<()> {
             return file.sync_all();
         }
         for (number, block) in bytes[..count].chunks(BLOCK).enumerate() {
-            // What was never written takes no room, and shall not take any.
+            // Holes in the file take no space, and must not get any.
             if block.iter().any(|&byte| byte != 0) {
                 file.write_all_at(block, offset + (number * BLOCK) as u64)?;
             }

@@ -30,21 +30,22 @@ use crate::single_flight::{SingleFlight, Unwanted};
 
 /// The redb engine.
 pub struct RedbStore {
-    // First, since it uses the other. `None` if the store is only read.
+    // Declared first, so that it is dropped before the database. `None` if the store is read-only.
     writer: Option<GroupCommit>,
     reopening: Arc<ReopeningDatabase>,
-    /// Forgotten when the file is closed after an error: the one that is opened then may be another one.
+    /// Cleared when the file is closed after an error: the file that is opened next may be another one.
     pub(super) lists: Arc<ListCache>,
-    /// Who asks for a list that is being read shares it, if nothing has changed since that began.
+    /// Reads in flight. A caller that wants a list that is being read shares the read if nothing has changed since it
+    /// began.
     reads: SingleFlight<(ImageId, Version), Option<Result<SignatureList, StoreError>>>,
     path: PathBuf,
 }
 
 impl RedbStore {
-    /// Opens the file, or makes it where there is none (with the folder that it is to be in).
+    /// Opens the file, or makes it, and its folder, if it does not exist.
     ///
-    /// All of the file is read and its checksums are verified: signatures that rot unseen would be missed on the day
-    /// they are needed. Blocks while it does.
+    /// Reads the whole file and verifies its checksums: damage that stays unnoticed would be noticed when the
+    /// signatures are needed. Blocks meanwhile.
     pub fn open(path: &Path, limits: ImageLimits) -> Result<Self, StoreError> {
         let started = Instant::now();
         if look(path)?.is_none() {
@@ -58,16 +59,16 @@ impl RedbStore {
         Ok(store)
     }
 
-    /// Opens a store that is there to read it, and changes nothing of its file: one that was not closed well stays as it is,
-    /// and can be read all the same. While it is open, no other process opens it to write. All of the file is checked.
+    /// Opens an existing store for reading, without changing its file, also after an unclean shutdown. No other process
+    /// can open it for writing meanwhile. Reads and checks the whole file.
     pub fn open_unchanged(path: &Path) -> Result<Self, StoreError> {
         let path = path.to_owned();
         let database = |path: &Path| builder().create_with_backend(ReadOnlyOverlay::open(path)?);
         Self::start(&path.clone(), None, FIRST_BACKOFF, move || open(&path, database))
     }
 
-    /// Looks at the file without changing it: whether it is a store, or there is none yet. One that is in use is good, and
-    /// one that was not closed well is checked when it is opened.
+    /// Checks the file without changing it: it is a store, or does not exist. A file that is in use is accepted. After
+    /// an unclean shutdown, the file is checked when it is opened.
     pub fn check(path: &Path) -> Result<(), StoreError> {
         if look(path)?.is_none() {
             return Ok(());
@@ -98,7 +99,8 @@ impl RedbStore {
             let (reopening, lists) = (Arc::clone(&reopening), Arc::clone(&lists));
             GroupCommit::start(path, move |batch| {
                 let outcome = reopening.write(|database| write(database, &limits, batch));
-                // Before any client has its answer. (After an error that may have left something written all is forgotten already.)
+                // Before any caller gets its answer. (After an error that may have left a part written, all lists are
+                // forgotten already.)
                 for (change, outcome) in batch.iter().zip(outcome.iter().flatten()) {
                     if changes_list(change, *outcome) {
                         lists.forget(change.image());
@@ -112,7 +114,7 @@ impl RedbStore {
     }
 }
 
-/// Whether a change made another list of its image's: what is known of a signature is not in there.
+/// Returns whether a change affects its image's list, which contains neither origins nor statuses.
 fn changes_list(change: &Change, outcome: Changed) -> bool {
     match change {
         Change::Put(..) | Change::Import(..) => outcome == Changed::Put(Put::Created),
@@ -127,7 +129,8 @@ impl SignatureStore for RedbStore {
         if let Some(list) = self.lists.get(image) {
             return Ok(list);
         }
-        // Whatever was acknowledged by now was so before this ticket, and before each read with the same one began.
+        // A change that was acknowledged before this version was taken is seen by every read that began with the same
+        // version.
         let version = self.lists.version(image);
         let read = || {
             let (reopening, lists, path) = (Arc::clone(&self.reopening), Arc::clone(&self.lists), self.path.clone());
@@ -176,7 +179,7 @@ impl SignatureStore for RedbStore {
 }
 
 impl RedbStore {
-    /// Records of a range of keys, `limit` at the most.
+    /// Reads the records of a range of keys, at most `limit`.
     async fn records(
         &self,
         range: (Bound<String>, Bound<String>),

@@ -7,21 +7,21 @@ use redb::{Database, ReadableDatabase, TableDefinition, TableError, WriteTransac
 use crate::gateway::store::{ImageId, Position, RepositoryName, SignatureName};
 use crate::image::Digest;
 
-/// See the module.
+/// The table of signatures; see the module `redb`.
 pub(super) const SIGNATURES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("signatures");
 pub(super) const ORIGINS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("origins");
 pub(super) const STATUSES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("statuses");
 pub(super) const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 pub(super) const FORMAT_KEY: &str = "format";
-/// The format that this program writes, and the only one that it reads.
+/// The format that this version writes, and the only one that it reads.
 pub(super) const FORMAT: u64 = 1;
 
-/// `repository NUL digest NUL`.
+/// Returns the prefix of an image's keys: `repository NUL digest NUL`.
 pub(super) fn prefix(image: &ImageId) -> String {
     format!("{}\0{}\0", image.repository.as_str(), image.digest)
 }
 
-/// The first key after all that begin with this prefix.
+/// Returns the first key after all that begin with this prefix.
 pub(super) fn end(prefix: &str) -> String {
     format!("{}\u{1}", &prefix[..prefix.len() - 1])
 }
@@ -37,14 +37,15 @@ pub(super) fn parse_key(key: &str) -> Option<(ImageId, SignatureName)> {
     Some((image, SignatureName::parse(name)?))
 }
 
-/// The key that a position is behind: no name has `@` or `/` in a place where they could be confused.
+/// Returns the key of the signature before a position. A position is unambiguous, since `@` and `/` can't occur where
+/// they would be confused.
 pub(super) fn key_of(position: &Position) -> String {
     let (image, name) = position.as_str().rsplit_once('/').unwrap_or((position.as_str(), ""));
     let (repository, digest) = image.split_once('@').unwrap_or((image, ""));
     format!("{repository}\0{digest}\0{name}")
 }
 
-/// All of a signature as it stands in the file.
+/// The record of a signature, as the file has it.
 pub(super) struct RawRecord {
     pub(super) key: Box<str>,
     pub(super) content: Arc<[u8]>,
@@ -59,7 +60,7 @@ pub(super) fn read_records(
 ) -> Result<Vec<RawRecord>, redb::Error> {
     let transaction = database.begin_read()?;
     let signatures = transaction.open_table(SIGNATURES)?;
-    // A file that an earlier version made has them only once something is in them.
+    // A file of an earlier version has these tables only once something is in them.
     let [origins, statuses] = [ORIGINS, STATUSES].map(|table| match transaction.open_table(table) {
         Ok(table) => Ok(Some(table)),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
@@ -81,10 +82,10 @@ pub(super) fn read_records(
     Ok(records)
 }
 
-/// A signature as it stands in the file.
+/// A signature, as the file has it.
 pub(super) type NameAndContent = (Box<str>, Arc<[u8]>);
 
-/// All signatures of an image.
+/// Reads all signatures of an image.
 pub(super) fn read(database: &Database, image: &ImageId) -> Result<Vec<NameAndContent>, redb::Error> {
     let table = database.begin_read()?.open_table(SIGNATURES)?;
     let prefix = prefix(image);
@@ -96,8 +97,8 @@ pub(super) fn read(database: &Database, image: &ImageId) -> Result<Vec<NameAndCo
     Ok(signatures)
 }
 
-/// A transaction whose commit is durable once it returns, and never taken back: with the default, of one phase, redb takes
-/// a last commit whose pages can't be right for one that a crash cut off, and goes back to the one before without a word.
+/// Begins a transaction whose commit is durable and final. With the default one-phase commit, redb mistakes a damaged
+/// last commit for one that a crash cut off, and silently returns to the previous one.
 pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_two_phase_commit(true);
