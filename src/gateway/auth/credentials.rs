@@ -38,10 +38,10 @@ pub enum MalformedCredentials {
     /// The field has another scheme.
     #[error("an Authorization field begins with Basic or Bearer")]
     Scheme,
-    /// What follows `Basic` is malformed.
+    /// The credentials after `Basic` are malformed.
     #[error("Basic is followed by the base64 of user:password, in UTF-8 without control characters")]
     Basic,
-    /// What follows `Bearer` is malformed.
+    /// The token after `Bearer` is malformed.
     #[error("Bearer is followed by a token of A-Z a-z 0-9 - . _ ~ + / =")]
     Bearer,
 }
