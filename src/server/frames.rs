@@ -26,9 +26,9 @@ const MAX_CONTINUATIONS: u32 = 16;
 const RESETS: Budget = Budget::of(500, 100);
 /// The budget of other frames: at once, and again each second. The frames of a request do not count.
 const OTHERS: Budget = Budget::of(10_000, 2_000);
-/// The cost of a PING, SETTINGS, PRIORITY, empty DATA, or unknown frame.
+/// The cost of a PING, SETTINGS, PRIORITY, empty DATA or unknown frame.
 const OTHER_COST: u32 = 10;
-/// The cost of a WINDOW_UPDATE.
+/// The cost of a `WINDOW_UPDATE`.
 const WINDOW_COST: u32 = 1;
 /// The refund for a request: its answer may cause some updates of windows.
 const REQUEST_GAIN: u32 = 8;
