@@ -30,6 +30,7 @@ pub mod yaml;
 // Everything else.
 pub mod cli;
 pub mod configuration;
+mod fair_quota;
 pub mod files;
 pub mod gate;
 pub mod gateway;

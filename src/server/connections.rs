@@ -24,12 +24,8 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::time::Instant;
 
-use super::{
-    connection_end::ConnectionEnd,
-    connection_limits::ConnectionLimits,
-    peer::Peer,
-    peer_quota::{Lease, Quota},
-};
+use super::{connection_end::ConnectionEnd, connection_limits::ConnectionLimits, peer::Peer};
+use crate::fair_quota::{Lease, Quota};
 use crate::telemetry::Metrics;
 
 /// The maximum number of candidates that one scan of all connections finds. A scan takes some 100 us, so that a flood
@@ -56,8 +52,8 @@ pub(super) struct Connections {
     epoch: Instant,
     state: Mutex<State>,
     metrics: Option<Arc<Metrics>>,
-    streams: Arc<Quota>,
-    wide_windows: Arc<Quota>,
+    streams: Arc<Quota<Peer>>,
+    wide_windows: Arc<Quota<Peer>>,
 }
 
 #[derive(Debug, Default)]
@@ -307,13 +303,13 @@ impl Open {
     }
 
     /// Counts an HTTP/2 stream until the lease is dropped. Returns `None` if there are too many.
-    pub(super) fn begin_stream(&self) -> Option<Lease> {
+    pub(super) fn begin_stream(&self) -> Option<Lease<Peer>> {
         let mut lease = Lease::new(&self.connections.streams, self.connection.peer);
         lease.take(1, self.connections.limits.streams()).then_some(lease)
     }
 
     /// Counts an HTTP/2 connection with a wide window until the lease is dropped. Returns `None` if there are too many.
-    pub(super) fn widen_window(&self) -> Option<Lease> {
+    pub(super) fn widen_window(&self) -> Option<Lease<Peer>> {
         let mut lease = Lease::new(&self.connections.wide_windows, self.connection.peer);
         lease.take(1, ConnectionLimits::MAX_WIDE_WINDOWS).then_some(lease)
     }

@@ -23,10 +23,11 @@ use super::{
     body::awaited,
     boundary::BodyLength,
     handler::Handler,
-    peer_quota::Lease,
+    peer::Peer,
     progress::{InFlight, Progress},
     stream::Observed,
 };
+use crate::fair_quota::Lease;
 
 /// The maximum number of requests in flight on one connection. Go's clients open another connection for more.
 const MAX_STREAMS: u32 = 250;
@@ -74,7 +75,7 @@ pub(super) async fn serve(handler: &Handler, stream: Observed, peer: SocketAddr)
     // Tasks of their own, so that a panic in one does not affect the others. They end with the connection.
     let mut answers: JoinSet<()> = JoinSet::new();
     let mut closing = false;
-    let mut wide_window: Option<Lease> = None;
+    let mut wide_window: Option<Lease<Peer>> = None;
     let outcome = poll_fn(|context| {
         loop {
             while let Poll::Ready(Some(_)) = answers.poll_join_next(context) {}
@@ -120,7 +121,7 @@ async fn answer(
     handler: Handler,
     request: http::Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    (in_flight, _lease): (InFlight, Lease),
+    (in_flight, _lease): (InFlight, Lease<Peer>),
     peer: SocketAddr,
 ) {
     let head_alone = request.method() == http::Method::HEAD;

@@ -23,11 +23,12 @@ use super::{
     settings::Settings,
     text::EscapedText,
 };
+use crate::fair_quota::{Lease, Quota};
 use crate::gate::deadline::{DECISION_GRACE, receive_time, review_time};
 use crate::gate::{Admission, Decision, ImageUse};
 use crate::kubernetes::webhooks::{MUTATE, VALIDATE};
 use crate::refusal::Refusal;
-use crate::server::{self, ConnectionLimits, Lease, Peer, Protocols, Quota, Timeouts, Tls};
+use crate::server::{self, ConnectionLimits, Peer, Protocols, Timeouts, Tls};
 use crate::telemetry::{LogThrottle, Metrics, Readiness};
 
 /// The time for which a caller may accept nothing of an answer, which has a few KiB.
@@ -117,9 +118,9 @@ struct WebhookState<D> {
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     /// The quota of reviews in flight.
-    running: Arc<Quota>,
+    running: Arc<Quota<Peer>>,
     /// The quota of bytes of requests and answers.
-    bytes: Arc<Quota>,
+    bytes: Arc<Quota<Peer>>,
     malformed_log: LogThrottle,
 }
 
@@ -218,7 +219,7 @@ async fn answer<D: Decide>(
 /// An answer whose bytes count against the quota until it is sent.
 struct CountedBytes {
     bytes: Vec<u8>,
-    _held: Lease,
+    _held: Lease<Peer>,
 }
 
 impl AsRef<[u8]> for CountedBytes {
@@ -279,7 +280,7 @@ async fn admit<D: Decide>(
     state: &WebhookState<D>,
     review: &Review<'_>,
     images: &Images<'_>,
-    mut running: Lease,
+    mut running: Lease<Peer>,
     deadline: Instant,
     time: Duration,
 ) -> Result<Vec<Decision>, Refusal> {
@@ -357,7 +358,7 @@ async fn receive(
     request: &HttpRequest,
     mut payload: web::Payload,
     settings: &Settings,
-    held: &mut Lease,
+    held: &mut Lease<Peer>,
 ) -> Result<Bytes, BodyError> {
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > settings.review_bytes) {
