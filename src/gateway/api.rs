@@ -18,7 +18,7 @@ use super::{
     export_format::{self, Imported, MAX_LINE_BYTES, NDJSON},
     path::ApiRoute,
     request::{RequestContext, read_body, store_error},
-    stall_guard::{STALL_TIMEOUT, Transfer, answer_with},
+    stall_guard::{STALL_TIMEOUT, Transfer},
     store::{
         Change, Changed, Finding, ImageId, Origin, Position, Record, SignatureName, SignatureStore, Status, StoreError,
     },
@@ -85,7 +85,10 @@ async fn inspect(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpRe
         origin: record.origin,
         status: record.status,
     };
-    Ok(HttpResponse::Ok().json(SignatureEntries { signatures: records.into_iter().map(entry).collect() }))
+    let entries = SignatureEntries { signatures: records.into_iter().map(entry).collect() };
+    let body = serde_json::to_vec(&entries).map_err(|_| ApiError::store())?;
+    let mut answer = HttpResponse::Ok();
+    context.answer_with(answer.insert_header((header::CONTENT_TYPE, "application/json")), body.into())
 }
 
 /// Changes one signature, with authorization; 404 if there is none of this name.
@@ -194,7 +197,7 @@ async fn export(context: &RequestContext<'_>) -> Result<HttpResponse, ApiError> 
     answer.insert_header((header::CONTENT_TYPE, NDJSON));
     if let Some(most) = most {
         let page = page(store, after, most.min(MAX_PAGE_BYTES)).await.map_err(|error| store_error(&error))?;
-        return Ok(answer_with(&mut answer, page.lines.into()));
+        return context.answer_with(&mut answer, page.lines.into());
     }
     // The first page is read before the status is sent, each further page after the previous one is sent.
     let first = page(store, after, MAX_PAGE_BYTES).await.map_err(|error| store_error(&error))?;

@@ -12,7 +12,6 @@ use super::{
     auth::Action,
     error::ApiError,
     request::{RequestContext, read_body, store_error},
-    stall_guard::answer_with,
     store::{Change, Changed, ImageId, Origin, Position, Put, Record, SignatureList},
     submission::{self, Submission},
 };
@@ -47,7 +46,7 @@ async fn read(context: &RequestContext<'_>, image: &ImageId) -> Result<HttpRespo
         SignatureList::new(image, Vec::new())
     };
     let mut answer = HttpResponse::Ok();
-    Ok(answer_with(answer.insert_header((header::CONTENT_TYPE, "application/json")), list.encoded()))
+    context.answer_with(answer.insert_header((header::CONTENT_TYPE, "application/json")), list.encoded())
 }
 
 /// Adds a signature. Checks the permission and the rate limit first, then reads the body, and asks the registry for the

@@ -3,6 +3,7 @@
 //! `/extensions/v2/` is answered from the [store](store::SignatureStore). `/v2/` and all paths below it pass through to
 //! the registry.
 
+mod answer_memory;
 mod api;
 mod audit_log;
 pub mod auth;

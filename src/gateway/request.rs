@@ -3,17 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use actix_web::{
-    HttpRequest,
+    HttpRequest, HttpResponse, HttpResponseBuilder,
     http::header,
-    web::{BytesMut, Payload},
+    web::{Bytes, BytesMut, Payload},
 };
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    answer_memory::AnswerMemory,
     auth::{Action, Caller, RequestAuth, scope::Scope},
     error::ApiError,
     rate_limit::RateLimit,
+    stall_guard::answer_with,
     store::{Change, Changed, ImageId, Put, RepositoryName, SignatureStore, StoreError},
     upstream::{PullAnswer, Registry},
 };
@@ -27,6 +29,7 @@ pub(super) struct RequestContext<'a> {
     pub(super) registry: &'a Registry,
     pub(super) auth: &'a RequestAuth,
     pub(super) rate_limit: &'a RateLimit,
+    pub(super) answers: &'a AnswerMemory,
     pub(super) caller: &'a Caller,
     pub(super) request: &'a HttpRequest,
 }
@@ -50,6 +53,15 @@ impl RequestContext<'_> {
         let authorization = self.auth.upstream_authorization(self.registry, self.caller).await?;
         let pull = self.registry.may_pull_now(image, authorization.as_ref()).await;
         self.check_pull(image, pull, "pull,push")
+    }
+
+    /// Makes an answer with a body in memory.
+    ///
+    /// # Errors
+    /// The body is long, and there is no memory for it.
+    pub(super) fn answer_with(&self, answer: &mut HttpResponseBuilder, body: Bytes) -> Result<HttpResponse, ApiError> {
+        let held = self.answers.hold(self.caller.network(), &body)?;
+        Ok(answer_with(answer, body, held))
     }
 
     /// Makes a change and logs it, in a task of its own: if the client leaves, both are completed.
@@ -191,6 +203,7 @@ mod tests {
             registry: &registry,
             auth: &auth,
             rate_limit: &RateLimit::new(),
+            answers: &AnswerMemory::for_lists_of(0),
             caller: &caller,
             request: &request,
         };

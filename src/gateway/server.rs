@@ -10,6 +10,7 @@ use actix_web::{
 };
 
 use super::{
+    answer_memory::AnswerMemory,
     api,
     auth::{AccessControl, AccessSetupError, RequestAuth},
     extension,
@@ -132,6 +133,7 @@ impl Prepared {
             Store::Etcd(etcd) => Arc::new(EtcdStore::open(&etcd, limits).await?),
         };
         let (auth, rate_limit) = (web::Data::new(auth), web::Data::new(RateLimit::new()));
+        let answers = web::Data::new(AnswerMemory::for_lists_of(limits.list_bytes));
         let (asked, asking) = (registry.clone(), Arc::clone(&auth));
         tokio::spawn(async move {
             supervise("access-check", None, || RequestAuth::warn_of_mismatch(Arc::clone(&asking), asked.clone())).await;
@@ -167,6 +169,7 @@ impl Prepared {
                 .app_data(web::Data::new(Arc::clone(&store)))
                 .app_data(auth.clone())
                 .app_data(rate_limit.clone())
+                .app_data(answers.clone())
                 .app_data(readiness.clone())
                 .default_service(web::to(answer))
         };
@@ -184,10 +187,10 @@ async fn answer(
     registry: web::Data<Registry>,
     store: web::Data<Arc<dyn SignatureStore>>,
     auth: web::Data<RequestAuth>,
-    rate_limit: web::Data<RateLimit>,
+    (rate_limit, answers): (web::Data<RateLimit>, web::Data<AnswerMemory>),
     readiness: web::Data<Readiness>,
 ) -> HttpResponse {
-    let mut response = answer_by_route(request, payload, registry, store, auth, rate_limit).await;
+    let mut response = answer_by_route(request, payload, registry, store, auth, (rate_limit, answers)).await;
     if !readiness.get() {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
@@ -200,7 +203,7 @@ async fn answer_by_route(
     registry: web::Data<Registry>,
     store: web::Data<Arc<dyn SignatureStore>>,
     auth: web::Data<RequestAuth>,
-    rate_limit: web::Data<RateLimit>,
+    (rate_limit, answers): (web::Data<RateLimit>, web::Data<AnswerMemory>),
 ) -> HttpResponse {
     let route = match route(request.uri().path()) {
         Ok(Route::Health) => {
@@ -224,6 +227,7 @@ async fn answer_by_route(
         registry: &registry,
         auth: &auth,
         rate_limit: &rate_limit,
+        answers: &answers,
         caller: &caller,
         request: &request,
     };

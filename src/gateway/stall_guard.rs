@@ -19,13 +19,18 @@ pub(super) const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// a buffer of up to this size instead of a new one each time.
 pub(super) const MAX_PIECE_BYTES: usize = 128 << 10;
 
-/// Makes an answer with a body in memory, which may be shared with other answers: a long one is not copied.
-pub(super) fn answer_with(answer: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
+/// Makes an answer with a body in memory, which may be shared with other answers: a long one is not copied. `held` is dropped
+/// when the client has taken it.
+pub(super) fn answer_with(answer: &mut HttpResponseBuilder, body: Bytes, held: impl Sized + 'static) -> HttpResponse {
     if body.len() <= MAX_PIECE_BYTES {
         return answer.body(body);
     }
     let length = body.len() as u64;
-    answer.body(SizedStream::new(length, Transfer::new(stream::iter([Ok(body)]), "the store stopped sending")))
+    // Transfer drops its source when all of it is sent.
+    let body = stream::iter([Ok(body)]).inspect(move |_| {
+        let _ = &held;
+    });
+    answer.body(SizedStream::new(length, Transfer::new(body, "the store stopped sending")))
 }
 
 /// A body that is sent to a client. It reads nothing ahead: if the client stops reading, the source is not read.

@@ -6,6 +6,7 @@ use actix_web::http::header::HeaderValue;
 
 use super::{Credentials, Identity, challenge};
 use crate::gateway::{audit_log::AuditEntry, error::ApiError, headers::External, store::kept_name};
+use crate::server::Peer;
 
 /// The sender of one request, authenticated as far as the request allows.
 pub(in crate::gateway) struct Caller {
@@ -28,6 +29,11 @@ impl Caller {
     /// Returns the caller's fields for the audit log.
     pub(in crate::gateway) fn audit_entry(&self) -> AuditEntry {
         AuditEntry { caller: self.identity.principal.to_string(), peer: self.address }
+    }
+
+    /// Returns the network of the client. Limits on what one client may take are kept by it.
+    pub(in crate::gateway) fn network(&self) -> Peer {
+        Peer::of(self.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()))
     }
 
     /// Returns the name in the form that the store keeps; `None` for an anonymous caller.

@@ -279,6 +279,60 @@ async fn a_hundred_clients_that_stop_in_the_middle_of_a_list_or_an_export_keep_l
     }
 }
 
+/// Clients that take a list each, of another image, and stop in the middle. The lists that are on their way are bounded, and
+/// one address leaves others some room.
+#[test]
+fn a_client_that_takes_the_lists_of_many_images_and_stops_leaves_others_memory_for_theirs() {
+    const IMAGES: usize = 80;
+    const SIGNATURES: u8 = 12;
+    let folder = Scratch::new();
+    let digest = Digest::sha256(b"");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = RedbStore::open(&folder.path().join("data/signatures.redb"), ImageLimits::default()).unwrap();
+        let store = &store;
+        let puts = (0..IMAGES).flat_map(|image| (0..SIGNATURES).map(move |number| (image, number)));
+        let puts = puts.map(|(image, number)| {
+            let repository = RepositoryName::parse(&format!("acme/{image}")).unwrap();
+            let name = SignatureName::parse(&format!("{number:032}")).unwrap();
+            let signature = StoredSignature { name, content: vec![number; 64_000].into() };
+            let record = Record { signature, origin: None, status: None };
+            store.change(Change::Put(ImageId { repository, digest }, record))
+        });
+        assert!(join_all(puts).await.into_iter().all(|put| put.unwrap() == Changed::Put(Put::Created)));
+    });
+    let registry = Fake::says(&format!(
+        "HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+    ));
+    let (_store, address) = start(&configuration(&folder, "127.0.0.1:0", &registry_at(&registry.url())));
+    let address: std::net::SocketAddr = address.parse().unwrap();
+    // Reads the status, and nothing behind the head.
+    let take = |host: u8, image: usize| {
+        let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(16 << 10).unwrap();
+        client.bind(&std::net::SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
+        client.connect(&address.into()).unwrap();
+        let mut client = TcpStream::from(client);
+        let path = format!("/extensions/v2/acme/{image}/signatures/{digest}");
+        write!(client, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut head = [0; 12];
+        client.read_exact(&mut head).unwrap();
+        (client, String::from_utf8_lossy(&head[9..]).into_owned())
+    };
+    let taken: Vec<_> = (0..IMAGES).map(|image| take(1, image)).collect();
+    let statuses: Vec<&str> = taken.iter().map(|(_, status)| status.as_str()).collect();
+    // A list has about a megabyte, and one address three quarters of the 64 that there is memory for.
+    let answered = statuses.iter().filter(|status| **status == "200").count();
+    assert!((32..=52).contains(&answered), "{statuses:?}");
+    assert_eq!(statuses.iter().filter(|status| **status == "429").count(), IMAGES - answered, "{statuses:?}");
+    assert_eq!(take(2, IMAGES - 1).1, "200", "another address finds some");
+    drop(taken);
+    // It hears of the end of a connection when it sends something.
+    while take(1, IMAGES - 1).1 != "200" {
+        std::thread::yield_now();
+    }
+}
+
 /// Bytes that the system keeps of what was sent on a connection between two ports of this host, and did not arrive yet.
 #[cfg(target_os = "linux")]
 fn on_the_way(from: u16, to: u16) -> usize {
