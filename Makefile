@@ -1,5 +1,5 @@
 # One line a target; `make help` prints them. The work is in scripts/.
-.PHONY: help test demo build binaries image image-test bench-cluster fuzz clean
+.PHONY: help test demo build binaries image image-test bench-cluster fuzz deny clean
 
 IMAGE ?= sealgate:latest
 ENGINE ?= $(shell command -v podman || command -v docker || echo buildah)
@@ -34,6 +34,9 @@ bench-cluster: ## what the gate costs a real API server, against a webhook that 
 
 fuzz: ## every fuzz target for a minute (SECONDS_EACH=60)
 	@scripts/fuzz
+
+deny: ## what dependencies may be (deny.toml), with cargo-deny; `make test` holds most of it without
+	@scripts/deny
 
 clean: ## removes what was built
 	cargo clean

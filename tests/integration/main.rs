@@ -4,6 +4,7 @@ mod cluster;
 mod completions;
 mod configuration;
 mod containers_image;
+mod dependencies;
 mod empty_values;
 mod forms;
 mod from_openshift;
