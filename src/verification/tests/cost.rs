@@ -183,3 +183,130 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_bomb_is_put_out_early() {
+    let key = Key::new("acme");
+    for algorithm in [CompressionAlgorithm::Zip, CompressionAlgorithm::Zlib, CompressionAlgorithm::BZip2] {
+        let mut bomb = Vec::new();
+        let mut message = Compressor::new(Writer::new(&mut bomb)).algo(algorithm).build().unwrap();
+        message.write_all(&vec![0xc0; 1 << 20]).unwrap();
+        message.finalize().unwrap();
+        assert!(bomb.len() < 4096);
+        let examination = by(&key).with(&[bomb]);
+        let Err(Refusal::MalformedSignature { why, .. }) = examination.result else { panic!("{examination:?}") };
+        let expected = match algorithm {
+            CompressionAlgorithm::BZip2 => Malformed::TooLarge { limit: envelope::MAX_MESSAGE_BYTES },
+            _ => Malformed::Envelope,
+        };
+        assert_eq!(why, expected, "{algorithm}");
+    }
+    let long = key.sign(&vec![b' '; 1 << 15], at(SIGNED));
+    assert_eq!(by(&key).code(&[long]), Some(Code::MalformedSignature));
+    assert_eq!(by(&key).code(&[vec![0xff; 1 << 20]]), Some(Code::MalformedSignature));
+}
+
+/// A small compressed packet of this and 64 KiB of zeros behind it.
+fn bomb(start: &[u8]) -> Vec<u8> {
+    let mut writer = flate2::write::DeflateEncoder::new(vec![0xa3, 1], flate2::Compression::best());
+    writer.write_all(start).unwrap();
+    writer.write_all(&vec![0; 64 << 10]).unwrap();
+    writer.finish().unwrap()
+}
+
+/// The packet with which a message of this key begins.
+fn start_of(key: &Key) -> Vec<u8> {
+    let plain = key.sign_with(&payload(IMAGE, DIGEST), at(SIGNED), HashAlgorithm::SHA256, None, |builder| builder);
+    plain[..2 + usize::from(plain[1])].to_vec()
+}
+
+#[test]
+fn twenty_thousand_bombs_cost_what_their_size_costs_and_hide_no_good_signature() {
+    let (key, other) = (Key::new("acme"), Key::new("other"));
+    let starts = [Vec::new(), start_of(&other), start_of(&key)];
+    let bombs = starts.map(|start| bomb(&start));
+    assert!(bombs.iter().all(|bomb| bomb.len() < 200));
+    // What follows a compressed packet is no part of the message: so each is another one.
+    let mut signatures: Vec<UntrustedSignature> = (0..20_000_u32)
+        .map(|number| untrusted([bombs[number as usize % 3].as_slice(), &number.to_be_bytes()].concat()))
+        .collect();
+    signatures.push(untrusted(good(&key)));
+    let received: usize = signatures.iter().map(|signature| signature.content.len()).sum();
+    let ask = Ask { tries: 1, ..by(&key) };
+    let rule = RuleId::new("production", "acme");
+    let question = Question {
+        image: &ask.image,
+        digest: ask.digest,
+        rule: &rule,
+        requirements: &ask.requirements,
+        now: ask.now,
+        tries: ask.tries,
+    };
+    let mut budget = VerificationBudget::new(ask.tries);
+    let checked =
+        check_all(&question, &trusted_certificates(&ask.requirements), &signatures, &mut budget, Extent::UntilProven);
+    assert!(prove(&question, &checked).is_some());
+    assert!(budget.inflated <= envelope::USUAL_RATIO * received + 20_001, "{}", budget.inflated);
+}
+
+#[test]
+fn a_signature_that_takes_long_to_open_is_found_in_one_try_among_bombs_that_name_no_key_of_the_rule() {
+    let (key, other) = (Key::new("acme"), Key::new("other"));
+    let spaced = [payload(IMAGE, DIGEST), vec![b' '; 12 << 10]].concat();
+    let zip = key.sign(&spaced, at(SIGNED));
+    assert!(zip.len() * envelope::USUAL_RATIO < spaced.len());
+    let bzip2 = Some(CompressionAlgorithm::BZip2);
+    let bzip2 = key.sign_with(&payload(IMAGE, DIGEST), at(SIGNED), HashAlgorithm::SHA512, bzip2, |builder| builder);
+    for good in [zip, bzip2] {
+        let question = Ask { tries: 1, ..by(&key) };
+        question.proof(&[bomb(b""), bomb(&start_of(&other)), good]);
+        let named = question.with(&[bomb(&start_of(&other))]).result.unwrap_err();
+        let Refusal::UntrustedKey { signed_by, .. } = named else { panic!("{named}") };
+        assert!(other.fingerprint().0.ends_with(&*signed_by[0].0), "{signed_by:?}");
+    }
+}
+
+#[test]
+fn a_thousand_bad_signatures_beside_a_good_one_do_no_harm() {
+    let (key, other) = (Key::new("acme"), Key::new("other"));
+    let mut signatures: Vec<Vec<u8>> = Vec::new();
+    for number in 0..250_u8 {
+        signatures.push(vec![number; 200]);
+        let mut text = good(&other);
+        *text.last_mut().unwrap() = number;
+        signatures.push(text);
+        // They name our key, but are for other images.
+        let tag = format!("registry.example.com/acme/web:{number}");
+        signatures.push(key.sign_with(&payload(&tag, DIGEST), at(SIGNED), HashAlgorithm::SHA256, None, |b| b));
+        signatures.push(other.sign(&payload(&tag, DIGEST), at(SIGNED)));
+    }
+    signatures.push(good(&key));
+    let question = Ask { tries: 1, ..by(&key) };
+    question.proof(&signatures);
+    signatures.pop();
+    let examination = question.with(&signatures);
+    assert_eq!(examination.result.unwrap_err().code(), Code::WrongIdentity);
+    assert!(examination.signatures.len() <= MAX_LISTED + 1);
+}
+
+#[test]
+fn tries_are_bounded_and_copies_count_once() {
+    let key = Key::new("acme");
+    let forged = |number: u8| {
+        let mut message =
+            key.sign_with(&payload(IMAGE, DIGEST), at(SIGNED), HashAlgorithm::SHA256, None, |builder| builder);
+        let last = message.len() - 1;
+        message[last] ^= number;
+        message
+    };
+    let mut signatures: Vec<Vec<u8>> = (1..=10).map(forged).collect();
+    signatures.push(good(&key));
+    let question = Ask { tries: 10, ..by(&key) };
+    let examination = question.with(&signatures);
+    assert_eq!(examination.result.unwrap_err().code(), Code::InvalidSignature);
+    assert_eq!(examination.signatures.len(), 10);
+    Ask { tries: 11, ..by(&key) }.proof(&signatures);
+    assert_eq!(Ask { tries: 0, ..by(&key) }.code(&[good(&key)]), Some(Code::TooManySignatures));
+    let copies = vec![forged(1); 50];
+    Ask { tries: 2, ..by(&key) }.proof(&[copies, vec![good(&key)]].concat());
+}

@@ -1,0 +1,76 @@
+//! The refusal of several, and the next step that it proposes.
+
+use super::*;
+
+#[test]
+fn without_a_signature_the_image_is_unsigned() {
+    assert_eq!(by(&Key::new("acme")).code(&[]), Some(Code::Unsigned));
+}
+
+#[test]
+fn the_refusal_is_that_of_the_signature_closest_to_success() {
+    let (key, other) = (Key::new("acme"), Key::new("other"));
+    let moved = key.sign(&payload("registry.example.com/acme/web:1.1", DIGEST), at(SIGNED));
+    let elsewhere = key.sign(&payload(IMAGE, OTHER), at(SIGNED));
+    let weak = key.sign_with(&payload(IMAGE, DIGEST), at(SIGNED), HashAlgorithm::SHA1, None, |builder| builder);
+    let ladder = [
+        (vec![0x90], Code::MalformedSignature),
+        (weak, Code::WeakAlgorithm),
+        (elsewhere, Code::WrongDigest),
+        (moved, Code::WrongIdentity),
+    ];
+    let mut signatures = vec![good(&other)];
+    assert_eq!(by(&key).code(&signatures), Some(Code::UntrustedKey));
+    for (signature, code) in ladder {
+        signatures.insert(0, signature);
+        assert_eq!(by(&key).code(&signatures), Some(code));
+        signatures.rotate_left(1);
+        assert_eq!(by(&key).code(&signatures), Some(code), "in any order");
+    }
+    signatures.push(good(&key));
+    by(&key).proof(&signatures);
+}
+
+#[test]
+fn while_a_source_fails_the_absence_of_a_signature_proves_nothing() {
+    let (key, other) = (Key::new("acme"), Key::new("other"));
+    let question = Ask { failure: Some(down()), ..by(&key) };
+    assert_eq!(question.code(&[]), Some(Code::RegistryUnavailable));
+    assert_eq!(question.code(&[good(&other)]), Some(Code::RegistryUnavailable));
+    question.proof(&[good(&key)]);
+    let revoked = ask(vec![requirement(&[signer("acme-release", &[key.revoked(at(SIGNED))])])]);
+    let question = Ask { failure: Some(down()), ..revoked };
+    assert_eq!(question.code(&[]), Some(Code::RevokedKey), "no signature could help");
+    let question = Ask { failure: Some(down()), ..ask(vec![]) };
+    assert_eq!(question.code(&[]), Some(Code::DeniedByPolicy), "no signature could help");
+}
+
+#[test]
+fn what_a_rule_wants_is_there_once_however_many_signatures_there_are() {
+    let (key, other) = (Key::new("acme"), Key::new("other"));
+    let content = |reference: &str| other.sign(&payload(reference, DIGEST), at(SIGNED));
+    let examination = by(&key).with(&[content(IMAGE), content("registry.example.com/acme/web:2")]);
+    let refusals = examination.signatures.iter().filter_map(|one| one.outcome.as_ref().err());
+    let all: Vec<_> = refusals.chain(examination.result.as_ref().err()).filter_map(Refusal::wanted).collect();
+    assert_eq!(all.len(), 3);
+    assert!(all.iter().all(|wanted| Arc::ptr_eq(&wanted.signers, &all[0].signers)));
+}
+
+#[test]
+fn the_next_step_proposes_a_key_that_can_sign_and_the_name_that_is_wanted() {
+    let other = Key::new("other");
+    let subkey = Key::with("acme", testing::Choice::signing_subkey);
+    let revoked = signer("acme-release", &[subkey.subkey_revoked(at(NOW))]);
+    let weak = testing::rsa_1024();
+    let identity = Identity::ExactReference(Reference::parse("origin.example.com/web:1").unwrap());
+    for (signers, by) in [(revoked, &subkey), (weak.signer("acme-release"), &weak)] {
+        let both = Requirement { identity: identity.clone(), ..requirement(&[signers.clone(), other.signer("other")]) };
+        let refusal = ask(vec![both]).with(&[good(by)]).result.unwrap_err();
+        assert!(matches!(refusal.code(), Code::RevokedKey | Code::WeakAlgorithm), "{refusal}");
+        let step = refusal.next_step(IMAGE);
+        let expected = format!("--sign-by {} --sign-identity origin.example.com/web:1", other.fingerprint());
+        assert!(step.ends_with(&expected), "{step}");
+        let step = ask(vec![requirement(&[signers])]).with(&[good(by)]).result.unwrap_err().next_step(IMAGE);
+        assert_eq!(step, "Put a valid key into rule production/acme, and sign it with that.");
+    }
+}
