@@ -11,16 +11,16 @@ use crate::configuration::{Credentials, Logins, Registry};
 use crate::image::Repository;
 use crate::registry::{check_cas, check_login_file};
 
-/// A command to copy from a message into a shell.
+/// A command in a message, to copy into a shell.
 pub(crate) struct ShellCommand(String);
 
 impl ShellCommand {
-    /// One that begins with these words, which need no quotes.
+    /// Makes a command that begins with these words, which need no quotes.
     pub(crate) fn new(start: impl fmt::Display) -> Self {
         Self(start.to_string())
     }
 
-    /// An option with a value, where there is one.
+    /// Adds an option with a value, if there is one.
     pub(crate) fn option(&mut self, name: &str, value: Option<impl fmt::Display>) {
         let Some(value) = value.map(|value| value.to_string()) else { return };
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@=,+".contains(c);
@@ -32,7 +32,7 @@ impl ShellCommand {
         self.0 = format!("{} {name} {value}", self.0);
     }
 
-    /// An option without value.
+    /// Adds an option without a value.
     pub(crate) fn flag(&mut self, name: &str, is_given: bool) {
         if is_given {
             self.0 = format!("{} {name}", self.0);
@@ -46,31 +46,31 @@ impl fmt::Display for ShellCommand {
     }
 }
 
-/// How results are printed.
+/// The format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
+    /// Text, for a terminal
     #[default]
     Text,
-    /// For programs
+    /// JSON, for programs
     Json,
 }
 
-/// How the image's registry, or a store, is talked to. Each goes before what the configuration says of it.
+/// Settings for the image's registry, or a store. Each overrides the configuration.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Registry")]
 pub(crate) struct RegistryArguments {
-    /// Credentials for the image's registry (or the store that is moved); for stores elsewhere, see registries in --config
+    /// Credentials for the image's registry (or the store to transfer); for other stores, use registries in --config
     #[arg(long, value_name = "USER:PASSWORD", conflicts_with = "authfile", value_parser = credentials)]
     creds: Option<(String, SecretString)>,
-    /// A Docker or podman login file with credentials; its credential helpers are run. Left out: where docker login and podman
-    /// login put them
+    /// A Docker or podman login file with credentials; its credential helpers are run. Default: the files of docker
+    /// login and podman login
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
-    /// A folder whose *.crt files are trusted beside the system's CAs
+    /// A folder; its *.crt files are trusted beside the system's CAs
     #[arg(long, value_name = "FOLDER")]
     cert_dir: Option<PathBuf>,
-    /// Whether HTTPS and a good certificate are required
+    /// Require HTTPS and a valid certificate
     #[arg(
         long,
         value_name = "BOOL",
@@ -83,20 +83,20 @@ pub(crate) struct RegistryArguments {
 }
 
 impl RegistryArguments {
-    /// Whether there are any.
+    /// Returns whether any of these arguments was given.
     pub(crate) fn is_given(&self) -> bool {
         let Self { creds, authfile, cert_dir, tls_verify } = self;
         creds.is_some() || authfile.is_some() || cert_dir.is_some() || tls_verify.is_some()
     }
 
-    /// The login files for servers of which nothing else says whose credentials they get: the one that was named, or the caller's.
+    /// Returns the login files for servers without other credentials: the named file, or the caller's.
     pub(crate) fn logins(&self) -> anyhow::Result<Logins> {
         let Some(file) = &self.authfile else { return Ok(logins::of_caller()) };
         let file = std::path::absolute(file).with_context(|| format!("--authfile {}", file.display()))?;
         Ok(logins::named(file))
     }
 
-    /// These arguments again, but for the password.
+    /// Adds these arguments to a command, except for the password.
     pub(crate) fn again(&self, command: &mut ShellCommand) {
         let Self { creds, authfile, cert_dir, tls_verify } = self;
         command.option("--creds", creds.as_ref().map(|(user, _)| format!("{user}:PASSWORD")));
@@ -106,8 +106,8 @@ impl RegistryArguments {
         command.flag("--tls-verify=true", *tls_verify == Some(true));
     }
 
-    /// Writes what was given over an entry of the configuration. Files are looked at here, so that an error names the flag,
-    /// and comes whether or not this registry would ask for what is in them.
+    /// Overrides an entry of the configuration with these arguments. Checks their files at once, so that an error names
+    /// the option, whether or not this registry would use them.
     pub(crate) fn apply(&self, entry: &mut Registry, repository: &Repository) -> anyhow::Result<()> {
         let Self { creds, authfile, cert_dir, tls_verify } = self;
         if let Some((username, password)) = creds {

@@ -1,4 +1,4 @@
-//! What a package installs beside the program: a shell's completions, and the manual pages.
+//! Prints shell completions, and writes manual pages, for packages.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ pub(super) struct CompletionsArguments {
 
 #[derive(Args, Debug)]
 pub(super) struct ManArguments {
-    /// The folder, which is made if it is not there
+    /// The folder; it is created if it does not exist
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
 }

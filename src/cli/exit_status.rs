@@ -21,7 +21,7 @@ pub(crate) enum ExitStatus {
     Refused,
     /// 2: the command line, a policy or a configuration is not valid.
     Usage,
-    /// 3: it could not be decided.
+    /// 3: undecided.
     Undecided,
 }
 
@@ -36,7 +36,7 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
-/// Why a command ended before it had a result.
+/// The error that ended a command before it had a result.
 #[derive(Debug)]
 pub(crate) struct CliError {
     pub(crate) status: ExitStatus,
@@ -44,17 +44,17 @@ pub(crate) struct CliError {
 }
 
 impl CliError {
-    /// The user's to mend: arguments, policy, configuration. The text says all of it.
+    /// Makes an error that the user can correct: in arguments, policy or configuration. The text says everything.
     pub(crate) fn usage(text: impl fmt::Display) -> Self {
         Self { status: ExitStatus::Usage, message: text.to_string() }
     }
 
-    /// The user's to mend, with what it comes from.
+    /// Makes an error that the user can correct, with its causes.
     pub(crate) fn usage_of(error: impl Error) -> Self {
         Self::usage(with_causes(&error))
     }
 
-    /// A policy or a server says no, or what is asked for is not there.
+    /// Makes an error for a refusal by a policy or server, or for something that does not exist.
     pub(crate) fn refused(text: impl fmt::Display) -> Self {
         Self { status: ExitStatus::Refused, message: text.to_string() }
     }
@@ -64,23 +64,24 @@ impl CliError {
         Self { message: format!("{subject}: {}", self.message), ..self }
     }
 
-    /// Adds to the message what was done before the error.
+    /// Adds what was done before the error to the message.
     pub(crate) fn after(self, done: impl fmt::Display) -> Self {
         Self { message: format!("{} ({done})", self.message), ..self }
     }
 
-    /// The surroundings don't let it work.
+    /// Makes an error of the environment: a server, a file, the system.
     pub(crate) fn undecided(error: impl fmt::Display) -> Self {
         Self { status: ExitStatus::Undecided, message: error.to_string() }
     }
 }
 
-/// A look-up that found no image, or no access with these credentials, is an answer (refused). Any other error is none.
+/// Converts a look-up's error. A missing image, or missing permission of these credentials, is a definite answer
+/// (refused); any other error is undecided.
 impl From<LookupError> for CliError {
     fn from(error: LookupError) -> Self {
         let status = match &error {
             LookupError::ManifestUnknown { .. } => ExitStatus::Refused,
-            // The error's own words are about the gate's credentials.
+            // The error's own message is about the gate's credentials.
             LookupError::Unauthorized { registry, status, with_credentials, looked_in, .. } => {
                 return Self::refused(if *with_credentials {
                     format!("{registry} answers {status}: the credentials that it was given do not suffice")
@@ -88,7 +89,7 @@ impl From<LookupError> for CliError {
                     format!("{registry} answers {status}: {}", credentials_needed(looked_in.as_deref()))
                 });
             }
-            // A verdict has a line of its own for the next step; a command has one line in all.
+            // A verdict has a separate line for the next step; a command has one line in all.
             LookupError::CredentialsUnusable { .. } => {
                 return Self::undecided(format_args!("{error}. {}", error.next_step()));
             }
@@ -119,7 +120,8 @@ impl From<SourceError> for CliError {
     }
 }
 
-/// Whether an error says what is there: nothing, or something else than there should be. Any other says nothing of it.
+/// Returns whether an error says definitely that a file does not exist, or is something else. Other errors say nothing
+/// about the file.
 fn is_an_answer(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
@@ -189,14 +191,15 @@ impl From<KeyError> for CliError {
     }
 }
 
-/// From `anyhow`, whose causes are printed behind the error. What a command is given is nearly always what it fails of.
+/// Converts an error of `anyhow`, and prints its causes after it. Most are about the user's input.
 impl From<anyhow::Error> for CliError {
     fn from(error: anyhow::Error) -> Self {
         Self::usage(with_causes(error.as_ref()))
     }
 }
 
-/// An error and its causes, the nearest first. Some errors name their cause themselves; it is not said twice.
+/// Returns the messages of an error and its causes, the nearest first. A cause that the error's own message contains is
+/// not repeated.
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -213,7 +216,7 @@ fn with_causes(error: &dyn Error) -> String {
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It may repeat what was typed, or what stands in a file.
+        // The message may repeat arguments, or the content of a file.
         f.write_str(&shown_text(&self.message))
     }
 }

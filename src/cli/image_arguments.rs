@@ -1,4 +1,4 @@
-//! The image that a command is about, and how its registry is talked to.
+//! The image of a command, and the settings for its registry.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,35 +28,35 @@ pub(super) struct ImageArguments {
     /// The configuration file: registries, credentials, signature sources, limits
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// A folder of containers-registries.d(5): where signatures lie, beside the registry's own extension
+    /// A folder of containers-registries.d(5): its lookasides are signature sources beside the registry's own extension
     #[arg(long, value_name = "FOLDER")]
     registries_d: Option<PathBuf>,
     #[command(flatten)]
     registry: RegistryArguments,
 }
 
-/// Whether a command takes a mirror's word for what the registry has.
+/// The use of mirrors by a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mirrors {
-    /// As the gate does.
+    /// Mirrors are asked as the gate asks them.
     Asked,
-    /// A mirror that says what a tag names would decide what is signed, or what is said of it: the registry alone is asked.
+    /// Only the registry itself is asked: otherwise a mirror would decide which image is signed or audited.
     LeftOut,
 }
 
-/// The image, and the configuration with all that the command line says of its registry.
+/// The image, and the configuration with the command line's settings for its registry.
 pub(super) struct ImageContext {
     pub(super) image: Reference,
     pub(super) configuration: Configuration,
-    /// Where registries.d has signatures written, where that is another place than the one where they are read.
+    /// The folder for new signatures, if registries.d names another one than for reading.
     pub(super) staging: Option<Url>,
 }
 
-/// Where a registry is asked, whatever the image's name says (`--registry-url`), or a store.
+/// The address of a registry (`--registry-url`) in place of the one in the image's name, or of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RegistryOverride {
     pub(super) url: Url,
-    /// How it is asked, where that was written out: then in no other way.
+    /// The scheme, if the user wrote one; no other is tried then.
     pub(super) scheme: Option<Scheme>,
 }
 
@@ -79,12 +79,12 @@ impl FromStr for RegistryOverride {
 }
 
 impl ImageArguments {
-    /// The image as it is named.
+    /// Returns the image by its name on the command line.
     pub(super) fn named(&self) -> Result<Reference, CliError> {
         reference(&self.image)
     }
 
-    /// These arguments again, but for the image.
+    /// Adds these arguments to a command, except for the image.
     pub(super) fn again(&self, command: &mut ShellCommand) {
         let Self { image: _, config, registries_d, registry } = self;
         command.option("--config", config.as_ref().map(|file| file.display()));
@@ -96,8 +96,8 @@ impl ImageArguments {
         self.read_at(None, false, mirrors)
     }
 
-    /// Reads the arguments as [`ImageArguments::read`] does, with the image at another host. The configuration's settings are
-    /// those of that host; only registries.d is looked up by the image's own name.
+    /// Reads the arguments as [`ImageArguments::read`] does, with the image at another host. The configuration's
+    /// settings are those of that host; only registries.d is looked up by the image's own name.
     pub(super) fn read_at(
         &self,
         elsewhere: Option<&RegistryOverride>,
@@ -146,7 +146,7 @@ impl ImageArguments {
 }
 
 impl ImageContext {
-    /// A client for the image's registry, and whatever the configuration names beside it.
+    /// Makes a client for the image's registry, and for the other hosts of the configuration.
     pub(super) fn client(&self) -> Result<Arc<Client>, CliError> {
         let Configuration { registries, limits, .. } = &self.configuration;
         // The image's own host is named by its registries entry.
@@ -155,13 +155,13 @@ impl ImageContext {
     }
 }
 
-/// An image as people name it.
+/// Parses an image reference, with or without `docker://`.
 pub(super) fn reference(text: &str) -> Result<Reference, CliError> {
     let text = text.strip_prefix("docker://").unwrap_or(text);
     Reference::for_image(text).map_err(|error| CliError::usage(format_args!("{text:?}: {error}")))
 }
 
-/// The configuration, or what it is where there is none.
+/// Loads the configuration, or returns the default one without a file.
 pub(super) fn configuration(file: Option<&Path>) -> Result<Configuration, CliError> {
     if let Some(file) = file {
         return files::load_configuration(file).map_err(CliError::usage_of);
@@ -174,7 +174,8 @@ pub(super) fn configuration(file: Option<&Path>) -> Result<Configuration, CliErr
     configuration::load(&defaults).map_err(|mistakes| CliError::usage(Diagnostics(&mistakes)))
 }
 
-/// The registries entry that covers a repository, narrowed to it, so that what the command line says holds for nothing else.
+/// Returns the registries entry that covers a repository, narrowed to it, so that the command line's settings apply to
+/// no other repository.
 pub(super) fn entry_for(registries: &Registries, repository: &Repository) -> Registry {
     let narrow = Scope::Prefix(repository.as_str().into());
     let Some(entry) = registries.entries.get_repository(repository) else {
@@ -190,10 +191,10 @@ pub(super) fn entry_for(registries: &Registries, repository: &Repository) -> Reg
         };
     };
     let mut entry = Registry::clone(entry);
-    // A mirror has what lies below the entry's scope, and the scope becomes narrower.
+    // A mirror has a copy of everything below the entry's scope. The scope becomes narrower, and the mirror with it.
     let rest = match &entry.scope {
         Scope::Prefix(prefix) => repository.as_str().strip_prefix(&**prefix).unwrap_or_default(),
-        // Others have no mirrors: `configuration` refuses them.
+        // Entries with other scopes have no mirrors: `configuration` refuses them.
         _ => "",
     };
     entry.mirrors = entry.mirrors.iter().map(|mirror| format!("{mirror}{rest}").into()).collect();
@@ -201,11 +202,11 @@ pub(super) fn entry_for(registries: &Registries, repository: &Repository) -> Reg
     entry
 }
 
-/// Puts an entry in the place of the one with its scope.
+/// Replaces the entry with the same scope.
 pub(super) fn put(registries: &mut Registries, entry: Registry) {
     let mut entries = ScopeMap::default();
     for (scope, other) in registries.entries.iter().filter(|(scope, _)| *scope != entry.scope) {
-        // Scopes of a map are different from each other.
+        // The scopes of a map are distinct.
         let _ = entries.insert(scope, Arc::clone(other));
     }
     let _ = entries.insert(entry.scope.clone(), Arc::new(entry));

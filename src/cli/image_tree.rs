@@ -1,5 +1,5 @@
-//! What there is of an image, and the signatures of each part: for commands that look at signatures themselves. One image is
-//! one part; of an index, each manifest in it is another, attestations left out.
+//! The parts of an image, with the signatures of each, for commands that examine signatures. An image is one part; each
+//! manifest in an index is another part, except attestations.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,30 +14,30 @@ use crate::registry::Client;
 use crate::signature_sources::{Finder, SignatureSources};
 use crate::verification::FoundSignatures;
 
-/// How long one look-up, or one change in a store, may take.
+/// The time limit of one look-up, or one change in a store.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A part of an image: the image itself, or a manifest of an index.
 #[derive(Debug)]
 pub(super) struct ManifestNode {
     pub(super) digest: Digest,
-    /// `os/architecture[/variant]`, where the index says it.
+    /// `os/architecture[/variant]`, if the index has it.
     pub(super) platform: Option<String>,
-    /// The entries, or why they are not known. `None` for an image, which has none.
+    /// The entries, or the error of reading them. `None` for an image, which has no entries.
     pub(super) index: Result<Option<IndexNode>, LookupError>,
 }
 
 /// An index with its entries.
 #[derive(Debug)]
 pub(super) struct IndexNode {
-    /// It, with all that it has.
+    /// The index itself.
     pub(super) manifest: Arc<HashedManifest>,
-    /// Its entries but for attestations, each digest once, in their order.
+    /// The entries in their order, each digest once, without attestations.
     pub(super) parts: Vec<ManifestNode>,
 }
 
 impl ManifestNode {
-    /// The image that a reference names.
+    /// Reads the image that a reference names.
     pub(super) async fn of(client: &Client, image: &Reference) -> Result<Self, LookupError> {
         let resolved = client.resolve(image, Instant::now() + STEP_TIMEOUT).await?;
         let digest = resolved.digest();
@@ -45,7 +45,7 @@ impl ManifestNode {
         Ok(Self { digest, platform: None, index: Ok(index) })
     }
 
-    /// It and all that is in it, each digest once.
+    /// Returns this node and all below it, each digest once.
     pub(super) fn different(&self) -> Vec<&Self> {
         let mut different: Vec<&Self> = Vec::new();
         let mut next = vec![self];
@@ -78,7 +78,7 @@ fn inside<'a>(
             let image = Reference::from_parts(repository.clone(), None, Some(entry.digest));
             let index = match client.resolve(&image, Instant::now() + STEP_TIMEOUT).await {
                 Ok(resolved) => inside(client, repository, resolved, depth + 1, walk).await?,
-                // Its signatures can be looked at all the same.
+                // The signatures can be examined all the same.
                 Err(error) => {
                     parts.push(ManifestNode {
                         digest: entry.digest,
@@ -95,7 +95,7 @@ fn inside<'a>(
     .boxed()
 }
 
-/// The signatures of a digest that one source has.
+/// Returns the signatures of a digest that one source has.
 pub(super) async fn found_at(
     client: &Arc<Client>,
     source: &SignatureSource,

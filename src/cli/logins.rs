@@ -1,5 +1,5 @@
-//! Where `docker login` and `podman login` put credentials. Only commands look there, and only here is the environment read for
-//! it: the gate and the store know what their configuration names.
+//! Finds the login files of `docker login` and `podman login`. Only commands use them, and only this module reads the
+//! environment for them: gate and store use the credentials of their configuration.
 
 use std::{env, ffi::OsString, fs, os::unix::fs::MetadataExt as _, path::PathBuf};
 
@@ -7,19 +7,19 @@ use crate::configuration::{LoginFile, LoginFormat, Logins};
 
 /// Returns the login files of the user, in the order in which skopeo reads them.
 pub(super) fn of_caller() -> Logins {
-    // The user's ID, without a call to libc.
+    // The ID of the user, without a call to libc.
     let user = fs::metadata("/proc/self").ok().map(|process| process.uid());
     find(|name| env::var_os(name), user)
 }
 
-/// The login file that was named.
+/// Returns the login file that the user named.
 pub(super) fn named(path: PathBuf) -> Logins {
     Logins([LoginFile { path, format: LoginFormat::Current }].into())
 }
 
-/// The login files of a user with these variables.
+/// Finds the login files of a user with these environment variables.
 fn find(variable: impl Fn(&str) -> Option<OsString>, user: Option<u32>) -> Logins {
-    // Set and empty is not set, as everywhere.
+    // As everywhere, an empty variable counts as not set.
     let folder = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(path) = folder("REGISTRY_AUTH_FILE") {
         return named(absolute(path));
@@ -27,7 +27,7 @@ fn find(variable: impl Fn(&str) -> Option<OsString>, user: Option<u32>) -> Login
     let home = folder("HOME");
     let in_home = |name: &str| home.as_ref().map(|home| home.join(name));
     let running = folder("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json"));
-    // Where podman puts them for users without a session.
+    // podman uses this path for users without a session.
     let running = running.or_else(|| user.map(|user| PathBuf::from(format!("/run/containers/{user}/auth.json"))));
     let configuration = folder("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
     let docker = folder("DOCKER_CONFIG").or_else(|| in_home(".docker"));

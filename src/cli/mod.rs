@@ -36,9 +36,9 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the gate: the admission webhook that lets images in or refuses them
+    /// Serve the gate: the admission webhook that allows or refuses images
     Serve(ServerArguments),
-    /// Serve the store: the signature endpoint, in front of a registry that has none
+    /// Serve the store: the signature endpoint in front of a registry without one
     Gateway(ServerArguments),
     /// Check an image's signatures: against a policy, as the gate would, or against an identity
     Verify(Box<verify::VerifyArguments>),
@@ -46,10 +46,10 @@ enum Command {
     Sign(Box<sign::SignArguments>),
     /// Push an image from files to a registry, and sign it there
     Push(Box<push::PushArguments>),
-    /// List the signatures that are stored of an image, take one away, or clear their verification status
+    /// List the signatures of an image, remove one, or clear their verification status
     #[command(subcommand)]
     Signatures(Box<signatures::SignaturesCommand>),
-    /// Move all signatures of a store: into a file or a lookaside tree, and from there into a store
+    /// Transfer all signatures of a store: to a file or a lookaside tree, and from there into a store
     #[command(subcommand)]
     Store(Box<store::StoreCommand>),
     /// Print completions for a shell
@@ -67,7 +67,7 @@ struct ServerArguments {
     /// Read and check everything that the configuration names, and stop before serving
     #[arg(long)]
     validate: bool,
-    /// How log lines look
+    /// The format of log lines
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     log_format: logging::Format,
 }
@@ -98,11 +98,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Help and the version go to standard output, with 0; usage errors to standard error, with 2. Those repeat what was typed, but for
-/// the secrets of URLs.
+/// Prints help and the version to standard output, with 0; usage errors to standard error, with 2. A usage error
+/// repeats the arguments, except for the secrets of URLs.
 fn not_parsed(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // If standard output is closed, there is no other place to report that.
+        // If standard output is closed, there is no other place for the error.
         let _ = error.print();
         return ExitStatus::Done.into();
     }
@@ -110,7 +110,7 @@ fn not_parsed(error: &clap::Error) -> ExitCode {
     ExitStatus::Usage.into()
 }
 
-/// Which server.
+/// A server.
 #[derive(Clone, Copy)]
 enum ServerKind {
     Gate,
@@ -133,7 +133,7 @@ fn server(arguments: &ServerArguments, server: ServerKind) -> Result<ExitStatus,
     Ok(ExitStatus::Done)
 }
 
-/// The version, and where the build says it, what it was built from.
+/// The version, with the source revision if the build has one.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let version = env!("CARGO_PKG_VERSION");
     let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);

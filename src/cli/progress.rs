@@ -1,4 +1,5 @@
-//! How far a push is (a bar a blob on a terminal, else a line a blob), and how far a store is moved (one bar, or nothing).
+//! The progress of a push (a bar for each blob on a terminal, otherwise a line), and of a transfer (one bar, or
+//! nothing).
 
 use std::{
     collections::HashMap,
@@ -15,7 +16,7 @@ use crate::image_files::ImageBlob;
 use crate::push::PushObserver;
 use crate::registry::BlobOutcome;
 
-/// Without colours, which `NO_COLOR` may forbid.
+/// The format of a bar, without colours, which `NO_COLOR` may forbid.
 const BAR: &str = "{prefix} {msg:12} [{bar:32}] {bytes}/{total_bytes}";
 const DONE: &str = "{prefix} {msg:12} {total_bytes}";
 const TALLY: &str = "{msg}";
@@ -26,7 +27,7 @@ fn is_watched() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Shows it on standard error.
+/// Shows the progress of a push on standard error.
 pub(super) struct PushProgress {
     /// `None` if standard error is no terminal.
     bars: Option<MultiProgress>,
@@ -39,7 +40,7 @@ impl PushProgress {
         Self { bars, of: Mutex::new(HashMap::new()) }
     }
 
-    /// A layer is being compressed.
+    /// Reports that a layer is being compressed.
     pub(super) fn compressing(&self, layer: &Digest, done: u64, all: u64) {
         self.with(layer, all, |bar| {
             bar.set_message("compressing");
@@ -75,7 +76,7 @@ impl PushObserver for PushProgress {
     fn settled(&self, blob: &ImageBlob, outcome: BlobOutcome) {
         let (length, words) = (blob.data.length(), words(outcome));
         if self.bars.is_none() {
-            // If standard error is closed, there is no other place to report that.
+            // If standard error is closed, there is no other place for the error.
             let _ = writeln!(io::stderr(), "{} {words} ({})", short(&blob.digest), ByteSize::b(length));
         }
         self.with(&blob.digest, length, |bar| {
@@ -87,11 +88,11 @@ impl PushObserver for PushProgress {
     }
 }
 
-/// One number that grows.
+/// A counter that is shown while it grows.
 pub(super) struct ProgressCounter(Option<ProgressBar>);
 
 impl ProgressCounter {
-    /// `total` bytes are all, where that is known.
+    /// Makes a counter. `total` is its final value, if that is known.
     pub(super) fn new(total: Option<u64>) -> Self {
         Self(is_watched().then(|| {
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
@@ -110,7 +111,7 @@ impl ProgressCounter {
         }
     }
 
-    /// The result says it.
+    /// Removes the counter; the result has the number.
     pub(super) fn end(&self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
@@ -126,7 +127,7 @@ fn words(outcome: BlobOutcome) -> &'static str {
     }
 }
 
-/// As much of a digest as tells it apart.
+/// Returns the first characters of a digest, enough to identify it.
 fn short(digest: &Digest) -> String {
     digest.to_string().chars().take(19).collect()
 }

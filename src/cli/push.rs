@@ -1,4 +1,4 @@
-//! `sealgate push`: brings an image from files to a registry, and signs it there.
+//! `sealgate push`: pushes an image from files to a registry, and signs it there.
 
 use std::{fmt::Write as _, io, sync::Arc, time::Duration};
 
@@ -20,25 +20,25 @@ use crate::signature_sources;
 use crate::signing;
 use crate::telemetry::logging;
 
-/// How long it may take to find out whether signatures can be stored.
+/// The time limit for the check that signatures can be stored.
 const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Args, Debug)]
 pub(super) struct PushArguments {
-    /// The image's files: oci:FOLDER[:TAG], oci-archive:FILE[:TAG], or docker-archive:FILE[:REFERENCE] (what `docker save`
-    /// and `podman save` write)
+    /// The image's files: oci:FOLDER[:TAG], oci-archive:FILE[:TAG], or docker-archive:FILE[:REFERENCE] (from `docker
+    /// save` or `podman save`)
     #[arg(value_parser = source)]
     source: ImageSource,
     #[command(flatten)]
     image: ImageArguments,
-    /// Another repository of the same registry, from which blobs are taken where it has them
+    /// Another repository of the same registry, from which blobs are mounted if it has them
     #[arg(long, value_name = "REPOSITORY")]
     mount_from: Option<String>,
     #[command(flatten)]
     key: KeyArguments,
     #[command(flatten)]
     signature: SignatureArguments,
-    /// How the result is printed
+    /// The format of the result
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 }
@@ -58,7 +58,7 @@ pub(super) fn run(arguments: PushArguments) -> Result<ExitStatus, CliError> {
     let manifest_bytes = subject.configuration.limits.manifest_bytes;
     super::runtime::block_on(async {
         let client = subject.client()?;
-        // An error that would keep the image from being signed is better found before the push.
+        // Errors that would prevent signing are found before the push.
         let key = key_arguments.open(query.as_ref()).await?;
         let repository = subject.image.repository();
         signature.choose_destination(&client, &subject.image).await?;
@@ -73,7 +73,7 @@ pub(super) fn run(arguments: PushArguments) -> Result<ExitStatus, CliError> {
         let pushed = push(&client, &subject.image, &files, mount_from.as_ref(), &*progress)
             .await
             .map_err(|error| CliError::from(error).about(&subject.image))?;
-        // By digest: an image that another client pushes under the tag meanwhile is not signed.
+        // By digest: if another client pushes an image under the tag meanwhile, that one is not signed.
         let pinned = subject.image.pinned(pushed.digest);
         let mut again = ShellCommand::new(format_args!("sealgate sign {}", sign::by_digest(&pinned, pushed.digest)));
         again.option("--sign-identity", Some(&signature.identity));
@@ -98,7 +98,7 @@ async fn read(source: &ImageSource, manifest_bytes: usize, progress: &Arc<PushPr
     Ok(tokio::task::spawn_blocking(work).await.map_err(CliError::undecided)??)
 }
 
-/// A repository of the image's registry.
+/// Parses a repository of the image's registry.
 fn repository(text: &str, image: &Reference) -> Result<Repository, CliError> {
     let failed = |why: &str| CliError::usage(format_args!("--mount-from {text}: {why}"));
     let reference = image_arguments::reference(text).map_err(|failure| failed(&failure.to_string()))?;

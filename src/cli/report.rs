@@ -1,4 +1,4 @@
-//! What `sealgate verify` prints. The JSON form is described in docs/command-line.md and does not change its meaning.
+//! The report of `sealgate verify`. docs/command-line.md describes its JSON form, whose members keep their meaning.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::policy::RuleId;
 use crate::refusal::Refusal;
 use crate::verification::{AskedSource, ExaminedSignature, VerifiedImage};
 
-/// The answer about one image.
+/// The report about one image.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct VerifyReport {
@@ -65,7 +65,7 @@ struct ReportedExemption {
     reason: String,
 }
 
-/// A signature that was looked at.
+/// A signature that was checked.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ReportedSignature {
@@ -87,7 +87,7 @@ struct ReportedSignature {
     digest: Option<String>,
 }
 
-/// A place that was asked for signatures.
+/// A signature source that was asked.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SourceReport {
@@ -169,17 +169,17 @@ impl VerifyReport {
         }
     }
 
-    /// The exit status.
+    /// Returns the exit status.
     pub(super) fn status(&self) -> ExitStatus {
         self.status
     }
 
-    /// One JSON object.
+    /// Formats the report as one JSON object.
     pub(super) fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self)
     }
 
-    /// For people: the answer in the first line, then what it stands on.
+    /// Formats the report for a terminal: the verdict in the first line, then its reasons.
     pub(super) fn text(&self, colours: Colours) -> String {
         let mut text = String::new();
         self.write(&mut text, colours).expect("a string takes any text");
@@ -226,7 +226,7 @@ impl VerifyReport {
         if let Some(pinned) = &self.pinned {
             line("runs as", pinned)?;
         }
-        // For a verified image the keys above suffice; otherwise every signature and source matters.
+        // For a verified image, the keys above suffice; otherwise every signature and source matters.
         if self.verdict != "verified" {
             for signature in &self.signatures {
                 line("signature", &signature.text(colours))?;
@@ -281,7 +281,7 @@ impl SourceReport {
     }
 }
 
-/// Whether a refusal says no, or that nothing is known.
+/// Returns the exit status of a refusal: refused, or undecided if too little is known.
 pub(super) fn of_refusal(refusal: &Refusal) -> ExitStatus {
     if refusal.code().is_undecided() { ExitStatus::Undecided } else { ExitStatus::Refused }
 }

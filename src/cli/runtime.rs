@@ -2,8 +2,8 @@
 
 use super::exit_status::CliError;
 
-/// Runs a command's work to its end. It does not wait for what the work left behind on a blocking thread, such as the look-up
-/// of a name that no DNS server answers for: what has to last was synced before.
+/// Runs a command's work to its end. Does not wait for abandoned work on blocking threads, such as the look-up of a
+/// name without an answer: durable changes were synced before.
 ///
 /// # Errors
 /// The threads can't be started.

@@ -1,4 +1,4 @@
-//! The verification status that a store keeps of signatures: `sealgate signatures status`.
+//! `sealgate signatures status`: changes the verification status of signatures in a store.
 
 use std::{fmt::Write as _, io};
 
@@ -17,7 +17,7 @@ use crate::signature_sources::store_client::StoreClient;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StatusCommand {
-    /// Clear the verification status of all signatures of an image, and of each manifest in it; nothing is verified
+    /// Clear the verification status of all signatures of an image, and of each manifest in it, without a check
     Clear(ClearArguments),
 }
 
@@ -25,7 +25,7 @@ pub(super) enum StatusCommand {
 pub(super) struct ClearArguments {
     #[command(flatten)]
     image: ImageArguments,
-    /// How the result is printed
+    /// The format of the result
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", help_heading = None)]
     output: Format,
 }
@@ -37,17 +37,17 @@ pub(super) fn run(command: StatusCommand) -> Result<ExitStatus, CliError> {
     block_on(clear(&named, &subject, output))?
 }
 
-/// Clears the verification status of all signatures of an image, and of each manifest in it, and prints where.
+/// Clears the verification status of all signatures of an image, and of each manifest in it, and prints the places.
 ///
 /// # Errors
-/// A store can't be asked or says no, or the signatures are in no store.
+/// A store can't be asked or refuses, or the signatures are in no store.
 pub(super) async fn clear(named: &Reference, subject: &ImageContext, output: Format) -> Result<ExitStatus, CliError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Cleared {
         image: String,
         digest: String,
-        /// Each place where there is no status any more.
+        /// The places whose signatures have no status now.
         places: Vec<String>,
     }
     let client = subject.client()?;

@@ -1,4 +1,4 @@
-//! `sealgate signatures`: what a store or lookaside has of an image, and how something of it is taken away.
+//! `sealgate signatures`: lists the signatures of an image in stores and lookasides, and removes them from stores.
 
 use std::{fmt::Write as _, io, str::FromStr, sync::Arc};
 
@@ -25,9 +25,9 @@ use crate::verification::AskedSource;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SignaturesCommand {
-    /// List what is stored: by whom and when each signature was added, and who verified it
+    /// List an image's signatures: who added each one and when, and who verified it
     List(ListArguments),
-    /// Take a signature away
+    /// Remove a signature
     Remove(RemoveArguments),
     /// Change the verification status of signatures
     #[command(subcommand)]
@@ -38,7 +38,7 @@ pub(super) enum SignaturesCommand {
 pub(super) struct ListArguments {
     #[command(flatten)]
     image: ImageArguments,
-    /// How the list is printed
+    /// The format of the list
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", help_heading = None)]
     output: Format,
 }
@@ -47,11 +47,11 @@ pub(super) struct ListArguments {
 pub(super) struct RemoveArguments {
     #[command(flatten)]
     image: ImageArguments,
-    /// The signature's name as it is listed, with the digest in front or without. Without, it is one of the image's own, and
-    /// of an index's manifests none
+    /// The signature's name in the list, with or without the digest in front. Without it, the name is one of the
+    /// image's own signatures, not of a manifest in an index
     #[arg(help_heading = None)]
     name: SignatureName,
-    /// How the result is printed
+    /// The format of the result
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", help_heading = None)]
     output: Format,
 }
@@ -115,16 +115,16 @@ struct SignatureList {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ListedSignature {
-    /// As an endpoint lists it, with the digest in front; or the file in a lookaside.
+    /// The name that an endpoint lists, with the digest in front; or the file in a lookaside.
     name: String,
-    /// The digest that it lies with.
+    /// The digest of the manifest that it is stored for.
     manifest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     platform: Option<String>,
-    /// Where it is.
+    /// The URL of its source.
     source: String,
     bytes: u64,
-    /// The keys that it claims to be of.
+    /// The keys that the signature claims.
     issuers: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     added_by: Option<String>,
@@ -136,13 +136,13 @@ struct ListedSignature {
     keeps_status: bool,
 }
 
-/// A place that was asked about one digest.
+/// A source that was asked about one digest.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ListedSource {
     #[serde(flatten)]
     source: SourceReport,
-    /// Whether it would know who verified a signature.
+    /// The source knows the verification statuses of signatures.
     keeps_status: bool,
     #[serde(skip)]
     failed: bool,
@@ -167,7 +167,7 @@ async fn list(subject: &ImageContext) -> Result<SignatureList, CliError> {
 }
 
 impl SignatureList {
-    /// Adds what a source has of a part: all that a store knows, or else what any extension or lookaside tells.
+    /// Adds the signatures of a part from a source: the records of a store, or the list of an extension or lookaside.
     async fn add(
         &mut self,
         client: &Arc<Client>,
@@ -183,7 +183,7 @@ impl SignatureList {
                 Ok(None) => Ok(None),
                 Err(error) => Err((store.url(&digest), error)),
             },
-            // The request that follows reports what is wrong with the source.
+            // The request that follows reports the problem with the source.
             Ok(None) | Err(_) => Ok(None),
         };
         match store {
@@ -203,7 +203,7 @@ impl SignatureList {
         }
     }
 
-    /// Returns "undecided" if a source could not be asked: it may have more.
+    /// Returns `Undecided` if a source could not be asked, since it may have more signatures.
     fn exit(&self) -> ExitStatus {
         if self.sources.iter().any(|place| place.failed) { ExitStatus::Undecided } else { ExitStatus::Done }
     }
@@ -235,7 +235,7 @@ impl SignatureList {
     }
 }
 
-/// Columns as wide as what is in them.
+/// Formats rows as a table with columns of the width of their content.
 fn table(rows: &[[String; 5]], colours: Colours) -> String {
     let head = ["NAME", "CLAIMED KEY", "ADDED", "BYTES", "VERIFIED"];
     let width = |column: usize| {
@@ -314,12 +314,12 @@ impl ListedSignature {
             None => "not known".to_owned(),
         };
         let key = issuers.first().map_or_else(|| "-".to_owned(), |key| format!("0x{key}"));
-        // All of it is the text of others.
+        // All cells contain text from outside.
         [name.to_owned(), key, added, bytes.to_string(), verified].map(|cell| plain(&cell))
     }
 }
 
-/// A time as people read it in a table.
+/// Returns a time without fractions of a second, for tables.
 fn seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
@@ -334,7 +334,7 @@ impl ListedSource {
 #[derive(Debug, Serialize)]
 struct RemovedSignature {
     image: String,
-    /// With the digest in front.
+    /// The name with the digest in front.
     name: String,
     source: String,
 }

@@ -1,4 +1,4 @@
-//! What goes to the terminal: colours only where a person sees them, and no control characters of others.
+//! Output to the terminal: colours only if the user sees them, and no control characters from outside.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 use super::exit_status::CliError;
 use crate::redact::shown_text;
 
-/// How a piece of text is meant.
+/// The meaning of a piece of text, which decides its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     Good,
@@ -17,22 +17,22 @@ pub(crate) enum Tone {
     Quiet,
 }
 
-/// Whether text is coloured.
+/// The use of colours.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Colours(bool);
 
 impl Colours {
-    /// Never.
+    /// No colours.
     #[cfg(test)]
     pub(crate) const OFF: Self = Self(false);
 
-    /// As this stream and <https://no-color.org> want it.
+    /// Decides by the stream and <https://no-color.org>.
     pub(crate) fn of(stream: &impl IsTerminal) -> Self {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         Self(stream.is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb"))
     }
 
-    /// The text in its tone.
+    /// Returns the text in the colour of its tone.
     pub(crate) fn paint<T: fmt::Display>(self, tone: Tone, text: T) -> String {
         let code = match tone {
             Tone::Good => "1;32",
@@ -44,9 +44,9 @@ impl Colours {
     }
 }
 
-/// Text of others (a signature's name, say) on one line and without control characters.
+/// Returns a text from outside (a signature's name, for example) on one line and without control characters.
 pub(crate) fn plain(text: &str) -> String {
-    // Marks that turn the direction of writing could show another text than there is.
+    // Marks that change the writing direction could make a text look like another one.
     let strange = |character: char| {
         character.is_control()
             || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -54,8 +54,8 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|character| if strange(character) { char::REPLACEMENT_CHARACTER } else { character }).collect()
 }
 
-/// Prints a result to standard output. A reader that has gone (`| head -1`) has read what it wanted, and the result's status
-/// stands; any other failure must not look like a result that was delivered.
+/// Prints a result to standard output. If the reader has closed it (`| head -1`), the result's status stands. Any other
+/// error is a failure, since the result was not delivered.
 pub(crate) fn print(text: &str) -> Result<(), CliError> {
     print_to(&mut io::stdout().lock(), text)
 }
@@ -69,13 +69,13 @@ fn print_to(stream: &mut impl Write, text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Prints why a command failed. If standard error is closed, the exit status still says that it did.
+/// Prints the error that ended a command. If standard error is closed, the exit status still reports the failure.
 pub(crate) fn complain(failure: &CliError) {
     let error = Colours::of(&io::stderr()).paint(Tone::Bad, "error:");
     let _ = writeln!(io::stderr(), "{error} {failure}");
 }
 
-/// Prints what is wrong with a command line, as clap says it, but for the secrets of URLs in it.
+/// Prints a usage error in clap's words, except for the secrets of URLs.
 pub(crate) fn complain_of_usage(error: &clap::Error) {
     let text = error.render();
     let text = if Colours::of(&io::stderr()).0 { text.ansi().to_string() } else { text.to_string() };

@@ -1,4 +1,4 @@
-//! The keys that may have signed: out of files, or GnuPG's keyring.
+//! The keys that signatures are checked against, from files or GnuPG's keyring.
 
 use std::{fs, io::Read as _, path::PathBuf, sync::Arc};
 
@@ -6,9 +6,9 @@ use crate::cli::exit_status::CliError;
 use crate::signature::{Certificate, Fingerprint, Keyring, Keys, keyring::MAX_KEYRING_BYTES};
 use crate::signing::{self, Gnupg, KeyError, user_id};
 
-/// Keys that may have signed.
+/// The keys that signatures are checked against.
 pub(super) struct CandidateKeys {
-    /// The files or the folder that they are from, for messages.
+    /// The files or the folder of the keys, for messages.
     pub(super) from: String,
     pub(super) certificates: Vec<Arc<Certificate>>,
 }

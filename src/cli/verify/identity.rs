@@ -1,5 +1,5 @@
-//! `sealgate verify --expected-identity`: each signature of an image against an identity and keys that are given, as
-//! `oc adm verify-image-signature` did, and the outcome kept in the store.
+//! `sealgate verify --expected-identity`: checks each signature of an image against an identity and keys, as
+//! `oc adm verify-image-signature` did, and saves the outcome in the store.
 
 use std::{collections::HashMap, io, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
@@ -25,28 +25,27 @@ use crate::registry::Client;
 use crate::signature_sources::store_client::{AuditFinding, ChangeOutcome, StoreClient, StoredName};
 use crate::verification::{ExaminedSignature, Question, VerifiedImage, examine_all, verify_each};
 
-/// The longest user ID that a store keeps, in bytes.
+/// The maximum length of a user ID in a store, in bytes.
 const MAX_SIGNER_BYTES: usize = 512;
 
-/// The second way to verify: without a policy.
+/// The arguments of a check without a policy.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Against an identity, without a policy")]
 pub(super) struct IdentityArguments {
-    /// The name that signatures must be for, to the letter. Every signature is looked at and printed
+    /// The exact name that signatures must be for. Every signature is checked and printed
     #[arg(long, value_name = "REFERENCE")]
     expected_identity: Option<String>,
-    /// A file with public keys that may have signed; may be repeated. Left out: all of GnuPG's keyring ($GNUPGHOME, or
-    /// ~/.gnupg)
+    /// A file with trusted public keys; may be repeated. Default: all keys of GnuPG's keyring ($GNUPGHOME, or ~/.gnupg)
     #[arg(long, value_name = "FILE", requires = "expected_identity", conflicts_with = "policy")]
     public_key: Vec<PathBuf>,
-    /// Keep the outcome in the store: who verified each good signature, when, and with which key. Of one that is not good, it
-    /// is unset
+    /// Save the outcome in the store: who verified each good signature, when, and with which key. The status of every
+    /// other signature is cleared
     #[arg(long, requires = "expected_identity", conflicts_with = "policy")]
     save: bool,
-    /// Alias of `sealgate signatures status clear`: verify nothing, and clear the status of all signatures of the image
+    /// Alias of `sealgate signatures status clear`: clear the status of all signatures of the image, without a check
     #[arg(long, conflicts_with_all = ["expected_identity", "public_key", "save"])]
     remove_all: bool,
-    /// Where the registry is really asked, in place of the host in the image's name
+    /// The actual address of the registry, in place of the host in the image's name
     #[arg(long, value_name = "URL", conflicts_with = "policy")]
     registry_url: Option<RegistryOverride>,
     /// Alias of --tls-verify=false
@@ -55,12 +54,12 @@ pub(super) struct IdentityArguments {
 }
 
 impl IdentityArguments {
-    /// Whether this way is taken, and not that of a policy.
+    /// Returns whether the check is against an identity, and not against a policy.
     pub(super) fn is_taken(&self) -> bool {
         self.expected_identity.is_some() || self.remove_all
     }
 
-    /// Refuses what only this way has, where it is not taken.
+    /// Refuses these arguments in a check against a policy.
     pub(super) fn must_be_unused(&self) -> Result<(), CliError> {
         let flag = match self {
             Self { registry_url: Some(_), .. } => "--registry-url",
@@ -131,7 +130,7 @@ async fn audit(
             found.all.asked.extend_from_slice(&at.asked);
         }
         let (inquiry, digest, all) = (inquiry.clone(), part.digest, found.all.clone());
-        // Arithmetic, however much there is of it.
+        // Only computation, however many signatures there are.
         let examination =
             tokio::task::spawn_blocking(move || inquiry.ask(digest, |question| examine_all(question, &all)));
         let mut examination = examination.await.map_err(CliError::undecided)?;
@@ -147,7 +146,7 @@ async fn audit(
     Ok((report, failure))
 }
 
-/// The question to ask about each digest of the image.
+/// The question about each digest of the image.
 #[derive(Clone)]
 struct IdentityQuestion {
     image: Reference,
@@ -186,7 +185,7 @@ impl IdentityQuestion {
     }
 }
 
-/// Writes down in the store what each signature is worth.
+/// Saves each signature's outcome in its store.
 async fn save(
     client: &Client,
     subject: &ImageContext,

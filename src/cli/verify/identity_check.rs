@@ -1,4 +1,4 @@
-//! A check against an identity, and what came of it for each manifest.
+//! A check against an identity, and its outcome for each manifest.
 
 use super::candidate_keys::CandidateKeys;
 use crate::cli::image_tree::ManifestNode;
@@ -12,17 +12,17 @@ pub(super) struct IdentityCheck {
     pub(super) save: bool,
 }
 
-/// A part of the image, with its signatures and what they are.
+/// A part of the image, with its signatures and their examination.
 pub(super) struct ExaminedManifest<'a> {
     pub(super) part: &'a ManifestNode,
     pub(super) found: CollectedSignatures,
     pub(super) examination: Examination,
 }
 
-/// The signatures of one digest, all sources in one row.
+/// The signatures of one digest from all sources.
 #[derive(Default)]
 pub(super) struct CollectedSignatures {
     pub(super) all: FoundSignatures,
-    /// Of each signature, the source (by its number).
+    /// The source of each signature, by its number.
     pub(super) sources: Vec<usize>,
 }

@@ -1,5 +1,5 @@
-//! What `sealgate verify --expected-identity` prints. docs/command-line.md describes the JSON form, which does not change its
-//! meaning.
+//! The report of `sealgate verify --expected-identity`. docs/command-line.md describes its JSON form, whose members
+//! keep their meaning.
 
 use std::fmt::Write as _;
 
@@ -18,17 +18,17 @@ use crate::verification::{AskedSource, ExaminedSignature, VerifiedImage};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum SavedStatus {
-    /// It says now who verified it.
+    /// The status names the auditor now.
     Set,
-    /// It says nothing any more.
+    /// The status is cleared.
     Unset,
     /// Another client removed the signature meanwhile.
     Gone,
-    /// Another client put another signature in its place meanwhile, whose status is not set.
+    /// Another client replaced the signature meanwhile; its status is unchanged.
     Changed,
 }
 
-/// The answer about one image. docs/command-line.md describes it.
+/// The report about one image. docs/command-line.md describes it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct IdentityReport {
@@ -53,7 +53,7 @@ pub(super) struct IdentityReport {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct SignatureReport {
-    /// The digest that it lies with.
+    /// The digest of the manifest that it is stored for.
     manifest: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     platform: Option<String>,
@@ -76,7 +76,7 @@ pub(super) struct SignatureReport {
     identity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
-    /// Whether the signature is one of the key over this identity and digest, be they what they may.
+    /// The key made the signature over this identity and digest, whether these are the expected ones or not.
     proven: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) saved: Option<SavedStatus>,
@@ -201,7 +201,7 @@ impl SignatureReport {
             saved,
         } = self;
         let mut text = plain(source);
-        // Of a signature that is none, all is only claimed.
+        // Everything about an invalid signature is only claimed.
         let claims = if *proven { "" } else { "claims: " };
         let details = [
             signer.as_ref().map(|signer| format!("{claims}by {}", plain(signer))),
@@ -231,7 +231,7 @@ impl SignatureReport {
     }
 }
 
-/// A refusal in words for a user who gave keys and an identity, and knows of no rule.
+/// Describes a refusal for a user who gave keys and an identity, without mention of a rule.
 fn why(refusal: &Refusal, ask: &IdentityCheck) -> String {
     match refusal {
         Refusal::Unsigned(wanted) => match &wanted.manifest {

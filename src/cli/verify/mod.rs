@@ -25,7 +25,7 @@ use crate::policy::{KeyWarning, Policy};
 use crate::startup;
 use crate::telemetry::{Metrics, logging};
 
-/// How long one image may take. No API server waits for the answer, so it is longer than a review's.
+/// The time limit of one image. No API server waits for the answer, so it is longer than a review's.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const AGAINST_A_POLICY: &str = "Against a policy";
@@ -34,7 +34,7 @@ const AGAINST_A_POLICY: &str = "Against a policy";
 pub(super) struct VerifyArguments {
     #[command(flatten)]
     image: ImageArguments,
-    /// The policy: a policy file, a folder of them, or a policy.json. Left out: the configuration's
+    /// The policy: a policy file, a folder of them, or a policy.json. Default: the configuration's
     #[arg(
         short,
         long,
@@ -48,7 +48,7 @@ pub(super) struct VerifyArguments {
     namespace: Option<String>,
     #[command(flatten)]
     identity: IdentityArguments,
-    /// How the answer is printed
+    /// The format of the result
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", help_heading = None)]
     output: Format,
 }
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitStatus, CliError> {
             "say what the image has to meet: --policy FILE (or a --config with policies), or --expected-identity REFERENCE",
         )
     })?;
-    // The user asks what this policy decides, whatever its default is.
+    // The user asks for the decisions of this policy, whatever its default is.
     let files = PolicyFiles { path: path.clone(), accept_anything_by_default: true, pin_required: false };
     let policy = files.load().map_err(CliError::usage_of)?;
     for KeyWarning { signer, notice } in &policy.key_warnings {
