@@ -35,7 +35,7 @@ pub enum PushError {
         found: Digest,
     },
     /// The registry accepted a blob or manifest, and does not return it.
-    #[error("the registry took {0}, and does not have it as it was pushed: nothing is signed")]
+    #[error("the registry accepted {0}, and does not have it as it was pushed: nothing is signed")]
     Lost(Digest),
     /// The tag names another image already.
     #[error(

@@ -126,7 +126,7 @@ impl Prepared {
         let auth = auth.at(address, tls.is_some());
         let shared_peers = auth.trusted_proxies().to_vec();
         if anyone && !auth.is_on_loopback() {
-            tracing::warn!(%address, "everyone who reaches this address, or a proxy in front of it, may add signatures to images");
+            tracing::warn!(%address, "every client that reaches this address, or a proxy in front of it, may add signatures to images");
         }
         let store: Arc<dyn SignatureStore> = match store {
             Store::Redb(file) => Arc::new(RedbStore::open(&file, limits)?),

@@ -28,7 +28,7 @@ pub enum SourceError {
         source: io::Error,
     },
     /// A required file is missing.
-    #[error("{place} has no {name:?}: it is incomplete, or not what it is said to be")]
+    #[error("{place} has no {name:?}: it is incomplete, or of another kind")]
     Missing {
         /// The folder or archive.
         place: String,

@@ -71,7 +71,7 @@ impl Client {
             tracing::info!(%registry, mirror = %name, %error, "asking a mirror");
             match ask(mirror, share(others)).await {
                 Ok(found) => return Ok(found),
-                Err(error) => tracing::info!(mirror = %name, %error, "the mirror does not help"),
+                Err(error) => tracing::info!(mirror = %name, %error, "the mirror has no usable answer"),
             }
         }
         Err(error)

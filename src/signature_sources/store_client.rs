@@ -97,7 +97,7 @@ pub(crate) enum StoreClientError {
     Lookup(#[from] LookupError),
     /// The server is not a store.
     #[error(
-        "{url} answers {status}: there is no store of `sealgate gateway` at this address, and nothing else keeps this"
+        "{url} answers {status}: there is no store of `sealgate gateway` at this address, and only such a store has this"
     )]
     NoStore {
         /// The URL of the request.

@@ -34,7 +34,7 @@ pub enum WriteError {
         source: io::Error,
     },
     /// A file in a signature's place would stop readers before they reach the new signature.
-    #[error("{}: {what}: readers get no further, so take it away first", path.display())]
+    #[error("{}: {what}: readers stop at it, so remove it first", path.display())]
     InTheWay {
         /// The file.
         path: PathBuf,

@@ -209,7 +209,7 @@ mod tests {
         let fifo = refused(&|path| {
             assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
         });
-        assert!(fifo.contains("signature-1: it is no file: readers get no further"), "{fifo}");
+        assert!(fifo.contains("signature-1: it is no file: readers stop at it"), "{fifo}");
         let link = |to: &'static str| move |path: &Path| std::os::unix::fs::symlink(to, path).unwrap();
         assert!(refused(&link("/dev/zero")).contains("it is no file"));
         assert!(refused(&link("nowhere")).contains("it is a link to nowhere"));

@@ -204,7 +204,7 @@ pub enum SignError {
     #[error(transparent)]
     Compose(#[from] ComposeError),
     /// The new signature does not verify: the card or agent is broken, or the clock is wrong.
-    #[error("what it made does not verify: is it the agent's or the card's right key, and is the clock right?")]
+    #[error("the new signature does not verify: check the key of the agent or card, and the clock")]
     NotVerified,
 }
 

@@ -147,7 +147,7 @@ fn warn_of_insecure(configuration: &Configuration) {
     for (scope, _) in configuration.registries.entries.iter().filter(|(_, entry)| entry.insecure) {
         tracing::warn!(
             %scope,
-            "a registries entry has insecure: true: an attacker on the way to these registries can answer in their place, and reads the credentials"
+            "a registries entry has insecure: true: an attacker on the way to these registries can answer in their place, and read the credentials"
         );
     }
 }

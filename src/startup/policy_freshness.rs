@@ -127,11 +127,11 @@ impl PolicyFreshness {
             let seconds = self.current.stale_for(now).as_secs();
             tracing::error!(
                 seconds,
-                "policy-unavailable: every image is refused, since the policy in force has not been what its files say for \
-                 longer than policyMaxStale; mend what keeps them from being loaded"
+                "policy-unavailable: every image is refused, since the policy could not be loaded from its files for longer \
+                 than policyMaxStale; correct the files, or make them readable"
             );
         } else if refusal.is_none() && self.unavailable.take().is_some() {
-            tracing::info!("the policy in force is what its files say again: images are decided about");
+            tracing::info!("the policy in force is that of its files again: the gate decides about images");
         }
     }
 }

@@ -199,7 +199,10 @@ fn announce(metrics: &Metrics, generation: u64, policy: &Policy) {
     metrics.unusable_keys(unusable.into_iter());
     let left_out = policy.key_warnings.len().saturating_sub(MAX_LOGGED_WARNINGS);
     if left_out > 0 {
-        tracing::warn!(left_out, "more is passed over in key files than is logged (sealgate_unusable_key_info)");
+        tracing::warn!(
+            left_out,
+            "there are more warnings about key files than are logged (see sealgate_unusable_key_info)"
+        );
     }
 }
 

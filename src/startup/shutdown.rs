@@ -44,14 +44,17 @@ impl Shutdown {
         };
         leaving();
         if patient {
-            tracing::info!(seconds = DRAIN_INTERVAL.as_secs(), "told to end; requests are still taken for a moment");
+            tracing::info!(
+                seconds = DRAIN_INTERVAL.as_secs(),
+                "shutdown requested; requests are still accepted for a few seconds"
+            );
             tokio::select! {
                 () = tokio::time::sleep(DRAIN_INTERVAL) => {}
                 _ = self.interrupt.recv() => {}
                 _ = self.terminate.recv() => {}
             }
         }
-        tracing::info!("ending: no more requests are taken, running ones end");
+        tracing::info!("shutting down: new requests are refused, requests in flight end");
         self.told.send_replace(true);
     }
 }

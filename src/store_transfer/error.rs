@@ -44,7 +44,7 @@ pub(crate) enum TransferError {
     #[error("{}: another export writes this file; wait for its end", .0.display())]
     Busy(PathBuf),
     /// Another file has the name of an unfinished export.
-    #[error("{}: no export has left this; move it away", .0.display())]
+    #[error("{}: this is no unfinished export; move it away", .0.display())]
     NotPartial(PathBuf),
     /// The user interrupted the command.
     #[error("interrupted")]

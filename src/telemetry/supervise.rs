@@ -47,7 +47,7 @@ fn tell(task: &'static str, metrics: Option<&Metrics>, panic: &(dyn Any + Send))
     tracing::error!(
         task,
         panic = ?message,
-        "background work panicked, which is a bug of Sealgate's; it is begun anew; please report it"
+        "background work panicked, which is a bug in Sealgate; it is started again; please report it"
     );
 }
 

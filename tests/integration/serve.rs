@@ -340,7 +340,7 @@ async fn a_gate_that_is_told_to_end_first_says_so_and_still_answers() {
     let mut gate = Gate::start(&folder);
     assert_eq!(gate.readiness().await, 200);
     gate.process.signal("TERM");
-    gate.process.wait_for("that it was told", |printed| printed.contains("told to end").then_some(()));
+    gate.process.wait_for("that it was told", |printed| printed.contains("shutdown requested").then_some(()));
     assert_eq!(gate.readiness().await, 503);
     let answer = gate.says(&folder, "registry.example.com/other:1").await;
     assert_eq!(answer["response"]["status"]["code"], 403, "{answer}");
@@ -354,7 +354,7 @@ async fn ctrl_c_ends_it_at_once_and_in_good_order() {
     let mut gate = Gate::start(&folder(ANY_PORT));
     gate.process.signal("INT");
     assert_eq!(gate.process.wait().code(), Some(0), "{}", gate.process.printed());
-    assert!(!gate.process.printed().contains("told to end"), "{}", gate.process.printed());
+    assert!(!gate.process.printed().contains("shutdown requested"), "{}", gate.process.printed());
 }
 
 #[tokio::test]

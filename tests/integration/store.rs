@@ -305,7 +305,7 @@ fn an_export_that_was_begun_long_ago_is_not_taken_up_unasked() {
     fs::remove_file(&backup).unwrap();
     let theirs = setting.folder.write("theirs", "theirs");
     std::os::unix::fs::symlink(&theirs, partial("20260101T000000Z")).unwrap();
-    sealgate_store(&["export", &store, &backup]).fails(1, "no export has left this; move it away");
+    sealgate_store(&["export", &store, &backup]).fails(1, "this is no unfinished export; move it away");
     assert_eq!(fs::read_to_string(&theirs).unwrap(), "theirs");
 }
 

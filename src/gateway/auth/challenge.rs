@@ -48,8 +48,8 @@ pub(super) fn challenge(external: &External, scope: Option<&Scope>, error: Optio
         WARNED.call_once(|| {
             tracing::warn!(
                 host = external.host.as_deref(),
-                "clients come over plain HTTP as far as the store knows, and are not told where to log in: set \
-                 gateway.externalUrl to the https address, or gateway.trustedProxies to the proxy that ends TLS"
+                "clients seem to use plain HTTP, so challenges have no realm and clients can't log in: set gateway.externalUrl \
+                 to the https address, or gateway.trustedProxies to the proxy that ends TLS"
             );
         });
         return None;

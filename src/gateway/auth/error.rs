@@ -12,13 +12,13 @@ pub enum AccessError {
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// Too many checks wait, of this caller or of all: 429, with `Retry-After`.
-    #[error("too many ask at once who they are; try again in {} s", retry_after.as_secs())]
+    #[error("too many requests wait for authentication; try again in {} s", retry_after.as_secs())]
     Busy {
         /// The time until a retry.
         retry_after: Duration,
     },
     /// The backend can't be asked now: 503, with `Retry-After`. The log has the reason.
-    #[error("who may do this can't be told now; try again in {} s", retry_after.as_secs())]
+    #[error("permissions can't be checked now; try again in {} s", retry_after.as_secs())]
     Unavailable {
         /// The time until a retry.
         retry_after: Duration,

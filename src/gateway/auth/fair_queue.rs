@@ -128,7 +128,7 @@ impl FairQueue {
                 what = self.0.what,
                 waiting,
                 peers,
-                "too many wait for their turn: some are told to try again (429)"
+                "too many requests wait in the queue: some are refused (429)"
             );
         }
         AccessError::busy()

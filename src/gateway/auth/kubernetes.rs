@@ -341,7 +341,7 @@ impl Reviews {
 
     fn unavailable(&self, path: &str, why: &NoAnswer) -> AccessError {
         if self.0.log.take().is_some() {
-            tracing::error!(path, "the API server reviews nothing, so every caller is refused: {why}");
+            tracing::error!(path, "the API server did not answer a review, so the caller is refused: {why}");
         }
         AccessError::unavailable()
     }
@@ -373,7 +373,7 @@ mod tests {
         assert!(matches!(error, AccessError::Busy { .. }), "{error}");
         assert_eq!(begun.elapsed().as_secs(), QUEUE_TIMEOUT.as_secs());
         let text = log.text();
-        assert!(text.contains("too many wait for their turn") && !text.contains("API server"), "{text}");
+        assert!(text.contains("too many requests wait in the queue") && !text.contains("API server"), "{text}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Scopes(Vec<Scope>);
 #[non_exhaustive]
 pub enum ScopeError {
     /// There are too many scopes for a token.
-    #[error("a token is for at most {MAX_SCOPES} things")]
+    #[error("a token has at most {MAX_SCOPES} scopes")]
     TooMany,
     /// A scope is too long.
     #[error("a scope has at most {MAX_SCOPE_BYTES} bytes")]

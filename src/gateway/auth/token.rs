@@ -61,13 +61,13 @@ struct Sealed<'a> {
 #[non_exhaustive]
 pub enum TokenError {
     /// The token is cut off, changed, from another store, or sealed with a key that was removed.
-    #[error("the token was not made here, or its key is gone; get another one")]
+    #[error("the token is not from this store, or its key was removed; get a new one")]
     Unknown,
     /// The token has expired.
-    #[error("the token has expired; get another one")]
+    #[error("the token has expired; get a new one")]
     Expired,
     /// The token is valid, but lacks a scope.
-    #[error("the token is not for this; get one with the scope that is named here")]
+    #[error("the token lacks the scope for this; get one with the scope of the challenge")]
     Scope,
 }
 

@@ -60,8 +60,8 @@ impl RequestAuth {
         }
         if auth.is_mismatched(&registry).await {
             tracing::error!(
-                "gateway.access.kubernetes in front of a registry that asks for names and passwords (Basic): what is not for \
-                 everyone there can't be pulled or signed through the store; give the registry tokens, or the store \
+                "gateway.access.kubernetes in front of a registry that asks for names and passwords (Basic): images that \
+                 not everyone may pull can't be pulled or signed through the store; give the registry tokens, or the store \
                  gateway.access.htpasswd with the registry's users (docs/gateway.md#credentials)"
             );
         }

@@ -7,7 +7,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process has the file open.
-    #[error("{}: another process has this store open, and only one may; end it, or give this one a file of its own", path.display())]
+    #[error("{}: another process has this store open, and only one may; stop it, or give this one a file of its own", path.display())]
     Locked {
         /// The file.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum StoreError {
         what: Box<str>,
     },
     /// The store was opened for reading only.
-    #[error("{}: this store is only read here", path.display())]
+    #[error("{}: this store is open for reading only", path.display())]
     ReadOnly {
         /// The file.
         path: PathBuf,
@@ -67,7 +67,7 @@ pub enum StoreError {
         source: Arc<io::Error>,
     },
     /// The store is closed after an error, and will be opened again automatically.
-    #[error("{}: the store is out of use after an error, and comes back by itself once the cause is gone: {cause}", path.display())]
+    #[error("{}: the store is closed after an error, and opens again by itself once the cause is gone: {cause}", path.display())]
     Stopped {
         /// The file.
         path: PathBuf,

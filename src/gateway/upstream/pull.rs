@@ -186,7 +186,7 @@ fn refusal(answer: &Answer) -> PullAnswer {
             PullAnswer::Undecided(ApiError::unavailable(), copied(header::RETRY_AFTER).pop())
         }
         status => {
-            tracing::warn!(%status, "the registry answers a request for a manifest with a status that is no answer to it");
+            tracing::warn!(%status, "the registry answers a request for a manifest with an unexpected status");
             PullAnswer::Undecided(ApiError::bad_gateway(), None)
         }
     }
@@ -194,7 +194,7 @@ fn refusal(answer: &Answer) -> PullAnswer {
 
 /// Returns the caller's answer if the registry answers 200 with something else than the manifest.
 fn another_manifest(url: &Url) -> PullAnswer {
-    tracing::warn!(url = %shown(url), "the registry answers a request for a manifest with another one, or with something else");
+    tracing::warn!(url = %shown(url), "the registry answers a request for a manifest with another manifest, or something else");
     PullAnswer::Undecided(ApiError::bad_gateway(), None)
 }
 

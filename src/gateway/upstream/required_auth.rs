@@ -40,7 +40,7 @@ impl Registry {
             budget: TimeBudget::of(LOOKUP_TIMEOUT),
         };
         let answer = self.transport.ask_once(&ask).await.map_err(|failure| {
-            tracing::warn!(error = %ask.failed(failure), "the registry can't be asked what it wants");
+            tracing::warn!(error = %ask.failed(failure), "the registry can't be asked which authentication it requires");
             ApiError::unavailable()
         })?;
         if answer.status != 401 || answer.elsewhere {
@@ -81,7 +81,7 @@ impl Registry {
         token.map_err(|error| match error {
             LookupError::Unauthorized { .. } => ApiError::rejected("the registry does not take these credentials"),
             error => {
-                tracing::warn!(%error, "the registry gives out no token");
+                tracing::warn!(%error, "the registry issues no token");
                 ApiError::no_token()
             }
         })

@@ -58,11 +58,14 @@ impl Metrics {
             review_duration: register(
                 &registry,
                 Histogram::with_opts(
-                    HistogramOpts::new("sealgate_review_duration_seconds", "Time from a whole review to its answer.")
-                        .buckets(vec![
-                            0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
-                            2.5, 5.0, 10.0,
-                        ]),
+                    HistogramOpts::new(
+                        "sealgate_review_duration_seconds",
+                        "Time from the complete review to its answer.",
+                    )
+                    .buckets(vec![
+                        0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+                        5.0, 10.0,
+                    ]),
                 ),
             ),
             images: register(
@@ -70,7 +73,7 @@ impl Metrics {
                 IntCounterVec::new(
                     Opts::new(
                         "sealgate_images_total",
-                        "Images decided about. The code is empty unless refused (or not enforced).",
+                        "Decisions about images. The code is empty unless the image is refused (or the refusal not enforced).",
                     ),
                     &["verdict", "code", "rule", "mode"],
                 ),
@@ -114,7 +117,7 @@ impl Metrics {
                     IntCounterVec::new(
                         Opts::new(
                             "sealgate_outbound_refusals_total",
-                            "Requests that were not made since they waited for a share of a quota in vain.",
+                            "Requests that were not sent because they waited for a share of a quota in vain.",
                         ),
                         &["quota", "share"],
                     ),
@@ -140,7 +143,7 @@ impl Metrics {
                 GaugeVec::new(
                     Opts::new(
                         "sealgate_key_expiry_timestamp_seconds",
-                        "When a certificate of the policy expires; +Inf: never.",
+                        "Expiry time of a certificate of the policy; +Inf: never.",
                     ),
                     &["key", "fingerprint"],
                 ),
@@ -150,7 +153,7 @@ impl Metrics {
                 IntGaugeVec::new(
                     Opts::new(
                         "sealgate_unusable_key_info",
-                        "A key in the policy's key files whose signatures can't be checked, beside others: always 1.",
+                        "A key in the policy's key files whose signatures can't be checked, beside usable keys: always 1.",
                     ),
                     &["key", "fingerprint", "reason"],
                 ),
@@ -159,21 +162,21 @@ impl Metrics {
                 &registry,
                 Gauge::with_opts(Opts::new(
                     "sealgate_certificate_expiry_timestamp_seconds",
-                    "When the webhook's certificate expires.",
+                    "Expiry time of the webhook's certificate.",
                 )),
             ),
             certificate_last_reload_successful: register(
                 &registry,
                 IntGauge::with_opts(Opts::new(
                     "sealgate_certificate_last_reload_successful",
-                    "1 if the files of the webhook's certificate as they are now are in force, 0 if the last good ones are.",
+                    "1 if the webhook's certificate in force is that of its files, 0 if it is the last good one.",
                 )),
             ),
             client_ca_last_reload_successful: register(
                 &registry,
                 IntGauge::with_opts(Opts::new(
                     "sealgate_client_ca_last_reload_successful",
-                    "1 if the file of the webhook's client CA as it is now is in force, 0 if the last good one is.",
+                    "1 if the webhook's client CA in force is that of its file, 0 if it is the last good one.",
                 )),
             ),
             policy_info: register(
@@ -194,14 +197,14 @@ impl Metrics {
                 &registry,
                 IntGauge::with_opts(Opts::new(
                     "sealgate_policy_last_reload_successful",
-                    "1 if the files as they are now are in force, 0 if the last good ones are.",
+                    "1 if the policy in force is that of its files, 0 if it is the last good one.",
                 )),
             ),
             policy_last_read: register(
                 &registry,
                 Gauge::with_opts(Opts::new(
                     "sealgate_policy_last_read_timestamp_seconds",
-                    "When all policy files were last read whole, valid or not.",
+                    "Time of the last complete read of all policy files, valid or not.",
                 )),
             ),
             policy_readable: register(
@@ -234,7 +237,7 @@ impl Metrics {
                 IntCounterVec::new(
                     Opts::new(
                         "sealgate_connections_ended_total",
-                        "Connections that were refused, or ended before the client did, by reason.",
+                        "Connections that the server refused or ended, by reason.",
                     ),
                     &["listener", "reason"],
                 ),
@@ -243,7 +246,7 @@ impl Metrics {
                 &registry,
                 IntCounter::with_opts(Opts::new(
                     "sealgate_log_lines_left_out_total",
-                    "Log lines that were not written, since there were too many of their kind.",
+                    "Log lines that were left out by a rate limit.",
                 )),
             ),
             background_panics: register(
@@ -251,7 +254,7 @@ impl Metrics {
                 IntCounterVec::new(
                     Opts::new(
                         "sealgate_background_panics_total",
-                        "Panics of background work, each a bug: it was begun anew.",
+                        "Panics of background work. Each is a bug, after which the work was started again.",
                     ),
                     &["task"],
                 ),

@@ -170,7 +170,7 @@ async fn jane_of(access: &Kubernetes) -> Result<Principal, AccessError> {
     access.authenticate(&Credentials::Bearer("hers".into()), ClientNetwork::default()).await
 }
 
-const UNAVAILABLE: &str = "who may do this can't be told now; try again in 5 s";
+const UNAVAILABLE: &str = "permissions can't be checked now; try again in 5 s";
 
 #[tokio::test]
 async fn whatever_the_api_server_does_but_say_yes_lets_nobody_in() {

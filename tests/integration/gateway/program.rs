@@ -169,7 +169,7 @@ fn sigterm_ends_it_in_good_order() {
     let file = configuration(&folder, "127.0.0.1:0", &registry_at(&fake.url()));
     let (mut store, address) = start(&file);
     store.signal("TERM");
-    store.wait_for("that it was told", |printed| printed.contains("told to end").then_some(()));
+    store.wait_for("that it was told", |printed| printed.contains("shutdown requested").then_some(()));
     assert!(super::fake::get(&address, "/v2/").starts_with("HTTP/1.1 200"), "it still serves for a moment");
     // Whoever does not want to wait says so again.
     store.signal("TERM");

@@ -225,7 +225,7 @@ fn a_registry_that_loses_a_part_gets_nothing_signed() {
         }
         None
     });
-    lost.fails(&lost.small(), &fake, &[], 3, "the registry took sha256:");
+    lost.fails(&lost.small(), &fake, &[], 3, "the registry accepted sha256:");
 
     let changed = Pusher::new();
     let fake = Fake::start(|asked, state| {

@@ -224,7 +224,7 @@ impl Members {
         let next = (number + 1) % self.all.len();
         let _ = self.preferred.compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed);
         if !member.failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(member = member.endpoint, cause = failure.cause(), "etcd has no answer");
+            tracing::warn!(member = member.endpoint, cause = failure.cause(), "etcd does not answer");
         }
     }
 

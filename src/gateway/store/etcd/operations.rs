@@ -185,7 +185,7 @@ impl Operations {
             // Another gateway may be faster again, but not for ever.
             sleep(ChangeId::new().of_up_to(Duration::from_millis(4 << conflict.min(6)))).await;
         }
-        tracing::warn!(repository = image.repository.as_str(), digest = %image.digest, "too many change this image at once");
+        tracing::warn!(repository = image.repository.as_str(), digest = %image.digest, "there are too many concurrent changes of this image");
         Err(self.members.unavailable("others change this image all the time"))
     }
 
@@ -259,7 +259,7 @@ impl Operations {
         let missing = Compare::create_revision(format.clone(), CompareOp::Equal, 0);
         let made = Txn::new().when([missing]).and_then([TxnOp::put(format, FORMAT.to_string(), None)]);
         if self.members.ask(deadline, &made).await?.succeeded() {
-            tracing::warn!(store = self.members.name(), "there was no store; a new one without any signature is made");
+            tracing::warn!(store = self.members.name(), "there was no store; making a new one without signatures");
         }
         Ok(())
     }

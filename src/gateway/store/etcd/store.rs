@@ -43,7 +43,7 @@ impl EtcdStore {
         match operations.read(&[], Instant::now() + REQUEST_TIMEOUT).await {
             Ok(_) => tracing::info!(store = operations.members.name(), "the store is open"),
             Err(error @ StoreError::Unavailable { .. }) => {
-                tracing::error!(%error, "the store is not available; it is asked again until it is");
+                tracing::error!(%error, "the store is not available; retrying with each request");
             }
             Err(error) => return Err(error),
         }

@@ -26,11 +26,7 @@ pub(super) async fn watch(operations: Arc<Operations>) {
         operations.lists.is_complete_until(None);
         if std::mem::replace(&mut working, false) {
             let (store, cause) = (operations.members.name(), failure.cause());
-            tracing::warn!(
-                store,
-                cause,
-                "changes that other gateways make are not heard of; each list is read from etcd"
-            );
+            tracing::warn!(store, cause, "changes by other gateways can't be watched; each list is read from etcd");
         }
         operations.members.failed(number, &failure).await;
         sleep(RETRY_INTERVAL * 5).await;
@@ -74,7 +70,7 @@ async fn follow(
         .map_err(late)??;
         operations.lists.is_complete_until(Some(begun));
         if !std::mem::replace(working, true) {
-            tracing::info!(store = operations.members.name(), "changes that other gateways make are heard of again");
+            tracing::info!(store = operations.members.name(), "changes by other gateways are watched again");
         }
         hear_while(operations, &mut stream, sleep_until(begun + PROOF_INTERVAL)).await?;
     }

@@ -21,7 +21,7 @@ pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |panicked| {
             if GUARDED.get() {
-                tracing::debug!(%panicked, "the store's file can't be right");
+                tracing::debug!(%panicked, "redb panicked, so the store's file counts as damaged");
             } else {
                 usual(panicked);
             }

@@ -64,7 +64,7 @@ pub(super) fn create(path: &Path) -> Result<(), StoreError> {
     // The temporary name is a second name by now, or useless; a remaining file does no harm.
     let _ = fs::remove_file(&new);
     made?;
-    tracing::warn!(store = %path.display(), "there was no store; a new one without any signature is made");
+    tracing::warn!(store = %path.display(), "there was no store; making a new one without signatures");
     Ok(())
 }
 

@@ -160,7 +160,7 @@ impl Inner {
         if state.closed.is_some() {
             return;
         }
-        tracing::error!(%error, "the store is closed, to be opened anew");
+        tracing::error!(%error, "the store is closed after an error, and will be opened again");
         let now = Instant::now();
         if state.last_error.is_none_or(|last| now.duration_since(last) > MAX_BACKOFF * 2) {
             state.wait = Duration::ZERO;
@@ -216,7 +216,7 @@ impl Inner {
                     }
                     Err(error) => {
                         wait = self.longer(wait);
-                        tracing::error!(%error, ?wait, "the store can't be opened again; it is tried further");
+                        tracing::error!(%error, ?wait, "the store can't be opened again; retrying");
                         self.state().closed = Some(self.stopped(&error.to_string()));
                     }
                 }
