@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flight_is_cancelled_with_its_last_caller_and_not_before_and_the_next_one_starts_another() {
+    async fn a_flight_is_cancelled_with_its_last_caller_and_the_next_one_starts_another() {
         let flights: SingleFlight<u8, u8> = SingleFlight::new(Unwanted::IsCancelled);
         let (dropped, is_dropped) = oneshot::channel();
         let alive = Alive(Some(dropped));

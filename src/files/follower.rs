@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_settles_is_refused_instead_of_waited_for_in_silence_and_counts_once_it_settles() {
+    fn a_file_that_never_settles_is_refused_aloud_and_counts_once_it_settles() {
         let mut reads = Reads::of("old");
         let mut at = Duration::ZERO;
         let mut progress = Vec::new();

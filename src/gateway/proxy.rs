@@ -339,7 +339,7 @@ mod tests {
     use crate::gateway::stall_guard::testing::{endless, on_a_clock_of_its_own};
 
     #[test]
-    fn a_registry_that_takes_no_more_of_an_upload_is_waited_for_as_long_as_a_standstill_and_not_as_a_change() {
+    fn a_registry_that_stops_taking_an_upload_has_the_time_of_a_stall_not_of_a_change() {
         on_a_clock_of_its_own(async {
             let started = Instant::now();
             let upload = Rc::new(Upload::new(true));
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_stops_sending_or_leaves_is_told_apart_from_a_registry_that_is_silent() {
+    fn a_client_that_stalls_or_leaves_is_told_apart_from_a_silent_registry() {
         for rest in [None, Some(Err(PayloadError::Incomplete(None)))] {
             on_a_clock_of_its_own(async {
                 let upload = Rc::new(Upload::new(true));

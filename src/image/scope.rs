@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_numbers_of_an_address_cover_each_address_that_ends_in_them_in_every_spelling() {
+    fn the_last_numbers_of_an_address_cover_every_spelling_that_ends_in_them() {
         for scope in ["*.5", "*.0.5", "*.0.0.5"] {
             for image in ["10.0.0.5:5000/x", "[::ffff:10.0.0.5]:5000/x"] {
                 assert_eq!(winner(&["*", scope], image).as_deref(), Some(scope), "{image}");
@@ -520,7 +520,7 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_single_label_a_port_is_one_that_registries_have_and_other_numbers_are_tags() {
+    fn a_number_behind_a_single_label_is_a_port_that_registries_use_or_else_a_tag() {
         for port in ["80", "443", "1024", "5000", "65535"] {
             assert!(matches!(Scope::parse(&format!("registry:{port}")), Ok(Scope::Prefix(_))), "{port}");
         }

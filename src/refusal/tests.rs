@@ -297,7 +297,7 @@ fn a_key_that_can_t_be_used_is_proposed_by_no_code() {
 }
 
 #[test]
-fn waiting_helps_where_somebody_could_not_be_asked_or_pinned_and_not_against_missing_credentials() {
+fn waiting_helps_after_failed_look_ups_and_pins_but_not_without_credentials() {
     let undecided = [
         Code::RegistryUnavailable,
         Code::RegistryMisbehaved,

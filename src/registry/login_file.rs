@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registrys_own_helper_goes_before_what_stands_in_the_file_and_that_before_the_helper_for_all() {
+    fn a_registrys_helper_goes_before_the_files_login_and_that_before_the_global_helper() {
         let text = r#"{
             "auths": {
                 "a.example.com": {"auth": "YTpi"},

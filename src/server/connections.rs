@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_with_many_connections_lose_theirs_before_one_that_has_few_loses_an_idle_one() {
+    fn peers_with_many_connections_lose_theirs_before_a_peer_with_few_loses_an_idle_one() {
         let connections = connections(16);
         let epoch = connections.epoch;
         let few: Vec<_> = (0..2).map(|_| open(&connections, "198.51.100.1").unwrap()).collect();
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_whose_client_has_the_turn_ends_for_others_only_where_its_peer_has_more_than_its_share() {
+    fn a_connection_that_awaits_its_client_ends_for_others_only_above_its_peers_share() {
         for (of_one, of_other, by_whom, ends) in [
             (3, 1, "198.51.100.1", true),
             // With a third one, each of the two has more than its share.

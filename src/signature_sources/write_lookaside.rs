@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn without_links_many_who_write_at_once_still_replace_nothing_and_leave_nothing_half() {
+    fn concurrent_writers_without_links_replace_nothing_and_leave_nothing_half() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("web@sha256=00");
         let no_links = |error: fn() -> io::Error| {

@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_index_below_two_others_is_signed_once_and_counted_twice_as_when_it_is_verified() {
+    async fn an_index_below_two_others_is_signed_once_and_counted_twice_as_in_verification() {
         fn digest(name: &str) -> Digest {
             Digest::sha256(name.as_bytes())
         }

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_listener_beside_the_gate_that_fails_or_panics_is_an_error_and_one_that_stops_is_none() {
+    async fn a_listener_that_fails_or_panics_is_an_error_and_one_that_stops_is_none() {
         let mut beside = JoinSet::new();
         for (error, expected) in [
             (None, "the listener of metrics or health ended: "),

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn an_export_never_takes_the_place_of_another_nor_goes_on_with_that_of_another_store() {
+    fn an_export_replaces_no_other_file_and_resumes_none_of_another_store() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("backup.ndjson");
         let one = open(&path, "store", BEGUN, false).unwrap();

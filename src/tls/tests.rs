@@ -162,7 +162,7 @@ fn a_refresh_puts_a_new_pair_in_force_and_a_broken_one_not() {
 }
 
 #[test]
-fn certificate_and_client_ca_are_exchanged_each_by_itself_whatever_is_wrong_with_the_other() {
+fn certificate_and_client_ca_are_exchanged_each_whatever_is_wrong_with_the_other() {
     let [folder, one, two] = [(); 3].map(|()| TempDir::new().unwrap());
     for made_in in [&folder, &one, &two] {
         made(made_in.path(), now()).unwrap();

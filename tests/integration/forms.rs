@@ -218,7 +218,7 @@ async fn text_signatures_and_uncompressed_ones_of_gnupg_are_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_one_pass_packet_that_disagrees_with_the_signature_is_malformed_also_where_gnupg_does_not_look_at_it() {
+async fn a_one_pass_packet_that_disagrees_is_malformed_also_where_gnupg_ignores_it() {
     let setting = Setting::new("ed25519");
     let pushed = setting.registry.push("acme/web", "1", "one").await;
     let image = format!("{}/acme/web:1", setting.registry.host());
@@ -287,7 +287,7 @@ fn by_policy_json(setting: &Setting, image: &str, is_in_tree: bool) -> [bool; 2]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signature_of_version_3_is_stored_listed_imported_and_verified_by_skopeo_and_by_us() {
+async fn a_version_3_signature_is_stored_listed_imported_and_verified_as_by_skopeo() {
     let setting = Setting::new("rsa2048");
     let pushed = setting.registry.push("acme/web", "1", "one").await;
     let message = version_3(&setting.gpg, &setting.key, payload(&pushed.digest, IDENTITY).as_bytes());

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::support::{Left, Scratch, follow, free_ports};
 
 #[test]
-fn what_openshifts_documentation_does_from_beginning_to_end_is_done_here_as_its_page_shows() {
+fn openshifts_documented_steps_are_done_here_as_the_page_shows() {
     let page = include_str!("../../docs/from-openshift.md");
     let [registry, store] = free_ports().map(|port| format!("127.0.0.1:{port}"));
     let page = page.replace("127.0.0.1:5000", &registry).replace("127.0.0.1:5001", &store);

@@ -129,7 +129,7 @@ async fn a_revocation_certificate_of_gnupg_revokes_the_key_that_it_stands_beside
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_on_a_curve_that_can_not_be_checked_is_refused_alone_and_named_beside_others() {
+async fn a_key_on_an_unsupported_curve_is_refused_alone_and_named_beside_others() {
     let setting = Setting::new().await;
     let key = setting.gpg.generate("Release <release@example.com>");
     let strange = setting.gpg.generate_with("Coin <coin@example.com>", "secp256k1", &[]);

@@ -278,7 +278,7 @@ async fn a_rule_that_was_removed_takes_effect_while_no_descriptor_is_left() {
 }
 
 #[tokio::test]
-async fn a_policy_that_can_not_be_loaded_decides_about_nothing_after_policy_max_stale_until_it_can() {
+async fn a_policy_that_can_not_be_loaded_decides_nothing_after_policy_max_stale() {
     let folder = folder(ANY_PORT);
     configure(&folder, &format!("policies: policies\npolicyMaxStale: 10s\n{ANY_PORT}"));
     let gate = Gate::start(&folder);

@@ -187,7 +187,7 @@ async fn variables_of_a_terminal_or_display_that_are_empty_keep_nobody_from_sign
 }
 
 #[test]
-fn an_index_whose_entries_the_repository_does_not_have_is_signed_alone_or_not_at_all() {
+fn an_index_whose_entries_are_missing_is_signed_alone_or_not_at_all() {
     let gpg = Gpg::new();
     let key = gpg.generate("Release <release@example.com>");
     let kind = |kind: &str| format!("application/vnd.oci.image.{kind}.v1+json");

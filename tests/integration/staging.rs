@@ -46,7 +46,7 @@ fn forms(host: &str, lookaside: &str, staging: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sign_and_push_write_where_lookaside_staging_says_and_skopeo_finds_it_where_that_is_published() {
+async fn sign_and_push_write_to_lookaside_staging_and_skopeo_finds_it_published() {
     let setting = Setting::new();
     let Pushed { digest, .. } = setting.registry.push("acme/web", "1", "one").await;
     let host = setting.registry.host();
@@ -102,7 +102,7 @@ async fn sign_and_push_write_where_lookaside_staging_says_and_skopeo_finds_it_wh
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_announces_an_extension_has_its_signatures_there_and_web_servers_take_none() {
+async fn a_registry_with_an_extension_keeps_its_signatures_and_web_servers_take_none() {
     let setting = Setting::new();
     let Pushed { digest, .. } = setting.registry.push("acme/web", "1", "one").await;
     let staging = setting.folder.path().join("staging");

@@ -179,7 +179,7 @@ impl Setting {
 }
 
 #[test]
-fn all_of_a_store_is_moved_through_files_and_other_stores_and_is_the_same_afterwards() {
+fn a_whole_store_is_the_same_after_moving_through_files_and_other_stores() {
     let setting = Setting::new();
     // More than a page or a batch.
     let lines = setting.lines(3000);

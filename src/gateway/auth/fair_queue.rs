@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_fills_the_queue_out_of_many_networks_makes_room_for_others_and_not_for_themselves() {
+    async fn a_client_that_fills_the_queue_from_many_networks_makes_room_for_others() {
         let queue = FairQueue::new("work", 1, 8);
         let _first = queue.acquire(peer(1), Priority::Unproven).await.unwrap();
         let other = waits_as(&queue, network(2, 0), Priority::Unproven);

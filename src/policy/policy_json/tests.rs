@@ -35,7 +35,7 @@ fn action(layer: &Layer, image: &str) -> String {
 }
 
 #[test]
-fn the_scope_of_the_docker_transport_goes_before_its_default_and_that_before_the_default_of_all() {
+fn a_docker_scope_goes_before_the_transports_default_and_that_before_the_global_one() {
     let text = r#"{
         "default": [{"type": "reject"}],
         "transports": {
@@ -189,7 +189,7 @@ fn what_one_key_file_says_of_another_s_certificate_holds_whichever_comes_first()
 }
 
 #[test]
-fn the_short_name_of_an_image_of_docker_hub_covers_only_the_namespace_as_containers_image_has_it() {
+fn a_short_name_of_docker_hub_covers_only_the_namespace_as_in_containers_image() {
     let text = r#"{"default":[{"type":"reject"}],"transports":{"docker":{"docker.io/nginx":[{"type":"insecureAcceptAnything"}]}}}"#;
     let layer = read(text).unwrap();
     assert_eq!(action(&layer, "nginx"), "policy.json/default deny");

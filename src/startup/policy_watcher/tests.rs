@@ -242,7 +242,7 @@ fn a_policy_that_is_not_loaded_stays_in_force_and_is_told_of_by_what_is_wrong() 
 }
 
 #[test]
-fn a_key_file_that_the_system_does_not_let_be_read_is_not_taken_for_a_mistake_in_the_policy() {
+fn an_unreadable_key_file_is_not_taken_for_a_mistake_in_the_policy() {
     let folder = TempDir::new().unwrap();
     for (file, is_unread) in [("p.yaml/key.asc", true), ("missing.asc", false), (".", false)] {
         let text = format!(

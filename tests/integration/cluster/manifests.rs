@@ -183,7 +183,7 @@ fn service_budget_and_network_policy_select_the_gates_pods() {
 }
 
 #[test]
-fn cert_manager_is_asked_for_the_name_that_the_api_server_calls_and_told_where_its_ca_belongs() {
+fn cert_manager_is_asked_for_the_webhooks_name_and_told_where_its_ca_belongs() {
     let objects = objects(Cluster::get(), &shipped("overlays/cert-manager"));
     for kind in BOTH_KINDS {
         let annotations = &find(&objects, kind)["metadata"]["annotations"];
@@ -243,7 +243,7 @@ fn the_openssl_overlay_has_a_certificate_that_its_webhook_configurations_trust()
 }
 
 #[test]
-fn the_documented_installation_refuses_nothing_that_the_gate_can_not_be_asked_about_until_it_enforces() {
+fn until_it_enforces_the_installation_refuses_nothing_the_gate_was_not_asked() {
     let mut installation = Installation::documented();
     let all = |objects: &[Value], policy: &str| {
         assert_eq!(webhooks(objects).count(), 5);

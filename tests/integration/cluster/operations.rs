@@ -10,7 +10,7 @@ fn generation(world: &World) -> u64 {
 }
 
 #[test]
-fn a_policy_edit_takes_effect_without_a_restart_and_a_key_that_is_removed_refuses_at_once() {
+fn a_policy_edit_takes_effect_without_a_restart_and_a_removed_key_refuses_at_once() {
     let world = World::start("edit");
     world.push_signed_by(&world.stranger, "acme/web", "1", None);
     let image = world.image("acme/web:1");

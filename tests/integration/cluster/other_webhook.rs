@@ -181,7 +181,7 @@ fn a_placeholder_survives_us_and_what_replaces_it_is_judged() {
 
 /// As Istio's gateways are installed: the placeholder stands in a Deployment, which no webhook of theirs changes.
 #[test]
-fn a_placeholder_in_a_deployment_passes_where_it_is_configured_and_what_replaces_it_in_the_pod_is_judged() {
+fn a_configured_placeholder_passes_in_a_deployment_and_is_judged_in_the_pod() {
     let world = World::with(Setup { name: "auto-template", webhook: "placeholders: [auto]", ..Setup::default() });
     let other = Other::start(world.folder());
     other.register(&world, "Never");

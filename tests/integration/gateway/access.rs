@@ -97,7 +97,7 @@ async fn the_documented_roles_are_read() {
 }
 
 #[tokio::test]
-async fn replicas_with_one_key_file_take_each_other_s_tokens_and_a_removed_user_s_token_lets_do_nothing() {
+async fn replicas_with_one_key_file_share_tokens_and_a_removed_users_token_is_worthless() {
     let folder = Scratch::new();
     let file = folder.path().join("htpasswd");
     htpasswd(&file, &["-c", "-B"], "robot", "sesame");
@@ -305,7 +305,7 @@ async fn a_kubeconfig_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn in_front_of_a_registry_that_wants_passwords_callers_of_a_cluster_are_told_why_it_can_not_be() {
+async fn kubernetes_callers_are_told_why_a_registry_can_not_want_passwords() {
     let api = Liar::start(|asked| {
         let token = serde_json::from_str::<Value>(&asked.body).unwrap()["spec"]["token"].clone();
         let nobody = json!({"authenticated": false});

@@ -252,7 +252,7 @@ async fn with_a_long_list(folder: &Scratch) -> ImageId {
 }
 
 #[tokio::test]
-async fn a_hundred_clients_that_stop_in_the_middle_of_a_list_or_an_export_keep_little_memory() {
+async fn a_hundred_clients_that_stall_in_a_list_or_an_export_hold_little_memory() {
     let folder = Scratch::new();
     let digest = with_a_long_list(&folder).await.digest;
     let registry = Fake::says(&format!(
@@ -282,7 +282,7 @@ async fn a_hundred_clients_that_stop_in_the_middle_of_a_list_or_an_export_keep_l
 /// Clients that take a list each, of another image, and stop in the middle. The lists that are on their way are bounded, and
 /// one address leaves others some room.
 #[test]
-fn a_client_that_takes_the_lists_of_many_images_and_stops_leaves_others_memory_for_theirs() {
+fn a_client_that_stops_taking_many_lists_leaves_others_memory_for_theirs() {
     const IMAGES: usize = 80;
     const SIGNATURES: u8 = 12;
     let folder = Scratch::new();

@@ -118,7 +118,7 @@ async fn what_was_put_is_what_everyone_reads() {
 }
 
 #[tokio::test]
-async fn once_it_is_known_that_everyone_may_pull_an_image_the_registry_is_not_asked_for_each_get() {
+async fn the_registry_is_not_asked_for_each_get_of_an_image_that_everyone_may_pull() {
     let digest = Digest::sha256(b"public");
     let fake = Fake::says(&format!("HTTP/1.1 200 OK\r\nDocker-Content-Digest: {digest}\r\nContent-Length: 0\r\n\r\n"));
     let store = Store::start(&fake.url());
@@ -368,7 +368,7 @@ async fn an_image_that_was_deleted_gets_no_signature_even_if_it_was_public_just_
 }
 
 #[tokio::test]
-async fn a_registry_that_redirects_the_question_for_a_manifest_is_followed_but_not_into_the_inside() {
+async fn a_redirect_of_a_manifest_request_is_followed_but_not_to_a_private_address() {
     use std::io::Write;
     let inside = Fake::says("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let elsewhere = inside.url();

@@ -62,7 +62,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn where_layers_can_not_be_kept_while_they_are_compressed_that_folder_is_named_and_not_the_source() {
+fn a_folder_that_can_not_keep_compressed_layers_is_named_and_not_the_source() {
     let setting = Setting::new();
     let (name, json) = config(&[b"layer"]);
     let archive = Archive::new().file("manifest.json", manifest(&name, &["layer.tar"]));

@@ -27,7 +27,7 @@ fn robots_header() -> String {
 }
 
 #[tokio::test]
-async fn a_real_registry_with_tokens_costs_one_token_a_repository_and_one_request_a_new_image() {
+async fn a_real_registry_costs_one_token_a_repository_and_one_request_a_new_image() {
     let issuer = Arc::new(Issuer::new());
     let (folder, signing) = (Scratch::new(), Arc::clone(&issuer));
     let realm = Liar::start(move |asked| {

@@ -182,7 +182,7 @@ async fn the_rest_of_a_body_that_nobody_reads_has_a_time_limit() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_request_ends_after_the_idle_time_and_a_silent_one_after_the_heads() {
+async fn an_idle_connection_ends_after_its_idle_time_and_a_silent_one_after_that_of_heads() {
     for tls in [false, true] {
         let (server, mut idle) = connection(tls, |idle| Timeouts { idle, ..PATIENT }, 1).await;
         assert!(closed(&mut *idle).await.is_empty());
@@ -229,7 +229,7 @@ async fn a_tls_handshake_has_a_time_limit_wherever_it_stops() {
 }
 
 #[tokio::test]
-async fn a_full_listener_ends_the_connection_that_has_been_idle_longest_and_serves_the_new_one() {
+async fn a_full_listener_ends_its_longest_idle_connection_and_serves_the_new_one() {
     let server = Server::plain(PATIENT, 4);
     let mut in_flight = server.connect_from(1).await;
     in_flight.write_all(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();

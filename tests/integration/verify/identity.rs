@@ -104,7 +104,7 @@ pub(super) const AS_JANE: [&str; 2] = ["--creds", "jane:jane"];
 pub(super) const AS_ROBOT: [&str; 2] = ["--creds", "robot:robot"];
 
 #[tokio::test]
-async fn an_outcome_is_saved_shown_unset_by_a_failing_check_and_cleared_and_the_signature_stays() {
+async fn an_outcome_is_saved_shown_unset_and_cleared_and_the_signature_stays() {
     let setting = Setting::new().await;
     let image = setting.image();
     let name = setting.sign(1, &setting.key, &setting.pushed.digest, &image).await;
@@ -515,7 +515,7 @@ async fn of_a_signature_that_was_replaced_while_it_was_looked_at_nothing_is_said
 }
 
 #[tokio::test]
-async fn credentials_for_a_store_elsewhere_come_from_its_registries_entry_and_whoever_has_none_is_told_so() {
+async fn credentials_of_another_store_come_from_its_registries_entry_or_are_asked_for() {
     let setting = Setting::new().await;
     let image = format!("{}/acme/web:1", setting.registry.host());
     let store = setting.store.url();

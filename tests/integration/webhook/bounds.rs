@@ -148,7 +148,7 @@ async fn more_bytes_at_once_than_there_is_room_for_are_told_to_come_again() {
 }
 
 #[tokio::test]
-async fn large_bodies_that_drip_leave_room_for_usual_reviews_and_are_given_up_before_the_deadline() {
+async fn large_slow_bodies_leave_room_for_usual_reviews_and_end_before_the_deadline() {
     let (receive_within, deadline) = (Duration::from_secs(3), Duration::from_hours(1));
     let settings = Settings { bytes_at_once: 4 << 20, receive_within, deadline, ..Settings::default() };
     let server = Server::start_with(settings, None);

@@ -97,7 +97,7 @@ async fn reviews_come_over_http_2_where_the_client_knows_it_and_over_http_1_wher
 }
 
 #[tokio::test]
-async fn reviews_side_by_side_on_one_connection_are_all_answered_though_one_hangs_and_one_panics() {
+async fn reviews_on_one_connection_are_all_answered_though_one_hangs_and_one_panics() {
     let server = Server::start();
     let client = server.client();
     let asked = async |image: String| {
@@ -135,7 +135,7 @@ async fn the_body_of_each_review_has_its_time_on_one_connection_of_either_protoc
 }
 
 #[tokio::test]
-async fn an_answer_to_what_is_no_review_closes_the_connection_and_an_answer_to_a_review_does_not() {
+async fn an_answer_closes_the_connection_unless_it_is_to_a_review() {
     let server = Server::start();
     let whole = review(&[("web", "example.com/good:1")]).to_string();
     for (path, content_type, body) in [

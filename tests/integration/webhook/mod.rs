@@ -126,7 +126,7 @@ async fn validate_refuses_with_the_container_the_code_and_a_status() {
 }
 
 #[tokio::test]
-async fn a_pod_names_its_registry_whatever_a_namespace_or_an_exemption_says_and_mutate_writes_it() {
+async fn a_pod_must_name_its_registry_despite_layers_and_exemptions_and_mutate_writes_it() {
     let hub = "  rules: [{name: hub, images: [docker.io], allow: {reason: tests}}]\n";
     let exemption = |scope: &str| {
         format!(

@@ -109,7 +109,7 @@ fn gateway(folder: &Scratch, number: usize, members: &Members, registry: &str) -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gateways_killed_eighty_times_and_members_of_etcd_sixty_times_lose_nothing_that_was_acknowledged() {
+async fn killed_gateways_and_etcd_members_lose_no_acknowledged_write() {
     let (registry, folder, mut random) = (registry("127.0.0.1:0"), Scratch::new(), Random::seeded());
     let mut members = Members::start_with(QUICK_ELECTIONS).await;
     let mut gateways = [0, 1].map(|number| gateway(&folder, number, &members, &registry.url()));

@@ -151,8 +151,8 @@ fn ledger_client() -> LedgerClient {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_is_cut_off_is_passed_over_and_nothing_that_was_acknowledged_is_lost() {
-    if outside("a_member_that_is_cut_off_is_passed_over_and_nothing_that_was_acknowledged_is_lost") {
+async fn a_member_that_is_cut_off_is_passed_over_and_no_acknowledged_write_is_lost() {
+    if outside("a_member_that_is_cut_off_is_passed_over_and_no_acknowledged_write_is_lost") {
         return;
     }
     let (world, mut random) = (World::start().await, Random::seeded());

@@ -24,7 +24,7 @@ async fn only_a_trusted_proxy_says_where_clients_are_to_log_in() {
 }
 
 #[tokio::test]
-async fn without_roles_a_store_beyond_loopback_takes_signatures_and_gives_nothing_else_into_anyones_hands() {
+async fn a_store_without_roles_takes_signatures_beyond_loopback_and_permits_nothing_else() {
     let setting = Setting::new().await;
     let (name, message) = setting.message(1);
     let finding = json!({"key": setting.key, "identity": "x", "digest": setting.pushed.digest.to_string()}).to_string();
@@ -187,7 +187,7 @@ async fn no_page_of_another_site_changes_or_exports_anything_whoever_has_logged_
 }
 
 #[tokio::test]
-async fn behind_a_proxy_that_says_nothing_of_tls_clients_are_not_told_where_to_send_passwords() {
+async fn a_proxy_that_says_nothing_of_tls_leads_no_client_to_send_passwords() {
     let setting = Setting::new().await;
     let (_, message) = setting.message(1);
     let ping = Client::new().get(format!("{}/v2/", setting.store.url()));

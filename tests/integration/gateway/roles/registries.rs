@@ -83,7 +83,7 @@ fn realm_of(issuer: &Arc<Issuer>) -> Liar {
 }
 
 #[tokio::test]
-async fn in_front_of_a_registry_with_a_token_realm_of_its_own_callers_get_its_tokens_in_the_stores() {
+async fn a_registrys_own_token_realm_gives_its_tokens_inside_those_of_the_store() {
     let (issuer, folder) = (Arc::new(Issuer::new()), Scratch::new());
     let realm = realm_of(&issuer);
     let realm_url = format!("http://{}", realm.host());
@@ -137,7 +137,7 @@ async fn in_front_of_a_registry_with_a_token_realm_of_its_own_callers_get_its_to
 }
 
 #[tokio::test]
-async fn a_token_realm_inside_that_nobody_named_is_not_asked_although_it_is_on_the_registrys_own_host() {
+async fn an_unnamed_private_token_realm_is_not_asked_even_on_the_registrys_own_host() {
     let (issuer, folder) = (Arc::new(Issuer::new()), Scratch::new());
     let realm = realm_of(&issuer);
     let setting = Setting::behind(&issuer.configuration(&folder, &format!("http://{}/token", realm.host()))).await;

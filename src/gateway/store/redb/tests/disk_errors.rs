@@ -6,7 +6,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn after_an_error_of_the_disk_the_store_says_so_and_comes_back_with_all_that_was_acknowledged() {
+async fn a_store_reports_a_disk_error_and_comes_back_with_all_that_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let (store, fault) = failing_store(&folder.path().join("signatures.redb"));
     let web = image("acme/web", "1");

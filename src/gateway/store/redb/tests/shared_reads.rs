@@ -70,7 +70,7 @@ async fn readers_of_one_list_share_one_reading_of_it() {
 }
 
 #[tokio::test]
-async fn whoever_comes_after_a_change_was_acknowledged_does_not_share_what_is_read_since_before_it() {
+async fn a_reader_after_an_acknowledged_change_shares_no_read_from_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let (store, fault) = failing_store(&folder.path().join("signatures.redb"));
     let web = image("acme/web", "1");
