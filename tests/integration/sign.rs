@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::Command,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -14,7 +14,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use sealgate::{image::Digest, signing::Gnupg};
 use serde_json::Value;
 
-use crate::support::{DockerRegistry, Gpg, Liar, Masks, Reply, Scratch, Store, assert_reads, skopeo};
+use crate::support::{
+    Answer, DockerRegistry, Gpg, Liar, Masks, Reply, SEALGATE, Scratch, Store, assert_reads, error_of,
+    sealgate_with_keys, skopeo,
+};
 
 /// A registry with a store in front of it, and someone who signs.
 pub(crate) struct Setting {
@@ -47,14 +50,12 @@ impl Setting {
         serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
     }
 
-    pub(crate) fn sign(&self, image: &str, more: &[&str]) -> Output {
-        sealgate(self.gpg.home(), &[&["sign", "--tls-verify=false", image], more].concat())
+    pub(crate) fn sign(&self, image: &str, more: &[&str]) -> Answer {
+        sealgate_with_keys(self.gpg.home(), &[&["sign", "--tls-verify=false", image], more].concat())
     }
 
     pub(crate) fn signed(&self, image: &str, more: &[&str]) -> Value {
-        let output = self.sign(image, &[&["-o", "json"], more].concat());
-        assert!(output.status.success(), "{}", error_of(&output));
-        serde_json::from_slice(&output.stdout).expect("JSON")
+        self.sign(image, &[&["-o", "json"], more].concat()).json(0)
     }
 
     /// Whether skopeo, with a policy that wants this key, pulls the image.
@@ -80,31 +81,9 @@ impl Setting {
         );
         let policy = self.folder.write("policy.yaml", text).display().to_string();
         let verify = ["verify", "--tls-verify=false", "-o", "json", "--policy", &policy, image];
-        let output = sealgate(self.gpg.home(), &[&verify, more].concat());
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", error_of(&output)))
+        let output = sealgate_with_keys(self.gpg.home(), &[&verify, more].concat());
+        serde_json::from_str(&output.stdout).unwrap_or_else(|_| panic!("{}", output.stderr))
     }
-}
-
-pub(crate) fn sealgate(gnupg: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_sealgate"))
-        .args(arguments)
-        .env("GNUPGHOME", gnupg)
-        .stdin(Stdio::null())
-        .output()
-        .expect("sealgate can be started")
-}
-
-pub(crate) fn error_of(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Ends with this status, nothing on standard output, and this in its one message.
-#[track_caller]
-pub(crate) fn assert_fails(output: &Output, status: i32, text: &str) {
-    let error = error_of(output);
-    assert_eq!(output.status.code(), Some(status), "{error}");
-    assert_eq!(output.stdout, b"", "{error}");
-    assert!(error.starts_with("error: ") && error.contains(text), "{error}");
 }
 
 #[tokio::test]
@@ -150,7 +129,7 @@ async fn of_an_index_everything_that_a_node_may_verify_is_signed() {
     setting.registry.push_index("acme/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
     let image = setting.image("acme/web:1");
     let output = setting.sign(&image, &["--sign-by", &setting.key, "--index-only"]);
-    assert!(output.status.success() && error_of(&output).contains("only the index is signed"), "{}", error_of(&output));
+    assert!(output.status == 0 && output.stderr.contains("only the index is signed"), "{}", output.stderr);
     assert!(setting.skopeo_takes(&image, &["--override-os=linux", "--override-arch=arm64"]).is_err());
     let report = setting.signed(&image, &["--sign-by", &setting.key]);
     let outcomes: Vec<_> = report["signatures"].as_array().unwrap().iter().map(|one| one["outcome"].clone()).collect();
@@ -167,7 +146,7 @@ async fn variables_of_a_terminal_or_display_that_are_empty_keep_nobody_from_sign
     let names = ["GPG_TTY", "DISPLAY", "TERM", "XAUTHORITY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "LC_ALL"];
     let one_by_one = names.iter().map(|name| vec![*name]);
     for empty in one_by_one.chain([names.to_vec()]) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sealgate"));
+        let mut command = Command::new(SEALGATE);
         command.args([
             "sign",
             "--tls-verify=false",
@@ -176,12 +155,12 @@ async fn variables_of_a_terminal_or_display_that_are_empty_keep_nobody_from_sign
             "--sign-by",
             &setting.key,
         ]);
-        command.env("GNUPGHOME", setting.gpg.home()).stdin(Stdio::null());
+        command.env("GNUPGHOME", setting.gpg.home());
         for name in &empty {
             command.env(name, "");
         }
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{empty:?}: {}", error_of(&output));
+        let output = Answer::of(&mut command);
+        assert_eq!(output.status, 0, "{empty:?}: {}", output.stderr);
     }
     setting.skopeo_takes(&setting.image("acme/web:1"), &[]).unwrap();
 }
@@ -230,21 +209,21 @@ fn an_index_whose_entries_are_missing_is_signed_alone_or_not_at_all() {
         let sign = |image: &str, more: &[&str]| {
             let image = format!("{}/acme/web:{image}", registry.host());
             let arguments = ["sign", "--tls-verify=false", &image, "--sign-by", &key, "--to", &to];
-            sealgate(gpg.home(), &[&arguments, more].concat())
+            sealgate_with_keys(gpg.home(), &[&arguments, more].concat())
         };
         let output = sign("1", &[]);
-        assert_fails(&output, 1, "--index-only");
-        let error = error_of(&output);
+        output.fails_with(1, "--index-only");
+        let error = &output.stderr;
         for (number, platform) in [(0, "(linux/amd64)"), (1, "(linux/arm64)")] {
             let named = format!("{} {platform}", digests[number]);
             assert_eq!(error.contains(&named), missing.contains(&number), "{error}");
         }
         assert!(!Path::new(&to).exists(), "{error}");
         let alone = sign("1", &["--index-only"]);
-        assert!(alone.status.success(), "{}", error_of(&alone));
+        assert_eq!(alone.status, 0, "{}", alone.stderr);
         let nothing = sign("2", &[]);
-        assert_fails(&nothing, 1, "has no such image");
-        assert!(!error_of(&nothing).contains("--index-only"), "{}", error_of(&nothing));
+        nothing.fails_with(1, "has no such image");
+        assert!(!nothing.stderr.contains("--index-only"), "{}", nothing.stderr);
     }
 }
 
@@ -270,7 +249,7 @@ async fn another_identity_is_signed_when_it_is_asked_for() {
     let image = setting.image("copies/web:1");
     let identity = "registry.example.com/acme/web:1";
     let dry = setting.sign(&image, &["--sign-by", &setting.key, "--sign-identity", identity, "--dry-run"]);
-    let payload: Value = serde_json::from_slice(&dry.stdout).unwrap();
+    let payload: Value = serde_json::from_str(&dry.stdout).unwrap();
     assert_eq!(payload["critical"]["identity"]["docker-reference"], identity);
     assert_eq!(setting.verify(&image, "", &[])["code"], "unsigned", "a dry run signs nothing");
     setting.signed(&image, &["--sign-by", &setting.key, "--sign-identity", identity]);
@@ -286,7 +265,7 @@ async fn signatures_go_into_a_lookaside_folder_or_another_store() {
     let image = format!("{}/acme/web:1", setting.registry.host());
     let tree = setting.folder.path().join("tree").display().to_string();
     // The registry itself has no extension.
-    assert_fails(&setting.sign(&image, &["--sign-by", &setting.key]), 1, "does not announce a signature extension");
+    setting.sign(&image, &["--sign-by", &setting.key]).fails_with(1, "does not announce a signature extension");
     setting.signed(&image, &["--sign-by", &setting.key, "--to", &tree]);
     let place = format!("{tree}/acme/web@sha256={}/signature-1", pushed.digest.hex());
     assert!(fs::metadata(&place).is_ok(), "{place}");
@@ -322,22 +301,24 @@ async fn keys_that_can_not_sign_are_refused_before_anything_is_written() {
     let setting = Setting::new();
     let pushed = setting.registry.push("acme/web", "1", "one").await;
     let image = setting.image("acme/web:1");
-    assert_fails(&setting.sign(&image, &["--sign-by", expired_key(&setting.gpg)]), 1, "expired at 2020-12-31");
+    setting.sign(&image, &["--sign-by", expired_key(&setting.gpg)]).fails_with(1, "expired at 2020-12-31");
     let revoked = revoked_key(&setting.gpg);
-    assert_fails(&setting.sign(&image, &["--sign-by", &revoked]), 1, &format!("key 0x{revoked} is revoked"));
-    assert_fails(&setting.sign(&image, &["--sign-by", "nobody@example.com"]), 1, "no key of nobody@example.com");
-    assert_fails(&setting.sign(&image, &["--sign-by", "DEADBEEF"]), 2, "short key ID");
-    assert_fails(&setting.sign(&image, &["--sign-by", "release"]), 2, "expected a fingerprint");
+    setting.sign(&image, &["--sign-by", &revoked]).fails_with(1, &format!("key 0x{revoked} is revoked"));
+    setting.sign(&image, &["--sign-by", "nobody@example.com"]).fails_with(1, "no key of nobody@example.com");
+    setting.sign(&image, &["--sign-by", "DEADBEEF"]).fails_with(2, "short key ID");
+    setting.sign(&image, &["--sign-by", "release"]).fails_with(2, "expected a fingerprint");
     setting.gpg.generate("Other <release@example.com>");
-    assert_fails(&setting.sign(&image, &["--sign-by", "release@example.com"]), 2, "names several keys");
+    setting.sign(&image, &["--sign-by", "release@example.com"]).fails_with(2, "names several keys");
     // A public key alone: the agent has nothing to sign with.
     let stranger = Gpg::new();
     let theirs = stranger.generate("Stranger <stranger@example.com>");
     setting.gpg.run(&["--import"], &stranger.export(&theirs));
-    assert_fails(&setting.sign(&image, &["--sign-by", &theirs]), 1, "is not here");
-    let missing =
-        sealgate(Path::new("/nonexistent"), &["sign", "--tls-verify=false", &image, "--sign-by", &setting.key]);
-    assert_fails(&missing, 2, "there is no GnuPG folder /nonexistent");
+    setting.sign(&image, &["--sign-by", &theirs]).fails_with(1, "is not here");
+    let missing = sealgate_with_keys(
+        Path::new("/nonexistent"),
+        &["sign", "--tls-verify=false", &image, "--sign-by", &setting.key],
+    );
+    missing.fails_with(2, "there is no GnuPG folder /nonexistent");
     let list = setting.list("acme/web", &pushed.digest).await;
     assert_eq!(list["signatures"].as_array().unwrap().len(), 0);
 }
@@ -371,10 +352,10 @@ async fn a_locked_key_that_nobody_unlocks_does_not_sign() {
         let pushed = setting.registry.push("acme/web", "1", "one").await;
         let key = lock(&setting, answer);
         let output = setting.sign(&setting.image("acme/web:1"), &["--sign-by", key]);
-        assert_fails(&output, 3, "did not sign: ");
-        assert_fails(&output, 3, text);
-        assert_eq!(error_of(&output).lines().count(), 1, "{}", error_of(&output));
-        assert!(error_of(&output).contains("nothing is written"), "{}", error_of(&output));
+        output.fails_with(3, "did not sign: ");
+        output.fails_with(3, text);
+        assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
+        assert!(output.stderr.contains("nothing is written"), "{}", output.stderr);
         let list = setting.list("acme/web", &pushed.digest).await;
         assert_eq!(list["signatures"], serde_json::json!([]));
     }
@@ -384,16 +365,15 @@ async fn a_locked_key_that_nobody_unlocks_does_not_sign() {
 async fn without_gnupg_there_is_one_clear_message() {
     let setting = Setting::new();
     setting.registry.push("acme/web", "1", "one").await;
-    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
-        .args(["sign", "--tls-verify=false", &setting.image("acme/web:1"), "--sign-by", &setting.key])
-        .env("GNUPGHOME", setting.gpg.home())
-        .env("PATH", setting.folder.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert_fails(&output, 3, "gpg-agent can't be asked: ");
-    assert!(error_of(&output).contains("is GnuPG installed"), "{}", error_of(&output));
-    assert_eq!(error_of(&output).lines().count(), 1, "{}", error_of(&output));
+    let output = Answer::of(
+        Command::new(SEALGATE)
+            .args(["sign", "--tls-verify=false", &setting.image("acme/web:1"), "--sign-by", &setting.key])
+            .env("GNUPGHOME", setting.gpg.home())
+            .env("PATH", setting.folder.path()),
+    );
+    output.fails_with(3, "gpg-agent can't be asked: ");
+    assert!(output.stderr.contains("is GnuPG installed"), "{}", output.stderr);
+    assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
 }
 
 /// Adds a subkey, and gives its fingerprint.
@@ -433,7 +413,7 @@ async fn a_subkey_signs_where_it_is_named_and_none_that_can_not() {
     let image = setting.image("acme/web:1");
     for by in [encryption.as_str(), &encryption[24..]] {
         let output = setting.sign(&image, &["--sign-by", by]);
-        assert_fails(&output, 1, &format!("key 0x{encryption} is not made for signing"));
+        output.fails_with(1, &format!("key 0x{encryption} is not made for signing"));
     }
 }
 
@@ -472,8 +452,9 @@ fn of_a_tag_that_moves_while_it_is_signed_nothing_is_written() {
     let text = format!("{image} names {} now, not {first}, which was to be signed: nothing is written", two.0);
     for to in [&tree, &store] {
         asked_for.store(0, Ordering::SeqCst);
-        let output = sealgate(gpg.home(), &["sign", "--tls-verify=false", &image, "--sign-by", &key, "--to", to]);
-        assert_fails(&output, 1, &text);
+        let output =
+            sealgate_with_keys(gpg.home(), &["sign", "--tls-verify=false", &image, "--sign-by", &key, "--to", to]);
+        output.fails_with(1, &text);
     }
     assert!(!Path::new(&tree).exists());
     assert!(server.asked().iter().all(|asked| matches!(asked.method.as_str(), "GET" | "HEAD")));
@@ -509,9 +490,8 @@ async fn what_is_written_of_several_signatures_is_told_and_the_rest_follows() {
     let by = ["--sign-by", &setting.key, "--to", &to];
     let output = setting.sign(&image, &by);
     let [amd64, arm64] = images.map(|image| image.digest);
-    assert_fails(&output, 1, "there is no room (SIZE_INVALID)");
-    assert_fails(
-        &output,
+    output.fails_with(1, "there is no room (SIZE_INVALID)");
+    output.fails_with(
         1,
         &format!(
             "(of 3 signatures 1 is there: {}; not there, or not for certain: {amd64} (linux/amd64), {arm64} \
@@ -562,8 +542,8 @@ async fn a_key_file_signs_without_an_agent() {
     let key = setting.folder.write("ci.key", secret).display().to_string();
     let good = setting.folder.write("passphrase", "secret\n").display().to_string();
     let bad = setting.folder.write("wrong", "Secret\n").display().to_string();
-    assert_fails(&setting.sign(&image, &["--key-file", &key]), 2, "--passphrase-file");
-    assert_fails(&setting.sign(&image, &["--key-file", &key, "--passphrase-file", &bad]), 1, "is wrong");
+    setting.sign(&image, &["--key-file", &key]).fails_with(2, "--passphrase-file");
+    setting.sign(&image, &["--key-file", &key, "--passphrase-file", &bad]).fails_with(1, "is wrong");
     assert_eq!(
         setting.signed(&image, &["--key-file", &key, "--passphrase-file", &good])["signatures"][0]["outcome"],
         "signed"
@@ -576,9 +556,9 @@ async fn a_key_file_signs_without_an_agent() {
 async fn what_is_not_there_can_not_be_signed() {
     let setting = Setting::new();
     let image = setting.image("acme/none:1");
-    assert_fails(&setting.sign(&image, &["--sign-by", &setting.key]), 1, "acme/none");
+    setting.sign(&image, &["--sign-by", &setting.key]).fails_with(1, "acme/none");
     let gone = "127.0.0.1:1/acme/web:1";
-    assert_fails(&setting.sign(gone, &["--sign-by", &setting.key]), 3, "127.0.0.1:1");
+    setting.sign(gone, &["--sign-by", &setting.key]).fails_with(3, "127.0.0.1:1");
 }
 
 #[tokio::test]
@@ -597,7 +577,7 @@ async fn a_mirror_does_not_say_what_is_signed() {
     let config = ["--config", configuration.as_str()];
     assert_eq!(setting.verify(image, "", &config)["code"], "unsigned", "the mirror answers");
     let sign = [&config[..], &["--sign-by", &setting.key]].concat();
-    assert_fails(&setting.sign(image, &sign), 3, "127.0.0.1:1");
+    setting.sign(image, &sign).fails_with(3, "127.0.0.1:1");
     assert!(!Path::new(&tree).exists(), "nothing is written");
 }
 
@@ -632,7 +612,7 @@ async fn an_agent_that_keeps_silent_is_not_waited_for_for_ever() {
     let _ = fs::remove_file(&socket);
     let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let output = setting.sign(&setting.image("acme/web:1"), &["--sign-by", &setting.key]);
-    assert_fails(&output, 3, "gpg-agent can't be asked: it has not answered within 15 s");
+    output.fails_with(3, "gpg-agent can't be asked: it has not answered within 15 s");
 }
 
 #[tokio::test]
@@ -646,7 +626,7 @@ async fn a_digest_is_signed_under_a_tag_that_names_another_only_where_that_is_sa
     let moved = format!("{image}@{old}");
     let advice = format!("or sign {}@{old} (with --sign-identity {image} only if", setting.image("acme/web"));
     for more in [&by[..], &[&by[..], &["--dry-run"]].concat()] {
-        assert_fails(&setting.sign(&moved, more), 1, &advice);
+        setting.sign(&moved, more).fails_with(1, &advice);
     }
     let report = setting.signed(&moved, &[&by[..], &["--sign-identity", &image]].concat());
     assert_eq!(report["signatures"][0]["outcome"], "signed");
@@ -669,7 +649,7 @@ async fn what_sign_prints_reads_as_the_snapshot() {
         .key(&setting.key, "81A2B3C4D5E6F708192A3B4C5D6E7F8091A2B302");
     let shown = |title: &str, more: &[&str]| {
         let output = setting.sign(&image, &[&["--sign-by", &setting.key], more].concat());
-        format!("# {title}\n{}{}", String::from_utf8_lossy(&output.stdout), error_of(&output))
+        format!("# {title}\n{}", output.text)
     };
     let reports = [
         shown("signed", &[]),

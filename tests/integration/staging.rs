@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::{
-    sign::{Setting, assert_fails, error_of, sealgate},
-    support::{Liar, Pushed, Reply, accept_anything, skopeo},
+    sign::Setting,
+    support::{Liar, Pushed, Reply, accept_anything, error_of, sealgate_with_keys, skopeo},
 };
 
 /// Files below a folder, by their names from there.
@@ -73,12 +73,12 @@ async fn sign_and_push_write_to_lookaside_staging_and_skopeo_finds_it_published(
             let more = ["--registries-d", &registries, "--sign-by", &setting.key, "-o", "json"];
             let output = match command {
                 "sign" => setting.sign(&image, &more),
-                _ => sealgate(
+                _ => sealgate_with_keys(
                     setting.gpg.home(),
                     &[&["push", "--tls-verify=false", &layout, &image], &more[..]].concat(),
                 ),
             };
-            assert!(output.status.success(), "{text}: {}", error_of(&output));
+            assert_eq!(output.status, 0, "{text}: {}", output.stderr);
             assert_eq!(files(folder), BTreeSet::from([signature.clone()]), "{text}");
             setting
                 .skopeo_takes(&image, &["--registries.d", &registries])
@@ -127,6 +127,6 @@ async fn a_registry_with_an_extension_keeps_its_signatures_and_web_servers_take_
     for staging in ["", ", lookaside-staging: 'http://127.0.0.1:1/s'"] {
         let lookaside = format!("default-docker: {{lookaside: 'http://127.0.0.1:1/s'{staging}}}\n");
         setting.folder.write("registries.d/default.yaml", lookaside);
-        assert_fails(&setting.sign(&image, &more), 1, "does not announce a signature extension");
+        setting.sign(&image, &more).fails_with(1, "does not announce a signature extension");
     }
 }

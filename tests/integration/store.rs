@@ -28,7 +28,7 @@ use sealgate::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    DockerRegistry, Gpg, Liar, Process, Proxy, Reply, SEALGATE, Scratch, Store, run, skopeo, wait_until,
+    Answer, DockerRegistry, Gpg, Liar, Process, Proxy, Reply, SEALGATE, Scratch, Store, run, skopeo, wait_until,
 };
 
 const INSECURE: &str = "--tls-verify=false";
@@ -43,48 +43,13 @@ struct Setting {
     folder: Scratch,
 }
 
-pub(crate) struct Answer {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-impl Answer {
-    /// The result, and that the command ended with this status.
-    #[track_caller]
-    pub(crate) fn json(&self, status: i32) -> Value {
-        assert_eq!(self.status, status, "{}{}", self.stdout, self.stderr);
-        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("{}{}", self.stdout, self.stderr))
-    }
-
-    /// Ends with this status, without a result, and with this in its one message.
-    #[track_caller]
-    pub(crate) fn fails(&self, status: i32, text: &str) {
-        assert_eq!((self.status, self.stdout.as_str()), (status, ""), "{}", self.stderr);
-        assert!(self.stderr.contains(text), "{}", self.stderr);
-    }
-}
-
 /// `sealgate store ...`, with the result as JSON.
 pub(crate) fn sealgate_store(arguments: &[&str]) -> Answer {
     with_input(arguments, b"")
 }
 
 fn with_input(arguments: &[&str], input: &[u8]) -> Answer {
-    let mut command = Command::new(SEALGATE);
-    command.arg("store").args(arguments).args(["-o", "json"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    // It may not want to read any of it.
-    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    Answer {
-        status: output.status.code().expect("it is not killed"),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    Answer::with_input(Command::new(SEALGATE).arg("store").args(arguments).args(["-o", "json"]), input)
 }
 
 pub(crate) fn image(number: usize) -> ImageId {

@@ -12,28 +12,26 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     path::Path,
-    process::Output,
 };
 
 use sealgate::configuration::{Access, Limits, Users};
 use sealgate::image::Digest;
 use serde_json::Value;
 
-use crate::sign::{Setting, assert_fails, error_of, expired_key, revoked_key, sealgate};
+use crate::sign::{Setting, expired_key, revoked_key};
 use crate::support::{
-    DockerRegistry, Gpg, Liar, Proxy, Reply, Scratch, Store, accept_anything, run, skopeo, wait_until,
+    Answer, DockerRegistry, Gpg, Liar, Proxy, Reply, Scratch, Store, accept_anything, error_of, run,
+    sealgate_with_keys, skopeo, wait_until,
 };
 
 /// Pushes, and signs with this key.
-fn push(gpg: &Gpg, source: &str, image: &str, more: &[&str]) -> Output {
+fn push(gpg: &Gpg, source: &str, image: &str, more: &[&str]) -> Answer {
     let arguments = ["push", "--tls-verify=false", source, image, "--sign-by", "release@example.com"];
-    sealgate(gpg.home(), &[&arguments, more].concat())
+    sealgate_with_keys(gpg.home(), &[&arguments, more].concat())
 }
 
 fn pushed(gpg: &Gpg, source: &str, image: &str, more: &[&str]) -> Value {
-    let output = push(gpg, source, image, &[&["-o", "json"], more].concat());
-    assert!(output.status.success(), "{}", error_of(&output));
-    serde_json::from_slice(&output.stdout).expect("JSON")
+    push(gpg, source, image, &[&["-o", "json"], more].concat()).json(0)
 }
 
 /// What became of the blobs, or of the manifests.
@@ -197,7 +195,7 @@ async fn an_index_is_pushed_and_signed_with_all_its_manifests() {
     let report = pushed(&setting.gpg, &source, &format!("{repository}@{}", index.digest), &[]);
     assert_eq!(report["identity"], format!("{repository}@{}", index.digest));
     let wrong = format!("{repository}@{}", images[0].digest);
-    assert_fails_after_lines(&push(&setting.gpg, &source, &wrong, &[]), 1, "the source is sha256:");
+    push(&setting.gpg, &source, &wrong, &[]).fails_after_lines(1, "the source is sha256:");
 }
 
 #[tokio::test]
@@ -221,7 +219,7 @@ async fn blobs_of_another_repository_are_mounted() {
         &format!("{store}/web:1"),
         &["--mount-from", "registry.example.com/acme/base"],
     );
-    assert_fails(&elsewhere, 2, "--mount-from registry.example.com/acme/base: blobs are mounted");
+    elsewhere.fails_with(2, "--mount-from registry.example.com/acme/base: blobs are mounted");
 }
 
 #[tokio::test]
@@ -255,9 +253,9 @@ async fn who_may_not_push_gets_a_clear_answer_and_nothing_is_signed() {
     let image = format!("{}/acme/web:1", registry.host());
     let signatures = folder.path().join("signatures").display().to_string();
     let to = ["--to", signatures.as_str()];
-    assert_fails(&push(&gpg, &layout.source(), &image, &to), 1, "credentials are needed (--creds, --authfile");
+    push(&gpg, &layout.source(), &image, &to).fails_with(1, "credentials are needed (--creds, --authfile");
     let wrong = push(&gpg, &layout.source(), &image, &[&to[..], &["--creds", "robot:wrong"]].concat());
-    assert_fails(&wrong, 1, "these credentials do not suffice");
+    wrong.fails_with(1, "these credentials do not suffice");
     assert!(!Path::new(&signatures).exists());
     pushed(&gpg, &layout.source(), &image, &[&to[..], &["--creds", "robot:right"]].concat());
 }
@@ -268,16 +266,17 @@ async fn what_can_not_be_signed_is_not_pushed() {
     let (layout, _) = Layout::of(&setting.folder, "layout", &["layer"]);
     let source = layout.source();
     let image = setting.image("acme/web:1");
-    let sign_by =
-        |key: &str| sealgate(setting.gpg.home(), &["push", "--tls-verify=false", &source, &image, "--sign-by", key]);
-    assert_fails(&sign_by("nobody@example.com"), 1, "no key of nobody@example.com");
-    assert_fails(&sign_by("DEADBEEF"), 2, "short key ID");
-    assert_fails(&sign_by(expired_key(&setting.gpg)), 1, "expired at 2020-12-31");
-    assert_fails(&sign_by(&revoked_key(&setting.gpg)), 1, "is revoked");
+    let sign_by = |key: &str| {
+        sealgate_with_keys(setting.gpg.home(), &["push", "--tls-verify=false", &source, &image, "--sign-by", key])
+    };
+    sign_by("nobody@example.com").fails_with(1, "no key of nobody@example.com");
+    sign_by("DEADBEEF").fails_with(2, "short key ID");
+    sign_by(expired_key(&setting.gpg)).fails_with(1, "expired at 2020-12-31");
+    sign_by(&revoked_key(&setting.gpg)).fails_with(1, "is revoked");
     // The registry itself has no extension for signatures.
     let bare = format!("{}/acme/web:1", setting.registry.host());
-    assert_fails(&push(&setting.gpg, &source, &bare, &[]), 1, "does not announce a signature extension");
-    assert_fails(&push(&setting.gpg, &source, "127.0.0.1:1/acme/web:1", &[]), 3, "127.0.0.1:1");
+    push(&setting.gpg, &source, &bare, &[]).fails_with(1, "does not announce a signature extension");
+    push(&setting.gpg, &source, "127.0.0.1:1/acme/web:1", &[]).fails_with(3, "127.0.0.1:1");
     assert_eq!(writes(&setting.registry, 0), 0);
 }
 
@@ -301,14 +300,14 @@ async fn who_may_push_and_not_sign_pushes_nothing() {
     let image = |store: &Store| format!("{}/acme/web:1", store.host());
     let other = store(roles("{role: 'system:image-signer', users: [dev], repositories: [other]}"));
     let denied = push(&gpg, &layout.source(), &image(&other), &creds);
-    assert_fails(&denied, 1, "/acme/web/signatures/ answers 403: these credentials do not suffice: dev may");
-    assert!(error_of(&denied).contains("(nothing is pushed)"), "{}", error_of(&denied));
+    denied.fails_with(1, "/acme/web/signatures/ answers 403: these credentials do not suffice: dev may");
+    assert!(denied.stderr.contains("(nothing is pushed)"), "{}", denied.stderr);
     let nobody = push(&gpg, &layout.source(), &image(&other), &[]);
-    assert_fails(&nobody, 1, "answers 401: credentials are needed (--creds, --authfile");
+    nobody.fails_with(1, "answers 401: credentials are needed (--creds, --authfile");
     // Whatever else would keep it from being signed, here a store without TLS that nobody said may be asked like this.
     let bare = format!("{}/acme/web:1", registry.host());
     let to = push(&gpg, &layout.source(), &bare, &["--to", &other.url()]);
-    assert_fails(&to, 3, "its token realm is not https (nothing is pushed)");
+    to.fails_with(3, "its token realm is not https (nothing is pushed)");
     assert_eq!(writes(&registry, 0), 0);
     let signers = store(roles("{role: 'system:image-signer', users: [dev], repositories: [acme]}"));
     pushed(&gpg, &layout.source(), &image(&signers), &creds);
@@ -337,28 +336,18 @@ fn an_extension_that_does_not_know_the_question_is_no_reason_not_to_push() {
     }
 }
 
-/// As [`assert_fails`], where lines about blobs may stand before the error.
-#[track_caller]
-fn assert_fails_after_lines(output: &Output, status: i32, text: &str) {
-    let error = error_of(output);
-    assert_eq!(output.status.code(), Some(status), "{error}");
-    assert_eq!(output.stdout, b"", "{error}");
-    let last = error.lines().last().unwrap_or_default();
-    assert!(last.starts_with("error: ") && last.contains(text), "{error}");
-}
-
 #[test]
 fn a_line_a_blob_says_what_became_of_it_where_nobody_watches() {
     let setting = Setting::new();
     let (layout, digest) = Layout::of(&setting.folder, "layout", &["layer"]);
     let image = setting.image("acme/web:1");
     let output = push(&setting.gpg, &layout.source(), &image, &[]);
-    assert!(output.status.success(), "{}", error_of(&output));
+    assert_eq!(output.status, 0, "{}", output.stderr);
     let layer = Digest::sha256(b"layer").to_string();
-    let lines = error_of(&output);
+    let lines = &output.stderr;
     assert!(lines.contains(&format!("{} pushed (5 B)", &layer[..19])), "{lines}");
     assert!(!lines.contains('\u{1b}'), "{lines}");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = &output.stdout;
     assert!(text.starts_with(&format!("pushed {}\n", layout.source())), "{text}");
     assert!(text.contains("3 sent, 0 mounted, 0 there already") && text.contains(&digest.to_string()), "{text}");
 }
@@ -375,5 +364,5 @@ fn an_image_that_is_pushed_and_not_signed_is_signed_by_the_command_in_the_messag
         setting.image("acme/web"),
         setting.key
     );
-    assert!(!output.status.success() && error_of(&output).contains(&command), "{}", error_of(&output));
+    assert!(output.status != 0 && output.stderr.contains(&command), "{}", output.stderr);
 }

@@ -1,17 +1,14 @@
 //! Sources made by hand: odd ones that are good, and bad ones, of which nothing is pushed.
 
-use std::{
-    io::Write as _,
-    os::unix::fs::symlink,
-    process::{Command, Stdio},
-};
+use std::{io::Write as _, os::unix::fs::symlink, process::Command};
 
 use flate2::{Compression, write::GzEncoder};
 use sealgate::image::{Digest, digest::Algorithm};
 use tar::{Builder, EntryType, Header};
 
 use super::{Layout, flush, outcomes, push, pushed, writes};
-use crate::sign::{Setting, assert_fails};
+use crate::sign::Setting;
+use crate::support::{Answer, SEALGATE};
 
 /// A docker-archive.
 struct Archive(Builder<Vec<u8>>);
@@ -68,16 +65,15 @@ fn a_folder_that_can_not_keep_compressed_layers_is_named_and_not_the_source() {
     let archive = Archive::new().file("manifest.json", manifest(&name, &["layer.tar"]));
     let archive = archive.file(&name, json).file("layer.tar", "layer");
     let file = setting.folder.write("web.tar", archive.bytes()).display().to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_sealgate"))
-        .args(["push", &format!("docker-archive:{file}"), &setting.image("acme/web:1"), "--sign-by", &setting.key])
-        .arg("--tls-verify=false")
-        .env("GNUPGHOME", setting.gpg.home())
-        .env("TMPDIR", "/nonexistent")
-        .stdin(Stdio::null())
-        .output()
-        .expect("sealgate can be started");
-    assert_fails(&output, 3, "/nonexistent: layers can't be kept here while they are compressed: No such file");
-    assert_fails(&output, 3, "TMPDIR names another folder");
+    let output = Answer::of(
+        Command::new(SEALGATE)
+            .args(["push", &format!("docker-archive:{file}"), &setting.image("acme/web:1"), "--sign-by", &setting.key])
+            .arg("--tls-verify=false")
+            .env("GNUPGHOME", setting.gpg.home())
+            .env("TMPDIR", "/nonexistent"),
+    );
+    output.fails_with(3, "/nonexistent: layers can't be kept here while they are compressed: No such file");
+    output.fails_with(3, "TMPDIR names another folder");
 }
 
 #[test]
@@ -148,7 +144,7 @@ fn an_image_is_chosen_by_its_name_where_there_are_several() {
     for name in ["acme/web:1", "docker.io/acme/web:1", "localhost/web"] {
         pushed(&setting.gpg, &format!("docker-archive:{file}:{name}"), &image, &[]);
     }
-    let failed = |source: &str, text: &str| assert_fails(&push(&setting.gpg, source, &image, &[]), 1, text);
+    let failed = |source: &str, text: &str| push(&setting.gpg, source, &image, &[]).fails_with(1, text);
     failed(&format!("docker-archive:{file}"), r#"say which one behind a colon: there are "acme/web:1""#);
     failed(&format!("docker-archive:{file}:acme/web:2"), r#"not exactly one image of the name "acme/web:2""#);
     let layout = Layout::new(&setting.folder, "layout");
@@ -211,10 +207,10 @@ fn bad_docker_archives_are_refused_before_anything_is_pushed() {
     for (what, bytes, text) in cases {
         let file = setting.folder.write("bad.tar", bytes).display().to_string();
         println!("{what}");
-        assert_fails(&push(&setting.gpg, &format!("docker-archive:{file}"), &image, &[]), 1, text);
+        push(&setting.gpg, &format!("docker-archive:{file}"), &image, &[]).fails_with(1, text);
     }
-    assert_fails(&push(&setting.gpg, "docker-archive:/nonexistent.tar", &image, &[]), 1, "/nonexistent.tar: No such");
-    assert_fails(&push(&setting.gpg, "docker-archive:/dev/null", &image, &[]), 1, "it is no file");
+    push(&setting.gpg, "docker-archive:/nonexistent.tar", &image, &[]).fails_with(1, "/nonexistent.tar: No such");
+    push(&setting.gpg, "docker-archive:/dev/null", &image, &[]).fails_with(1, "it is no file");
     assert_eq!(writes(&setting.registry, 0), 0);
 }
 
@@ -223,7 +219,7 @@ fn bad_layouts_are_refused_before_anything_is_pushed() {
     let setting = Setting::new();
     let image = setting.image("acme/web:1");
     let failed = |layout: &Layout<'_>, text: &str| {
-        assert_fails(&push(&setting.gpg, &layout.source(), &image, &[]), 1, text);
+        push(&setting.gpg, &layout.source(), &image, &[]).fails_with(1, text);
     };
     let blob_of = |layout: &Layout<'_>, digest: &Digest| layout.path().join("blobs/sha256").join(digest.hex());
     let layer = Digest::sha256(b"layer");
@@ -283,7 +279,7 @@ fn an_index_with_more_manifests_than_are_signed_is_not_pushed() {
     let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
     index_layout(&layout, &index, &layout.blob(&index).to_string());
     let output = push(&setting.gpg, &layout.source(), &setting.image("acme/web:1"), &[]);
-    assert_fails(&output, 1, "the index has more than 128 manifests");
+    output.fails_with(1, "the index has more than 128 manifests");
     assert_eq!(writes(&setting.registry, 0), 0);
 }
 
@@ -308,11 +304,11 @@ fn what_a_layout_calls_by_its_sha_512_is_pushed_and_signed_as_the_registry_calls
     let other = Digest::of(Algorithm::Sha512, b"other");
     let repository = setting.image("acme/other");
     let output = push(&setting.gpg, &layout.source(), &format!("{repository}@{other}"), &[]);
-    assert_fails(&output, 1, &format!("the source is {long}, not {other}"));
+    output.fails_with(1, &format!("the source is {long}, not {other}"));
     // It is the layout's name all the same: what is damaged is noticed.
     setting.folder.write(&name, index.replace("amd64", "arm64"));
     let output = push(&setting.gpg, &layout.source(), &image, &[]);
-    assert_fails(&output, 1, &format!("is damaged: it should be {long}"));
+    output.fails_with(1, &format!("is damaged: it should be {long}"));
 }
 
 #[test]
@@ -323,7 +319,7 @@ fn a_layer_that_is_damaged_is_never_completed() {
     std::fs::write(layout.path().join("blobs/sha256").join(layer.hex()), "LAYER").unwrap();
     let image = setting.image("acme/web:1");
     let output = push(&setting.gpg, &layout.source(), &image, &[]);
-    super::assert_fails_after_lines(&output, 1, &format!("is damaged: it should be {layer}"));
+    output.fails_after_lines(1, &format!("is damaged: it should be {layer}"));
     flush(&setting.registry);
     assert!(setting.registry.requests("HEAD", &layer.hex()) > 0, "the log has it");
     assert_eq!(setting.registry.requests("PUT", "/manifests/"), 0);

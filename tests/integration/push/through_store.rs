@@ -2,11 +2,10 @@
 
 use super::{
     fake::{Fake, State},
-    outcomes, pushed, sealgate,
+    outcomes, pushed,
     uploads::{Pusher, with_digests},
 };
-use crate::sign::error_of;
-use crate::support::{Asked, Reply, Store, skopeo};
+use crate::support::{Asked, Reply, Store, error_of, sealgate_with_keys, skopeo};
 
 /// The honest answer, also to a HEAD of a manifest, with these values of `Docker-Content-Digest`.
 fn answer(asked: &Asked, state: &mut State, digests: &[&str]) -> Reply {
@@ -44,8 +43,9 @@ async fn a_store_passes_a_push_to_a_registry_with_empty_digest_headers() {
             format!(r#"{{"default":[{{"type":"signedBy","keyType":"GPGKeys","keyPath":"{}"}}]}}"#, key.display());
         let policy = pusher.folder.write("policy.json", policy).display().to_string();
         for image in [image.clone(), format!("{}/acme/web@{digest}", store.host())] {
-            let verified = sealgate(pusher.gpg.home(), &["verify", "--tls-verify=false", "--policy", &policy, &image]);
-            assert!(verified.status.success(), "{digests:?} {image}: {}", error_of(&verified));
+            let verified =
+                sealgate_with_keys(pusher.gpg.home(), &["verify", "--tls-verify=false", "--policy", &policy, &image]);
+            assert_eq!(verified.status, 0, "{digests:?} {image}: {}", verified.stderr);
             let to = format!("dir:{}", pusher.folder.path().join("copy").display());
             let copy = ["--policy", &policy, "copy", "--src-tls-verify=false", &format!("docker://{image}"), &to];
             let copied = skopeo(pusher.gpg.home(), &copy);
@@ -71,8 +71,8 @@ async fn a_store_refuses_a_digest_header_of_another_image_beside_an_empty_one() 
     let image = format!("{}/acme/web:1", store.host());
     let source = pusher.small().source();
     let arguments = ["push", "--tls-verify=false", &source, &image, "--sign-by", "release@example.com"];
-    let output = sealgate(pusher.gpg.home(), &arguments);
-    assert!(!output.status.success(), "{}", error_of(&output));
+    let output = sealgate_with_keys(pusher.gpg.home(), &arguments);
+    assert_ne!(output.status, 0, "{}", output.stderr);
     let report = fake.state.lock().unwrap().manifests.keys().find(|name| name.starts_with("sha256")).cloned();
     let digest = report.expect("the manifest is pushed before it is signed");
     let list = reqwest::get(store.signatures_url("acme/web", digest)).await.unwrap();

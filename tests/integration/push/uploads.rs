@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{
-    Layout, assert_fails_after_lines,
+    Layout,
     fake::{Fake, State},
     outcomes, push, pushed,
 };
@@ -61,7 +61,7 @@ impl Pusher {
     #[track_caller]
     pub(super) fn fails(&self, layout: &Layout<'_>, fake: &Fake, more: &[&str], status: i32, text: &str) {
         let output = push(&self.gpg, &layout.source(), &fake.image(), &[&["--to", &self.signatures()], more].concat());
-        assert_fails_after_lines(&output, status, text);
+        output.fails_after_lines(status, text);
         assert!(!std::path::Path::new(&self.signatures()).exists(), "something is signed");
     }
 }

@@ -32,6 +32,6 @@ pub(crate) use random::Random;
 pub(crate) use registry::{DockerRegistry, Pushed};
 pub(crate) use scratch::Scratch;
 pub(crate) use sealgate::{Answer, SEALGATE, sealgate, sealgate_with_keys};
-pub(crate) use skopeo::{accept_anything, skopeo};
+pub(crate) use skopeo::{accept_anything, error_of, skopeo};
 pub(crate) use store::Store;
 pub(crate) use watchdog::{Left, Watchdog};

@@ -22,3 +22,8 @@ pub(crate) fn skopeo(gnupg_home: &Path, arguments: &[&str]) -> Output {
 pub(crate) fn accept_anything(folder: &Scratch) -> PathBuf {
     folder.write("accept-anything.json", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)
 }
+
+/// Returns what a program wrote to standard error.
+pub(crate) fn error_of(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
