@@ -189,7 +189,7 @@ fn dependencies_are_those_that_deny_toml_allows() {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     assert!(rules.graph.targets.contains(&target), "{target}");
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--offline", "--all-features", "--edges", "normal,build", "--target", &target])
+        .args(["tree", "--locked", "--offline", "--all-features", "--edges", "normal,build,dev", "--target", &target])
         .args(["--prefix", "depth", "--format", "|{p}|{l}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
