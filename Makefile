@@ -1,5 +1,5 @@
 # One line a target; `make help` prints them. The work is in scripts/.
-.PHONY: help test demo build binaries image image-test bench-cluster fuzz deny clean
+.PHONY: help test demo build binaries image image-test bench-cluster fuzz deny mutants clean
 
 IMAGE ?= sealgate:latest
 ENGINE ?= $(shell command -v podman || command -v docker || echo buildah)
@@ -37,6 +37,9 @@ fuzz: ## every fuzz target for a minute (SECONDS_EACH=60)
 
 deny: ## what dependencies may be (deny.toml), with cargo-deny; `make test` holds most of it without
 	@scripts/deny
+
+mutants: ## mutation tests of the code that decides: what a change touches (BASE=main~5), or a part of all (SHARD=3/40)
+	@scripts/mutants
 
 clean: ## removes what was built
 	cargo clean
