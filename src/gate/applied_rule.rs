@@ -58,3 +58,31 @@ impl Hash for AppliedRule {
         self.image.hash(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::RuleId;
+
+    #[test]
+    fn rules_that_differ_in_anything_are_not_one_key() {
+        let rule = || {
+            let action = Action::Require(Requirements { all: Vec::new(), platforms: Platforms::Index });
+            Arc::new(Rule { id: RuleId::new("production", "acme"), mode: None, action })
+        };
+        let (first, second) = (rule(), rule());
+        let image = |tag: &str| Reference::for_image(&format!("registry.example.com/acme/web:{tag}")).unwrap();
+        let applied =
+            |generation, rule, dialect, tag| AppliedRule::new(generation, rule, dialect, &image(tag)).unwrap();
+        let one = applied(1, &first, Dialect::Sealgate, "1");
+        assert!(one == applied(1, &first, Dialect::Sealgate, "1"));
+        for other in [
+            applied(2, &first, Dialect::Sealgate, "1"),
+            applied(1, &second, Dialect::Sealgate, "1"),
+            applied(1, &first, Dialect::PolicyJson, "1"),
+            applied(1, &first, Dialect::Sealgate, "2"),
+        ] {
+            assert!(one != other, "{other:?}");
+        }
+    }
+}

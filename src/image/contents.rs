@@ -96,11 +96,18 @@ mod tests {
         let Contents::Image(parts) = Contents::parse(Some(OCI), body.as_bytes()).unwrap() else { panic!() };
         let found: Vec<_> = parts.iter().map(|part| (part.size, part.is_foreign)).collect();
         assert_eq!(found, [(6, false), (5, false), (5, true)]);
+        // Neither addresses alone nor such a type alone make it one that lies elsewhere.
+        let body = image(&format!(
+            r#"{{"mediaType":"x","digest":"{layer}","size":5,"urls":["https://example.com/"]}},{{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar","digest":"{layer}","size":5}}"#
+        ));
+        let Contents::Image(parts) = Contents::parse(Some(OCI), body.as_bytes()).unwrap() else { panic!() };
+        assert!(parts.iter().all(|part| !part.is_foreign), "{parts:?}");
         assert_eq!(Contents::media_type(body.as_bytes()).unwrap(), None);
         for empty in [r#""""#, "null"] {
             let body = body.replacen('{', &format!(r#"{{"mediaType":{empty},"#), 1);
             assert_eq!(Contents::media_type(body.as_bytes()).unwrap(), None, "{empty}");
         }
+        assert_eq!(Contents::media_type(br#"{"mediaType":"a/b"}"#).unwrap().as_deref(), Some("a/b"));
     }
 
     #[test]

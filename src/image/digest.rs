@@ -229,7 +229,10 @@ mod tests {
     fn a_digest_is_what_the_bytes_hash_to() {
         assert_eq!(Digest::sha256(b"").to_string(), EMPTY);
         assert!(Digest::parse(EMPTY).unwrap().matches(b""));
+        assert!(!Digest::parse(EMPTY).unwrap().matches(b"x"));
         let long = Digest::of(Algorithm::Sha512, b"x");
+        assert!(long.matches(b"x") && !long.matches(b""));
+        assert_eq!(format!("{long:?}"), long.to_string());
         assert_eq!(Digest::parse(&long.to_string()), Ok(long));
         assert_eq!(long.hex().len(), 128);
     }

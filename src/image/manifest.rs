@@ -433,6 +433,7 @@ mod tests {
     const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
     const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
     const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    const SIGNED_SCHEMA_ONE: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
     const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     fn image(media_type: Option<&str>) -> String {
@@ -452,6 +453,35 @@ mod tests {
         match parse(None, &index_of(&format!(r#"{{"digest":"{DIGEST}"{rest}}}"#)))? {
             Manifest::Index(mut entries) => Ok(entries.remove(0)),
             Manifest::Image => panic!("an index was given"),
+        }
+    }
+
+    #[test]
+    fn bytes_have_the_digest_that_they_should_have_or_are_not_hashed() {
+        let digest = Digest::sha256(b"one");
+        let hashed = Hashed::expected(digest, b"one").unwrap();
+        assert_eq!(hashed.digest(), digest);
+        assert!(Hashed::expected(digest, b"two").is_none());
+    }
+
+    #[test]
+    fn a_media_type_goes_before_the_members_that_do_not_fit_it() {
+        for kind in [OCI_IMAGE, DOCKER_IMAGE] {
+            let body = index_of("").replace(OCI_INDEX, kind);
+            assert!(matches!(parse(Some(kind), &body), Err(ManifestError::Malformed(_))), "{kind}");
+        }
+        for kind in ["application/vnd.docker.distribution.manifest.v1+json", SIGNED_SCHEMA_ONE] {
+            assert_eq!(parse(Some(kind), &image(None)), Err(ManifestError::SchemaOne));
+            assert_eq!(parse(None, &image(Some(kind))), Err(ManifestError::SchemaOne));
+        }
+    }
+
+    #[test]
+    fn a_member_in_another_spelling_is_none_and_refused() {
+        for (from, to) in [("config", "Config"), ("layers", "LAYERS"), ("schemaVersion", "schemaversion")] {
+            let body = image(None).replace(from, to);
+            let error = parse(Some(OCI_IMAGE), &body).unwrap_err().to_string();
+            assert!(error.contains("is there in another spelling"), "{error}");
         }
     }
 

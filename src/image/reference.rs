@@ -333,6 +333,12 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_is_what_stands_behind_the_colon() {
+        let reference = Reference::for_image("registry.example.com:5000/acme/x:1.2").unwrap();
+        assert_eq!(reference.tag().map(Tag::as_str), Some("1.2"));
+    }
+
+    #[test]
     fn what_is_not_a_reference_says_why() {
         for (text, expected) in [
             ("", ReferenceError::Empty),

@@ -391,6 +391,18 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_is_there_once() {
+        let digest = format!("r.example.com/a@{DIGEST}");
+        for scope in ["*", "*.example.com", "r.example.com", "r.example.com/a", "r.example.com/a:1", &digest] {
+            let mut map = ScopeMap::default();
+            let scope = || Scope::parse_with_tag(scope).unwrap();
+            assert_eq!(map.insert(scope(), 1), Ok(()));
+            assert_eq!(map.insert(scope(), 2), Err(2), "{}", scope());
+            assert_eq!(map.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [1]);
+        }
+    }
+
+    #[test]
     fn a_host_without_a_port_does_not_cover_one_with_a_port() {
         assert_eq!(winner(&["r.example.com"], "r.example.com:5000/x"), None);
         assert_eq!(winner(&["r.example.com:5000"], "r.example.com:5000/x").as_deref(), Some("r.example.com:5000"));

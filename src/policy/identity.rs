@@ -52,7 +52,7 @@ fn repo_digest_or_exact(image: &Reference, signed: &Reference) -> bool {
 
 /// Both name one image, not a repository, and they are the same.
 fn exact(image: &Reference, signed: &Reference) -> bool {
-    !is_name_only(image) && !is_name_only(signed) && image == signed
+    !is_name_only(signed) && image == signed
 }
 
 fn is_name_only(reference: &Reference) -> bool {

@@ -58,3 +58,25 @@ pub(super) fn price_of_opening(content: &[u8], peek: &Peek) -> u64 {
 fn length(content: &[u8]) -> u64 {
     u64::try_from(content.len()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_that_of_a_small_message_and_grows_with_its_bytes() {
+        for (bytes, price) in [(0, 20), (31, 20), (32, 21), (3_200, 120)] {
+            assert_eq!(price_of_look(&vec![0; bytes]), price, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_open_yet_is_paid_by_how_it_is_compressed() {
+        let key = sequoia_openpgp::KeyHandle::from(sequoia_openpgp::KeyID::from(1));
+        for (bytes, deflated, bzip2) in [(0, 276, 1_000), (12, 276, 1_001), (65_536, 276, 6_461)] {
+            let content = vec![0; bytes];
+            assert_eq!(price_of_opening(&content, &Peek::Slow(Some(key.clone()))), deflated, "{bytes}");
+            assert_eq!(price_of_opening(&content, &Peek::Slow(None)), bzip2, "{bytes}");
+        }
+    }
+}

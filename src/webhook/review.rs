@@ -539,6 +539,28 @@ mod tests {
     }
 
     #[test]
+    fn images_that_did_not_change_and_placeholders_are_counted() {
+        let spec = |first: &str| json!({"containers": containers(&[("a", first), ("b", "example.com/b"), ("c", "example.com/c"), ("d", "auto")])});
+        let deployment = Workload::find("apps", "v1", "deployments", "Deployment").unwrap();
+        let counts = |workload: &Workload, old: Option<Value>, placeholders: &[Box<str>]| {
+            let review = review(workload, "UPDATE", Some(spec("example.com/new")), old).to_string();
+            let ReviewSubject::Images(mut images) = Review::parse(review.as_bytes()).unwrap().subject().unwrap() else {
+                panic!()
+            };
+            (images.unchanged, images.take_placeholders(placeholders), images.to_decide.len())
+        };
+        assert_eq!(counts(deployment, Some(spec("example.com/old")), &[]), (3, 0, 1));
+        assert_eq!(counts(deployment, None, &["auto".into()]), (0, 1, 3));
+        assert_eq!(counts(pod(), None, &["auto".into()]), (0, 0, 4));
+    }
+
+    #[test]
+    fn operations_have_labels() {
+        use Operation::{Connect, Create, Delete, Update};
+        assert_eq!([Create, Update, Delete, Connect].map(Operation::label), ["create", "update", "delete", "connect"]);
+    }
+
+    #[test]
     fn an_update_without_a_readable_old_object_asks_about_every_image() {
         let new = || Some(json!({"containers": containers(&[("web", "example.com/a")])}));
         for old in [None, Some(json!(null)), Some(json!(5)), Some(json!({"containers": "example.com/a"}))] {

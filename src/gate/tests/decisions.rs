@@ -341,6 +341,21 @@ async fn an_exemption_for_a_digest_holds_for_that_digest_alone() {
 }
 
 #[tokio::test]
+async fn what_a_rule_allows_needs_no_exemption_and_no_pin_for_one() {
+    let key = Key::new("acme");
+    let everything = exempting(
+        layer(vec![(ACME, None, allow())]),
+        &format!("registry.example.com/acme/web@{}", Digest::sha256(b"one")),
+        &[],
+    );
+    let scene = Scene::new(with_namespace(everything, "billing", layer(vec![(ACME, None, signed_by(&key))])));
+    let digest = scene.world.image(WEB, "one");
+    scene.world.sign(&key, digest, WEB);
+    let unpinned = denial(&scene.decide_run_in(Some("billing"), WEB).await);
+    assert!(unpinned.starts_with("it is not pinned to the digest that rule "), "{unpinned}");
+}
+
+#[tokio::test]
 async fn an_exemption_holds_while_the_registry_is_down() {
     let key = Key::new("acme");
     let scene = Scene::new(cluster(exempting(layer(vec![(ACME, None, signed_by(&key))]), ACME, &[])));

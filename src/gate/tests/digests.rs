@@ -94,10 +94,13 @@ async fn a_manifest_that_cannot_be_read_is_refused_where_its_other_name_may_be_d
 
 #[tokio::test]
 async fn a_registry_that_gives_another_manifest_than_was_asked_for_says_nothing_of_its_names() {
-    let scene = scene(cluster(layer(vec![(WEB_REPOSITORY, None, allow()), (&*sha256("one"), None, deny())])));
-    let lie = scene.world.image("registry.example.com/acme/web:2", "two");
-    scene.world.lies(lie);
-    assert_eq!(said(&scene.decide(&sha512_name("one")).await), "registry-misbehaved");
+    let policy = || cluster(layer(vec![(WEB_REPOSITORY, None, allow()), (&*sha256("one"), None, deny())]));
+    for scene in [Scene::new(policy()), Scene::cached(policy())] {
+        scene.world.image(WEB, "one");
+        let lie = scene.world.image("registry.example.com/acme/web:2", "two");
+        scene.world.lies(lie);
+        assert_eq!(said(&scene.decide(&sha512_name("one")).await), "registry-misbehaved");
+    }
 }
 
 #[tokio::test]

@@ -162,6 +162,20 @@ async fn a_refusal_that_waiting_cannot_help_goes_before_one_that_it_can() {
     assert_eq!(said(&scene.decide_in(HERE, &other).await), "denied-by-policy");
 }
 
+#[tokio::test]
+async fn a_refusal_that_waiting_cannot_help_goes_first_from_whichever_layer_it_is() {
+    let key = Key::new("a");
+    let good = of(Digest::sha256(b"good"));
+    let required = || layer(vec![(ACME, None, signed_by(&key))]);
+    let denied = || layer(vec![(ACME, None, allow()), (good.as_str(), None, deny())]);
+    for (in_cluster, in_namespace) in [(required(), denied()), (denied(), required())] {
+        let scene = Scene::new(with_namespace(in_cluster, "billing", in_namespace));
+        scene.world.image(WEB, "good");
+        scene.world.source_fails(Some(unavailable()));
+        assert_eq!(said(&scene.decide_in(HERE, WEB).await), "denied-by-policy");
+    }
+}
+
 /// The scope of one digest of [`WEB`]'s repository.
 fn of(digest: Digest) -> String {
     format!("registry.example.com/acme/web@{digest}")
@@ -209,6 +223,26 @@ async fn a_namespace_that_only_allows_a_digest_asks_no_pin_of_another() {
     let scene = Scene::new(policy);
     scene.world.image(WEB, "good");
     assert_eq!(said(&scene.decide_run_in(HERE, WEB).await), "allowed_by_rule");
+}
+
+#[tokio::test]
+async fn what_a_namespace_allows_for_the_digest_of_a_tag_is_pinned() {
+    let good = Digest::sha256(b"good");
+    let scope = of(good);
+    let everything = layer(vec![("registry.example.com", None, allow())]);
+    let scene = Scene::new(with_namespace(everything, "billing", layer(vec![(scope.as_str(), None, allow())])));
+    scene.world.image(WEB, "good");
+    assert_eq!(pinned(&scene.decide_in(HERE, WEB).await), format!("{WEB}@{good}"));
+}
+
+#[tokio::test]
+async fn what_may_refuse_the_next_digest_in_a_stricter_mode_says_so_in_that_mode() {
+    let good = of(Digest::sha256(b"good"));
+    let rules = vec![(ACME, Some(Mode::Warn), deny()), (good.as_str(), Some(Mode::Audit), allow())];
+    let scene = Scene::new(cluster(layer(rules)));
+    scene.world.image(WEB, "good");
+    let decision = scene.decide_run(WEB).await;
+    assert_eq!((said(&decision).as_str(), decision.mode), ("not_enforced(not-pinned)", Mode::Warn));
 }
 
 #[tokio::test]

@@ -151,6 +151,30 @@ mod tests {
     }
 
     #[test]
+    fn what_has_another_type_is_named() {
+        for (text, found) in [
+            ("{}", "an object"),
+            ("[]", "a list"),
+            ("null", "null"),
+            ("true", "a boolean"),
+            ("false", "a boolean"),
+            ("-1", "a number"),
+        ] {
+            let problem = Value::of_document(text).unwrap().string("it").unwrap_err();
+            assert_eq!(problem.message, format!("it must be a string, found {found}"));
+        }
+        let problem = Value::of_document("\"a\"").unwrap().object("it").unwrap_err();
+        assert_eq!(problem.message, "it must be an object, found a string");
+    }
+
+    #[test]
+    fn a_place_of_bad_syntax_is_one_byte_wide() {
+        let place = |text: &str| Value::of_document(text).unwrap_err().place;
+        assert_eq!(place("{\n  x"), 4..5);
+        assert_eq!(place("é"), 0..1);
+    }
+
+    #[test]
     fn a_member_that_comes_twice_is_refused_however_it_is_spelt() {
         let text = r#"{"a": 1, "\u0061": 2}"#;
         let problem = Value::of_document(text).unwrap().object("it").unwrap_err();

@@ -64,6 +64,7 @@ mod tests {
             ("containers-storage", "[/var/lib]"),
             ("containers-storage", "[overlay@/]docker.io/library"),
             ("containers-storage", "[/x]A b"),
+            ("containers-storage", "[/x]a@e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
             ("from-tomorrow", "*"),
         ] {
             assert_eq!(check_scope(transport, good), Ok(()), "{transport} {good}");
@@ -82,6 +83,8 @@ mod tests {
             ("containers-storage", "[x]"),
             ("containers-storage", "[@/x]"),
             ("containers-storage", "[/x]@sha256:00"),
+            ("containers-storage", "[/x]a@e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85"),
+            ("containers-storage", "[/x]a@e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b85z"),
         ] {
             assert!(check_scope(transport, bad).is_err(), "{transport} {bad}");
         }

@@ -74,3 +74,51 @@ fn the_next_step_proposes_a_key_that_can_sign_and_the_name_that_is_wanted() {
         assert_eq!(step, "Put a valid key into rule production/acme, and sign it with that.");
     }
 }
+
+#[test]
+fn of_signatures_that_fail_alike_the_first_is_named() {
+    let key = Key::new("acme");
+    let moved = |tag: &str| key.sign(&payload(&format!("registry.example.com/acme/web:{tag}"), DIGEST), at(SIGNED));
+    let refusal = by(&key).with(&[moved("a"), moved("b")]).result.unwrap_err();
+    let Refusal::WrongIdentity { signed, .. } = refusal else { panic!("{refusal}") };
+    assert_eq!(signed.to_string(), "registry.example.com/acme/web:a");
+}
+
+#[test]
+fn at_most_eight_unknown_keys_are_named() {
+    let others: Vec<Vec<u8>> = (0..9).map(|number| good(&Key::new(&format!("other {number}")))).collect();
+    let refusal = by(&Key::new("acme")).with(&others).result.unwrap_err();
+    let Refusal::UntrustedKey { signed_by, .. } = refusal else { panic!("{refusal}") };
+    assert_eq!(signed_by.len(), 8);
+}
+
+#[test]
+fn a_malformed_signature_is_shown_before_those_of_unknown_keys() {
+    let examination = by(&Key::new("acme")).with(&[good(&Key::new("other")), vec![0x90]]);
+    let codes = examination.signatures.iter().map(|one| one.outcome.as_ref().err().map(Refusal::code));
+    assert_eq!(codes.collect::<Vec<_>>(), [Some(Code::MalformedSignature), Some(Code::UntrustedKey)]);
+}
+
+#[test]
+fn a_key_that_can_not_be_used_is_the_reason_where_too_few_others_are_left() {
+    let (good, revoked) = (Key::new("good"), Key::new("revoked"));
+    let signers = [good.signer("good"), signer("revoked", &[revoked.revoked(at(SIGNED))])];
+    for (threshold, code) in [(1, Code::Unsigned), (2, Code::RevokedKey)] {
+        assert_eq!(ask(vec![of(threshold, &signers)]).code(&[]), Some(code), "{threshold}");
+    }
+    // The other copy of the certificate is another requirement's.
+    let copies = [requirement(&[revoked.signer("revoked")]), requirement(&[signers[0].clone(), signers[1].clone()])];
+    assert_eq!(ask(copies.into()).code(&[]), Some(Code::RevokedKey));
+}
+
+#[test]
+fn the_requirement_that_a_signature_comes_closest_to_says_why_it_does_not_count() {
+    let (key, other) = (Key::new("acme"), Key::new("other"));
+    let (closer, farther) = (requirement(&[key.signer("acme")]), requirement(&[other.signer("other")]));
+    let moved = key.sign(&payload("registry.example.com/acme/web:1.1", DIGEST), at(SIGNED));
+    for requirements in [[closer.clone(), farther.clone()], [farther, closer]] {
+        let examination = ask(requirements.into()).with(std::slice::from_ref(&moved));
+        let codes = examination.signatures.iter().map(|one| one.outcome.as_ref().err().map(Refusal::code));
+        assert_eq!(codes.collect::<Vec<_>>(), [Some(Code::WrongIdentity)]);
+    }
+}

@@ -185,3 +185,15 @@ fn an_exemption_covers_its_images_in_its_namespaces_until_its_end_and_not_at_it(
         assert!(!covers(&there, "r.example.com/a:1", namespace, end));
     }
 }
+
+#[test]
+fn a_policy_json_is_known_by_its_beginning_or_by_its_name() {
+    let reject = r#"{"default": [{"type": "reject"}]}"#;
+    for name in ["policy.json", "policy"] {
+        assert_eq!(load_texts(&[(name, reject)]).unwrap().cluster.dialect, Dialect::PolicyJson, "{name}");
+    }
+    let message = shown(&load_texts(&[("policy.json", "[]")]).unwrap_err());
+    assert!(message.contains("the policy must be an object, found a list"), "{message}");
+    let message = shown(&load_texts(&[("policy", "[]")]).unwrap_err());
+    assert!(message.contains("the file is empty") || message.contains("a policy is a map"), "{message}");
+}

@@ -88,6 +88,10 @@ fn every_mistake_is_refused_at_its_place_with_what_to_do() {
             "p.yaml:10:14: \"a.example.com/x/*\" is not a scope: a star stands only alone (*) or in front of a domain (*.example.com)\n  help: write a.example.com/x: it covers everything below it",
         ),
         (
+            &with_rules("  - name: r\n    images: [a.example.com/x/]\n    deny: {reason: x}\n"),
+            "p.yaml:10:14: \"a.example.com/x/\" is not a scope: a scope does not end in a slash; it covers everything below it anyway\n  help: write a.example.com/x",
+        ),
+        (
             &with_rules("  - name: r\n    images: [\"a.example.com/x:1\"]\n    deny: {reason: x}\n"),
             "p.yaml:10:14: \"a.example.com/x:1\" is not a scope: a scope has no tag, because a tag says nothing about what an image is; use the repository or a digest\n  help: write a.example.com/x",
         ),
@@ -158,6 +162,13 @@ fn every_mistake_is_refused_at_its_place_with_what_to_do() {
             "p.yaml:12:18: this policy has no key called \"bob\"\n  help: its keys: release, security",
         ),
         (
+            &with_requirement(&format!("signedBy: [{}]", "k".repeat(61))),
+            &format!(
+                "p.yaml:12:18: this policy has no key called {}\n  help: name keys of this document's keys; the keys themselves stand there",
+                quoted(&"k".repeat(61))
+            ),
+        ),
+        (
             &with_requirement("signedBy: [release, release]"),
             "p.yaml:12:27: \"release\" stands twice in signedBy\n  note: p.yaml:12:18:",
         ),
@@ -221,6 +232,12 @@ fn every_mistake_is_refused_at_its_place_with_what_to_do() {
 }
 
 #[test]
+fn only_a_star_below_everything_is_said_to_be_needless() {
+    let message = refused(&with_rules("  - name: r\n    images: [\"a.*.example.com\"]\n    deny: {reason: x}\n"));
+    assert!(!message.contains("help: "), "{message}");
+}
+
+#[test]
 fn every_mistake_with_a_key_points_at_the_key() {
     for (keys, expected) in [
         (
@@ -230,6 +247,16 @@ fn every_mistake_with_a_key_points_at_the_key() {
         ("a: {file: folder}", "p.yaml:6:15: key file \"folder\" of \"a\": this is not a file"),
         ("a: {file: empty.asc}", "p.yaml:6:15: key file \"empty.asc\" of \"a\": no OpenPGP certificate is there"),
         ("a: {file: text.asc}", "p.yaml:6:15: key file \"text.asc\" of \"a\": "),
+        ("a: {file: private.asc}", "p.yaml:6:15: key file \"private.asc\" of \"a\": this is a private key"),
+        ("a: {file: utf16.asc}", "p.yaml:6:15: key file \"utf16.asc\" of \"a\": the file is in UTF-16"),
+        (
+            "a: {file: \"-----BEGIN PGP PUBLIC KEY BLOCK-----\"}",
+            "p.yaml:6:15: \"a\" has a key in the place of a file's path\n  help: write inline: in the place of file:",
+        ),
+        (
+            "a: {file: \"two\\nlines\"}",
+            "p.yaml:6:15: \"a\" has a key in the place of a file's path\n  help: write inline: in the place of file:",
+        ),
         ("a: {file: \"\"}", "p.yaml:6:15: a key file's path is expected"),
         ("a: {inline: nothing}", "p.yaml:6:9: the inline key of \"a\": "),
         ("a: {fiel: release.asc}", "p.yaml:6:9: unknown field \"fiel\"\n  help: did you mean file?"),
@@ -247,6 +274,27 @@ fn every_mistake_with_a_key_points_at_the_key() {
         let message = refused(&text);
         assert!(message.starts_with(expected), "{text}\nexpected {expected}\nfound {message}");
         assert!(!message.contains("no key called \"a\""), "a broken key is not an unknown one: {message}");
+    }
+}
+
+#[test]
+fn of_a_key_that_is_not_declared_it_says_which_are_as_long_as_they_are_few() {
+    let inline = |number: u8| {
+        let key = Key::new(&format!("key {number}"));
+        format!("    k{number}: {{inline: {:?}}}\n", crate::signature::testing::armored(&key.public()))
+    };
+    for (declared, help) in [
+        (0, "help: add it: keys: {zzzzzz: {file: ...}}"),
+        (10, "help: its keys: k0, k1, k2, k3, k4, k5, k6, k7, k8, k9"),
+        (11, "help: keys are declared in the same document"),
+    ] {
+        let keys: String = (0..declared).map(inline).collect();
+        let keys = if keys.is_empty() { String::new() } else { format!("  keys:\n{keys}") };
+        let message = refused(&format!(
+            "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {{name: p}}\nspec:\n{keys}  rules:\n  - name: r\n    \
+             images: [\"*\"]\n    require:\n    - signedBy: [zzzzzz]\n"
+        ));
+        assert!(message.contains(help), "{declared}: {message}");
     }
 }
 

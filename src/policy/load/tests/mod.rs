@@ -25,6 +25,10 @@ fn read_key(path: &Path) -> Result<Vec<u8>, KeyFileError> {
         "policies/both.asc" => Ok([RELEASE, SECURITY, RELEASE].concat()),
         "policies/empty.asc" => Ok(Vec::new()),
         "policies/text.asc" => Ok(b"not a key\n".to_vec()),
+        "policies/private.asc" => Ok(Key::new("private").private()),
+        "policies/utf16.asc" => {
+            Ok([0xff, 0xfe].into_iter().chain("-----BEGIN".encode_utf16().flat_map(u16::to_le_bytes)).collect())
+        }
         "policies/folder" => Err(KeyFileError::NotAFile),
         _ => Err(KeyFileError::Missing),
     }
