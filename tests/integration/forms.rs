@@ -20,14 +20,14 @@ use crate::support::{Answer, DockerRegistry, Gpg, Liar, Pushed, Reply, Scratch, 
 const IDENTITY: &str = "registry.example.com/acme/web:1";
 
 /// A registry, a key, and a lookaside tree.
-struct Setting {
+struct Scenario {
     registry: DockerRegistry,
     gpg: Gpg,
     key: String,
     folder: Scratch,
 }
 
-impl Setting {
+impl Scenario {
     fn new(algorithm: &str) -> Self {
         let gpg = Gpg::new();
         let key = gpg.generate_with("Release <release@example.com>", algorithm, &[]);
@@ -125,20 +125,20 @@ fn refused(answers: [Answer; 2], code: &str, said: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signature_file_that_is_not_binary_is_refused_by_its_name_with_what_to_do() {
-    let setting = Setting::new("ed25519");
-    let pushed = setting.registry.push("acme/web", "1", "one").await;
-    let good = setting.good(&pushed.digest);
-    for (bad, said) in setting.mistakes(&pushed.digest) {
-        setting.lay(&pushed, std::slice::from_ref(&bad));
-        refused(setting.verify_in_tree(), "malformed-signature", &[said, "/signature-1"]);
+    let scenario = Scenario::new("ed25519");
+    let pushed = scenario.registry.push("acme/web", "1", "one").await;
+    let good = scenario.good(&pushed.digest);
+    for (bad, said) in scenario.mistakes(&pushed.digest) {
+        scenario.lay(&pushed, std::slice::from_ref(&bad));
+        refused(scenario.verify_in_tree(), "malformed-signature", &[said, "/signature-1"]);
         for both in [[bad.clone(), good.clone()], [good.clone(), bad.clone()]] {
-            setting.lay(&pushed, &both);
-            verified(setting.verify_in_tree());
+            scenario.lay(&pushed, &both);
+            verified(scenario.verify_in_tree());
         }
     }
     let empty = vec![Vec::new(); 4];
-    setting.lay(&pushed, &[empty, vec![good]].concat());
-    verified(setting.verify_in_tree());
+    scenario.lay(&pushed, &[empty, vec![good]].concat());
+    verified(scenario.verify_in_tree());
 }
 
 /// A registry and web server that have these signatures of an image: in the list of its extension, or as files.
@@ -169,15 +169,15 @@ const MANIFEST: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.im
 
 #[test]
 fn the_same_holds_of_a_web_server_and_of_a_stores_list() {
-    let setting = Setting::new("ed25519");
+    let scenario = Scenario::new("ed25519");
     let digest = Digest::sha256(MANIFEST.as_bytes());
-    let good = setting.good(&digest);
+    let good = scenario.good(&digest);
     let at = |server: &Liar, is_list: bool| {
         let lookaside =
             if is_list { "file:///no/such/folder".to_owned() } else { format!("http://{}/sig", server.host()) };
-        setting.verify(&format!("{}/acme/web:1", server.host()), &lookaside)
+        scenario.verify(&format!("{}/acme/web:1", server.host()), &lookaside)
     };
-    for (bad, said) in setting.mistakes(&digest) {
+    for (bad, said) in scenario.mistakes(&digest) {
         for is_list in [true, false] {
             let [policy, identity] = at(&server(vec![bad.clone()], is_list), is_list);
             assert!(!policy.text.lines().nth(1).unwrap().contains("named"), "what a list says: {}", policy.text);
@@ -203,26 +203,26 @@ fn the_same_holds_of_a_web_server_and_of_a_stores_list() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_signatures_and_uncompressed_ones_of_gnupg_are_verified() {
-    let setting = Setting::new("rsa2048");
-    let pushed = setting.registry.push("acme/web", "1", "one").await;
+    let scenario = Scenario::new("rsa2048");
+    let pushed = scenario.registry.push("acme/web", "1", "one").await;
     let content = payload(&pushed.digest, IDENTITY);
     for content in [content.clone(), content.replace(',', ",\n"), content.replace(',', ",\r\n") + "\r\n"] {
         for options in [&["--textmode", "--sign"][..], &["--textmode", "-z", "0", "--sign"], &["-z", "0", "--sign"]] {
-            setting.lay(&pushed, &[setting.gpg(options, content.as_bytes())]);
-            verified(setting.verify_in_tree());
+            scenario.lay(&pushed, &[scenario.gpg(options, content.as_bytes())]);
+            verified(scenario.verify_in_tree());
         }
     }
     let other = payload(&Digest::sha256(b"other"), IDENTITY);
-    setting.lay(&pushed, &[setting.gpg(&["--textmode", "--sign"], other.as_bytes())]);
-    refused(setting.verify_in_tree(), "wrong-digest", &[]);
+    scenario.lay(&pushed, &[scenario.gpg(&["--textmode", "--sign"], other.as_bytes())]);
+    refused(scenario.verify_in_tree(), "wrong-digest", &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_one_pass_packet_that_disagrees_is_malformed_also_where_gnupg_ignores_it() {
-    let setting = Setting::new("ed25519");
-    let pushed = setting.registry.push("acme/web", "1", "one").await;
-    let image = format!("{}/acme/web:1", setting.registry.host());
-    let message = setting.gpg(&["-z", "0", "--sign"], payload(&pushed.digest, IDENTITY).as_bytes());
+    let scenario = Scenario::new("ed25519");
+    let pushed = scenario.registry.push("acme/web", "1", "one").await;
+    let image = format!("{}/acme/web:1", scenario.registry.host());
+    let message = scenario.gpg(&["-z", "0", "--sign"], payload(&pushed.digest, IDENTITY).as_bytes());
     assert_eq!(message[..3], [0x90, 13, 3], "a one-pass packet");
     // Version, type, hash, algorithm, and the key's ID.
     for (place, said, is_good_for_gpg) in [
@@ -234,12 +234,12 @@ async fn a_one_pass_packet_that_disagrees_is_malformed_also_where_gnupg_ignores_
     ] {
         let mut changed = message.clone();
         changed[place] ^= 1;
-        assert_eq!(setting.gpg.try_run(&["--decrypt"], &changed).status.success(), is_good_for_gpg, "{said}");
-        setting.lay(&pushed, std::slice::from_ref(&changed));
-        refused(setting.verify_in_tree(), "malformed-signature", &["its one-pass packet names", said]);
-        assert_eq!(by_policy_json(&setting, &image, true), [false, is_good_for_gpg], "{said}");
-        setting.lay(&pushed, &[changed, message.clone()]);
-        verified(setting.verify_in_tree());
+        assert_eq!(scenario.gpg.try_run(&["--decrypt"], &changed).status.success(), is_good_for_gpg, "{said}");
+        scenario.lay(&pushed, std::slice::from_ref(&changed));
+        refused(scenario.verify_in_tree(), "malformed-signature", &["its one-pass packet names", said]);
+        assert_eq!(by_policy_json(&scenario, &image, true), [false, is_good_for_gpg], "{said}");
+        scenario.lay(&pushed, &[changed, message.clone()]);
+        verified(scenario.verify_in_tree());
     }
 }
 
@@ -272,35 +272,35 @@ fn version_3(gpg: &Gpg, key: &str, content: &[u8]) -> Vec<u8> {
 }
 
 /// `sealgate` and skopeo with a policy.json that wants the key's signatures for the identity: those in the tree, or at the host.
-fn by_policy_json(setting: &Setting, image: &str, is_in_tree: bool) -> [bool; 2] {
-    let policy = json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": setting.path("release.asc"),
+fn by_policy_json(scenario: &Scenario, image: &str, is_in_tree: bool) -> [bool; 2] {
+    let policy = json!({"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": scenario.path("release.asc"),
         "signedIdentity": {"type": "exactReference", "dockerReference": IDENTITY}}]});
-    let policy = setting.folder.write("policy.json", policy.to_string()).display().to_string();
-    let folder = setting.path("registries.d");
+    let policy = scenario.folder.write("policy.json", policy.to_string()).display().to_string();
+    let folder = scenario.path("registries.d");
     let [ours, theirs] =
         ["--registries-d", "--registries.d"].map(|option| if is_in_tree { vec![option, &folder] } else { vec![] });
     let ours = sealgate(&[&["verify", "--tls-verify=false", "--policy", &policy, image], &ours[..]].concat());
-    let (from, to) = (format!("docker://{image}"), format!("dir:{}", setting.path("copy")));
+    let (from, to) = (format!("docker://{image}"), format!("dir:{}", scenario.path("copy")));
     let copy = [&["--policy", &policy, "copy", "--src-tls-verify=false", &from, &to], &theirs[..]].concat();
-    let copy = skopeo(setting.gpg.home(), &copy);
+    let copy = skopeo(scenario.gpg.home(), &copy);
     [ours.status == 0, copy.status.success()]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_3_signature_is_stored_listed_imported_and_verified_as_by_skopeo() {
-    let setting = Setting::new("rsa2048");
-    let pushed = setting.registry.push("acme/web", "1", "one").await;
-    let message = version_3(&setting.gpg, &setting.key, payload(&pushed.digest, IDENTITY).as_bytes());
-    setting.lay(&pushed, std::slice::from_ref(&message));
-    verified(setting.verify_in_tree());
+    let scenario = Scenario::new("rsa2048");
+    let pushed = scenario.registry.push("acme/web", "1", "one").await;
+    let message = version_3(&scenario.gpg, &scenario.key, payload(&pushed.digest, IDENTITY).as_bytes());
+    scenario.lay(&pushed, std::slice::from_ref(&message));
+    verified(scenario.verify_in_tree());
     let mut changed = message.clone();
     *changed.last_mut().unwrap() ^= 1;
-    setting.lay(&pushed, &[changed.clone()]);
-    refused(setting.verify_in_tree(), "invalid-signature", &[]);
-    setting.lay(&pushed, &[changed, message.clone()]);
-    verified(setting.verify_in_tree());
+    scenario.lay(&pushed, &[changed.clone()]);
+    refused(scenario.verify_in_tree(), "invalid-signature", &[]);
+    scenario.lay(&pushed, &[changed, message.clone()]);
+    verified(scenario.verify_in_tree());
 
-    let store = Store::start(&setting.registry.url());
+    let store = Store::start(&scenario.registry.url());
     let image = format!("{}/acme/web:1", store.host());
     let put = async |digest: &Digest, number: usize, content: &[u8]| {
         let name = format!("{digest}@{number:032}");
@@ -309,40 +309,40 @@ async fn a_version_3_signature_is_stored_listed_imported_and_verified_as_by_skop
         let url = store.signatures_url("acme/web", digest);
         Client::new().put(url).body(body.to_string()).send().await.expect("the store answers").status().as_u16()
     };
-    let other = version_3(&setting.gpg, &setting.key, payload(&Digest::sha256(b"other"), IDENTITY).as_bytes());
+    let other = version_3(&scenario.gpg, &scenario.key, payload(&Digest::sha256(b"other"), IDENTITY).as_bytes());
     assert_eq!(put(&pushed.digest, 1, &other).await, 400, "about another image");
-    assert_eq!(by_policy_json(&setting, &image, false), [false, false]);
+    assert_eq!(by_policy_json(&scenario, &image, false), [false, false]);
     assert_eq!(put(&pushed.digest, 2, &message).await, 201);
     let answer = reqwest::get(store.signatures_url("acme/web", pushed.digest)).await.expect("it answers");
     let listed: Value = serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON");
     assert_eq!(listed["signatures"][0]["content"], BASE64_STANDARD.encode(&message));
-    assert_eq!(by_policy_json(&setting, &image, false), [true, true]);
+    assert_eq!(by_policy_json(&scenario, &image, false), [true, true]);
     let list = sealgate(&["signatures", "list", "--tls-verify=false", &image]);
-    let key_id = &setting.key[setting.key.len() - 16..];
+    let key_id = &scenario.key[scenario.key.len() - 16..];
     assert!(list.status == 0 && list.text.contains(&format!(" 0x{key_id} ")), "{}", list.text);
 
     // Into another store, from a tree; and by skopeo, with the image.
-    let (empty, copied) = (Store::start(&setting.registry.url()), Store::start(&setting.registry.url()));
-    setting.lay(&pushed, &[message]);
-    let imported = sealgate(&["store", "import", "--tls-verify=false", &empty.url(), &setting.path("tree")]);
+    let (empty, copied) = (Store::start(&scenario.registry.url()), Store::start(&scenario.registry.url()));
+    scenario.lay(&pushed, &[message]);
+    let imported = sealgate(&["store", "import", "--tls-verify=false", &empty.url(), &scenario.path("tree")]);
     assert_eq!(imported.status, 0, "{}", imported.text);
     let (from, to) = (format!("docker://{image}"), format!("docker://{}/acme/web:2", copied.host()));
-    let any = crate::support::accept_anything(&setting.folder).display().to_string();
+    let any = crate::support::accept_anything(&scenario.folder).display().to_string();
     let copy = ["--policy", &any, "copy", "--src-tls-verify=false", "--dest-tls-verify=false", &from, &to];
-    let output = skopeo(setting.gpg.home(), &copy);
+    let output = skopeo(scenario.gpg.home(), &copy);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for image in [format!("{}/acme/web:1", empty.host()), format!("{}/acme/web:2", copied.host())] {
-        assert_eq!(by_policy_json(&setting, &image, false), [true, true], "{image}");
+        assert_eq!(by_policy_json(&scenario, &image, false), [true, true], "{image}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn red_hats_signature_at_another_image_is_of_another_image_and_not_malformed() {
-    let setting = Setting::new("ed25519");
-    let pushed = setting.registry.push("acme/web", "1", "one").await;
+    let scenario = Scenario::new("ed25519");
+    let pushed = scenario.registry.push("acme/web", "1", "one").await;
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let signature = std::fs::read(fixtures.join("redhat-rhel7-7.6.signature")).expect("a fixture");
-    std::fs::copy(fixtures.join("redhat-release.asc"), setting.folder.path().join("release.asc")).expect("a fixture");
-    setting.lay(&pushed, &[signature]);
-    refused(setting.verify_in_tree(), "wrong-digest", &["sha256:e3f12513"]);
+    std::fs::copy(fixtures.join("redhat-release.asc"), scenario.folder.path().join("release.asc")).expect("a fixture");
+    scenario.lay(&pushed, &[signature]);
+    refused(scenario.verify_in_tree(), "wrong-digest", &["sha256:e3f12513"]);
 }

@@ -18,7 +18,7 @@ use super::{
     support::{DockerRegistry, Gpg, Scratch},
 };
 
-struct Scene {
+struct Scenario {
     registry: DockerRegistry,
     gpg: Gpg,
     key: String,
@@ -27,7 +27,7 @@ struct Scene {
     gate: Gate,
 }
 
-impl Scene {
+impl Scenario {
     fn new() -> Self {
         let (registry, gpg, folder) = (DockerRegistry::start(), Gpg::new(), Scratch::new());
         let key = gpg.generate("acme");
@@ -85,74 +85,74 @@ fn said(decision: &Decision) -> String {
 
 #[tokio::test]
 async fn a_signature_by_gpg_lets_an_image_of_a_real_registry_in_and_pins_it() {
-    let scene = Scene::new();
-    let image = scene.registry.push("acme/web", "1", "one").await;
-    let reference = format!("{}/acme/web:1", scene.registry.host());
-    scene.sign(&scene.key, &image.digest, &reference);
-    let decision = scene.decide(&reference).await;
+    let scenario = Scenario::new();
+    let image = scenario.registry.push("acme/web", "1", "one").await;
+    let reference = format!("{}/acme/web:1", scenario.registry.host());
+    scenario.sign(&scenario.key, &image.digest, &reference);
+    let decision = scenario.decide(&reference).await;
     assert_eq!(said(&decision), "verified", "{decision:?}");
     assert_eq!(decision.pinned.expect("it is pinned").to_string(), format!("{reference}@{}", image.digest));
-    assert_eq!(said(&scene.decide(&reference).await), "verified");
-    assert_eq!(logged(&scene.registry, "/manifests/", 1), 1, "known");
+    assert_eq!(said(&scenario.decide(&reference).await), "verified");
+    assert_eq!(logged(&scenario.registry, "/manifests/", 1), 1, "known");
 }
 
 #[tokio::test]
 async fn unsigned_by_another_key_and_for_another_name_are_refused_each_with_its_code() {
-    let scene = Scene::new();
-    let host = scene.registry.host();
-    let other = scene.gpg.generate("other");
+    let scenario = Scenario::new();
+    let host = scenario.registry.host();
+    let other = scenario.gpg.generate("other");
     for (name, expected) in [("unsigned", "unsigned"), ("foreign", "untrusted-key"), ("renamed", "wrong-identity")] {
-        let image = scene.registry.push(&format!("acme/{name}"), "1", name).await;
+        let image = scenario.registry.push(&format!("acme/{name}"), "1", name).await;
         let reference = format!("{host}/acme/{name}:1");
         match name {
-            "foreign" => scene.sign(&other, &image.digest, &reference),
+            "foreign" => scenario.sign(&other, &image.digest, &reference),
             "renamed" => {
-                let signature = scene.gpg.sign_image(&scene.key, &image.digest, &format!("{host}/acme/{name}:2"));
+                let signature = scenario.gpg.sign_image(&scenario.key, &image.digest, &format!("{host}/acme/{name}:2"));
                 let hex = image.digest.hex();
-                scene.folder.write(&format!("signatures/acme/{name}@sha256={hex}/signature-1"), signature);
+                scenario.folder.write(&format!("signatures/acme/{name}@sha256={hex}/signature-1"), signature);
             }
             _ => {}
         }
-        assert_eq!(said(&scene.decide(&reference).await), expected);
+        assert_eq!(said(&scenario.decide(&reference).await), expected);
     }
 }
 
 #[tokio::test]
 async fn an_index_is_proven_by_a_signature_for_each_of_its_manifests() {
-    let scene = Scene::new();
-    let amd64 = scene.registry.push("acme/many", "amd64", "one").await;
-    let arm64 = scene.registry.push("acme/many", "arm64", "two").await;
-    let index = scene.registry.push_index("acme/many", "1", &[(&amd64, "amd64"), (&arm64, "arm64")]).await;
-    let reference = format!("{}/acme/many:1", scene.registry.host());
-    scene.sign(&scene.key, &amd64.digest, &reference);
-    scene.sign(&scene.key, &arm64.digest, &reference);
-    let decision = scene.decide(&reference).await;
+    let scenario = Scenario::new();
+    let amd64 = scenario.registry.push("acme/many", "amd64", "one").await;
+    let arm64 = scenario.registry.push("acme/many", "arm64", "two").await;
+    let index = scenario.registry.push_index("acme/many", "1", &[(&amd64, "amd64"), (&arm64, "arm64")]).await;
+    let reference = format!("{}/acme/many:1", scenario.registry.host());
+    scenario.sign(&scenario.key, &amd64.digest, &reference);
+    scenario.sign(&scenario.key, &arm64.digest, &reference);
+    let decision = scenario.decide(&reference).await;
     assert_eq!(said(&decision), "verified", "{decision:?}");
     assert_eq!(decision.pinned.expect("it is pinned").digest(), Some(&index.digest));
 }
 
 #[tokio::test]
 async fn a_key_that_left_the_policy_lets_nothing_in_any_more() {
-    let scene = Scene::new();
-    let image = scene.registry.push("acme/web", "1", "one").await;
-    let reference = format!("{}/acme/web:1", scene.registry.host());
-    scene.sign(&scene.key, &image.digest, &reference);
-    assert_eq!(said(&scene.decide(&reference).await), "verified");
-    let next = scene.gpg.generate("next");
-    scene.folder.write("policies/acme.asc", scene.gpg.export(&next));
-    scene.policy.replace(load(&scene.folder));
-    assert_eq!(said(&scene.decide(&reference).await), "untrusted-key");
+    let scenario = Scenario::new();
+    let image = scenario.registry.push("acme/web", "1", "one").await;
+    let reference = format!("{}/acme/web:1", scenario.registry.host());
+    scenario.sign(&scenario.key, &image.digest, &reference);
+    assert_eq!(said(&scenario.decide(&reference).await), "verified");
+    let next = scenario.gpg.generate("next");
+    scenario.folder.write("policies/acme.asc", scenario.gpg.export(&next));
+    scenario.policy.replace(load(&scenario.folder));
+    assert_eq!(said(&scenario.decide(&reference).await), "untrusted-key");
 }
 
 #[tokio::test]
 async fn a_registry_that_is_gone_refuses_what_was_not_known_and_not_what_was() {
-    let mut scene = Scene::new();
-    let image = scene.registry.push("acme/web", "1", "one").await;
-    let reference = format!("{}/acme/web:1", scene.registry.host());
-    scene.sign(&scene.key, &image.digest, &reference);
-    assert_eq!(said(&scene.decide(&reference).await), "verified");
-    let new = format!("{}/acme/web:2", scene.registry.host());
-    scene.registry.stop();
-    assert_eq!(said(&scene.decide(&reference).await), "verified");
-    assert_eq!(said(&scene.decide(&new).await), "registry-unavailable");
+    let mut scenario = Scenario::new();
+    let image = scenario.registry.push("acme/web", "1", "one").await;
+    let reference = format!("{}/acme/web:1", scenario.registry.host());
+    scenario.sign(&scenario.key, &image.digest, &reference);
+    assert_eq!(said(&scenario.decide(&reference).await), "verified");
+    let new = format!("{}/acme/web:2", scenario.registry.host());
+    scenario.registry.stop();
+    assert_eq!(said(&scenario.decide(&reference).await), "verified");
+    assert_eq!(said(&scenario.decide(&new).await), "registry-unavailable");
 }

@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::support::{Answer, DockerRegistry, Gpg, Pushed, SEALGATE, Scratch};
 
-struct Setting {
+struct Scenario {
     registry: DockerRegistry,
     pushed: Pushed,
     gpg: Gpg,
     folder: Scratch,
 }
 
-impl Setting {
+impl Scenario {
     async fn new() -> Self {
         let registry = DockerRegistry::start();
         let pushed = registry.push("acme/web", "1", "one").await;
@@ -90,39 +90,39 @@ impl Setting {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_certificate_of_gnupg_revokes_the_key_that_it_stands_beside() {
-    let setting = Setting::new().await;
-    let key = setting.gpg.generate("Release <release@example.com>");
-    let other = setting.gpg.generate("Security <security@example.com>");
-    let [public, others] = [&key, &other].map(|key| setting.gpg.export(key));
-    let revocation = setting.revocation(&key);
+    let scenario = Scenario::new().await;
+    let key = scenario.gpg.generate("Release <release@example.com>");
+    let other = scenario.gpg.generate("Security <security@example.com>");
+    let [public, others] = [&key, &other].map(|key| scenario.gpg.export(key));
+    let revocation = scenario.revocation(&key);
     assert!(revocation.starts_with(b"-----BEGIN PGP PUBLIC KEY BLOCK-----"));
-    let kept = fs::read(setting.gpg.home().join(format!("openpgp-revocs.d/{key}.rev"))).expect("gpg keeps it");
+    let kept = fs::read(scenario.gpg.home().join(format!("openpgp-revocs.d/{key}.rev"))).expect("gpg keeps it");
     for files in [
         vec![public.clone(), revocation.clone()],
         vec![revocation.clone(), public.clone()],
         vec![public.clone(), others.clone(), revocation.clone()],
         vec![revocation.clone(), others.clone(), public.clone()],
     ] {
-        setting.sign(&key);
-        for Answer { status, text, .. } in setting.by_every_way(&files) {
+        scenario.sign(&key);
+        for Answer { status, text, .. } in scenario.by_every_way(&files) {
             assert_eq!(status, 1, "{text}");
             assert!(text.contains("[revoked-key]"), "{text}");
         }
         if files.len() == 3 {
-            setting.sign(&other);
-            for Answer { status, text, .. } in setting.by_every_way(&files) {
+            scenario.sign(&other);
+            for Answer { status, text, .. } in scenario.by_every_way(&files) {
                 assert_eq!(status, 0, "{text}");
             }
         }
     }
     // As gpg keeps it, it is none; and another's revokes nothing here, which is told.
-    setting.sign(&key);
+    scenario.sign(&key);
     for files in [[public.clone(), kept.clone()].concat(), [kept, public.clone()].concat()] {
-        for Answer { status, text, .. } in setting.by_every_way(&[files]) {
+        for Answer { status, text, .. } in scenario.by_every_way(&[files]) {
             assert_eq!(status, 0, "{text}");
         }
     }
-    for Answer { status, text, .. } in setting.by_every_way(&[public, setting.revocation(&other)]) {
+    for Answer { status, text, .. } in scenario.by_every_way(&[public, scenario.revocation(&other)]) {
         assert_eq!(status, 0, "{text}");
         assert!(text.contains(&format!("by key 0x{other} revokes no key")), "{text}");
     }
@@ -130,27 +130,29 @@ async fn a_revocation_certificate_of_gnupg_revokes_the_key_that_it_stands_beside
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_on_an_unsupported_curve_is_refused_alone_and_named_beside_others() {
-    let setting = Setting::new().await;
-    let key = setting.gpg.generate("Release <release@example.com>");
-    let strange = setting.gpg.generate_with("Coin <coin@example.com>", "secp256k1", &[]);
+    let scenario = Scenario::new().await;
+    let key = scenario.gpg.generate("Release <release@example.com>");
+    let strange = scenario.gpg.generate_with("Coin <coin@example.com>", "secp256k1", &[]);
     let reason = format!("key 0x{strange} is of a kind that is not supported (curve secp256k1)");
-    setting.sign(&key);
+    scenario.sign(&key);
     for armor in [&["--armor"][..], &[]] {
-        let export = |key: &str| setting.gpg.run(&[armor, &["--export", key]].concat(), b"");
-        for Answer { status, text, .. } in setting.by_every_way(&[export(&strange)]) {
+        let export = |key: &str| scenario.gpg.run(&[armor, &["--export", key]].concat(), b"");
+        for Answer { status, text, .. } in scenario.by_every_way(&[export(&strange)]) {
             assert_eq!(status, 2, "{text}");
             assert!(text.contains(&reason), "{text}");
         }
         for files in [[export(&strange), export(&key)], [export(&key), export(&strange)]] {
-            for Answer { status, text, .. } in setting.by_every_way(&files) {
+            for Answer { status, text, .. } in scenario.by_every_way(&files) {
                 assert_eq!(status, 0, "{text}");
                 assert!(text.contains(&reason), "{text}");
             }
         }
     }
     // Its own signatures are those of a key that is not there.
-    setting.sign(&strange);
-    for Answer { status, text, .. } in setting.by_every_way(&[setting.gpg.export(&key), setting.gpg.export(&strange)]) {
+    scenario.sign(&strange);
+    for Answer { status, text, .. } in
+        scenario.by_every_way(&[scenario.gpg.export(&key), scenario.gpg.export(&strange)])
+    {
         assert_eq!(status, 1, "{text}");
         assert!(text.contains("[untrusted-key]"), "{text}");
     }

@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 /// A registry with a store in front of it, and someone who signs.
-pub(crate) struct Setting {
+pub(crate) struct Scenario {
     pub(crate) registry: DockerRegistry,
     pub(crate) store: Store,
     pub(crate) gpg: Gpg,
@@ -28,7 +28,7 @@ pub(crate) struct Setting {
     pub(crate) folder: Scratch,
 }
 
-impl Setting {
+impl Scenario {
     pub(crate) fn new() -> Self {
         let registry = DockerRegistry::start();
         let store = Store::start(&registry.url());
@@ -88,28 +88,28 @@ impl Setting {
 
 #[tokio::test]
 async fn what_we_sign_skopeo_gpg_and_our_own_engine_accept() {
-    let setting = Setting::new();
-    let pushed = setting.registry.push("acme/web", "1", "one").await;
-    let image = setting.image("acme/web:1");
-    assert!(setting.skopeo_takes(&image, &[]).is_err());
+    let scenario = Scenario::new();
+    let pushed = scenario.registry.push("acme/web", "1", "one").await;
+    let image = scenario.image("acme/web:1");
+    assert!(scenario.skopeo_takes(&image, &[]).is_err());
     // By fingerprint, key ID and address; each time it is the same key, and the signature is there from the first time on.
-    let id = &setting.key[24..];
-    let report = setting.signed(&image, &["--sign-by", &setting.key]);
+    let id = &scenario.key[24..];
+    let report = scenario.signed(&image, &["--sign-by", &scenario.key]);
     assert_eq!(report["digest"], pushed.digest.to_string());
     assert_eq!(report["identity"], image);
-    assert_eq!(report["key"], setting.key);
+    assert_eq!(report["key"], scenario.key);
     assert_eq!(report["signatures"][0]["outcome"], "signed");
     for again in [id, "release@example.com"] {
-        let report = setting.signed(&image, &["--sign-by", again]);
+        let report = scenario.signed(&image, &["--sign-by", again]);
         assert_eq!(report["signatures"][0]["outcome"], "present", "{again}");
     }
-    setting.skopeo_takes(&image, &[]).unwrap();
-    assert_eq!(setting.verify(&image, "", &[])["verdict"], "verified");
+    scenario.skopeo_takes(&image, &[]).unwrap();
+    assert_eq!(scenario.verify(&image, "", &[])["verdict"], "verified");
 
-    let list = setting.list("acme/web", &pushed.digest).await;
+    let list = scenario.list("acme/web", &pushed.digest).await;
     let [entry] = list["signatures"].as_array().unwrap().as_slice() else { panic!("{list}") };
     let message = BASE64_STANDARD.decode(entry["content"].as_str().unwrap()).unwrap();
-    let output = setting.gpg.try_run(&["--decrypt"], &message);
+    let output = scenario.gpg.try_run(&["--decrypt"], &message);
     assert!(
         error_of(&output).contains("Good signature from \"Release <release@example.com>\""),
         "{}",
@@ -121,28 +121,28 @@ async fn what_we_sign_skopeo_gpg_and_our_own_engine_accept() {
 
 #[tokio::test]
 async fn of_an_index_everything_that_a_node_may_verify_is_signed() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let images = [
-        setting.registry.push("acme/web", "amd64", "one").await,
-        setting.registry.push("acme/web", "arm64", "two").await,
+        scenario.registry.push("acme/web", "amd64", "one").await,
+        scenario.registry.push("acme/web", "arm64", "two").await,
     ];
-    setting.registry.push_index("acme/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
-    let image = setting.image("acme/web:1");
-    let output = setting.sign(&image, &["--sign-by", &setting.key, "--index-only"]);
+    scenario.registry.push_index("acme/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
+    let image = scenario.image("acme/web:1");
+    let output = scenario.sign(&image, &["--sign-by", &scenario.key, "--index-only"]);
     assert!(output.status == 0 && output.stderr.contains("only the index is signed"), "{}", output.stderr);
-    assert!(setting.skopeo_takes(&image, &["--override-os=linux", "--override-arch=arm64"]).is_err());
-    let report = setting.signed(&image, &["--sign-by", &setting.key]);
+    assert!(scenario.skopeo_takes(&image, &["--override-os=linux", "--override-arch=arm64"]).is_err());
+    let report = scenario.signed(&image, &["--sign-by", &scenario.key]);
     let outcomes: Vec<_> = report["signatures"].as_array().unwrap().iter().map(|one| one["outcome"].clone()).collect();
     assert_eq!(outcomes, ["present", "signed", "signed"]);
     assert_eq!(report["signatures"][2]["platform"], "linux/arm64");
-    setting.skopeo_takes(&image, &[]).unwrap();
-    assert_eq!(setting.verify(&image, "", &[])["verdict"], "verified");
+    scenario.skopeo_takes(&image, &[]).unwrap();
+    assert_eq!(scenario.verify(&image, "", &[])["verdict"], "verified");
 }
 
 #[tokio::test]
 async fn variables_of_a_terminal_or_display_that_are_empty_keep_nobody_from_signing() {
-    let setting = Setting::new();
-    setting.registry.push("acme/web", "1", "one").await;
+    let scenario = Scenario::new();
+    scenario.registry.push("acme/web", "1", "one").await;
     let names = ["GPG_TTY", "DISPLAY", "TERM", "XAUTHORITY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "LC_ALL"];
     let one_by_one = names.iter().map(|name| vec![*name]);
     for empty in one_by_one.chain([names.to_vec()]) {
@@ -151,18 +151,18 @@ async fn variables_of_a_terminal_or_display_that_are_empty_keep_nobody_from_sign
             "sign",
             "--tls-verify=false",
             "--renew",
-            &setting.image("acme/web:1"),
+            &scenario.image("acme/web:1"),
             "--sign-by",
-            &setting.key,
+            &scenario.key,
         ]);
-        command.env("GNUPGHOME", setting.gpg.home());
+        command.env("GNUPGHOME", scenario.gpg.home());
         for name in &empty {
             command.env(name, "");
         }
         let output = Answer::of(&mut command);
         assert_eq!(output.status, 0, "{empty:?}: {}", output.stderr);
     }
-    setting.skopeo_takes(&setting.image("acme/web:1"), &[]).unwrap();
+    scenario.skopeo_takes(&scenario.image("acme/web:1"), &[]).unwrap();
 }
 
 #[test]
@@ -229,52 +229,52 @@ fn an_index_whose_entries_are_missing_is_signed_alone_or_not_at_all() {
 
 #[tokio::test]
 async fn a_renewed_signature_is_another_one_and_an_old_one_stays() {
-    let setting = Setting::new();
-    let pushed = setting.registry.push("acme/web", "1", "one").await;
-    let image = setting.image("acme/web:1");
+    let scenario = Scenario::new();
+    let pushed = scenario.registry.push("acme/web", "1", "one").await;
+    let image = scenario.image("acme/web:1");
     for _ in 0..2 {
         assert_eq!(
-            setting.signed(&image, &["--sign-by", &setting.key, "--renew"])["signatures"][0]["outcome"],
+            scenario.signed(&image, &["--sign-by", &scenario.key, "--renew"])["signatures"][0]["outcome"],
             "signed"
         );
     }
-    let list = setting.list("acme/web", &pushed.digest).await;
+    let list = scenario.list("acme/web", &pushed.digest).await;
     assert_eq!(list["signatures"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn another_identity_is_signed_when_it_is_asked_for() {
-    let setting = Setting::new();
-    setting.registry.push("copies/web", "1", "one").await;
-    let image = setting.image("copies/web:1");
+    let scenario = Scenario::new();
+    scenario.registry.push("copies/web", "1", "one").await;
+    let image = scenario.image("copies/web:1");
     let identity = "registry.example.com/acme/web:1";
-    let dry = setting.sign(&image, &["--sign-by", &setting.key, "--sign-identity", identity, "--dry-run"]);
+    let dry = scenario.sign(&image, &["--sign-by", &scenario.key, "--sign-identity", identity, "--dry-run"]);
     let payload: Value = serde_json::from_str(&dry.stdout).unwrap();
     assert_eq!(payload["critical"]["identity"]["docker-reference"], identity);
-    assert_eq!(setting.verify(&image, "", &[])["code"], "unsigned", "a dry run signs nothing");
-    setting.signed(&image, &["--sign-by", &setting.key, "--sign-identity", identity]);
-    assert_eq!(setting.verify(&image, "", &[])["code"], "wrong-identity");
+    assert_eq!(scenario.verify(&image, "", &[])["code"], "unsigned", "a dry run signs nothing");
+    scenario.signed(&image, &["--sign-by", &scenario.key, "--sign-identity", identity]);
+    assert_eq!(scenario.verify(&image, "", &[])["code"], "wrong-identity");
     let rule = format!(", identity: {{exactReference: '{identity}'}}");
-    assert_eq!(setting.verify(&image, &rule, &[])["verdict"], "verified");
+    assert_eq!(scenario.verify(&image, &rule, &[])["verdict"], "verified");
 }
 
 #[tokio::test]
 async fn signatures_go_into_a_lookaside_folder_or_another_store() {
-    let setting = Setting::new();
-    let pushed = setting.registry.push("acme/web", "1", "one").await;
-    let image = format!("{}/acme/web:1", setting.registry.host());
-    let tree = setting.folder.path().join("tree").display().to_string();
+    let scenario = Scenario::new();
+    let pushed = scenario.registry.push("acme/web", "1", "one").await;
+    let image = format!("{}/acme/web:1", scenario.registry.host());
+    let tree = scenario.folder.path().join("tree").display().to_string();
     // The registry itself has no extension.
-    setting.sign(&image, &["--sign-by", &setting.key]).fails_with(1, "does not announce a signature extension");
-    setting.signed(&image, &["--sign-by", &setting.key, "--to", &tree]);
+    scenario.sign(&image, &["--sign-by", &scenario.key]).fails_with(1, "does not announce a signature extension");
+    scenario.signed(&image, &["--sign-by", &scenario.key, "--to", &tree]);
     let place = format!("{tree}/acme/web@sha256={}/signature-1", pushed.digest.hex());
     assert!(fs::metadata(&place).is_ok(), "{place}");
     let registries = format!("default-docker: {{lookaside: 'file://{tree}'}}\n");
-    setting.folder.write("registries.d/default.yaml", registries);
-    let registries = setting.folder.path().join("registries.d").display().to_string();
-    setting.skopeo_takes(&image, &["--registries.d", &registries]).unwrap();
-    let report = setting.signed(&image, &["--sign-by", &setting.key, "--to", &setting.store.url()]);
-    assert!(report["signatures"][0]["place"].as_str().unwrap().starts_with(&setting.store.url()), "{report}");
+    scenario.folder.write("registries.d/default.yaml", registries);
+    let registries = scenario.folder.path().join("registries.d").display().to_string();
+    scenario.skopeo_takes(&image, &["--registries.d", &registries]).unwrap();
+    let report = scenario.signed(&image, &["--sign-by", &scenario.key, "--to", &scenario.store.url()]);
+    assert!(report["signatures"][0]["place"].as_str().unwrap().starts_with(&scenario.store.url()), "{report}");
 }
 
 /// A key that expired years ago.
@@ -298,47 +298,47 @@ pub(crate) fn revoked_key(gpg: &Gpg) -> String {
 
 #[tokio::test]
 async fn keys_that_can_not_sign_are_refused_before_anything_is_written() {
-    let setting = Setting::new();
-    let pushed = setting.registry.push("acme/web", "1", "one").await;
-    let image = setting.image("acme/web:1");
-    setting.sign(&image, &["--sign-by", expired_key(&setting.gpg)]).fails_with(1, "expired at 2020-12-31");
-    let revoked = revoked_key(&setting.gpg);
-    setting.sign(&image, &["--sign-by", &revoked]).fails_with(1, &format!("key 0x{revoked} is revoked"));
-    setting.sign(&image, &["--sign-by", "nobody@example.com"]).fails_with(1, "no key of nobody@example.com");
-    setting.sign(&image, &["--sign-by", "DEADBEEF"]).fails_with(2, "short key ID");
-    setting.sign(&image, &["--sign-by", "release"]).fails_with(2, "expected a fingerprint");
-    setting.gpg.generate("Other <release@example.com>");
-    setting.sign(&image, &["--sign-by", "release@example.com"]).fails_with(2, "names several keys");
+    let scenario = Scenario::new();
+    let pushed = scenario.registry.push("acme/web", "1", "one").await;
+    let image = scenario.image("acme/web:1");
+    scenario.sign(&image, &["--sign-by", expired_key(&scenario.gpg)]).fails_with(1, "expired at 2020-12-31");
+    let revoked = revoked_key(&scenario.gpg);
+    scenario.sign(&image, &["--sign-by", &revoked]).fails_with(1, &format!("key 0x{revoked} is revoked"));
+    scenario.sign(&image, &["--sign-by", "nobody@example.com"]).fails_with(1, "no key of nobody@example.com");
+    scenario.sign(&image, &["--sign-by", "DEADBEEF"]).fails_with(2, "short key ID");
+    scenario.sign(&image, &["--sign-by", "release"]).fails_with(2, "expected a fingerprint");
+    scenario.gpg.generate("Other <release@example.com>");
+    scenario.sign(&image, &["--sign-by", "release@example.com"]).fails_with(2, "names several keys");
     // A public key alone: the agent has nothing to sign with.
     let stranger = Gpg::new();
     let theirs = stranger.generate("Stranger <stranger@example.com>");
-    setting.gpg.run(&["--import"], &stranger.export(&theirs));
-    setting.sign(&image, &["--sign-by", &theirs]).fails_with(1, "is not here");
+    scenario.gpg.run(&["--import"], &stranger.export(&theirs));
+    scenario.sign(&image, &["--sign-by", &theirs]).fails_with(1, "is not here");
     let missing = sealgate_with_keys(
         Path::new("/nonexistent"),
-        &["sign", "--tls-verify=false", &image, "--sign-by", &setting.key],
+        &["sign", "--tls-verify=false", &image, "--sign-by", &scenario.key],
     );
     missing.fails_with(2, "there is no GnuPG folder /nonexistent");
-    let list = setting.list("acme/web", &pushed.digest).await;
+    let list = scenario.list("acme/web", &pushed.digest).await;
     assert_eq!(list["signatures"].as_array().unwrap().len(), 0);
 }
 
 /// A key with the passphrase `secret`, and an agent that asks for it with this pinentry, whose answer to GETPIN is given.
-fn lock(setting: &Setting, answer: &str) -> &'static str {
+fn lock(scenario: &Scenario, answer: &str) -> &'static str {
     let script = format!(
         "#!/bin/sh\necho OK\nwhile read -r line; do case $line in GETPIN*) printf '{answer}';; BYE*) echo OK; exit;; *) \
          echo OK;; esac; done\n"
     );
-    let pinentry = setting.folder.write("pinentry", script).display().to_string();
+    let pinentry = scenario.folder.write("pinentry", script).display().to_string();
     crate::support::run("chmod", ["755", &pinentry]);
     let configuration = format!("pinentry-program {pinentry}\nallow-loopback-pinentry\nmax-cache-ttl 0\n");
-    fs::write(setting.gpg.home().join("gpg-agent.conf"), configuration).expect("a file can be written");
-    let home = setting.gpg.home().display().to_string();
+    fs::write(scenario.gpg.home().join("gpg-agent.conf"), configuration).expect("a file can be written");
+    let home = scenario.gpg.home().display().to_string();
     let restart = || crate::support::run("gpgconf", ["--homedir", &home, "--kill", "gpg-agent"]);
     restart();
     let passphrase = ["--pinentry-mode", "loopback", "--passphrase", "secret"];
     let make = ["--quick-generate-key", "Locked <locked@example.com>", "ed25519", "sign", "never"];
-    setting.gpg.run(&[&passphrase[..], &make].concat(), b"");
+    scenario.gpg.run(&[&passphrase[..], &make].concat(), b"");
     restart();
     "locked@example.com"
 }
@@ -348,28 +348,28 @@ async fn a_locked_key_that_nobody_unlocks_does_not_sign() {
     // The pinentry is cancelled, or gets a wrong passphrase as often as it asks.
     let answers = [("ERR 83886179 cancelled\\n", "Operation cancelled"), ("D Secret\\nOK\\n", "Bad passphrase")];
     for (answer, text) in answers {
-        let setting = Setting::new();
-        let pushed = setting.registry.push("acme/web", "1", "one").await;
-        let key = lock(&setting, answer);
-        let output = setting.sign(&setting.image("acme/web:1"), &["--sign-by", key]);
+        let scenario = Scenario::new();
+        let pushed = scenario.registry.push("acme/web", "1", "one").await;
+        let key = lock(&scenario, answer);
+        let output = scenario.sign(&scenario.image("acme/web:1"), &["--sign-by", key]);
         output.fails_with(3, "did not sign: ");
         output.fails_with(3, text);
         assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
         assert!(output.stderr.contains("nothing is written"), "{}", output.stderr);
-        let list = setting.list("acme/web", &pushed.digest).await;
+        let list = scenario.list("acme/web", &pushed.digest).await;
         assert_eq!(list["signatures"], serde_json::json!([]));
     }
 }
 
 #[tokio::test]
 async fn without_gnupg_there_is_one_clear_message() {
-    let setting = Setting::new();
-    setting.registry.push("acme/web", "1", "one").await;
+    let scenario = Scenario::new();
+    scenario.registry.push("acme/web", "1", "one").await;
     let output = Answer::of(
         Command::new(SEALGATE)
-            .args(["sign", "--tls-verify=false", &setting.image("acme/web:1"), "--sign-by", &setting.key])
-            .env("GNUPGHOME", setting.gpg.home())
-            .env("PATH", setting.folder.path()),
+            .args(["sign", "--tls-verify=false", &scenario.image("acme/web:1"), "--sign-by", &scenario.key])
+            .env("GNUPGHOME", scenario.gpg.home())
+            .env("PATH", scenario.folder.path()),
     );
     output.fails_with(3, "gpg-agent can't be asked: ");
     assert!(output.stderr.contains("is GnuPG installed"), "{}", output.stderr);
@@ -377,42 +377,42 @@ async fn without_gnupg_there_is_one_clear_message() {
 }
 
 /// Adds a subkey, and gives its fingerprint.
-fn add_subkey(setting: &Setting, algorithm: &str, usage: &str) -> String {
+fn add_subkey(scenario: &Scenario, algorithm: &str, usage: &str) -> String {
     let subkeys = || -> Vec<String> {
-        let listed = setting.gpg.run(&["--with-colons", "--list-keys", &setting.key], b"");
+        let listed = scenario.gpg.run(&["--with-colons", "--list-keys", &scenario.key], b"");
         let listed = String::from_utf8(listed).expect("text");
         let lines = listed.lines().filter(|line| line.starts_with("fpr:"));
         lines.map(|line| line.split(':').nth(9).expect("ten fields").to_owned()).collect()
     };
     let before = subkeys();
     let loopback = ["--pinentry-mode", "loopback", "--passphrase", ""];
-    setting.gpg.run(&[&loopback[..], &["--quick-add-key", &setting.key, algorithm, usage, "never"]].concat(), b"");
+    scenario.gpg.run(&[&loopback[..], &["--quick-add-key", &scenario.key, algorithm, usage, "never"]].concat(), b"");
     subkeys().into_iter().find(|subkey| !before.contains(subkey)).expect("there is one more")
 }
 
 #[tokio::test]
 async fn a_subkey_signs_where_it_is_named_and_none_that_can_not() {
-    let setting = Setting::new();
-    let subkeys = [add_subkey(&setting, "ed25519", "sign"), add_subkey(&setting, "ed25519", "sign")];
-    let encryption = add_subkey(&setting, "cv25519", "encr");
-    setting.gpg.export_to(&setting.key, setting.folder.path().join("release.asc"));
+    let scenario = Scenario::new();
+    let subkeys = [add_subkey(&scenario, "ed25519", "sign"), add_subkey(&scenario, "ed25519", "sign")];
+    let encryption = add_subkey(&scenario, "cv25519", "encr");
+    scenario.gpg.export_to(&scenario.key, scenario.folder.path().join("release.asc"));
     for (number, subkey) in subkeys.iter().enumerate() {
         for (form, by) in [subkey.as_str(), &subkey[24..]].into_iter().enumerate() {
-            let pushed = setting.registry.push("acme/web", "1", &format!("{number} {form}")).await;
-            let image = setting.image("acme/web:1");
-            let report = setting.signed(&image, &["--sign-by", by]);
-            assert_eq!(report["key"], setting.key, "a policy names the certificate");
-            let list = setting.list("acme/web", &pushed.digest).await;
+            let pushed = scenario.registry.push("acme/web", "1", &format!("{number} {form}")).await;
+            let image = scenario.image("acme/web:1");
+            let report = scenario.signed(&image, &["--sign-by", by]);
+            assert_eq!(report["key"], scenario.key, "a policy names the certificate");
+            let list = scenario.list("acme/web", &pushed.digest).await;
             let message = BASE64_STANDARD.decode(list["signatures"][0]["content"].as_str().unwrap()).unwrap();
-            let status = setting.gpg.run(&["--status-fd", "1", "--decrypt"], &message);
+            let status = scenario.gpg.run(&["--status-fd", "1", "--decrypt"], &message);
             let status = String::from_utf8_lossy(&status).into_owned();
             assert!(status.contains(&format!("[GNUPG:] VALIDSIG {subkey} ")), "{by}: {status}");
-            assert_eq!(setting.verify(&image, "", &[])["verdict"], "verified");
+            assert_eq!(scenario.verify(&image, "", &[])["verdict"], "verified");
         }
     }
-    let image = setting.image("acme/web:1");
+    let image = scenario.image("acme/web:1");
     for by in [encryption.as_str(), &encryption[24..]] {
-        let output = setting.sign(&image, &["--sign-by", by]);
+        let output = scenario.sign(&image, &["--sign-by", by]);
         output.fails_with(1, &format!("key 0x{encryption} is not made for signing"));
     }
 }
@@ -462,12 +462,12 @@ fn of_a_tag_that_moves_while_it_is_signed_nothing_is_written() {
 
 #[tokio::test]
 async fn what_is_written_of_several_signatures_is_told_and_the_rest_follows() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let images = [
-        setting.registry.push("acme/web", "amd64", "one").await,
-        setting.registry.push("acme/web", "arm64", "two").await,
+        scenario.registry.push("acme/web", "amd64", "one").await,
+        scenario.registry.push("acme/web", "arm64", "two").await,
     ];
-    let index = setting.registry.push_index("acme/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
+    let index = scenario.registry.push_index("acme/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
     // A store that has room for one, until it has room for all.
     let stored = Arc::new(Mutex::new(Vec::<(String, String)>::new()));
     let room = Arc::new(AtomicUsize::new(1));
@@ -485,10 +485,10 @@ async fn what_is_written_of_several_signatures_is_told_and_the_rest_follows() {
         let entries = kept.iter().filter(|(path, _)| *path == asked.path).map(|(_, body)| body.as_str());
         Reply::new(200, &[], format!(r#"{{"signatures":[{}]}}"#, entries.collect::<Vec<_>>().join(",")))
     });
-    let image = format!("{}/acme/web:1", setting.registry.host());
+    let image = format!("{}/acme/web:1", scenario.registry.host());
     let to = format!("http://{}", store.host());
-    let by = ["--sign-by", &setting.key, "--to", &to];
-    let output = setting.sign(&image, &by);
+    let by = ["--sign-by", &scenario.key, "--to", &to];
+    let output = scenario.sign(&image, &by);
     let [amd64, arm64] = images.map(|image| image.digest);
     output.fails_with(1, "there is no room (SIZE_INVALID)");
     output.fails_with(
@@ -501,27 +501,27 @@ async fn what_is_written_of_several_signatures_is_told_and_the_rest_follows() {
     );
     assert_eq!(stored.lock().unwrap().len(), 1);
     room.store(usize::MAX, Ordering::SeqCst);
-    let report = setting.signed(&image, &by);
+    let report = scenario.signed(&image, &by);
     let outcomes: Vec<_> = report["signatures"].as_array().unwrap().iter().map(|one| one["outcome"].clone()).collect();
     assert_eq!(outcomes, ["present", "signed", "signed"]);
     assert_eq!(stored.lock().unwrap().len(), 3);
-    let verdict = setting.verify(&image, "", &["--config", &{
-        let host = setting.registry.host();
+    let verdict = scenario.verify(&image, "", &["--config", &{
+        let host = scenario.registry.host();
         let configuration = format!(
             "apiVersion: sealgate.dev/v1\nkind: Configuration\npolicies: policy.yaml\nregistries:\n- scope: '{host}'\n  insecure: true\n  \
              signatures: [{{extension: {{url: '{to}'}}}}]\n- scope: '{}'\n  insecure: true\n",
             store.host()
         );
-        setting.folder.write("sealgate.yaml", configuration).display().to_string()
+        scenario.folder.write("sealgate.yaml", configuration).display().to_string()
     }]);
     assert_eq!(verdict["verdict"], "verified", "{verdict}");
 }
 
 #[tokio::test]
 async fn a_key_file_signs_without_an_agent() {
-    let setting = Setting::new();
-    setting.registry.push("acme/web", "1", "one").await;
-    let image = setting.image("acme/web:1");
+    let scenario = Scenario::new();
+    scenario.registry.push("acme/web", "1", "one").await;
+    let image = scenario.image("acme/web:1");
     let owner = Gpg::new();
     owner.run(
         &[
@@ -539,45 +539,45 @@ async fn a_key_file_signs_without_an_agent() {
     );
     let secret =
         owner.run(&["--pinentry-mode", "loopback", "--passphrase", "secret", "--armor", "--export-secret-keys"], b"");
-    let key = setting.folder.write("ci.key", secret).display().to_string();
-    let good = setting.folder.write("passphrase", "secret\n").display().to_string();
-    let bad = setting.folder.write("wrong", "Secret\n").display().to_string();
-    setting.sign(&image, &["--key-file", &key]).fails_with(2, "--passphrase-file");
-    setting.sign(&image, &["--key-file", &key, "--passphrase-file", &bad]).fails_with(1, "is wrong");
+    let key = scenario.folder.write("ci.key", secret).display().to_string();
+    let good = scenario.folder.write("passphrase", "secret\n").display().to_string();
+    let bad = scenario.folder.write("wrong", "Secret\n").display().to_string();
+    scenario.sign(&image, &["--key-file", &key]).fails_with(2, "--passphrase-file");
+    scenario.sign(&image, &["--key-file", &key, "--passphrase-file", &bad]).fails_with(1, "is wrong");
     assert_eq!(
-        setting.signed(&image, &["--key-file", &key, "--passphrase-file", &good])["signatures"][0]["outcome"],
+        scenario.signed(&image, &["--key-file", &key, "--passphrase-file", &good])["signatures"][0]["outcome"],
         "signed"
     );
-    fs::write(setting.folder.path().join("release.asc"), owner.export("ci@example.com")).unwrap();
-    setting.skopeo_takes(&image, &[]).unwrap();
+    fs::write(scenario.folder.path().join("release.asc"), owner.export("ci@example.com")).unwrap();
+    scenario.skopeo_takes(&image, &[]).unwrap();
 }
 
 #[tokio::test]
 async fn what_is_not_there_can_not_be_signed() {
-    let setting = Setting::new();
-    let image = setting.image("acme/none:1");
-    setting.sign(&image, &["--sign-by", &setting.key]).fails_with(1, "acme/none");
+    let scenario = Scenario::new();
+    let image = scenario.image("acme/none:1");
+    scenario.sign(&image, &["--sign-by", &scenario.key]).fails_with(1, "acme/none");
     let gone = "127.0.0.1:1/acme/web:1";
-    setting.sign(gone, &["--sign-by", &setting.key]).fails_with(3, "127.0.0.1:1");
+    scenario.sign(gone, &["--sign-by", &scenario.key]).fails_with(3, "127.0.0.1:1");
 }
 
 #[tokio::test]
 async fn a_mirror_does_not_say_what_is_signed() {
-    let setting = Setting::new();
-    setting.registry.push("acme/web", "1", "one").await;
-    let tree = setting.folder.path().join("tree").display().to_string();
+    let scenario = Scenario::new();
+    scenario.registry.push("acme/web", "1", "one").await;
+    let tree = scenario.folder.path().join("tree").display().to_string();
     let configuration = format!(
         "apiVersion: sealgate.dev/v1\nkind: Configuration\nregistries:\n- scope: 127.0.0.1:1\n  insecure: true\n  \
          signatures: [{{lookaside: {{url: 'file://{tree}'}}}}]\n  mirrors: ['{host}']\n- scope: '{host}'\n  \
          insecure: true\n",
-        host = setting.registry.host()
+        host = scenario.registry.host()
     );
-    let configuration = setting.folder.write("sealgate.yaml", configuration).display().to_string();
+    let configuration = scenario.folder.write("sealgate.yaml", configuration).display().to_string();
     let image = "127.0.0.1:1/acme/web:1";
     let config = ["--config", configuration.as_str()];
-    assert_eq!(setting.verify(image, "", &config)["code"], "unsigned", "the mirror answers");
-    let sign = [&config[..], &["--sign-by", &setting.key]].concat();
-    setting.sign(image, &sign).fails_with(3, "127.0.0.1:1");
+    assert_eq!(scenario.verify(image, "", &config)["code"], "unsigned", "the mirror answers");
+    let sign = [&config[..], &["--sign-by", &scenario.key]].concat();
+    scenario.sign(image, &sign).fails_with(3, "127.0.0.1:1");
     assert!(!Path::new(&tree).exists(), "nothing is written");
 }
 
@@ -603,52 +603,52 @@ fn a_keybox_that_is_cut_off_anywhere_ends_with_a_result() {
 
 #[tokio::test]
 async fn an_agent_that_keeps_silent_is_not_waited_for_for_ever() {
-    let setting = Setting::new();
-    setting.registry.push("acme/web", "1", "one").await;
-    let home = setting.gpg.home().display().to_string();
+    let scenario = Scenario::new();
+    scenario.registry.push("acme/web", "1", "one").await;
+    let home = scenario.gpg.home().display().to_string();
     crate::support::run("gpgconf", ["--homedir", &home, "--kill", "gpg-agent"]);
     let listed = Command::new("gpgconf").args(["--homedir", &home, "--list-dirs", "agent-socket"]).output().unwrap();
     let socket = String::from_utf8(listed.stdout).unwrap().trim().to_owned();
     let _ = fs::remove_file(&socket);
     let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let output = setting.sign(&setting.image("acme/web:1"), &["--sign-by", &setting.key]);
+    let output = scenario.sign(&scenario.image("acme/web:1"), &["--sign-by", &scenario.key]);
     output.fails_with(3, "gpg-agent can't be asked: it has not answered within 15 s");
 }
 
 #[tokio::test]
 async fn a_digest_is_signed_under_a_tag_that_names_another_only_where_that_is_said() {
-    let setting = Setting::new();
-    let old = setting.registry.push("acme/web", "1", "one").await.digest;
-    let new = setting.registry.push("acme/web", "1", "two").await.digest;
-    let image = setting.image("acme/web:1");
-    let by = ["--sign-by", setting.key.as_str()];
-    setting.signed(&format!("{image}@{new}"), &by);
+    let scenario = Scenario::new();
+    let old = scenario.registry.push("acme/web", "1", "one").await.digest;
+    let new = scenario.registry.push("acme/web", "1", "two").await.digest;
+    let image = scenario.image("acme/web:1");
+    let by = ["--sign-by", scenario.key.as_str()];
+    scenario.signed(&format!("{image}@{new}"), &by);
     let moved = format!("{image}@{old}");
-    let advice = format!("or sign {}@{old} (with --sign-identity {image} only if", setting.image("acme/web"));
+    let advice = format!("or sign {}@{old} (with --sign-identity {image} only if", scenario.image("acme/web"));
     for more in [&by[..], &[&by[..], &["--dry-run"]].concat()] {
-        setting.sign(&moved, more).fails_with(1, &advice);
+        scenario.sign(&moved, more).fails_with(1, &advice);
     }
-    let report = setting.signed(&moved, &[&by[..], &["--sign-identity", &image]].concat());
+    let report = scenario.signed(&moved, &[&by[..], &["--sign-identity", &image]].concat());
     assert_eq!(report["signatures"][0]["outcome"], "signed");
 }
 
 #[tokio::test]
 async fn what_sign_prints_reads_as_the_snapshot() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let images = [
-        setting.registry.push("acme/web", "amd64", "amd64").await,
-        setting.registry.push("acme/web", "arm64", "arm64").await,
+        scenario.registry.push("acme/web", "amd64", "amd64").await,
+        scenario.registry.push("acme/web", "arm64", "arm64").await,
     ];
-    let index = setting.registry.push_index("acme/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
-    let image = setting.image("acme/web:1");
+    let index = scenario.registry.push_index("acme/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
+    let image = scenario.image("acme/web:1");
     let mut masks = Masks::default()
-        .value(setting.store.host(), "store.example.com")
+        .value(scenario.store.host(), "store.example.com")
         .value(&index.digest.hex(), "[index]")
         .value(&images[0].digest.hex(), "[amd64]")
         .value(&images[1].digest.hex(), "[arm64]")
-        .key(&setting.key, "81A2B3C4D5E6F708192A3B4C5D6E7F8091A2B302");
+        .key(&scenario.key, "81A2B3C4D5E6F708192A3B4C5D6E7F8091A2B302");
     let shown = |title: &str, more: &[&str]| {
-        let output = setting.sign(&image, &[&["--sign-by", &setting.key], more].concat());
+        let output = scenario.sign(&image, &[&["--sign-by", &scenario.key], more].concat());
         format!("# {title}\n{}", output.text)
     };
     let reports = [
@@ -658,7 +658,7 @@ async fn what_sign_prints_reads_as_the_snapshot() {
         shown("signed once more, for programs", &["-o", "json", "--renew"]),
     ];
     for digest in [&index.digest, &images[0].digest, &images[1].digest] {
-        for entry in setting.list("acme/web", digest).await["signatures"].as_array().expect("a list") {
+        for entry in scenario.list("acme/web", digest).await["signatures"].as_array().expect("a list") {
             let (_, name) = entry["name"].as_str().and_then(|name| name.split_once('@')).expect("a name");
             masks = masks.value(name, "[name]");
         }

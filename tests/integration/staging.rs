@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::{
-    sign::Setting,
+    sign::Scenario,
     support::{Liar, Pushed, Reply, accept_anything, error_of, sealgate_with_keys, skopeo},
 };
 
@@ -47,54 +47,54 @@ fn forms(host: &str, lookaside: &str, staging: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sign_and_push_write_to_lookaside_staging_and_skopeo_finds_it_published() {
-    let setting = Setting::new();
-    let Pushed { digest, .. } = setting.registry.push("acme/web", "1", "one").await;
-    let host = setting.registry.host();
+    let scenario = Scenario::new();
+    let Pushed { digest, .. } = scenario.registry.push("acme/web", "1", "one").await;
+    let host = scenario.registry.host();
     let image = format!("{host}/acme/web:1");
-    let layout = format!("oci:{}:1", setting.folder.path().join("layout").display());
-    let any = accept_anything(&setting.folder).display().to_string();
+    let layout = format!("oci:{}:1", scenario.folder.path().join("layout").display());
+    let any = accept_anything(&scenario.folder).display().to_string();
     let copy = ["--policy", &any, "copy", "--src-tls-verify=false", "--preserve-digests"];
     let from = format!("docker://{image}");
-    let copied = skopeo(setting.gpg.home(), &[&copy[..], &[&from, &layout]].concat());
+    let copied = skopeo(scenario.gpg.home(), &[&copy[..], &[&from, &layout]].concat());
     assert!(copied.status.success(), "{}", error_of(&copied));
     let signature = format!("acme/web@sha256={}/signature-1", digest.hex());
 
     for command in ["sign", "push"] {
         // With a space, which a URL has as %20.
-        let folders: Vec<_> = (0..6).map(|number| setting.folder.path().join(format!("{command} {number}"))).collect();
+        let folders: Vec<_> = (0..6).map(|number| scenario.folder.path().join(format!("{command} {number}"))).collect();
         for (number, folder) in folders.iter().enumerate() {
             let server = publish(folder.clone());
             let url = url::Url::from_directory_path(folder).unwrap();
             let text = forms(host, &format!("http://{}/sig", server.host()), url.as_str().trim_end_matches('/'))
                 .remove(number);
-            setting.folder.write("registries.d/default.yaml", &text);
-            let registries = setting.folder.path().join("registries.d").display().to_string();
-            assert!(setting.skopeo_takes(&image, &["--registries.d", &registries]).is_err(), "{text}");
-            let more = ["--registries-d", &registries, "--sign-by", &setting.key, "-o", "json"];
+            scenario.folder.write("registries.d/default.yaml", &text);
+            let registries = scenario.folder.path().join("registries.d").display().to_string();
+            assert!(scenario.skopeo_takes(&image, &["--registries.d", &registries]).is_err(), "{text}");
+            let more = ["--registries-d", &registries, "--sign-by", &scenario.key, "-o", "json"];
             let output = match command {
-                "sign" => setting.sign(&image, &more),
+                "sign" => scenario.sign(&image, &more),
                 _ => sealgate_with_keys(
-                    setting.gpg.home(),
+                    scenario.gpg.home(),
                     &[&["push", "--tls-verify=false", &layout, &image], &more[..]].concat(),
                 ),
             };
             assert_eq!(output.status, 0, "{text}: {}", output.stderr);
             assert_eq!(files(folder), BTreeSet::from([signature.clone()]), "{text}");
-            setting
+            scenario
                 .skopeo_takes(&image, &["--registries.d", &registries])
                 .unwrap_or_else(|error| panic!("{text}: {error}"));
-            let verdict = setting.verify(&image, "", &["--registries-d", &registries]);
+            let verdict = scenario.verify(&image, "", &["--registries-d", &registries]);
             assert_eq!(verdict["verdict"], "verified", "{text}");
             // It is known to be there.
-            let again = setting.signed(&image, &more[..4]);
+            let again = scenario.signed(&image, &more[..4]);
             assert_eq!(again["signatures"][0]["outcome"], "present", "{text}");
 
             // What skopeo writes by the same files has the same name.
             fs::remove_dir_all(folder).unwrap();
             let target = format!("docker://{image}");
-            let sign = ["copy", "--dest-tls-verify=false", "--sign-by", &setting.key, &layout, &target];
+            let sign = ["copy", "--dest-tls-verify=false", "--sign-by", &scenario.key, &layout, &target];
             let written =
-                skopeo(setting.gpg.home(), &[&["--policy", &any, "--registries.d", &registries], &sign[..]].concat());
+                skopeo(scenario.gpg.home(), &[&["--policy", &any, "--registries.d", &registries], &sign[..]].concat());
             assert!(written.status.success(), "{text}: {}", error_of(&written));
             assert_eq!(files(folder), BTreeSet::from([signature.clone()]), "{text}");
         }
@@ -103,30 +103,30 @@ async fn sign_and_push_write_to_lookaside_staging_and_skopeo_finds_it_published(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_with_an_extension_keeps_its_signatures_and_web_servers_take_none() {
-    let setting = Setting::new();
-    let Pushed { digest, .. } = setting.registry.push("acme/web", "1", "one").await;
-    let staging = setting.folder.path().join("staging");
+    let scenario = Scenario::new();
+    let Pushed { digest, .. } = scenario.registry.push("acme/web", "1", "one").await;
+    let staging = scenario.folder.path().join("staging");
     let lookaside = format!(
         "default-docker: {{lookaside: 'http://127.0.0.1:1/s', lookaside-staging: 'file://{}'}}\n",
         staging.display()
     );
-    setting.folder.write("registries.d/default.yaml", lookaside);
-    let registries = setting.folder.path().join("registries.d").display().to_string();
-    let more = ["--registries-d", &registries, "--sign-by", &setting.key];
-    setting.signed(&setting.image("acme/web:1"), &more);
+    scenario.folder.write("registries.d/default.yaml", lookaside);
+    let registries = scenario.folder.path().join("registries.d").display().to_string();
+    let more = ["--registries-d", &registries, "--sign-by", &scenario.key];
+    scenario.signed(&scenario.image("acme/web:1"), &more);
     assert!(!staging.exists());
-    assert_eq!(setting.list("acme/web", &digest).await["signatures"].as_array().map(Vec::len), Some(1));
+    assert_eq!(scenario.list("acme/web", &digest).await["signatures"].as_array().map(Vec::len), Some(1));
     // The registry itself announces none. Without a place for writing, it is the one for reading, if that is a folder.
-    let image = format!("{}/acme/web:1", setting.registry.host());
-    let tree = setting.folder.path().join("tree");
-    setting
+    let image = format!("{}/acme/web:1", scenario.registry.host());
+    let tree = scenario.folder.path().join("tree");
+    scenario
         .folder
         .write("registries.d/default.yaml", format!("default-docker: {{lookaside: 'file://{}'}}\n", tree.display()));
-    setting.signed(&image, &more);
+    scenario.signed(&image, &more);
     assert_eq!(files(&tree), BTreeSet::from([format!("acme/web@sha256={}/signature-1", digest.hex())]));
     for staging in ["", ", lookaside-staging: 'http://127.0.0.1:1/s'"] {
         let lookaside = format!("default-docker: {{lookaside: 'http://127.0.0.1:1/s'{staging}}}\n");
-        setting.folder.write("registries.d/default.yaml", lookaside);
-        setting.sign(&image, &more).fails_with(1, "does not announce a signature extension");
+        scenario.folder.write("registries.d/default.yaml", lookaside);
+        scenario.sign(&image, &more).fails_with(1, "does not announce a signature extension");
     }
 }

@@ -37,7 +37,7 @@ const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 const NO_REGISTRY: &str = "http://127.0.0.1:1";
 
 /// Signatures of one key, and a folder for what is made of them.
-struct Setting {
+struct Scenario {
     gpg: Gpg,
     key: String,
     folder: Scratch,
@@ -96,7 +96,7 @@ fn open_store() -> Store {
     Store::start(NO_REGISTRY)
 }
 
-impl Setting {
+impl Scenario {
     fn new() -> Self {
         let (gpg, folder) = (Gpg::new(), Scratch::new());
         let key = gpg.generate("Release <release@example.com>");
@@ -145,12 +145,12 @@ impl Setting {
 
 #[test]
 fn a_whole_store_is_the_same_after_moving_through_files_and_other_stores() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     // More than a page or a batch.
-    let lines = setting.lines(3000);
-    let stopped = setting.stopped("first.redb", &lines);
+    let lines = scenario.lines(3000);
+    let stopped = scenario.stopped("first.redb", &lines);
     let before = fs::read(&stopped).unwrap();
-    let (one, two, three) = (setting.path("one.ndjson"), setting.path("two.ndjson"), setting.path("three.ndjson"));
+    let (one, two, three) = (scenario.path("one.ndjson"), scenario.path("two.ndjson"), scenario.path("three.ndjson"));
     // A file, by itself, is a store; so is one that a configuration names.
     let exported = sealgate_store(&["export", &stopped.display().to_string(), &one]).json(0);
     let statuses =
@@ -159,7 +159,7 @@ fn a_whole_store_is_the_same_after_moving_through_files_and_other_stores() {
     assert!(fs::read(&stopped).unwrap() == before, "what is exported stays as it is");
     assert!(fs::read_to_string(&one).unwrap() == lines);
 
-    let (running, _registry) = setting.with_roles();
+    let (running, _registry) = scenario.with_roles();
     let as_ops = [INSECURE, "--creds", "ops:ops"];
     for (created, present) in [(3000, 0), (0, 3000)] {
         let imported = sealgate_store(&[&["import", &running.url(), &one][..], &as_ops].concat()).json(0);
@@ -172,21 +172,21 @@ fn a_whole_store_is_the_same_after_moving_through_files_and_other_stores() {
 
     let configuration = "apiVersion: sealgate.dev/v1\nkind: Configuration\ngateway:\n  registry: {url: 'http://127.0.0.1:1'}\n  \
         store: {redb: {file: a/new/place/signatures.redb}}\n";
-    let configured = format!("config:{}", setting.folder.write("sealgate.yaml", configuration).display());
+    let configured = format!("config:{}", scenario.folder.write("sealgate.yaml", configuration).display());
     sealgate_store(&["export", &configured, &three]).fails(1, "signatures.redb");
-    assert!(!Path::new(&setting.path("a")).exists(), "what is not there is not made to be exported");
+    assert!(!Path::new(&scenario.path("a")).exists(), "what is not there is not made to be exported");
     assert_eq!(sealgate_store(&["import", &configured, &two]).json(0)["created"], 3000);
     assert_eq!(sealgate_store(&["export", &configured, &three]).json(0)["signatures"], 3000);
     assert!(fs::read_to_string(&three).unwrap() == lines);
-    let leftover = fs::read_dir(setting.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let leftover = fs::read_dir(scenario.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let leftover: Vec<_> = leftover.filter(|name| name.to_string_lossy().contains("partial")).collect();
     assert!(leftover.is_empty(), "{leftover:?}");
 }
 
 #[test]
 fn an_export_that_was_interrupted_goes_on_behind_the_last_line_that_is_whole() {
-    let setting = Setting::new();
-    let lines = setting.lines(5);
+    let scenario = Scenario::new();
+    let lines = scenario.lines(5);
     let all: Vec<String> = lines.split_inclusive('\n').map(str::to_owned).collect();
     let hangs = Arc::new(AtomicBool::new(true));
     let store = {
@@ -205,11 +205,11 @@ fn an_export_that_was_interrupted_goes_on_behind_the_last_line_that_is_whole() {
             }
         })
     };
-    let (url, backup) = (format!("http://{}", store.host()), setting.path("backup.ndjson"));
+    let (url, backup) = (format!("http://{}", store.host()), scenario.path("backup.ndjson"));
     let export = ["store", "export", INSECURE, &url, &backup];
     let mut interrupted = Process::start(Command::new(SEALGATE).args(export));
     let partial = wait_until("two lines", || {
-        let mut there = fs::read_dir(setting.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let mut there = fs::read_dir(scenario.folder.path()).unwrap().map(|entry| entry.unwrap().path());
         there.find(|path| {
             let is_partial = path.extension().is_some_and(|extension| extension == "partial");
             is_partial && fs::read_to_string(path).unwrap() == all[..2].concat()
@@ -226,7 +226,7 @@ fn an_export_that_was_interrupted_goes_on_behind_the_last_line_that_is_whole() {
     fs::OpenOptions::new().append(true).open(&partial).unwrap().write_all(&all[2].as_bytes()[..99]).unwrap();
     hangs.store(false, Ordering::SeqCst);
     // Another store does not go on with it.
-    let other = setting.stopped("other.redb", "");
+    let other = scenario.stopped("other.redb", "");
     assert_eq!(sealgate_store(&["export", &other.display().to_string(), &backup]).json(0)["signatures"], 0);
     fs::remove_file(&backup).unwrap();
     let exported = sealgate_store(&export[1..]).json(0);
@@ -239,14 +239,14 @@ fn an_export_that_was_interrupted_goes_on_behind_the_last_line_that_is_whole() {
 
 #[test]
 fn an_export_that_was_begun_long_ago_is_not_taken_up_unasked() {
-    let setting = Setting::new();
-    let lines = setting.lines(3);
-    let stopped = setting.stopped("stopped.redb", &lines);
-    let (store, backup) = (stopped.display().to_string(), setting.path("backup.ndjson"));
+    let scenario = Scenario::new();
+    let lines = scenario.lines(3);
+    let stopped = scenario.stopped("stopped.redb", &lines);
+    let (store, backup) = (stopped.display().to_string(), scenario.path("backup.ndjson"));
     // One signature that was removed since, and one before which others were added.
-    let left = lines_of([(image(1), record(0, &setting.content())), (image(1), record(1, &setting.content()))]);
+    let left = lines_of([(image(1), record(0, &scenario.content())), (image(1), record(1, &scenario.content()))]);
     let partial_of_store = &Digest::sha256(stopped.canonicalize().unwrap().display().to_string().as_bytes()).hex()[..8];
-    let partial = |begun: &str| setting.path(&format!("backup.ndjson.{partial_of_store}.{begun}.partial"));
+    let partial = |begun: &str| scenario.path(&format!("backup.ndjson.{partial_of_store}.{begun}.partial"));
     let old = partial("20260101T000000Z");
     fs::write(&old, &left).unwrap();
     let answer = sealgate_store(&["export", &store, &backup]);
@@ -263,12 +263,12 @@ fn an_export_that_was_begun_long_ago_is_not_taken_up_unasked() {
     let resumed = sealgate_store(&["export", &store, &backup, "--resume"]).json(0);
     assert_eq!((&resumed["resumed"], &resumed["begun"]), (&json!(2), &json!("2026-01-01T00:00:00Z")));
     assert_eq!(fs::read_to_string(&backup).unwrap(), left + lines.split_inclusive('\n').next_back().unwrap());
-    for to in ["-", setting.folder.path().to_str().unwrap()] {
+    for to in ["-", scenario.folder.path().to_str().unwrap()] {
         sealgate_store(&["export", &store, to, "--resume"]).fails(2, "--resume goes on with a file");
     }
     // What somebody else has put there stays as it is.
     fs::remove_file(&backup).unwrap();
-    let theirs = setting.folder.write("theirs", "theirs");
+    let theirs = scenario.folder.write("theirs", "theirs");
     std::os::unix::fs::symlink(&theirs, partial("20260101T000000Z")).unwrap();
     sealgate_store(&["export", &store, &backup]).fails(1, "this is no unfinished export; move it away");
     assert_eq!(fs::read_to_string(&theirs).unwrap(), "theirs");
@@ -276,10 +276,10 @@ fn an_export_that_was_begun_long_ago_is_not_taken_up_unasked() {
 
 #[test]
 fn a_store_that_another_process_has_leaves_no_file() {
-    let setting = Setting::new();
-    let stopped = setting.stopped("stopped.redb", "");
+    let scenario = Scenario::new();
+    let stopped = scenario.stopped("stopped.redb", "");
     let _running = RedbStore::open(&stopped, ImageLimits::default()).unwrap();
-    let folder = setting.folder.path().join("backups");
+    let folder = scenario.folder.path().join("backups");
     fs::create_dir(&folder).unwrap();
     let backup = folder.join("backup.ndjson").display().to_string();
     sealgate_store(&["export", &stopped.display().to_string(), &backup]).fails(3, "give the store's URL");
@@ -288,8 +288,8 @@ fn a_store_that_another_process_has_leaves_no_file() {
 
 #[test]
 fn an_export_bears_connections_that_break_as_long_as_it_moves_and_no_longer() {
-    let setting = Setting::new();
-    let lines = setting.lines(2);
+    let scenario = Scenario::new();
+    let lines = scenario.lines(2);
     let broken = Arc::new(AtomicUsize::new(0));
     let store = {
         let (lines, broken) = (lines.clone(), Arc::clone(&broken));
@@ -316,7 +316,7 @@ fn an_export_bears_connections_that_break_as_long_as_it_moves_and_no_longer() {
     assert_eq!((exported.status, exported.stdout), (0, lines.clone()), "{}", exported.stderr);
     assert!(exported.stderr.contains("\"signatures\": 2"), "{}", exported.stderr);
     let store = Liar::start(|_| Reply::HangUp);
-    let backup = setting.path("backup.ndjson");
+    let backup = scenario.path("backup.ndjson");
     sealgate_store(&["export", INSECURE, &format!("http://{}", store.host()), &backup])
         .fails(3, "the connection ended");
     assert!(store.asked().len() < 30, "{}", store.asked().len());
@@ -325,9 +325,9 @@ fn an_export_bears_connections_that_break_as_long_as_it_moves_and_no_longer() {
 
 #[test]
 fn an_import_bears_connections_that_break_and_can_be_repeated_at_any_time() {
-    let setting = Setting::new();
-    let lines = setting.lines(3000);
-    let file = setting.folder.write("backup.ndjson", &lines).display().to_string();
+    let scenario = Scenario::new();
+    let lines = scenario.lines(3000);
+    let file = scenario.folder.write("backup.ndjson", &lines).display().to_string();
     let running = open_store();
     let proxy = Proxy::start(running.host(), &[200_000, 900_000, 1_500_000]);
     let imported = sealgate_store(&["import", INSECURE, &format!("http://{}", proxy.host()), &file]).json(0);
@@ -353,10 +353,10 @@ fn an_import_bears_connections_that_break_and_can_be_repeated_at_any_time() {
 
 #[test]
 fn a_stream_that_stands_still_can_be_left() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     // More than a batch, and than any pipe holds.
-    let lines = setting.lines(1500);
-    let stopped = setting.stopped("stopped.redb", &lines).display().to_string();
+    let lines = scenario.lines(1500);
+    let stopped = scenario.stopped("stopped.redb", &lines).display().to_string();
     let left = |mut child: Child| {
         run("kill", ["-INT", &child.id().to_string()]);
         let ended = wait_until("its end", || child.try_wait().unwrap());
@@ -390,10 +390,10 @@ fn a_stream_that_stands_still_can_be_left() {
 
 #[test]
 fn who_may_not_move_a_store_is_told_which_role_it_takes() {
-    let setting = Setting::new();
-    let (running, _registry) = setting.with_roles();
-    let (url, backup) = (running.url(), setting.path("backup.ndjson"));
-    let file = setting.folder.write("lines.ndjson", setting.lines(1)).display().to_string();
+    let scenario = Scenario::new();
+    let (running, _registry) = scenario.with_roles();
+    let (url, backup) = (running.url(), scenario.path("backup.ndjson"));
+    let file = scenario.folder.write("lines.ndjson", scenario.lines(1)).display().to_string();
     for arguments in [["export", &url, &backup], ["import", &url, &file]] {
         let with = |creds: &[&str]| sealgate_store(&[&arguments[..], &[INSECURE], creds].concat());
         with(&["--creds", "joe:joe"]).fails(1, "that takes the role store-admin");
@@ -404,14 +404,14 @@ fn who_may_not_move_a_store_is_told_which_role_it_takes() {
     assert!(!Path::new(&backup).exists());
     // Over plain HTTP only where that is said.
     sealgate_store(&["export", &url, &backup]).fails(2, "plain HTTP needs --tls-verify=false");
-    let stopped = setting.stopped("stopped.redb", "");
+    let stopped = scenario.stopped("stopped.redb", "");
     sealgate_store(&["export", &stopped.display().to_string(), &backup, "--creds", "ops:ops"]).fails(2, "by their URL");
 }
 
 #[test]
 fn what_is_no_line_is_named_by_its_number_and_the_rest_is_in() {
-    let setting = Setting::new();
-    let lines = setting.lines(3);
+    let scenario = Scenario::new();
+    let lines = scenario.lines(3);
     let of = |number: usize| lines.lines().nth(number).unwrap();
     let other = Digest::sha256(b"other").to_string();
     let bad = [
@@ -425,7 +425,7 @@ fn what_is_no_line_is_named_by_its_number_and_the_rest_is_in() {
         of(2)[..200].to_owned(),
     ]
     .join("\n");
-    let file = setting.folder.write("bad.ndjson", &bad).display().to_string();
+    let file = scenario.folder.write("bad.ndjson", &bad).display().to_string();
     let check = |imported: &Value| {
         let lines: Vec<u64> =
             imported["reasons"].as_array().unwrap().iter().map(|reason| reason["line"].as_u64().unwrap()).collect();
@@ -436,11 +436,11 @@ fn what_is_no_line_is_named_by_its_number_and_the_rest_is_in() {
         assert_eq!(imported["refused"], 5);
     };
     let running = open_store();
-    let stopped = format!("redb:{}", setting.path("stopped.redb"));
+    let stopped = format!("redb:{}", scenario.path("stopped.redb"));
     let dry = sealgate_store(&["import", &stopped, &file, "--dry-run"]).json(1);
     assert_eq!(dry["good"], 2);
     check(&dry);
-    assert!(!Path::new(&setting.path("stopped.redb")).exists(), "nothing is made");
+    assert!(!Path::new(&scenario.path("stopped.redb")).exists(), "nothing is made");
     for store in [&[running.url().as_str(), INSECURE][..], &[stopped.as_str()]] {
         let imported = sealgate_store(&[&["import"][..], store, &[&file]].concat()).json(1);
         assert_eq!(imported["created"], 2);
@@ -448,7 +448,7 @@ fn what_is_no_line_is_named_by_its_number_and_the_rest_is_in() {
     }
     // What a store refuses is named by its line, too.
     let content =
-        BASE64_STANDARD.encode(setting.gpg.sign_image(&setting.key, &digest(), "registry.example.com/other:1"));
+        BASE64_STANDARD.encode(scenario.gpg.sign_image(&scenario.key, &digest(), "registry.example.com/other:1"));
     let mut changed: Value = serde_json::from_str(of(0)).unwrap();
     changed["content"] = content.into();
     let text = format!("{}\n\n{changed}\n", of(1));
@@ -474,8 +474,8 @@ fn a_tree_with_a_name_that_is_no_utf_8_is_reported_as_any_other() {
 
 #[test]
 fn what_is_no_export_is_refused_whole_and_makes_no_store() {
-    let setting = Setting::new();
-    let stopped = setting.stopped("other.redb", "");
+    let scenario = Scenario::new();
+    let stopped = scenario.stopped("other.redb", "");
     let redb = fs::read(stopped).unwrap();
     for (content, why) in [
         (&b"\x1f\x8b\x08\x00rest"[..], "gunzip"),
@@ -485,47 +485,47 @@ fn what_is_no_export_is_refused_whole_and_makes_no_store() {
         (b"{\n\"signatures\": []\n}\n", "no JSON object"),
         (&vec![0; 300_000], "no JSON object"),
     ] {
-        let file = setting.folder.write("something", content).display().to_string();
-        let store = format!("redb:{}", setting.path("store.redb"));
+        let file = scenario.folder.write("something", content).display().to_string();
+        let store = format!("redb:{}", scenario.path("store.redb"));
         sealgate_store(&["import", &store, &file]).fails(1, why);
-        assert!(!Path::new(&setting.path("store.redb")).exists());
+        assert!(!Path::new(&scenario.path("store.redb")).exists());
     }
-    let store = format!("redb:{}", setting.path("store.redb"));
-    sealgate_store(&["import", &store, &setting.path("none")]).fails(1, "none: No such file");
+    let store = format!("redb:{}", scenario.path("store.redb"));
+    sealgate_store(&["import", &store, &scenario.path("none")]).fails(1, "none: No such file");
     sealgate_store(&["import", &store, "/dev/null"]).fails(1, "not a regular file");
-    sealgate_store(&["import", &store, &setting.path("none"), "--dry-run"]).fails(1, "none: No such file");
+    sealgate_store(&["import", &store, &scenario.path("none"), "--dry-run"]).fails(1, "none: No such file");
 }
 
 #[test]
 fn what_is_no_store_is_named_and_left_as_it_is() {
-    let setting = Setting::new();
-    let backup = setting.path("backup.ndjson");
+    let scenario = Scenario::new();
+    let backup = scenario.path("backup.ndjson");
     let export = |store: &str| sealgate_store(&["export", store, &backup]);
-    let open = setting.stopped("open.redb", &setting.lines(1));
+    let open = scenario.stopped("open.redb", &scenario.lines(1));
     let keeps = RedbStore::open(&open, ImageLimits::default()).unwrap();
     export(&open.display().to_string()).fails(3, "give the store's URL in place of its file");
-    let file = setting.folder.write("lines.ndjson", setting.lines(1)).display().to_string();
+    let file = scenario.folder.write("lines.ndjson", scenario.lines(1)).display().to_string();
     sealgate_store(&["import", &open.display().to_string(), &file]).fails(3, "give the store's URL");
     drop(keeps);
-    export(&setting.folder.write("text", "text").display().to_string()).fails(1, "this is not a store of signatures");
-    export(&setting.folder.write("empty", "").display().to_string()).fails(1, "empty (0 bytes)");
+    export(&scenario.folder.write("text", "text").display().to_string()).fails(1, "this is not a store of signatures");
+    export(&scenario.folder.write("empty", "").display().to_string()).fails(1, "empty (0 bytes)");
     let mut damaged = fs::read(&open).unwrap();
     let half = damaged.len() / 2;
     damaged.truncate(half);
-    export(&setting.folder.write("damaged", &damaged).display().to_string()).fails(1, "this store is damaged");
+    export(&scenario.folder.write("damaged", &damaged).display().to_string()).fails(1, "this store is damaged");
     export("no/such/file").fails(1, "there is no such file");
     export("config:no/such/file").fails(2, "no/such/file");
     for reply in [Reply::new(200, &[("content-type", "text/html")], "<html>"), Reply::empty(404), Reply::empty(405)] {
         let page = Liar::start(move |_| reply.clone());
         let url = format!("http://{}", page.host());
         sealgate_store(&["export", INSECURE, &url, &backup]).fails(1, "there is no store of `sealgate gateway`");
-        let lines = setting.lines(1);
+        let lines = scenario.lines(1);
         let imported = with_input(&["import", INSECURE, &url, "-"], lines.as_bytes());
         assert_ne!(imported.status, 0, "{}", imported.stderr);
     }
     let lies = Liar::start(|_| Reply::new(200, &[NDJSON], "{\"repository\": 1}\n"));
     sealgate_store(&["export", INSECURE, &format!("http://{}", lies.host()), &backup]).fails(3, "no export of a store");
-    let line = setting.lines(1);
+    let line = scenario.lines(1);
     let again = Liar::start(move |_| Reply::new(200, &[NDJSON], &line));
     sealgate_store(&["export", INSECURE, &format!("http://{}", again.host()), &backup])
         .fails(3, "goes on where it was");
@@ -534,21 +534,21 @@ fn what_is_no_store_is_named_and_left_as_it_is() {
 
 #[tokio::test]
 async fn signatures_go_into_a_lookaside_tree_where_skopeo_finds_them_and_come_back() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let registry = DockerRegistry::start();
     let pushed = registry.push("acme/web", "1", "one").await;
     let image = ImageId { repository: RepositoryName::parse("acme/web").unwrap(), digest: pushed.digest };
     let reference = format!("{}/acme/web:1", registry.host());
-    let sign = |reference: &str| setting.gpg.sign_image(&setting.key, &pushed.digest, reference);
+    let sign = |reference: &str| scenario.gpg.sign_image(&scenario.key, &pushed.digest, reference);
     let contents = [sign("registry.example.com/acme/web:1"), sign(&reference)];
-    let file = setting.folder.path().join("store.redb");
+    let file = scenario.folder.path().join("store.redb");
     let store = RedbStore::open(&file, ImageLimits::default()).unwrap();
     for (number, content) in contents.iter().enumerate() {
         let record = Record { status: None, ..record(number + 1, content) };
         store.change(Change::Import(image.clone(), record)).await.unwrap();
     }
     drop(store);
-    let (file, tree) = (file.display().to_string(), setting.path("a/new/tree"));
+    let (file, tree) = (file.display().to_string(), scenario.path("a/new/tree"));
     for (created, present) in [(2, 0), (0, 2)] {
         let exported = sealgate_store(&["export", &file, &format!("lookaside:{tree}")]).json(0);
         assert_eq!((&exported["created"], &exported["present"]), (&json!(created), &json!(present)), "{exported}");
@@ -558,14 +558,14 @@ async fn signatures_go_into_a_lookaside_tree_where_skopeo_finds_them_and_come_ba
         |number: usize| Path::new(&tree).join(format!("acme/web@sha256={}/signature-{number}", pushed.digest.hex()));
     assert_eq!([1, 2].map(|number| fs::read(place(number)).unwrap()), contents);
 
-    let key = setting.gpg.export_to(&setting.key, setting.folder.path().join("release.asc"));
+    let key = scenario.gpg.export_to(&scenario.key, scenario.folder.path().join("release.asc"));
     let policy = format!(r#"{{"default":[{{"type":"signedBy","keyType":"GPGKeys","keyPath":"{}"}}]}}"#, key.display());
-    let policy = setting.folder.write("policy.json", policy).display().to_string();
-    setting.folder.write("registries.d/default.yaml", format!("default-docker: {{lookaside: 'file://{tree}'}}\n"));
-    let registries = setting.path("registries.d");
-    let (from, to) = (format!("docker://{reference}"), format!("dir:{}", setting.path("copy")));
+    let policy = scenario.folder.write("policy.json", policy).display().to_string();
+    scenario.folder.write("registries.d/default.yaml", format!("default-docker: {{lookaside: 'file://{tree}'}}\n"));
+    let registries = scenario.path("registries.d");
+    let (from, to) = (format!("docker://{reference}"), format!("dir:{}", scenario.path("copy")));
     let copy = ["--policy", &policy, "copy", "--src-tls-verify=false", "--registries.d", &registries, &from, &to];
-    let output = skopeo(setting.gpg.home(), &copy);
+    let output = skopeo(scenario.gpg.home(), &copy);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     // Into a store that has one of them, under its old name.
@@ -584,7 +584,7 @@ async fn signatures_go_into_a_lookaside_tree_where_skopeo_finds_them_and_come_ba
     let back: Vec<Value> = back.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let derived = &Digest::sha256(&contents[1]).hex()[..32];
     let found = back.iter().find(|line| line["name"] == *derived).unwrap();
-    assert_eq!(found["origin"]["issuers"], json!([setting.key]), "{found}");
+    assert_eq!(found["origin"]["issuers"], json!([scenario.key]), "{found}");
 
     // A gap, junk, and what would never end.
     fs::rename(place(2), place(3)).unwrap();
@@ -602,8 +602,8 @@ async fn signatures_go_into_a_lookaside_tree_where_skopeo_finds_them_and_come_ba
 
 #[tokio::test]
 async fn a_tree_takes_no_more_signatures_of_an_image_than_its_readers_do() {
-    let setting = Setting::new();
-    let file = setting.folder.path().join("store.redb");
+    let scenario = Scenario::new();
+    let file = scenario.folder.path().join("store.redb");
     let store = RedbStore::open(&file, ImageLimits::default()).unwrap();
     let puts = (0..130).map(|number| {
         let record = Record { origin: None, status: None, ..record(number, format!("content {number}").as_bytes()) };
@@ -611,7 +611,7 @@ async fn a_tree_takes_no_more_signatures_of_an_image_than_its_readers_do() {
     });
     futures_util::future::try_join_all(puts).await.unwrap();
     drop(store);
-    let tree = setting.path("tree");
+    let tree = scenario.path("tree");
     fs::create_dir(&tree).unwrap();
     let exported = sealgate_store(&["export", &file.display().to_string(), &tree]).json(1);
     assert_eq!((&exported["created"], &exported["refused"]), (&json!(127), &json!(3)), "{exported}");

@@ -40,15 +40,15 @@ impl Allowance for Purse {
     }
 }
 
-fn examine_with(ask: &Ask, purse: &Purse, signatures: &[Vec<u8>]) -> Examination {
+fn examine_with(scenario: &Scenario, purse: &Purse, signatures: &[Vec<u8>]) -> Examination {
     let rule = RuleId::new("production", "acme");
     let question = Question {
-        image: &ask.image,
-        digest: ask.digest,
+        image: &scenario.image,
+        digest: scenario.digest,
         rule: &rule,
-        requirements: &ask.requirements,
-        now: ask.now,
-        tries: ask.tries,
+        requirements: &scenario.requirements,
+        now: scenario.now,
+        tries: scenario.tries,
     };
     let source = AskedSource { url: "https://registry.example.com/".into(), outcome: Ok(signatures.len()) };
     let signatures = signatures.iter().cloned().map(untrusted).collect();
@@ -89,20 +89,20 @@ fn by_bzip2(key: &Key) -> Vec<u8> {
 #[test]
 fn what_takes_long_to_open_is_opened_a_few_times_however_many_tries_there_are() {
     let key = Key::new("acme");
-    let ask = Ask { tries: 256, ..by(&key) };
+    let scenario = Scenario { tries: 256, ..by(&key) };
     for (name, junk, opening) in [("bzip2", bzip2_bombs(256), 1_010), ("zip", zip_bombs(&key, 256), 300)] {
         let purse = Purse::with(u64::MAX);
-        let code = examine_with(&ask, &purse, &junk).result.unwrap_err().code();
+        let code = examine_with(&scenario, &purse, &junk).result.unwrap_err().code();
         assert_eq!(code, Code::MalformedSignature, "{name}");
         let looks = 40 * junk.len() as u64;
         assert!(purse.taken() <= looks + MAX_SLOW_OPENINGS as u64 * opening, "{name}: {}", purse.taken());
         // Where there are few, a good one of that kind is found among them.
         let few = [&junk[..MAX_SLOW_OPENINGS - 1], &[by_bzip2(&key)]].concat();
-        ask.proof(&few);
+        scenario.proof(&few);
         // Where there are many, it is left out; what is cheap to open never is.
         let many = [&junk[..MAX_SLOW_OPENINGS], &[by_bzip2(&key)]].concat();
-        assert!(examine_with(&ask, &Purse::with(u64::MAX), &many).result.is_err(), "{name}");
-        ask.proof(&[junk, vec![good(&key)]].concat());
+        assert!(examine_with(&scenario, &Purse::with(u64::MAX), &many).result.is_err(), "{name}");
+        scenario.proof(&[junk, vec![good(&key)]].concat());
     }
 }
 
@@ -118,11 +118,11 @@ fn whoever_asks_about_all_signatures_has_every_slow_one_opened() {
 fn a_list_of_which_nothing_was_tried_is_not_called_unsigned() {
     let key = Key::new("acme");
     for one in [good(&key), by_bzip2(&key)] {
-        assert_eq!(Ask { tries: 0, ..by(&key) }.code(&[one]), Some(Code::TooManySignatures));
+        assert_eq!(Scenario { tries: 0, ..by(&key) }.code(&[one]), Some(Code::TooManySignatures));
     }
-    assert_eq!(Ask { tries: 0, ..by(&key) }.code(&[]), Some(Code::Unsigned));
-    let after = |ask: &Ask, allowance, signatures: &[Vec<u8>]| {
-        examine_with(ask, &Purse::with(allowance), signatures).result.unwrap_err().code()
+    assert_eq!(Scenario { tries: 0, ..by(&key) }.code(&[]), Some(Code::Unsigned));
+    let after = |scenario: &Scenario, allowance, signatures: &[Vec<u8>]| {
+        examine_with(scenario, &Purse::with(allowance), signatures).result.unwrap_err().code()
     };
     assert_eq!(after(&by(&key), 0, &[]), Code::Unsigned);
     assert_eq!(after(&by(&key), 0, &[good(&key)]), Code::TooManySignatures);
@@ -232,19 +232,24 @@ fn twenty_thousand_bombs_cost_what_their_size_costs_and_hide_no_good_signature()
         .collect();
     signatures.push(untrusted(good(&key)));
     let received: usize = signatures.iter().map(|signature| signature.content.len()).sum();
-    let ask = Ask { tries: 1, ..by(&key) };
+    let scenario = Scenario { tries: 1, ..by(&key) };
     let rule = RuleId::new("production", "acme");
     let question = Question {
-        image: &ask.image,
-        digest: ask.digest,
+        image: &scenario.image,
+        digest: scenario.digest,
         rule: &rule,
-        requirements: &ask.requirements,
-        now: ask.now,
-        tries: ask.tries,
+        requirements: &scenario.requirements,
+        now: scenario.now,
+        tries: scenario.tries,
     };
-    let mut budget = VerificationBudget::new(ask.tries);
-    let checked =
-        check_all(&question, &trusted_certificates(&ask.requirements), &signatures, &mut budget, Extent::UntilProven);
+    let mut budget = VerificationBudget::new(scenario.tries);
+    let checked = check_all(
+        &question,
+        &trusted_certificates(&scenario.requirements),
+        &signatures,
+        &mut budget,
+        Extent::UntilProven,
+    );
     assert!(prove(&question, &checked).is_some());
     assert!(budget.inflated <= envelope::USUAL_RATIO * received + 20_001, "{}", budget.inflated);
 }
@@ -258,7 +263,7 @@ fn a_slow_signature_takes_one_try_among_bombs_that_name_no_key_of_the_rule() {
     let bzip2 = Some(CompressionAlgorithm::BZip2);
     let bzip2 = key.sign_with(&payload(IMAGE, DIGEST), at(SIGNED), HashAlgorithm::SHA512, bzip2, |builder| builder);
     for good in [zip, bzip2] {
-        let question = Ask { tries: 1, ..by(&key) };
+        let question = Scenario { tries: 1, ..by(&key) };
         question.proof(&[bomb(b""), bomb(&start_of(&other)), good]);
         let named = question.with(&[bomb(&start_of(&other))]).result.unwrap_err();
         let Refusal::UntrustedKey { signed_by, .. } = named else { panic!("{named}") };
@@ -281,7 +286,7 @@ fn a_thousand_bad_signatures_beside_a_good_one_do_no_harm() {
         signatures.push(other.sign(&payload(&tag, DIGEST), at(SIGNED)));
     }
     signatures.push(good(&key));
-    let question = Ask { tries: 1, ..by(&key) };
+    let question = Scenario { tries: 1, ..by(&key) };
     question.proof(&signatures);
     signatures.pop();
     let examination = question.with(&signatures);
@@ -301,12 +306,12 @@ fn tries_are_bounded_and_copies_count_once() {
     };
     let mut signatures: Vec<Vec<u8>> = (1..=10).map(forged).collect();
     signatures.push(good(&key));
-    let question = Ask { tries: 10, ..by(&key) };
+    let question = Scenario { tries: 10, ..by(&key) };
     let examination = question.with(&signatures);
     assert_eq!(examination.result.unwrap_err().code(), Code::InvalidSignature);
     assert_eq!(examination.signatures.len(), 10);
-    Ask { tries: 11, ..by(&key) }.proof(&signatures);
-    assert_eq!(Ask { tries: 0, ..by(&key) }.code(&[good(&key)]), Some(Code::TooManySignatures));
+    Scenario { tries: 11, ..by(&key) }.proof(&signatures);
+    assert_eq!(Scenario { tries: 0, ..by(&key) }.code(&[good(&key)]), Some(Code::TooManySignatures));
     let copies = vec![forged(1); 50];
-    Ask { tries: 2, ..by(&key) }.proof(&[copies, vec![good(&key)]].concat());
+    Scenario { tries: 2, ..by(&key) }.proof(&[copies, vec![good(&key)]].concat());
 }

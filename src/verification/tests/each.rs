@@ -7,7 +7,7 @@ fn entry(digest: Digest, attestation: bool) -> Descriptor {
 }
 
 fn join(
-    question: &Ask,
+    question: &Scenario,
     rule: &str,
     entries: &[Descriptor],
     proofs: &[Result<VerifiedImage, Refusal>],
@@ -16,7 +16,7 @@ fn join(
 }
 
 fn join_index(
-    question: &Ask,
+    question: &Scenario,
     rule: &str,
     digest: Digest,
     entries: &[Descriptor],
@@ -40,7 +40,7 @@ fn every_manifest_but_attestations_must_be_proven() {
     let key = Key::with("acme", |choice| choice.expires(at("2026-07-01T00:00:00Z")));
     let (one, other) = (Digest::parse(DIGEST).unwrap(), Digest::parse(OTHER).unwrap());
     let first = by(&key);
-    let second = Ask { digest: other, ..by(&key) };
+    let second = Scenario { digest: other, ..by(&key) };
     let expiring = key.sign_with(&payload(IMAGE, OTHER), at(SIGNED), HashAlgorithm::SHA256, None, |builder| {
         builder.set_signature_validity_period(Duration::from_hours(40 * 24)).unwrap()
     });
@@ -63,7 +63,7 @@ fn every_manifest_but_attestations_must_be_proven() {
     }
     let good = [Ok(a.clone()), Ok(b.clone())];
     assert_eq!(join(&first, "other", &entries, &good).unwrap_err(), Code::Unsigned, "another rule");
-    let renamed = Ask { image: Reference::parse("registry.example.com/acme/other:1.2").unwrap(), ..by(&key) };
+    let renamed = Scenario { image: Reference::parse("registry.example.com/acme/other:1.2").unwrap(), ..by(&key) };
     assert_eq!(join(&renamed, "acme", &entries, &good).unwrap_err(), Code::Unsigned, "another image");
     let refused = [Ok(a), Err(Refusal::Lookup(down()))];
     assert_eq!(join(&first, "acme", &entries, &refused).unwrap_err(), Code::RegistryUnavailable);
@@ -72,5 +72,5 @@ fn every_manifest_but_attestations_must_be_proven() {
     assert_eq!(join(&first, "acme", &[], &[]).unwrap_err(), Code::Unsigned, "an empty index");
     let attestations = [entry(one, true)];
     assert_eq!(join(&first, "acme", &attestations, &[]).unwrap_err(), Code::Unsigned, "attestations alone");
-    assert_eq!(join(&ask(vec![]), "acme", &entries, &good).unwrap_err(), Code::DeniedByPolicy);
+    assert_eq!(join(&scenario(vec![]), "acme", &entries, &good).unwrap_err(), Code::DeniedByPolicy);
 }

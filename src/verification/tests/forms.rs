@@ -30,10 +30,10 @@ fn v3(key: &Key) -> Parts {
 }
 
 /// The same question about another image, by another's keys.
-fn published(key: &[u8], image: &str, digest: &str, now: &str) -> Ask {
+fn published(key: &[u8], image: &str, digest: &str, now: &str) -> Scenario {
     let requirement = requirement(&[signer("published", &[key.to_vec()])]);
     let (image, digest) = (Reference::parse(image).unwrap(), Digest::parse(digest).unwrap());
-    Ask { image, digest, ..ask(vec![requirement]).at(now) }
+    Scenario { image, digest, ..scenario(vec![requirement]).at(now) }
 }
 
 fn body(message: &[u8]) -> Result<Vec<u8>, Malformed> {
@@ -76,7 +76,7 @@ fn what_is_wrong_with_a_signature_has_the_same_code_in_either_version() {
     let too_much = text.replace("}}", "},\"x\":1}").into_bytes();
     let renamed = payload("registry.example.com/acme/web:1.1", DIGEST);
     let expired = Key::with("old", |choice| choice.suite(CipherSuite::RSA2k).expires(at("2026-05-15T00:00:00Z")));
-    let revoked = ask(vec![requirement(&[signer("acme-release", &[key.revoked(at("2026-05-20T00:00:00Z"))])])]);
+    let revoked = scenario(vec![requirement(&[signer("acme-release", &[key.revoked(at("2026-05-20T00:00:00Z"))])])]);
     let binary = SignatureType::Binary;
     for make in [Parts::v3 as Make, Parts::v4] {
         let plain = |payload: &[u8]| make(&key, payload, at(SIGNED), SHA256, binary);
@@ -87,7 +87,7 @@ fn what_is_wrong_with_a_signature_has_the_same_code_in_either_version() {
             change(&mut parts);
             parts.message()
         };
-        for (name, ask, message, code) in [
+        for (name, scenario, message, code) in [
             ("the payload changed", by(&key), changed(|parts| parts.data[40] ^= 1), Code::InvalidSignature),
             (
                 "its last octet changed",
@@ -107,7 +107,7 @@ fn what_is_wrong_with_a_signature_has_the_same_code_in_either_version() {
             ("an expired key", by(&expired), of(&expired, SIGNED, SHA256), Code::ExpiredKey),
             ("a revoked key", revoked.clone(), parts.message(), Code::RevokedKey),
         ] {
-            assert_eq!(ask.code(&[message]), Some(code), "{name}, version {}", parts.signature[0]);
+            assert_eq!(scenario.code(&[message]), Some(code), "{name}, version {}", parts.signature[0]);
         }
         by(&key).proof(&[changed(|parts| parts.signature[0] ^= 1), parts.message()]);
     }
@@ -128,7 +128,7 @@ fn the_time_and_type_of_a_version_3_signature_are_part_of_what_is_signed() {
 #[test]
 fn a_version_3_signature_that_names_another_trusted_key_never_counts() {
     let (ours, theirs) = (rsa(), Key::with("theirs", |choice| choice.suite(CipherSuite::RSA2k)));
-    let both = ask(vec![of(1, &[ours.signer("ours"), theirs.signer("theirs")])]);
+    let both = scenario(vec![of(1, &[ours.signer("ours"), theirs.signer("theirs")])]);
     let id = theirs.pair().public().keyid();
     let mut parts = v3(&ours);
     both.proof(&[parts.message()]);
@@ -211,7 +211,7 @@ fn a_signature_in_front_of_its_payload_is_read_under_every_header() {
             }
         }
         // A key that is not of the rule costs no try, as with a one-pass packet.
-        let mut other = Ask { tries: 0, ..by(&Key::new("other")) };
+        let mut other = Scenario { tries: 0, ..by(&Key::new("other")) };
         assert_eq!(other.code(&[parts.signature_first()]), Some(Code::UntrustedKey));
         other.tries = 1;
         assert_eq!(other.code(&[parts.signature_first()]), Some(Code::UntrustedKey));
@@ -225,7 +225,7 @@ fn a_signature_in_front_of_a_payload_that_inflates_a_lot_costs_one_try() {
     let parts = Parts::v4(&key, &spaced, at(SIGNED), SHA256, SignatureType::Binary);
     let message = [&[0xa3][..], &deflated(&parts.signature_first())].concat();
     assert!(message.len() * envelope::USUAL_RATIO < spaced.len());
-    Ask { tries: 1, ..by(&key) }.proof(std::slice::from_ref(&message));
+    Scenario { tries: 1, ..by(&key) }.proof(std::slice::from_ref(&message));
     let refusal = by(&Key::new("other")).with(&[message]).result.unwrap_err();
     let Refusal::UntrustedKey { signed_by, .. } = refusal else { panic!("{refusal}") };
     assert_eq!(signed_by, [key.fingerprint()]);
@@ -306,7 +306,7 @@ fn bzip2(message: &[u8]) -> Vec<u8> {
 #[test]
 fn a_message_whose_packets_disagree_is_malformed_and_says_in_what() {
     let (key, other) = (rsa(), Key::with("other", |choice| choice.suite(CipherSuite::RSA2k)));
-    let both = ask(vec![requirement(&[key.signer("acme-release"), other.signer("other")])]);
+    let both = scenario(vec![requirement(&[key.signer("acme-release"), other.signer("other")])]);
     let other_id = KeyHandle::from(other.pair().public().keyid());
     for make in [Parts::v3 as Make, Parts::v4] {
         let of = |key: &Key| make(key, &payload(IMAGE, DIGEST), at(SIGNED), SHA256, SignatureType::Binary);
@@ -329,8 +329,8 @@ fn a_message_whose_packets_disagree_is_malformed_and_says_in_what() {
                 assert_eq!(body(&message).err(), Some(Malformed::Disagreement(what.clone())));
                 assert_eq!(crate::signature::claim(&message).err(), Some(Malformed::Disagreement(what.clone())));
                 // Whichever of the two keys is wanted, or both.
-                for ask in [by(&key), by(&other), both.clone()] {
-                    let refusal = ask.with(std::slice::from_ref(&message)).result.unwrap_err();
+                for scenario in [by(&key), by(&other), both.clone()] {
+                    let refusal = scenario.with(std::slice::from_ref(&message)).result.unwrap_err();
                     let text = refusal.to_string();
                     let Refusal::MalformedSignature { why, .. } = refusal else { panic!("{text}") };
                     assert_eq!(why, Malformed::Disagreement(what.clone()));
@@ -408,8 +408,9 @@ mod changes {
     use super::*;
 
     static KEY: LazyLock<Key> = LazyLock::new(|| Key::new("acme"));
-    static ASK: LazyLock<Ask> = LazyLock::new(|| by(&KEY));
-    static OTHER_ASK: LazyLock<Ask> = LazyLock::new(|| Ask { digest: Digest::parse(OTHER).unwrap(), ..by(&KEY) });
+    static ASK: LazyLock<Scenario> = LazyLock::new(|| by(&KEY));
+    static OTHER_ASK: LazyLock<Scenario> =
+        LazyLock::new(|| Scenario { digest: Digest::parse(OTHER).unwrap(), ..by(&KEY) });
 
     /// Good messages in every form, with the payload that each is about.
     static FORMS: LazyLock<Vec<(Vec<u8>, Vec<u8>)>> = LazyLock::new(|| {

@@ -13,7 +13,7 @@ fn a_signing_subkey_signs_for_its_certificate() {
 #[test]
 fn a_signature_by_another_key_is_untrusted_without_a_try() {
     let (ours, theirs) = (Key::new("acme"), Key::new("other"));
-    let question = Ask { tries: 0, ..by(&ours) };
+    let question = Scenario { tries: 0, ..by(&ours) };
     let examination = question.with(&[good(&theirs)]);
     let Err(Refusal::UntrustedKey { signed_by, wanted }) = examination.result else { panic!("{examination:?}") };
     assert_eq!(signed_by, [theirs.fingerprint()]);
@@ -39,8 +39,8 @@ fn a_signature_that_names_a_key_it_is_not_of_never_counts() {
     by(&theirs).proof(&[lie(None)]);
     let lying = lie(Some(&ours));
     // It names both, or only ours, and its one-pass packet theirs: trusted as neither.
-    for ask in [by(&ours), by(&theirs)] {
-        assert_eq!(ask.code(std::slice::from_ref(&lying)), Some(Code::MalformedSignature));
+    for scenario in [by(&ours), by(&theirs)] {
+        assert_eq!(scenario.code(std::slice::from_ref(&lying)), Some(Code::MalformedSignature));
     }
     let packets = PacketPile::from_bytes(&lying).unwrap().into_children().collect::<Vec<_>>();
     let [_, literal, signature] = <[Packet; 3]>::try_from(packets).unwrap();
@@ -81,7 +81,7 @@ fn a_key_whose_expiry_was_put_off_still_counts_for_what_it_signed_before() {
     for keyring in
         [key.expiry_moved(at("2026-05-10T00:00:00Z"), None), key.expiry_added(at("2026-05-10T00:00:00Z"), None)]
     {
-        ask(vec![requirement(&[signer("acme-release", &[keyring])])]).proof(&[good(&key)]);
+        scenario(vec![requirement(&[signer("acme-release", &[keyring])])]).proof(&[good(&key)]);
     }
 }
 
@@ -89,7 +89,7 @@ fn a_key_whose_expiry_was_put_off_still_counts_for_what_it_signed_before() {
 fn a_key_that_had_lapsed_when_it_signed_does_not_count() {
     let key = Key::with("acme", |choice| choice.expires(at("2026-04-01T00:00:00Z")));
     let keyring = key.expiry_added(at("2026-05-10T00:00:00Z"), None);
-    let question = ask(vec![requirement(&[signer("acme-release", &[keyring])])]);
+    let question = scenario(vec![requirement(&[signer("acme-release", &[keyring])])]);
     assert_eq!(question.code(&[good(&key)]), Some(Code::ExpiredKey));
     question.proof(&[key.sign(&payload(IMAGE, DIGEST), at("2026-03-01T00:00:00Z"))]);
 }
@@ -98,12 +98,12 @@ fn a_key_that_had_lapsed_when_it_signed_does_not_count() {
 fn a_revoked_certificate_or_subkey_does_not_count_whatever_the_signing_time() {
     let key = Key::new("acme");
     let later = at("2026-05-20T00:00:00Z");
-    let question = ask(vec![requirement(&[signer("acme-release", &[key.revoked(later)])])]);
+    let question = scenario(vec![requirement(&[signer("acme-release", &[key.revoked(later)])])]);
     assert_eq!(question.code(&[good(&key)]), Some(Code::RevokedKey));
     assert_eq!(question.at("2026-05-02T00:00:00Z").code(&[good(&key)]), Some(Code::RevokedKey));
 
     let key = Key::with("acme", testing::Choice::signing_subkey);
-    let question = ask(vec![requirement(&[signer("acme-release", &[key.subkey_revoked(later)])])]);
+    let question = scenario(vec![requirement(&[signer("acme-release", &[key.subkey_revoked(later)])])]);
     assert_eq!(question.code(&[good(&key)]), Some(Code::RevokedKey));
 }
 
@@ -112,7 +112,7 @@ fn a_revocation_holds_in_whichever_keyring_it_stands() {
     let key = Key::new("acme");
     let revoked = signer("elsewhere", &[key.revoked(at(SIGNED))]);
     let both = [requirement(&[key.signer("acme-release")]), requirement(&[revoked])];
-    assert_eq!(ask(both.to_vec()).code(&[good(&key)]), Some(Code::RevokedKey));
+    assert_eq!(scenario(both.to_vec()).code(&[good(&key)]), Some(Code::RevokedKey));
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_payload_that_is_not_strict_is_malformed() {
 #[test]
 fn what_is_not_one_message_of_one_signer_is_malformed() {
     let (key, second) = (Key::new("acme"), Key::new("second"));
-    let question = ask(vec![requirement(&[key.signer("acme-release"), second.signer("second")])]);
+    let question = scenario(vec![requirement(&[key.signer("acme-release"), second.signer("second")])]);
     let body = payload(IMAGE, DIGEST);
     let plain = key.sign_with(&body, at(SIGNED), HashAlgorithm::SHA256, None, |builder| builder);
     let packets: Vec<Packet> = PacketPile::from_bytes(&plain).unwrap().into_children().collect();
@@ -122,7 +122,7 @@ fn a_signature_that_was_damaged_on_its_way_costs_no_try() {
         message
     });
     let mut signatures: Vec<Vec<u8>> = damaged.filter(|message| *message != plain).collect();
-    let question = Ask { tries: 1, ..by(&key) };
+    let question = Scenario { tries: 1, ..by(&key) };
     assert_eq!(question.code(&signatures), Some(Code::InvalidSignature));
     signatures.push(plain);
     question.proof(&signatures);

@@ -58,7 +58,7 @@ fn of(threshold: usize, signed_by: &[Arc<Signer>]) -> Requirement {
 
 /// A question that tests change a little.
 #[derive(Clone)]
-struct Ask {
+struct Scenario {
     requirements: Requirements,
     image: Reference,
     digest: Digest,
@@ -67,8 +67,8 @@ struct Ask {
     failure: Option<LookupError>,
 }
 
-fn ask(requirements: Vec<Requirement>) -> Ask {
-    Ask {
+fn scenario(requirements: Vec<Requirement>) -> Scenario {
+    Scenario {
         requirements: Requirements { all: requirements, platforms: Platforms::Index },
         image: Reference::parse(IMAGE).unwrap(),
         digest: Digest::parse(DIGEST).unwrap(),
@@ -79,11 +79,11 @@ fn ask(requirements: Vec<Requirement>) -> Ask {
 }
 
 /// One requirement: signed by this key.
-fn by(key: &Key) -> Ask {
-    ask(vec![requirement(&[key.signer("acme-release")])])
+fn by(key: &Key) -> Scenario {
+    scenario(vec![requirement(&[key.signer("acme-release")])])
 }
 
-impl Ask {
+impl Scenario {
     fn at(mut self, now: &str) -> Self {
         self.now = at(now);
         self

@@ -19,10 +19,10 @@ fn check(message: &[u8]) -> Result<(), TestCaseError> {
             &Some(payload(IMAGE, DIGEST))
         );
     }
-    let other = Ask { digest: Digest::parse(OTHER).unwrap(), ..by(&KEY) };
+    let other = Scenario { digest: Digest::parse(OTHER).unwrap(), ..by(&KEY) };
     prop_assert!(other.with(&[message.to_vec()]).result.is_err());
     let image = Reference::parse("registry.example.com/acme/web:1.3").unwrap();
-    let other = Ask { image, ..by(&KEY) };
+    let other = Scenario { image, ..by(&KEY) };
     prop_assert!(other.with(&[message.to_vec()]).result.is_err());
     Ok(())
 }

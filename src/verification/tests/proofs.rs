@@ -24,9 +24,9 @@ fn whoever_asks_about_all_signatures_is_told_of_each_whatever_the_first_one_prov
     let mut signatures = vec![good(&key), b"junk".to_vec(), good(&key), elsewhere, other, good(&stranger)];
     signatures.push(signatures[0].clone());
     signatures.extend((0..=MAX_LISTED).map(|_| good(&stranger)));
-    let ask = Ask { tries: 1, ..by(&key) };
-    assert_eq!(ask.with(&signatures).signatures.len(), 1, "the gate stops at the proof");
-    let Examination { result, mut signatures, .. } = ask.all(&signatures);
+    let scenario = Scenario { tries: 1, ..by(&key) };
+    assert_eq!(scenario.with(&signatures).signatures.len(), 1, "the gate stops at the proof");
+    let Examination { result, mut signatures, .. } = scenario.all(&signatures);
     assert_eq!(result.unwrap().keys().len(), 1);
     signatures.sort_by_key(|one| one.place);
     assert!(signatures.iter().enumerate().all(|(number, one)| one.place == number));
@@ -71,7 +71,7 @@ fn what_was_proven_once_does_not_help_what_is_not() {
     let copy = std::slice::from_ref(&message);
     assert_eq!(by(&key).at("2026-07-01T00:00:00Z").code(copy), Some(Code::ExpiredKey));
     assert_eq!(by(&Key::new("other")).code(copy), Some(Code::UntrustedKey));
-    let revoked = ask(vec![requirement(&[signer("acme-release", &[key.revoked(at(NOW))])])]);
+    let revoked = scenario(vec![requirement(&[signer("acme-release", &[key.revoked(at(NOW))])])]);
     assert_eq!(revoked.code(copy), Some(Code::RevokedKey));
     by(&key).proof(copy);
 }

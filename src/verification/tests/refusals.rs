@@ -34,14 +34,14 @@ fn the_refusal_is_that_of_the_signature_closest_to_success() {
 #[test]
 fn while_a_source_fails_the_absence_of_a_signature_proves_nothing() {
     let (key, other) = (Key::new("acme"), Key::new("other"));
-    let question = Ask { failure: Some(down()), ..by(&key) };
+    let question = Scenario { failure: Some(down()), ..by(&key) };
     assert_eq!(question.code(&[]), Some(Code::RegistryUnavailable));
     assert_eq!(question.code(&[good(&other)]), Some(Code::RegistryUnavailable));
     question.proof(&[good(&key)]);
-    let revoked = ask(vec![requirement(&[signer("acme-release", &[key.revoked(at(SIGNED))])])]);
-    let question = Ask { failure: Some(down()), ..revoked };
+    let revoked = scenario(vec![requirement(&[signer("acme-release", &[key.revoked(at(SIGNED))])])]);
+    let question = Scenario { failure: Some(down()), ..revoked };
     assert_eq!(question.code(&[]), Some(Code::RevokedKey), "no signature could help");
-    let question = Ask { failure: Some(down()), ..ask(vec![]) };
+    let question = Scenario { failure: Some(down()), ..scenario(vec![]) };
     assert_eq!(question.code(&[]), Some(Code::DeniedByPolicy), "no signature could help");
 }
 
@@ -65,12 +65,12 @@ fn the_next_step_proposes_a_key_that_can_sign_and_the_name_that_is_wanted() {
     let identity = Identity::ExactReference(Reference::parse("origin.example.com/web:1").unwrap());
     for (signers, by) in [(revoked, &subkey), (weak.signer("acme-release"), &weak)] {
         let both = Requirement { identity: identity.clone(), ..requirement(&[signers.clone(), other.signer("other")]) };
-        let refusal = ask(vec![both]).with(&[good(by)]).result.unwrap_err();
+        let refusal = scenario(vec![both]).with(&[good(by)]).result.unwrap_err();
         assert!(matches!(refusal.code(), Code::RevokedKey | Code::WeakAlgorithm), "{refusal}");
         let step = refusal.next_step(IMAGE);
         let expected = format!("--sign-by {} --sign-identity origin.example.com/web:1", other.fingerprint());
         assert!(step.ends_with(&expected), "{step}");
-        let step = ask(vec![requirement(&[signers])]).with(&[good(by)]).result.unwrap_err().next_step(IMAGE);
+        let step = scenario(vec![requirement(&[signers])]).with(&[good(by)]).result.unwrap_err().next_step(IMAGE);
         assert_eq!(step, "Put a valid key into rule production/acme, and sign it with that.");
     }
 }
@@ -104,11 +104,11 @@ fn a_key_that_can_not_be_used_is_the_reason_where_too_few_others_are_left() {
     let (good, revoked) = (Key::new("good"), Key::new("revoked"));
     let signers = [good.signer("good"), signer("revoked", &[revoked.revoked(at(SIGNED))])];
     for (threshold, code) in [(1, Code::Unsigned), (2, Code::RevokedKey)] {
-        assert_eq!(ask(vec![of(threshold, &signers)]).code(&[]), Some(code), "{threshold}");
+        assert_eq!(scenario(vec![of(threshold, &signers)]).code(&[]), Some(code), "{threshold}");
     }
     // The other copy of the certificate is another requirement's.
     let copies = [requirement(&[revoked.signer("revoked")]), requirement(&[signers[0].clone(), signers[1].clone()])];
-    assert_eq!(ask(copies.into()).code(&[]), Some(Code::RevokedKey));
+    assert_eq!(scenario(copies.into()).code(&[]), Some(Code::RevokedKey));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn the_requirement_that_a_signature_comes_closest_to_says_why_it_does_not_count(
     let (closer, farther) = (requirement(&[key.signer("acme")]), requirement(&[other.signer("other")]));
     let moved = key.sign(&payload("registry.example.com/acme/web:1.1", DIGEST), at(SIGNED));
     for requirements in [[closer.clone(), farther.clone()], [farther, closer]] {
-        let examination = ask(requirements.into()).with(std::slice::from_ref(&moved));
+        let examination = scenario(requirements.into()).with(std::slice::from_ref(&moved));
         let codes = examination.signatures.iter().map(|one| one.outcome.as_ref().err().map(Refusal::code));
         assert_eq!(codes.collect::<Vec<_>>(), [Some(Code::WrongIdentity)]);
     }

@@ -28,7 +28,7 @@ fn a_signature_older_than_max_age_does_not_count() {
     let key = Key::new("acme");
     let aged = |days: u64| {
         let max_age = Some(Duration::from_secs(days * DAY));
-        ask(vec![Requirement { max_age, ..requirement(&[key.signer("acme-release")]) }])
+        scenario(vec![Requirement { max_age, ..requirement(&[key.signer("acme-release")]) }])
     };
     assert_eq!(aged(32).proof(&[good(&key)]).valid_until(), Some(at("2026-06-02T00:00:00Z")));
     assert_eq!(aged(31).code(&[good(&key)]), Some(Code::TooOld));

@@ -1,25 +1,25 @@
 //! Who gets in, and what the others read.
 
-use super::{World, world::Setup};
+use super::{Scenario, scenario::ScenarioOptions};
 
 #[test]
 fn a_signed_image_runs_pinned_to_the_digest_that_was_verified() {
-    let world = World::start("signed");
-    let pinned = world.push_signed("acme/web", "1.2");
-    assert_eq!(world.run("web", &world.image("acme/web:1.2")).trim(), pinned);
-    let stored = world.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.containers[0].image}"]);
+    let scenario = Scenario::start("signed");
+    let pinned = scenario.push_signed("acme/web", "1.2");
+    assert_eq!(scenario.run("web", &scenario.image("acme/web:1.2")).trim(), pinned);
+    let stored = scenario.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.containers[0].image}"]);
     assert_eq!(stored, pinned);
     // What is pinned already, by its user, stays as it is.
-    assert_eq!(world.run("again", &pinned).trim(), pinned);
+    assert_eq!(scenario.run("again", &pinned).trim(), pinned);
 }
 
 #[test]
 fn what_is_not_signed_as_the_policy_asks_is_refused_with_its_code_and_what_to_do() {
-    let world = World::start("refused");
+    let scenario = Scenario::start("refused");
     let elsewhere = [("acme/absent:1", "manifest-unknown"), ("other/unsigned:1", "no-policy")];
-    for (path, code) in world.push_untrusted().into_iter().chain(elsewhere) {
-        let image = world.image(path);
-        let message = world.refused("web", &image);
+    for (path, code) in scenario.push_untrusted().into_iter().chain(elsewhere) {
+        let image = scenario.image(path);
+        let message = scenario.refused("web", &image);
         let begins = format!(
             "Error from server (Forbidden): admission webhook \"pods.sealgate.dev\" denied the request: \
              container \"web\": {image} refused [{code}]: "
@@ -28,39 +28,39 @@ fn what_is_not_signed_as_the_policy_asks_is_refused_with_its_code_and_what_to_do
         assert!(message.contains(&format!("See docs/refusals.md#{code}")), "{message}");
     }
     // The one who reads it can go on from there: which rule, which key, which command.
-    let message = world.refused("web", &world.image("acme/unsigned:1"));
+    let message = scenario.refused("web", &scenario.image("acme/unsigned:1"));
     assert!(message.contains("cluster/acme"), "{message}");
     assert!(message.contains("release"), "{message}");
     assert!(message.contains(" --sign-by "), "{message}");
-    let message = world.refused("web", &world.image("acme/stranger:1"));
+    let message = scenario.refused("web", &scenario.image("acme/stranger:1"));
     assert!(message.contains("signed by 0x"), "{message}");
-    let nothing = world.kubectl(&["get", "pods", "-o", "name"]);
+    let nothing = scenario.kubectl(&["get", "pods", "-o", "name"]);
     assert_eq!(nothing, "", "nothing that was refused is stored");
 }
 
 #[test]
 fn a_tag_that_was_moved_to_an_unsigned_image_is_refused_from_then_on() {
-    let world = World::with(Setup { name: "moved", caches: "{tag: 0s}", ..Setup::default() });
-    let pinned = world.push_signed("acme/web", "1");
-    assert_eq!(world.run("before", &world.image("acme/web:1")).trim(), pinned);
-    world.push("acme/web", "1", "somebody else's");
-    let message = world.refused("after", &world.image("acme/web:1"));
+    let scenario = Scenario::with(ScenarioOptions { name: "moved", caches: "{tag: 0s}", ..ScenarioOptions::default() });
+    let pinned = scenario.push_signed("acme/web", "1");
+    assert_eq!(scenario.run("before", &scenario.image("acme/web:1")).trim(), pinned);
+    scenario.push("acme/web", "1", "somebody else's");
+    let message = scenario.refused("after", &scenario.image("acme/web:1"));
     assert!(message.contains("[unsigned]"), "{message}");
     // The image that was verified has not become worse.
-    assert_eq!(world.run("pinned", &pinned).trim(), pinned);
+    assert_eq!(scenario.run("pinned", &pinned).trim(), pinned);
 }
 
 #[test]
 fn all_images_of_a_pod_are_refused_in_one_message() {
-    let world = World::start("several");
-    let signed = world.push_signed("acme/web", "1");
-    world.push("acme/unsigned", "1", "unsigned");
-    let mut pod = world.pod("web", &world.image("acme/unsigned:1"));
+    let scenario = Scenario::start("several");
+    let signed = scenario.push_signed("acme/web", "1");
+    scenario.push("acme/unsigned", "1", "unsigned");
+    let mut pod = scenario.pod("web", &scenario.image("acme/unsigned:1"));
     pod["spec"]["containers"].as_array_mut().unwrap().extend([
         serde_json::json!({"name": "good", "image": signed}),
         serde_json::json!({"name": "other", "image": "registry.example.com/other:1"}),
     ]);
-    let message = super::apiserver::failed(&world.try_create(&pod));
+    let message = super::apiserver::failed(&scenario.try_create(&pod));
     assert!(message.contains("container \"web\": "), "{message}");
     assert!(message.contains("container \"other\": registry.example.com/other:1 refused [no-policy]"), "{message}");
     assert!(!message.contains("container \"good\""), "{message}");

@@ -15,7 +15,7 @@ mod operations;
 mod other_webhook;
 mod places;
 mod roles;
-mod world;
+mod scenario;
 
 use apiserver::Cluster;
-use world::World;
+use scenario::Scenario;

@@ -9,9 +9,9 @@ use sealgate::{configuration::Certificate, tls::ServerTls};
 use serde_json::{Value, json};
 
 use super::{
-    World,
+    Scenario,
     apiserver::{failed, succeeded},
-    world::Setup,
+    scenario::ScenarioOptions,
 };
 use crate::support::wait_until;
 
@@ -50,29 +50,29 @@ impl Other {
     }
 
     /// Its configuration; the name sorts after ours, so that the API server calls it after ours.
-    fn configuration(&self, world: &World, reinvocation: &str) -> Value {
+    fn configuration(&self, scenario: &Scenario, reinvocation: &str) -> Value {
         json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": format!("zz-other-{}", world.namespace)},
+            "metadata": {"name": format!("zz-other-{}", scenario.namespace)},
             "webhooks": [{
                 "name": "other.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
                 "reinvocationPolicy": reinvocation, "failurePolicy": "Fail",
                 "clientConfig": {"url": format!("https://{}/", self.address), "caBundle": STANDARD.encode(&self.ca)},
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}},
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": scenario.namespace}},
                 "rules": [{"operations": ["CREATE", "UPDATE"], "apiGroups": [""], "apiVersions": ["v1"],
                            "resources": ["pods"]}],
             }],
         })
     }
 
-    fn register(&self, world: &World, reinvocation: &str) {
-        world.cluster.apply(&self.configuration(world, reinvocation).to_string());
+    fn register(&self, scenario: &Scenario, reinvocation: &str) {
+        scenario.cluster.apply(&self.configuration(scenario, reinvocation).to_string());
         wait_until("the other webhook", || {
             let patch = json!([{"op": "add", "path": "/metadata/labels", "value": {"other": "was-here"}}]);
-            let mut probe = world.pod("probe", "probe");
+            let mut probe = scenario.pod("probe", "probe");
             probe["metadata"]["annotations"] = json!({PATCH: patch.to_string()});
             let arguments = ["create", "--dry-run=server", "-o", "json", "-f", "-"];
-            let output = world.cluster.try_kubectl_with(arguments, &probe.to_string());
+            let output = scenario.cluster.try_kubectl_with(arguments, &probe.to_string());
             String::from_utf8_lossy(&output.stdout).contains("was-here").then_some(())
         });
     }
@@ -97,45 +97,46 @@ async fn answer(review: web::Json<Value>) -> HttpResponse {
 }
 
 /// A pod with this image, whose creation the other webhook will answer with this patch.
-fn patched(world: &World, name: &str, image: &str, patch: &Value) -> Value {
-    let mut pod = world.pod(name, image);
+fn patched(scenario: &Scenario, name: &str, image: &str, patch: &Value) -> Value {
+    let mut pod = scenario.pod(name, image);
     pod["metadata"]["annotations"] = json!({PATCH: patch.to_string()});
     pod
 }
 
 #[test]
 fn an_image_that_is_swapped_after_ours_gets_in_only_if_it_is_signed_itself() {
-    let world = World::start("swap");
-    let other = Other::start(world.folder());
-    other.register(&world, "Never");
-    world.push_signed("acme/web", "1");
-    let second = world.push_signed("acme/web", "2");
-    let unsigned = world.push("acme/unsigned", "1", "unsigned");
+    let scenario = Scenario::start("swap");
+    let other = Other::start(scenario.folder());
+    other.register(&scenario, "Never");
+    scenario.push_signed("acme/web", "1");
+    let second = scenario.push_signed("acme/web", "2");
+    let unsigned = scenario.push("acme/unsigned", "1", "unsigned");
     let swap = |image: &str| json!([{"op": "replace", "path": "/spec/containers/0/image", "value": image}]);
 
-    let web = world.image("acme/web:1");
-    let refused = failed(&world.try_create(&patched(&world, "a", &web, &swap(&world.image("acme/unsigned:1")))));
+    let web = scenario.image("acme/web:1");
+    let refused =
+        failed(&scenario.try_create(&patched(&scenario, "a", &web, &swap(&scenario.image("acme/unsigned:1")))));
     assert!(refused.contains("[unsigned]"), "{refused}");
     // A digest is no seal, and neither is the name of a signed image in front of one.
     for lie in [
-        world.pinned("acme/unsigned", "1", &unsigned.digest),
-        format!("{}@{}", world.image("acme/web:1"), unsigned.digest),
+        scenario.pinned("acme/unsigned", "1", &unsigned.digest),
+        format!("{}@{}", scenario.image("acme/web:1"), unsigned.digest),
     ] {
-        let refused = failed(&world.try_create(&patched(&world, "b", &web, &swap(&lie))));
+        let refused = failed(&scenario.try_create(&patched(&scenario, "b", &web, &swap(&lie))));
         assert!(refused.contains("[manifest-unknown]") || refused.contains("[unsigned]"), "{refused}");
     }
-    let stored = world.create(&patched(&world, "c", &web, &swap(&world.image("acme/web:2"))));
+    let stored = scenario.create(&patched(&scenario, "c", &web, &swap(&scenario.image("acme/web:2"))));
     assert_eq!(stored.trim(), second, "our webhook is asked again, and pins what came later");
 }
 
 #[test]
 fn an_injected_sidecar_is_pinned_or_refused() {
-    let world = World::start("sidecar");
-    let other = Other::start(world.folder());
-    other.register(&world, "Never");
-    let web = world.push_signed("acme/web", "1");
-    let proxy = world.push_signed("acme/proxy", "1");
-    world.push("acme/unsigned", "1", "unsigned");
+    let scenario = Scenario::start("sidecar");
+    let other = Other::start(scenario.folder());
+    other.register(&scenario, "Never");
+    let web = scenario.push_signed("acme/web", "1");
+    let proxy = scenario.push_signed("acme/proxy", "1");
+    scenario.push("acme/unsigned", "1", "unsigned");
     let inject = |list: &str, image: &str| {
         let sidecar = json!({"name": "sidecar", "image": image, "restartPolicy": "Always"});
         if list == "initContainers" {
@@ -146,12 +147,12 @@ fn an_injected_sidecar_is_pinned_or_refused() {
     };
     for list in ["containers", "initContainers"] {
         let name = list.to_lowercase();
-        let patch = inject(list, &world.image("acme/unsigned:1"));
-        let refused = failed(&world.try_create(&patched(&world, &name, &world.image("acme/web:1"), &patch)));
+        let patch = inject(list, &scenario.image("acme/unsigned:1"));
+        let refused = failed(&scenario.try_create(&patched(&scenario, &name, &scenario.image("acme/web:1"), &patch)));
         assert!(refused.contains("\"sidecar\": "), "{refused}");
         assert!(refused.contains("[unsigned]"), "{refused}");
-        let patch = inject(list, &world.image("acme/proxy:1"));
-        let stored = world.create(&patched(&world, &name, &world.image("acme/web:1"), &patch));
+        let patch = inject(list, &scenario.image("acme/proxy:1"));
+        let stored = scenario.create(&patched(&scenario, &name, &scenario.image("acme/web:1"), &patch));
         assert_eq!(stored.trim(), format!("{web} {proxy}"));
     }
 }
@@ -159,42 +160,47 @@ fn an_injected_sidecar_is_pinned_or_refused() {
 /// `image: auto` is what an injector's users write for what the injector knows.
 #[test]
 fn a_placeholder_survives_us_and_what_replaces_it_is_judged() {
-    let world = World::start("auto");
-    let other = Other::start(world.folder());
-    other.register(&world, "Never");
-    let web = world.push_signed("acme/web", "1");
-    world.push("acme/unsigned", "1", "unsigned");
+    let scenario = Scenario::start("auto");
+    let other = Other::start(scenario.folder());
+    other.register(&scenario, "Never");
+    let web = scenario.push_signed("acme/web", "1");
+    scenario.push("acme/unsigned", "1", "unsigned");
     let replace = |image: &str| {
         json!([
             {"op": "test", "path": "/spec/containers/0/image", "value": "auto"},
             {"op": "replace", "path": "/spec/containers/0/image", "value": image},
         ])
     };
-    let stored = world.create(&patched(&world, "a", "auto", &replace(&world.image("acme/web:1"))));
+    let stored = scenario.create(&patched(&scenario, "a", "auto", &replace(&scenario.image("acme/web:1"))));
     assert_eq!(stored.trim(), web);
-    let refused = failed(&world.try_create(&patched(&world, "b", "auto", &replace(&world.image("acme/unsigned:1")))));
+    let refused =
+        failed(&scenario.try_create(&patched(&scenario, "b", "auto", &replace(&scenario.image("acme/unsigned:1")))));
     assert!(refused.contains("[unsigned]"), "{refused}");
     // Nobody replaced it.
-    let refused = world.refused("c", "auto");
+    let refused = scenario.refused("c", "auto");
     assert!(refused.contains("container \"c\": docker.io/library/auto:latest refused [no-policy]"), "{refused}");
 }
 
 /// As Istio's gateways are installed: the placeholder stands in a Deployment, which no webhook of theirs changes.
 #[test]
 fn a_configured_placeholder_passes_in_a_deployment_and_is_judged_in_the_pod() {
-    let world = World::with(Setup { name: "auto-template", webhook: "placeholders: [auto]", ..Setup::default() });
-    let other = Other::start(world.folder());
-    other.register(&world, "Never");
-    let web = world.push_signed("acme/web", "1");
-    world.push("acme/unsigned", "1", "unsigned");
+    let scenario = Scenario::with(ScenarioOptions {
+        name: "auto-template",
+        webhook: "placeholders: [auto]",
+        ..ScenarioOptions::default()
+    });
+    let other = Other::start(scenario.folder());
+    other.register(&scenario, "Never");
+    let web = scenario.push_signed("acme/web", "1");
+    scenario.push("acme/unsigned", "1", "unsigned");
     let deploy = |name: &str, patch: Option<&str>| {
         let patch = patch.map_or_else(
             || json!([]),
             |image| json!([{"op": "replace", "path": "/spec/containers/0/image", "value": image}]),
         );
         let labels = json!({"app": name});
-        world.try_create(&json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": world.namespace},
+        scenario.try_create(&json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": scenario.namespace},
             "spec": {"selector": {"matchLabels": labels}, "template": {
                 "metadata": {"labels": labels, "annotations": {PATCH: patch.to_string()}},
                 "spec": {"containers": [{"name": name, "image": "auto"}]},
@@ -203,17 +209,17 @@ fn a_configured_placeholder_passes_in_a_deployment_and_is_judged_in_the_pod() {
     };
     let refused_pods = |name: &str| {
         let message = "jsonpath={.status.conditions[?(@.type==\"ReplicaFailure\")].message}";
-        let message = world.kubectl(&["get", "deployment", name, "-o", message]);
+        let message = scenario.kubectl(&["get", "deployment", name, "-o", message]);
         Some(message).filter(|message| !message.is_empty())
     };
     let image = "jsonpath={.items[*].spec.containers[0].image}";
 
-    succeeded(deploy("signed", Some(&world.image("acme/web:1"))));
+    succeeded(deploy("signed", Some(&scenario.image("acme/web:1"))));
     let stored = wait_until("its pod", || {
-        Some(world.kubectl(&["get", "pods", "-l", "app=signed", "-o", image])).filter(|images| !images.is_empty())
+        Some(scenario.kubectl(&["get", "pods", "-l", "app=signed", "-o", image])).filter(|images| !images.is_empty())
     });
     assert_eq!(stored, web);
-    succeeded(deploy("unsigned", Some(&world.image("acme/unsigned:1"))));
+    succeeded(deploy("unsigned", Some(&scenario.image("acme/unsigned:1"))));
     let refused = wait_until("a refusal of its pod", || refused_pods("unsigned"));
     assert!(refused.contains("acme/unsigned:1 refused [unsigned]"), "{refused}");
     // Nobody replaces it.
@@ -225,13 +231,13 @@ fn a_configured_placeholder_passes_in_a_deployment_and_is_judged_in_the_pod() {
 /// One that insists on having the last word takes the pin away again.
 #[test]
 fn a_pin_that_is_taken_away_again_is_missed() {
-    let world = World::start("unpin");
-    let other = Other::start(world.folder());
-    other.register(&world, "IfNeeded");
-    world.push_signed("acme/web", "1");
-    let tag = world.image("acme/web:1");
+    let scenario = Scenario::start("unpin");
+    let other = Other::start(scenario.folder());
+    other.register(&scenario, "IfNeeded");
+    scenario.push_signed("acme/web", "1");
+    let tag = scenario.image("acme/web:1");
     let unpin = json!([{"op": "replace", "path": "/spec/containers/0/image", "value": tag}]);
-    let (status, after, answer) = world.post(&patched(&world, "a", &tag, &unpin));
+    let (status, after, answer) = scenario.post(&patched(&scenario, "a", &tag, &unpin));
     // It could be a passing trouble of the mutation. Here it is none, and whoever tried often enough reads what it is.
     assert_eq!((status, after.as_deref()), (503, Some("1")), "{answer}");
     let refused = answer["message"].as_str().unwrap();

@@ -5,72 +5,72 @@ use std::collections::{BTreeMap, BTreeSet};
 use sealgate::kubernetes::workloads::{ImageList, WORKLOADS};
 use serde_json::{Value, json};
 
-use super::{Cluster, World, apiserver::failed};
+use super::{Cluster, Scenario, apiserver::failed};
 
 #[test]
 fn init_containers_are_pinned_or_refused() {
-    let world = World::start("init");
-    let signed = world.push_signed("acme/web", "1");
-    let mut pod = world.pod("web", &world.image("acme/web:1"));
-    pod["spec"]["initContainers"] = json!([{"name": "first", "image": world.image("acme/web:1")}]);
-    assert_eq!(world.create(&pod).trim(), format!("{signed} {signed}"));
+    let scenario = Scenario::start("init");
+    let signed = scenario.push_signed("acme/web", "1");
+    let mut pod = scenario.pod("web", &scenario.image("acme/web:1"));
+    pod["spec"]["initContainers"] = json!([{"name": "first", "image": scenario.image("acme/web:1")}]);
+    assert_eq!(scenario.create(&pod).trim(), format!("{signed} {signed}"));
     pod["metadata"]["name"] = "refused".into();
-    for (path, code) in world.push_untrusted() {
-        let image = world.image(path);
+    for (path, code) in scenario.push_untrusted() {
+        let image = scenario.image(path);
         pod["spec"]["initContainers"][0]["image"] = image.as_str().into();
-        let message = failed(&world.try_create(&pod));
+        let message = failed(&scenario.try_create(&pod));
         assert!(message.contains(&format!(" init container \"first\": {image} refused [{code}]: ")), "{message}");
     }
 }
 
 #[test]
 fn image_volumes_are_pinned_or_refused() {
-    let world = World::start("volume");
-    let signed = world.push_signed("acme/data", "1");
-    world.push_signed("acme/web", "1");
-    let mut pod = world.pod("web", &world.image("acme/web:1"));
+    let scenario = Scenario::start("volume");
+    let signed = scenario.push_signed("acme/data", "1");
+    scenario.push_signed("acme/web", "1");
+    let mut pod = scenario.pod("web", &scenario.image("acme/web:1"));
     pod["spec"]["volumes"] = json!([
         {"name": "scratch", "emptyDir": {}},
-        {"name": "data", "image": {"reference": world.image("acme/data:1"), "pullPolicy": "Always"}},
+        {"name": "data", "image": {"reference": scenario.image("acme/data:1"), "pullPolicy": "Always"}},
     ]);
-    let stored = world.create(&pod);
+    let stored = scenario.create(&pod);
     assert!(stored.ends_with(&signed), "{stored}");
     pod["metadata"]["name"] = "refused".into();
-    for (path, code) in world.push_untrusted() {
-        let image = world.image(path);
+    for (path, code) in scenario.push_untrusted() {
+        let image = scenario.image(path);
         pod["spec"]["volumes"][1]["image"]["reference"] = image.as_str().into();
-        let message = failed(&world.try_create(&pod));
+        let message = failed(&scenario.try_create(&pod));
         assert!(message.contains(&format!(" volume \"data\": {image} refused [{code}]: ")), "{message}");
     }
 }
 
 #[test]
 fn kubectl_debug_gets_a_signed_image_in_and_no_other() {
-    let world = World::start("debug");
-    world.push_signed("acme/web", "1");
-    let tools = world.push_signed("acme/tools", "1");
-    world.run("web", &world.image("acme/web:1"));
-    let image = |path| format!("--image={}", world.image(path));
-    for (path, code) in world.push_untrusted() {
-        let refused = failed(&world.try_kubectl(&["debug", "web", "--container", "bad", &image(path)]));
-        let expected = format!(" ephemeral container \"bad\": {} refused [{code}]: ", world.image(path));
+    let scenario = Scenario::start("debug");
+    scenario.push_signed("acme/web", "1");
+    let tools = scenario.push_signed("acme/tools", "1");
+    scenario.run("web", &scenario.image("acme/web:1"));
+    let image = |path| format!("--image={}", scenario.image(path));
+    for (path, code) in scenario.push_untrusted() {
+        let refused = failed(&scenario.try_kubectl(&["debug", "web", "--container", "bad", &image(path)]));
+        let expected = format!(" ephemeral container \"bad\": {} refused [{code}]: ", scenario.image(path));
         assert!(refused.contains(&expected), "{refused}");
     }
-    world.kubectl(&["debug", "web", "--container", "good", &image("acme/tools:1")]);
-    let stored = world.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.ephemeralContainers[*].image}"]);
+    scenario.kubectl(&["debug", "web", "--container", "good", &image("acme/tools:1")]);
+    let stored = scenario.kubectl(&["get", "pod", "web", "-o", "jsonpath={.spec.ephemeralContainers[*].image}"]);
     assert_eq!(stored, tools);
 }
 
 /// What [`every_resource_with_a_pod_in_it_is_in_the_table`] takes for harmless is.
 #[test]
 fn subresources_that_the_gate_is_not_asked_about_change_no_image() {
-    let world = World::start("harmless");
-    let pinned = world.push_signed("acme/web", "1");
-    world.push("acme/unsigned", "1", "unsigned");
-    world.run("web", &world.image("acme/web:1"));
-    let tag = world.image("acme/web:1");
-    world.kubectl(&["create", "deployment", "web", "--replicas=0", "--image", &tag]);
-    let containers = json!({"containers": [{"name": "web", "image": world.image("acme/unsigned:1")}]});
+    let scenario = Scenario::start("harmless");
+    let pinned = scenario.push_signed("acme/web", "1");
+    scenario.push("acme/unsigned", "1", "unsigned");
+    scenario.run("web", &scenario.image("acme/web:1"));
+    let tag = scenario.image("acme/web:1");
+    scenario.kubectl(&["create", "deployment", "web", "--replicas=0", "--image", &tag]);
+    let containers = json!({"containers": [{"name": "web", "image": scenario.image("acme/unsigned:1")}]});
     let template = json!({"spec": {"template": {"spec": containers}}});
     for (resource, subresource, patch, image, before) in [
         ("pod", "resize", json!({"spec": containers}), "{.spec.containers[*].image}", &pinned),
@@ -78,21 +78,21 @@ fn subresources_that_the_gate_is_not_asked_about_change_no_image() {
         ("deployment", "status", template, "{.spec.template.spec.containers[*].image}", &tag),
     ] {
         let (subresource, patch) = (format!("--subresource={subresource}"), patch.to_string());
-        let patched = world.try_kubectl(&["patch", resource, "web", &subresource, "-p", &patch]);
+        let patched = scenario.try_kubectl(&["patch", resource, "web", &subresource, "-p", &patch]);
         let said = [patched.stdout, patched.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
         // Taken and put back, or refused by the API server itself; not unknown to it.
         let known = patched.status.success() || said.contains("is invalid");
         assert!(known, "{resource} {subresource}: {said}");
-        let stored = world.kubectl(&["get", resource, "web", "-o", &format!("jsonpath={image}")]);
+        let stored = scenario.kubectl(&["get", resource, "web", "-o", &format!("jsonpath={image}")]);
         assert_eq!(stored, *before, "{resource} {subresource}: {said}");
     }
 }
 
 #[test]
 fn templates_are_refused_before_a_controller_tries_them() {
-    let world = World::start("templates");
-    world.push_signed("acme/web", "1");
-    world.push("acme/unsigned", "1", "unsigned");
+    let scenario = Scenario::start("templates");
+    scenario.push_signed("acme/web", "1");
+    scenario.push("acme/unsigned", "1", "unsigned");
     let object = |workload: &sealgate::kubernetes::workloads::Workload, image: &str| {
         let mut inner = json!({"containers": [{"name": "web", "image": image}]});
         if workload.resource == "jobs" || workload.resource == "cronjobs" {
@@ -107,7 +107,7 @@ fn templates_are_refused_before_a_controller_tries_them() {
             group => format!("{group}/{}", workload.version).into(),
         };
         value["kind"] = workload.kind.into();
-        value["metadata"] = json!({"name": "web", "namespace": world.namespace});
+        value["metadata"] = json!({"name": "web", "namespace": scenario.namespace});
         match workload.resource {
             "cronjobs" => value["spec"]["schedule"] = "0 0 1 1 *".into(),
             "replicationcontrollers" => value["spec"]["selector"] = json!({"app": "web"}),
@@ -117,13 +117,13 @@ fn templates_are_refused_before_a_controller_tries_them() {
         value
     };
     for workload in WORKLOADS.iter().filter(|workload| !workload.is_pod) {
-        let message = failed(&world.try_create(&object(workload, &world.image("acme/unsigned:1"))));
+        let message = failed(&scenario.try_create(&object(workload, &scenario.image("acme/unsigned:1"))));
         assert!(message.contains("[unsigned]"), "{}: {message}", workload.kind);
-        let signed = object(workload, &world.image("acme/web:1"));
-        let created = world.try_create(&signed);
+        let signed = object(workload, &scenario.image("acme/web:1"));
+        let created = scenario.try_create(&signed);
         assert!(created.status.success(), "{}: {}", workload.kind, String::from_utf8_lossy(&created.stderr));
         // Templates stay as their authors wrote them, or whoever applies them from git would see them differ.
-        let stored = world.kubectl(&["get", workload.resource, "web", "-o", "json"]);
+        let stored = scenario.kubectl(&["get", workload.resource, "web", "-o", "json"]);
         assert!(!stored.contains("@sha256:"), "{}: {stored}", workload.kind);
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Two namespaces, an image below each, and a service account in the first.
-struct Setting {
+struct Scenario {
     cluster: &'static Cluster,
     /// The first namespace, and another one.
     own: String,
@@ -36,7 +36,7 @@ struct Setting {
     _store: Process,
 }
 
-impl Setting {
+impl Scenario {
     async fn new() -> Self {
         let cluster = Cluster::get();
         install(cluster);
@@ -134,13 +134,13 @@ async fn status(request: RequestBuilder) -> u16 {
 
 #[tokio::test]
 async fn who_is_bound_to_the_role_in_a_namespace_signs_there_until_the_binding_ends() {
-    let setting = Setting::new().await;
-    let Setting { own, other, token, .. } = &setting;
-    let tokens = || async { [token.clone(), setting.exchanged(token, own).await] };
-    assert_eq!(setting.seen(own).await, 0, "anybody reads");
-    assert_eq!(status(setting.put(own, 1)).await, 401, "and not anybody signs");
+    let scenario = Scenario::new().await;
+    let Scenario { own, other, token, .. } = &scenario;
+    let tokens = || async { [token.clone(), scenario.exchanged(token, own).await] };
+    assert_eq!(scenario.seen(own).await, 0, "anybody reads");
+    assert_eq!(status(scenario.put(own, 1)).await, 401, "and not anybody signs");
     for (number, token) in tokens().await.iter().enumerate() {
-        let (status, refusal) = ask(setting.put(own, number).bearer_auth(token)).await;
+        let (status, refusal) = ask(scenario.put(own, number).bearer_auth(token)).await;
         let error = &refusal["errors"][0];
         assert_eq!((status, error["code"].as_str()), (403, Some("DENIED")), "{refusal}");
         let who = format!(
@@ -149,81 +149,81 @@ async fn who_is_bound_to_the_role_in_a_namespace_signs_there_until_the_binding_e
         assert!(error["message"].as_str().unwrap().contains(&who), "{refusal}");
     }
 
-    setting.bind("signers", "system:image-signer", "robot", own);
-    until("the role", async || status(setting.put(own, 1).bearer_auth(token)).await == 201).await;
+    scenario.bind("signers", "system:image-signer", "robot", own);
+    until("the role", async || status(scenario.put(own, 1).bearer_auth(token)).await == 201).await;
     // As docker login sends it, and as a token of the store's.
-    assert_eq!(status(setting.put(own, 2).basic_auth("unused", Some(token))).await, 201);
-    assert_eq!(status(setting.put(own, 3).bearer_auth(setting.exchanged(token, own).await)).await, 201);
-    assert_eq!(setting.seen(own).await, 3);
+    assert_eq!(status(scenario.put(own, 2).basic_auth("unused", Some(token))).await, 201);
+    assert_eq!(status(scenario.put(own, 3).bearer_auth(scenario.exchanged(token, own).await)).await, 201);
+    assert_eq!(scenario.seen(own).await, 3);
 
     // Elsewhere it is no role, and it is not the auditor's.
-    let elsewhere = setting.exchanged(token, other).await;
+    let elsewhere = scenario.exchanged(token, other).await;
     for token in [token, &elsewhere] {
-        assert_eq!(status(setting.put(other, 1).bearer_auth(token)).await, 403);
+        assert_eq!(status(scenario.put(other, 1).bearer_auth(token)).await, 403);
     }
-    assert_eq!(setting.seen(other).await, 0);
-    assert_eq!(status(setting.set_status(own, 1).bearer_auth(token)).await, 403);
+    assert_eq!(scenario.seen(other).await, 0);
+    assert_eq!(status(scenario.set_status(own, 1).bearer_auth(token)).await, 403);
     // What it takes away, it may.
-    let remove = Client::new().delete(setting.own(own, &format!("{:032}", 3)));
+    let remove = Client::new().delete(scenario.own(own, &format!("{:032}", 3)));
     assert_eq!(status(remove.bearer_auth(token)).await, 204);
 
-    let exchanged = setting.exchanged(token, own).await;
-    setting.unbind("signers", own);
+    let exchanged = scenario.exchanged(token, own).await;
+    scenario.unbind("signers", own);
     for (number, token) in [(4, token), (5, &exchanged)] {
         until("the end of the role", async || {
-            let status = status(setting.put(own, number).bearer_auth(token)).await;
+            let status = status(scenario.put(own, number).bearer_auth(token)).await;
             assert!([201, 409, 403].contains(&status), "{status}");
             status == 403
         })
         .await;
     }
-    let remove = Client::new().delete(setting.own(own, &format!("{:032}", 2)));
+    let remove = Client::new().delete(scenario.own(own, &format!("{:032}", 2)));
     until("the end of the role", async || status(remove.try_clone().unwrap().bearer_auth(token)).await == 403).await;
 }
 
 #[tokio::test]
 async fn an_auditor_says_what_was_verified_and_signs_nothing() {
-    let setting = Setting::new().await;
-    let (own, signer) = (&setting.own, &setting.token);
-    let auditor = account(setting.cluster, own, "jane");
-    setting.bind("signers", "system:image-signer", "robot", own);
-    setting.bind("auditors", "image-auditor", "jane", own);
-    until("the signer's role", async || status(setting.put(own, 1).bearer_auth(signer)).await == 201).await;
-    until("the auditor's role", async || status(setting.set_status(own, 1).bearer_auth(&auditor)).await == 204).await;
-    let (_, about) = ask(Client::new().get(setting.own(own, "").trim_end_matches('/'))).await;
+    let scenario = Scenario::new().await;
+    let (own, signer) = (&scenario.own, &scenario.token);
+    let auditor = account(scenario.cluster, own, "jane");
+    scenario.bind("signers", "system:image-signer", "robot", own);
+    scenario.bind("auditors", "image-auditor", "jane", own);
+    until("the signer's role", async || status(scenario.put(own, 1).bearer_auth(signer)).await == 201).await;
+    until("the auditor's role", async || status(scenario.set_status(own, 1).bearer_auth(&auditor)).await == 204).await;
+    let (_, about) = ask(Client::new().get(scenario.own(own, "").trim_end_matches('/'))).await;
     let about = &about["signatures"][0];
     assert_eq!(about["addedBy"], format!("system:serviceaccount:{own}:robot"));
     assert_eq!(about["status"]["verifiedBy"], format!("system:serviceaccount:{own}:jane"));
-    assert_eq!(status(setting.put(own, 2).bearer_auth(&auditor)).await, 403);
-    assert_eq!(status(setting.set_status(own, 1).bearer_auth(signer)).await, 403);
-    let remove = || Client::new().delete(setting.own(own, &format!("{:032}", 1)));
+    assert_eq!(status(scenario.put(own, 2).bearer_auth(&auditor)).await, 403);
+    assert_eq!(status(scenario.set_status(own, 1).bearer_auth(signer)).await, 403);
+    let remove = || Client::new().delete(scenario.own(own, &format!("{:032}", 1)));
     assert_eq!(status(remove().bearer_auth(&auditor)).await, 403);
     for nobody in ["nonsense", "a.b.c", &format!("{signer}x")] {
-        for request in [setting.put(own, 2), setting.set_status(own, 1), remove()] {
+        for request in [scenario.put(own, 2), scenario.set_status(own, 1), remove()] {
             assert_eq!(status(request.try_clone().unwrap().bearer_auth(nobody)).await, 401, "{nobody}");
             assert_eq!(status(request.basic_auth("robot", Some(nobody))).await, 401, "{nobody}");
         }
-        assert_eq!(status(setting.exchange(nobody, own)).await, 401, "{nobody}");
+        assert_eq!(status(scenario.exchange(nobody, own)).await, 401, "{nobody}");
     }
-    assert_eq!(setting.seen(own).await, 1);
+    assert_eq!(scenario.seen(own).await, 1);
 }
 
 #[tokio::test]
 async fn without_the_api_server_everybody_reads_and_nobody_signs() {
-    let mut setting = Setting::new().await;
-    let (own, token) = (setting.own.clone(), setting.token.clone());
-    let second = account(setting.cluster, &own, "second");
-    setting.bind("signers", "system:image-signer", "robot", &own);
-    setting.bind("seconds", "system:image-signer", "second", &own);
-    until("the role", async || status(setting.put(&own, 1).bearer_auth(&token)).await == 201).await;
-    let exchanged = setting.exchanged(&token, &own).await;
+    let mut scenario = Scenario::new().await;
+    let (own, token) = (scenario.own.clone(), scenario.token.clone());
+    let second = account(scenario.cluster, &own, "second");
+    scenario.bind("signers", "system:image-signer", "robot", &own);
+    scenario.bind("seconds", "system:image-signer", "second", &own);
+    until("the role", async || status(scenario.put(&own, 1).bearer_auth(&token)).await == 201).await;
+    let exchanged = scenario.exchanged(&token, &own).await;
 
-    setting.line.cut().await;
+    scenario.line.cut().await;
     let unknown = |answer: &reqwest::Response| answer.status() == 503 && answer.headers().contains_key("retry-after");
     for request in [
-        setting.put(&own, 2).bearer_auth(&second),
-        setting.put(&own, 2).basic_auth("unused", Some(&second)),
-        setting.exchange(&second, &own),
+        scenario.put(&own, 2).bearer_auth(&second),
+        scenario.put(&own, 2).basic_auth("unused", Some(&second)),
+        scenario.exchange(&second, &own),
     ] {
         let answer = request.send().await.unwrap();
         assert!(unknown(&answer), "{answer:?}");
@@ -231,30 +231,30 @@ async fn without_the_api_server_everybody_reads_and_nobody_signs() {
     // What was said before is believed for seconds.
     for token in [&token, &exchanged] {
         until("the end of what is remembered", async || {
-            let answer = setting.put(&own, 1).bearer_auth(token).send().await.unwrap();
+            let answer = scenario.put(&own, 1).bearer_auth(token).send().await.unwrap();
             assert!(answer.status() == 409 || unknown(&answer), "{answer:?}");
             unknown(&answer)
         })
         .await;
     }
-    let before = setting.seen(&own).await;
+    let before = scenario.seen(&own).await;
     for token in [&token, &second, &exchanged] {
-        assert!(unknown(&setting.put(&own, 3).bearer_auth(token).send().await.unwrap()));
+        assert!(unknown(&scenario.put(&own, 3).bearer_auth(token).send().await.unwrap()));
     }
-    assert_eq!(setting.seen(&own).await, before, "and what is there is read all along");
+    assert_eq!(scenario.seen(&own).await, before, "and what is there is read all along");
 
-    setting.line.mend().await;
-    until("the API server", async || status(setting.put(&own, 4).bearer_auth(&second)).await == 201).await;
+    scenario.line.mend().await;
+    until("the API server", async || status(scenario.put(&own, 4).bearer_auth(&second)).await == 201).await;
 }
 
 // The way to the API server has a thread of its own while skopeo runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn skopeo_signs_with_a_token_of_the_cluster_and_anybody_verifies() {
-    let setting = Setting::new().await;
-    let Setting { own, other, token, gpg, key, .. } = &setting;
-    let any = accept_anything(&setting.folder).display().to_string();
-    let source = format!("docker://{}/{own}/web:1", setting.registry.host());
-    let target = |namespace: &str| format!("docker://{}/{namespace}/signed:1", setting.host);
+    let scenario = Scenario::new().await;
+    let Scenario { own, other, token, gpg, key, .. } = &scenario;
+    let any = accept_anything(&scenario.folder).display().to_string();
+    let source = format!("docker://{}/{own}/web:1", scenario.registry.host());
+    let target = |namespace: &str| format!("docker://{}/{namespace}/signed:1", scenario.host);
     let skopeo = |home: &Path, arguments: &[&str]| {
         let output = skopeo(home, arguments);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
@@ -265,7 +265,7 @@ async fn skopeo_signs_with_a_token_of_the_cluster_and_anybody_verifies() {
         let sign = ["--dest-creds", &credentials, "--sign-by", key, &source, &target(namespace)];
         skopeo(gpg.home(), &[copy.as_slice(), &sign].concat())
     };
-    let ping = Client::new().get(format!("http://{}/v2/", setting.host)).send().await.unwrap();
+    let ping = Client::new().get(format!("http://{}/v2/", scenario.host)).send().await.unwrap();
     assert!(ping.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer "), "by a token of the store's");
     let refusal = sign(own, token).unwrap_err();
     let why = format!("denied: system:serviceaccount:{own}:robot may not ");
@@ -273,16 +273,19 @@ async fn skopeo_signs_with_a_token_of_the_cluster_and_anybody_verifies() {
     let refusal = sign(own, "nonsense").unwrap_err();
     assert!(refusal.contains("unauthorized"), "{refusal}");
 
-    setting.bind("signers", "system:image-signer", "robot", own);
+    scenario.bind("signers", "system:image-signer", "robot", own);
     until("the role", async || sign(own, token).is_ok()).await;
     let refusal = sign(other, token).unwrap_err();
     assert!(refusal.contains(&why), "the role is for one namespace: {refusal}");
 
-    let key = gpg.export_to(key, setting.folder.path().join("release.asc")).display().to_string();
-    let policy = signed_by(&setting.folder, &setting.host, &key);
+    let key = gpg.export_to(key, scenario.folder.path().join("release.asc")).display().to_string();
+    let policy = signed_by(&scenario.folder, &scenario.host, &key);
     let verify = |namespace: &str| {
-        let to = format!("dir:{}", setting.folder.path().join(namespace).display());
-        skopeo(setting.folder.path(), &["--policy", &policy, "copy", "--src-tls-verify=false", &target(namespace), &to])
+        let to = format!("dir:{}", scenario.folder.path().join(namespace).display());
+        skopeo(
+            scenario.folder.path(),
+            &["--policy", &policy, "copy", "--src-tls-verify=false", &target(namespace), &to],
+        )
     };
     verify(own).unwrap();
     let refusal = verify(other).unwrap_err();

@@ -2,7 +2,7 @@
 //! reason.
 
 use super::case::Key;
-use super::workshop::Workshop;
+use super::scenario::Scenario;
 
 /// With `{key}` for a key file that is there.
 const REFUSED_BY_BOTH: &[&str] = &[
@@ -127,18 +127,18 @@ const REFUSED_BY_US: &[(&str, &str)] = &[
 
 #[tokio::test(flavor = "multi_thread")]
 async fn policy_documents_are_read_as_skopeo_reads_them() {
-    let workshop = Workshop::new().await;
-    let key = workshop.key_file(&[Key::Release]);
+    let scenario = Scenario::new().await;
+    let key = scenario.key_file(&[Key::Release]);
     let all = REFUSED_BY_BOTH
         .iter()
         .map(|text| (*text, false, None))
         .chain(READ_BY_BOTH.iter().map(|text| (*text, true, None)))
         .chain(REFUSED_BY_US.iter().map(|(why, text)| (*text, true, Some(*why))));
     for (number, (text, skopeo_reads, why)) in all.enumerate() {
-        let policy = workshop.folder().write(&format!("documents/{number}.json"), text.replace("{key}", &key));
-        let skopeo = workshop.skopeo_reads(&policy);
+        let policy = scenario.folder().write(&format!("documents/{number}.json"), text.replace("{key}", &key));
+        let skopeo = scenario.skopeo_reads(&policy);
         assert_eq!(skopeo.allowed, skopeo_reads, "skopeo, of {text}: {}", skopeo.said);
-        let sealgate = workshop.sealgate_reads(&policy);
+        let sealgate = scenario.sealgate_reads(&policy);
         assert_eq!(sealgate.allowed, skopeo_reads && why.is_none(), "sealgate, of {text}: {}", sealgate.said);
         if let Some(why) = why {
             assert!(sealgate.said.contains(why), "{text}: {}", sealgate.said);

@@ -4,7 +4,7 @@
 
 mod case;
 mod documents;
-mod workshop;
+mod scenario;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,7 +17,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use self::case::{Case, Envelope, Image, Key, Payload, Requirement, Signature};
-use self::workshop::{Answer, Workshop};
+use self::scenario::{Answer, Scenario};
 use crate::support::Store;
 
 /// The seed of the mixed cases. `SEALGATE_MATRIX_SEED` and `SEALGATE_MATRIX_CASES` try others, and more of them.
@@ -32,7 +32,7 @@ async fn verify_agrees_with_skopeo_over_the_matrix() {
     let mixed = number("SEALGATE_MATRIX_CASES").and_then(|number| usize::try_from(number).ok()).unwrap_or(MIXED);
     let cases = case::all(seed, mixed);
     assert!(cases.len() >= 300, "{} cases", cases.len());
-    let workshop = Workshop::new().await;
+    let scenario = Scenario::new().await;
     let next = AtomicUsize::new(0);
     let results = Mutex::new(BTreeMap::<&str, usize>::new());
     let disagreements = Mutex::new(Vec::new());
@@ -42,7 +42,7 @@ async fn verify_agrees_with_skopeo_over_the_matrix() {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(case) = cases.get(number) else { return };
-                    let result = compare(&workshop, case, &number.to_string()).unwrap_or_else(|what| {
+                    let result = compare(&scenario, case, &number.to_string()).unwrap_or_else(|what| {
                         let what = format!("case {number} of seed {seed}: {what}\n{case:#?}");
                         disagreements.lock().expect("nothing panics with it").push(what);
                         "DISAGREEMENT"
@@ -80,7 +80,7 @@ type Applies = fn(&Signature) -> bool;
 /// only what a gate could use, so these are the cases whose signatures are good messages.
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_agrees_with_skopeo_through_the_extension_endpoint() {
-    let workshop = Workshop::new().await;
+    let scenario = Scenario::new().await;
     let storable = |case: &&Case| {
         let good = |signature: &Signature| {
             let envelope =
@@ -97,8 +97,8 @@ async fn verify_agrees_with_skopeo_through_the_extension_endpoint() {
     assert!(cases.len() >= 30, "{} cases", cases.len());
     let mut results = BTreeMap::<&str, usize>::new();
     for (number, case) in cases.into_iter().enumerate() {
-        let mut store = Store::start(&workshop.registry_url());
-        let here = workshop.behind(store.host());
+        let mut store = Store::start(&scenario.registry_url());
+        let here = scenario.behind(store.host());
         let (repository, digests) = here.signatures(case);
         let all = digests.into_iter().flat_map(|(digest, signatures)| {
             signatures.into_iter().enumerate().map(move |(index, signature)| (digest, index, signature))
@@ -138,9 +138,9 @@ const BOTH_ALLOW_AN_INDEX: &str = "both allow an index of which each manifest is
 const BOTH_REFUSE: &str = "both refuse";
 const EACH_MANIFEST: &str = "stricter: each manifest of an index must be signed";
 
-fn compare(workshop: &Workshop, case: &Case, name: &str) -> Result<&'static str, String> {
-    let skopeo = workshop.skopeo(case, &format!("{name}-skopeo"));
-    let sealgate = workshop.sealgate(case, &format!("{name}-sealgate"));
+fn compare(scenario: &Scenario, case: &Case, name: &str) -> Result<&'static str, String> {
+    let skopeo = scenario.skopeo(case, &format!("{name}-skopeo"));
+    let sealgate = scenario.sealgate(case, &format!("{name}-sealgate"));
     if !matches!(sealgate.status, Some(0 | 1)) {
         return Err(format!("sealgate ends with {:?}: {}", sealgate.status, sealgate.said));
     }
@@ -148,8 +148,8 @@ fn compare(workshop: &Workshop, case: &Case, name: &str) -> Result<&'static str,
         (true, true) if case.image == Image::Index && asks_for_signatures(case) => return Ok(BOTH_ALLOW_AN_INDEX),
         (true, true) => return Ok(BOTH_ALLOW),
         (false, false) => return Ok(BOTH_REFUSE),
-        (true, false) => stricter(workshop, case, name),
-        (false, true) => wider(workshop, case, name),
+        (true, false) => stricter(scenario, case, name),
+        (false, true) => wider(scenario, case, name),
     };
     why.ok_or_else(|| {
         let say = |answer: &Answer| format!("{}\n{}", if answer.allowed { "allows" } else { "refuses" }, answer.said);
@@ -158,11 +158,11 @@ fn compare(workshop: &Workshop, case: &Case, name: &str) -> Result<&'static str,
 }
 
 /// We refuse what skopeo allows: only where nothing but what we don't accept makes skopeo allow it.
-fn stricter(workshop: &Workshop, case: &Case, name: &str) -> Option<&'static str> {
+fn stricter(scenario: &Scenario, case: &Case, name: &str) -> Option<&'static str> {
     // skopeo looks at this machine's platform alone. Once the other one is signed too, there is nothing else between us.
     if case.image == Image::Index && !case.each_signed {
         let each = Case { each_signed: true, ..case.clone() };
-        if workshop.sealgate(&each, &format!("{name}-each")).allowed {
+        if scenario.sealgate(&each, &format!("{name}-each")).allowed {
             return Some(EACH_MANIFEST);
         }
     }
@@ -175,7 +175,7 @@ fn stricter(workshop: &Workshop, case: &Case, name: &str) -> Option<&'static str
     let (reason, _) = reasons.iter().find(|(_, applies)| case.signatures.iter().any(applies))?;
     let mut without = case.clone();
     without.signatures.retain(|signature| !reasons.iter().any(|(_, applies)| applies(signature)));
-    let skopeo = workshop.skopeo(&without, &format!("{name}-without"));
+    let skopeo = scenario.skopeo(&without, &format!("{name}-without"));
     (!skopeo.allowed).then_some(reason)
 }
 
@@ -185,7 +185,7 @@ fn asks_for_signatures(case: &Case) -> bool {
 }
 
 /// We allow what skopeo refuses: only where skopeo allows it too without what we don't mind.
-fn wider(workshop: &Workshop, case: &Case, name: &str) -> Option<&'static str> {
+fn wider(scenario: &Scenario, case: &Case, name: &str) -> Option<&'static str> {
     let spoilt = case.signatures.iter().any(unreadable);
     let subkey = case.signatures.iter().any(|signature| signature.key == Key::Subkey);
     let mut without = case.clone();
@@ -200,7 +200,7 @@ fn wider(workshop: &Workshop, case: &Case, name: &str) -> Option<&'static str> {
         (false, true) => "wider: subkeys that sign (skopeo 1.22 accepts them, 1.9 does not)",
         (false, false) => return None,
     };
-    workshop.skopeo(&without, &format!("{name}-without")).allowed.then_some(reason)
+    scenario.skopeo(&without, &format!("{name}-without")).allowed.then_some(reason)
 }
 
 /// What containers/image can't tell apart from another kind of signature: it refuses the image, whatever else lies there.

@@ -13,7 +13,7 @@ use super::fake::Fake;
 use crate::support::{DockerRegistry, Gpg, Pushed, Store};
 
 /// A store in front of a registry with one image, and someone who signs.
-struct Scene {
+struct Scenario {
     registry: DockerRegistry,
     store: Store,
     image: Pushed,
@@ -24,7 +24,7 @@ struct Scene {
 const REPOSITORY: &str = "acme/team/web";
 const REFERENCE: &str = "registry.example.com/acme/team/web:1";
 
-impl Scene {
+impl Scenario {
     async fn new() -> Self {
         let registry = DockerRegistry::start();
         let image = registry.push(REPOSITORY, "1", "one").await;
@@ -94,11 +94,11 @@ fn document(digest: &Digest, number: usize, content: &[u8]) -> Value {
 
 #[tokio::test]
 async fn what_was_put_is_what_everyone_reads() {
-    let scene = Scene::new().await;
-    let digest = scene.image.digest;
-    assert_eq!(scene.list().await, [] as [Value; 0]);
-    let [first, second] = scene.sign_often(&digest, 2).try_into().unwrap();
-    assert_eq!(scene.put(&document(&digest, 2, &second)).await, created());
+    let scenario = Scenario::new().await;
+    let digest = scenario.image.digest;
+    assert_eq!(scenario.list().await, [] as [Value; 0]);
+    let [first, second] = scenario.sign_often(&digest, 2).try_into().unwrap();
+    assert_eq!(scenario.put(&document(&digest, 2, &second)).await, created());
     // As it was first documented: version, no type; members that nobody knows do no harm.
     let other = json!({
         "version": 2,
@@ -106,14 +106,14 @@ async fn what_was_put_is_what_everyone_reads() {
         "content": BASE64_STANDARD.encode(&first),
         "comment": {"x": 1},
     });
-    assert_eq!(scene.put(&other).await, created());
+    assert_eq!(scenario.put(&other).await, created());
     let expected = [(1, &first), (2, &second)].map(|(number, content)| {
         let mut entry = document(&digest, number, content);
         entry["version"] = 2.into();
         entry
     });
-    assert_eq!(scene.list().await, expected);
-    let elsewhere = list(&scene.store, &Digest::of(Algorithm::Sha512, b"other")).await;
+    assert_eq!(scenario.list().await, expected);
+    let elsewhere = list(&scenario.store, &Digest::of(Algorithm::Sha512, b"other")).await;
     assert_eq!(elsewhere, [] as [Value; 0]);
 }
 
@@ -130,10 +130,10 @@ async fn the_registry_is_not_asked_for_each_get_of_an_image_that_everyone_may_pu
 
 #[tokio::test]
 async fn each_thing_that_is_wrong_with_a_signature_is_said() {
-    let scene = Scene::new().await;
-    let digest = scene.image.digest;
+    let scenario = Scenario::new().await;
+    let digest = scenario.image.digest;
     let other = Digest::sha256(b"other");
-    let good = scene.sign(&digest);
+    let good = scenario.sign(&digest);
     let changed = |member: &str, value: Value| {
         let mut document = document(&digest, 1, &good);
         match value {
@@ -146,8 +146,8 @@ async fn each_thing_that_is_wrong_with_a_signature_is_said() {
     };
     let content = |content: &[u8]| changed("content", BASE64_STANDARD.encode(content).into());
     let name = |name: &str| changed("name", format!("{digest}@{name}").into());
-    let armored = scene.gpg.run(&["--armor", "--local-user", &scene.key, "--sign"], b"{}");
-    let detached = scene.gpg.run(&["--local-user", &scene.key, "--detach-sign"], b"{}");
+    let armored = scenario.gpg.run(&["--armor", "--local-user", &scenario.key, "--sign"], b"{}");
+    let detached = scenario.gpg.run(&["--local-user", &scenario.key, "--detach-sign"], b"{}");
     for (number, body) in [
         json!([]),
         json!("text"),
@@ -169,15 +169,15 @@ async fn each_thing_that_is_wrong_with_a_signature_is_said() {
         content(&armored),
         content(&detached),
         content(&good[..good.len() - 3]),
-        content(&scene.gpg.sign(&scene.key, b"{}")),
-        content(&scene.sign(&other)),
+        content(&scenario.gpg.sign(&scenario.key, b"{}")),
+        content(&scenario.sign(&other)),
     ]
     .iter()
     .enumerate()
     {
-        assert_eq!(scene.put(body).await, refused(400, "SIGNATURE_INVALID"), "{number}: {body}");
+        assert_eq!(scenario.put(body).await, refused(400, "SIGNATURE_INVALID"), "{number}: {body}");
     }
-    let url = scene.store.signatures_url(REPOSITORY, digest);
+    let url = scenario.store.signatures_url(REPOSITORY, digest);
     let put = |body: &str| Client::new().put(&url).body(body.to_owned());
     assert_eq!(answer(put("{")).await, refused(400, "SIGNATURE_INVALID"));
     let twice = r#"{"name":"a","name":"b","schemaVersion":2,"content":""}"#;
@@ -186,39 +186,39 @@ async fn each_thing_that_is_wrong_with_a_signature_is_said() {
     let entry = document(&digest, 1, &good);
     let array = json!([2, 2, "atomic", entry["name"], entry["content"]]).to_string();
     assert_eq!(answer(put(&array)).await, refused(400, "SIGNATURE_INVALID"));
-    assert_eq!(scene.list().await, [] as [Value; 0]);
-    assert_eq!(scene.put(&document(&digest, 1, &good)).await, created());
+    assert_eq!(scenario.list().await, [] as [Value; 0]);
+    assert_eq!(scenario.put(&document(&digest, 1, &good)).await, created());
 }
 
 #[tokio::test]
 async fn a_name_and_a_signature_are_taken_once() {
-    let scene = Scene::new().await;
-    let digest = scene.image.digest;
-    let [first, second] = scene.sign_often(&digest, 2).try_into().unwrap();
-    assert_eq!(scene.put(&document(&digest, 1, &first)).await, created());
-    assert_eq!(scene.put(&document(&digest, 1, &second)).await, refused(409, "SIGNATURE_EXISTS"));
-    assert_eq!(scene.put(&document(&digest, 2, &first)).await, refused(409, "SIGNATURE_EXISTS"));
-    assert_eq!(scene.list().await.len(), 1);
+    let scenario = Scenario::new().await;
+    let digest = scenario.image.digest;
+    let [first, second] = scenario.sign_often(&digest, 2).try_into().unwrap();
+    assert_eq!(scenario.put(&document(&digest, 1, &first)).await, created());
+    assert_eq!(scenario.put(&document(&digest, 1, &second)).await, refused(409, "SIGNATURE_EXISTS"));
+    assert_eq!(scenario.put(&document(&digest, 2, &first)).await, refused(409, "SIGNATURE_EXISTS"));
+    assert_eq!(scenario.list().await.len(), 1);
 }
 
 #[tokio::test]
 async fn only_images_of_the_registry_have_signatures() {
-    let scene = Scene::new().await;
+    let scenario = Scenario::new().await;
     let digest = Digest::sha256(b"never pushed");
-    let body = document(&digest, 1, &scene.sign(&digest));
+    let body = document(&digest, 1, &scenario.sign(&digest));
     let put = |url: String, body: &Value| Client::new().put(url).body(body.to_string());
     let unknown = refused(404, "MANIFEST_UNKNOWN");
-    assert_eq!(answer(put(scene.store.signatures_url(REPOSITORY, digest), &body)).await, unknown);
-    let here = scene.image.digest;
-    let body = document(&here, 1, &scene.sign(&here));
-    assert_eq!(answer(put(scene.store.signatures_url("acme/other", here), &body)).await, unknown);
+    assert_eq!(answer(put(scenario.store.signatures_url(REPOSITORY, digest), &body)).await, unknown);
+    let here = scenario.image.digest;
+    let body = document(&here, 1, &scenario.sign(&here));
+    assert_eq!(answer(put(scenario.store.signatures_url("acme/other", here), &body)).await, unknown);
     for (url, code) in [
-        (scene.store.signatures_url("Acme/web", here), "NAME_INVALID"),
-        (scene.store.signatures_url(REPOSITORY, "sha256:00"), "DIGEST_INVALID"),
+        (scenario.store.signatures_url("Acme/web", here), "NAME_INVALID"),
+        (scenario.store.signatures_url(REPOSITORY, "sha256:00"), "DIGEST_INVALID"),
     ] {
         assert_eq!(answer(put(url, &body)).await, refused(400, code));
     }
-    let url = scene.store.signatures_url(REPOSITORY, here);
+    let url = scenario.store.signatures_url(REPOSITORY, here);
     assert_eq!(answer(Client::new().delete(url)).await, refused(405, "UNSUPPORTED"));
 }
 
@@ -252,19 +252,20 @@ async fn what_is_over_a_limit_is_refused() {
 
 #[tokio::test]
 async fn of_32_who_race_for_a_name_one_wins_and_32_names_are_all_kept() {
-    let scene = Scene::new().await;
-    let digest = scene.image.digest;
-    let contents = scene.sign_often(&digest, 32);
-    let race = join_all(contents.iter().map(async |content| scene.put(&document(&digest, 99, content)).await)).await;
+    let scenario = Scenario::new().await;
+    let digest = scenario.image.digest;
+    let contents = scenario.sign_often(&digest, 32);
+    let race = join_all(contents.iter().map(async |content| scenario.put(&document(&digest, 99, content)).await)).await;
     assert_eq!(race.iter().filter(|outcome| **outcome == created()).count(), 1);
     assert_eq!(race.iter().filter(|outcome| **outcome == refused(409, "SIGNATURE_EXISTS")).count(), 31);
-    let digest = scene.registry.push(REPOSITORY, "2", "two").await.digest;
-    let scene = Scene { image: Pushed { digest, ..scene.image.clone() }, ..scene };
-    let contents = scene.sign_often(&digest, 32);
+    let digest = scenario.registry.push(REPOSITORY, "2", "two").await.digest;
+    let scenario = Scenario { image: Pushed { digest, ..scenario.image.clone() }, ..scenario };
+    let contents = scenario.sign_often(&digest, 32);
     let puts = contents.iter().enumerate();
-    let puts = join_all(puts.map(async |(number, content)| scene.put(&document(&digest, number, content)).await)).await;
+    let puts =
+        join_all(puts.map(async |(number, content)| scenario.put(&document(&digest, number, content)).await)).await;
     assert!(puts.iter().all(|outcome| *outcome == created()), "{puts:?}");
-    assert_eq!(scene.list().await.len(), 32);
+    assert_eq!(scenario.list().await.len(), 32);
 }
 
 #[tokio::test]
@@ -357,14 +358,14 @@ async fn nothing_that_passes_through_makes_a_private_image_public() {
 
 #[tokio::test]
 async fn an_image_that_was_deleted_gets_no_signature_even_if_it_was_public_just_now() {
-    let scene = Scene::new().await;
-    let digest = scene.image.digest;
-    assert_eq!(scene.put(&document(&digest, 1, &scene.sign(&digest))).await, created());
-    assert_eq!(scene.list().await.len(), 1);
-    let manifest = format!("{}/v2/{REPOSITORY}/manifests/{digest}", scene.registry.url());
+    let scenario = Scenario::new().await;
+    let digest = scenario.image.digest;
+    assert_eq!(scenario.put(&document(&digest, 1, &scenario.sign(&digest))).await, created());
+    assert_eq!(scenario.list().await.len(), 1);
+    let manifest = format!("{}/v2/{REPOSITORY}/manifests/{digest}", scenario.registry.url());
     assert_eq!(Client::new().delete(manifest).send().await.unwrap().status(), 202);
-    let [_, second] = scene.sign_often(&digest, 2).try_into().unwrap();
-    assert_eq!(scene.put(&document(&digest, 2, &second)).await, refused(404, "MANIFEST_UNKNOWN"));
+    let [_, second] = scenario.sign_often(&digest, 2).try_into().unwrap();
+    assert_eq!(scenario.put(&document(&digest, 2, &second)).await, refused(404, "MANIFEST_UNKNOWN"));
 }
 
 #[tokio::test]

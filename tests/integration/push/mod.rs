@@ -18,7 +18,7 @@ use sealgate::configuration::{Access, Limits, Users};
 use sealgate::image::Digest;
 use serde_json::Value;
 
-use crate::sign::{Setting, expired_key, revoked_key};
+use crate::sign::{Scenario, expired_key, revoked_key};
 use crate::support::{
     Answer, DockerRegistry, Gpg, Liar, Proxy, Reply, Scratch, Store, accept_anything, error_of, run,
     sealgate_with_keys, skopeo, wait_until,
@@ -135,10 +135,10 @@ impl<'a> Layout<'a> {
 
 #[tokio::test]
 async fn what_skopeo_puts_into_files_is_pushed_signed_and_not_pushed_again() {
-    let setting = Setting::new();
-    let origin = setting.registry.push("origin/web", "1", "one").await;
-    let from = format!("docker://{}/origin/web:1", setting.registry.host());
-    let at = |name: &str| setting.folder.path().join(name).display().to_string();
+    let scenario = Scenario::new();
+    let origin = scenario.registry.push("origin/web", "1", "one").await;
+    let from = format!("docker://{}/origin/web:1", scenario.registry.host());
+    let at = |name: &str| scenario.folder.path().join(name).display().to_string();
     let sources = [
         format!("oci:{}:1", at("layout")),
         format!("oci-archive:{}:1", at("oci.tar")),
@@ -147,9 +147,9 @@ async fn what_skopeo_puts_into_files_is_pushed_signed_and_not_pushed_again() {
     for (number, source) in sources.iter().enumerate() {
         // Skopeo compresses layers on its way, unless it has a reason not to.
         let options: &[&str] = if source.starts_with("docker") { &[] } else { &["--preserve-digests"] };
-        copy(&setting.folder, &setting.gpg, options, &from, source);
-        let image = setting.image(&format!("acme/web{number}:1"));
-        let report = pushed(&setting.gpg, source, &image, &[]);
+        copy(&scenario.folder, &scenario.gpg, options, &from, source);
+        let image = scenario.image(&format!("acme/web{number}:1"));
+        let report = pushed(&scenario.gpg, source, &image, &[]);
         assert_eq!(outcomes(&report, "blobs"), ["pushed", "pushed"], "{source}");
         assert_eq!(outcomes(&report, "manifests"), ["pushed"], "{source}");
         assert_eq!(report["identity"], image);
@@ -157,64 +157,64 @@ async fn what_skopeo_puts_into_files_is_pushed_signed_and_not_pushed_again() {
         if !source.starts_with("docker") {
             assert_eq!(report["digest"], origin.digest.to_string());
         }
-        setting.skopeo_takes(&image, &[]).unwrap();
+        scenario.skopeo_takes(&image, &[]).unwrap();
 
         let path = format!("/v2/acme/web{number}");
         let reads = |registry: &DockerRegistry| registry.requests("GET", &path) + registry.requests("HEAD", &path);
-        let (before, sent) = (reads(&setting.registry), writes(&setting.registry, 0));
-        let again = pushed(&setting.gpg, source, &image, &[]);
+        let (before, sent) = (reads(&scenario.registry), writes(&scenario.registry, 0));
+        let again = pushed(&scenario.gpg, source, &image, &[]);
         assert_eq!(outcomes(&again, "blobs"), ["present", "present"], "{source}");
         assert_eq!(outcomes(&again, "manifests"), ["present"], "{source}");
         assert_eq!(again["signatures"][0]["outcome"], "present");
         assert_eq!(again["digest"], report["digest"]);
         // Two blobs are looked for twice, the manifest three times at least.
-        wait_until("the registry's log", || (reads(&setting.registry) >= before + 7).then_some(()));
-        assert_eq!(writes(&setting.registry, 0), sent, "{source}");
+        wait_until("the registry's log", || (reads(&scenario.registry) >= before + 7).then_some(()));
+        assert_eq!(writes(&scenario.registry, 0), sent, "{source}");
     }
 }
 
 #[tokio::test]
 async fn an_index_is_pushed_and_signed_with_all_its_manifests() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let images = [
-        setting.registry.push("origin/web", "amd64", "one").await,
-        setting.registry.push("origin/web", "arm64", "two").await,
+        scenario.registry.push("origin/web", "amd64", "one").await,
+        scenario.registry.push("origin/web", "arm64", "two").await,
     ];
-    let index = setting.registry.push_index("origin/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
-    let from = format!("docker://{}/origin/web:1", setting.registry.host());
-    let source = format!("oci-archive:{}:1", setting.folder.path().join("oci.tar").display());
-    copy(&setting.folder, &setting.gpg, &["--all", "--preserve-digests"], &from, &source);
-    let image = setting.image("acme/web:1");
-    let report = pushed(&setting.gpg, &source, &image, &[]);
+    let index = scenario.registry.push_index("origin/web", "1", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
+    let from = format!("docker://{}/origin/web:1", scenario.registry.host());
+    let source = format!("oci-archive:{}:1", scenario.folder.path().join("oci.tar").display());
+    copy(&scenario.folder, &scenario.gpg, &["--all", "--preserve-digests"], &from, &source);
+    let image = scenario.image("acme/web:1");
+    let report = pushed(&scenario.gpg, &source, &image, &[]);
     assert_eq!(report["digest"], index.digest.to_string());
     assert_eq!(outcomes(&report, "manifests"), ["pushed", "pushed", "pushed"]);
     assert_eq!(report["signatures"].as_array().unwrap().len(), 3);
-    setting.skopeo_takes(&image, &["--override-os=linux", "--override-arch=arm64"]).unwrap();
+    scenario.skopeo_takes(&image, &["--override-os=linux", "--override-arch=arm64"]).unwrap();
     // Under a digest alone there is no tag; under another one than the source's there is nothing to push.
-    let repository = setting.image("acme/other");
-    let report = pushed(&setting.gpg, &source, &format!("{repository}@{}", index.digest), &[]);
+    let repository = scenario.image("acme/other");
+    let report = pushed(&scenario.gpg, &source, &format!("{repository}@{}", index.digest), &[]);
     assert_eq!(report["identity"], format!("{repository}@{}", index.digest));
     let wrong = format!("{repository}@{}", images[0].digest);
-    push(&setting.gpg, &source, &wrong, &[]).fails_after_lines(1, "the source is sha256:");
+    push(&scenario.gpg, &source, &wrong, &[]).fails_after_lines(1, "the source is sha256:");
 }
 
 #[tokio::test]
 async fn blobs_of_another_repository_are_mounted() {
-    let setting = Setting::new();
-    let (layout, _) = Layout::of(&setting.folder, "layout", &["base", "top"]);
-    let store = format!("{}/acme", setting.store.host());
-    pushed(&setting.gpg, &layout.source(), &format!("{store}/base:1"), &[]);
+    let scenario = Scenario::new();
+    let (layout, _) = Layout::of(&scenario.folder, "layout", &["base", "top"]);
+    let store = format!("{}/acme", scenario.store.host());
+    pushed(&scenario.gpg, &layout.source(), &format!("{store}/base:1"), &[]);
     let from = format!("{store}/base");
-    let report = pushed(&setting.gpg, &layout.source(), &format!("{store}/web:1"), &["--mount-from", &from]);
+    let report = pushed(&scenario.gpg, &layout.source(), &format!("{store}/web:1"), &["--mount-from", &from]);
     assert_eq!(outcomes(&report, "blobs"), ["mounted", "mounted", "mounted"]);
-    setting.skopeo_takes(&format!("{store}/web:1"), &[]).unwrap();
+    scenario.skopeo_takes(&format!("{store}/web:1"), &[]).unwrap();
     // Where there is nothing to mount, it is sent.
     let nowhere = format!("{store}/nothing");
-    let (other, _) = Layout::of(&setting.folder, "other", &["something else"]);
-    let report = pushed(&setting.gpg, &other.source(), &format!("{store}/web:2"), &["--mount-from", &nowhere]);
+    let (other, _) = Layout::of(&scenario.folder, "other", &["something else"]);
+    let report = pushed(&scenario.gpg, &other.source(), &format!("{store}/web:2"), &["--mount-from", &nowhere]);
     assert_eq!(outcomes(&report, "blobs"), ["present", "pushed"]);
     let elsewhere = push(
-        &setting.gpg,
+        &scenario.gpg,
         &layout.source(),
         &format!("{store}/web:1"),
         &["--mount-from", "registry.example.com/acme/base"],
@@ -224,19 +224,19 @@ async fn blobs_of_another_repository_are_mounted() {
 
 #[tokio::test]
 async fn a_large_layer_comes_through_a_connection_that_breaks() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let large = "0123456789abcdef".repeat(40 << 16);
-    let (layout, _) = Layout::of(&setting.folder, "layout", &[&large]);
-    let signatures = setting.folder.path().join("signatures").display().to_string();
+    let (layout, _) = Layout::of(&scenario.folder, "layout", &[&large]);
+    let signatures = scenario.folder.path().join("signatures").display().to_string();
     // In the middle of a chunk, once in the first and once in the third.
-    let proxy = Proxy::start(setting.registry.host(), &[8 << 20, 36 << 20]);
+    let proxy = Proxy::start(scenario.registry.host(), &[8 << 20, 36 << 20]);
     let image = format!("{}/acme/web:1", proxy.host());
-    let report = pushed(&setting.gpg, &layout.source(), &image, &["--to", &signatures]);
+    let report = pushed(&scenario.gpg, &layout.source(), &image, &["--to", &signatures]);
     assert_eq!(outcomes(&report, "blobs"), ["pushed", "pushed"]);
     assert_eq!(proxy.cuts(), 2);
     let target = Scratch::new();
     let to = format!("dir:{}", target.path().display());
-    copy(&setting.folder, &setting.gpg, &[], &format!("docker://{}/acme/web:1", setting.registry.host()), &to);
+    copy(&scenario.folder, &scenario.gpg, &[], &format!("docker://{}/acme/web:1", scenario.registry.host()), &to);
     let layer = target.path().join(Digest::sha256(large.as_bytes()).hex());
     assert_eq!(fs::read(layer).unwrap(), large.as_bytes());
 }
@@ -262,22 +262,22 @@ async fn who_may_not_push_gets_a_clear_answer_and_nothing_is_signed() {
 
 #[tokio::test]
 async fn what_can_not_be_signed_is_not_pushed() {
-    let setting = Setting::new();
-    let (layout, _) = Layout::of(&setting.folder, "layout", &["layer"]);
+    let scenario = Scenario::new();
+    let (layout, _) = Layout::of(&scenario.folder, "layout", &["layer"]);
     let source = layout.source();
-    let image = setting.image("acme/web:1");
+    let image = scenario.image("acme/web:1");
     let sign_by = |key: &str| {
-        sealgate_with_keys(setting.gpg.home(), &["push", "--tls-verify=false", &source, &image, "--sign-by", key])
+        sealgate_with_keys(scenario.gpg.home(), &["push", "--tls-verify=false", &source, &image, "--sign-by", key])
     };
     sign_by("nobody@example.com").fails_with(1, "no key of nobody@example.com");
     sign_by("DEADBEEF").fails_with(2, "short key ID");
-    sign_by(expired_key(&setting.gpg)).fails_with(1, "expired at 2020-12-31");
-    sign_by(&revoked_key(&setting.gpg)).fails_with(1, "is revoked");
+    sign_by(expired_key(&scenario.gpg)).fails_with(1, "expired at 2020-12-31");
+    sign_by(&revoked_key(&scenario.gpg)).fails_with(1, "is revoked");
     // The registry itself has no extension for signatures.
-    let bare = format!("{}/acme/web:1", setting.registry.host());
-    push(&setting.gpg, &source, &bare, &[]).fails_with(1, "does not announce a signature extension");
-    push(&setting.gpg, &source, "127.0.0.1:1/acme/web:1", &[]).fails_with(3, "127.0.0.1:1");
-    assert_eq!(writes(&setting.registry, 0), 0);
+    let bare = format!("{}/acme/web:1", scenario.registry.host());
+    push(&scenario.gpg, &source, &bare, &[]).fails_with(1, "does not announce a signature extension");
+    push(&scenario.gpg, &source, "127.0.0.1:1/acme/web:1", &[]).fails_with(3, "127.0.0.1:1");
+    assert_eq!(writes(&scenario.registry, 0), 0);
 }
 
 #[tokio::test]
@@ -315,8 +315,8 @@ async fn who_may_push_and_not_sign_pushes_nothing() {
 
 #[test]
 fn an_extension_that_does_not_know_the_question_is_no_reason_not_to_push() {
-    let setting = Setting::new();
-    let (layout, _) = Layout::of(&setting.folder, "layout", &["layer"]);
+    let scenario = Scenario::new();
+    let (layout, _) = Layout::of(&scenario.folder, "layout", &["layer"]);
     for (number, reply) in [
         Reply::empty(405),
         Reply::empty(404),
@@ -331,17 +331,17 @@ fn an_extension_that_does_not_know_the_question_is_no_reason_not_to_push() {
             "PUT" => Reply::empty(201),
             _ => Reply::new(200, &[], r#"{"signatures":[]}"#),
         });
-        let image = format!("{}/acme/web{number}:1", setting.registry.host());
-        pushed(&setting.gpg, &layout.source(), &image, &["--to", &format!("http://{}", store.host())]);
+        let image = format!("{}/acme/web{number}:1", scenario.registry.host());
+        pushed(&scenario.gpg, &layout.source(), &image, &["--to", &format!("http://{}", store.host())]);
     }
 }
 
 #[test]
 fn a_line_a_blob_says_what_became_of_it_where_nobody_watches() {
-    let setting = Setting::new();
-    let (layout, digest) = Layout::of(&setting.folder, "layout", &["layer"]);
-    let image = setting.image("acme/web:1");
-    let output = push(&setting.gpg, &layout.source(), &image, &[]);
+    let scenario = Scenario::new();
+    let (layout, digest) = Layout::of(&scenario.folder, "layout", &["layer"]);
+    let image = scenario.image("acme/web:1");
+    let output = push(&scenario.gpg, &layout.source(), &image, &[]);
     assert_eq!(output.status, 0, "{}", output.stderr);
     let layer = Digest::sha256(b"layer").to_string();
     let lines = &output.stderr;
@@ -354,15 +354,15 @@ fn a_line_a_blob_says_what_became_of_it_where_nobody_watches() {
 
 #[test]
 fn an_image_that_is_pushed_and_not_signed_is_signed_by_the_command_in_the_message() {
-    let setting = Setting::new();
-    let (layout, digest) = Layout::of(&setting.folder, "layout", &["layer"]);
-    let image = setting.image("acme/web:1");
-    let output = push(&setting.gpg, &layout.source(), &image, &["--to", "/dev/null/tree", "--renew"]);
+    let scenario = Scenario::new();
+    let (layout, digest) = Layout::of(&scenario.folder, "layout", &["layer"]);
+    let image = scenario.image("acme/web:1");
+    let output = push(&scenario.gpg, &layout.source(), &image, &["--to", "/dev/null/tree", "--renew"]);
     let command = format!(
         "the image is pushed; sign it with: sealgate sign {}@{digest} --sign-identity {image} --sign-by 0x{} \
          --to /dev/null/tree --renew --tls-verify=false",
-        setting.image("acme/web"),
-        setting.key
+        scenario.image("acme/web"),
+        scenario.key
     );
     assert!(output.status != 0 && output.stderr.contains(&command), "{}", output.stderr);
 }

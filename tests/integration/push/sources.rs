@@ -7,7 +7,7 @@ use sealgate::image::{Digest, digest::Algorithm};
 use tar::{Builder, EntryType, Header};
 
 use super::{Layout, flush, outcomes, push, pushed, writes};
-use crate::sign::Setting;
+use crate::sign::Scenario;
 use crate::support::{Answer, SEALGATE};
 
 /// A docker-archive.
@@ -60,16 +60,22 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_folder_that_can_not_keep_compressed_layers_is_named_and_not_the_source() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let (name, json) = config(&[b"layer"]);
     let archive = Archive::new().file("manifest.json", manifest(&name, &["layer.tar"]));
     let archive = archive.file(&name, json).file("layer.tar", "layer");
-    let file = setting.folder.write("web.tar", archive.bytes()).display().to_string();
+    let file = scenario.folder.write("web.tar", archive.bytes()).display().to_string();
     let output = Answer::of(
         Command::new(SEALGATE)
-            .args(["push", &format!("docker-archive:{file}"), &setting.image("acme/web:1"), "--sign-by", &setting.key])
+            .args([
+                "push",
+                &format!("docker-archive:{file}"),
+                &scenario.image("acme/web:1"),
+                "--sign-by",
+                &scenario.key,
+            ])
             .arg("--tls-verify=false")
-            .env("GNUPGHOME", setting.gpg.home())
+            .env("GNUPGHOME", scenario.gpg.home())
             .env("TMPDIR", "/nonexistent"),
     );
     output.fails_with(3, "/nonexistent: layers can't be kept here while they are compressed: No such file");
@@ -78,12 +84,12 @@ fn a_folder_that_can_not_keep_compressed_layers_is_named_and_not_the_source() {
 
 #[test]
 fn every_form_of_docker_save_is_understood() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let push = |number: usize, archive: Archive| {
-        let file = setting.folder.write(&format!("{number}.tar"), archive.bytes());
-        let image = setting.image(&format!("acme/form{number}:1"));
-        let report = pushed(&setting.gpg, &format!("docker-archive:{}", file.display()), &image, &[]);
-        setting.skopeo_takes(&image, &[]).unwrap();
+        let file = scenario.folder.write(&format!("{number}.tar"), archive.bytes());
+        let image = scenario.image(&format!("acme/form{number}:1"));
+        let report = pushed(&scenario.gpg, &format!("docker-archive:{}", file.display()), &image, &[]);
+        scenario.skopeo_takes(&image, &[]).unwrap();
         report
     };
     // Docker until 24: a folder a layer, one that is there already as a link.
@@ -127,7 +133,7 @@ fn every_form_of_docker_save_is_understood() {
 
 #[test]
 fn an_image_is_chosen_by_its_name_where_there_are_several() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let ((one, one_text), (two, two_text)) = (config(&[b"one"]), config(&[b"two"]));
     let list = serde_json::json!([
         {"Config": one, "RepoTags": ["acme/web:1", "localhost/web:latest"], "Layers": ["one.tar"]},
@@ -139,15 +145,15 @@ fn an_image_is_chosen_by_its_name_where_there_are_several() {
         .file(&one, one_text)
         .file(&two, two_text)
         .file("manifest.json", list.to_string());
-    let file = setting.folder.write("several.tar", archive.bytes()).display().to_string();
-    let image = setting.image("acme/web:1");
+    let file = scenario.folder.write("several.tar", archive.bytes()).display().to_string();
+    let image = scenario.image("acme/web:1");
     for name in ["acme/web:1", "docker.io/acme/web:1", "localhost/web"] {
-        pushed(&setting.gpg, &format!("docker-archive:{file}:{name}"), &image, &[]);
+        pushed(&scenario.gpg, &format!("docker-archive:{file}:{name}"), &image, &[]);
     }
-    let failed = |source: &str, text: &str| push(&setting.gpg, source, &image, &[]).fails_with(1, text);
+    let failed = |source: &str, text: &str| push(&scenario.gpg, source, &image, &[]).fails_with(1, text);
     failed(&format!("docker-archive:{file}"), r#"say which one behind a colon: there are "acme/web:1""#);
     failed(&format!("docker-archive:{file}:acme/web:2"), r#"not exactly one image of the name "acme/web:2""#);
-    let layout = Layout::new(&setting.folder, "layout");
+    let layout = Layout::new(&scenario.folder, "layout");
     let (a, b) = (layout.image(&["a"]), layout.image(&["b"]));
     layout.index(&[(&a.0, a.1.len()), (&b.0, b.1.len())]);
     failed(&layout.source(), "say which one behind a colon: it has no names");
@@ -156,7 +162,7 @@ fn an_image_is_chosen_by_its_name_where_there_are_several() {
 
 #[test]
 fn bad_docker_archives_are_refused_before_anything_is_pushed() {
-    let setting = Setting::new();
+    let scenario = Scenario::new();
     let (name, text) = config(&[b"one"]);
     let with = |archive: Archive, layer: &str| {
         archive.file(&name, &text).file("manifest.json", manifest(&name, &[layer])).bytes()
@@ -203,57 +209,57 @@ fn bad_docker_archives_are_refused_before_anything_is_pushed() {
         ),
         ("no list", Archive::new().file("manifest.json", "{}").bytes(), "is no list of images"),
     ];
-    let image = setting.image("acme/web:1");
+    let image = scenario.image("acme/web:1");
     for (what, bytes, text) in cases {
-        let file = setting.folder.write("bad.tar", bytes).display().to_string();
+        let file = scenario.folder.write("bad.tar", bytes).display().to_string();
         println!("{what}");
-        push(&setting.gpg, &format!("docker-archive:{file}"), &image, &[]).fails_with(1, text);
+        push(&scenario.gpg, &format!("docker-archive:{file}"), &image, &[]).fails_with(1, text);
     }
-    push(&setting.gpg, "docker-archive:/nonexistent.tar", &image, &[]).fails_with(1, "/nonexistent.tar: No such");
-    push(&setting.gpg, "docker-archive:/dev/null", &image, &[]).fails_with(1, "it is no file");
-    assert_eq!(writes(&setting.registry, 0), 0);
+    push(&scenario.gpg, "docker-archive:/nonexistent.tar", &image, &[]).fails_with(1, "/nonexistent.tar: No such");
+    push(&scenario.gpg, "docker-archive:/dev/null", &image, &[]).fails_with(1, "it is no file");
+    assert_eq!(writes(&scenario.registry, 0), 0);
 }
 
 #[test]
 fn bad_layouts_are_refused_before_anything_is_pushed() {
-    let setting = Setting::new();
-    let image = setting.image("acme/web:1");
+    let scenario = Scenario::new();
+    let image = scenario.image("acme/web:1");
     let failed = |layout: &Layout<'_>, text: &str| {
-        push(&setting.gpg, &layout.source(), &image, &[]).fails_with(1, text);
+        push(&scenario.gpg, &layout.source(), &image, &[]).fails_with(1, text);
     };
     let blob_of = |layout: &Layout<'_>, digest: &Digest| layout.path().join("blobs/sha256").join(digest.hex());
     let layer = Digest::sha256(b"layer");
 
-    let (layout, digest) = Layout::of(&setting.folder, "manifest", &["layer"]);
+    let (layout, digest) = Layout::of(&scenario.folder, "manifest", &["layer"]);
     let path = blob_of(&layout, &digest);
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("tar", "tax")).unwrap();
     failed(&layout, "is damaged: it should be sha256:");
 
-    let (layout, _) = Layout::of(&setting.folder, "size", &["layer"]);
+    let (layout, _) = Layout::of(&scenario.folder, "size", &["layer"]);
     std::fs::write(blob_of(&layout, &layer), "layers").unwrap();
     failed(&layout, "should have 5 bytes and has 6");
 
-    let (layout, _) = Layout::of(&setting.folder, "missing", &["layer"]);
+    let (layout, _) = Layout::of(&scenario.folder, "missing", &["layer"]);
     std::fs::remove_file(blob_of(&layout, &layer)).unwrap();
     failed(&layout, "has no \"blobs/sha256/");
 
-    let (layout, _) = Layout::of(&setting.folder, "outside", &["layer"]);
+    let (layout, _) = Layout::of(&scenario.folder, "outside", &["layer"]);
     std::fs::remove_file(blob_of(&layout, &layer)).unwrap();
-    symlink(setting.folder.write("secret", "layer"), blob_of(&layout, &layer)).unwrap();
+    symlink(scenario.folder.write("secret", "layer"), blob_of(&layout, &layer)).unwrap();
     failed(&layout, "leads out of it");
 
-    let layout = Layout::new(&setting.folder, "version");
-    setting.folder.write("version/oci-layout", r#"{"imageLayoutVersion":"2.0.0"}"#);
+    let layout = Layout::new(&scenario.folder, "version");
+    scenario.folder.write("version/oci-layout", r#"{"imageLayoutVersion":"2.0.0"}"#);
     failed(&layout, "imageLayoutVersion 1.0.0");
 
-    let layout = Layout::new(&setting.folder, "both");
+    let layout = Layout::new(&scenario.folder, "both");
     let (digest, manifest) = layout.image(&["layer"]);
     let both = manifest.replacen('{', r#"{"manifests":[],"#, 1);
     let digest = if both == manifest { digest } else { layout.blob(&both) };
     layout.index(&[(&digest, both.len())]);
     failed(&layout, "both an index's members and an image's");
-    assert_eq!(writes(&setting.registry, 0), 0);
+    assert_eq!(writes(&scenario.registry, 0), 0);
 }
 
 /// A layout whose image is this index.
@@ -267,8 +273,8 @@ fn index_layout(layout: &Layout<'_>, index: &str, descriptor: &str) {
 
 #[test]
 fn an_index_with_more_manifests_than_are_signed_is_not_pushed() {
-    let setting = Setting::new();
-    let layout = Layout::new(&setting.folder, "large");
+    let scenario = Scenario::new();
+    let layout = Layout::new(&scenario.folder, "large");
     let entries: Vec<String> = (0..129)
         .map(|number| {
             let (digest, manifest) = layout.image(&[&number.to_string()]);
@@ -278,15 +284,15 @@ fn an_index_with_more_manifests_than_are_signed_is_not_pushed() {
         .collect();
     let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","));
     index_layout(&layout, &index, &layout.blob(&index).to_string());
-    let output = push(&setting.gpg, &layout.source(), &setting.image("acme/web:1"), &[]);
+    let output = push(&scenario.gpg, &layout.source(), &scenario.image("acme/web:1"), &[]);
     output.fails_with(1, "the index has more than 128 manifests");
-    assert_eq!(writes(&setting.registry, 0), 0);
+    assert_eq!(writes(&scenario.registry, 0), 0);
 }
 
 #[test]
 fn what_a_layout_calls_by_its_sha_512_is_pushed_and_signed_as_the_registry_calls_it() {
-    let setting = Setting::new();
-    let layout = Layout::new(&setting.folder, "layout");
+    let scenario = Scenario::new();
+    let layout = Layout::new(&scenario.folder, "layout");
     let (digest, manifest) = layout.image(&["layer"]);
     let index = format!(
         r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{},"platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#,
@@ -294,35 +300,35 @@ fn what_a_layout_calls_by_its_sha_512_is_pushed_and_signed_as_the_registry_calls
     );
     let long = Digest::of(Algorithm::Sha512, index.as_bytes());
     let name = format!("layout/blobs/sha512/{}", long.hex());
-    setting.folder.write(&name, &index);
+    scenario.folder.write(&name, &index);
     index_layout(&layout, &index, &long.to_string());
-    let image = setting.image("acme/web:1");
-    let report = pushed(&setting.gpg, &layout.source(), &image, &[]);
+    let image = scenario.image("acme/web:1");
+    let report = pushed(&scenario.gpg, &layout.source(), &image, &[]);
     assert_eq!(report["digest"], Digest::sha256(index.as_bytes()).to_string());
-    setting.skopeo_takes(&image, &["--override-os=linux", "--override-arch=amd64"]).unwrap();
+    scenario.skopeo_takes(&image, &["--override-os=linux", "--override-arch=amd64"]).unwrap();
     // Under another digest there is nothing to push.
     let other = Digest::of(Algorithm::Sha512, b"other");
-    let repository = setting.image("acme/other");
-    let output = push(&setting.gpg, &layout.source(), &format!("{repository}@{other}"), &[]);
+    let repository = scenario.image("acme/other");
+    let output = push(&scenario.gpg, &layout.source(), &format!("{repository}@{other}"), &[]);
     output.fails_with(1, &format!("the source is {long}, not {other}"));
     // It is the layout's name all the same: what is damaged is noticed.
-    setting.folder.write(&name, index.replace("amd64", "arm64"));
-    let output = push(&setting.gpg, &layout.source(), &image, &[]);
+    scenario.folder.write(&name, index.replace("amd64", "arm64"));
+    let output = push(&scenario.gpg, &layout.source(), &image, &[]);
     output.fails_with(1, &format!("is damaged: it should be {long}"));
 }
 
 #[test]
 fn a_layer_that_is_damaged_is_never_completed() {
-    let setting = Setting::new();
-    let (layout, _) = Layout::of(&setting.folder, "layout", &["layer"]);
+    let scenario = Scenario::new();
+    let (layout, _) = Layout::of(&scenario.folder, "layout", &["layer"]);
     let layer = Digest::sha256(b"layer");
     std::fs::write(layout.path().join("blobs/sha256").join(layer.hex()), "LAYER").unwrap();
-    let image = setting.image("acme/web:1");
-    let output = push(&setting.gpg, &layout.source(), &image, &[]);
+    let image = scenario.image("acme/web:1");
+    let output = push(&scenario.gpg, &layout.source(), &image, &[]);
     output.fails_after_lines(1, &format!("is damaged: it should be {layer}"));
-    flush(&setting.registry);
-    assert!(setting.registry.requests("HEAD", &layer.hex()) > 0, "the log has it");
-    assert_eq!(setting.registry.requests("PUT", "/manifests/"), 0);
+    flush(&scenario.registry);
+    assert!(scenario.registry.requests("HEAD", &layer.hex()) > 0, "the log has it");
+    assert_eq!(scenario.registry.requests("PUT", "/manifests/"), 0);
     // In the log the colon in front of it is %3A.
-    assert_eq!(setting.registry.requests("PUT", &layer.hex()), 0);
+    assert_eq!(scenario.registry.requests("PUT", &layer.hex()), 0);
 }

@@ -20,7 +20,7 @@ const ROLES: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\nroles:\n\
 const SIGNER: &str = "Release <release@example.com>";
 
 /// An image in a registry behind a store with roles, a signer, and an auditor who has the signer's public key.
-pub(super) struct Setting {
+pub(super) struct Scenario {
     registry: DockerRegistry,
     pub(super) store: Store,
     pub(super) pushed: Pushed,
@@ -30,7 +30,7 @@ pub(super) struct Setting {
     folder: Scratch,
 }
 
-impl Setting {
+impl Scenario {
     pub(super) async fn new() -> Self {
         let registry = DockerRegistry::start();
         let pushed = registry.push("acme/web", "1", "one").await;
@@ -105,71 +105,71 @@ pub(super) const AS_ROBOT: [&str; 2] = ["--creds", "robot:robot"];
 
 #[tokio::test]
 async fn an_outcome_is_saved_shown_unset_and_cleared_and_the_signature_stays() {
-    let setting = Setting::new().await;
-    let image = setting.image();
-    let name = setting.sign(1, &setting.key, &setting.pushed.digest, &image).await;
-    let stored = setting.raw().await;
-    let before = setting.list();
+    let scenario = Scenario::new().await;
+    let image = scenario.image();
+    let name = scenario.sign(1, &scenario.key, &scenario.pushed.digest, &image).await;
+    let stored = scenario.raw().await;
+    let before = scenario.list();
     let [entry] = before.as_slice() else { panic!("{before:?}") };
-    assert_eq!(entry["name"], format!("{}@{name}", setting.pushed.digest));
-    assert_eq!((&entry["addedBy"], &entry["issuers"]), (&json!("robot"), &json!([setting.key])));
+    assert_eq!(entry["name"], format!("{}@{name}", scenario.pushed.digest));
+    assert_eq!((&entry["addedBy"], &entry["issuers"]), (&json!("robot"), &json!([scenario.key])));
     assert!(entry["addedAt"].is_string() && entry.get("status").is_none(), "{entry}");
 
     // A check that does not save changes nothing.
-    let report = setting.audit(&image, &[]).json(0);
+    let report = scenario.audit(&image, &[]).json(0);
     assert_eq!((&report["verdict"], &report["allowed"]), (&json!("verified"), &json!(true)));
     let signature = &report["signatures"][0];
     assert_eq!((&signature["counts"], &signature["proven"]), (&json!(true), &json!(true)));
     assert_eq!(signature["signer"], SIGNER);
-    assert_eq!((&signature["key"], &signature["certificate"]), (&json!(setting.key), &json!(setting.key)));
+    assert_eq!((&signature["key"], &signature["certificate"]), (&json!(scenario.key), &json!(scenario.key)));
     assert_eq!((&signature["identity"], &signature["digest"]), (&json!(image), &report["digest"]));
     assert!(signature["signedAt"].is_string() && signature.get("saved").is_none());
-    assert_eq!(setting.list(), before);
+    assert_eq!(scenario.list(), before);
 
-    let report = setting.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
+    let report = scenario.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
     assert_eq!(report["signatures"][0]["saved"], "set");
-    let saved = setting.list();
+    let saved = scenario.list();
     let status = &saved[0]["status"];
-    assert_eq!((&status["verifiedBy"], &status["key"]), (&json!("jane"), &json!(setting.key)));
+    assert_eq!((&status["verifiedBy"], &status["key"]), (&json!("jane"), &json!(scenario.key)));
     assert_eq!((&status["signer"], &status["identity"]), (&json!(SIGNER), &json!(image)));
-    assert_eq!(status["digest"], setting.pushed.digest.to_string());
+    assert_eq!(status["digest"], scenario.pushed.digest.to_string());
     assert!(status["verifiedAt"].is_string());
-    let text = sealgate_with_keys(setting.auditor.home(), &["signatures", "list", "--tls-verify=false", &image]);
+    let text = sealgate_with_keys(scenario.auditor.home(), &["signatures", "list", "--tls-verify=false", &image]);
     let row = text.stdout.lines().find(|line| line.contains(&name)).unwrap_or_else(|| panic!("{}", text.stdout));
-    for shown in [&format!("0x{}", setting.key), "by robot", "by jane", SIGNER, &image] {
+    for shown in [&format!("0x{}", scenario.key), "by robot", "by jane", SIGNER, &image] {
         assert!(row.contains(shown), "{shown}: {row}");
     }
 
     // Another identity is expected: the check fails, and says so in the store.
-    let report = setting.audit("registry.example.com/acme/web:1", &[&["--save"], &AS_JANE[..]].concat()).json(1);
+    let report = scenario.audit("registry.example.com/acme/web:1", &[&["--save"], &AS_JANE[..]].concat()).json(1);
     assert_eq!((&report["code"], &report["signatures"][0]["saved"]), (&json!("wrong-identity"), &json!("unset")));
-    assert_eq!(setting.list(), before, "the status is gone, and all else is as it was");
-    assert_eq!(setting.raw().await, stored);
+    assert_eq!(scenario.list(), before, "the status is gone, and all else is as it was");
+    assert_eq!(scenario.raw().await, stored);
 
-    setting.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
+    scenario.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
     let by_its_name = ["signatures", "status", "clear", "--tls-verify=false", "-o", "json", &image];
     let by_its_alias = ["verify", "--insecure", "-o", "json", &image, "--remove-all"];
     for clear in [&by_its_name[..], &by_its_alias] {
-        setting.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
-        assert_ne!(setting.list(), before);
-        let report = sealgate_with_keys(setting.auditor.home(), &[clear, &AS_JANE].concat()).json(0);
+        scenario.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
+        assert_ne!(scenario.list(), before);
+        let report = sealgate_with_keys(scenario.auditor.home(), &[clear, &AS_JANE].concat()).json(0);
         assert_eq!(report["places"].as_array().map(Vec::len), Some(1), "{report}");
-        assert_eq!(setting.list(), before);
+        assert_eq!(scenario.list(), before);
     }
-    assert_eq!(setting.raw().await, stored);
+    assert_eq!(scenario.raw().await, stored);
 }
 
 #[tokio::test]
 async fn every_signature_is_printed_with_who_when_for_what_and_why_it_does_not_count() {
-    let setting = Setting::new().await;
-    let (image, digest) = (setting.image(), setting.pushed.digest);
-    let stranger = setting.signer.generate("Stranger <stranger@example.com>");
-    setting.sign(1, &setting.key, &digest, &image).await;
-    setting.sign(2, &setting.key, &digest, "registry.example.com/acme/db:1").await;
-    setting.sign(3, &stranger, &digest, &image).await;
-    let again = setting.signer.sign(&setting.key, payload(&digest, &image).replace("tests", "x").as_bytes());
-    setting.put(4, &digest, &again).await;
-    let report = setting.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
+    let scenario = Scenario::new().await;
+    let (image, digest) = (scenario.image(), scenario.pushed.digest);
+    let stranger = scenario.signer.generate("Stranger <stranger@example.com>");
+    scenario.sign(1, &scenario.key, &digest, &image).await;
+    scenario.sign(2, &scenario.key, &digest, "registry.example.com/acme/db:1").await;
+    scenario.sign(3, &stranger, &digest, &image).await;
+    let again = scenario.signer.sign(&scenario.key, payload(&digest, &image).replace("tests", "x").as_bytes());
+    scenario.put(4, &digest, &again).await;
+    let report = scenario.audit(&image, &[&["--save"], &AS_JANE[..]].concat()).json(0);
     let of = |member: &str| -> Vec<Value> {
         report["signatures"].as_array().unwrap().iter().map(|signature| signature[member].clone()).collect()
     };
@@ -180,10 +180,10 @@ async fn every_signature_is_printed_with_who_when_for_what_and_why_it_does_not_c
     assert_eq!(of("key")[2], stranger, "claimed");
     assert_eq!(of("identity"), [image.as_str(), "registry.example.com/acme/db:1", &image, &image]);
     assert!(of("signedAt").iter().all(Value::is_string));
-    assert_eq!(setting.list().iter().filter(|entry| entry["status"].is_object()).count(), 2);
+    assert_eq!(scenario.list().iter().filter(|entry| entry["status"].is_object()).count(), 2);
 
     let text =
-        sealgate_with_keys(setting.auditor.home(), &["verify", "--insecure", &image, "--expected-identity", &image]);
+        sealgate_with_keys(scenario.auditor.home(), &["verify", "--insecure", &image, "--expected-identity", &image]);
     assert_eq!(text.status, 0, "{}", text.stderr);
     assert_eq!(text.stdout.matches("\n  signature  ").count(), 4, "{}", text.stdout);
     assert_eq!(text.stdout.matches("  counts\n").count(), 2, "{}", text.stdout);
@@ -199,60 +199,60 @@ async fn every_signature_is_printed_with_who_when_for_what_and_why_it_does_not_c
 
 #[tokio::test]
 async fn keys_are_those_of_the_files_or_of_the_keyring_and_never_none() {
-    let setting = Setting::new().await;
-    let image = setting.image();
-    setting.sign(1, &setting.key, &setting.pushed.digest, &image).await;
+    let scenario = Scenario::new().await;
+    let image = scenario.image();
+    scenario.sign(1, &scenario.key, &scenario.pushed.digest, &image).await;
     let export =
-        |name: &str, key: &str| setting.signer.export_to(key, setting.folder.path().join(name)).display().to_string();
-    let good = export("release.asc", &setting.key);
-    let other = export("other.asc", &setting.signer.generate("Other <other@example.com>"));
-    setting.audit(&image, &["--public-key", &good]).json(0);
-    setting.audit(&image, &["--public-key", &other, "--public-key", &good]).json(0);
-    let report = setting.audit(&image, &["--public-key", &other]).json(1);
+        |name: &str, key: &str| scenario.signer.export_to(key, scenario.folder.path().join(name)).display().to_string();
+    let good = export("release.asc", &scenario.key);
+    let other = export("other.asc", &scenario.signer.generate("Other <other@example.com>"));
+    scenario.audit(&image, &["--public-key", &good]).json(0);
+    scenario.audit(&image, &["--public-key", &other, "--public-key", &good]).json(0);
+    let report = scenario.audit(&image, &["--public-key", &other]).json(1);
     assert_eq!(
         (&report["code"], report["message"].as_str().unwrap().contains(&other)),
         (&json!("untrusted-key"), true)
     );
-    setting.audit(&image, &["--public-key", "/not/there.asc"]).fails(2, "--public-key /not/there.asc: ");
-    let junk = setting.folder.write("junk.asc", "junk").display().to_string();
-    setting.audit(&image, &["--public-key", &junk]).fails(2, "this is not an OpenPGP certificate");
+    scenario.audit(&image, &["--public-key", "/not/there.asc"]).fails(2, "--public-key /not/there.asc: ");
+    let junk = scenario.folder.write("junk.asc", "junk").display().to_string();
+    scenario.audit(&image, &["--public-key", &junk]).fails(2, "this is not an OpenPGP certificate");
     let verify = ["verify", "--insecure", &image, "--expected-identity", &image];
     sealgate_with_keys(Gpg::new().home(), &verify)
         .fails(2, "has no key: name the signers' public keys with --public-key");
     sealgate_with_keys(Path::new("/not/there"), &verify).fails(2, "there is no GnuPG folder /not/there");
     // A revoked key's signatures are none, and it says which key.
-    let revocation = setting.signer.home().join(format!("openpgp-revocs.d/{}.rev", setting.key));
+    let revocation = scenario.signer.home().join(format!("openpgp-revocs.d/{}.rev", scenario.key));
     let revocation = std::fs::read_to_string(revocation).unwrap().replace(":-----BEGIN", "-----BEGIN");
     // gpg complains of a trust database that it has not made yet, and has imported it all the same.
-    setting.auditor.try_run(&["--import"], revocation.as_bytes());
-    assert_eq!(setting.audit(&image, &[]).json(1)["code"], "revoked-key");
+    scenario.auditor.try_run(&["--import"], revocation.as_bytes());
+    assert_eq!(scenario.audit(&image, &[]).json(1)["code"], "revoked-key");
 }
 
 #[tokio::test]
 async fn the_old_keyring_of_gnupg_is_read_too() {
-    let setting = Setting::new().await;
-    let image = setting.image();
-    setting.sign(1, &setting.key, &setting.pushed.digest, &image).await;
+    let scenario = Scenario::new().await;
+    let image = scenario.image();
+    scenario.sign(1, &scenario.key, &scenario.pushed.digest, &image).await;
     let old = Scratch::new();
-    old.write("pubring.gpg", setting.signer.run(&["--export", &setting.key], b""));
+    old.write("pubring.gpg", scenario.signer.run(&["--export", &scenario.key], b""));
     let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", &image];
     assert_eq!(sealgate_with_keys(old.path(), &verify).json(0)["signatures"][0]["signer"], SIGNER);
 }
 
 #[tokio::test]
 async fn the_registry_is_asked_where_it_really_is() {
-    let setting = Setting::new().await;
+    let scenario = Scenario::new().await;
     let name = "registry.example.com/acme/web:1";
-    setting.sign(1, &setting.key, &setting.pushed.digest, name).await;
+    scenario.sign(1, &scenario.key, &scenario.pushed.digest, name).await;
     let verify = |url: &str, more: &[&str]| {
         let verify = ["verify", "-o", "json", name, "--expected-identity", name, "--registry-url", url];
-        sealgate_with_keys(setting.auditor.home(), &[&verify, more].concat())
+        sealgate_with_keys(scenario.auditor.home(), &[&verify, more].concat())
     };
-    let url = setting.store.url();
+    let url = scenario.store.url();
     let report = verify(&url, &["--insecure"]).json(0);
     assert_eq!((&report["image"], &report["verdict"]), (&json!(name), &json!("verified")));
-    verify(setting.store.host(), &["--insecure", "--save", "--creds", "jane:jane"]).json(0);
-    assert_eq!(setting.list()[0]["status"]["identity"], name);
+    verify(scenario.store.host(), &["--insecure", "--save", "--creds", "jane:jane"]).json(0);
+    assert_eq!(scenario.list()[0]["status"]["identity"], name);
     verify(&url, &[]).fails(2, "plain HTTP needs --insecure");
     // Who writes https sends no password without TLS, whatever certificate would do.
     let https = url.replace("http://", "https://");
@@ -264,90 +264,91 @@ async fn the_registry_is_asked_where_it_really_is() {
 
 #[tokio::test]
 async fn who_is_no_auditor_saves_nothing_and_is_told_what_was_found_all_the_same() {
-    let setting = Setting::new().await;
-    let image = setting.image();
-    setting.sign(1, &setting.key, &setting.pushed.digest, &image).await;
-    let before = setting.list();
+    let scenario = Scenario::new().await;
+    let image = scenario.image();
+    scenario.sign(1, &scenario.key, &scenario.pushed.digest, &image).await;
+    let before = scenario.list();
     for (credentials, said) in [
         (&AS_ROBOT[..], "robot may not"),
         (&[], "credentials are needed (--creds, --authfile;"),
         (&["--creds", "jane:wrong"], "do not suffice"),
     ] {
-        let answer = setting.audit(&image, &[&["--save"], credentials].concat());
+        let answer = scenario.audit(&image, &[&["--save"], credentials].concat());
         assert!(answer.stderr.contains(said), "{said}: {}{}", answer.stdout, answer.stderr);
         assert_ne!(answer.status, 0);
     }
-    let answer = setting.audit(&image, &[&["--save"], &AS_ROBOT[..]].concat());
+    let answer = scenario.audit(&image, &[&["--save"], &AS_ROBOT[..]].concat());
     assert_eq!(answer.json(1)["verdict"], "verified");
     assert!(answer.stderr.contains("--save: ") && answer.stderr.contains("the outcome of 0 of 1"), "{}", answer.stderr);
     for clear in
         [&["verify", "--insecure", "--remove-all"][..], &["signatures", "status", "clear", "--tls-verify=false"]]
     {
-        sealgate_with_keys(setting.auditor.home(), &[clear, &[&image], &AS_ROBOT].concat()).fails(1, "robot may not");
+        sealgate_with_keys(scenario.auditor.home(), &[clear, &[&image], &AS_ROBOT].concat()).fails(1, "robot may not");
     }
-    assert_eq!(setting.list(), before);
+    assert_eq!(scenario.list(), before);
 }
 
 #[tokio::test]
 async fn of_an_index_each_manifest_is_audited() {
-    let setting = Setting::new().await;
+    let scenario = Scenario::new().await;
     let images = [
-        setting.registry.push("acme/web", "amd64", "amd64").await,
-        setting.registry.push("acme/web", "arm64", "arm64").await,
+        scenario.registry.push("acme/web", "amd64", "amd64").await,
+        scenario.registry.push("acme/web", "arm64", "arm64").await,
     ];
-    let index = setting.registry.push_index("acme/web", "2", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
-    let image = format!("{}/acme/web:2", setting.store.host());
+    let index = scenario.registry.push_index("acme/web", "2", &[(&images[0], "amd64"), (&images[1], "arm64")]).await;
+    let image = format!("{}/acme/web:2", scenario.store.host());
     let audit = |more: &[&str]| {
         let verify = ["verify", "--insecure", "-o", "json", &image, "--expected-identity", &image];
-        sealgate_with_keys(setting.auditor.home(), &[&verify, more].concat())
+        sealgate_with_keys(scenario.auditor.home(), &[&verify, more].concat())
     };
-    setting.sign(1, &setting.key, &images[0].digest, &image).await;
+    scenario.sign(1, &scenario.key, &images[0].digest, &image).await;
     assert_eq!(audit(&[]).json(1)["code"], "unsigned", "one of two");
-    let second = setting.sign(2, &setting.key, &images[1].digest, &image).await;
+    let second = scenario.sign(2, &scenario.key, &images[1].digest, &image).await;
     let report = audit(&[&["--save"], &AS_JANE[..]].concat()).json(0);
     assert_eq!(report["digest"], index.digest.to_string());
     let signatures = report["signatures"].as_array().unwrap();
     assert_eq!(signatures.iter().map(|one| &one["platform"]).collect::<Vec<_>>(), ["linux/amd64", "linux/arm64"]);
     let list = ["signatures", "list", "--tls-verify=false", "-o", "json", &image];
-    let list = sealgate_with_keys(setting.auditor.home(), &list).json(0);
+    let list = sealgate_with_keys(scenario.auditor.home(), &list).json(0);
     let statuses = list["signatures"].as_array().unwrap().iter().filter(|one| one["status"].is_object()).count();
     assert_eq!(statuses, 2, "{list:#}");
-    let text = sealgate_with_keys(setting.auditor.home(), &["signatures", "list", "--tls-verify=false", &image]).stdout;
+    let text =
+        sealgate_with_keys(scenario.auditor.home(), &["signatures", "list", "--tls-verify=false", &image]).stdout;
     assert!(text.contains(&format!("manifest   {} (linux/arm64)\n", images[1].digest)), "{text}");
     // What is signed beside its index is named with its digest.
     let remove = |name: &str| {
         let remove = ["signatures", "remove", "--tls-verify=false", &image, name];
-        sealgate_with_keys(setting.auditor.home(), &[&remove[..], &AS_ROBOT].concat())
+        sealgate_with_keys(scenario.auditor.home(), &[&remove[..], &AS_ROBOT].concat())
     };
     remove(&second).fails(1, &format!("there is no signature {}@{second}", index.digest));
     assert_eq!(remove(&format!("{}@{second}", images[1].digest)).status, 0);
     assert_eq!(audit(&[]).json(1)["code"], "unsigned");
     // The index's own signature is as good.
-    setting.sign(3, &setting.key, &index.digest, &image).await;
+    scenario.sign(3, &scenario.key, &index.digest, &image).await;
     assert_eq!(audit(&[]).json(0)["signatures"].as_array().unwrap().len(), 2);
 }
 
 #[tokio::test]
 async fn a_signer_removes_a_signature_by_its_name_with_the_digest_or_without() {
-    let setting = Setting::new().await;
-    let digest = setting.pushed.digest;
+    let scenario = Scenario::new().await;
+    let digest = scenario.pushed.digest;
     let names = [
-        setting.sign(1, &setting.key, &digest, "registry.example.com/acme/web:1").await,
-        setting.sign(2, &setting.key, &digest, "registry.example.com/acme/web:2").await,
+        scenario.sign(1, &scenario.key, &digest, "registry.example.com/acme/web:1").await,
+        scenario.sign(2, &scenario.key, &digest, "registry.example.com/acme/web:2").await,
     ];
-    setting.remove(&names[0], &AS_JANE).fails(1, "jane may not");
-    setting.remove(&names[0], &[]).fails(1, "credentials are needed");
-    assert_eq!(setting.list().len(), 2);
-    let removed = setting.remove(&names[0], &AS_ROBOT).json(0);
+    scenario.remove(&names[0], &AS_JANE).fails(1, "jane may not");
+    scenario.remove(&names[0], &[]).fails(1, "credentials are needed");
+    assert_eq!(scenario.list().len(), 2);
+    let removed = scenario.remove(&names[0], &AS_ROBOT).json(0);
     assert_eq!(removed["name"], format!("{digest}@{}", names[0]));
-    setting.remove(&names[0], &AS_ROBOT).fails(1, "there is no signature");
-    setting.remove(&format!("{digest}@{}", names[1]), &AS_ROBOT).json(0);
-    assert!(setting.list().is_empty());
-    setting.remove("short", &AS_ROBOT).fails(2, "32 characters");
+    scenario.remove(&names[0], &AS_ROBOT).fails(1, "there is no signature");
+    scenario.remove(&format!("{digest}@{}", names[1]), &AS_ROBOT).json(0);
+    assert!(scenario.list().is_empty());
+    scenario.remove("short", &AS_ROBOT).fails(2, "32 characters");
     // The tag names no image; the digest in the name needs none.
-    let gone = format!("{}/acme/web:gone", setting.store.host());
+    let gone = format!("{}/acme/web:gone", scenario.store.host());
     let remove = ["signatures", "remove", "--tls-verify=false", &gone, &names[0], "--creds", "robot:robot"];
-    sealgate_with_keys(setting.auditor.home(), &remove).fails(1, "has no such image");
+    sealgate_with_keys(scenario.auditor.home(), &remove).fails(1, "has no such image");
 }
 
 #[tokio::test]
@@ -470,25 +471,28 @@ fn a_store_that_breaks_in_the_middle_leaves_what_is_said_undecided() {
 
 #[tokio::test]
 async fn what_there_is_to_ask_about_is_asked_for_clearly() {
-    let setting = Setting::new().await;
-    let image = setting.image();
-    let neither = sealgate_with_keys(setting.auditor.home(), &["verify", &image]);
+    let scenario = Scenario::new().await;
+    let image = scenario.image();
+    let neither = sealgate_with_keys(scenario.auditor.home(), &["verify", &image]);
     neither.fails(2, "--policy FILE (or a --config with policies), or --expected-identity REFERENCE");
-    let neither = sealgate_with_keys(setting.auditor.home(), &["verify", &image, "--insecure"]);
+    let neither = sealgate_with_keys(scenario.auditor.home(), &["verify", &image, "--insecure"]);
     neither.fails(2, "--insecure goes with --expected-identity or --remove-all");
-    let config = setting.folder.write("c.yaml", "apiVersion: sealgate.dev/v1\nkind: Configuration\n");
+    let config = scenario.folder.write("c.yaml", "apiVersion: sealgate.dev/v1\nkind: Configuration\n");
     let config = config.display().to_string();
-    sealgate_with_keys(setting.auditor.home(), &["verify", &image, "--insecure", "--config", &config])
+    sealgate_with_keys(scenario.auditor.home(), &["verify", &image, "--insecure", "--config", &config])
         .fails(2, "--insecure goes with --expected-identity or --remove-all");
-    setting.audit("registry.example.com/UPPER", &[]).fails(2, "--expected-identity: ");
-    assert_eq!(setting.audit(&image, &[]).json(1)["code"], "unsigned");
-    let none = format!("{}/acme/none:1", setting.store.host());
-    sealgate_with_keys(setting.auditor.home(), &["verify", "--insecure", &none, "--expected-identity", &image])
+    scenario.audit("registry.example.com/UPPER", &[]).fails(2, "--expected-identity: ");
+    assert_eq!(scenario.audit(&image, &[]).json(1)["code"], "unsigned");
+    let none = format!("{}/acme/none:1", scenario.store.host());
+    sealgate_with_keys(scenario.auditor.home(), &["verify", "--insecure", &none, "--expected-identity", &image])
         .fails(1, "has no such image");
-    sealgate_with_keys(setting.auditor.home(), &["signatures", "list", "--tls-verify=false", "127.0.0.1:1/acme/web:1"])
-        .fails(3, "127.0.0.1:1");
+    sealgate_with_keys(
+        scenario.auditor.home(),
+        &["signatures", "list", "--tls-verify=false", "127.0.0.1:1/acme/web:1"],
+    )
+    .fails(3, "127.0.0.1:1");
     let usage = ["verify", &image, "--expected-identity", &image, "--policy", "p"];
-    sealgate_with_keys(setting.auditor.home(), &usage).fails(2, "cannot be used with");
+    sealgate_with_keys(scenario.auditor.home(), &usage).fails(2, "cannot be used with");
 }
 
 #[tokio::test]
@@ -516,26 +520,26 @@ async fn of_a_signature_that_was_replaced_while_it_was_looked_at_nothing_is_said
 
 #[tokio::test]
 async fn credentials_of_another_store_come_from_its_registries_entry_or_are_asked_for() {
-    let setting = Setting::new().await;
-    let image = format!("{}/acme/web:1", setting.registry.host());
-    let store = setting.store.url();
+    let scenario = Scenario::new().await;
+    let image = format!("{}/acme/web:1", scenario.registry.host());
+    let store = scenario.store.url();
     let config = |credentials: &str| {
-        let entry = format!("registries:\n- {{scope: '{}', insecure: true{credentials}}}\n", setting.store.host());
+        let entry = format!("registries:\n- {{scope: '{}', insecure: true{credentials}}}\n", scenario.store.host());
         let text = format!("apiVersion: sealgate.dev/v1\nkind: Configuration\n{entry}");
-        setting.folder.write("sealgate.yaml", text).display().to_string()
+        scenario.folder.write("sealgate.yaml", text).display().to_string()
     };
     let sign = |config: &str| {
-        let to = ["--sign-by", &setting.key, "--to", &store, "--config", config];
+        let to = ["--sign-by", &scenario.key, "--to", &store, "--config", config];
         let sign = ["sign", "--tls-verify=false", &image, "--creds", "robot:robot"];
-        sealgate_with_keys(setting.signer.home(), &[&sign[..], &to].concat())
+        sealgate_with_keys(scenario.signer.home(), &[&sign[..], &to].concat())
     };
     // They are the registry's, and don't go to another host.
     let answer = sign(&config(""));
     answer
         .fails(1, "credentials are needed (--creds, --authfile; for another host than the image's, in its registries");
     assert!(answer.stderr.contains("--config"), "{}", answer.stderr);
-    setting.folder.write("robot", "robot");
+    scenario.folder.write("robot", "robot");
     let answer = sign(&config(", credentials: {username: robot, passwordFile: robot}"));
     assert_eq!(answer.status, 0, "{}", answer.stderr);
-    assert_eq!(setting.raw().await["signatures"].as_array().unwrap().len(), 1);
+    assert_eq!(scenario.raw().await["signatures"].as_array().unwrap().len(), 1);
 }

@@ -1,6 +1,6 @@
 //! What the commands about signatures print, word for word: for people and for programs.
 
-use super::{Setting, identity};
+use super::{Scenario, identity};
 use crate::support::{Answer, Masks, assert_reads, sealgate_with_keys};
 
 const RELEASE: &str = "81A2B3C4D5E6F708192A3B4C5D6E7F8091A2B302";
@@ -17,7 +17,7 @@ fn both(title: &str, run: impl Fn(&str) -> Answer) -> String {
     text + "\n" + &json
 }
 
-impl Setting {
+impl Scenario {
     fn masks(&self) -> Masks {
         Masks::default()
             .value(self.registry.host(), "registry.example.com")
@@ -32,60 +32,60 @@ impl Setting {
 
 #[tokio::test]
 async fn reports_against_a_policy_read_as_their_snapshots() {
-    let mut setting = Setting::new();
-    let web = setting.signed("acme/web").await;
-    let unsigned = setting.registry.push("acme/unsigned", "1", "unsigned").await;
-    let other = setting.registry.push("acme/other", "1", "other").await;
-    let stranger = setting.gpg.generate("Stranger <stranger@example.org>");
-    setting.sign(&stranger, "acme/other", &other.digest, "acme/other:1");
-    setting.sign(&setting.key, "acme/other", &other.digest, "acme/other:2");
-    let mut masks = setting.masks().key(&stranger, STRANGER);
+    let mut scenario = Scenario::new();
+    let web = scenario.signed("acme/web").await;
+    let unsigned = scenario.registry.push("acme/unsigned", "1", "unsigned").await;
+    let other = scenario.registry.push("acme/other", "1", "other").await;
+    let stranger = scenario.gpg.generate("Stranger <stranger@example.org>");
+    scenario.sign(&stranger, "acme/other", &other.digest, "acme/other:1");
+    scenario.sign(&scenario.key, "acme/other", &other.digest, "acme/other:2");
+    let mut masks = scenario.masks().key(&stranger, STRANGER);
     for (pushed, example) in [(&web, "[web]"), (&unsigned, "[unsigned]"), (&other, "[other]")] {
         masks = masks.value(&pushed.digest.hex(), example);
     }
-    let requiring = setting.requiring();
-    let warn = setting.policy("warn.yaml", "  mode: warn\n", "require: [{signedBy: [release]}]");
+    let requiring = scenario.requiring();
+    let warn = scenario.policy("warn.yaml", "  mode: warn\n", "require: [{signedBy: [release]}]");
     let exemption = format!(
         "  exemptions:\n  - {{name: legacy, images: ['{}/acme/unsigned'], until: 2099-01-01T00:00:00Z, approvedBy: \
          jane@example.com, reason: INC-1234}}\n",
-        setting.registry.host()
+        scenario.registry.host()
     );
-    let exempted = setting.policy("exempted.yaml", &exemption, "require: [{signedBy: [release]}]");
-    let allowing = setting.policy("allowing.yaml", "", "allow: {reason: checked elsewhere}");
+    let exempted = scenario.policy("exempted.yaml", &exemption, "require: [{signedBy: [release]}]");
+    let allowing = scenario.policy("allowing.yaml", "", "allow: {reason: checked elsewhere}");
     let reports = [
-        setting.report("verified", &requiring, "acme/web:1"),
-        setting.report("allowed by a rule", &allowing, "acme/unsigned:1"),
-        setting.report("exempted", &exempted, "acme/unsigned:1"),
-        setting.report("not enforced", &warn, "acme/unsigned:1"),
-        setting.report("refused, without a signature", &requiring, "acme/unsigned:1"),
-        setting.report("refused, with signatures that do not count", &requiring, "acme/other:1"),
+        scenario.report("verified", &requiring, "acme/web:1"),
+        scenario.report("allowed by a rule", &allowing, "acme/unsigned:1"),
+        scenario.report("exempted", &exempted, "acme/unsigned:1"),
+        scenario.report("not enforced", &warn, "acme/unsigned:1"),
+        scenario.report("refused, without a signature", &requiring, "acme/unsigned:1"),
+        scenario.report("refused, with signatures that do not count", &requiring, "acme/other:1"),
     ];
     assert_reads!("verify-policy", masks.apply(&reports.join("\n")));
-    setting.registry.stop();
-    let undecided = setting.report("undecided", &requiring, "acme/web:1");
+    scenario.registry.stop();
+    let undecided = scenario.report("undecided", &requiring, "acme/web:1");
     assert_reads!("verify-policy-undecided", masks.apply(&undecided));
 }
 
 #[tokio::test]
 async fn reports_of_a_store_and_against_an_identity_read_as_their_snapshots() {
-    let setting = identity::Setting::new().await;
-    let (image, digest) = (setting.image(), setting.pushed.digest);
-    let stranger = setting.signer.generate("Stranger <stranger@example.com>");
-    setting.sign(1, &setting.key, &digest, &image).await;
-    setting.sign(2, &setting.key, &digest, "registry.example.com/acme/db:1").await;
-    let third = setting.sign(3, &stranger, &digest, &image).await;
+    let scenario = identity::Scenario::new().await;
+    let (image, digest) = (scenario.image(), scenario.pushed.digest);
+    let stranger = scenario.signer.generate("Stranger <stranger@example.com>");
+    scenario.sign(1, &scenario.key, &digest, &image).await;
+    scenario.sign(2, &scenario.key, &digest, "registry.example.com/acme/db:1").await;
+    let third = scenario.sign(3, &stranger, &digest, &image).await;
     let mut masks = Masks::default()
-        .value(setting.store.host(), "store.example.com")
-        .value(&setting.auditor.home().display(), "/home/jane/.gnupg")
+        .value(scenario.store.host(), "store.example.com")
+        .value(&scenario.auditor.home().display(), "/home/jane/.gnupg")
         .value(&digest.hex(), "[web]")
-        .key(&setting.key, RELEASE)
+        .key(&scenario.key, RELEASE)
         .key(&stranger, STRANGER);
-    for entry in setting.list() {
+    for entry in scenario.list() {
         let bytes = &entry["bytes"];
         masks =
             masks.value(&format!("\"bytes\": {bytes},"), "\"bytes\": 300,").value(&format!("  {bytes}  "), "  300  ");
     }
-    let run = |arguments: &[&str]| sealgate_with_keys(setting.auditor.home(), arguments);
+    let run = |arguments: &[&str]| sealgate_with_keys(scenario.auditor.home(), arguments);
     let verify = |form: &str, more: &[&str]| {
         let expected = ["verify", "--insecure", "-o", form, &image, "--expected-identity", &image];
         run(&[&expected, more].concat())

@@ -27,7 +27,7 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Two gateways and three members of etcd, on a host each; and the registry, on the router.
-struct World {
+struct Scenario {
     members: Members,
     /// The members' first.
     hosts: Vec<Host>,
@@ -38,7 +38,7 @@ struct World {
     _registry: Fake,
 }
 
-impl World {
+impl Scenario {
     async fn start() -> Self {
         let hosts: Vec<Host> = (1..=5).map(Host::new).collect();
         let folder = Scratch::new();
@@ -155,24 +155,24 @@ async fn a_member_that_is_cut_off_is_passed_over_and_no_acknowledged_write_is_lo
     if outside("a_member_that_is_cut_off_is_passed_over_and_no_acknowledged_write_is_lost") {
         return;
     }
-    let (world, mut random) = (World::start().await, Random::seeded());
-    let writers = Writers::start(&world.places(), ledger_client(), &mut random);
+    let (scenario, mut random) = (Scenario::start().await, Random::seeded());
+    let writers = Writers::start(&scenario.places(), ledger_client(), &mut random);
     writers.write(50).await;
     for round in 0..5 {
-        let leader = world.members.leader().await;
+        let leader = scenario.members.leader().await;
         let follower = (leader + 1 + random.below(2)) % 3;
         let (what, cut) = match round {
-            0 => ("the leader from everyone", Cut::off(&world.hosts[leader], &world.hosts)),
-            1 => ("another member from everyone", Cut::off(&world.hosts[follower], &world.hosts)),
-            2 => ("the leader from the other members", Cut::off(&world.hosts[leader], &world.hosts[..3])),
-            3 => ("the leader from the gateways", Cut::off(&world.hosts[leader], &world.hosts[3..])),
-            _ => ("a gateway from all members", world.cut_off(random.below(2))),
+            0 => ("the leader from everyone", Cut::off(&scenario.hosts[leader], &scenario.hosts)),
+            1 => ("another member from everyone", Cut::off(&scenario.hosts[follower], &scenario.hosts)),
+            2 => ("the leader from the other members", Cut::off(&scenario.hosts[leader], &scenario.hosts[..3])),
+            3 => ("the leader from the gateways", Cut::off(&scenario.hosts[leader], &scenario.hosts[3..])),
+            _ => ("a gateway from all members", scenario.cut_off(random.below(2))),
         };
         eprintln!("cut off: {what}");
         match round {
             // The others go on by themselves.
             0 | 2 => {
-                wait_for("another leader", async || (world.members.leader().await != leader).then_some(())).await;
+                wait_for("another leader", async || (scenario.members.leader().await != leader).then_some(())).await;
             }
             4 => writers.ledger.miss_an_answer().await,
             _ => {}
@@ -180,7 +180,7 @@ async fn a_member_that_is_cut_off_is_passed_over_and_no_acknowledged_write_is_lo
         // More than were on their way.
         writers.write(20).await;
         drop(cut);
-        world.healthy().await;
+        scenario.healthy().await;
     }
     let sum = writers.end().await;
     eprintln!("5 cuts: {sum:?}");
@@ -192,39 +192,39 @@ async fn a_gateway_that_is_cut_off_says_so_and_does_not_show_what_was_removed() 
     if outside("a_gateway_that_is_cut_off_says_so_and_does_not_show_what_was_removed") {
         return;
     }
-    let (world, [one, two, three]) = (World::start().await, messages());
+    let (scenario, [one, two, three]) = (Scenario::start().await, messages());
     for (name, content) in [&one, &two].into_iter().enumerate() {
-        assert_eq!(world.put(0, "acme/web", name, content).await.status(), 201);
+        assert_eq!(scenario.put(0, "acme/web", name, content).await.status(), 201);
     }
     // It lies in the other one's memory from now on.
     let both = Some(vec![one.clone(), two.clone()]);
-    assert_eq!(world.list(1, "acme/web").await, both);
-    let cut = world.cut_off(1);
+    assert_eq!(scenario.list(1, "acme/web").await, both);
+    let cut = scenario.cut_off(1);
     let path = format!("sealgate/v1/acme/web/signatures/{}/{:032}", image(), 0);
-    let remove = world.client.delete(format!("{}/{path}", world.urls[0])).basic_auth("robot", Some("robot"));
+    let remove = scenario.client.delete(format!("{}/{path}", scenario.urls[0])).basic_auth("robot", Some("robot"));
     assert_eq!(remove.send().await.unwrap().status(), 204);
     // For a moment it may be behind; then it has nothing to say.
     wait_for("that it does not show what was removed", async || {
-        let list = world.list(1, "acme/web").await;
+        let list = scenario.list(1, "acme/web").await;
         assert!(list.is_none() || list == both, "{list:?}");
         list.is_none().then_some(())
     })
     .await;
-    let health = world.client.get(format!("{}/healthz", world.urls[1])).send();
-    let (list, put, health) = join3(world.list(1, "acme/web"), world.put(1, "acme/web", 2, &three), health).await;
+    let health = scenario.client.get(format!("{}/healthz", scenario.urls[1])).send();
+    let (list, put, health) = join3(scenario.list(1, "acme/web"), scenario.put(1, "acme/web", 2, &three), health).await;
     assert!(list.is_none() && is_not_available(&put));
     assert_eq!(health.unwrap().status(), 503);
     // The other one serves all along.
-    assert_eq!(world.list(0, "acme/web").await, Some(vec![two.clone()]));
+    assert_eq!(scenario.list(0, "acme/web").await, Some(vec![two.clone()]));
     drop(cut);
-    let list = wait_for("the list", async || world.list(1, "acme/web").await).await;
+    let list = wait_for("the list", async || scenario.list(1, "acme/web").await).await;
     assert!(list == [two.clone()] || list == [two.clone(), three.clone()], "what was removed is back");
     let put = wait_for("the store", async || {
-        let answer = world.put(1, "acme/web", 2, &three).await;
+        let answer = scenario.put(1, "acme/web", 2, &three).await;
         (!is_not_available(&answer)).then_some(answer.status().as_u16())
     });
     assert!([201, 409].contains(&put.await), "the first one may have been made after all");
-    assert_eq!(world.list(1, "acme/web").await, Some(vec![two, three]));
+    assert_eq!(scenario.list(1, "acme/web").await, Some(vec![two, three]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -232,16 +232,16 @@ async fn of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_ackno
     if outside("of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_acknowledged") {
         return;
     }
-    let (world, mut random, [one, two, three]) = (World::start().await, Random::seeded(), messages());
+    let (scenario, mut random, [one, two, three]) = (Scenario::start().await, Random::seeded(), messages());
     for round in 0..10_usize {
         let repository = format!("race/image{round}");
-        let leader = world.members.leader().await;
+        let leader = scenario.members.leader().await;
         let cut = || match round % 4 {
-            0 | 2 => world.cut_off(round / 2 % 2),
-            1 => Cut::off(&world.hosts[leader], &world.hosts),
-            _ => Cut::off(&world.hosts[leader], &world.hosts[..3]),
+            0 | 2 => scenario.cut_off(round / 2 % 2),
+            1 => Cut::off(&scenario.hosts[leader], &scenario.hosts),
+            _ => Cut::off(&scenario.hosts[leader], &scenario.hosts[..3]),
         };
-        let puts = join(world.put(0, &repository, 1, &one), world.put(1, &repository, 1, &two));
+        let puts = join(scenario.put(0, &repository, 1, &one), scenario.put(1, &repository, 1, &two));
         let (first, second) = if round < 2 {
             let _cut = cut();
             puts.await
@@ -261,17 +261,17 @@ async fn of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_ackno
         let winners: Vec<&String> =
             outcomes.iter().filter(|(status, _)| *status == 201).map(|(_, content)| *content).collect();
         assert!(winners.len() <= 1, "both were acknowledged");
-        world.healthy().await;
+        scenario.healthy().await;
         // Whatever is still on its way: one is there now, and stays.
         let last = wait_for("the store", async || {
-            let answer = world.put(1, &repository, 1, &two).await;
+            let answer = scenario.put(1, &repository, 1, &two).await;
             (!is_not_available(&answer)).then_some(answer.status().as_u16())
         });
         let last = last.await;
         assert!(last == 409 || last == 201 && winners.is_empty(), "{last}");
         let lists = [0, 1].map(|gateway| {
-            let (world, repository) = (&world, &repository);
-            wait_for("the list", async move || world.list(gateway, repository).await)
+            let (scenario, repository) = (&scenario, &repository);
+            wait_for("the list", async move || scenario.list(gateway, repository).await)
         });
         for list in join_all(lists).await {
             assert_eq!(list.len(), 1);
@@ -279,7 +279,7 @@ async fn of_two_puts_of_one_name_while_packets_get_lost_one_at_the_most_is_ackno
         }
         // Whatever came first, the name is taken, and the other gateway knows it as well.
         let third = wait_for("the store", async || {
-            let answer = world.put(0, &repository, 1, &three).await;
+            let answer = scenario.put(0, &repository, 1, &three).await;
             (!is_not_available(&answer)).then_some(answer.status().as_u16())
         });
         assert_eq!(third.await, 409);

@@ -4,14 +4,14 @@ use super::*;
 
 #[tokio::test]
 async fn an_auditors_finding_is_kept_beside_a_signature_and_taken_back_without_it() {
-    let setting = Setting::new().await;
-    let (name, message) = setting.message(1);
-    assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
+    let scenario = Scenario::new().await;
+    let (name, message) = scenario.message(1);
+    assert_eq!(status(scenario.put(&message).basic_auth("robot", Some("robot"))).await, 201);
     let finding = json!({
-        "key": setting.key, "signer": "Release <release@example.com>",
-        "identity": "registry.example.com/acme/web:1", "digest": setting.pushed.digest.to_string(),
+        "key": scenario.key, "signer": "Release <release@example.com>",
+        "identity": "registry.example.com/acme/web:1", "digest": scenario.pushed.digest.to_string(),
     });
-    let url = setting.own(&format!("/{name}/status"));
+    let url = scenario.own(&format!("/{name}/status"));
     let set =
         |user: &str, body: &Value| status(Client::new().put(&url).basic_auth(user, Some(user)).body(body.to_string()));
     assert_eq!(status(Client::new().put(&url).body(finding.to_string())).await, 401);
@@ -21,29 +21,30 @@ async fn an_auditors_finding_is_kept_beside_a_signature_and_taken_back_without_i
     assert_eq!(set("jane", &other).await, 400);
     assert_eq!(set("jane", &json!({"key": "x"})).await, 400);
     assert_eq!(set("jane", &finding).await, 204);
-    let before = setting.inspect().await["signatures"][0].clone();
+    let before = scenario.inspect().await["signatures"][0].clone();
     assert_eq!(before["status"]["verifiedBy"], "jane");
-    assert_eq!(before["status"]["key"], setting.key);
+    assert_eq!(before["status"]["key"], scenario.key);
     let unset = |url: String| Client::new().delete(url).basic_auth("jane", Some("jane"));
     assert_eq!(status(unset(url.clone())).await, 204);
     let mut after = before.clone();
     after.as_object_mut().unwrap().remove("status");
-    assert_eq!(setting.inspect().await["signatures"][0], after, "all else is as it was");
+    assert_eq!(scenario.inspect().await["signatures"][0], after, "all else is as it was");
     assert_eq!(set("jane", &finding).await, 204);
-    assert_eq!(status(unset(setting.own("/status"))).await, 204);
-    assert_eq!(setting.inspect().await["signatures"][0], after);
-    let missing = setting.own(&format!("/{}/status", "f".repeat(32)));
+    assert_eq!(status(unset(scenario.own("/status"))).await, 204);
+    assert_eq!(scenario.inspect().await["signatures"][0], after);
+    let missing = scenario.own(&format!("/{}/status", "f".repeat(32)));
     assert_eq!(status(unset(missing)).await, 404);
 }
 
 #[tokio::test]
 async fn a_finding_is_kept_of_the_very_signature_that_was_looked_at_alone() {
-    let setting = Setting::new().await;
-    let (name, message) = setting.message(1);
-    assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
+    let scenario = Scenario::new().await;
+    let (name, message) = scenario.message(1);
+    assert_eq!(status(scenario.put(&message).basic_auth("robot", Some("robot"))).await, 201);
     let content = BASE64_STANDARD.decode(message["content"].as_str().unwrap()).unwrap();
-    let url = setting.own(&format!("/{name}/status"));
-    let finding = json!({"key": setting.key, "identity": "x", "digest": setting.pushed.digest.to_string()}).to_string();
+    let url = scenario.own(&format!("/{name}/status"));
+    let finding =
+        json!({"key": scenario.key, "identity": "x", "digest": scenario.pushed.digest.to_string()}).to_string();
     let set = |tag: &str| {
         let request = Client::new().put(&url).basic_auth("jane", Some("jane"));
         request.header("if-match", tag).body(finding.clone()).send()
@@ -59,9 +60,9 @@ async fn a_finding_is_kept_of_the_very_signature_that_was_looked_at_alone() {
     for malformed in [looked_at.to_string(), "*".to_owned(), format!("W/\"{looked_at}\""), "\"x\"".to_owned()] {
         assert_eq!(set(&malformed).await.unwrap().status(), 400, "{malformed}");
     }
-    assert!(setting.inspect().await["signatures"][0].get("status").is_none());
+    assert!(scenario.inspect().await["signatures"][0].get("status").is_none());
     assert_eq!(set(&format!("\"{looked_at}\"")).await.unwrap().status(), 204);
     assert_eq!(unset(&format!("\"{other}\"")).await, 412);
-    assert!(setting.inspect().await["signatures"][0].get("status").is_some());
+    assert!(scenario.inspect().await["signatures"][0].get("status").is_some());
     assert_eq!(unset(&format!("\"{looked_at}\"")).await, 204);
 }

@@ -25,17 +25,18 @@ async fn only_a_trusted_proxy_says_where_clients_are_to_log_in() {
 
 #[tokio::test]
 async fn a_store_without_roles_takes_signatures_beyond_loopback_and_permits_nothing_else() {
-    let setting = Setting::new().await;
-    let (name, message) = setting.message(1);
-    let finding = json!({"key": setting.key, "identity": "x", "digest": setting.pushed.digest.to_string()}).to_string();
+    let scenario = Scenario::new().await;
+    let (name, message) = scenario.message(1);
+    let finding =
+        json!({"key": scenario.key, "identity": "x", "digest": scenario.pushed.digest.to_string()}).to_string();
     for (listen, allowed) in [("0.0.0.0:0", false), ("127.0.0.1:0", true)] {
         let listen = listen.parse().unwrap();
-        let store = Store::start_set(&setting.registry.url(), &Limits::default(), |settings| settings.listen = listen);
+        let store = Store::start_set(&scenario.registry.url(), &Limits::default(), |settings| settings.listen = listen);
         let client = Client::new();
-        let put = client.put(store.signatures_url("acme/web", setting.pushed.digest)).body(message.to_string());
+        let put = client.put(store.signatures_url("acme/web", scenario.pushed.digest)).body(message.to_string());
         assert_eq!(status(put).await, 201);
         let own = |rest: &str| format!("{}/sealgate/v1/{rest}", store.url());
-        let of_it = |rest: &str| own(&format!("acme/web/signatures/{}{rest}", setting.pushed.digest));
+        let of_it = |rest: &str| own(&format!("acme/web/signatures/{}{rest}", scenario.pushed.digest));
         let import = || client.post(own("import")).body("");
         let one_status = of_it(&format!("/{name}/status"));
         for (request, expected) in [
@@ -61,7 +62,7 @@ async fn a_store_without_roles_takes_signatures_beyond_loopback_and_permits_noth
 
 #[tokio::test]
 async fn without_roles_nobody_who_comes_through_a_proxy_is_somebody_on_this_machine() {
-    let setting = Setting::new().await;
+    let scenario = Scenario::new().await;
     let trusted = || vec![Network::parse("127.0.0.1").unwrap()];
     let url = || Some("https://store.example.com".parse().unwrap());
     let here = || Some("http://localhost:5000".parse().unwrap());
@@ -78,7 +79,7 @@ async fn without_roles_nobody_who_comes_through_a_proxy_is_somebody_on_this_mach
         (None, trusted(), &[], 403),
         (here(), Vec::new(), &[], 200),
     ] {
-        let store = Store::start_set(&setting.registry.url(), &Limits::default(), |settings| {
+        let store = Store::start_set(&scenario.registry.url(), &Limits::default(), |settings| {
             settings.anyone_may_sign = true;
             settings.external_url = external_url;
             settings.trusted_proxies = trusted_proxies;
@@ -88,7 +89,7 @@ async fn without_roles_nobody_who_comes_through_a_proxy_is_somebody_on_this_mach
         };
         let client = Client::new();
         let own = |rest: &str| format!("{}/sealgate/v1/{rest}", store.url());
-        let of_it = own(&format!("acme/web/signatures/{}/{:032}", setting.pushed.digest, 1));
+        let of_it = own(&format!("acme/web/signatures/{}/{:032}", scenario.pushed.digest, 1));
         let there_is_none = if expected == 200 { 404 } else { expected };
         for (request, expected) in [
             (client.get(own("export")), expected),
@@ -123,9 +124,9 @@ fn changes(store: &Store, digest: &Digest, message: &Value) -> Vec<(RequestBuild
 
 #[tokio::test]
 async fn a_name_that_dns_leads_to_loopback_does_not_make_a_page_somebody_on_this_machine() {
-    let setting = Setting::new().await;
-    let (_, message) = setting.message(1);
-    let store = Store::start(&setting.registry.url());
+    let scenario = Scenario::new().await;
+    let (_, message) = scenario.message(1);
+    let store = Store::start(&scenario.registry.url());
     let port = store.host().rsplit_once(':').unwrap().1.to_owned();
     let at = |host: &str| format!("{host}:{port}");
     for (host, is_local) in [
@@ -142,7 +143,7 @@ async fn a_name_that_dns_leads_to_loopback_does_not_make_a_page_somebody_on_this
         (at("127.4.5.6"), true),
         (at("[::1]"), true),
     ] {
-        for (request, expected) in changes(&store, &setting.pushed.digest, &message) {
+        for (request, expected) in changes(&store, &scenario.pushed.digest, &message) {
             let answer = request.header("host", &host).send().await.unwrap();
             let (got, path) = (answer.status().as_u16(), answer.url().path().to_owned());
             // To add one takes no trust in where it comes from, here as on any other host.
@@ -155,10 +156,10 @@ async fn a_name_that_dns_leads_to_loopback_does_not_make_a_page_somebody_on_this
 
 #[tokio::test]
 async fn no_page_of_another_site_changes_or_exports_anything_whoever_has_logged_in() {
-    let setting = Setting::new().await;
-    let (_, message) = setting.message(1);
-    let open = Store::start(&setting.registry.url());
-    for (store, user) in [(&open, None), (&setting.store, Some("ops"))] {
+    let scenario = Scenario::new().await;
+    let (_, message) = scenario.message(1);
+    let open = Store::start(&scenario.registry.url());
+    for (store, user) in [(&open, None), (&scenario.store, Some("ops"))] {
         let own_origin = store.url();
         for (fields, is_refused) in [
             (vec![("sec-fetch-site", "cross-site")], true),
@@ -171,7 +172,7 @@ async fn no_page_of_another_site_changes_or_exports_anything_whoever_has_logged_
             (vec![("sec-fetch-site", "none")], false),
             (vec![], false),
         ] {
-            for (request, _) in changes(store, &setting.pushed.digest, &message) {
+            for (request, _) in changes(store, &scenario.pushed.digest, &message) {
                 let request = user.iter().fold(request, |request, user| request.basic_auth(user, Some(user)));
                 let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
                 let answer = request.send().await.unwrap();
@@ -181,17 +182,17 @@ async fn no_page_of_another_site_changes_or_exports_anything_whoever_has_logged_
             }
         }
         // To read is another matter: a browser keeps the answer from the page.
-        let list = Client::new().get(store.signatures_url("acme/web", setting.pushed.digest));
+        let list = Client::new().get(store.signatures_url("acme/web", scenario.pushed.digest));
         assert_eq!(status(list.header("sec-fetch-site", "cross-site")).await, 200);
     }
 }
 
 #[tokio::test]
 async fn a_proxy_that_says_nothing_of_tls_leads_no_client_to_send_passwords() {
-    let setting = Setting::new().await;
-    let (_, message) = setting.message(1);
-    let ping = Client::new().get(format!("{}/v2/", setting.store.url()));
-    for request in [ping, setting.put(&message), setting.put(&message).basic_auth("robot", Some("wrong"))] {
+    let scenario = Scenario::new().await;
+    let (_, message) = scenario.message(1);
+    let ping = Client::new().get(format!("{}/v2/", scenario.store.url()));
+    for request in [ping, scenario.put(&message), scenario.put(&message).basic_auth("robot", Some("wrong"))] {
         let answer = request.header("host", "store.example.com").send().await.unwrap();
         assert_eq!(answer.status(), 401);
         assert!(answer.headers().get("www-authenticate").is_none(), "{answer:?}");

@@ -42,7 +42,7 @@ fn htpasswd(file: &Path, options: &[&str], user: &str) {
 }
 
 /// An open registry with a store in front of it that has roles, and a signed message for its image.
-struct Setting {
+struct Scenario {
     registry: DockerRegistry,
     store: Store,
     pushed: Pushed,
@@ -51,7 +51,7 @@ struct Setting {
     folder: Scratch,
 }
 
-impl Setting {
+impl Scenario {
     async fn new() -> Self {
         Self::behind("").await
     }

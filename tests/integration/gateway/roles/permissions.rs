@@ -4,12 +4,12 @@ use super::*;
 
 #[tokio::test]
 async fn everyone_reads_a_signer_signs_and_nobody_else_does() {
-    let setting = Setting::new().await;
-    let (_, message) = setting.message(1);
-    let challenge = setting.put(&message).send().await.unwrap();
+    let scenario = Scenario::new().await;
+    let (_, message) = scenario.message(1);
+    let challenge = scenario.put(&message).send().await.unwrap();
     assert_eq!(challenge.status(), StatusCode::UNAUTHORIZED);
     let challenge = challenge.headers()["www-authenticate"].to_str().unwrap();
-    let host = setting.store.host();
+    let host = scenario.store.host();
     let expected = format!(
         r#"Bearer realm="http://{host}/sealgate/v1/token",service="{host}",scope="repository:acme/web:pull,push""#
     );
@@ -17,31 +17,31 @@ async fn everyone_reads_a_signer_signs_and_nobody_else_does() {
     for (user, password, expected) in
         [("joe", "joe", 403), ("jane", "jane", 403), ("robot", "wrong", 401), ("nobody", "x", 401)]
     {
-        assert_eq!(status(setting.put(&message).basic_auth(user, Some(password))).await, expected, "{user}");
+        assert_eq!(status(scenario.put(&message).basic_auth(user, Some(password))).await, expected, "{user}");
     }
-    assert_eq!(setting.inspect().await, json!({"signatures": []}));
+    assert_eq!(scenario.inspect().await, json!({"signatures": []}));
     // As the original documentation has it: curl with a name and a password.
-    assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
-    let list = json_of(Client::new().get(setting.signatures())).await;
+    assert_eq!(status(scenario.put(&message).basic_auth("robot", Some("robot"))).await, 201);
+    let list = json_of(Client::new().get(scenario.signatures())).await;
     assert_eq!(list["signatures"].as_array().unwrap().len(), 1);
-    let about = &setting.inspect().await["signatures"][0];
+    let about = &scenario.inspect().await["signatures"][0];
     assert_eq!(about["addedBy"], "robot");
-    assert_eq!(about["issuers"][0], setting.key);
+    assert_eq!(about["issuers"][0], scenario.key);
     assert!(about.get("status").is_none());
     // The role is for repositories below acme.
-    let elsewhere = setting.registry.push("other/web", "1", "one").await;
-    let url = setting.store.signatures_url("other/web", elsewhere.digest);
+    let elsewhere = scenario.registry.push("other/web", "1", "one").await;
+    let url = scenario.store.signatures_url("other/web", elsewhere.digest);
     let put = Client::new().put(url).basic_auth("robot", Some("robot")).body(message.to_string());
     assert_eq!(status(put).await, 403);
 }
 
 #[tokio::test]
 async fn who_asks_before_pushing_hears_what_a_signature_would() {
-    let setting = Setting::new().await;
+    let scenario = Scenario::new().await;
     // Of an image that is not there yet.
     let digest = Digest::sha256(b"to be pushed");
     let ask = |repository: &str, user: Option<&str>| {
-        let url = setting.store.signatures_url(repository, digest);
+        let url = scenario.store.signatures_url(repository, digest);
         let request = Client::new().request(reqwest::Method::OPTIONS, url);
         match user {
             Some(user) => request.basic_auth(user, Some(user)),
@@ -64,46 +64,46 @@ async fn who_asks_before_pushing_hears_what_a_signature_would() {
 
 #[tokio::test]
 async fn a_token_lets_do_what_its_holder_may_and_it_was_asked_for() {
-    let setting = Setting::new().await;
-    let (_, message) = setting.message(1);
-    let put = |token: &str| status(setting.put(&message).bearer_auth(token));
+    let scenario = Scenario::new().await;
+    let (_, message) = scenario.message(1);
+    let put = |token: &str| status(scenario.put(&message).bearer_auth(token));
     assert_eq!(put("nonsense").await, 401);
-    let anonymous = token(&setting.store, None, "repository:acme/web:pull,push").await;
+    let anonymous = token(&scenario.store, None, "repository:acme/web:pull,push").await;
     assert_eq!(put(&anonymous).await, 401, "anyone may have a token, and it is nobody's");
-    assert_eq!(put(&token(&setting.store, Some("joe"), "repository:acme/web:pull,push").await).await, 403);
-    assert_eq!(put(&token(&setting.store, Some("robot"), "repository:acme/web:pull").await).await, 401);
-    assert_eq!(put(&token(&setting.store, Some("robot"), "repository:acme/db:pull,push").await).await, 401);
-    assert_eq!(put(&token(&setting.store, Some("robot"), "repository:acme/web:pull,push").await).await, 201);
-    let wrong = Client::new().get(format!("{}/sealgate/v1/token", setting.store.url())).basic_auth("robot", Some("x"));
+    assert_eq!(put(&token(&scenario.store, Some("joe"), "repository:acme/web:pull,push").await).await, 403);
+    assert_eq!(put(&token(&scenario.store, Some("robot"), "repository:acme/web:pull").await).await, 401);
+    assert_eq!(put(&token(&scenario.store, Some("robot"), "repository:acme/db:pull,push").await).await, 401);
+    assert_eq!(put(&token(&scenario.store, Some("robot"), "repository:acme/web:pull,push").await).await, 201);
+    let wrong = Client::new().get(format!("{}/sealgate/v1/token", scenario.store.url())).basic_auth("robot", Some("x"));
     assert_eq!(status(wrong).await, 401);
     // OAuth 2, as containerd asks for tokens.
     let form = "grant_type=password&service=x&client_id=containerd&username=robot&password=robot&scope=repository%3Aacme%2Fweb%3Apull";
     let post = Client::new()
-        .post(format!("{}/sealgate/v1/token", setting.store.url()))
+        .post(format!("{}/sealgate/v1/token", scenario.store.url()))
         .header("content-type", "application/x-www-form-urlencoded")
         .body(form);
     assert!(json_of(post).await["access_token"].is_string());
-    let without_grant = Client::new().post(format!("{}/sealgate/v1/token", setting.store.url()));
+    let without_grant = Client::new().post(format!("{}/sealgate/v1/token", scenario.store.url()));
     assert_eq!(status(without_grant.body("username=robot&password=robot")).await, 400);
 }
 
 #[tokio::test]
 async fn a_signer_takes_signatures_away_again() {
-    let setting = Setting::new().await;
-    let (name, message) = setting.message(1);
-    assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
-    let url = setting.own(&format!("/{name}"));
+    let scenario = Scenario::new().await;
+    let (name, message) = scenario.message(1);
+    assert_eq!(status(scenario.put(&message).basic_auth("robot", Some("robot"))).await, 201);
+    let url = scenario.own(&format!("/{name}"));
     let remove = |user: &str| status(Client::new().delete(&url).basic_auth(user, Some(user)));
     assert_eq!(status(Client::new().delete(&url)).await, 401);
     assert_eq!(remove("jane").await, 403);
     assert_eq!(remove("robot").await, 204);
     assert_eq!(remove("robot").await, 404);
-    assert_eq!(setting.inspect().await, json!({"signatures": []}));
+    assert_eq!(scenario.inspect().await, json!({"signatures": []}));
 }
 
 #[tokio::test]
 async fn all_of_a_store_is_moved_into_another() {
-    let (from, to) = (Setting::new().await, Setting::new().await);
+    let (from, to) = (Scenario::new().await, Scenario::new().await);
     for number in 0..3 {
         let (name, message) = from.message(number);
         assert_eq!(status(from.put(&message).basic_auth("robot", Some("robot"))).await, 201);

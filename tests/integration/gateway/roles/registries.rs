@@ -4,25 +4,25 @@ use super::*;
 
 #[tokio::test]
 async fn skopeo_pulls_as_nobody_and_signs_as_somebody_at_the_same_address() {
-    let setting = Setting::new().await;
-    let any = accept_anything(&setting.folder).display().to_string();
-    let key = setting.gpg.export_to(&setting.key, setting.folder.path().join("release.asc")).display().to_string();
-    let source = format!("docker://{}/acme/web:1", setting.registry.host());
-    let target = format!("docker://{}/acme/web:2", setting.store.host());
+    let scenario = Scenario::new().await;
+    let any = accept_anything(&scenario.folder).display().to_string();
+    let key = scenario.gpg.export_to(&scenario.key, scenario.folder.path().join("release.asc")).display().to_string();
+    let source = format!("docker://{}/acme/web:1", scenario.registry.host());
+    let target = format!("docker://{}/acme/web:2", scenario.store.host());
     let skopeo = |arguments: &[&str]| {
-        let output = skopeo(setting.gpg.home(), arguments);
+        let output = skopeo(scenario.gpg.home(), arguments);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     };
     let sign = |creds: &[&str]| {
         let copy = ["--policy", &any, "copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
-        skopeo(&[&copy, creds, &["--sign-by", &setting.key, &source, &target]].concat())
+        skopeo(&[&copy, creds, &["--sign-by", &scenario.key, &source, &target]].concat())
     };
     assert!(sign(&[]).is_err(), "nobody may not sign");
     assert!(sign(&["--dest-creds", "joe:joe"]).is_err(), "joe has not got the role");
     sign(&["--dest-creds", "robot:robot"]).unwrap();
     let policy = format!(r#"{{"default":[{{"type":"signedBy","keyType":"GPGKeys","keyPath":"{key}"}}]}}"#);
-    let policy = setting.folder.write("policy.json", policy).display().to_string();
-    let to = format!("dir:{}", setting.folder.path().join("pulled").display());
+    let policy = scenario.folder.write("policy.json", policy).display().to_string();
+    let to = format!("dir:{}", scenario.folder.path().join("pulled").display());
     skopeo(&["--policy", &policy, "copy", "--src-tls-verify=false", &target, &to]).unwrap();
 }
 
@@ -48,13 +48,13 @@ async fn in_front_of_a_registry_that_asks_for_passwords_they_are_good_for_both()
     htpasswd(&file, &["-c"], "robot");
     htpasswd(&file, &[], "reader");
     let configuration = format!("auth: {{htpasswd: {{realm: registry, path: {}}}}}\n", file.display());
-    let setting = Setting::behind(&configuration).await;
-    let ping = Client::new().get(format!("{}/v2/", setting.store.url())).send().await.unwrap();
+    let scenario = Scenario::behind(&configuration).await;
+    let ping = Client::new().get(format!("{}/v2/", scenario.store.url())).send().await.unwrap();
     assert_eq!(ping.status(), 401);
     assert_eq!(ping.headers()["x-registry-supports-signatures"], "1");
     assert!(ping.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic "));
     let list = |user: Option<&str>| {
-        let request = Client::new().get(setting.signatures());
+        let request = Client::new().get(scenario.signatures());
         status(match user {
             Some(user) => request.basic_auth(user, Some(user)),
             None => request,
@@ -63,9 +63,9 @@ async fn in_front_of_a_registry_that_asks_for_passwords_they_are_good_for_both()
     assert_eq!(list(None).await, 401, "who may not pull may not read signatures");
     assert_eq!(list(Some("reader")).await, 200, "who is nobody here may be somebody there");
     assert_eq!(list(Some("joe")).await, 401, "and the other way round");
-    let (_, message) = setting.message(1);
-    assert_eq!(status(setting.put(&message).basic_auth("reader", Some("reader"))).await, 401);
-    assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
+    let (_, message) = scenario.message(1);
+    assert_eq!(status(scenario.put(&message).basic_auth("reader", Some("reader"))).await, 401);
+    assert_eq!(status(scenario.put(&message).basic_auth("robot", Some("robot"))).await, 201);
 }
 
 /// A realm on another port than the registry, which knows robot; whoever brings nothing may pull.
@@ -88,51 +88,51 @@ async fn a_registrys_own_token_realm_gives_its_tokens_inside_those_of_the_store(
     let realm = realm_of(&issuer);
     let realm_url = format!("http://{}", realm.host());
     let configuration = issuer.configuration(&folder, &format!("{realm_url}/token"));
-    let setting =
-        Setting::with(&configuration, |settings| settings.registry.token_realms = vec![realm_url.parse().unwrap()]);
-    let setting = setting.await;
-    let (_, message) = setting.message(1);
-    let host = setting.store.host();
+    let scenario =
+        Scenario::with(&configuration, |settings| settings.registry.token_realms = vec![realm_url.parse().unwrap()]);
+    let scenario = scenario.await;
+    let (_, message) = scenario.message(1);
+    let host = scenario.store.host();
     let ours = format!(r#"Bearer realm="http://{host}/sealgate/v1/token",service="{host}""#);
     for (request, scope) in [
-        (Client::new().get(format!("{}/v2/", setting.store.url())), ""),
-        (Client::new().get(setting.signatures()), r#",scope="repository:acme/web:pull""#),
-        (setting.put(&message), r#",scope="repository:acme/web:pull,push""#),
+        (Client::new().get(format!("{}/v2/", scenario.store.url())), ""),
+        (Client::new().get(scenario.signatures()), r#",scope="repository:acme/web:pull""#),
+        (scenario.put(&message), r#",scope="repository:acme/web:pull,push""#),
         // Name and password count for the store; the registry wants a token.
-        (setting.put(&message).basic_auth("robot", Some("robot")), r#",scope="repository:acme/web:pull,push""#),
+        (scenario.put(&message).basic_auth("robot", Some("robot")), r#",scope="repository:acme/web:pull,push""#),
     ] {
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 401);
         assert_eq!(answer.headers()["www-authenticate"].to_str().unwrap(), format!("{ours}{scope}"));
     }
     assert_eq!(realm.asked().len(), 0);
-    let nobody = token(&setting.store, None, "repository:acme/web:pull,push").await;
-    let manifest = format!("{}/v2/acme/web/manifests/1", setting.store.url());
-    for url in [manifest, setting.signatures()] {
-        let request = Client::new().get(url).header("accept", setting.pushed.media_type);
+    let nobody = token(&scenario.store, None, "repository:acme/web:pull,push").await;
+    let manifest = format!("{}/v2/acme/web/manifests/1", scenario.store.url());
+    for url in [manifest, scenario.signatures()] {
+        let request = Client::new().get(url).header("accept", scenario.pushed.media_type);
         assert_eq!(status(request.bearer_auth(&nobody)).await, 200);
     }
-    assert_eq!(status(setting.put(&message).bearer_auth(&nobody)).await, 401);
-    let robot = token(&setting.store, Some("robot"), "repository:acme/web:pull,push").await;
-    assert_eq!(status(setting.put(&message).bearer_auth(&robot)).await, 201);
+    assert_eq!(status(scenario.put(&message).bearer_auth(&nobody)).await, 401);
+    let robot = token(&scenario.store, Some("robot"), "repository:acme/web:pull,push").await;
+    assert_eq!(status(scenario.put(&message).bearer_auth(&robot)).await, 201);
     // Known here, and not there.
-    let joe = Client::new().get(format!("{}/sealgate/v1/token", setting.store.url())).basic_auth("joe", Some("joe"));
+    let joe = Client::new().get(format!("{}/sealgate/v1/token", scenario.store.url())).basic_auth("joe", Some("joe"));
     assert_eq!(status(joe).await, 401);
     let asked: Vec<String> = realm.asked().iter().map(|asked| asked.path.clone()).collect();
     let scoped = "/token?service=test&scope=repository%3Aacme%2Fweb%3Apull%2Cpush";
     assert_eq!(asked, [scoped, scoped, "/token?service=test"]);
 
-    let any = accept_anything(&setting.folder).display().to_string();
+    let any = accept_anything(&scenario.folder).display().to_string();
     let image = format!("docker://{host}/acme/web");
     let copy = |further: &[&str]| {
         let common = ["--policy", &any, "copy", "--src-tls-verify=false", "--dest-tls-verify=false"];
-        let output = skopeo(setting.gpg.home(), &[&common, further].concat());
+        let output = skopeo(scenario.gpg.home(), &[&common, further].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
-    let pulled = format!("dir:{}", setting.folder.path().join("pulled").display());
+    let pulled = format!("dir:{}", scenario.folder.path().join("pulled").display());
     copy(&[&format!("{image}:1"), &pulled]);
-    copy(&["--dest-creds", "robot:robot", "--sign-by", &setting.key, &pulled, &format!("{image}:2")]);
-    let list = json_of(Client::new().get(setting.signatures()).bearer_auth(&nobody)).await;
+    copy(&["--dest-creds", "robot:robot", "--sign-by", &scenario.key, &pulled, &format!("{image}:2")]);
+    let list = json_of(Client::new().get(scenario.signatures()).bearer_auth(&nobody)).await;
     assert_eq!(list["signatures"].as_array().unwrap().len(), 2, "{list}");
 }
 
@@ -140,9 +140,9 @@ async fn a_registrys_own_token_realm_gives_its_tokens_inside_those_of_the_store(
 async fn an_unnamed_private_token_realm_is_not_asked_even_on_the_registrys_own_host() {
     let (issuer, folder) = (Arc::new(Issuer::new()), Scratch::new());
     let realm = realm_of(&issuer);
-    let setting = Setting::behind(&issuer.configuration(&folder, &format!("http://{}/token", realm.host()))).await;
+    let scenario = Scenario::behind(&issuer.configuration(&folder, &format!("http://{}/token", realm.host()))).await;
     for user in [None, Some("robot")] {
-        let request = Client::new().get(format!("{}/sealgate/v1/token", setting.store.url()));
+        let request = Client::new().get(format!("{}/sealgate/v1/token", scenario.store.url()));
         let request = match user {
             Some(user) => request.basic_auth(user, Some(user)),
             None => request,
@@ -213,19 +213,19 @@ async fn a_registrys_realm_is_asked_for_all_scopes_but_the_stores_own() {
 
 #[tokio::test]
 async fn a_registry_that_is_down_keeps_nobody_from_what_is_the_stores_alone() {
-    let mut setting = Setting::new().await;
-    let (name, message) = setting.message(1);
-    assert_eq!(status(setting.put(&message).basic_auth("robot", Some("robot"))).await, 201);
+    let mut scenario = Scenario::new().await;
+    let (name, message) = scenario.message(1);
+    assert_eq!(status(scenario.put(&message).basic_auth("robot", Some("robot"))).await, 201);
     let folder = Scratch::new();
     let access = users(&folder);
-    setting.registry.stop();
+    scenario.registry.stop();
     // It has never learned what the registry wants.
     let store =
-        Store::start_set(&setting.registry.url(), &Limits::default(), |settings| settings.access = Some(access));
+        Store::start_set(&scenario.registry.url(), &Limits::default(), |settings| settings.access = Some(access));
     let client = Client::new();
-    let digest = setting.pushed.digest;
+    let digest = scenario.pushed.digest;
     let one = format!("{}/sealgate/v1/acme/web/signatures/{digest}/{name}", store.url());
-    let finding = json!({"key": setting.key, "identity": "x", "digest": digest.to_string()}).to_string();
+    let finding = json!({"key": scenario.key, "identity": "x", "digest": digest.to_string()}).to_string();
     for (user, request, expected) in [
         ("ops", client.get(format!("{}/sealgate/v1/export", store.url())), 200),
         ("ops", client.get(format!("{}/sealgate/v1/token?scope=registry:signatures:*", store.url())), 200),

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::support::{DockerRegistry, Gpg, Process, Pushed, Scratch, accept_anything, skopeo, wait_until};
 
-pub(super) struct World {
+pub(super) struct Scenario {
     pub(super) cluster: &'static Cluster,
     pub(super) namespace: String,
     pub(super) registry: DockerRegistry,
@@ -39,7 +39,7 @@ pub(super) struct World {
 
 /// What differs between tests.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Setup {
+pub(super) struct ScenarioOptions {
     /// Begins the namespace's name.
     pub(super) name: &'static str,
     /// What the configuration's `webhook` says besides.
@@ -50,21 +50,21 @@ pub(super) struct Setup {
     pub(super) namespaces: &'static [&'static str],
 }
 
-impl Default for Setup {
+impl Default for ScenarioOptions {
     fn default() -> Self {
         Self { name: "world", webhook: "", caches: "{tag: 30s, signatures: 10m}", namespaces: &[] }
     }
 }
 
-impl World {
+impl Scenario {
     pub(super) fn start(name: &'static str) -> Self {
-        Self::with(Setup { name, ..Setup::default() })
+        Self::with(ScenarioOptions { name, ..ScenarioOptions::default() })
     }
 
-    pub(super) fn with(setup: Setup) -> Self {
+    pub(super) fn with(options: ScenarioOptions) -> Self {
         let cluster = Cluster::get();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let namespace = cluster.namespace(setup.name);
+        let namespace = cluster.namespace(options.name);
         let gpg = Gpg::new();
         let release = gpg.generate("Release <release@example.com>");
         let stranger = gpg.generate("Stranger <stranger@example.com>");
@@ -77,7 +77,7 @@ impl World {
                 "apiVersion: sealgate.dev/v1\nkind: Configuration\npolicies: policies\n\
                  webhook: {{listen: '127.0.0.1:0', {}}}\nmetrics: {{listen: '127.0.0.1:0'}}\ncaches: {}\n\
                  registries:\n- {{scope: '{host}', insecure: true}}\n",
-                setup.webhook, setup.caches
+                options.webhook, options.caches
             ),
         );
         let versions = AtomicU32::new(0);
@@ -91,7 +91,7 @@ impl World {
         );
         let address = gate.wait_for("the gate's address", |printed| listening(printed, "gate"));
         let metrics = gate.wait_for("the address of metrics", |printed| listening(printed, "metrics"));
-        let world = Self {
+        let scenario = Self {
             cluster,
             namespace,
             registry,
@@ -106,8 +106,8 @@ impl World {
             runtime,
             versions,
         };
-        world.register(&address, setup.namespaces);
-        world
+        scenario.register(&address, options.namespaces);
+        scenario
     }
 
     /// Registers the shipped webhook configurations, with a URL in place of the service, and waits until they are in force.
@@ -322,7 +322,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Scenario {
     fn drop(&mut self) {
         // They would only slow down what comes after. Where the test fails anyway, its own message is the one to read.
         for kind in ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"] {

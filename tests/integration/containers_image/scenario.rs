@@ -20,7 +20,7 @@ use crate::support::{self, DockerRegistry, Gpg, Scratch, skopeo};
 const THEN: &str = "20250101T000000!";
 const A_DAY: &str = "86400";
 
-pub(super) struct Workshop {
+pub(super) struct Scenario {
     registry: Arc<DockerRegistry>,
     /// Where the images are asked for: the registry, or a store in front of it.
     host: String,
@@ -56,7 +56,7 @@ struct Files {
     registries: String,
 }
 
-impl Workshop {
+impl Scenario {
     pub(super) async fn new() -> Self {
         let registry = DockerRegistry::start();
         let web1 = registry.push("acme/web", "1", "one").await;
