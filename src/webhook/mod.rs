@@ -10,6 +10,8 @@ pub mod response;
 pub mod review;
 pub mod server;
 mod settings;
+#[cfg(test)]
+mod testing;
 mod text;
 
 pub use decide::Decide;

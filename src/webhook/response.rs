@@ -361,18 +361,23 @@ mod tests {
     use super::*;
     use crate::image::{Digest, Reference};
     use crate::policy::{Exemption, RuleId};
-    use crate::webhook::{patch, review::ReviewSubject};
+    use crate::webhook::{
+        patch,
+        review::ReviewSubject,
+        testing::{pod, review},
+    };
 
     const PIN: &str = "@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     fn body(images: &[(&str, &str)], subresource: &str) -> String {
         let containers: Vec<_> = images.iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
-        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-            "uid": "u-1", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "name": "shop", "operation": "CREATE",
-            "resource": {"group": "", "version": "v1", "resource": "pods"}, "subResource": subresource,
-            "object": {"spec": {"containers": containers}},
-        }})
-        .to_string()
+        let mut review = review(pod(), "CREATE", Some(json!({"containers": containers})), None);
+        let request = review["request"].as_object_mut().unwrap();
+        request.remove("namespace");
+        for (member, value) in [("uid", "u-1"), ("name", "shop"), ("subResource", subresource)] {
+            request.insert(member.to_owned(), value.into());
+        }
+        review.to_string()
     }
 
     fn decision(image: &str, verdict: Result<Verdict, Refusal>) -> Decision {

@@ -431,25 +431,7 @@ mod tests {
 
     use super::*;
     use crate::kubernetes::workloads::WORKLOADS;
-
-    /// A review of an object of this workload with this pod specification.
-    fn review(workload: &Workload, operation: &str, pod_spec: Option<Value>, old: Option<Value>) -> Value {
-        let object =
-            |pod_spec: Value| workload.pod_spec.iter().rev().fold(pod_spec, |inner, member| json!({*member: inner}));
-        let resource = json!({"group": workload.group, "version": workload.version, "resource": workload.resource});
-        let kind = json!({"group": workload.group, "version": workload.version, "kind": workload.kind});
-        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-            "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": kind, "resource": resource,
-            "requestKind": kind, "requestResource": resource, "name": "web", "namespace": "shop", "operation": operation,
-            "userInfo": {"username": "admin", "groups": ["system:masters"]},
-            "object": pod_spec.map(object), "oldObject": old.map(object), "dryRun": false,
-            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
-        }})
-    }
-
-    fn pod() -> &'static Workload {
-        Workload::find("", "v1", "pods", "Pod").unwrap()
-    }
+    use crate::webhook::testing::{pod, review};
 
     /// Each image to decide about: its pointer, name, and text.
     fn asked(review: &Value) -> Result<Vec<(String, String, String)>, ObjectError> {

@@ -9,9 +9,9 @@ use std::{
 
 use jiff::Timestamp;
 use sealgate::{configuration::Certificate, tls::ServerTls};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::support::{Process, Scratch, free_ports, run, wait_until};
+use crate::support::{Process, Scratch, free_ports, review, run, wait_until};
 
 const POLICY: &str = "apiVersion: sealgate.dev/v1\nkind: ClusterSealPolicy\nmetadata: {name: cluster}\nspec:\n  rules:\n  \
     - {name: all, images: [registry.example.com/acme], allow: {reason: tests}}\n";
@@ -63,7 +63,8 @@ impl Gate {
         let ca = std::fs::read(folder.path().join("certs/ca.crt")).expect("the gate made a CA");
         let ca = reqwest::Certificate::from_pem(&ca).expect("it is one");
         let client = reqwest::Client::builder().tls_certs_only([ca]).no_proxy().build().expect("a client");
-        let request = client.post(format!("https://{}/validate", self.address)).body(review(image).to_string());
+        let request =
+            client.post(format!("https://{}/validate", self.address)).body(review(&[("web", image)]).to_string());
         let answer = request.header("content-type", "application/json").send().await.expect("it answers");
         serde_json::from_slice(&answer.bytes().await.expect("it has a body")).expect("it is JSON")
     }
@@ -72,16 +73,6 @@ impl Gate {
 fn listening(printed: &str, role: &str) -> Option<String> {
     let line = printed.lines().find(|line| line.contains("listening") && line.contains(&format!("role=\"{role}\"")))?;
     Some(line.split_once("address=")?.1.split_whitespace().next()?.to_owned())
-}
-
-fn review(image: &str) -> Value {
-    let resource = json!({"group": "", "version": "v1", "resource": "pods"});
-    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "resource": resource, "requestResource": resource, "name": "web", "namespace": "shop", "operation": "CREATE",
-        "object": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
-            "spec": {"containers": [{"name": "web", "image": image}]}},
-    }})
 }
 
 /// Runs a gate that must not start; gives the one line with which it says why.

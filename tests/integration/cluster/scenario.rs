@@ -52,7 +52,7 @@ pub(super) struct ScenarioOptions {
 
 impl Default for ScenarioOptions {
     fn default() -> Self {
-        Self { name: "world", webhook: "", caches: "{tag: 30s, signatures: 10m}", namespaces: &[] }
+        Self { name: "scenario", webhook: "", caches: "{tag: 30s, signatures: 10m}", namespaces: &[] }
     }
 }
 

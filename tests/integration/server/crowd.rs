@@ -4,11 +4,10 @@
 use std::process::Command;
 
 use futures_util::future::join_all;
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::support::{Process, Scratch};
+use crate::support::{Process, Scratch, review};
 
 const CROWD: usize = 1_200;
 /// The memory limit in manifests/base/deployment.yaml, in bytes.
@@ -94,13 +93,7 @@ async fn the_gate_answers_others_and_its_probes_whichever_listener_one_client_fi
     let (mut gate, _folder, client) = gate();
     let (webhook, metrics) = (address(&mut gate, "gate"), address(&mut gate, "metrics"));
     let health = address(&mut gate, "health");
-    let resource = json!({"group": "", "version": "v1", "resource": "pods"});
-    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "resource": resource, "requestResource": resource, "name": "web", "namespace": "shop", "operation": "CREATE",
-        "object": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
-            "spec": {"containers": [{"name": "web", "image": "registry.example.com/web:1"}]}},
-    }});
+    let review = review(&[("web", "registry.example.com/web:1")]);
     let asked = async || {
         let request = client().post(format!("https://{webhook}/validate")).header("content-type", "application/json");
         let answer = request.body(review.to_string()).send().await.unwrap().text().await.unwrap();

@@ -11,7 +11,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::fixture::{Server, patient, review};
+use super::fixture::{Server, patient};
+use crate::support::review;
 
 async fn good_is_served(server: &Server, client: &reqwest::Client) {
     let review = review(&[("web", "example.com/good:1")]);

@@ -18,7 +18,8 @@ use sealgate::{configuration::Certificate, files::SETTLE_INTERVAL, tls::ServerTl
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::fixture::{Server, review};
+use super::fixture::Server;
+use crate::support::review;
 
 /// Refreshes until what the files say has settled. Says whether anything changed.
 fn refresh(server: &Server) -> bool {

@@ -22,7 +22,7 @@ use sealgate::{
     tls::ServerTls,
     webhook::{self, Decide, Settings},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
@@ -215,18 +215,6 @@ impl Drop for Server {
             let _ = thread.join();
         }
     }
-}
-
-/// A review of a new pod with these containers, each named and with an image.
-pub(super) fn review(containers: &[(&str, &str)]) -> Value {
-    let containers: Vec<_> = containers.iter().map(|(name, image)| json!({"name": name, "image": image})).collect();
-    let resource = json!({"group": "", "version": "v1", "resource": "pods"});
-    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-        "uid": "705ab4f5-6393-11e8-b7cc-42010a800002", "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "resource": resource, "requestResource": resource, "name": "web", "namespace": "shop", "operation": "CREATE",
-        "userInfo": {"username": "admin"}, "oldObject": null, "dryRun": false, "options": null,
-        "object": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": containers}},
-    }})
 }
 
 /// The operations of a patch.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use fixture::{DIGEST, Server, patch, review};
+use crate::support::review;
+use fixture::{DIGEST, Server, patch};
 use sealgate::webhook::Settings;
 
 #[tokio::test]
