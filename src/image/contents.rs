@@ -1,4 +1,4 @@
-//! What a manifest or index names, for those who copy it.
+//! The manifests and blobs that a manifest or index names, for callers that copy it.
 
 use serde_json::value::RawValue;
 
@@ -15,7 +15,7 @@ pub struct Part {
     pub digest: Digest,
     /// Bytes that it has.
     pub size: u64,
-    /// Whether others have it at an address of their own, so that registries need not (non-distributable layers).
+    /// True for a non-distributable layer: another server has it, so that registries need not have it.
     pub is_foreign: bool,
 }
 

@@ -118,7 +118,7 @@ impl Digest {
         full[self.algorithm().name().len() + 1..].to_owned()
     }
 
-    /// Whether `bytes` have this digest.
+    /// Returns whether `bytes` have this digest.
     pub fn matches(&self, bytes: &[u8]) -> bool {
         Self::of(self.algorithm(), bytes) == *self
     }
@@ -128,9 +128,9 @@ impl Digest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it should be {expected} and is {found}")]
 pub struct Mismatch {
-    /// What it should be.
+    /// The digest that was expected.
     pub expected: Digest,
-    /// What it is.
+    /// The digest of the bytes.
     pub found: Digest,
 }
 

@@ -1,4 +1,4 @@
-//! What fuzz targets reach of references. Only there with the feature `fuzzing`.
+//! The entry points of fuzz targets for references. Only there with the feature `fuzzing`.
 
 use url::Url;
 
@@ -17,7 +17,7 @@ pub fn host(host: &str) {
     assert_eq!(host_of(&url).as_deref(), Some(host));
 }
 
-/// Where a URL leads has the spelling by which rules are looked up, if any image can be there.
+/// Checks that the host of a URL has the spelling by which rules are looked up, if any image can be there.
 ///
 /// # Panics
 /// It has another one.

@@ -29,8 +29,8 @@ pub enum HostError {
     Port,
 }
 
-/// Whether what stands before the first slash of a name is a host and not a namespace on Docker Hub, whatever its case: it
-/// has a dot or a colon, or is `localhost`.
+/// Returns whether the part before the first slash of a name is a host and not a namespace on Docker Hub, whatever its
+/// case: it has a dot or a colon, or is `localhost`.
 pub(super) fn looks_like_host(text: &str) -> bool {
     text.contains(['.', ':']) || text.eq_ignore_ascii_case("localhost")
 }
@@ -143,7 +143,8 @@ fn domain(text: &str) -> Result<String, HostError> {
     }
 }
 
-/// Whether readers of URLs take a host for an IPv4 address, well-formed or not (URL standard, "ends in a number checker").
+/// Returns whether readers of URLs take a host for an IPv4 address, well-formed or not (URL standard, "ends in a number
+/// checker").
 fn ends_in_a_number(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or(host);

@@ -1,8 +1,8 @@
 //! Manifests and indexes, as far as a decision needs them.
 //!
-//! What decides here must be what a node sees in the same bytes. Container runtimes read manifests with Go's JSON, which
-//! takes `Digest` and `DIGEST` for `digest` and the last of two equal members; so a member twice, or in another spelling, is
-//! refused wherever it could change which image runs.
+//! The members that decide here must be those that a node sees in the same bytes. Container runtimes read manifests with
+//! Go's JSON, which takes `Digest` and `DIGEST` for `digest` and the last of two equal members; so a member twice, or in
+//! another spelling, is refused wherever it could change which image runs.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -28,11 +28,11 @@ const MAX_NAME_BYTES: usize = 256;
 
 /// Images that an index of another kind never has: what `os` and `architecture` of an attestation say.
 const UNKNOWN: &str = "unknown/unknown";
-/// Where `BuildKit` says that an entry is about another one ("Image attestation storage").
+/// The annotation by which `BuildKit` says that an entry is about another one ("Image attestation storage").
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const ATTESTATION: &str = "attestation-manifest";
 
-/// What a digest names in a registry.
+/// The body that a digest names in a registry: an image or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Manifest {
     /// One image (OCI image manifest, or Docker schema 2), or an OCI artifact in the form of one.
@@ -44,11 +44,11 @@ pub enum Manifest {
 /// An entry of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
-    /// What it names.
+    /// The digest of the manifest that it names.
     pub digest: Digest,
     /// `os/architecture[/variant]`, or nothing where the index does not say.
     pub platform: Option<String>,
-    /// Whether it is an attestation about another entry, which no node ever runs: its platform is `unknown/unknown`, and
+    /// True for an attestation about another entry, which no node ever runs: its platform is `unknown/unknown`, and
     /// it is annotated as an attestation. Both are needed; each alone is easily put on an image.
     pub attestation: bool,
 }
@@ -107,7 +107,7 @@ impl HashedManifest {
         self.other_digest
     }
 
-    /// What it names.
+    /// Returns the image or index that it is.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -162,7 +162,7 @@ pub enum ManifestError {
     },
 }
 
-/// What a media type says of a body.
+/// The kind of body that a media type announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MediaType {
     OciImage,

@@ -1,4 +1,4 @@
-//! What an image is: its reference, its digest, its manifest, and the scopes that rules are about.
+//! Images: references, digests, manifests, and the scopes of rules.
 
 mod contents;
 pub mod digest;

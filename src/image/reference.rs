@@ -186,7 +186,7 @@ impl Reference {
         Self { repository, tag, digest }
     }
 
-    /// Whether the text says itself which registry it means, so that every reader takes it for the same. Else CRI-O and
+    /// Returns whether the text names its registry, so that every reader takes it for the same. Else CRI-O and
     /// podman look through `unqualified-search-registries` (containers-registries.conf(5)); this is how they tell.
     pub fn names_registry(text: &str) -> bool {
         text.split_once('/').is_some_and(|(first, _)| first.contains(['.', ':']) || first == "localhost")

@@ -8,7 +8,7 @@ use super::{
     reference::{Reference, ReferenceError, Repository, Tag, check_path},
 };
 
-/// What a rule covers. The derived order is only for printing; which scope wins is [`ScopeMap::get`]'s business.
+/// The images that a rule covers. The derived order is only for printing; [`ScopeMap::get`] decides which scope wins.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
     /// `*`: every image.
@@ -130,8 +130,8 @@ fn host_of_scope(host: &str, scope: &str) -> Result<String, ScopeError> {
     Err(ScopeError::NoHost { suggestion })
 }
 
-/// What `alpine:3` and `nginx@sha256:...` are short for: without a slash they could be a host with a port, and would cover
-/// nothing then. A host without a dot has a port that a registry can have.
+/// Returns the long form of `alpine:3` and `nginx@sha256:...`: without a slash they could be a host with a port, and
+/// would cover nothing then. A host without a dot has a port that a registry can have.
 fn short_name(text: &str) -> Option<String> {
     let (name, rest) = text.split_at(text.find([':', '@'])?);
     if name.contains(['.', '[']) || name.eq_ignore_ascii_case("localhost") {
@@ -238,7 +238,7 @@ impl<T> ScopeMap<T> {
         }
     }
 
-    /// Whether there is no scope.
+    /// Returns whether there is no scope.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
@@ -295,7 +295,7 @@ impl<T> ScopeMap<T> {
         self.prefixes.get(format!("{DOCKER_HUB}/{name}").as_str())
     }
 
-    /// Whether some scope names one digest of this repository. Then it matters to know the digest before the rule.
+    /// Returns whether some scope names one digest of this repository. Then the digest must be known before the rule.
     pub fn has_digests_of(&self, repository: &Repository) -> bool {
         self.digests.contains_key(repository)
     }

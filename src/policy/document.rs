@@ -67,7 +67,7 @@ pub(super) struct RawSpec {
     pub(super) exemptions: Vec<Lenient<RawExemption>>,
 }
 
-/// What happens to an image that is refused.
+/// The enforcement of a refusal: refuse the image, or let it run with a warning or a log line.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Mode")]
@@ -90,7 +90,7 @@ impl From<RawMode> for Mode {
     }
 }
 
-/// Where a signer's OpenPGP certificates are.
+/// A signer's OpenPGP certificates: in a file, or in the document itself.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Key")]
@@ -145,7 +145,7 @@ pub(super) struct RawRequirement {
     /// ... or this many different ones.
     #[schemars(range(min = 1))]
     pub(super) threshold: Option<Located<i64>>,
-    /// How the signed name must relate to the image; left out: `repoDigestOrExact`.
+    /// The relation between the signed name and the image; left out: `repoDigestOrExact`.
     pub(super) identity: Option<Located<RawIdentity>>,
     /// The oldest that a signature may be, like `90d` or `12h`.
     pub(super) max_age: Option<Located<Box<str>>>,
@@ -161,7 +161,7 @@ pub(super) enum RawPlatforms {
     Each,
 }
 
-/// How the docker reference inside a signature must relate to the image.
+/// The relation between the docker reference inside a signature and the image.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Identity")]
@@ -200,7 +200,7 @@ pub(super) enum RawMatch {
 pub(super) struct RawRemap {
     /// The prefix of the image that is asked for, like `mirror.example.com/acme`.
     pub(super) from: Located<Box<str>>,
-    /// What stands in its place in the signature, like `registry.example.com/acme`.
+    /// The prefix that the signature has in its place, like `registry.example.com/acme`.
     pub(super) to: Located<Box<str>>,
 }
 
@@ -217,10 +217,10 @@ pub(super) struct RawExemption {
     /// The namespaces where it holds; left out: all.
     #[schemars(length(min = 1))]
     pub(super) namespaces: Option<Located<Vec<Located<Box<str>>>>>,
-    /// When it ends, like `2027-01-31T00:00:00Z`.
+    /// The time at which the exemption ends, like `2027-01-31T00:00:00Z`.
     #[schemars(extend("format" = "date-time"))]
     pub(super) until: Located<Box<str>>,
-    /// Who approved it.
+    /// The person who approved the exemption.
     #[schemars(length(min = 1))]
     pub(super) approved_by: Located<Box<str>>,
     /// Why.

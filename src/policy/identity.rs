@@ -1,4 +1,4 @@
-//! Whether the docker reference that was signed is right for the image that is to run.
+//! The comparison of the docker reference that was signed with the image that is to run.
 //!
 //! The semantics of containers-policy.json(5), "signedIdentity", as containers/image has them
 //! (`policy_reference_match.go`). It knows no reference with both a tag and a digest. Ours: the digest is what is verified, so
@@ -7,7 +7,7 @@
 use super::rule::Identity;
 use crate::image::{Reference, Repository};
 
-/// Whether `signed` is right for `image`.
+/// Returns whether `signed` stands in the required relation to `image`.
 pub(crate) fn fits(identity: &Identity, image: &Reference, signed: &Reference) -> bool {
     match identity {
         Identity::RepoDigestOrExact => repo_digest_or_exact(image, signed),

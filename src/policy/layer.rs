@@ -15,7 +15,7 @@ pub struct Policy {
     pub namespaces: BTreeMap<Box<str>, Layer>,
     /// Digest over all files that were read, keys included. Two equal ones are the same policy.
     pub digest: Option<Digest>,
-    /// What its key files have that is passed over, as much of it as [`MAX_KEY_WARNINGS`].
+    /// Warnings about keys in its files that are ignored, [`MAX_KEY_WARNINGS`] at most.
     pub key_warnings: Vec<KeyWarning>,
 }
 
@@ -27,7 +27,7 @@ pub const MAX_KEY_WARNINGS: usize = 1000;
 pub struct KeyWarning {
     /// The signer's name in the policy.
     pub signer: Box<str>,
-    /// What it is.
+    /// The part of a key file that is ignored, and why.
     pub notice: KeyNotice,
 }
 
@@ -50,7 +50,7 @@ pub struct Layer {
     pub dialect: Dialect,
 }
 
-/// Where a layer comes from; the two differ in small points that are named where they matter.
+/// The format of the file that a layer comes from. Comments name the points in which the meaning of the two differs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// Policy files: an image by tag also falls under the scope of the digest that it resolves to.

@@ -120,7 +120,7 @@ struct LayerMerge {
     key_warnings: Vec<KeyWarning>,
 }
 
-/// Where something stands, to be named in a message about something else.
+/// A place in a file, to be named in a message about another place.
 #[derive(Clone)]
 struct FirstPlace {
     file: Box<str>,

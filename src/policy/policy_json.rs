@@ -20,7 +20,7 @@ use crate::text;
 
 /// The name in front of each rule's scope.
 const DOCUMENT: &str = "policy.json";
-/// What a rule without a scope of its own is called.
+/// The name of the rule for images without a scope of their own.
 const DEFAULT: &str = "default";
 
 /// Reads a `policy.json`.
@@ -50,7 +50,7 @@ pub fn load(file: &SourceFile, read_key: &mut ReadKey<'_>) -> Result<(Layer, Vec
     Err(diagnostics)
 }
 
-/// Whether an image that no scope names runs unsigned. `serve` takes such a policy only where the configuration says
+/// Returns whether an image that no scope names runs unsigned. `serve` accepts such a policy only with
 /// `acceptAnythingByDefault: true`.
 pub fn accepts_anything_by_default(layer: &Layer) -> bool {
     let default = layer.rules.get_exact(&Scope::Everything);
@@ -80,7 +80,7 @@ enum Entry {
     SignedBaseLayer,
 }
 
-/// Where a `signedBy` has its keys.
+/// The source of the keys of a `signedBy`: files, or data in the document.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum KeySource {
     Paths(Vec<String>),
@@ -151,7 +151,8 @@ impl Loader<'_, '_> {
         parsed.into_iter().collect()
     }
 
-    /// What a rule does: one `reject` refuses everything; `insecureAcceptAnything` beside other requirements adds nothing.
+    /// Returns the action of a rule: one `reject` refuses everything; `insecureAcceptAnything` beside other requirements
+    /// adds nothing.
     fn action(&mut self, entries: Vec<Entry>) -> Option<Action> {
         let mut deny = None;
         let mut all = Vec::new();

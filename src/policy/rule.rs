@@ -18,11 +18,11 @@ pub struct Rule {
     pub id: RuleId,
     /// Its own mode or its document's; else the configuration's holds.
     pub mode: Option<Mode>,
-    /// What it says.
+    /// The action: allow, deny, or require signatures.
     pub action: Action,
 }
 
-/// What a rule says of the images that it covers.
+/// The action of a rule for the images that it covers.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// All of these must hold.
@@ -53,9 +53,9 @@ pub struct Requirements {
 pub struct Requirement {
     /// The signers, any of them. Never empty.
     pub signed_by: Vec<Arc<Signer>>,
-    /// How many different signers are needed; not above the number of signers.
+    /// The number of different signers that are needed, at most the number of signers named.
     pub threshold: NonZeroUsize,
-    /// How the signed identity must relate to the image.
+    /// The required relation between the signed identity and the image.
     pub identity: Identity,
     /// The oldest that a signature may be.
     pub max_age: Option<Duration>,
@@ -70,8 +70,8 @@ pub struct Signer {
     pub certificates: Vec<Arc<Certificate>>,
 }
 
-/// How the docker reference inside a signature must relate to the image (semantics of containers-policy.json(5),
-/// "signedIdentity").
+/// The required relation between the docker reference in a signature and the image (semantics of
+/// containers-policy.json(5), "signedIdentity").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// `matchRepoDigestOrExact`: the repository for an image by digest, else name and tag.
@@ -89,7 +89,7 @@ pub enum Identity {
     Remap {
         /// The prefix of what is asked for.
         from: Box<str>,
-        /// What stands in its place in the signature.
+        /// The prefix that the signature has in its place.
         to: Box<str>,
     },
 }
@@ -106,7 +106,7 @@ pub enum Platforms {
     Each,
 }
 
-/// What happens to an image that is refused.
+/// The enforcement of a refusal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// It does not run.
@@ -127,16 +127,16 @@ pub struct Exemption {
     pub images: ScopeMap<()>,
     /// The namespaces; empty: all.
     pub namespaces: Vec<Box<str>>,
-    /// When it is over.
+    /// The time from which the exemption does not hold any more.
     pub until: Timestamp,
-    /// Who approved it.
+    /// The person who approved the exemption.
     pub approved_by: Box<str>,
     /// Why.
     pub reason: Box<str>,
 }
 
 impl Exemption {
-    /// Whether it covers this image in this namespace at this time.
+    /// Returns whether the exemption covers this image in this namespace at this time.
     pub fn covers(&self, image: &Reference, namespace: Option<&str>, now: Timestamp) -> bool {
         let here = self.namespaces.is_empty()
             || namespace.is_some_and(|namespace| self.namespaces.iter().any(|name| **name == *namespace));

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 /// A policy file as it was read. The reader bounds its size.
 #[derive(Clone, Debug)]
 pub struct SourceFile {
-    /// How diagnostics call it.
+    /// The name of the file in diagnostics.
     pub name: Box<str>,
-    /// Where the paths in it start.
+    /// The folder to which paths in it are relative.
     pub folder: PathBuf,
-    /// What is in it.
+    /// The bytes of the file.
     pub bytes: Vec<u8>,
 }
 

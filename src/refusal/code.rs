@@ -113,7 +113,7 @@ impl Code {
         )
     }
 
-    /// Whether the same question may have another answer soon. Then a denial tells clients to try again.
+    /// Returns whether the same request may get another answer soon. Then a denial tells clients to try again.
     pub fn is_transient(self) -> bool {
         match self {
             // Docker Hub answers so to every misspelt name, and no user gets credentials within seconds.

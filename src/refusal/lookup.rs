@@ -16,23 +16,23 @@ pub enum LookupError {
     ManifestUnknown {
         /// The registry.
         registry: Box<str>,
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
     },
     /// The manifest is of a kind that no decision can stand on.
     #[error("{error}")]
     UnsupportedManifest {
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
-        /// What is wrong.
+        /// The fault of the manifest.
         error: ManifestError,
     },
     /// It is an index with more in it than is looked at.
     #[error("its index has {beyond}")]
     IndexTooLarge {
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
-        /// What there is too much of.
+        /// The limit that the index is over.
         beyond: WalkLimit,
     },
     /// The registry wants other credentials, or any.
@@ -40,13 +40,13 @@ pub enum LookupError {
     Unauthorized {
         /// The registry.
         registry: Box<str>,
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
         /// 401 or 403.
         status: u16,
-        /// Whether credentials were sent.
+        /// True if credentials were sent.
         with_credentials: bool,
-        /// Where credentials for it were looked for, where a person's command asks. The gate looks nowhere.
+        /// The places where a person's command looked for credentials. `None` for the gate, which looks in none.
         looked_in: Option<Box<str>>,
     },
     /// A command's credentials for the registry can't be read: of the gate's own, the log says why.
@@ -54,7 +54,7 @@ pub enum LookupError {
     CredentialsUnusable {
         /// The registry.
         registry: Box<str>,
-        /// What was to be asked.
+        /// The URL of the request that was not made.
         url: Box<str>,
         /// Which file or credential helper failed, and why.
         cause: Box<str>,
@@ -64,7 +64,7 @@ pub enum LookupError {
     LookasideDenied {
         /// The server.
         registry: Box<str>,
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
         /// 401 or 403.
         status: u16,
@@ -74,11 +74,11 @@ pub enum LookupError {
     Unavailable {
         /// The registry.
         registry: Box<str>,
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
         /// In our own words.
         cause: Box<str>,
-        /// How long it asked us to wait.
+        /// The time that the server asked us to wait (`Retry-After`).
         retry_after: Option<Duration>,
     },
     /// The registry answers what no registry may answer.
@@ -86,7 +86,7 @@ pub enum LookupError {
     Misbehaved {
         /// The registry.
         registry: Box<str>,
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
         /// In our own words.
         what: Box<str>,
@@ -96,7 +96,7 @@ pub enum LookupError {
     TimedOut {
         /// The registry.
         registry: Box<str>,
-        /// What was asked.
+        /// The URL of the request.
         url: Box<str>,
         /// The time that there was.
         after: Duration,
@@ -107,7 +107,7 @@ pub enum LookupError {
     NotAsked {
         /// The registry.
         registry: Box<str>,
-        /// What was to be asked.
+        /// The URL of the request that was not made.
         url: Box<str>,
         /// The time that there was.
         after: Duration,
@@ -142,12 +142,12 @@ impl LookupError {
         Self::Misbehaved { registry, url, what: "it answers with another digest".into() }
     }
 
-    /// Whether the time was over: another caller may have more of it.
+    /// Returns whether the time was over. Another caller may have more time.
     pub fn is_out_of_time(&self) -> bool {
         matches!(self, Self::TimedOut { .. } | Self::NotAsked { .. })
     }
 
-    /// Whether there is no answer, good or bad, and may be one later.
+    /// Returns whether there is no answer, good or bad, but one may come later.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable { .. }) || self.is_out_of_time()
     }
@@ -182,7 +182,7 @@ impl LookupError {
         }
     }
 
-    /// What the reader of a denial should do next.
+    /// Returns the next step for the reader of a denial.
     pub(crate) fn next_step(&self) -> &'static str {
         match self {
             Self::ManifestUnknown { .. } => "Push the image, or correct its name.",
@@ -230,7 +230,7 @@ impl LookupError {
     }
 }
 
-/// What a 403 may mean, where it does not mean what it says.
+/// Returns a hint at what 403 may mean at S3: a missing object. Empty for another status.
 fn of_s3(status: u16) -> &'static str {
     if status == 403 {
         "; of a signature that is not there, S3 says 403 in place of 404 where listing is not allowed"

@@ -32,7 +32,7 @@ pub enum Refusal {
     /// The policy in force may not be the one that its files say.
     #[error("the policy could not be loaded from its files for longer than {}", humantime::format_duration(*limit))]
     PolicyUnavailable {
-        /// How long that is accepted (`policyMaxStale`).
+        /// The time for which that is accepted (`policyMaxStale`).
         limit: Duration,
     },
     /// A rule denies it.
@@ -59,7 +59,7 @@ pub enum Refusal {
     UntrustedKey {
         /// The keys that the signatures name.
         signed_by: Vec<Fingerprint>,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// Signed for another name or tag.
@@ -67,7 +67,7 @@ pub enum Refusal {
     WrongIdentity {
         /// The reference in the signature.
         signed: Box<Reference>,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// Signed for another digest.
@@ -75,17 +75,17 @@ pub enum Refusal {
     WrongDigest {
         /// The digest in the signature.
         signed: Box<Digest>,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// Not an OpenPGP message, or its payload is not strict.
     #[error("{} is malformed: {why} ({wanted})", at.as_ref().map_or_else(|| "a signature".to_owned(), |at| format!("the signature at {at}")))]
     MalformedSignature {
-        /// What is wrong.
+        /// The fault of the message or payload.
         why: Malformed,
-        /// Where the signature is: a URL, and the number of an entry in a list.
+        /// The place of the signature: a URL, and the number of an entry in a list.
         at: Option<Box<str>>,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// The cryptographic check failed.
@@ -95,7 +95,7 @@ pub enum Refusal {
         key: Fingerprint,
         /// Why.
         why: Invalid,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// The signature itself expired.
@@ -103,9 +103,9 @@ pub enum Refusal {
     ExpiredSignature {
         /// The key.
         key: Fingerprint,
-        /// When.
+        /// The time of expiry.
         at: Timestamp,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// The key expired.
@@ -113,9 +113,9 @@ pub enum Refusal {
     ExpiredKey {
         /// The key.
         key: Fingerprint,
-        /// When.
+        /// The time of expiry.
         at: Timestamp,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// The key is revoked.
@@ -123,7 +123,7 @@ pub enum Refusal {
     RevokedKey {
         /// The key.
         key: Fingerprint,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// SHA-1, a small RSA key, or another algorithm that proves nothing any more.
@@ -133,7 +133,7 @@ pub enum Refusal {
         key: Fingerprint,
         /// Which.
         algorithm: Box<str>,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// Good signatures, but not by enough different signers.
@@ -141,19 +141,19 @@ pub enum Refusal {
     ThresholdNotMet {
         /// The signers whose signatures count.
         good: Vec<Box<str>>,
-        /// How many are needed.
+        /// The number of signers that the requirement wants.
         threshold: NonZeroUsize,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// Older than the rule's `maxAge`.
     #[error("the signature is of {signed_at}, older than {} ({wanted})", age(*max_age))]
     TooOld {
-        /// When it was made.
+        /// The time at which the signature was made.
         signed_at: Timestamp,
         /// The rule's `maxAge`.
         max_age: Duration,
-        /// What the rule wants.
+        /// The requirement that is not met.
         wanted: RequirementSummary,
     },
     /// Not an image reference.
@@ -197,7 +197,7 @@ pub enum Refusal {
     Overloaded,
 }
 
-/// What makes a signature invalid.
+/// The reason why a signature is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Invalid {
@@ -263,7 +263,7 @@ impl Refusal {
         }
     }
 
-    /// What the rule wants, where a rule wants signatures.
+    /// Returns the requirement that is not met, where a rule requires signatures.
     pub fn wanted(&self) -> Option<&RequirementSummary> {
         match self {
             wanting!(wanted) => Some(wanted),

@@ -5,7 +5,7 @@ use crate::image::Reference;
 use crate::policy::Identity;
 
 impl Refusal {
-    /// What the reader of a denial should do next, one sentence or command. `image` is the image refused.
+    /// Returns the next step for the reader of a denial: one sentence or command. `image` is the image refused.
     pub fn next_step(&self, image: &str) -> String {
         match self {
             Self::NoPolicy => "Ask for a rule that covers it in the cluster's policy.".to_owned(),

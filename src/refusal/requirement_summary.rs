@@ -1,4 +1,4 @@
-//! What a rule wants, in words, and what would fulfil it.
+//! A requirement of a rule in words, with the command that fulfils it.
 
 use std::{
     fmt::{self, Write as _},
@@ -9,7 +9,7 @@ use crate::image::{Digest, Reference, Repository};
 use crate::policy::{Identity, RuleId, identity};
 use crate::signature::Fingerprint;
 
-/// What a rule wants, for messages.
+/// The requirement of a rule that was not met, for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequirementSummary {
     /// The rule.
@@ -18,16 +18,16 @@ pub struct RequirementSummary {
     pub signers: Arc<[(Box<str>, Vec<Fingerprint>)]>,
     /// Those of the certificates that no signature can be made with now: expired, revoked, weak.
     pub unusable: Arc<[Fingerprint]>,
-    /// How the name in the signature must relate to the image.
+    /// The required relation between the name in the signature and the image.
     pub identity: Arc<Identity>,
     /// The manifest that is short of it, where that is one in the image's index.
     pub manifest: Option<Box<Digest>>,
 }
 
 impl RequirementSummary {
-    /// What to do, with the command that makes a wanted signature, by a signer that did not sign yet and with a key that can
-    /// be used; `KEY` where no certificate is known. An image that is no reference does not get into a command that a
-    /// user may copy.
+    /// Returns the next step with the command that makes a wanted signature, by a signer that did not sign yet and with a
+    /// key that can be used; `KEY` where no certificate is known. An image that is no reference does not get into a
+    /// command that a user may copy.
     pub(super) fn step(&self, words: &str, image: &str, done: &[Box<str>]) -> String {
         let open = self.signers.iter().filter(|(name, _)| !done.contains(name)).flat_map(|(_, keys)| keys);
         let mut usable = open.filter(|key| !self.unusable.contains(key));

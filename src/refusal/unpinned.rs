@@ -17,7 +17,7 @@ pub enum Unpinned {
         /// The rule.
         rule: RuleId,
     },
-    /// What holds for the digest that its tag names now lets it run, but something stricter may hold for the next.
+    /// The rule for the digest that its tag names now lets it run, but a stricter rule may cover the next digest.
     #[error("it is not pinned, and {} the next digest that its tag names", may_fall_under(rule.as_ref()))]
     MayFallUnder {
         /// The rule; `None`: no rule might cover it.

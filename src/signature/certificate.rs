@@ -36,7 +36,7 @@ pub enum KeyFault {
     Expired {
         /// The expired one.
         key: Fingerprint,
-        /// When.
+        /// The time of expiry.
         at: Timestamp,
     },
     /// The key is too small, or what binds it to its certificate uses a broken hash.
@@ -44,7 +44,7 @@ pub enum KeyFault {
     Weak {
         /// The weak one.
         key: Fingerprint,
-        /// What is weak.
+        /// The weak algorithm.
         algorithm: Box<str>,
     },
     /// Its owner made it for something else than signatures.
@@ -64,7 +64,7 @@ pub enum KeyFault {
     Younger {
         /// That key.
         key: Fingerprint,
-        /// When it was made.
+        /// The time at which the key was made.
         created: Timestamp,
     },
 }
@@ -89,7 +89,7 @@ impl Certificate {
         Fingerprint::of(&self.inner.key_handle())
     }
 
-    /// Whether any of its keys may sign at `now`, and if not, why not.
+    /// Checks that any of its keys may sign at `now`. An error says why not.
     pub fn usable(&self, now: Timestamp) -> Result<(), KeyFault> {
         let mut first = None;
         for key in self.inner.keys() {
@@ -109,8 +109,8 @@ impl Certificate {
         Err(first.unwrap_or_else(|| KeyFault::Unbound { key: self.fingerprint() }))
     }
 
-    /// When the last of its keys that may sign expires; `None`: never. It may be over already; of a certificate that can't
-    /// be used at all (revoked, weak, no signing key), this is `now`.
+    /// Returns the time at which the last of its keys that may sign expires; `None`: never. It may be over already; of a
+    /// certificate that can't be used at all (revoked, weak, no signing key), this is `now`.
     pub fn expires_at(&self, now: Timestamp) -> Option<Timestamp> {
         let mut last = None;
         for key in self.inner.keys() {
@@ -166,7 +166,8 @@ impl Certificate {
         self.inner.clone().merge_public(other.inner.clone()).ok().map(|inner| Self { inner })
     }
 
-    /// Whether signatures made at `signed_at` by this key of the certificate count at `now`, and until when.
+    /// Checks that signatures made at `signed_at` by this key of the certificate count at `now`. Returns the time until
+    /// which they do.
     ///
     /// As containers/image has it (through GnuPG), what counts is the certificate as it is now: revoked is revoked and
     /// expired is expired, whatever time the signature claims, for its maker is free to claim any. Beyond that, where a
@@ -245,8 +246,8 @@ impl Certificate {
         Ok(expiries.chain(bindings.map(|binding| binding.signature_expiration_time())).flatten().map(timestamp).min())
     }
 
-    /// Whether one of the revokers that the certificate appoints says that it is revoked. The author of the keyring put
-    /// that there, so it is believed without the revoker's own certificate, which need not be at hand.
+    /// Returns whether one of the revokers that the certificate appoints says that it is revoked. The author of the
+    /// keyring put that there, so it is believed without the revoker's own certificate, which need not be at hand.
     fn revoked_by_another(&self, policy: &dyn Policy) -> bool {
         let mut revocations = self.inner.primary_key().other_revocations().peekable();
         if revocations.peek().is_none() {
@@ -260,7 +261,7 @@ impl Certificate {
     }
 }
 
-/// What sequoia is to accept: its standard policy, at our time and not its own, less what broke since.
+/// Returns the policy for sequoia: its standard policy, at our time and not its own, less what broke since.
 pub(crate) fn acceptable(now: Timestamp) -> StandardPolicy<'static> {
     let mut policy = StandardPolicy::at(system_time(now));
     for hash in [HashAlgorithm::MD5, HashAlgorithm::SHA1, HashAlgorithm::RipeMD] {
@@ -272,7 +273,7 @@ pub(crate) fn acceptable(now: Timestamp) -> StandardPolicy<'static> {
     policy
 }
 
-/// Whether a hash may stand in a signature over a payload, where collisions matter.
+/// Returns the name of a signature's hash if it must not stand in one over a payload, where collisions matter.
 pub(crate) fn weak_hash(signature: &sequoia_openpgp::packet::Signature) -> Option<Box<str>> {
     match signature.hash_algo() {
         HashAlgorithm::SHA224
@@ -288,7 +289,7 @@ pub(crate) fn weak_hash(signature: &sequoia_openpgp::packet::Signature) -> Optio
     }
 }
 
-/// Whether a signature over a payload has no critical part that is not understood.
+/// Returns whether a signature over a payload has no critical part that is not understood.
 pub(crate) fn is_understood(signature: &sequoia_openpgp::packet::Signature, now: Timestamp) -> bool {
     acceptable(now).signature(signature, HashAlgoSecurity::CollisionResistance).is_ok()
 }
@@ -320,7 +321,7 @@ impl Fingerprint {
         Self(handle.to_hex().into())
     }
 
-    /// How a denial shows it: its first and last digits. Whole ones are in logs and in `sealgate verify`.
+    /// Returns its first and last digits, for denials. Whole ones are in logs and in `sealgate verify`.
     pub fn short(&self) -> String {
         let digits = &*self.0;
         match (digits.get(..8), digits.get(digits.len().saturating_sub(8)..)) {

@@ -56,7 +56,7 @@ pub struct UnusableKey {
     pub why: Unsupported,
 }
 
-/// What this build does not support of a key.
+/// The property of a key that this build does not support.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unsupported {

@@ -1,11 +1,11 @@
-//! What a signature says of itself, for those who trust no key: the store checks that it belongs where it is put.
+//! The claim of a signature, read without trust in any key: the store checks that it belongs where it is put.
 
 use super::{Fingerprint, Malformed, Payload, envelope};
 
-/// What a message claims.
+/// The claim of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// What it is about.
+    /// The payload: the image that it is about.
     pub payload: Payload,
     /// The keys that it names, each once.
     pub issuers: Vec<Fingerprint>,

@@ -19,7 +19,7 @@ const CREATOR: &str = concat!("sealgate ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ComposeError {
-    /// What holds the key did not sign. The agent's own words, with their causes.
+    /// The holder of the key did not sign: the agent's own words, with their causes.
     #[error("{0}")]
     Signer(String),
     /// The message is none that a verifier takes. It is not handed out.
@@ -46,7 +46,7 @@ where
     }
 }
 
-/// What is signed of a payload at that time.
+/// Returns the text that is signed for a payload at that time.
 pub fn text(payload: &Payload, at: Timestamp) -> Vec<u8> {
     payload.to_json(CREATOR, at.as_second())
 }

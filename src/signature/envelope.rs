@@ -26,22 +26,22 @@ use crate::text;
 
 /// The largest message, in bytes, before and after it is inflated: a payload, a signature by the largest key, and notations.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 10;
-/// How many times its own size a message may inflate to at a first look. Real ones have less than three times: a signature
-/// and a digest are random bytes.
+/// The multiple of its own size to which a message may inflate at a first look. Real ones have less than three times: a
+/// signature and a digest are random bytes.
 pub(crate) const USUAL_RATIO: usize = 8;
 
 /// A message of the one shape. Nothing in it is verified.
 pub(crate) struct Message {
     /// The signature.
     pub(crate) signature: Signature,
-    /// What it is about, the payload: the very bytes that were signed, with CR LF at each end of a line where it is a text
+    /// The payload: the very bytes that were signed, with CR LF at each end of a line where it is a text
     /// signature.
     pub(crate) body: Vec<u8>,
     /// The keys that it names. Verification wants them to be one.
     pub(crate) issuers: Vec<KeyHandle>,
 }
 
-/// What a first look tells, which costs no more than in proportion to what was received.
+/// The result of a first look, whose cost is in proportion to the bytes received.
 pub(crate) enum Peek {
     /// All of it.
     Message(Box<Message>),
@@ -94,7 +94,7 @@ pub(crate) fn open(content: &[u8], inflated: &mut usize) -> Result<Message, Malf
 enum Packed<'a> {
     /// It is not compressed.
     Not,
-    /// What it contains.
+    /// The algorithm, and the compressed content.
     Compressed(CompressionAlgorithm, Cow<'a, [u8]>),
 }
 
@@ -254,7 +254,7 @@ fn literal_data(body: &[u8]) -> Option<&[u8]> {
     rest.get(usize::from(name) + 4..)
 }
 
-/// Whether each line of a text ends in CR LF, as what a text signature is about is written (RFC 9580, section 5.9). GnuPG hashes
+/// Returns whether each line of a text ends in CR LF, as a text signature requires (RFC 9580, section 5.9). GnuPG hashes
 /// a text as it stands, the library with CR LF in place of a single LF: over any other text the two disagree.
 fn is_canonical_text(text: &[u8]) -> bool {
     let mut before = None;

@@ -1,4 +1,4 @@
-//! What fuzz targets reach of the signatures. Only there with the feature `fuzzing`, and for tests.
+//! The entry points of fuzz targets for signatures. Only there with the feature `fuzzing`, and for tests.
 
 use super::{envelope, framing::first_packet};
 

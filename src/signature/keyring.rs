@@ -57,16 +57,16 @@ pub struct Keyring {
 #[derive(Debug)]
 struct StrayRevocation {
     signature: Signature,
-    /// Whether it stands by itself. Else it is a part of another certificate, and may be that of an appointed revoker.
+    /// True if it stands by itself. Else it is a part of another certificate, and may be that of an appointed revoker.
     is_alone: bool,
 }
 
-/// What is in key files.
+/// The certificates of key files, and notices about the keys in them that are ignored.
 #[derive(Clone, Debug)]
 pub struct Keys {
     /// At least one.
     pub certificates: Vec<Certificate>,
-    /// What is passed over.
+    /// Notices about the keys that are ignored.
     pub notices: Vec<KeyNotice>,
 }
 
@@ -266,7 +266,7 @@ impl RawCertificate {
     }
 }
 
-/// Whether this key's fingerprint, or the key ID that is a part of it, is the name (RFC 9580, section 5.5.4).
+/// Returns whether this key's fingerprint, or the key ID that is a part of it, is the name (RFC 9580, section 5.5.4).
 fn is_named(key: &Fingerprint, name: &KeyHandle) -> bool {
     let name = name.to_hex();
     key.0.ends_with(&name) || key.0.starts_with(&name)
@@ -280,7 +280,7 @@ fn key_revocation(packet: &RawPacket<'_>) -> Option<Signature> {
     }
 }
 
-/// Whether any key of it that can be checked was ever made for signatures.
+/// Returns whether any key of it that can be checked was ever made for signatures.
 fn may_sign(certificate: &Cert) -> bool {
     let signs = |signature: &Signature| signature.key_flags().is_none_or(|flags| flags.for_signing());
     let primary = certificate.primary_key().self_signatures().any(signs)

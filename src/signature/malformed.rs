@@ -1,8 +1,8 @@
-//! What makes a signature malformed, whatever a policy says.
+//! The faults that make a signature malformed under every policy.
 
 use super::{Fingerprint, PayloadError};
 
-/// What makes a signature malformed.
+/// The fault that makes a signature malformed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -49,7 +49,7 @@ pub enum Malformed {
     Payload(#[from] PayloadError),
 }
 
-/// What a one-pass packet and a signature packet name differently.
+/// The field in which a one-pass packet and its signature packet disagree.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Disagreement {

@@ -1,5 +1,5 @@
 //! The format of signatures: OpenPGP messages and certificates, payloads, and what is wrong with those that are malformed.
-//! Whether a signature counts is for [`crate::verification`].
+//! [`crate::verification`] decides whether a signature counts.
 
 pub mod certificate;
 mod certificate_error;
@@ -31,14 +31,14 @@ pub use payload::{Payload, PayloadError};
 pub struct UntrustedSignature {
     /// The OpenPGP message.
     pub content: Arc<[u8]>,
-    /// Where it comes from, for people: a URL, with the signature's name where it has one.
+    /// The place that it comes from, for people: a URL, with the signature's name where it has one.
     pub source: Arc<str>,
     /// Its number at its source, from 1.
     pub number: usize,
 }
 
 impl UntrustedSignature {
-    /// Where it is, without the name that its source gave it.
+    /// Returns its place, without the name that its source gave it.
     pub(crate) fn place(&self) -> Box<str> {
         match self.source.split_once('#') {
             Some((url, _)) => format!("{url}, entry {}", self.number).into(),

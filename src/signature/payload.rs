@@ -14,10 +14,10 @@ use crate::image::{Digest, Reference, ReferenceError, digest::DigestError};
 
 /// The longest payload, in bytes. A reference and a digest have less than a thousand.
 pub const MAX_PAYLOAD_BYTES: usize = 16 << 10;
-/// What `critical.type` says.
+/// The value of `critical.type`.
 pub const TYPE: &str = "atomic container signature";
 
-/// What a signature claims of an image.
+/// The claim of a signature about an image: its digest and its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// `critical.image.docker-manifest-digest`.
@@ -49,7 +49,7 @@ pub enum PayloadError {
     Expected {
         /// The member.
         place: &'static str,
-        /// What it must be.
+        /// The kind of value that is expected.
         expected: &'static str,
     },
     /// A member that must be there is not.

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::policy;
 
-/// When keys are made, unless said otherwise.
+/// The time at which keys are made, unless a test says otherwise.
 pub(crate) const BORN: &str = "2025-01-01T00:00:00Z";
 
 /// A time.
@@ -52,7 +52,7 @@ pub(crate) struct Key {
     pub(crate) cert: Cert,
 }
 
-/// What can be chosen of a key.
+/// The properties of a key that a test can choose.
 pub(crate) struct Choice {
     suite: CipherSuite,
     born: Timestamp,

@@ -1,5 +1,5 @@
-//! What verification may cost, in microseconds of one core. Each step has a price: what comes from outside decides how many
-//! steps there are and how dear they are.
+//! The allowance of verification, in microseconds of one core. Each step has a price: what comes from outside decides how
+//! many steps there are and how dear they are.
 //!
 //! Prices are rounded up from measurements of a release build (x86-64, November 2026). They need not be exact: they are there
 //! so that a thousand dear steps are told from a thousand cheap ones, whatever the clock or the load of the machine.
@@ -25,7 +25,7 @@ impl Allowance for Unlimited {
 
 /// The check of one public-key signature. Measured: RSA-4096 176, P-256 183, Ed25519 190, RSA-2048 110.
 pub(super) const PUBLIC_KEY_PRICE: u64 = 250;
-/// What is looked at before that: validity and bindings of the key, and the hash of a payload.
+/// The checks before that: validity and bindings of the key, and the hash of a payload.
 pub(super) const CHECK_PRICE: u64 = 50;
 /// The packets of one small message.
 const PACKETS_PRICE: u64 = 20;

@@ -1,24 +1,24 @@
-//! What verification may spend on one question.
+//! The budget of one question: tries, slow openings and the allowance.
 
 use super::allowance::{Allowance, Unlimited};
 
-/// How many messages of one list are opened that take long to open. Signers make none, unless GnuPG is set up to compress with
-/// bzip2; and then there are few signatures of one image.
+/// The number of messages of one list that are opened although that takes long. Signers make none, unless GnuPG is set up
+/// to compress with bzip2; and then there are few signatures of one image.
 pub(super) const MAX_SLOW_OPENINGS: usize = 16;
 
-/// What may be spent on a question, and what was.
+/// The budget of one question, with what is left of it.
 pub(super) struct VerificationBudget<'a> {
-    /// How many tries are left.
+    /// The tries that are left.
     tries: usize,
-    /// How many messages that take long to open may still be opened.
+    /// The messages that take long to open and may still be opened.
     slow_openings: usize,
-    /// What all steps take their price from.
+    /// The allowance from which all steps take their price.
     allowance: &'a dyn Allowance,
-    /// Whether the allowance ended before everything was looked at.
+    /// True once the allowance ended before everything was looked at.
     pub(super) is_over: bool,
-    /// Whether a signature was left out that might have counted.
+    /// True once a signature was left out that might have counted.
     pub(super) left_out: bool,
-    /// Whether the next try is paid for: opening the signature was.
+    /// True if the next try is paid for, by the opening of its signature.
     pub(super) is_paid: bool,
     /// Bytes that came out of compressed messages.
     pub(super) inflated: usize,

@@ -1,4 +1,4 @@
-//! What one signature is: opened, and tried with the key that it names.
+//! The check of one signature: opened, and tried with the key that it names.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -21,13 +21,13 @@ use crate::signature::{
     payload::Payload,
 };
 
-/// How many signatures by keys that the rule does not name are listed for people.
+/// The most signatures by keys that the rule does not name that are listed for people.
 pub(super) const MAX_LISTED: usize = 64;
 
 /// The certificates of a rule, each once.
 pub(super) type TrustedCertificates = [(Fingerprint, Arc<Certificate>)];
 
-/// How far signatures are looked at.
+/// The depth of an examination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     /// Until they prove what is asked, or the tries are over.
@@ -57,7 +57,7 @@ pub(super) fn trusted_certificates(requirements: &Requirements) -> Vec<(Fingerpr
     trusted
 }
 
-/// What opening a signature tells about it, for the order in which signatures are tried.
+/// The order in which signatures are tried, by what opening each shows.
 enum Triage {
     /// It names a key of the rule, and its payload fits: these are tried first.
     Promising,
@@ -284,7 +284,8 @@ fn try_key(
     }))
 }
 
-/// Whether the left 16 bits of the hash are those that the signature gives (RFC 9580, section 5.2.3). GnuPG wants that too.
+/// Returns whether the left 16 bits of the hash are those that the signature gives (RFC 9580, section 5.2.3). GnuPG wants
+/// that too.
 fn has_its_hash(message: &Message) -> bool {
     let Message { signature, body, .. } = message;
     let hash = || {

@@ -1,4 +1,4 @@
-//! What became of one signature: what it is good for, or why it does not count.
+//! One signature after its check: the valid signature, or the fault for which it does not count.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::signature::{Fingerprint, KeyFault, Malformed};
 pub(super) struct CheckedSignature {
     pub(super) place: usize,
     pub(super) source: Arc<str>,
-    /// Where it is, in words that can stand in a denial; only of what is malformed.
+    /// The place of a malformed signature, in words that can stand in a denial.
     pub(super) at: Option<Box<str>>,
     /// The key that it names, or that it was proven to be of.
     pub(super) key: Option<Fingerprint>,
@@ -61,7 +61,7 @@ impl From<KeyFault> for SignatureFault {
 }
 
 impl SignatureFault {
-    /// How close to success it is: the closest tells the reader most about what is missing.
+    /// Ranks faults by how close to success they are: the closest tells the reader most about what is missing.
     pub(super) fn closeness(&self) -> u8 {
         match self {
             Self::Untrusted(_) => 0,

@@ -1,4 +1,4 @@
-//! What good signatures are worth to a requirement.
+//! The comparison of valid signatures with a requirement, and the count of their signers.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -13,7 +13,8 @@ use super::{
 use crate::policy::{Requirement, identity};
 use crate::signature::{Certificate, Fingerprint};
 
-/// Whether a good signature is good for this requirement, and until when. Which signer it is of is another question.
+/// Compares a valid signature's digest, identity and age with this requirement, but not its signer. Returns the time
+/// until which it counts.
 fn fits(
     question: &Question<'_>,
     requirement: &Requirement,
@@ -33,7 +34,8 @@ fn fits(
     Ok(earliest([proven.valid_until, ends]))
 }
 
-/// What one signature is to one requirement.
+/// Compares one signature, checked, with one requirement. Returns the time until which it counts, or why it does not
+/// count.
 pub(super) fn match_requirement(
     question: &Question<'_>,
     requirement: &Requirement,

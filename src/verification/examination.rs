@@ -1,4 +1,4 @@
-//! What verification answers, with what was seen on the way.
+//! The answer of verification: a proof or a refusal, with a report about each signature.
 
 use std::sync::Arc;
 
@@ -28,12 +28,12 @@ impl Examination {
     }
 }
 
-/// What was learned of one signature, for people: `sealgate verify` prints it, logs carry it.
+/// The report about one signature, for people: `sealgate verify` prints it, logs carry it.
 #[derive(Clone, Debug)]
 pub struct ExaminedSignature {
     /// Its place in [`FoundSignatures::signatures`].
     pub place: usize,
-    /// Where it comes from.
+    /// The place that it comes from: a URL.
     pub source: Arc<str>,
     /// The key that it says made it; only with `outcome: Ok` is that proven.
     pub key: Option<Fingerprint>,
@@ -41,12 +41,12 @@ pub struct ExaminedSignature {
     pub certificate: Option<Fingerprint>,
     /// The signer in the policy whose key that is.
     pub signer: Option<Box<str>>,
-    /// When it says it was made.
+    /// The signing time that the signature claims.
     pub signed_at: Option<Timestamp>,
     /// The signed docker reference; known only where the cryptographic check succeeded.
     pub identity: Option<Reference>,
     /// The signed digest; known only where the cryptographic check succeeded.
     pub digest: Option<Digest>,
-    /// Whether it counts, or why not.
+    /// `Ok` if it counts, or why it does not count.
     pub outcome: Result<(), Refusal>,
 }

@@ -1,4 +1,4 @@
-//! What the sources of signatures gave for one image.
+//! The answers of the signature sources about one image.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ pub struct FoundSignatures {
     pub asked: Vec<AskedSource>,
 }
 
-/// What became of one request for signatures.
+/// One signature source that was asked, and its outcome.
 #[derive(Clone, Debug)]
 pub struct AskedSource {
     /// The URL.
     pub url: Arc<str>,
-    /// How many signatures there were, or why that could not be learned. "None" is `Ok(0)`.
+    /// The number of signatures, or why that could not be learned. "None" is `Ok(0)`.
     pub outcome: Result<usize, LookupError>,
 }
 

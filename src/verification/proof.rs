@@ -32,13 +32,13 @@ pub struct VerifiedKey {
     pub signer: Box<str>,
     /// The certificate's fingerprint.
     pub fingerprint: Fingerprint,
-    /// When the signature was made.
+    /// The time at which the signature was made.
     pub signed_at: Timestamp,
 }
 
 /// The signatures that count for one requirement.
 pub(super) struct CountedSignatures {
-    /// How many the requirement wants.
+    /// The number of signers that the requirement wants.
     pub(super) threshold: NonZeroUsize,
     /// One of each signer, with the end of its validity.
     pub(super) keys: Vec<(VerifiedKey, Option<Timestamp>)>,
@@ -129,8 +129,8 @@ impl VerifiedImage {
         &self.0.keys
     }
 
-    /// When the proof ends: the first expiry of a signature or certificate that it needs, or signing time + `maxAge`. At that
-    /// very time it is over.
+    /// Returns the end of the proof: the first expiry of a signature or certificate that it needs, or signing time +
+    /// `maxAge`. At that very time it is over.
     pub fn valid_until(&self) -> Option<Timestamp> {
         self.0.valid_until
     }

@@ -1,11 +1,11 @@
-//! What verification is asked.
+//! The question that verification answers.
 
 use jiff::Timestamp;
 
 use crate::image::{Digest, Reference};
 use crate::policy::{Requirements, RuleId};
 
-/// What is asked of the signatures.
+/// The image, the requirements and the time by which signatures are judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// The image as it was asked for, canonical: identities are compared with this.
@@ -14,10 +14,10 @@ pub struct Question<'a> {
     pub digest: Digest,
     /// The rule that applies.
     pub rule: &'a RuleId,
-    /// What it requires.
+    /// The requirements of the rule.
     pub requirements: &'a Requirements,
     /// The time that it is now.
     pub now: Timestamp,
-    /// How many signatures may be tried (not: be there).
+    /// The number of signatures that may be tried; more may be there.
     pub tries: usize,
 }

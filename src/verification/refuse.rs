@@ -149,7 +149,7 @@ pub(super) fn summarize(
     }
 }
 
-/// What people are told of a signature: it counts if it does for any requirement.
+/// Returns the report about one signature, for people. It counts if it counts for any requirement.
 pub(super) fn examined_signature(
     question: &Question<'_>,
     summaries: &RequirementSummaries<'_>,

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How far a signer's clock may be ahead of ours.
+/// The time by which a signer's clock may be ahead of ours.
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(5);
 
 /// The first of several ends, where nothing means never.

@@ -13,9 +13,9 @@ use crate::diagnostic::Span;
 pub struct Located<T> {
     /// The value.
     pub value: T,
-    /// Where it stands.
+    /// The value's place in the file.
     pub place: Span,
-    /// Where the key stands whose value it is; the value's own place if it has none.
+    /// The place of the key whose value it is; the value's own place if it has none.
     pub key: Span,
 }
 

@@ -21,9 +21,9 @@ const MAX_DOCUMENTS: usize = 1_000;
 /// A value and where it stands.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// Where.
+    /// The place in the file.
     pub place: Span,
-    /// What.
+    /// The value.
     pub value: Value,
 }
 

@@ -36,8 +36,8 @@ pub(super) fn parse(text: &str) -> Result<Destination, CliError> {
     }
 }
 
-/// Where the image's signatures are looked for first, if signatures can be written there. If that is the registry's own
-/// extension: also the folder where they are looked for beside it.
+/// Returns the first signature source of the image that takes signatures. If that is the registry's own
+/// extension, returns the folder beside it too.
 pub(super) fn configured(subject: &ImageContext) -> Result<(Destination, Option<Destination>), CliError> {
     let folder =
         |url: &Url| (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten().map(Destination::Folder);

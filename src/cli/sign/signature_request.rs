@@ -15,7 +15,8 @@ use crate::registry::Client;
 use crate::signature_sources::{self, Destination};
 use crate::signing::plan::{self, Plan};
 
-/// How long one step may take: finding out what is to be signed, or writing one signature. Typing a passphrase is no step.
+/// The time limit of one step: finding out what is to be signed, or writing one signature. Typing a passphrase is no
+/// step.
 pub(super) const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The identity to sign, and the place of the signature.
@@ -41,7 +42,7 @@ pub(in crate::cli) struct SignatureArguments {
 pub(in crate::cli) struct SignatureRequest {
     pub(in crate::cli) identity: Reference,
     pub(in crate::cli) destination: Destination,
-    /// Where it is written instead if the registry announces no extension.
+    /// The destination in place of the registry's extension, if the registry announces none.
     without_extension: Option<Destination>,
     /// The tag that has to name what is signed, before and after.
     pub(super) tag: Option<Reference>,

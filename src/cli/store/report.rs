@@ -21,13 +21,13 @@ const MAX_PRINTED: usize = 20;
 pub(super) struct TransferReport {
     head: &'static str,
     rows: Vec<(&'static str, String)>,
-    /// Where something is not in, and why, of the first ones.
+    /// The places of the first signatures that were refused, each with the reason.
     reasons: Vec<(ItemLocation, String)>,
     refused: usize,
     json: Value,
 }
 
-/// Why something is not in.
+/// The reason why one signature was refused, as JSON.
 #[derive(Serialize)]
 struct ReportedReason<'a> {
     #[serde(flatten)]

@@ -67,7 +67,7 @@ pub(super) enum StoreAccess {
     Write,
 }
 
-/// Where a store is.
+/// The store that a command works on, found and named.
 pub(super) struct StoreTarget {
     place: StoreLocation,
     /// For people, and to tell it from others.

@@ -18,12 +18,12 @@ pub(super) struct Value<'a> {
 #[derive(Debug)]
 pub(super) struct Member<'a> {
     pub(super) name: String,
-    /// Where the name stands, with its quotation marks.
+    /// The range of bytes of the name, with its quotation marks.
     pub(super) place: Range<usize>,
     pub(super) value: Value<'a>,
 }
 
-/// What is wrong, and where.
+/// A mistake in the document, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     /// The bytes of the document that it is about.
@@ -49,7 +49,7 @@ impl<'a> Value<'a> {
         Ok(Self::within(document, raw))
     }
 
-    /// Where it stands.
+    /// Returns the range of bytes that the value takes up.
     pub(super) fn place(&self) -> Range<usize> {
         self.offset..self.offset + self.text.len()
     }

@@ -1,4 +1,4 @@
-//! What a policy.json may say, without keys: those are read by real gpg's output in the integration tests.
+//! Forms of policy.json, good and bad, without keys: the integration tests read those, as real gpg writes them.
 
 use super::*;
 use crate::image::Reference;
@@ -13,7 +13,7 @@ fn read(text: &str) -> Result<Layer, Vec<Diagnostic>> {
     load(&file, &mut |_| Err(KeyFileError::Missing)).map(|(layer, _)| layer)
 }
 
-/// What is wrong with it, first of all.
+/// Returns the message about the first mistake.
 fn wrong(text: &str) -> String {
     let diagnostics = read(text).map(|_| ()).expect_err(text);
     diagnostics[0].message.clone()

@@ -1,4 +1,4 @@
-//! What refusals say, word for word: one snapshot of all of it, which a change of words changes with it.
+//! The words of all refusals in one snapshot, which changes with them.
 
 use std::{fmt::Debug, fs, path::Path};
 
@@ -243,7 +243,7 @@ fn of_each_identity() -> Vec<Refusal> {
     refusals.into()
 }
 
-/// What is wanted of no signer, of many, and of signers that have no key left.
+/// Returns refusals for want of no signer, of many, and of signers that have no key left.
 fn of_other_signers() -> Vec<Refusal> {
     let none = RequirementSummary { signers: Arc::new([]), ..wanted() };
     let many = (0..5).map(|number| (format!("signer-{number}").into(), vec![key(); 5]));

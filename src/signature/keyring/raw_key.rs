@@ -11,7 +11,7 @@ use crate::signature::{
     certificate_error::{CertificateError, Unsupported, UnusableKey},
 };
 
-/// What a key packet says of itself (RFC 9580, section 5.5.2; of version 3, RFC 4880).
+/// The fields of a key packet (RFC 9580, section 5.5.2; of version 3, RFC 4880).
 pub(super) struct RawKey {
     /// Its fingerprint; of version 3, its key ID. `None` if its version is not known.
     pub(super) key: Option<Fingerprint>,

@@ -20,7 +20,7 @@ fn read(files: &[Vec<u8>]) -> Result<Keys, CertificateError> {
     keyring.finish()
 }
 
-/// Whether this key is revoked, in what was read.
+/// Returns whether this key is revoked, in the keys that were read.
 fn is_revoked(keys: &Keys, key: &Key) -> bool {
     let certificate = keys.certificates.iter().find(|one| one.fingerprint() == key.fingerprint());
     match certificate.unwrap_or_else(|| panic!("{} is not there", key.fingerprint())).usable(at(NOW)) {

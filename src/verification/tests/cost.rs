@@ -1,4 +1,4 @@
-//! What verification costs, by the prices of its steps, and that it ends where an allowance does.
+//! The cost of verification, by the prices of its steps, and its end where an allowance ends.
 
 use std::sync::{
     LazyLock,
