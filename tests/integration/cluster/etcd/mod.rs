@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // All of this is tests.
 
+mod gateways;
 mod hosts;
 mod kills;
+mod majority;
 mod members;
 mod network;
 
@@ -148,130 +150,17 @@ async fn etcd_does_all_that_a_store_does() {
     engines::does_all_that_a_store_does(&one, &other).await;
 }
 
-/// With names, origins and statuses; in another order, which is the engine's.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_of_a_store_is_moved_from_a_file_into_etcd_and_back_while_gateways_run() {
-    use crate::store;
-
-    let members = Members::start().await;
-    let (folder, gpg) = (Scratch::new(), Gpg::new());
-    let path = |name: &str| folder.path().join(name).display().to_string();
-    let key = gpg.generate("Release <release@example.com>");
-    let content = gpg.sign_image(&key, &store::image(0).digest, "registry.example.com/acme/web:1");
-    {
-        let first = RedbStore::open(&folder.path().join("first.redb"), ImageLimits::default()).unwrap();
-        let images = (0..500).map(|number| {
-            let mut image = store::image(number);
-            // Here the two orders differ.
-            let path = image.repository.as_str().replace("000007", "000006-x");
-            image.repository = RepositoryName::parse(&path).unwrap();
-            first.change(Change::Import(image, store::record(number, &content)))
-        });
-        futures_util::future::try_join_all(images).await.unwrap();
-    }
-    let endpoints: Vec<String> = (0..3).map(|number| members.endpoint(number)).collect();
-    let configuration = format!(
-        "apiVersion: sealgate.dev/v1\nkind: Configuration\ngateway:\n  registry: {{url: 'http://127.0.0.1:1'}}\n  store: \
-         {{etcd: {{endpoints: {endpoints:?}, prefix: /moved}}}}\n"
-    );
-    let in_etcd = format!("config:{}", folder.write("sealgate.yaml", configuration).display());
-    let moved = |arguments: &[&str]| store::sealgate_store(arguments);
-    let [first, again, last, other] = ["first.redb", "again.ndjson", "last.ndjson", "other.redb"].map(path);
-    let file = path("first.ndjson");
-    moved(&["export", &in_etcd, &file]).fails(1, "there is no store here");
-    moved(&["export", &first, &file]).json(0);
-    let gateway = members.open("/moved").await;
-    assert_eq!(gateway.inspect(&store::image(1)).await.unwrap(), []);
-    for count in ["created", "present"] {
-        assert_eq!(moved(&["import", &in_etcd, &file]).json(0)[count], 500);
-    }
-    wait_for("the gateway to hear of it", async || {
-        (gateway.list(&store::image(1)).await.unwrap().len() == 1).then_some(())
-    })
-    .await;
-    moved(&["export", &in_etcd, &again]).json(0);
-    moved(&["import", &format!("redb:{other}"), &again]).json(0);
-    moved(&["export", &other, &last]).json(0);
-    let read = |path: &str| std::fs::read_to_string(path).unwrap();
-    assert_ne!(read(&again), read(&file));
-    assert!(read(&last) == read(&file));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_gateways_that_store_one_name_exactly_one_does() {
-    let members = Members::start().await;
-    let stores = [members.open("/sealgate").await, members.open("/sealgate").await];
-    for round in 0..100 {
-        let web = image(&format!("race/web{round}"));
-        let puts = (0..4).map(|number| {
-            let record = Record {
-                signature: StoredSignature { content: vec![number; 8].into(), ..signature(1) },
-                origin: None,
-                status: None,
-            };
-            stores[usize::from(number) % 2].change(Change::Put(web.clone(), record))
-        });
-        let outcomes: Vec<Changed> = join_all(puts).await.into_iter().map(Result::unwrap).collect();
-        let count = |put| outcomes.iter().filter(|&&outcome| outcome == Changed::Put(put)).count();
-        assert_eq!((count(Put::Created), count(Put::NameExists)), (1, 3), "round {round}: {outcomes:?}");
-        assert_eq!(stores[0].list(&web).await.unwrap().len(), 1);
-    }
-    // Different names of one image: each is stored, whoever came in between.
-    let web = image("race/many");
-    let puts = (0..64).map(|number| stores[number % 2].change(put(&web, number)));
-    assert!(join_all(puts).await.into_iter().all(|outcome| outcome.unwrap() == CREATED));
-    // Nor do two gateways together get over a limit.
-    let limits = ImageLimits { signatures: 3, ..ImageLimits::default() };
-    let stores = [members.open_with("/sealgate", limits).await, members.open_with("/sealgate", limits).await];
-    let web = image("race/limit");
-    let puts = (0..16).map(|number| stores[number % 2].change(put(&web, number)));
-    let outcomes: Vec<Changed> = join_all(puts).await.into_iter().map(Result::unwrap).collect();
-    assert_eq!(outcomes.iter().filter(|&&outcome| outcome == CREATED).count(), 3, "{outcomes:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_one_gateway_keeps_in_memory_follows_what_another_changes() {
-    let mut members = Members::start().await;
-    let (reader, writer) = (members.open("/sealgate").await, members.open("/sealgate").await);
-    let web = image("cached/web");
-    // While a member is gone, either may have to ask again.
-    let sees = async |expected: usize| {
-        wait_for("the other one's change", async || {
-            reader.list(&web).await.is_ok_and(|list| list.len() == expected).then_some(())
-        })
-        .await;
-    };
-    let removes = async |number: usize| {
-        let removed = wait_for("the change", async || writer.change(remove(&web, number)).await.ok()).await;
-        assert!(matches!(removed, Changed::Signatures(0 | 1)), "{removed:?}");
-    };
-    for _ in 0..10 {
-        assert_eq!(writer.change(put(&web, 1)).await.unwrap(), CREATED);
-        sees(1).await;
-        assert_eq!(writer.change(remove(&web, 1)).await.unwrap(), Changed::Signatures(1));
-        sees(0).await;
-    }
-    // Its own are seen at once.
-    for number in 0..10 {
-        reader.change(put(&web, number)).await.unwrap();
-        assert_eq!(reader.list(&web).await.unwrap().len(), number + 1);
-    }
-    // Whichever member it watches with: each of them goes away once.
+/// How many transactions etcd has had from anyone.
+async fn transactions(members: &Members) -> f64 {
+    let mut count = 0.0;
     for number in 0..3 {
-        members.kill(number);
-        removes(number).await;
-        sees(9 - number).await;
-        members.start_one(number);
-        members.healthy(number).await;
+        let metrics =
+            reqwest::get(format!("{}/metrics", members.endpoint(number))).await.unwrap().text().await.unwrap();
+        let handled = |line: &&str| line.starts_with("grpc_server_started_total") && line.contains("\"Txn\"");
+        let numbers = metrics.lines().filter(handled).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        count += numbers.sum::<f64>();
     }
-    // A member that is paused tells nothing, and looks alive.
-    for number in 0..3 {
-        members.signal(number, "STOP");
-        removes(number + 3).await;
-        sees(6 - number).await;
-        members.signal(number, "CONT");
-        members.healthy(number).await;
-    }
+    count
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -302,73 +191,6 @@ async fn a_store_that_etcd_has_no_room_for_is_not_well_and_asking_changes_nothin
     alarm(&mut client, AlarmAction::Deactivate).await;
     wait_for("that it works again", async || store.health().await.ok()).await;
     assert_eq!(store.change(put(&web, 2)).await.unwrap(), CREATED);
-}
-
-/// How many transactions etcd has had from anyone.
-async fn transactions(members: &Members) -> f64 {
-    let mut count = 0.0;
-    for number in 0..3 {
-        let metrics =
-            reqwest::get(format!("{}/metrics", members.endpoint(number))).await.unwrap().text().await.unwrap();
-        let handled = |line: &&str| line.starts_with("grpc_server_started_total") && line.contains("\"Txn\"");
-        let numbers = metrics.lines().filter(handled).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        count += numbers.sum::<f64>();
-    }
-    count
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_is_read_from_etcd_once() {
-    let members = Members::start().await;
-    let store = members.open("/sealgate").await;
-    let web = image("cached/web");
-    store.change(put(&web, 1)).await.unwrap();
-    wait_for("the cache", async || {
-        let before = transactions(&members).await;
-        for _ in 0..1000 {
-            assert_eq!(store.list(&web).await.unwrap().len(), 1);
-        }
-        // The watch asks each second. At first it may not be there, and a proof may be too old while all else is busy.
-        (transactions(&members).await - before < 100.0).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_are_told_to_try_again_while_etcd_has_no_majority() {
-    let mut members = Members::start().await;
-    let registry = DockerRegistry::start();
-    let pushed = registry.push("acme/web", "1", "one").await;
-    let etcd = configuration::Store::Etcd(members.settings("/sealgate"));
-    let store = Store::start_set(&registry.url(), &Limits::default(), |gateway| gateway.store = etcd);
-    let gpg = Gpg::new();
-    let key = gpg.generate("Release <release@example.com>");
-    let content = gpg.sign_image(&key, &pushed.digest, "registry.example.com/acme/web:1");
-    let (url, client) = (store.signatures_url("acme/web", pushed.digest), reqwest::Client::new());
-    let body = |number: usize| {
-        let name = format!("{}@{number:032}", pushed.digest);
-        serde_json::json!({"version": 2, "name": name, "content": BASE64_STANDARD.encode(&content)}).to_string()
-    };
-    members.kill(0);
-    members.kill(1);
-    let put = async || client.put(&url).body(body(1)).send().await.unwrap();
-    for answer in [put().await, client.get(&url).send().await.unwrap()] {
-        assert_eq!(answer.status(), 503);
-        assert_eq!(answer.headers()["retry-after"], "5");
-        assert!(answer.text().await.unwrap().contains("UNAVAILABLE"));
-    }
-    let health = client.get(format!("{}/healthz", store.url())).send().await.unwrap();
-    assert_eq!(health.status(), 503);
-    assert!(health.text().await.unwrap().starts_with("etcd /sealgate: the store is not available"));
-    members.start_one(0);
-    // The first one may have been made after all: then it is there.
-    let status =
-        wait_for("an answer", async || Some(put().await.status().as_u16()).filter(|&status| status != 503)).await;
-    assert!([201, 409].contains(&status), "{status}");
-    assert_eq!(client.put(&url).body(body(2)).send().await.unwrap().status(), 409, "under another name");
-    let list = client.get(&url).send().await.unwrap();
-    assert_eq!(list.status(), 200);
-    assert!(list.text().await.unwrap().contains(&format!("{}@{:032}", pushed.digest, 1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -456,88 +278,6 @@ async fn with_certificates_and_a_password_the_store_reaches_its_own_keys_and_no_
     let changed = wait_for("the new password", async || store.change(put(&web, 2)).await.ok()).await;
     assert_eq!(changed, CREATED);
     assert_eq!(store.inspect(&web).await.unwrap().len(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_in_memory_are_not_given_out_while_etcd_has_no_majority() {
-    let members = Members::start().await;
-    let store = members.open("/sealgate").await;
-    let web = image("cached/web");
-    store.change(put(&web, 1)).await.unwrap();
-    assert_eq!(store.list(&web).await.unwrap().len(), 1);
-    for number in 0..2 {
-        members.signal(number, "STOP");
-    }
-    let error = wait_for("an error", async || store.list(&web).await.err()).await;
-    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
-    for number in 0..2 {
-        members.signal(number, "CONT");
-    }
-    wait_for("the list", async || store.list(&web).await.ok().filter(|list| list.len() == 1)).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_member_and_no_leader_that_is_killed_takes_an_acknowledged_signature_with_it() {
-    let mut members = Members::start().await;
-    let store = Arc::new(members.open("/sealgate").await);
-    let writers = Writers::start(&store);
-    for round in 0..6 {
-        writers.write(50).await;
-        // Every second time the one that leads.
-        let leader = members.leader().await;
-        let victim = if round % 2 == 0 { leader } else { (leader + 1) % 3 };
-        members.kill(victim);
-        writers.write(50).await;
-        members.start_one(victim);
-        members.healthy(victim).await;
-    }
-    let other = members.open("/sealgate").await;
-    writers.check(&[&store, &other], 600).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_is_paused_under_writes_loses_nothing_when_it_goes_on() {
-    let members = Members::start().await;
-    let store = Arc::new(members.open("/sealgate").await);
-    let writers = Writers::start(&store);
-    for round in 0..4 {
-        writers.write(50).await;
-        let leader = members.leader().await;
-        let victim = if round % 2 == 0 { leader } else { (leader + 1) % 3 };
-        members.signal(victim, "STOP");
-        writers.write(50).await;
-        members.signal(victim, "CONT");
-        members.healthy(victim).await;
-    }
-    let other = members.open("/sealgate").await;
-    writers.check(&[&store, &other], 400).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_majority_nothing_is_acknowledged_until_it_is_back() {
-    let mut members = Members::start().await;
-    let store = Arc::new(members.open("/sealgate").await);
-    let writers = Writers::start(&store);
-    writers.write(100).await;
-    members.kill(0);
-    members.kill(1);
-    let web = image("minority/web");
-    // What was on its way when the second one died may still have got through; this one can't.
-    for change in [put(&web, 1), remove(&web, 1)] {
-        let error =
-            tokio::time::timeout(LONGEST, store.change(change)).await.expect("within its deadline").unwrap_err();
-        assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
-    }
-    assert!(store.health().await.is_err());
-    // A gateway that starts now serves once etcd is back.
-    let late = members.open("/sealgate").await;
-    assert!(late.list(&web).await.is_err(), "it is not known whether there is any");
-    members.start_one(0);
-    members.start_one(1);
-    members.healthy(0).await;
-    writers.write(100).await;
-    wait_for("health", async || late.health().await.ok()).await;
-    writers.check(&[&store, &late], 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
