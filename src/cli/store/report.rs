@@ -35,7 +35,7 @@ struct ReportedReason<'a> {
     reason: &'a str,
 }
 
-fn told(reasons: &[(ItemLocation, String)]) -> Vec<ReportedReason<'_>> {
+fn reported(reasons: &[(ItemLocation, String)]) -> Vec<ReportedReason<'_>> {
     reasons.iter().map(|(place, reason)| ReportedReason { place, reason }).collect()
 }
 
@@ -56,7 +56,7 @@ impl TransferReport {
             json["created"] = (*created).into();
             json["present"] = (*present).into();
             json["refused"] = (*refused).into();
-            json["reasons"] = json!(told(reasons));
+            json["reasons"] = json!(reported(reasons));
         } else {
             rows.push(("signatures", format!("{signatures}, {statuses} of them with a verification status")));
             json["resumed"] = (*resumed).into();
@@ -73,7 +73,7 @@ impl TransferReport {
         let ImportReport { created, completed, present, refused, reasons, gaps, first_gaps } = import;
         let mut rows = vec![("from", from.to_string()), ("to", store.to_owned())];
         let mut json =
-            json!({ "store": store, "from": from.to_string(), "refused": refused, "reasons": told(reasons) });
+            json!({ "store": store, "from": from.to_string(), "refused": refused, "reasons": reported(reasons) });
         if dry_run {
             rows.push(("signatures", format!("{created} good, {refused} would be refused")));
             json["dryRun"] = true.into();
