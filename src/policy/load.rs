@@ -179,7 +179,7 @@ fn load_document(
         return Err(vec![source.mistake(at, format!("a policy has at most {MAX_RULES} rules"))]);
     }
     let key = raw.metadata.name.key;
-    let (document, more) = check::document(source, folder, raw, &mut |path| keys.read(path));
+    let (document, more) = check::check_document(source, folder, raw, &mut |path| keys.read(path));
     mistakes.extend(more);
     let here = FirstPlace { file: source.name.into(), place: at };
     if let Err(more) = merge.add(source, document, &FirstPlace { place: key, ..here }, at) {

@@ -21,24 +21,34 @@ pub(super) struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    pub(super) fn mistake(&mut self, place: Span, message: impl Into<String>) {
+    pub(super) fn note_mistake(&mut self, place: Span, message: impl Into<String>) {
         self.mistakes.push(self.source.mistake(place, message));
     }
 
-    pub(super) fn mistake_with_help(&mut self, place: Span, message: impl Into<String>, suggestion: impl Into<String>) {
+    pub(super) fn note_mistake_with_help(
+        &mut self,
+        place: Span,
+        message: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) {
         self.mistakes.push(self.source.mistake(place, message).suggest(suggestion));
     }
 
-    pub(super) fn name(&mut self, name: &Located<Box<str>>, of: &str) {
+    pub(super) fn check_name(&mut self, name: &Located<Box<str>>, of: &str) {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'@' | b'+');
         if name.is_empty() || name.len() > MAX_NAME_LENGTH || !name.bytes().all(word) {
             let message = format!("the name of {of} has 1 to {MAX_NAME_LENGTH} characters of A-Z a-z 0-9 . _ - @ +");
-            self.mistake(name.place, message);
+            self.note_mistake(name.place, message);
         }
     }
 
-    pub(super) fn only_once(&mut self, names: &mut HashMap<Box<str>, Span>, name: &Located<Box<str>>, what: &str) {
-        self.name(name, if what == "rules" { "a rule" } else { "an exemption" });
+    pub(super) fn check_unique_name(
+        &mut self,
+        names: &mut HashMap<Box<str>, Span>,
+        name: &Located<Box<str>>,
+        what: &str,
+    ) {
+        self.check_name(name, if what == "rules" { "a rule" } else { "an exemption" });
         match names.get(&name.value) {
             Some(&first) => {
                 let mistake = self
@@ -50,7 +60,7 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn namespace(
+    pub(super) fn check_namespace(
         &mut self,
         kind: Kind,
         namespace: Option<&Located<Box<str>>>,
@@ -60,7 +70,7 @@ impl Checker<'_> {
             (Kind::ClusterSealPolicy, None) => None,
             (Kind::ClusterSealPolicy, Some(namespace)) => {
                 let message = "a ClusterSealPolicy has no namespace: it holds for the whole cluster";
-                self.mistake_with_help(
+                self.note_mistake_with_help(
                     namespace.key,
                     message,
                     "write kind: SealPolicy for the policy of one namespace",
@@ -69,30 +79,30 @@ impl Checker<'_> {
             }
             (Kind::SealPolicy, None) => {
                 let message = "a SealPolicy needs a namespace";
-                self.mistake_with_help(metadata, message, "add namespace: ..., or write kind: ClusterSealPolicy");
+                self.note_mistake_with_help(metadata, message, "add namespace: ..., or write kind: ClusterSealPolicy");
                 None
             }
             (Kind::SealPolicy, Some(namespace)) => {
-                self.namespace_name(namespace);
+                self.check_namespace_name(namespace);
                 Some(namespace.value.clone())
             }
         }
     }
 
     /// A DNS label, as Kubernetes has it (RFC 1123).
-    pub(super) fn namespace_name(&mut self, name: &Located<Box<str>>) {
+    pub(super) fn check_namespace_name(&mut self, name: &Located<Box<str>>) {
         let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if name.is_empty() || name.len() > 63 || !name.bytes().all(word) || name.starts_with('-') || name.ends_with('-')
         {
             let message = "a namespace's name has 1 to 63 characters of a-z 0-9 -, and no dash at an end";
-            self.mistake(name.place, message);
+            self.note_mistake(name.place, message);
         }
     }
 
-    pub(super) fn not_blank(&mut self, text: &Located<Box<str>>, what: &str) -> bool {
+    pub(super) fn check_not_blank(&mut self, text: &Located<Box<str>>, what: &str) -> bool {
         let blank = text.trim().is_empty();
         if blank {
-            self.mistake_with_help(
+            self.note_mistake_with_help(
                 text.place,
                 format!("{what} is expected, found a blank text"),
                 "people will ask: say why",

@@ -12,36 +12,36 @@ use crate::policy::{
 use crate::yaml::Located;
 
 impl Checker<'_> {
-    pub(super) fn exemption(&mut self, raw: RawExemption, namespace: Option<&str>) -> Option<Exemption> {
+    pub(super) fn check_exemption(&mut self, raw: RawExemption, namespace: Option<&str>) -> Option<Exemption> {
         let RawExemption { name, images, namespaces, until, approved_by, reason } = raw;
         let before = self.mistakes.len();
         let mut scopes: ScopeMap<()> = ScopeMap::default();
-        for (scope, place) in self.scopes(&images, &format!("exemption {}", quoted(&name.value))) {
+        for (scope, place) in self.parse_scopes(&images, &format!("exemption {}", quoted(&name.value))) {
             let text = scope.to_string();
             if scopes.insert(scope, ()).is_err() {
-                self.mistake(place, format!("the scope {text} stands twice in exemption {}", quoted(&name.value)));
+                self.note_mistake(place, format!("the scope {text} stands twice in exemption {}", quoted(&name.value)));
             }
         }
         if let Some(namespaces) = &namespaces {
             if namespaces.is_empty() {
-                self.mistake_with_help(
+                self.note_mistake_with_help(
                     namespaces.key,
                     "namespaces names no namespace",
                     "leave it out if it holds in all",
                 );
             }
             for name in &namespaces.value {
-                self.namespace_name(name);
+                self.check_namespace_name(name);
                 if let Some(own) = namespace.filter(|own| **own != *name.value) {
                     let message =
                         format!("a policy of namespace {own} exempts nothing in another one, {}", quoted(&name.value));
-                    self.mistake_with_help(name.place, message, "leave namespaces out");
+                    self.note_mistake_with_help(name.place, message, "leave namespaces out");
                 }
             }
         }
-        let end = self.until(&until);
-        self.not_blank(&approved_by, "who approved it");
-        self.not_blank(&reason, "a reason");
+        let end = self.check_end(&until);
+        self.check_not_blank(&approved_by, "who approved it");
+        self.check_not_blank(&reason, "a reason");
         if self.mistakes.len() > before {
             return None;
         }
@@ -57,7 +57,7 @@ impl Checker<'_> {
         })
     }
 
-    fn until(&mut self, text: &Located<Box<str>>) -> Option<Timestamp> {
+    fn check_end(&mut self, text: &Located<Box<str>>) -> Option<Timestamp> {
         if let Ok(time) = text.parse::<Timestamp>() {
             return Some(time);
         }
@@ -65,7 +65,7 @@ impl Checker<'_> {
             Ok(date) => format!("write {date}T00:00:00Z"),
             Err(_) => "write a time with its zone, like 2027-01-31T00:00:00Z".to_owned(),
         };
-        self.mistake_with_help(text.place, format!("{} is not a point in time", quoted(text)), suggestion);
+        self.note_mistake_with_help(text.place, format!("{} is not a point in time", quoted(text)), suggestion);
         None
     }
 }

@@ -12,11 +12,11 @@ use crate::yaml::{Entries, Lenient, Located};
 pub(super) type ReadFile<'a> = dyn FnMut(&Path) -> Result<Vec<u8>, KeyFileError> + 'a;
 
 impl Checker<'_> {
-    pub(super) fn keys(&mut self, keys: Entries<Lenient<RawKey>>, folder: &Path, read_key: &mut ReadFile<'_>) {
+    pub(super) fn check_keys(&mut self, keys: Entries<Lenient<RawKey>>, folder: &Path, read_key: &mut ReadFile<'_>) {
         let mut owners: BTreeMap<Fingerprint, (Box<str>, Span)> = BTreeMap::new();
         for (name, Lenient(key)) in keys.0 {
-            self.name(&name, "a key");
-            let signer = key.and_then(|key| self.signer(&name, key, folder, read_key));
+            self.check_name(&name, "a key");
+            let signer = key.and_then(|key| self.read_signer(&name, key, folder, read_key));
             for certificate in signer.iter().flat_map(|signer| &signer.certificates) {
                 let fingerprint = certificate.fingerprint();
                 match owners.get(&fingerprint) {
@@ -40,7 +40,7 @@ impl Checker<'_> {
         }
     }
 
-    fn signer(
+    fn read_signer(
         &mut self,
         name: &Located<Box<str>>,
         key: RawKey,
@@ -51,12 +51,12 @@ impl Checker<'_> {
             RawKey::Inline(text) => (text.value.into_string().into_bytes(), "the inline key".to_owned(), text.key),
             RawKey::File(file) => {
                 if file.is_empty() {
-                    self.mistake(file.place, "a key file's path is expected, found nothing");
+                    self.note_mistake(file.place, "a key file's path is expected, found nothing");
                     return None;
                 }
                 if file.contains(['\n', '\r']) || file.contains("-----BEGIN") {
                     let message = format!("{} has a key in the place of a file's path", quoted(&name.value));
-                    self.mistake_with_help(file.place, message, "write inline: in the place of file:");
+                    self.note_mistake_with_help(file.place, message, "write inline: in the place of file:");
                     return None;
                 }
                 let what =
@@ -71,7 +71,7 @@ impl Checker<'_> {
                             KeyFileError::TooLarge { .. } => "export only this signer's certificates",
                             KeyFileError::Unreadable(_) => "see to it that the user that sealgate runs as may read it",
                         };
-                        self.mistake_with_help(file.place, message, suggestion);
+                        self.note_mistake_with_help(file.place, message, suggestion);
                         return None;
                     }
                 }
@@ -79,14 +79,14 @@ impl Checker<'_> {
         };
         let Keys { certificates, notices } = match Keyring::read(&bytes) {
             Ok(keys) if !keys.certificates.is_empty() => keys,
-            Ok(_) => return self.no_certificate(place, &what, name, &CertificateError::Empty),
-            Err(error) => return self.no_certificate(place, &what, name, &error),
+            Ok(_) => return self.refuse_certificate(place, &what, name, &CertificateError::Empty),
+            Err(error) => return self.refuse_certificate(place, &what, name, &error),
         };
         KeyWarning::add(&mut self.key_warnings, &name.value, notices);
         Some(Signer { name: name.value.clone(), certificates: certificates.into_iter().map(Arc::new).collect() })
     }
 
-    fn no_certificate(
+    fn refuse_certificate(
         &mut self,
         place: Span,
         what: &str,
@@ -103,7 +103,7 @@ impl Checker<'_> {
             CertificateError::Utf16 => "export it anew: gpg --armor --output FILE --export FINGERPRINT",
             _ => "export the signer's public key with: gpg --armor --export FINGERPRINT",
         };
-        self.mistake_with_help(place, format!("{what} of {}: {error}", quoted(&name.value)), suggestion);
+        self.note_mistake_with_help(place, format!("{what} of {}: {error}", quoted(&name.value)), suggestion);
         None
     }
 }

@@ -28,44 +28,44 @@ pub(super) struct CheckedDocument {
     pub(super) key_warnings: Vec<KeyWarning>,
 }
 /// Checks a document. What is good in it comes with what is not, so that it can be checked against other documents.
-pub(super) fn document(
+pub(super) fn check_document(
     source: YamlSource<'_>,
     folder: &Path,
     raw: RawDocument,
     read_key: &mut ReadFile<'_>,
 ) -> (CheckedDocument, Vec<Diagnostic>) {
     let RawDocument { kind, metadata, spec, .. } = raw;
-    let mut check = Checker {
+    let mut checker = Checker {
         source,
         mistakes: Vec::new(),
         signers: HashMap::new(),
         key_warnings: Vec::new(),
         document: String::new(),
     };
-    check.name(&metadata.name, "a policy");
-    let namespace = check.namespace(kind, metadata.namespace.as_ref(), metadata.name.key);
-    check.document = match &namespace {
+    checker.check_name(&metadata.name, "a policy");
+    let namespace = checker.check_namespace(kind, metadata.namespace.as_ref(), metadata.name.key);
+    checker.document = match &namespace {
         Some(namespace) => format!("{namespace}/{}", *metadata.name),
         None => metadata.name.value.to_string(),
     };
-    check.keys(spec.keys, folder, read_key);
+    checker.check_keys(spec.keys, folder, read_key);
     if spec.rules.is_empty() && spec.exemptions.is_empty() {
         let message = format!("policy {} has neither rules nor exemptions", quoted(&metadata.name.value));
-        check.mistakes.push(source.mistake(metadata.name.place, message).suggest("add rules, or delete it"));
+        checker.mistakes.push(source.mistake(metadata.name.place, message).suggest("add rules, or delete it"));
     }
     let mut names = HashMap::new();
     let mut rules = Vec::new();
     for raw in spec.rules.into_iter().filter_map(|Lenient(rule)| rule) {
-        check.only_once(&mut names, &raw.name, "rules");
-        rules.extend(check.rule(raw, spec.mode.map(Into::into)));
+        checker.check_unique_name(&mut names, &raw.name, "rules");
+        rules.extend(checker.check_rule(raw, spec.mode.map(Into::into)));
     }
     let mut names = HashMap::new();
     let mut exemptions = Vec::new();
     for raw in spec.exemptions.into_iter().filter_map(|Lenient(exemption)| exemption) {
-        check.only_once(&mut names, &raw.name, "exemptions");
-        exemptions.extend(check.exemption(raw, namespace.as_deref()));
+        checker.check_unique_name(&mut names, &raw.name, "exemptions");
+        exemptions.extend(checker.check_exemption(raw, namespace.as_deref()));
     }
-    let Checker { mistakes, key_warnings, .. } = check;
+    let Checker { mistakes, key_warnings, .. } = checker;
     let document = CheckedDocument { kind, name: metadata.name.value, namespace, rules, exemptions, key_warnings };
     (document, mistakes)
 }

@@ -15,27 +15,27 @@ use crate::yaml::{Lenient, Located};
 const MAX_SIGNATURE_AGE: Duration = Duration::from_hours(876_600);
 impl Checker<'_> {
     /// Every requirement, or nothing if one is not good.
-    pub(super) fn requirements(
+    pub(super) fn check_requirements(
         &mut self,
         raw: Located<Vec<Lenient<RawRequirement>>>,
         rule: &Located<Box<str>>,
     ) -> Option<Vec<Requirement>> {
         if raw.is_empty() {
             let message = format!("rule {} requires nothing", quoted(&rule.value));
-            self.mistake_with_help(raw.key, message, "add - signedBy: [...], or write allow: {reason: ...}");
+            self.note_mistake_with_help(raw.key, message, "add - signedBy: [...], or write allow: {reason: ...}");
             return None;
         }
         let written = raw.len();
         let good: Vec<Requirement> =
-            raw.value.into_iter().filter_map(|Lenient(raw)| raw.and_then(|raw| self.requirement(raw))).collect();
+            raw.value.into_iter().filter_map(|Lenient(raw)| raw.and_then(|raw| self.check_requirement(raw))).collect();
         (good.len() == written).then_some(good)
     }
 
-    fn requirement(&mut self, raw: RawRequirement) -> Option<Requirement> {
+    fn check_requirement(&mut self, raw: RawRequirement) -> Option<Requirement> {
         let RawRequirement { signed_by, threshold, identity, max_age } = raw;
         let before = self.mistakes.len();
         if signed_by.is_empty() {
-            self.mistake_with_help(signed_by.key, "signedBy names no key", "name keys of this document's keys");
+            self.note_mistake_with_help(signed_by.key, "signedBy names no key", "name keys of this document's keys");
         }
         let mut seen: HashMap<&str, Span> = HashMap::new();
         let mut signers = Vec::new();
@@ -49,18 +49,18 @@ impl Checker<'_> {
             seen.insert(&name.value, name.place);
             match self.signers.get(&name.value) {
                 Some(signer) => signers.push(signer.clone()),
-                None => self.unknown_key(name),
+                None => self.note_unknown_key(name),
             }
         }
         let threshold = match threshold {
             None => Some(NonZeroUsize::MIN),
-            Some(threshold) => self.threshold(&threshold, seen.len()),
+            Some(threshold) => self.check_threshold(&threshold, seen.len()),
         };
         let identity = match identity {
             None => Some(Identity::RepoDigestOrExact),
-            Some(identity) => self.identity(identity.value),
+            Some(identity) => self.check_identity(identity.value),
         };
-        let max_age = max_age.map(|max_age| self.max_age(&max_age));
+        let max_age = max_age.map(|max_age| self.check_max_age(&max_age));
         if self.mistakes.len() > before {
             return None;
         }
@@ -75,7 +75,7 @@ impl Checker<'_> {
         })
     }
 
-    fn unknown_key(&mut self, name: &Located<Box<str>>) {
+    fn note_unknown_key(&mut self, name: &Located<Box<str>>) {
         let message = format!("this policy has no key called {}", quoted(&name.value));
         let mut known: Vec<&str> = self.signers.keys().map(|key| &**key).filter(|key| is_short(key)).collect();
         known.sort_unstable();
@@ -86,33 +86,33 @@ impl Checker<'_> {
             None if known.len() > 10 => "keys are declared in the same document".to_owned(),
             None => format!("its keys: {}", known.join(", ")),
         };
-        self.mistake_with_help(name.place, message, suggestion);
+        self.note_mistake_with_help(name.place, message, suggestion);
     }
 
-    fn threshold(&mut self, threshold: &Located<i64>, names: usize) -> Option<NonZeroUsize> {
+    fn check_threshold(&mut self, threshold: &Located<i64>, names: usize) -> Option<NonZeroUsize> {
         let number = usize::try_from(threshold.value).ok().and_then(NonZeroUsize::new);
         match number {
-            None => self.mistake(threshold.place, format!("a threshold is at least 1, found {}", threshold.value)),
+            None => self.note_mistake(threshold.place, format!("a threshold is at least 1, found {}", threshold.value)),
             Some(number) if number.get() > names => {
                 let message = format!("a threshold of {number} can't be met: signedBy has {names} different names");
-                self.mistake_with_help(threshold.place, message, "name more keys, or lower the threshold");
+                self.note_mistake_with_help(threshold.place, message, "name more keys, or lower the threshold");
             }
             Some(number) => return Some(number),
         }
         None
     }
 
-    fn max_age(&mut self, text: &Located<Box<str>>) -> Option<Duration> {
+    fn check_max_age(&mut self, text: &Located<Box<str>>) -> Option<Duration> {
         let duration = humantime::parse_duration(text);
         match duration {
             // Signatures know whole seconds; and where a signature is a hundred years old, its age is not what is wrong.
             Ok(duration) if duration < Duration::from_secs(1) || duration > MAX_SIGNATURE_AGE => {
-                self.mistake(text.place, "maxAge is at least 1s, and at most 100y");
+                self.note_mistake(text.place, "maxAge is at least 1s, and at most 100y");
                 None
             }
             Ok(duration) => Some(duration),
             Err(error) => {
-                self.mistake_with_help(
+                self.note_mistake_with_help(
                     text.place,
                     format!("{} is not a duration: {error}", quoted(text)),
                     "write it like 90d or 12h",
@@ -122,7 +122,7 @@ impl Checker<'_> {
         }
     }
 
-    fn identity(&mut self, raw: RawIdentity) -> Option<Identity> {
+    fn check_identity(&mut self, raw: RawIdentity) -> Option<Identity> {
         Some(match raw {
             RawIdentity::RepoDigestOrExact | RawIdentity::Match(RawMatch::RepoDigestOrExact) => {
                 Identity::RepoDigestOrExact
@@ -132,24 +132,24 @@ impl Checker<'_> {
             RawIdentity::ExactReference(text) => match Reference::parse(&text) {
                 Ok(reference) if reference.tag().is_none() && reference.digest().is_none() => {
                     let message = "exactReference needs a tag or a digest";
-                    self.mistake_with_help(text.place, message, "add one, or write exactRepository");
+                    self.note_mistake_with_help(text.place, message, "add one, or write exactRepository");
                     return None;
                 }
                 Ok(reference) => Identity::ExactReference(reference),
                 Err(error) => {
-                    self.mistake(text.place, format!("{} is not an image reference: {error}", quoted(&text)));
+                    self.note_mistake(text.place, format!("{} is not an image reference: {error}", quoted(&text)));
                     return None;
                 }
             },
             RawIdentity::ExactRepository(text) => match Repository::parse(&text) {
                 Ok(repository) => Identity::ExactRepository(repository),
                 Err(error) => {
-                    self.mistake(text.place, format!("{} is not a repository: {error}", quoted(&text)));
+                    self.note_mistake(text.place, format!("{} is not a repository: {error}", quoted(&text)));
                     return None;
                 }
             },
             RawIdentity::Remap(RawRemap { from, to }) => {
-                let (from, to) = (self.prefix(&from), self.prefix(&to));
+                let (from, to) = (self.parse_prefix(&from), self.parse_prefix(&to));
                 Identity::Remap { from: from?, to: to? }
             }
         })

@@ -14,9 +14,9 @@ use crate::policy::{
 pub(super) type CheckedRule = (Arc<Rule>, Vec<(Scope, Span)>);
 
 impl Checker<'_> {
-    pub(super) fn rule(&mut self, raw: RawRule, mode: Option<Mode>) -> Option<CheckedRule> {
+    pub(super) fn check_rule(&mut self, raw: RawRule, mode: Option<Mode>) -> Option<CheckedRule> {
         let RawRule { name, images, mode: own_mode, require, platforms, allow, deny } = raw;
-        let scopes = self.scopes(&images, &format!("rule {}", quoted(&name.value)));
+        let scopes = self.parse_scopes(&images, &format!("rule {}", quoted(&name.value)));
         let said: Vec<(&str, Span)> = [
             require.as_ref().map(|require| ("require", require.key)),
             allow.as_ref().map(|allow| ("allow", allow.key)),
@@ -29,7 +29,7 @@ impl Checker<'_> {
             [_] => {}
             [] => {
                 let message = format!("rule {} does not say what it does", quoted(&name.value));
-                self.mistake_with_help(name.place, message, "add one of require, allow and deny");
+                self.note_mistake_with_help(name.place, message, "add one of require, allow and deny");
             }
             [(first_word, first), .., (word, second)] => {
                 let message = format!("rule {} has both {first_word} and {word}", quoted(&name.value));
@@ -40,16 +40,16 @@ impl Checker<'_> {
         }
         if let (Some(platforms), None) = (&platforms, &require) {
             let message = "platforms says which signatures of an index count; without require there are none to count";
-            self.mistake_with_help(platforms.key, message, "leave it out");
+            self.note_mistake_with_help(platforms.key, message, "leave it out");
         }
         let platforms = match platforms.map(|platforms| platforms.value) {
             None => Platforms::IndexOrEach,
             Some(RawPlatforms::Index) => Platforms::Index,
             Some(RawPlatforms::Each) => Platforms::Each,
         };
-        let allow = allow.map(|allow| self.reason(&allow.value));
-        let deny = deny.map(|deny| self.reason(&deny.value));
-        let require = require.map(|require| self.requirements(require, &name));
+        let allow = allow.map(|allow| self.check_reason(&allow.value));
+        let deny = deny.map(|deny| self.check_reason(&deny.value));
+        let require = require.map(|require| self.check_requirements(require, &name));
         let action = match (require, allow, deny) {
             (Some(all), None, None) => Action::Require(Requirements { all: all?, platforms }),
             (None, Some(reason), None) => Action::Allow { reason: reason? },
@@ -60,7 +60,7 @@ impl Checker<'_> {
         Some((Arc::new(Rule { id, mode: own_mode.map(Into::into).or(mode), action }), scopes))
     }
 
-    fn reason(&mut self, raw: &RawReason) -> Option<Arc<str>> {
-        self.not_blank(&raw.reason, "a reason").then(|| raw.reason.value.trim().into())
+    fn check_reason(&mut self, raw: &RawReason) -> Option<Arc<str>> {
+        self.check_not_blank(&raw.reason, "a reason").then(|| raw.reason.value.trim().into())
     }
 }

@@ -6,9 +6,9 @@ use crate::image::{Scope, ScopeError};
 use crate::yaml::Located;
 
 impl Checker<'_> {
-    pub(super) fn scopes(&mut self, images: &Located<Vec<Located<Box<str>>>>, of: &str) -> Vec<(Scope, Span)> {
+    pub(super) fn parse_scopes(&mut self, images: &Located<Vec<Located<Box<str>>>>, of: &str) -> Vec<(Scope, Span)> {
         if images.is_empty() {
-            self.mistake_with_help(
+            self.note_mistake_with_help(
                 images.key,
                 format!("{of} covers no image"),
                 "name scopes, like registry.example.com/acme, or \"*\" for everything",
@@ -40,14 +40,14 @@ impl Checker<'_> {
         scopes
     }
 
-    pub(super) fn prefix(&mut self, text: &Located<Box<str>>) -> Option<Box<str>> {
+    pub(super) fn parse_prefix(&mut self, text: &Located<Box<str>>) -> Option<Box<str>> {
         match Scope::parse(text) {
             Ok(Scope::Prefix(prefix)) => return Some(prefix),
             Ok(_) => {
                 let message = format!("{} is not a prefix: it is a host, or a host and a path", quoted(text));
-                self.mistake(text.place, message);
+                self.note_mistake(text.place, message);
             }
-            Err(error) => self.mistake(text.place, format!("{} is not a prefix: {error}", quoted(text))),
+            Err(error) => self.note_mistake(text.place, format!("{} is not a prefix: {error}", quoted(text))),
         }
         None
     }
