@@ -113,6 +113,7 @@ mod tests {
         let start = Instant::now();
         let limited = CurrentPolicy::with_max_stale(Policy::default(), Some(HOUR), start);
         let unlimited = CurrentPolicy::new(Policy::default());
+        assert_eq!((limited.max_stale(), unlimited.max_stale()), (Some(HOUR), None));
         let fresh = |after: Duration| limited.check_fresh(start + after).is_ok();
         assert!(fresh(Duration::ZERO) && fresh(HOUR));
         assert!(!fresh(HOUR + Duration::from_nanos(1)));

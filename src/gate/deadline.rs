@@ -150,6 +150,12 @@ mod tests {
     }
 
     #[test]
+    fn verification_has_an_eighth_of_a_short_time() {
+        assert_eq!(verification_reserve(Duration::from_millis(800)), Duration::from_millis(100));
+        assert_eq!(verification_reserve(Duration::from_mins(1)), MAX_VERIFICATION_RESERVE);
+    }
+
+    #[test]
     fn look_ups_end_before_the_decision_and_sources_before_look_ups_however_short_the_deadline() {
         for milliseconds in [100, 500, 1_000, 4_000, 8_000, 29_000] {
             let configured = Duration::from_millis(milliseconds);

@@ -329,21 +329,42 @@ fn weight(applied: &AppliedRule, examination: &Examination) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::tests::{WEB, layer, signed_by};
+    use crate::gate::tests::{NOW, Scene, WEB, cluster, layer, signed_by};
     use crate::image::Reference;
     use crate::policy::{Action, Dialect};
-    use crate::signature::testing::Key;
+    use crate::signature::testing::{Key, at, signer};
     use crate::verification::{AskedSource, ExaminedSignature};
+
+    #[tokio::test]
+    async fn what_an_examination_learned_is_forgotten_at_its_end() {
+        let key = Key::new("acme");
+        let scene = Scene::cached(cluster(layer(vec![("registry.example.com", None, signed_by(&key))])));
+        let digest = scene.world.image(WEB, "one");
+        scene.world.sign(&key, digest, WEB);
+        assert!(scene.decide(WEB).await.verdict.is_ok());
+        assert!(scene.gate.engine.verdicts.shared.progress().is_empty());
+    }
+
+    #[test]
+    fn another_caller_asks_again_where_the_first_had_too_little_time_or_budget() {
+        let repository = crate::image::Repository::parse("registry.example.com/acme/web").unwrap();
+        let of = |refusal| is_of_its_caller(&Examination::refused(refusal));
+        assert!(of(LookupError::timed_out(&repository, Duration::from_secs(1)).into()));
+        assert!(of(Refusal::ReviewTooCostly));
+        assert!(!of(LookupError::another_digest(&repository).into()));
+        assert!(!of(Refusal::TooManySignatures));
+        assert!(holds(&Examination::refused(Refusal::TooManySignatures), at(NOW)));
+    }
 
     #[test]
     fn the_weight_of_a_verdict_grows_with_its_signatures_its_sources_and_the_keys_of_its_rule() {
         let image = Reference::for_image(WEB).unwrap();
         let key = Key::new("acme");
+        let of_two_certificates = signer("acme", &[key.public(), Key::new("other").public()]);
         let rule = |keys: usize| {
             let mut action = signed_by(&key);
             if let Action::Require(requirements) = &mut action {
-                let one = requirements.all[0].signed_by[0].clone();
-                requirements.all[0].signed_by = vec![one; keys];
+                requirements.all[0].signed_by = vec![of_two_certificates.clone(); keys];
             }
             let layer = layer(vec![("registry.example.com", None, action)]);
             Arc::clone(layer.rules.get(&image).unwrap())
@@ -378,6 +399,7 @@ mod tests {
             let more_keys = weight(keys + 10, signatures, sources);
             assert!(if sources == 0 { more_keys == before } else { more_keys > before }, "{keys}");
         }
-        assert!(weight(1, 0, 0) >= 512, "an empty one is something, too");
+        assert_eq!(weight(1, 0, 0), 1024, "an empty one is something, too");
+        assert_eq!(weight(2, 5, 3), 1024 + 5 * 512 + 3 * (256 + 2 * (64 + 64 * 2)));
     }
 }

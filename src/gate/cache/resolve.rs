@@ -223,6 +223,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_weight_of_a_manifest_has_its_name_and_its_entries() {
+        let repository = Repository::parse("registry.example.com/acme/web").unwrap();
+        let digest = Digest::sha256(b"one");
+        let of = |manifest| weight(&repository, &HashedManifest::made_up(digest, manifest));
+        assert_eq!(of(Manifest::Image), 512 + 2 * 29);
+        let entry = Descriptor { digest, platform: Some("x".repeat(10)), attestation: false };
+        let entries = u32::try_from(3 * (size_of::<Descriptor>() + 10)).unwrap();
+        assert_eq!(of(Manifest::Index(vec![entry; 3])), 512 + 2 * 29 + entries);
+    }
+
     #[tokio::test]
     async fn two_tags_of_one_image_share_its_manifest() {
         let cached = cached();

@@ -480,6 +480,12 @@ async fn the_log_has_the_facts_of_a_refusal() {
         {
             assert!(line.contains(part), "{part} is missing in {line}");
         }
+        // What a mutation would refuse is refused, and logged, by the validation.
+        let images = [ImageUse { text: WEB, runs_as_written: false }];
+        let deadline = Instant::now() + Duration::from_secs(8);
+        let mutation = Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: false };
+        scene.gate.decide(&mutation).await.unwrap();
+        assert_eq!(String::from_utf8(LOGGED.take()).unwrap(), "");
     }
 }
 

@@ -267,6 +267,16 @@ fn a_scope_that_would_never_match_is_refused() {
     }
 }
 
+#[test]
+fn a_long_path_is_named_and_what_may_be_a_key_is_not() {
+    let keyring =
+        |path: &str| wrong(&requiring(&format!(r#"{{"type":"signedBy","keyType":"GPGKeys","keyPath":"{path}"}}"#)));
+    let long = format!("/etc/{}", "k".repeat(100));
+    assert!(keyring(&long).contains(&long));
+    assert!(keyring("/etc/k").contains("/etc/k"));
+    assert!(keyring("key\\nkey").starts_with("this text: "));
+}
+
 proptest::proptest! {
     #[test]
     fn whatever_stands_there_is_read_or_refused_without_a_panic(

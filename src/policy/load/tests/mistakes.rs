@@ -257,6 +257,7 @@ fn every_mistake_with_a_key_points_at_the_key() {
             "a: {file: \"two\\nlines\"}",
             "p.yaml:6:15: \"a\" has a key in the place of a file's path\n  help: write inline: in the place of file:",
         ),
+        ("a: {file: curve.asc}", "p.yaml:6:15: key file \"curve.asc\" of \"a\": no key in it can be used here: "),
         ("a: {file: \"\"}", "p.yaml:6:15: a key file's path is expected"),
         ("a: {inline: nothing}", "p.yaml:6:9: the inline key of \"a\": "),
         ("a: {fiel: release.asc}", "p.yaml:6:9: unknown field \"fiel\"\n  help: did you mean file?"),
@@ -273,6 +274,14 @@ fn every_mistake_with_a_key_points_at_the_key() {
         );
         let message = refused(&text);
         assert!(message.starts_with(expected), "{text}\nexpected {expected}\nfound {message}");
+        let helps = [
+            ("private.asc", "help: a policy needs public keys only; take the private one away from here"),
+            ("utf16.asc", "help: export it anew: gpg --armor --output FILE --export FINGERPRINT"),
+            ("curve.asc", "help: let the signer make a key of another kind"),
+            ("text.asc", "help: export the signer's public key with: gpg --armor --export FINGERPRINT"),
+        ];
+        let help = helps.iter().find(|(file, _)| keys.contains(file)).map_or("", |(_, help)| help);
+        assert!(message.contains(help), "expected {help}\nfound {message}");
         assert!(!message.contains("no key called \"a\""), "a broken key is not an unknown one: {message}");
     }
 }

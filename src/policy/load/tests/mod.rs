@@ -29,9 +29,17 @@ fn read_key(path: &Path) -> Result<Vec<u8>, KeyFileError> {
         "policies/utf16.asc" => {
             Ok([0xff, 0xfe].into_iter().chain("-----BEGIN".encode_utf16().flat_map(u16::to_le_bytes)).collect())
         }
+        "policies/curve.asc" => Ok(on_an_unknown_curve()),
         "policies/folder" => Err(KeyFileError::NotAFile),
         _ => Err(KeyFileError::Missing),
     }
+}
+
+/// A key of version 4, made for ECDSA on a curve that nothing knows.
+fn on_an_unknown_curve() -> Vec<u8> {
+    let point = [&[2, 3, 0x84][..], &[7; 64]].concat();
+    let body = [&[4, 0x5e, 0, 0, 0, 19, 2, 0x2b, 0x99][..], &point].concat();
+    [&[0x99][..], &u16::try_from(body.len()).unwrap().to_be_bytes(), &body].concat()
 }
 
 fn file(name: &str, text: &str) -> SourceFile {
