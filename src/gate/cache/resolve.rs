@@ -223,6 +223,39 @@ mod tests {
         }
     }
 
+    /// A registry that does not answer the first request in time.
+    #[derive(Default)]
+    struct SlowAtFirst(std::sync::atomic::AtomicUsize);
+
+    #[async_trait]
+    impl ResolveDigest for SlowAtFirst {
+        async fn resolve(&self, image: &Reference, _: Instant) -> Result<Arc<HashedManifest>, LookupError> {
+            if self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+                std::future::pending::<()>().await;
+            }
+            Ok(Arc::new(HashedManifest::made_up(Digest::sha256(image.to_string().as_bytes()), Manifest::Image)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_joined_a_look_up_which_timed_out_asks_anew() {
+        let lookup = Duration::from_secs(6);
+        let registry = Arc::new(SlowAtFirst::default());
+        let times = CacheTimes { tag: lookup, signatures: lookup, lookup };
+        let cached = CachedResolve::new(registry.clone(), times, Arc::new(Metrics::new()));
+        let image = Reference::for_image("registry.example.com/acme/web:1").unwrap();
+        let began = Instant::now();
+        let first = cached.resolve(&image, began + lookup * 2);
+        let second = async {
+            tokio::time::sleep(lookup / 2).await;
+            cached.resolve(&image, began + lookup * 2).await
+        };
+        let (first, second) = tokio::join!(first, second);
+        assert!(matches!(first, Err(LookupError::TimedOut { .. })), "{first:?}");
+        assert!(second.is_ok(), "{second:?}");
+        assert_eq!(registry.0.load(std::sync::atomic::Ordering::Relaxed), 2);
+    }
+
     #[test]
     fn the_weight_of_a_manifest_has_its_name_and_its_entries() {
         let repository = Repository::parse("registry.example.com/acme/web").unwrap();

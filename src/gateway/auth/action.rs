@@ -51,3 +51,16 @@ impl fmt::Display for Action {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_is_part_of_a_sentence() {
+        let repository = RepositoryName::parse("acme/web").unwrap();
+        let words = |action: Action| [action.in_words(Some(&repository)), action.in_words(None)];
+        assert_eq!(words(Action::CreateSignature), ["add signatures to acme/web", "add signatures to this store"]);
+        assert_eq!(words(Action::Export), ["export this store", "export this store"]);
+    }
+}

@@ -121,6 +121,59 @@ mod tests {
         }
     }
 
+    /// What comes to a store without access control: from where, asked for as what, with which field, and whether its sender is
+    /// on the machine of the store.
+    const WITHOUT_ACCESS: [(&str, &str, &str, bool); 9] = [
+        ("127.0.0.1", "127.0.0.1:5000", "accept", true),
+        ("::1", "localhost", "accept", true),
+        ("192.0.2.7", "127.0.0.1:5000", "accept", false),
+        ("127.0.0.1", "store.example.com", "accept", false),
+        ("192.0.2.7", "store.example.com", "accept", false),
+        ("127.0.0.1", "127.0.0.1:5000", "x-forwarded-for", false),
+        ("127.0.0.1", "127.0.0.1:5000", "via", false),
+        ("192.0.2.7", "127.0.0.1:5000", "via", false),
+        ("192.0.2.7", "store.example.com", "x-forwarded-for", false),
+    ];
+
+    #[tokio::test]
+    async fn without_access_only_the_machine_of_a_store_on_loopback_removes_and_exports() {
+        let one = |address: &str| address.parse::<std::net::IpAddr>().unwrap();
+        let mut proxied = settings();
+        proxied.trusted_proxies = vec![crate::configuration::Network::parse("10.0.0.0/8").unwrap()];
+        for (settings, listen, on_loopback) in [
+            (settings(), "127.0.0.1", true),
+            (settings(), "::ffff:127.0.0.1", true),
+            (settings(), "0.0.0.0", false),
+            (proxied, "127.0.0.1", false),
+        ] {
+            let access = Arc::new(AccessControl::open(None).await.unwrap());
+            let auth = RequestAuth::new(access, &settings).at((one(listen), 5000).into(), false);
+            assert_eq!((auth.is_enabled(), auth.is_on_loopback()), (false, on_loopback), "{listen}");
+            assert_eq!(auth.trusted_proxies(), settings.trusted_proxies);
+            let challenge = RequiredAuth::Basic(HeaderValue::from_static("Basic realm=\"r\""));
+            let cache = UpstreamCache::with_required_auth(challenge).await;
+            let registry = Settings::new(&settings.registry, 0).unwrap().registry(cache).unwrap();
+            for (peer, host, field, is_local) in WITHOUT_ACCESS {
+                let request = |site: &str| {
+                    let request = TestRequest::with_uri("/sealgate/v1/export").peer_addr((one(peer), 1).into());
+                    let request = request.insert_header(("host", host)).insert_header((field, "192.0.2.9"));
+                    request.insert_header(("sec-fetch-site", site)).to_http_request()
+                };
+                let caller = auth.authenticate(&registry, &request("none")).await.unwrap();
+                for action in [Action::DeleteSignature, Action::SetStatus, Action::Export, Action::Import] {
+                    let allowed = auth.authorize(&registry, &caller, action, None).await.is_ok();
+                    assert_eq!(allowed, is_local && on_loopback, "{listen} {peer} {host} {field} {action}");
+                }
+                auth.authorize(&registry, &caller, Action::CreateSignature, None).await.unwrap();
+                // No page of another site does anything.
+                let caller = auth.authenticate(&registry, &request("cross-site")).await.unwrap();
+                for action in [Action::CreateSignature, Action::Export] {
+                    auth.authorize(&registry, &caller, action, None).await.unwrap_err();
+                }
+            }
+        }
+    }
+
     #[tokio::test]
     async fn who_guesses_passwords_is_written_down_where_the_registry_may_know_them_too() {
         let (log, _logging) = Log::start();

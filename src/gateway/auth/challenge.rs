@@ -76,6 +76,15 @@ mod tests {
     use crate::gateway::{auth::Action, store::RepositoryName};
 
     #[test]
+    fn a_challenge_for_a_token_is_known_in_any_case() {
+        for (challenge, bearer) in
+            [("Bearer realm=\"r\"", true), ("BEARER", true), ("Basic realm=\"r\"", false), ("", false)]
+        {
+            assert_eq!(is_bearer(&HeaderValue::from_static(challenge)), bearer, "{challenge}");
+        }
+    }
+
+    #[test]
     fn a_challenge_says_where_tokens_come_from_and_what_for() {
         let external = External { scheme: "https", host: Some("store.example.com:5000".to_owned()) };
         let repository = RepositoryName::parse("acme/web").unwrap();

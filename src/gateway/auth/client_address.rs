@@ -69,6 +69,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_request_that_a_proxy_passed_on_says_so() {
+        use actix_web::test::TestRequest;
+        let request = |name: &str| TestRequest::default().insert_header((name, "x")).to_http_request();
+        for name in ["x-forwarded-for", "x-forwarded-host", "forwarded", "via"] {
+            assert!(is_forwarded(&request(name)), "{name}");
+        }
+        assert!(!is_forwarded(&request("accept")));
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_the_peer_of_the_connection() {
+        use actix_web::test::TestRequest;
+        let networks = vec![Network::parse("10.0.0.0/8").unwrap()];
+        let addresses = ClientAddresses::new(networks.clone());
+        assert_eq!(addresses.trusted_proxies(), networks);
+        for (peer, trusted) in [([10, 0, 0, 1], true), ([192, 0, 2, 1], false)] {
+            let request = TestRequest::default().peer_addr((peer, 1).into());
+            let request = request.insert_header(("x-forwarded-for", "198.51.100.1, 198.51.100.2")).to_http_request();
+            assert_eq!(addresses.is_of_trusted_proxy(&request), trusted);
+            let client = if trusted { [198, 51, 100, 2] } else { peer };
+            assert_eq!(addresses.client_address(&request), Some(client.into()));
+        }
+    }
+
+    #[test]
     fn a_peer_is_who_the_nearest_trusted_proxy_has_its_request_from() {
         let addresses = |trusted: &[&str]| {
             ClientAddresses::new(trusted.iter().map(|network| Network::parse(network).unwrap()).collect())

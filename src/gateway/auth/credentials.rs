@@ -122,6 +122,21 @@ mod tests {
     }
 
     #[test]
+    fn a_field_may_be_as_long_as_the_limit() {
+        let longest = format!("Bearer {}", "a".repeat(MAX_AUTHORIZATION_BYTES - "Bearer ".len()));
+        assert!(matches!(read(&longest), Ok(Credentials::Bearer(_))));
+        assert_eq!(read(&format!("{longest}a")).unwrap_err(), MalformedCredentials::TooLong);
+    }
+
+    #[test]
+    fn credentials_are_sent_on_as_they_came() {
+        for field in ["Basic amFuZTpzZWNyZXQ=", "Bearer abc.def"] {
+            assert_eq!(read(field).unwrap().authorization().unwrap().expose_secret(), field);
+        }
+        assert!(Credentials::None.authorization().is_none());
+    }
+
+    #[test]
     fn no_field_is_nobody_and_several_are_a_mistake() {
         assert!(matches!(Credentials::from_authorization([]), Ok(Credentials::None)));
         let two = [b"Bearer a".as_slice(), b"Bearer a"];

@@ -292,6 +292,13 @@ mod tests {
         QueueKey::Network(Some(IpAddr::from([192, 0, 2, number])))
     }
 
+    #[test]
+    fn the_neighbourhood_of_an_address_is_its_24_or_its_48() {
+        let of = |text: &str| QueueKey::Network(Some(text.parse().unwrap()));
+        assert!(of("192.0.2.77").neighbourhood() == of("192.0.2.0"));
+        assert!(of("2001:db8:1:2:3::4").neighbourhood() == of("2001:db8:1::"));
+    }
+
     type Waiting<'a> = Pin<Box<dyn Future<Output = Result<Permit, AccessError>> + 'a>>;
 
     /// One who stands in the queue.

@@ -352,6 +352,39 @@ mod tests {
     use super::*;
     use crate::gateway::test_log::Log;
 
+    #[test]
+    fn an_action_takes_what_openshift_asks_for_it() {
+        for (action, permissions) in [
+            (Action::CreateSignature, &[("create", "imagesignatures")][..]),
+            (Action::DeleteSignature, &[("delete", "imagesignatures")]),
+            (Action::SetStatus, &[("update", "images")]),
+            (Action::Export, &[("list", "imagesignatures")]),
+            (Action::Import, &[("create", "imagesignatures"), ("update", "images")]),
+        ] {
+            assert_eq!(needed_for(action), permissions);
+        }
+    }
+
+    #[test]
+    fn a_review_of_access_has_the_whole_caller_and_the_whole_question() {
+        let principal = Principal {
+            name: Some("jane".into()),
+            uid: Some("7".into()),
+            groups: vec!["developers".into()],
+            extra: BTreeMap::from([("scopes".into(), vec!["user:full".into()])]),
+        };
+        let review = access_review(&principal, "create", "imagesignatures", "acme");
+        assert_eq!(
+            serde_json::to_value(review).unwrap(),
+            serde_json::json!({
+                "user": "jane", "uid": "7", "groups": ["developers"], "extra": {"scopes": ["user:full"]},
+                "resourceAttributes": {
+                    "namespace": "acme", "verb": "create", "group": GROUP, "version": "v1", "resource": "imagesignatures",
+                },
+            })
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn that_too_many_wait_for_a_review_is_not_said_to_be_the_api_servers_fault() {
         let (log, _logging) = Log::start();

@@ -58,6 +58,7 @@ mod tests {
     fn a_name_can_not_forge_a_line_of_the_log() {
         let caller = Principal { name: Some("jane\n2026 admin".into()), ..Principal::default() };
         assert_eq!(caller.to_string(), "jane\\n2026 admin");
+        assert!(!caller.is_anonymous() && Principal::anonymous().is_anonymous());
         assert_eq!(Principal::anonymous().to_string(), "(anonymous)");
     }
 }

@@ -228,6 +228,15 @@ impl Check<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_role_has_the_name_that_files_have() {
+        for role in [Role::Signer, Role::Auditor, Role::Admin] {
+            assert_eq!(serde_json::from_value::<Role>(role.as_str().into()).unwrap(), role);
+            assert_eq!(role.to_string(), role.as_str());
+        }
+    }
+
     use crate::diagnostic::Diagnostics;
 
     const HEAD: &str = "apiVersion: sealgate.dev/v1\nkind: StoreRoles\n";

@@ -236,6 +236,27 @@ mod tests {
     }
 
     #[test]
+    fn one_action_does_not_cover_another() {
+        let (pull, push) = (Scope::parse("repository:a:pull").unwrap(), Scope::parse("repository:a:push").unwrap());
+        assert!(pull.covers(&pull) && !pull.covers(&push) && !push.covers(&pull));
+    }
+
+    #[test]
+    fn scopes_within_others_are_those_that_are_covered() {
+        let of = |parameters: &[&str]| Scopes::parse(parameters.iter().copied()).unwrap();
+        let wanted = of(&["repository:a:pull,push", "repository:b:pull", "repository:c:pull,push"]);
+        let within = wanted.within(&of(&["repository:a:*", "repository:c:pull"]));
+        assert_eq!(Vec::<String>::from(within), ["repository:a:pull,push"]);
+    }
+
+    #[test]
+    fn a_scope_may_be_as_long_as_the_limit() {
+        let longest = format!("repository:{}:pull", "a".repeat(MAX_SCOPE_BYTES - "repository::pull".len()));
+        assert!(Scope::parse(&longest).is_ok());
+        assert_eq!(Scope::parse(&format!("{longest}l")), Err(ScopeError::TooLong));
+    }
+
+    #[test]
     fn a_registry_is_not_asked_for_what_is_the_stores_alone() {
         let theirs = |text: &str| Scopes::parse([text]).unwrap().of_the_registry();
         let both = "registry:catalog:* repository:signatures:pull";

@@ -201,6 +201,11 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn keys_are_the_same_if_their_secrets_are() {
+        assert!(key(1) == key(1) && key(1) != key(2));
+    }
+
     fn key(secret: u8) -> TokenKey {
         TokenKey::new(&[secret; KEY_BYTES])
     }
