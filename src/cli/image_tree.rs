@@ -7,11 +7,11 @@ use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 
 use crate::configuration::SignatureSource;
-use crate::gate::{FindSignatures as _, ResolveDigest as _};
+use crate::gate::ResolveDigest as _;
 use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository, Walk};
 use crate::refusal::LookupError;
 use crate::registry::Client;
-use crate::signature_sources::{Finder, SignatureSources};
+use crate::signature_sources::Finder;
 use crate::verification::FoundSignatures;
 
 /// The time limit of one look-up, or one change in a store.
@@ -102,7 +102,6 @@ pub(super) async fn found_at(
     repository: &Repository,
     digest: Digest,
 ) -> Arc<FoundSignatures> {
-    let source = source.clone();
-    let sources: Arc<dyn SignatureSources> = Arc::new(move |_: &Repository| vec![source.clone()]);
-    Finder::with_sources(Arc::clone(client), sources).find(repository, digest, Instant::now() + STEP_TIMEOUT).await
+    let finder = Finder::of_source(Arc::clone(client), source.clone());
+    finder.find_complete(repository, digest, Instant::now() + STEP_TIMEOUT).await
 }

@@ -2,13 +2,13 @@
 
 use std::{pin::pin, sync::Arc};
 
-use futures_util::{FutureExt, future::join};
+use futures_util::{FutureExt, StreamExt, future::join};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::{Instant, sleep_until},
 };
 
-use crate::image::{Digest, HashedManifest, Manifest, Reference, Repository, Walk};
+use crate::image::{Digest, HashedManifest, Manifest, Reference, Walk};
 use crate::policy::Platforms;
 use crate::refusal::{LookupError, Refusal, refusal_of_index};
 use crate::verification::{Examination, FoundSignatures, Question, verify_within};
@@ -17,7 +17,7 @@ use super::{
     applied_rule::AppliedRule,
     deadline::{ExaminationBounds, LATE_SOURCE_TIMEOUT},
     limits::MAX_CONCURRENT_MANIFESTS,
-    ports::{FindSignatures, ResolveDigest},
+    ports::{FindSignatures, Lease, ResolveDigest, SignatureSnapshot, SignatureSnapshots},
     progress::Progress,
     workers::{CpuAllowance, CpuBudget, Workers},
 };
@@ -58,13 +58,19 @@ pub(super) struct RunningExamination<'a> {
 /// What was seen of one manifest, and of all below it.
 pub(super) struct ManifestExamination {
     pub(super) examination: Examination,
-    /// The lists of signatures that the result stands or falls with.
-    pub(super) depends_on: Vec<(Digest, Arc<FoundSignatures>)>,
+    /// The leases of the lists of signatures that the result stands or falls with.
+    pub(super) depends_on: Vec<Lease>,
 }
 
-/// The signatures of a digest, with the proof where that was there before the last source answered.
-struct DigestSignatures {
-    found: Arc<FoundSignatures>,
+/// The signatures of a digest: the first list, and those that may come after it.
+struct DigestSignatures<'a> {
+    list: SignatureList,
+    more: SignatureSnapshots<'a>,
+}
+
+/// A complete list of signatures, or a partial one with the proof that it suffices.
+struct SignatureList {
+    snapshot: SignatureSnapshot,
     proof: Option<ManifestExamination>,
 }
 
@@ -91,21 +97,9 @@ impl Examiner {
         let keep_until = match &examination.result {
             // Nothing was learned.
             Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => None,
-            result => self.keep_until(applied.image.repository(), &depends_on, result.is_ok()),
+            result => keep_until(&depends_on, result.is_ok()),
         };
         FreshExamination { examination, keep_until }
-    }
-
-    /// As long as the list that is given up first. Nothing, if one of them is not kept at all.
-    fn keep_until(
-        &self,
-        repository: &Repository,
-        depends_on: &[(Digest, Arc<FoundSignatures>)],
-        sufficed: bool,
-    ) -> Option<Instant> {
-        let ends =
-            depends_on.iter().map(|(digest, found)| self.signatures.keep_until(repository, *digest, found, sufficed));
-        ends.collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 }
 
@@ -141,7 +135,7 @@ impl RunningExamination<'_> {
             Err(error) => {
                 let mut seen = ManifestExamination::refused(error.into());
                 seen.examination.asked =
-                    found.map(|DigestSignatures { found, .. }| found.asked.clone()).unwrap_or_default();
+                    found.map(|signatures| signatures.list.snapshot.found.asked.clone()).unwrap_or_default();
                 return seen;
             }
         };
@@ -184,68 +178,69 @@ impl RunningExamination<'_> {
         Err(LookupError::another_digest(repository))
     }
 
-    /// Finds the signatures of a digest. Where a source is late and those of others are proof, it is not waited for: a source
-    /// that hangs should not hold up every review. Where they are not, what the late one has may be what is missing.
-    async fn find_signatures(&self, digest: Digest) -> DigestSignatures {
-        let (tell, mut early) = watch::channel(None);
-        let told = |found: Arc<FoundSignatures>| {
-            self.progress.found(digest, &found);
-            drop(tell.send_replace(Some(found)));
-        };
+    /// Begins to look for the signatures of a digest, and reads the first list.
+    async fn find_signatures(&self, digest: Digest) -> DigestSignatures<'_> {
         let repository = self.applied.image.repository();
-        let mut finding = pin!(self.examiner.signatures.find_early(repository, digest, self.bounds.lookups, &told));
+        let mut more = self.examiner.signatures.find(repository, digest, self.bounds.lookups);
+        let list = self.next_list(digest, &mut more).await.unwrap_or_else(|| {
+            let found = FoundSignatures::unanswered(repository.as_str().into(), self.lost_error());
+            SignatureList { snapshot: SignatureSnapshot::complete(found), proof: None }
+        });
+        DigestSignatures { list, more }
+    }
+
+    /// Reads on to the next complete list. Returns `None` if there is nothing newer.
+    ///
+    /// Where a source is late and the signatures of others are proof, it is not waited for: a source that hangs should not hold
+    /// up every review. Where they are not, what the late one has may be what is missing.
+    async fn next_list(&self, digest: Digest, snapshots: &mut SignatureSnapshots<'_>) -> Option<SignatureList> {
         let (mut late, mut latest) = (None, None);
         loop {
             tokio::select! {
-                found = &mut finding => {
-                    self.progress.found(digest, &found);
-                    return DigestSignatures { found, proof: None };
-                }
-                Ok(()) = early.changed() => {
-                    latest.clone_from(&early.borrow_and_update());
-                    late = late.or_else(|| latest.is_some().then(|| Instant::now() + LATE_SOURCE_TIMEOUT));
+                snapshot = snapshots.next() => {
+                    let snapshot = snapshot?;
+                    self.progress.found(digest, &snapshot.found);
+                    if snapshot.is_complete {
+                        return Some(SignatureList { snapshot, proof: None });
+                    }
+                    late = late.or_else(|| Some(Instant::now() + LATE_SOURCE_TIMEOUT));
+                    latest = Some(snapshot);
                 }
                 () = at(late), if latest.is_some() => {
-                    let Some(found) = latest.take() else { continue };
-                    let seen = self.verify_list(digest, Arc::clone(&found)).await;
+                    let Some(snapshot) = latest.take() else { continue };
+                    let seen = self.verify_list(digest, &snapshot).await;
                     if seen.examination.result.is_ok() {
-                        return DigestSignatures { found, proof: Some(seen) };
+                        return Some(SignatureList { snapshot, proof: Some(seen) });
                     }
                 }
             }
         }
     }
 
-    /// What was found for a digest, judged; and what came since, where that does not suffice and is not of just now.
-    async fn verify_signatures(
-        &self,
-        digest: Digest,
-        DigestSignatures { found, proof }: DigestSignatures,
-    ) -> ManifestExamination {
-        if let Some(proof) = proof {
-            return proof;
-        }
-        let seen = self.verify_list(digest, Arc::clone(&found)).await;
-        match &seen.examination.result {
-            Ok(_) | Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => return seen,
-            Err(_) => {}
-        }
-        let repository = self.applied.image.repository();
-        let newer = self.examiner.signatures.find_newer(repository, digest, &found, self.bounds.lookups).await;
-        match newer {
-            Some(newer) => {
-                self.progress.found(digest, &newer);
-                self.verify_list(digest, newer).await
+    /// Verifies the list that was read, and those that came since, where one does not suffice.
+    async fn verify_signatures(&self, digest: Digest, signatures: DigestSignatures<'_>) -> ManifestExamination {
+        let DigestSignatures { mut list, mut more } = signatures;
+        loop {
+            if let Some(proof) = list.proof {
+                return proof;
             }
-            None => seen,
+            let seen = self.verify_list(digest, &list.snapshot).await;
+            match &seen.examination.result {
+                Ok(_) | Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => return seen,
+                Err(_) => {}
+            }
+            match self.next_list(digest, &mut more).await {
+                Some(newer) => list = newer,
+                None => return seen,
+            }
         }
     }
 
     /// What a digest's own signatures say. Off the threads that serve: it is arithmetic.
-    async fn verify_list(&self, digest: Digest, found: Arc<FoundSignatures>) -> ManifestExamination {
+    async fn verify_list(&self, digest: Digest, snapshot: &SignatureSnapshot) -> ManifestExamination {
         let (applied, now, tries) = (self.applied.clone(), self.bounds.now, self.examiner.tries);
         let (question, review) = (Arc::clone(&self.budget), Arc::clone(&self.bounds.budget));
-        let list = Arc::clone(&found);
+        let list = Arc::clone(&snapshot.found);
         let host = self.applied.image.repository().host();
         let examination = self.examiner.workers.run(host, &self.bounds.namespace, move |abandoned| {
             let AppliedRule { rule, image, .. } = &applied;
@@ -260,7 +255,7 @@ impl RunningExamination<'_> {
             Some(examination)
         });
         match examination.await {
-            Some(Some(examination)) => ManifestExamination { examination, depends_on: vec![(digest, found)] },
+            Some(Some(examination)) => ManifestExamination { examination, depends_on: vec![snapshot.lease] },
             Some(None) | None => ManifestExamination::refused(self.lost_error().into()),
         }
     }
@@ -269,6 +264,12 @@ impl RunningExamination<'_> {
     pub(super) fn lost_error(&self) -> LookupError {
         LookupError::without_answer(self.applied.image.repository(), "the examination ended without a result")
     }
+}
+
+/// Returns the earliest end of the leases, for this conclusion. Returns `None` if one of them lets nothing be kept.
+fn keep_until(leases: &[Lease], sufficed: bool) -> Option<Instant> {
+    let ends: Option<Vec<Instant>> = leases.iter().map(|lease| lease.keep_until(sufficed)).collect();
+    ends?.into_iter().min()
 }
 
 /// Waits until then; without a time, for ever.

@@ -37,7 +37,9 @@ use self::{
 pub use admission::{Admission, Decision, ImageUse};
 pub use current::{CurrentPolicy, LoadedPolicy};
 pub use limits::CpuBudgets;
-pub use ports::{CacheResult, Early, FindSignatures, GateMetrics, ResolveDigest};
+pub use ports::{
+    CacheResult, FindSignatures, GateMetrics, Lease, ResolveDigest, SignatureSnapshot, SignatureSnapshots,
+};
 pub use settings::Settings;
 pub use verdict::Verdict;
 

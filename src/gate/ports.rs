@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use tokio::time::Instant;
 
 use crate::image::{Digest, HashedManifest, Reference, Repository};
@@ -20,49 +21,63 @@ pub trait ResolveDigest: Send + Sync {
     async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError>;
 }
 
-/// A callback for what some sources found while others have not answered yet. It is called each time that there is more.
-pub type Early<'a> = &'a (dyn Fn(Arc<FoundSignatures>) + Send + Sync);
+/// The signatures of an image, as the sources answer. It has at least one complete snapshot, at the deadline at the latest.
+///
+/// The first complete snapshot may be one that is cached. A reader that it does not satisfy reads on: where the snapshot is not
+/// recent, the sources are asked again, and newer snapshots follow. A stream that ends has nothing newer.
+pub type SignatureSnapshots<'a> = BoxStream<'a, SignatureSnapshot>;
 
 /// Finds the signatures of an image.
-#[async_trait]
 pub trait FindSignatures: Send + Sync {
-    /// Asks every source that is configured for the repository, side by side. The answer has the signatures and the failures.
-    async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures>;
+    /// Asks every source that is configured for the repository, side by side. The request ends when the stream is dropped,
+    /// unless other callers wait for it, too.
+    fn find<'a>(&'a self, repository: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a>;
+}
 
-    /// Asks as [`FindSignatures::find`] does. Where some sources have signatures and others have not answered, it calls `early`
-    /// with what is there, the other sources among the failures, so that a caller can verify that without waiting.
-    async fn find_early(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-        deadline: Instant,
-        _early: Early<'_>,
-    ) -> Arc<FoundSignatures> {
-        self.find(repository, digest, deadline).await
+/// The signatures and failures that are known at one time.
+#[derive(Clone, Debug)]
+pub struct SignatureSnapshot {
+    /// The signatures, and each source with what became of its request.
+    pub found: Arc<FoundSignatures>,
+    /// Whether each source has answered or failed. Otherwise those that have not answered are among the failures, so that the
+    /// rest can be verified without them.
+    pub is_complete: bool,
+    /// The time for which a conclusion from the snapshot may be kept.
+    pub lease: Lease,
+}
+
+impl SignatureSnapshot {
+    /// Makes a complete snapshot from which no conclusion may be kept.
+    pub fn complete(found: FoundSignatures) -> Self {
+        Self { found: Arc::new(found), is_complete: true, lease: Lease::default() }
     }
 
-    /// Asks the sources again where `found`, an earlier answer for this digest, did not suffice and is not recent. Returns
-    /// `None` if there is nothing newer.
-    async fn find_newer(
-        &self,
-        _repository: &Repository,
-        _digest: Digest,
-        _found: &Arc<FoundSignatures>,
-        _deadline: Instant,
-    ) -> Option<Arc<FoundSignatures>> {
-        None
+    /// Makes a snapshot for which some sources have not answered yet, and from which no conclusion may be kept.
+    pub fn partial(found: FoundSignatures) -> Self {
+        Self { is_complete: false, ..Self::complete(found) }
+    }
+}
+
+/// The time for which a conclusion from a snapshot may be kept. The default is no time at all, as where there is no cache.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lease(Option<LeaseEnds>);
+
+#[derive(Clone, Copy, Debug)]
+struct LeaseEnds {
+    sufficient: Instant,
+    insufficient: Instant,
+}
+
+impl Lease {
+    /// Makes a lease with an end for the conclusion that the signatures suffice, and one for the conclusion that they do not.
+    pub fn until(sufficient: Instant, insufficient: Instant) -> Self {
+        Self(Some(LeaseEnds { sufficient, insufficient }))
     }
 
-    /// Returns the time until which a conclusion from `found`, an answer for this digest, may be kept: that it suffices, or that
-    /// it does not. Returns `None` if the conclusion must not be kept, as where there is no cache.
-    fn keep_until(
-        &self,
-        _repository: &Repository,
-        _digest: Digest,
-        _found: &Arc<FoundSignatures>,
-        _sufficed: bool,
-    ) -> Option<Instant> {
-        None
+    /// Returns the end for a conclusion. Returns `None` if the conclusion must not be kept.
+    pub fn keep_until(&self, sufficed: bool) -> Option<Instant> {
+        let LeaseEnds { sufficient, insufficient } = self.0?;
+        Some(if sufficed { sufficient } else { insufficient }).filter(|end| Instant::now() < *end)
     }
 }
 

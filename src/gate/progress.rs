@@ -2,18 +2,20 @@
 
 use std::{
     collections::HashMap,
+    future::ready,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
 use crate::image::{Digest, HashedManifest, Reference, Repository};
 use crate::refusal::LookupError;
-use crate::verification::{AskedSource, FoundSignatures};
+use crate::verification::FoundSignatures;
 
-use super::ports::{FindSignatures, ResolveDigest};
+use super::ports::{FindSignatures, Lease, ResolveDigest, SignatureSnapshot, SignatureSnapshots};
 
 /// Manifests and signatures that are there by now. To ask it takes no time: what is not there counts as not there in time.
 #[derive(Debug, Default)]
@@ -47,16 +49,12 @@ impl ResolveDigest for Progress {
     }
 }
 
-#[async_trait]
 impl FindSignatures for Progress {
-    async fn find(&self, repository: &Repository, digest: Digest, _: Instant) -> Arc<FoundSignatures> {
-        let found = self.learned().signatures.get(&digest).cloned();
-        found.unwrap_or_else(|| {
-            let asked = vec![AskedSource {
-                url: repository.as_str().into(),
-                outcome: Err(LookupError::timed_out(repository, Duration::ZERO)),
-            }];
-            Arc::new(FoundSignatures { signatures: Vec::new(), asked })
-        })
+    fn find<'a>(&'a self, repository: &'a Repository, digest: Digest, _: Instant) -> SignatureSnapshots<'a> {
+        let found = self.learned().signatures.get(&digest).cloned().unwrap_or_else(|| {
+            let error = LookupError::timed_out(repository, Duration::ZERO);
+            Arc::new(FoundSignatures::unanswered(repository.as_str().into(), error))
+        });
+        stream::once(ready(SignatureSnapshot { found, is_complete: true, lease: Lease::default() })).boxed()
     }
 }

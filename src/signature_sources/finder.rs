@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    stream::{self, FuturesUnordered},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
     source_answer::{SourceAnswer, url_of},
 };
 use crate::configuration::SignatureSource;
-use crate::gate::{Early, FindSignatures};
+use crate::gate::{FindSignatures, SignatureSnapshot, SignatureSnapshots};
 use crate::image::{Digest, Repository};
 use crate::redact::shown;
 use crate::refusal::LookupError;
@@ -60,6 +62,28 @@ impl Finder {
         Self { client, sources, folders: BlockingPool::new(MAX_CONCURRENT_FOLDERS) }
     }
 
+    /// Looks in one source alone.
+    pub fn of_source(client: Arc<Client>, source: SignatureSource) -> Self {
+        Self::with_sources(client, Arc::new(move |_: &Repository| vec![source.clone()]))
+    }
+
+    /// Waits until each source has answered or failed, or the deadline is over.
+    pub async fn find_complete(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        deadline: Instant,
+    ) -> Arc<FoundSignatures> {
+        let mut snapshots = self.find(repository, digest, deadline);
+        while let Some(snapshot) = snapshots.next().await {
+            if snapshot.is_complete {
+                return snapshot.found;
+            }
+        }
+        let error = LookupError::without_answer(repository, "the look-up ended without an answer");
+        Arc::new(FoundSignatures::unanswered(repository.as_str().into(), error))
+    }
+
     async fn ask(
         &self,
         source: &SignatureSource,
@@ -83,55 +107,58 @@ impl Finder {
     }
 }
 
-#[async_trait]
 impl FindSignatures for Finder {
-    async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
-        self.find_early(repository, digest, deadline, &|_| {}).await
-    }
-
-    async fn find_early(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-        deadline: Instant,
-        early: Early<'_>,
-    ) -> Arc<FoundSignatures> {
-        let (began, budget) = (Instant::now(), TimeBudget::until(deadline));
+    fn find<'a>(&'a self, repository: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a> {
+        let budget = TimeBudget::until(deadline);
         let sources = self.sources.sources(repository);
-        let mut all: Vec<Option<SourceAnswer>> = sources.iter().map(|_| None).collect();
-        let mut asking: FuturesUnordered<_> = sources
+        let requests: FuturesUnordered<_> = sources
             .iter()
+            .cloned()
             .enumerate()
-            .map(|(place, source)| {
-                let digest = &digest;
-                async move { (place, self.ask(source, repository, digest, budget).await) }
-            })
+            .map(|(place, source)| async move { (place, self.ask(&source, repository, &digest, budget).await) })
             .collect();
-        while let Some((place, found)) = asking.next().await {
-            let is_more = !found.signatures.is_empty();
-            all[place] = Some(found);
-            if !is_more || asking.is_empty() {
-                continue;
-            }
-            let after = began.elapsed();
-            let mut so_far = FoundSignatures::default();
-            for (source, found) in sources.iter().zip(&all) {
-                match found {
-                    Some(SourceAnswer { signatures, asked }) => {
-                        so_far.signatures.extend_from_slice(signatures);
-                        so_far.asked.extend_from_slice(asked);
-                    }
-                    None => so_far.asked.push(is_late(source, repository, after)),
+        let answers = Answers {
+            repository,
+            began: Instant::now(),
+            by_source: sources.into_iter().map(|source| (source, None)).collect(),
+        };
+        stream::unfold(Some((requests, answers)), |waiting| async move {
+            let (mut requests, mut answers) = waiting?;
+            while let Some((place, answer)) = requests.next().await {
+                let has_more = !answer.signatures.is_empty();
+                answers.by_source[place].1 = Some(answer);
+                if has_more && !requests.is_empty() {
+                    return Some((SignatureSnapshot::partial(answers.found()), Some((requests, answers))));
                 }
             }
-            early(Arc::new(so_far));
-        }
+            Some((SignatureSnapshot::complete(answers.found()), None))
+        })
+        .boxed()
+    }
+}
+
+/// The answers of an image's sources by now.
+struct Answers<'a> {
+    repository: &'a Repository,
+    began: Instant,
+    /// In the order in which their signatures are tried.
+    by_source: Vec<(SignatureSource, Option<SourceAnswer>)>,
+}
+
+impl Answers<'_> {
+    /// Joins the answers. A source that has not answered counts as one that failed.
+    fn found(&self) -> FoundSignatures {
         let mut found = FoundSignatures::default();
-        for SourceAnswer { signatures, asked } in all.into_iter().flatten() {
-            found.signatures.extend(signatures);
-            found.asked.extend(asked);
+        for (source, answer) in &self.by_source {
+            match answer {
+                Some(SourceAnswer { signatures, asked }) => {
+                    found.signatures.extend_from_slice(signatures);
+                    found.asked.extend_from_slice(asked);
+                }
+                None => found.asked.push(is_late(source, self.repository, self.began.elapsed())),
+            }
         }
-        Arc::new(found)
+        found
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::signing_key::SigningKey;
 use crate::configuration::SignatureSource;
-use crate::gate::{FindSignatures as _, ResolveDigest as _};
+use crate::gate::ResolveDigest as _;
 use crate::image::{
     Descriptor, Digest, Manifest, Reference, Walk,
     walk::{MAX_DEPTH, MAX_MANIFESTS},
@@ -163,10 +163,8 @@ pub async fn stored(
     digest: Digest,
     deadline: Instant,
 ) -> Result<Arc<FoundSignatures>, LookupError> {
-    let source = source.clone();
-    let sources: Arc<dyn crate::signature_sources::SignatureSources> =
-        Arc::new(move |_: &crate::image::Repository| vec![source.clone()]);
-    let found = Finder::with_sources(Arc::clone(client), sources).find(image.repository(), digest, deadline).await;
+    let finder = Finder::of_source(Arc::clone(client), source.clone());
+    let found = finder.find_complete(image.repository(), digest, deadline).await;
     match found.failure() {
         Some(error) if found.signatures.is_empty() => Err(error.clone()),
         _ => Ok(found),

@@ -24,6 +24,11 @@ pub struct AskedSource {
 }
 
 impl FoundSignatures {
+    /// Makes the list for which no source answered: no signatures, and `error` for the request to `url`.
+    pub fn unanswered(url: Arc<str>, error: LookupError) -> Self {
+        Self { signatures: Vec::new(), asked: vec![AskedSource { url, outcome: Err(error) }] }
+    }
+
     /// The first source that could not be asked. While there is one, the absence of a signature proves nothing.
     pub fn failure(&self) -> Option<&LookupError> {
         self.asked.iter().find_map(|asked| asked.outcome.as_ref().err())

@@ -97,7 +97,7 @@ async fn signatures_are_asked_for_again_when_their_time_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_said_of_a_list_of_signatures_holds_for_no_list_that_took_its_place() {
+async fn a_lease_ends_with_the_time_of_its_list() {
     let world = World::new();
     let key = Key::new("acme");
     let digest = world.image(WEB, "one");
@@ -105,20 +105,23 @@ async fn what_is_said_of_a_list_of_signatures_holds_for_no_list_that_took_its_pl
     let signatures = CachedSignatures::new(world.clone(), TIMES, Arc::new(Metrics::new()));
     let repository = Reference::for_image(WEB).unwrap().repository().clone();
     let deadline = || Instant::now() + Duration::from_secs(8);
-    let first = signatures.find(&repository, digest, deadline()).await;
+    let find = async || complete(&mut signatures.find(&repository, digest, deadline())).await.unwrap().lease;
+    let first = find().await;
     let until = Instant::now() + TIMES.signatures;
     let soon = Instant::now() + Duration::from_secs(10);
-    for _ in 0..2 {
-        assert_eq!(signatures.keep_until(&repository, digest, &first, false), Some(soon));
-        assert_eq!(signatures.keep_until(&repository, digest, &first, true), Some(until), "whatever others need");
+    for lease in [first, find().await] {
+        assert_eq!(lease.keep_until(false), Some(soon));
+        assert_eq!(lease.keep_until(true), Some(until));
     }
-    pass(601).await;
-    let second = signatures.find(&repository, digest, deadline()).await;
+    pass(10).await;
+    assert_eq!(first.keep_until(false), None, "more may be there by now");
+    assert_eq!(first.keep_until(true), Some(until));
+    pass(591).await;
+    let second = find().await;
     for sufficed in [true, false] {
-        assert_eq!(signatures.keep_until(&repository, digest, &first, sufficed), None, "its time is over");
+        assert_eq!(first.keep_until(sufficed), None, "its time is over");
     }
-    let until = Instant::now() + TIMES.signatures;
-    assert_eq!(signatures.keep_until(&repository, digest, &second, true), Some(until));
+    assert_eq!(second.keep_until(true), Some(Instant::now() + TIMES.signatures));
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,26 +132,37 @@ async fn what_came_since_a_list_was_asked_for_is_asked_for_once_in_ten_seconds_b
     let signatures = CachedSignatures::new(world.clone(), TIMES, Arc::new(Metrics::new()));
     let repository = Reference::for_image(WEB).unwrap().repository().clone();
     let deadline = || Instant::now() + Duration::from_secs(8);
-    let first = signatures.find(&repository, digest, deadline()).await;
+    let found = async |snapshots: &mut SignatureSnapshots<'_>| complete(snapshots).await.map(|snapshot| snapshot.found);
+    let first = found(&mut signatures.find(&repository, digest, deadline())).await.unwrap();
     pass(9).await;
-    assert!(signatures.find_newer(&repository, digest, &first, deadline()).await.is_none(), "it is of just now");
+    let mut reader = signatures.find(&repository, digest, deadline());
+    assert!(Arc::ptr_eq(&found(&mut reader).await.unwrap(), &first));
+    assert!(found(&mut reader).await.is_none(), "it is of just now");
+    let mut early = signatures.find(&repository, digest, deadline());
+    assert!(Arc::ptr_eq(&found(&mut early).await.unwrap(), &first));
     pass(1).await;
     world.sign(&key, digest, WEB);
-    let second = signatures.find_newer(&repository, digest, &first, deadline()).await.expect("there is more");
+    let mut reader = signatures.find(&repository, digest, deadline());
+    assert!(Arc::ptr_eq(&found(&mut reader).await.unwrap(), &first));
+    assert_eq!(world.asked(), asked(0, 1), "a reader that is satisfied asks for nothing");
+    let second = found(&mut reader).await.expect("there is more");
     assert_eq!((second.signatures.len(), world.asked()), (2, asked(0, 2)));
+    assert!(found(&mut reader).await.is_none());
+    assert!(Arc::ptr_eq(&found(&mut early).await.unwrap(), &second), "what another reader asked for is for all");
     for _ in 0..100 {
-        let newer = signatures.find_newer(&repository, digest, &first, deadline()).await.expect("it is kept");
-        assert!(Arc::ptr_eq(&newer, &second));
-        assert!(signatures.find_newer(&repository, digest, &second, deadline()).await.is_none());
-        assert!(Arc::ptr_eq(&signatures.find(&repository, digest, deadline()).await, &second));
+        let mut reader = signatures.find(&repository, digest, deadline());
+        assert!(Arc::ptr_eq(&found(&mut reader).await.unwrap(), &second));
+        assert!(found(&mut reader).await.is_none());
     }
     assert_eq!(world.asked(), asked(0, 2));
     // A source that fails says nothing, and takes nothing away.
     pass(10).await;
     world.source_fails(Some(unavailable()));
-    let failed = signatures.find_newer(&repository, digest, &second, deadline()).await.expect("it was asked");
-    assert!(failed.failure().is_some());
-    assert!(Arc::ptr_eq(&signatures.find(&repository, digest, deadline()).await, &second));
+    let mut reader = signatures.find(&repository, digest, deadline());
+    assert!(Arc::ptr_eq(&found(&mut reader).await.unwrap(), &second));
+    assert!(found(&mut reader).await.expect("it was asked").failure().is_some());
+    assert!(found(&mut reader).await.is_none());
+    assert!(Arc::ptr_eq(&found(&mut signatures.find(&repository, digest, deadline())).await.unwrap(), &second));
 }
 
 /// Who waits for something, how, and for how long.
@@ -163,7 +177,8 @@ async fn a_look_up_has_a_time_of_its_own_whoever_is_the_first_to_ask() {
     fn for_signatures(scene: Arc<Scene>, digest: Digest, time: Duration) -> tokio::task::JoinHandle<bool> {
         let repository = Reference::for_image(WEB).unwrap().repository().clone();
         tokio::spawn(async move {
-            let found = scene.signatures.find(&repository, digest, Instant::now() + time).await;
+            let mut snapshots = scene.signatures.find(&repository, digest, Instant::now() + time);
+            let found = complete(&mut snapshots).await.unwrap().found;
             found.failure().is_none() && found.signatures.len() == 1
         })
     }
@@ -221,13 +236,14 @@ async fn what_a_caller_began_that_left_is_there_for_the_next() {
 #[tokio::test(start_paused = true)]
 async fn another_s_short_time_is_not_this_one_s_whichever_source_it_was_too_short_for() {
     struct FailsThenHangs(Arc<World>);
-    #[async_trait]
     impl FindSignatures for FailsThenHangs {
-        async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
-            let mut found = (*self.0.find(repository, digest, deadline).await).clone();
-            let url = "https://fails.example.com".into();
-            found.asked.insert(0, AskedSource { url, outcome: Err(unavailable()) });
-            Arc::new(found)
+        fn find<'a>(&'a self, _: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a> {
+            once(async move {
+                let mut found = self.0.find_signatures(digest, deadline).await;
+                let url = "https://fails.example.com".into();
+                found.asked.insert(0, AskedSource { url, outcome: Err(unavailable()) });
+                SignatureSnapshot::complete(found)
+            })
         }
     }
     let world = World::new();
@@ -239,7 +255,8 @@ async fn another_s_short_time_is_not_this_one_s_whichever_source_it_was_too_shor
     let find = |time: Duration| {
         let signatures = signatures.clone();
         let repository = Reference::for_image(WEB).unwrap().repository().clone();
-        tokio::spawn(async move { signatures.find(&repository, digest, Instant::now() + time).await })
+        let deadline = Instant::now() + time;
+        tokio::spawn(async move { complete(&mut signatures.find(&repository, digest, deadline)).await.unwrap().found })
     };
     let hasty = find(Duration::from_secs(1));
     world.until_asked(0, 1).await;
@@ -350,26 +367,19 @@ async fn what_was_proven_beside_a_failed_source_is_kept_for_ten_seconds() {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_hangs_does_not_take_the_proof_from_another() {
     struct OneHangs(Arc<World>);
-    #[async_trait]
     impl FindSignatures for OneHangs {
-        async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
-            self.find_early(repository, digest, deadline, &|_| {}).await
-        }
-
-        async fn find_early(
-            &self,
-            repository: &Repository,
-            digest: Digest,
-            deadline: Instant,
-            early: Early<'_>,
-        ) -> Arc<FoundSignatures> {
-            let mut found = (*self.0.find(repository, digest, deadline).await).clone();
-            let url = "https://hangs.example.com".into();
-            found.asked.push(AskedSource { url, outcome: Err(timed_out()) });
-            let found = Arc::new(found);
-            early(Arc::clone(&found));
-            tokio::time::sleep_until(deadline).await;
-            found
+        fn find<'a>(&'a self, _: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a> {
+            stream::unfold(Some(None), move |step: Option<Option<FoundSignatures>>| async move {
+                if let Some(found) = step? {
+                    tokio::time::sleep_until(deadline).await;
+                    return Some((SignatureSnapshot::complete(found), None));
+                }
+                let mut found = self.0.find_signatures(digest, deadline).await;
+                let url = "https://hangs.example.com".into();
+                found.asked.push(AskedSource { url, outcome: Err(timed_out()) });
+                Some((SignatureSnapshot::partial(found.clone()), Some(Some(found))))
+            })
+            .boxed()
         }
     }
     let (scene, key) = cached();
@@ -405,45 +415,36 @@ struct OneIsLate {
     answers: watch::Sender<bool>,
 }
 
-impl OneIsLate {
-    async fn ask(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-        deadline: Instant,
-        early: Early<'_>,
-    ) -> FoundSignatures {
-        let mut found = (*self.world.find(repository, digest, deadline).await).clone();
-        let url = "https://late.example.com".into();
-        let mut without = found.clone();
-        without.asked.push(AskedSource { url: Arc::clone(&url), outcome: Err(timed_out()) });
-        if !found.signatures.is_empty() {
-            early(Arc::new(without.clone()));
-        }
-        let mut answers = self.answers.subscribe();
-        if timeout_at(deadline, answers.wait_for(|answers| *answers)).await.is_err() {
-            return without;
-        }
-        found.signatures.extend(self.late.lock().unwrap().clone());
-        found.asked.push(AskedSource { url, outcome: Ok(1) });
-        found
-    }
-}
-
-#[async_trait]
 impl FindSignatures for OneIsLate {
-    async fn find(&self, repository: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
-        Arc::new(self.ask(repository, digest, deadline, &|_| {}).await)
-    }
-
-    async fn find_early(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-        deadline: Instant,
-        early: Early<'_>,
-    ) -> Arc<FoundSignatures> {
-        Arc::new(self.ask(repository, digest, deadline, early).await)
+    fn find<'a>(&'a self, _: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a> {
+        // The signatures that are there at once, until the late source's are added.
+        stream::unfold(Some(None), move |step: Option<Option<FoundSignatures>>| async move {
+            let url: Arc<str> = "https://late.example.com".into();
+            let with = |found: &FoundSignatures, outcome| {
+                let mut found = found.clone();
+                found.asked.push(AskedSource { url: Arc::clone(&url), outcome });
+                found
+            };
+            let found = match step? {
+                Some(found) => found,
+                None => {
+                    let found = self.world.find_signatures(digest, deadline).await;
+                    if !found.signatures.is_empty() {
+                        let partial = SignatureSnapshot::partial(with(&found, Err(timed_out())));
+                        return Some((partial, Some(Some(found))));
+                    }
+                    found
+                }
+            };
+            let mut answers = self.answers.subscribe();
+            if timeout_at(deadline, answers.wait_for(|answers| *answers)).await.is_err() {
+                return Some((SignatureSnapshot::complete(with(&found, Err(timed_out()))), None));
+            }
+            let mut all = with(&found, Ok(1));
+            all.signatures.extend(self.late.lock().unwrap().clone());
+            Some((SignatureSnapshot::complete(all), None))
+        })
+        .boxed()
     }
 }
 

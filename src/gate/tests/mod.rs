@@ -15,6 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use sequoia_openpgp::types::HashAlgorithm;
 use tokio::{
@@ -210,9 +211,8 @@ impl ResolveDigest for World {
     }
 }
 
-#[async_trait]
-impl FindSignatures for World {
-    async fn find(&self, _: &Repository, digest: Digest, deadline: Instant) -> Arc<FoundSignatures> {
+impl World {
+    async fn find_signatures(&self, digest: Digest, deadline: Instant) -> FoundSignatures {
         self.asked.send_modify(|asked| asked.signatures += 1);
         let opened = self.opened(deadline).await;
         let state = self.state();
@@ -226,7 +226,28 @@ impl FindSignatures for World {
         if let Some(error) = failure {
             found.asked.push(AskedSource { url: "https://www.example.com/signatures".into(), outcome: Err(error) });
         }
-        Arc::new(found)
+        found
+    }
+}
+
+impl FindSignatures for World {
+    fn find<'a>(&'a self, _: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a> {
+        once(async move { SignatureSnapshot::complete(self.find_signatures(digest, deadline).await) })
+    }
+}
+
+/// Makes a stream of one snapshot.
+pub(super) fn once<'a>(snapshot: impl Future<Output = SignatureSnapshot> + Send + 'a) -> SignatureSnapshots<'a> {
+    stream::once(snapshot).boxed()
+}
+
+/// Reads on to the next complete snapshot.
+pub(super) async fn complete(snapshots: &mut SignatureSnapshots<'_>) -> Option<SignatureSnapshot> {
+    loop {
+        let snapshot = snapshots.next().await?;
+        if snapshot.is_complete {
+            return Some(snapshot);
+        }
     }
 }
 
