@@ -19,6 +19,7 @@ use std::{
 use actix_web::{App, HttpResponse, HttpServer, web};
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned,
@@ -27,7 +28,8 @@ use rustls::{
 use sealgate::{
     configuration,
     gate::{
-        CpuBudgets, CurrentPolicy, FindSignatures, Gate, ResolveDigest, Settings,
+        CpuBudgets, CurrentPolicy, FindSignatures, Gate, ResolveDigest, Settings, SignatureSnapshot,
+        SignatureSnapshots,
         cache::{CacheTimes, CachedResolve, CachedSignatures},
     },
     image::{Digest, Hashed, HashedManifest, Reference, Repository},
@@ -173,16 +175,14 @@ impl ResolveDigest for Registry {
     }
 }
 
-#[async_trait]
 impl FindSignatures for Registry {
-    async fn find(&self, _: &Repository, _: Digest, _: tokio::time::Instant) -> Arc<FoundSignatures> {
+    fn find<'a>(&'a self, _: &'a Repository, _: Digest, _: tokio::time::Instant) -> SignatureSnapshots<'a> {
         let source: Arc<str> = "https://registry.example.com/extensions/v2/acme/web/signatures".into();
         let signature =
             UntrustedSignature { content: Arc::clone(&self.signature), source: Arc::clone(&source), number: 1 };
-        Arc::new(FoundSignatures {
-            signatures: vec![signature],
-            asked: vec![AskedSource { url: source, outcome: Ok(1) }],
-        })
+        let asked = vec![AskedSource { url: source, outcome: Ok(1) }];
+        let found = FoundSignatures { signatures: vec![signature], asked };
+        stream::once(std::future::ready(SignatureSnapshot::complete(found))).boxed()
     }
 }
 

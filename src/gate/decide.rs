@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::time::timeout_at;
 
 use crate::image::{Digest, HashedManifest, Reference};
-use crate::policy::{Action, Dialect, Layer, Mode, Rule, RuleId};
-use crate::refusal::{LookupError, Refusal, Unpinned};
+use crate::policy::{Action, Layer, Mode, Rule};
+use crate::refusal::{LookupError, Refusal};
 use crate::verification::Examination;
 
 use super::{
@@ -14,20 +14,12 @@ use super::{
     applied_rule::AppliedRule,
     current::LoadedPolicy,
     deadline::Deadlines,
+    decision_context::{DecisionContext, Engine, stricter},
     layer::{AppliedExemption, Permission, Ruling, join},
-    ports::ResolveDigest,
-    settings::Settings,
+    rule_match::{MatchedLayer, RuleMatch, may_refuse},
     verdict::Verdict,
-    verdict_cache::VerdictCache,
     workers::CpuBudget,
 };
-
-/// What a decision about one image needs, whatever the review.
-pub(super) struct Engine {
-    pub(super) settings: Settings,
-    pub(super) resolve: Arc<dyn ResolveDigest>,
-    pub(super) verdicts: VerdictCache,
-}
 
 /// Decides about one image.
 pub(super) async fn decide(
@@ -78,14 +70,6 @@ pub(super) fn without_reference(
     Decision { verdict, image: None, rule: None, mode, pinned: None, examinations: Vec::new() }
 }
 
-fn stricter(one: Mode, other: Mode) -> Mode {
-    match (one, other) {
-        (Mode::Enforce, _) | (_, Mode::Enforce) => Mode::Enforce,
-        (Mode::Warn, _) | (_, Mode::Warn) => Mode::Warn,
-        (Mode::Audit, Mode::Audit) => Mode::Audit,
-    }
-}
-
 /// What a reference names: its digest, and the manifest where that had to be fetched to learn a digest.
 type ResolvedImage = Result<(Digest, Option<Arc<HashedManifest>>), Refusal>;
 
@@ -94,43 +78,6 @@ struct ResolvedDigests {
     image: ResolvedImage,
     /// The manifest's digest of the other algorithm. An error where nothing needed it.
     other_digest: Result<Digest, Refusal>,
-}
-
-fn may_refuse(rule: &Rule) -> bool {
-    !matches!(rule.action, Action::Allow { .. })
-}
-
-/// A layer, and its rule for the image.
-#[derive(Clone, Copy)]
-struct MatchedLayer<'a> {
-    layer: &'a Layer,
-    rule: RuleMatch<'a>,
-    /// Whether the image may be refused by its digest of another algorithm than the reference has: the manifest is read then,
-    /// and both digests count.
-    by_other_digest: bool,
-}
-
-#[derive(Clone, Copy)]
-enum RuleMatch<'a> {
-    Rule(&'a Arc<Rule>),
-    /// It has none.
-    None,
-    /// Its rules name single digests of the repository, and the reference names none.
-    ByDigest,
-}
-
-struct DecisionContext<'a> {
-    engine: &'a Engine,
-    policy: &'a LoadedPolicy,
-    admission: &'a Admission<'a>,
-    image: Reference,
-    /// It will run as it is written, must name a digest for that, and does not.
-    unpinned: bool,
-    /// It must name its registry to run, and does not.
-    short_name: bool,
-    /// It will run as it is written: nothing is written in its place any more.
-    runs_as_written: bool,
-    deadlines: Deadlines,
 }
 
 impl DecisionContext<'_> {
@@ -186,17 +133,6 @@ impl DecisionContext<'_> {
         std::iter::once(own).chain(other).map(with_exemption).collect()
     }
 
-    /// The layer, with its rule for the image as far as that is known without a registry.
-    fn match_layer<'a>(&self, layer: &'a Layer) -> MatchedLayer<'a> {
-        let rule = if self.is_by_digest(layer) {
-            RuleMatch::ByDigest
-        } else {
-            layer.rules.get(&self.image).map_or(RuleMatch::None, RuleMatch::Rule)
-        };
-        let by_other_digest = self.refusing_by_other_digest(layer).next().is_some();
-        MatchedLayer { layer, rule, by_other_digest }
-    }
-
     /// What a layer without a rule for the image says. The cluster's layer always applies: there it is the refusal.
     fn no_rule(&self, layer: &Layer) -> Ruling {
         if self.is_cluster(layer) {
@@ -204,16 +140,6 @@ impl DecisionContext<'_> {
         } else {
             Ruling::new(None, Mode::Enforce, Ok(Permission::Abstained))
         }
-    }
-
-    /// The rules that may refuse the image by a digest of another algorithm than the reference has; of any, if it has none. A
-    /// rule that allows is left out: a manifest's other digest lifts nothing that is said of the one by which it is asked for.
-    fn refusing_by_other_digest<'a>(&self, layer: &'a Layer) -> impl Iterator<Item = &'a Arc<Rule>> {
-        let own = self.image.digest().map(Digest::algorithm);
-        // policy.json's scopes are compared with the reference as it was asked for.
-        let digests = (layer.dialect == Dialect::Sealgate).then(|| layer.rules.digests_of(self.image.repository()));
-        let others = digests.into_iter().flatten().filter(move |(digest, _)| Some(digest.algorithm()) != own);
-        others.map(|(_, rule)| rule).filter(|rule| may_refuse(rule))
     }
 
     /// What the layer says of the manifest by its digest of the other algorithm. `None` if no rule names that.
@@ -243,17 +169,6 @@ impl DecisionContext<'_> {
             (None, Ok((digest, _))) => self.chosen_by(*digest, layer, ruling),
             _ => ruling,
         })
-    }
-
-    /// Whether the layer has rules for single digests of this repository: then a tag's digest is needed to find the rule.
-    fn is_by_digest(&self, layer: &Layer) -> bool {
-        layer.dialect == Dialect::Sealgate
-            && self.image.digest().is_none()
-            && layer.rules.has_digests_of(self.image.repository())
-    }
-
-    fn mode(&self, rule: &Rule) -> Mode {
-        rule.mode.unwrap_or(self.engine.settings.mode)
     }
 
     /// The ruling, where no registry has to be asked for it.
@@ -329,73 +244,6 @@ impl DecisionContext<'_> {
         }
     }
 
-    /// What was proven of a digest holds only for a reference that names it.
-    fn pinned_if_proven(&self, mut ruling: Ruling) -> Ruling {
-        if self.unpinned
-            && let (Ok(_), Some(proof), Some(rule)) = (&ruling.result, &ruling.proof, &ruling.rule)
-        {
-            let why = Unpinned::Verified { rule: rule.clone() };
-            ruling.result = Err(Refusal::NotPinned { why, digest: Some(proof.digest()) });
-        }
-        ruling
-    }
-
-    /// What was said of the tag because of the digest that it names now, too: for another digest another rule may hold.
-    fn chosen_by(&self, digest: Digest, layer: &Layer, mut ruling: Ruling) -> Ruling {
-        let guard = self.guard(layer);
-        ruling.guarded = guard.as_ref().is_some_and(|(_, mode)| *mode == Mode::Enforce);
-        // Where nothing could refuse it, an abstention says nothing.
-        let abstained = matches!(ruling.result, Ok(Permission::Abstained));
-        if guard.is_some() || !abstained {
-            ruling.chosen_by = Some(digest);
-        }
-        if !self.unpinned {
-            return ruling;
-        }
-        let not_pinned = |why| Err(Refusal::NotPinned { why, digest: Some(digest) });
-        match (guard, &ruling.rule) {
-            (Some((rule, mode)), _)
-                if abstained
-                    || (mode != ruling.mode && stricter(mode, ruling.mode) == mode && ruling.result.is_ok())
-                    || (mode == Mode::Enforce && ruling.mode != Mode::Enforce) =>
-            {
-                ruling.result = not_pinned(Unpinned::MayFallUnder { rule: rule.clone() });
-                (ruling.rule, ruling.mode) = (rule, mode);
-                ruling
-            }
-            (_, Some(rule)) if ruling.result.is_ok() && ruling.proof.is_none() => {
-                ruling.result = not_pinned(Unpinned::Allowed { rule: rule.clone() });
-                ruling
-            }
-            _ => self.pinned_if_proven(ruling),
-        }
-    }
-
-    fn is_cluster(&self, layer: &Layer) -> bool {
-        std::ptr::eq(layer, &raw const self.policy.policy.cluster)
-    }
-
-    /// The rules of a layer that is by digest under which the image may fall, whatever its tag names.
-    fn may_apply<'a>(&'a self, layer: &'a Layer) -> impl Iterator<Item = &'a Arc<Rule>> {
-        let by_digest = layer.rules.digests_of(self.image.repository()).map(|(_, rule)| rule);
-        by_digest.chain(layer.rules.get(&self.image))
-    }
-
-    /// The mode of what the cluster's layer says where none of its rules covers the image: it may be without one for
-    /// another digest.
-    fn may_have_no_rule(&self, layer: &Layer) -> Option<Mode> {
-        (self.is_cluster(layer) && layer.rules.get(&self.image).is_none()).then_some(self.engine.settings.mode)
-    }
-
-    /// Of all that could refuse the image if its tag named another digest, what has the strictest mode: a rule, or that there
-    /// is none.
-    fn guard(&self, layer: &Layer) -> Option<(Option<RuleId>, Mode)> {
-        let refusing = self.may_apply(layer).filter(|rule| may_refuse(rule));
-        let refusing = refusing.map(|rule| (Some(rule.id.clone()), self.mode(rule)));
-        let all = refusing.chain(self.may_have_no_rule(layer).map(|mode| (None, mode)));
-        all.reduce(|one, other| if stricter(one.1, other.1) == one.1 { one } else { other })
-    }
-
     /// The digest could not be learned, and so neither which rule applies. The strictest mode of those that may apply holds.
     fn rule_unknown(&self, layer: &Layer, refusal: &Refusal) -> Ruling {
         let modes = self.may_apply(layer).map(|rule| self.mode(rule)).chain(self.may_have_no_rule(layer));
@@ -424,62 +272,5 @@ impl DecisionContext<'_> {
         };
         ruling.examination = Some(examination);
         ruling
-    }
-
-    /// The ruling with the exemption of its layer that lifts its refusal. `digest` is what the tag names, where that is known.
-    fn with_exemption(
-        &self,
-        layer: &Layer,
-        mut ruling: Ruling,
-        digest: Option<Digest>,
-    ) -> (Ruling, Option<AppliedExemption>) {
-        if ruling.result.is_ok() || layer.exemptions.is_empty() {
-            return (ruling, None);
-        }
-        let covering = |image: &Reference| {
-            let Admission { namespace, now, .. } = *self.admission;
-            layer.exemptions.iter().find(|exemption| exemption.covers(image, namespace, now)).cloned()
-        };
-        if let Some(exemption) = covering(&self.image) {
-            return (ruling, Some(AppliedExemption { exemption, by_digest: None }));
-        }
-        let Some((exemption, digest)) = digest.and_then(|digest| Some((covering(&self.image.pinned(digest))?, digest)))
-        else {
-            return (ruling, None);
-        };
-        // An exemption for one digest is none for whatever the tag names when the node pulls it.
-        if self.unpinned {
-            if !matches!(ruling.result, Err(Refusal::NotPinned { .. })) {
-                let why = Unpinned::Exempted { exemption: exemption.id.clone() };
-                ruling.result = Err(Refusal::NotPinned { why, digest: Some(digest) });
-            }
-            return (ruling, None);
-        }
-        (ruling, Some(AppliedExemption { exemption, by_digest: Some(digest) }))
-    }
-
-    /// Refuses an image that is written without its registry, if nothing but the rule or the exemption for that registry
-    /// lets it run. A node that is set up to look through several registries takes the first one that has the name. A digest
-    /// that signatures prove is the same everywhere.
-    ///
-    /// Part of a layer's own ruling, exemption included, so that no other layer takes it away.
-    fn with_registry_named(
-        &self,
-        (mut ruling, applied): (Ruling, Option<AppliedExemption>),
-    ) -> (Ruling, Option<AppliedExemption>) {
-        if !self.short_name || ruling.mode != Mode::Enforce {
-            return (ruling, applied);
-        }
-        let why = match (&ruling.result, &ruling.rule, &applied) {
-            (Ok(Permission::Allowed { .. }), Some(rule), _) => Unpinned::ShortName { rule: rule.clone() },
-            (Err(_), _, Some(applied)) => Unpinned::ExemptedShortName { exemption: applied.exemption.id.clone() },
-            _ => return (ruling, applied),
-        };
-        if !self.runs_as_written {
-            ruling.needs_registry = true;
-            return (ruling, applied);
-        }
-        ruling.result = Err(Refusal::NotPinned { why, digest: None });
-        (ruling, None)
     }
 }

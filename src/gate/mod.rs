@@ -9,12 +9,15 @@ pub mod cache;
 mod current;
 pub(crate) mod deadline;
 mod decide;
+mod decision_context;
 mod examine;
 mod index;
 mod layer;
 mod limits;
 mod ports;
 mod progress;
+mod restrict;
+mod rule_match;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -28,7 +31,7 @@ use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
 use self::{
-    decide::Engine,
+    decision_context::Engine,
     limits::{MAX_CONCURRENT_IMAGES, MAX_LOGGED_TEXT},
     verdict_cache::VerdictCache,
     workers::CpuBudget,

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_weight_of_a_verdict_grows_with_its_signatures_its_sources_and_the_keys_of_its_rule() {
+    fn the_weight_of_a_verdict_grows_with_its_signatures_sources_and_keys() {
         let image = Reference::for_image(WEB).unwrap();
         let key = Key::new("acme");
         let of_two_certificates = signer("acme", &[key.public(), Key::new("other").public()]);

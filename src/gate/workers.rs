@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_take_turns_whoever_came_first_and_with_however_much() {
+    fn hosts_take_turns_however_much_one_of_them_has_to_verify() {
         let workers = Workers::with_threads(2);
         let (one, other) = (at_once(&workers, EVIL), at_once(&workers, GOOD));
         let mut crowd: Vec<_> = (0..10).map(|_| waits(&workers, EVIL)).collect();
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_left_the_queue_takes_no_turn_and_leaves_nothing_behind() {
+    fn a_caller_that_left_the_queue_takes_no_turn_and_leaves_nothing_behind() {
         let workers = Workers::with_threads(2);
         let (one, other) = (at_once(&workers, EVIL), at_once(&workers, GOOD));
         let gone: Vec<_> = (0..10).map(|_| waits(&workers, EVIL)).collect();

@@ -10,9 +10,10 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use futures_util::StreamExt as _;
 use sealgate::{
     configuration::{Credentials, Registry, SignatureSource},
-    gate::FindSignatures,
+    gate::{FindSignatures as _, SignatureSnapshot},
     image::{Digest, Repository},
     refusal::LookupError,
     registry::Client,
@@ -54,7 +55,7 @@ async fn find(client: Client, repository: &str) -> Arc<FoundSignatures> {
 
 async fn find_within(client: Client, repository: &str, time: Duration) -> Arc<FoundSignatures> {
     let repository = Repository::parse(repository).expect("a repository");
-    Finder::new(Arc::new(client)).find(&repository, digest(), (Instant::now() + time).into()).await
+    Finder::new(Arc::new(client)).find_complete(&repository, digest(), (Instant::now() + time).into()).await
 }
 
 async fn find_at(liar: &Liar) -> Arc<FoundSignatures> {
@@ -118,7 +119,7 @@ async fn an_announcement_beside_a_challenge_counts_and_the_list_comes_with_the_t
     let repository = Repository::parse(&format!("{}/acme/web", liar.host())).unwrap();
     for tag in ["1", "2"] {
         let image = resolve(&client, &format!("{repository}:{tag}")).await.unwrap();
-        let found = finder.find(&repository, image.digest(), (Instant::now() + LONG).into()).await;
+        let found = finder.find_complete(&repository, image.digest(), (Instant::now() + LONG).into()).await;
         assert_eq!(counts(&found), [Ok(1)]);
     }
     // Two requests for each new image; one ping and one token aside.
@@ -227,7 +228,7 @@ async fn a_source_that_fails_does_not_hide_what_another_has() {
 }
 
 #[tokio::test]
-async fn what_one_source_has_is_told_while_another_hangs() {
+async fn a_snapshot_has_the_signatures_of_one_source_while_another_hangs() {
     let folder = Scratch::new();
     folder.write(&format!("acme/web@sha256={}/signature-1", digest().hex()), MESSAGE);
     let hanging = Liar::start(|_| Reply::Drip(Vec::from("HTTP/1.1 200 OK\r\nx: ")));
@@ -238,13 +239,9 @@ async fn what_one_source_has_is_told_while_another_hangs() {
     ];
     let finder = Finder::new(Arc::new(client(vec![from("r.example.com", sources)])));
     let repository = Repository::parse("r.example.com/acme/web").unwrap();
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let early = |found| tell.send(found).unwrap();
-    let deadline = (Instant::now() + LONG).into();
-    let found = tokio::select! {
-        found = finder.find_early(&repository, digest(), deadline, &early) => panic!("it waits for both: {found:?}"),
-        found = told.recv() => found.unwrap(),
-    };
+    let mut snapshots = finder.find(&repository, digest(), (Instant::now() + LONG).into());
+    let SignatureSnapshot { found, is_complete, .. } = snapshots.next().await.unwrap();
+    assert!(!is_complete, "it waits for both: {found:?}");
     assert_eq!(found.signatures.len(), 1);
     let [hanging, folder] = &found.asked[..] else { panic!("{found:?}") };
     assert_eq!(&*hanging.url, url);
@@ -435,8 +432,8 @@ async fn other_sources_can_be_given_for_each_repository() {
     let finder = Finder::with_sources(Arc::new(client(Vec::new())), Arc::new(sources));
     let deadline = (Instant::now() + LONG).into();
     let of = |name: &str| Repository::parse(name).unwrap();
-    assert_eq!(counts(&finder.find(&of("r.example.com/acme/web"), digest(), deadline).await), [Ok(1)]);
-    assert!(finder.find(&of("r.example.com/acme/api"), digest(), deadline).await.asked.is_empty());
+    assert_eq!(counts(&finder.find_complete(&of("r.example.com/acme/web"), digest(), deadline).await), [Ok(1)]);
+    assert!(finder.find_complete(&of("r.example.com/acme/api"), digest(), deadline).await.asked.is_empty());
 }
 
 #[tokio::test]
@@ -455,7 +452,7 @@ async fn a_registry_whose_ping_says_nothing_is_not_taken_for_one_without_signatu
         let client = Arc::new(client(vec![plain(&liar.host())]));
         let repository = Repository::parse(&format!("{}/acme/web", liar.host())).unwrap();
         let finder = Finder::new(Arc::clone(&client));
-        let found = finder.find(&repository, digest(), (Instant::now() + LONG).into()).await;
+        let found = finder.find_complete(&repository, digest(), (Instant::now() + LONG).into()).await;
         let Some(LookupError::Misbehaved { what, .. }) = found.failure() else { panic!("{found:?}") };
         assert!(what.contains(&format!("{status} at /v2/")), "{what}");
         // Manifests are there all the same, and so is what other sources have.
@@ -466,7 +463,7 @@ async fn a_registry_whose_ping_says_nothing_is_not_taken_for_one_without_signatu
         // It is asked again soon.
         ready.store(true, Ordering::SeqCst);
         let found = loop {
-            let found = finder.find(&repository, digest(), (Instant::now() + LONG).into()).await;
+            let found = finder.find_complete(&repository, digest(), (Instant::now() + LONG).into()).await;
             if found.failure().is_none() {
                 break found;
             }

@@ -7,42 +7,42 @@ const ACME: &str = "registry.example.com/acme";
 #[tokio::test]
 async fn a_signed_image_is_verified_and_pinned_to_the_digest_that_was_verified() {
     let key = Key::new("acme");
-    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&key, digest, WEB);
-    let decision = scene.decide("Registry.Example.com:443/acme/web:1").await;
+    let scenario = Scenario::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    let decision = scenario.decide("Registry.Example.com:443/acme/web:1").await;
     assert_eq!(said(&decision), "verified", "{decision:?}");
     assert_eq!(pinned(&decision), format!("{WEB}@{digest}"));
     assert_eq!(decision.rule.unwrap().as_str(), "test/registry.example.com/acme");
     assert_eq!(decision.examinations.len(), 1);
-    assert_eq!(scene.world.asked(), RequestCounts { manifests: 1, signatures: 1 });
+    assert_eq!(scenario.registry.asked(), RequestCounts { manifests: 1, signatures: 1 });
 }
 
 #[tokio::test]
 async fn what_is_asked_for_by_digest_is_what_is_verified() {
     let key = Key::new("acme");
-    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
-    let (signed, other) = (scene.world.image(WEB, "one"), scene.world.untagged("two"));
-    scene.world.sign(&key, signed, WEB);
-    assert_eq!(said(&scene.decide(&format!("{WEB}@{signed}")).await), "verified");
+    let scenario = Scenario::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let (signed, other) = (scenario.registry.image(WEB, "one"), scenario.registry.untagged("two"));
+    scenario.registry.sign(&key, signed, WEB);
+    assert_eq!(said(&scenario.decide(&format!("{WEB}@{signed}")).await), "verified");
     // The tag is only claimed.
-    assert_eq!(said(&scene.decide(&format!("{WEB}@{other}")).await), "unsigned");
-    scene.world.lies(other);
-    assert_eq!(said(&scene.decide(&format!("{WEB}@{signed}")).await), "registry-misbehaved");
+    assert_eq!(said(&scenario.decide(&format!("{WEB}@{other}")).await), "unsigned");
+    scenario.registry.lies(other);
+    assert_eq!(said(&scenario.decide(&format!("{WEB}@{signed}")).await), "registry-misbehaved");
 }
 
 #[tokio::test]
 async fn tag_moved_between_two_requests_pins_what_was_verified() {
     let key = Key::new("acme");
-    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
-    let first = scene.world.image(WEB, "one");
-    scene.world.sign(&key, first, WEB);
-    let decision = scene.decide(WEB).await;
-    let second = scene.world.image(WEB, "two");
+    let scenario = Scenario::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let first = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, first, WEB);
+    let decision = scenario.decide(WEB).await;
+    let second = scenario.registry.image(WEB, "two");
     assert_eq!(pinned(&decision), format!("{WEB}@{first}"));
-    assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "verified");
-    assert_eq!(said(&scene.decide(WEB).await), "unsigned");
-    assert_eq!(said(&scene.decide(&format!("{WEB}@{second}")).await), "unsigned");
+    assert_eq!(said(&scenario.decide_run(&pinned(&decision)).await), "verified");
+    assert_eq!(said(&scenario.decide(WEB).await), "unsigned");
+    assert_eq!(said(&scenario.decide(&format!("{WEB}@{second}")).await), "unsigned");
 }
 
 #[tokio::test]
@@ -51,12 +51,12 @@ async fn each_mode_does_what_it_says() {
     for (mode, expected) in
         [(Mode::Enforce, "unsigned"), (Mode::Warn, "not_enforced(unsigned)"), (Mode::Audit, "not_enforced(unsigned)")]
     {
-        let by_rule = Scene::new(cluster(layer(vec![(ACME, Some(mode), signed_by(&key))])));
+        let by_rule = Scenario::new(cluster(layer(vec![(ACME, Some(mode), signed_by(&key))])));
         let by_default =
-            Scene::with(cluster(layer(vec![(ACME, None, signed_by(&key))])), |choices| choices.settings.mode = mode);
-        for scene in [by_rule, by_default] {
-            scene.world.image(WEB, "one");
-            let decision = scene.decide(WEB).await;
+            Scenario::with(cluster(layer(vec![(ACME, None, signed_by(&key))])), |choices| choices.settings.mode = mode);
+        for scenario in [by_rule, by_default] {
+            scenario.registry.image(WEB, "one");
+            let decision = scenario.decide(WEB).await;
             assert_eq!(said(&decision), expected, "{mode}");
             assert_eq!(decision.mode, mode);
             assert_eq!(pinned(&decision), "", "what is not verified passes as it is");
@@ -69,10 +69,10 @@ async fn each_mode_does_what_it_says() {
 async fn what_verifies_is_pinned_in_every_mode() {
     let key = Key::new("acme");
     for mode in [Mode::Enforce, Mode::Warn, Mode::Audit] {
-        let scene = Scene::new(cluster(layer(vec![(ACME, Some(mode), signed_by(&key))])));
-        let digest = scene.world.image(WEB, "one");
-        scene.world.sign(&key, digest, WEB);
-        let decision = scene.decide(WEB).await;
+        let scenario = Scenario::new(cluster(layer(vec![(ACME, Some(mode), signed_by(&key))])));
+        let digest = scenario.registry.image(WEB, "one");
+        scenario.registry.sign(&key, digest, WEB);
+        let decision = scenario.decide(WEB).await;
         assert_eq!((said(&decision), pinned(&decision)), ("verified".to_owned(), format!("{WEB}@{digest}")));
     }
 }
@@ -80,34 +80,36 @@ async fn what_verifies_is_pinned_in_every_mode() {
 #[tokio::test]
 async fn where_no_rule_covers_an_image_the_configured_mode_holds() {
     for (mode, expected) in [(Mode::Enforce, "no-policy"), (Mode::Warn, "not_enforced(no-policy)")] {
-        let scene = Scene::with(cluster(layer(vec![(ACME, None, allow())])), |choices| choices.settings.mode = mode);
-        let decision = scene.decide("other.example.com/x").await;
+        let scenario =
+            Scenario::with(cluster(layer(vec![(ACME, None, allow())])), |choices| choices.settings.mode = mode);
+        let decision = scenario.decide("other.example.com/x").await;
         assert_eq!((said(&decision).as_str(), pinned(&decision).as_str()), (expected, ""));
-        assert_eq!(scene.world.asked(), RequestCounts::default());
+        assert_eq!(scenario.registry.asked(), RequestCounts::default());
     }
 }
 
 #[tokio::test]
 async fn what_a_rule_allows_or_denies_needs_no_registry() {
-    let scene = Scene::new(cluster(layer(vec![("docker.io/library", None, allow()), ("docker.io", None, deny())])));
-    let allowed = scene.decide("nginx").await;
+    let scenario =
+        Scenario::new(cluster(layer(vec![("docker.io/library", None, allow()), ("docker.io", None, deny())])));
+    let allowed = scenario.decide("nginx").await;
     assert_eq!(said(&allowed), "allowed_by_rule");
     assert_eq!(pinned(&allowed), "docker.io/library/nginx:latest", "under its canonical name");
     let digest = Digest::sha256(b"x");
-    assert_eq!(pinned(&scene.decide(&format!("nginx@{digest}")).await), format!("docker.io/library/nginx@{digest}"));
-    assert_eq!(said(&scene.decide("acme/web:1").await), "denied-by-policy");
-    assert_eq!(scene.world.asked(), RequestCounts::default());
+    assert_eq!(pinned(&scenario.decide(&format!("nginx@{digest}")).await), format!("docker.io/library/nginx@{digest}"));
+    assert_eq!(said(&scenario.decide("acme/web:1").await), "denied-by-policy");
+    assert_eq!(scenario.registry.asked(), RequestCounts::default());
 }
 
 #[tokio::test]
 async fn what_runs_as_written_must_name_the_verified_digest() {
     let key = Key::new("acme");
     let rules = || cluster(layer(vec![(ACME, None, signed_by(&key))]));
-    let scene = Scene::new(rules());
-    let digest = scene.world.image(WEB, "one");
-    assert_eq!(said(&scene.decide_run(WEB).await), "unsigned", "that says more than that it is not pinned");
-    scene.world.sign(&key, digest, WEB);
-    let decision = scene.decide_run(WEB).await;
+    let scenario = Scenario::new(rules());
+    let digest = scenario.registry.image(WEB, "one");
+    assert_eq!(said(&scenario.decide_run(WEB).await), "unsigned", "that says more than that it is not pinned");
+    scenario.registry.sign(&key, digest, WEB);
+    let decision = scenario.decide_run(WEB).await;
     assert_eq!(said(&decision), "not-pinned");
     assert_eq!(
         denial(&decision),
@@ -117,17 +119,17 @@ async fn what_runs_as_written_must_name_the_verified_digest() {
              something takes away what it wrote; write {WEB}@{digest}"
         )
     );
-    assert_eq!(said(&scene.decide_run(&format!("{WEB}@{digest}")).await), "verified");
+    assert_eq!(said(&scenario.decide_run(&format!("{WEB}@{digest}")).await), "verified");
 
-    let scene = Scene::with(rules(), |choices| choices.settings.pin_required = false);
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&key, digest, WEB);
-    assert_eq!(said(&scene.decide_run(WEB).await), "verified");
+    let scenario = Scenario::with(rules(), |choices| choices.settings.pin_required = false);
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    assert_eq!(said(&scenario.decide_run(WEB).await), "verified");
 
-    let scene = Scene::with(rules(), |choices| choices.settings.mode = Mode::Warn);
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&key, digest, WEB);
-    let decision = scene.decide_run(WEB).await;
+    let scenario = Scenario::with(rules(), |choices| choices.settings.mode = Mode::Warn);
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    let decision = scenario.decide_run(WEB).await;
     assert_eq!(said(&decision), "not_enforced(not-pinned)");
     assert!(matches!(decision.verdict, Ok(Verdict::NotEnforced { digest: Some(proven), .. }) if proven == digest));
 }
@@ -136,28 +138,32 @@ async fn what_runs_as_written_must_name_the_verified_digest() {
 async fn what_is_allowed_for_its_registry_must_name_it_to_run() {
     let key = Key::new("acme");
     let rules = || vec![("docker.io", None, allow()), ("docker.io/acme", None, signed_by(&key))];
-    let scene = Scene::new(cluster(layer(rules())));
-    let digest = scene.world.image("acme/web:1", "one");
-    scene.world.sign(&key, digest, "docker.io/acme/web:1");
+    let scenario = Scenario::new(cluster(layer(rules())));
+    let digest = scenario.registry.image("acme/web:1", "one");
+    scenario.registry.sign(&key, digest, "docker.io/acme/web:1");
     for short in ["nginx", "nginx:1.2", "library/nginx", &format!("nginx@{digest}")] {
-        assert_eq!(said(&scene.decide(short).await), "allowed_by_rule", "{short}: it is written anew, or a template");
-        let decision = scene.decide_run(short).await;
+        assert_eq!(
+            said(&scenario.decide(short).await),
+            "allowed_by_rule",
+            "{short}: it is written anew, or a template"
+        );
+        let decision = scenario.decide_run(short).await;
         assert_eq!(said(&decision), "not-pinned", "{short}");
         let message = decision.verdict.unwrap_err().next_step(&decision.image.unwrap().to_string());
         assert!(message.contains("write docker.io/library/nginx"), "{message}");
     }
     for whole in ["docker.io/nginx", "docker.io/library/nginx:latest", "Index.Docker.io/library/nginx"] {
-        assert_eq!(said(&scene.decide_run(whole).await), "allowed_by_rule", "{whole}");
+        assert_eq!(said(&scenario.decide_run(whole).await), "allowed_by_rule", "{whole}");
     }
     // A digest that is proven is the same image wherever it comes from.
-    assert_eq!(said(&scene.decide_run(&format!("acme/web:1@{digest}")).await), "verified");
+    assert_eq!(said(&scenario.decide_run(&format!("acme/web:1@{digest}")).await), "verified");
 
     for mode in [Mode::Warn, Mode::Audit] {
-        let scene = Scene::with(cluster(layer(rules())), |choices| choices.settings.mode = mode);
-        assert_eq!(said(&scene.decide_run("nginx").await), "allowed_by_rule", "{mode}");
+        let scenario = Scenario::with(cluster(layer(rules())), |choices| choices.settings.mode = mode);
+        assert_eq!(said(&scenario.decide_run("nginx").await), "allowed_by_rule", "{mode}");
     }
-    let scene = Scene::with(cluster(layer(rules())), |choices| choices.settings.pin_required = false);
-    assert_eq!(said(&scene.decide_run("nginx").await), "allowed_by_rule");
+    let scenario = Scenario::with(cluster(layer(rules())), |choices| choices.settings.pin_required = false);
+    assert_eq!(said(&scenario.decide_run("nginx").await), "allowed_by_rule");
 }
 
 #[tokio::test]
@@ -167,24 +173,24 @@ async fn what_another_layer_refuses_is_refused_for_that_and_not_for_a_missing_re
         "billing",
         layer(vec![("docker.io/acme", None, signed_by(&Key::new("acme")))]),
     );
-    let scene = Scene::new(policy);
-    scene.world.image("acme/web:1", "one");
-    let decision = scene.decide_at(Some("billing"), "acme/web:1", true, at(NOW)).await;
+    let scenario = Scenario::new(policy);
+    scenario.registry.image("acme/web:1", "one");
+    let decision = scenario.decide_at(Some("billing"), "acme/web:1", true, at(NOW)).await;
     assert_eq!(said(&decision), "unsigned", "the mutation left it as it is for that");
 }
 
 #[tokio::test]
 async fn an_image_that_stands_there_twice_is_decided_once_and_answers_keep_their_order() {
     let key = Key::new("acme");
-    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key)), ("docker.io", None, allow())])));
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&key, digest, WEB);
-    let decisions = scene.decide_all(&[WEB, "NOT A REFERENCE", "nginx", WEB, "ghcr.io/x", WEB]).await;
+    let scenario = Scenario::new(cluster(layer(vec![(ACME, None, signed_by(&key)), ("docker.io", None, allow())])));
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    let decisions = scenario.decide_all(&[WEB, "NOT A REFERENCE", "nginx", WEB, "ghcr.io/x", WEB]).await;
     let all: Vec<_> = decisions.iter().map(said).collect();
     assert_eq!(all, ["verified", "invalid-reference", "allowed_by_rule", "verified", "no-policy", "verified"]);
-    assert_eq!(scene.world.asked(), RequestCounts { manifests: 1, signatures: 1 });
+    assert_eq!(scenario.registry.asked(), RequestCounts { manifests: 1, signatures: 1 });
     assert!(
-        scene
+        scenario
             .metrics()
             .contains(r#"code="",mode="enforce",rule="test/registry.example.com/acme",verdict="verified"} 1"#)
     );
@@ -192,27 +198,27 @@ async fn an_image_that_stands_there_twice_is_decided_once_and_answers_keep_their
 
 #[tokio::test]
 async fn more_images_than_are_looked_at_are_refused_all_of_them() {
-    let scene = Scene::new(cluster(layer(vec![("docker.io", None, allow())])));
+    let scenario = Scenario::new(cluster(layer(vec![("docker.io", None, allow())])));
     let different: Vec<_> = (0..17).map(|number| format!("image-{number}")).collect();
     let different: Vec<_> = different.iter().map(String::as_str).collect();
     // The same often takes as much room as others do.
     for texts in [different.as_slice(), &["image-0"; 17]] {
-        let refusal = scene.try_decide_all(texts).await.unwrap_err();
+        let refusal = scenario.try_decide_all(texts).await.unwrap_err();
         assert!(matches!(refusal, Refusal::TooManyImages { found: 17, limit: 16 }), "{refusal}");
-        assert!(scene.decide_all(&texts[1..]).await.iter().all(|decision| said(decision) == "allowed_by_rule"));
+        assert!(scenario.decide_all(&texts[1..]).await.iter().all(|decision| said(decision) == "allowed_by_rule"));
     }
     let refused = r#"sealgate_images_total{code="too-many-images",mode="enforce",rule="",verdict="refused"} 2"#;
-    assert!(scene.metrics().contains(refused), "once a review");
+    assert!(scenario.metrics().contains(refused), "once a review");
 
     let warn = |choices: &mut Choices| choices.settings.mode = Mode::Warn;
-    let scene = Scene::with(cluster(layer(vec![("docker.io", None, allow())])), warn);
-    let decisions = scene.decide_all(&different).await;
+    let scenario = Scenario::with(cluster(layer(vec![("docker.io", None, allow())])), warn);
+    let decisions = scenario.decide_all(&different).await;
     assert_eq!(decisions.len(), 17);
     assert!(decisions.iter().all(|decision| said(decision) == "not_enforced(too-many-images)"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_that_is_too_old_decides_about_nothing_whatever_is_cached_until_it_is_confirmed() {
+async fn a_stale_policy_decides_nothing_until_it_is_confirmed_whatever_is_cached() {
     const LIMIT: Duration = Duration::from_mins(1);
     let key = Key::new("acme");
     let rules = || layer(vec![(ACME, None, signed_by(&key)), ("docker.io", None, allow())]);
@@ -220,34 +226,34 @@ async fn a_policy_that_is_too_old_decides_about_nothing_whatever_is_cached_until
         choices.times = Some(TIMES);
         choices.policy_max_stale = Some(LIMIT);
     };
-    let scene = Scene::with(cluster(rules()), limited);
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&key, digest, WEB);
-    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    let scenario = Scenario::with(cluster(rules()), limited);
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    assert_eq!(said(&scenario.decide(WEB).await), "verified");
     tokio::time::advance(LIMIT).await;
-    assert_eq!(said(&scene.decide(WEB).await), "verified");
-    let asked = scene.world.asked();
+    assert_eq!(said(&scenario.decide(WEB).await), "verified");
+    let asked = scenario.registry.asked();
     tokio::time::advance(Duration::from_nanos(1)).await;
     for texts in [&[WEB][..], &["nginx"], &[WEB, "nginx", "NOT A REFERENCE"]] {
-        let refusal = scene.try_decide_all(texts).await.unwrap_err();
+        let refusal = scenario.try_decide_all(texts).await.unwrap_err();
         assert!(matches!(refusal, Refusal::PolicyUnavailable { limit: LIMIT }), "{refusal}");
         assert!(refusal.code().is_transient() && refusal.code().is_undecided());
     }
-    assert_eq!(scene.world.asked(), asked, "nothing is looked up");
+    assert_eq!(scenario.registry.asked(), asked, "nothing is looked up");
     let refused = r#"sealgate_images_total{code="policy-unavailable",mode="enforce",rule="",verdict="refused"} 3"#;
-    assert!(scene.metrics().contains(refused), "once a review");
-    scene.policy.confirm(Instant::now());
-    assert_eq!(said(&scene.decide(WEB).await), "verified");
-    assert_eq!(said(&scene.decide("nginx").await), "allowed_by_rule");
+    assert!(scenario.metrics().contains(refused), "once a review");
+    scenario.policy.confirm(Instant::now());
+    assert_eq!(said(&scenario.decide(WEB).await), "verified");
+    assert_eq!(said(&scenario.decide("nginx").await), "allowed_by_rule");
 
     // Without a limit, a lost volume stops nothing.
-    let scene = Scene::with(cluster(rules()), |choices| choices.times = Some(TIMES));
+    let scenario = Scenario::with(cluster(rules()), |choices| choices.times = Some(TIMES));
     tokio::time::advance(LIMIT * 100_000).await;
-    assert_eq!(said(&scene.decide("nginx").await), "allowed_by_rule");
+    assert_eq!(said(&scenario.decide("nginx").await), "allowed_by_rule");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_that_is_too_old_is_refused_in_the_strictest_mode_that_is_known_and_no_exemption_lifts_it() {
+async fn a_stale_policy_refuses_in_the_strictest_mode_and_no_exemption_lifts_it() {
     let limit = Duration::from_mins(1);
     for (default, rule, expected) in [
         (Mode::Enforce, Some(Mode::Audit), None),
@@ -256,7 +262,7 @@ async fn a_policy_that_is_too_old_is_refused_in_the_strictest_mode_that_is_known
         (Mode::Audit, None, Some(Mode::Audit)),
     ] {
         let only = exempting(layer(vec![("docker.io", rule, allow())]), "docker.io/library/nginx", &["billing"]);
-        let scene = Scene::with(cluster(only), |choices| {
+        let scenario = Scenario::with(cluster(only), |choices| {
             choices.settings.mode = default;
             choices.policy_max_stale = Some(limit);
         });
@@ -265,7 +271,7 @@ async fn a_policy_that_is_too_old_is_refused_in_the_strictest_mode_that_is_known
         let deadline = Instant::now() + Duration::from_secs(8);
         let admission =
             Admission { namespace: Some("billing"), images: &images, now: at(NOW), deadline, is_final: false };
-        match (scene.gate.decide(&admission).await, expected) {
+        match (scenario.gate.decide(&admission).await, expected) {
             (Err(Refusal::PolicyUnavailable { .. }), None) => {}
             (Ok(decisions), Some(mode)) => {
                 for decision in &decisions {
@@ -281,45 +287,45 @@ async fn a_policy_that_is_too_old_is_refused_in_the_strictest_mode_that_is_known
 #[tokio::test]
 async fn what_is_no_reference_falls_under_the_strictest_mode_for_it_could_be_any_image() {
     let warn = |choices: &mut Choices| choices.settings.mode = Mode::Warn;
-    let scene = Scene::with(cluster(layer(vec![(ACME, None, deny())])), warn);
-    assert_eq!(said(&scene.decide("x y").await), "not_enforced(invalid-reference)");
-    let scene = Scene::with(cluster(layer(vec![(ACME, Some(Mode::Enforce), deny())])), warn);
-    assert_eq!(said(&scene.decide("x y").await), "invalid-reference");
+    let scenario = Scenario::with(cluster(layer(vec![(ACME, None, deny())])), warn);
+    assert_eq!(said(&scenario.decide("x y").await), "not_enforced(invalid-reference)");
+    let scenario = Scenario::with(cluster(layer(vec![(ACME, Some(Mode::Enforce), deny())])), warn);
+    assert_eq!(said(&scenario.decide("x y").await), "invalid-reference");
     let strict = layer(vec![(ACME, Some(Mode::Enforce), deny())]);
-    let scene = Scene::with(with_namespace(layer(vec![(ACME, None, deny())]), "billing", strict), warn);
-    assert_eq!(said(&scene.decide_in(Some("billing"), "").await), "invalid-reference");
-    assert_eq!(said(&scene.decide_in(Some("web"), "").await), "not_enforced(invalid-reference)");
+    let scenario = Scenario::with(with_namespace(layer(vec![(ACME, None, deny())]), "billing", strict), warn);
+    assert_eq!(said(&scenario.decide_in(Some("billing"), "").await), "invalid-reference");
+    assert_eq!(said(&scenario.decide_in(Some("web"), "").await), "not_enforced(invalid-reference)");
 }
 
 #[tokio::test]
 async fn an_exemption_lifts_a_refusal_there_and_then_only() {
     let key = Key::new("acme");
     let rules = || layer(vec![(ACME, None, signed_by(&key))]);
-    let scene = Scene::new(cluster(exempting(rules(), "registry.example.com/acme/web", &["billing"])));
-    scene.world.image(WEB, "one");
-    let decision = scene.decide_at(Some("billing"), WEB, true, at(NOW)).await;
+    let scenario = Scenario::new(cluster(exempting(rules(), "registry.example.com/acme/web", &["billing"])));
+    scenario.registry.image(WEB, "one");
+    let decision = scenario.decide_at(Some("billing"), WEB, true, at(NOW)).await;
     assert_eq!((said(&decision).as_str(), pinned(&decision).as_str()), ("exempted(unsigned)", WEB));
-    assert!(scene.metrics().contains(r#"sealgate_exemptions_used_total{exemption="test/legacy"} 1"#));
-    assert_eq!(said(&scene.decide_in(Some("web"), WEB).await), "unsigned");
-    assert_eq!(said(&scene.decide_in(None, WEB).await), "unsigned");
+    assert!(scenario.metrics().contains(r#"sealgate_exemptions_used_total{exemption="test/legacy"} 1"#));
+    assert_eq!(said(&scenario.decide_in(Some("web"), WEB).await), "unsigned");
+    assert_eq!(said(&scenario.decide_in(None, WEB).await), "unsigned");
     let last = at("2026-06-30T23:59:59Z");
-    assert_eq!(said(&scene.decide_at(Some("billing"), WEB, true, last).await), "exempted(unsigned)");
+    assert_eq!(said(&scenario.decide_at(Some("billing"), WEB, true, last).await), "exempted(unsigned)");
     let over = at("2026-07-01T00:00:00Z");
-    assert_eq!(said(&scene.decide_at(Some("billing"), WEB, true, over).await), "unsigned");
+    assert_eq!(said(&scenario.decide_at(Some("billing"), WEB, true, over).await), "unsigned");
     let other = "registry.example.com/acme/other:1";
-    scene.world.image(other, "two");
-    assert_eq!(said(&scene.decide_in(Some("billing"), other).await), "unsigned");
+    scenario.registry.image(other, "two");
+    assert_eq!(said(&scenario.decide_in(Some("billing"), other).await), "unsigned");
 }
 
 #[tokio::test]
 async fn what_verifies_needs_no_exemption() {
     let key = Key::new("acme");
     let rules = layer(vec![(ACME, None, signed_by(&key))]);
-    let scene = Scene::new(cluster(exempting(rules, ACME, &[])));
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&key, digest, WEB);
-    assert_eq!(said(&scene.decide(WEB).await), "verified");
-    assert!(!scene.metrics().contains("sealgate_exemptions_used_total{"));
+    let scenario = Scenario::new(cluster(exempting(rules, ACME, &[])));
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    assert_eq!(said(&scenario.decide(WEB).await), "verified");
+    assert!(!scenario.metrics().contains("sealgate_exemptions_used_total{"));
 }
 
 #[tokio::test]
@@ -327,17 +333,17 @@ async fn an_exemption_for_a_digest_holds_for_that_digest_alone() {
     let key = Key::new("acme");
     let world_digest = Digest::sha256(b"one");
     let scope = format!("registry.example.com/acme/web@{world_digest}");
-    let scene = Scene::new(cluster(exempting(layer(vec![(ACME, None, signed_by(&key))]), &scope, &[])));
-    let digest = scene.world.image(WEB, "one");
-    let decision = scene.decide(WEB).await;
+    let scenario = Scenario::new(cluster(exempting(layer(vec![(ACME, None, signed_by(&key))]), &scope, &[])));
+    let digest = scenario.registry.image(WEB, "one");
+    let decision = scenario.decide(WEB).await;
     assert_eq!(said(&decision), "exempted(unsigned)");
     assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "or the node might pull another");
-    let unpinned = denial(&scene.decide_run(WEB).await);
+    let unpinned = denial(&scenario.decide_run(WEB).await);
     assert!(unpinned.starts_with("it is not pinned to the digest that exemption test/legacy is for. "), "{unpinned}");
     assert!(unpinned.ends_with(&format!("; write {WEB}@{digest}")), "{unpinned}");
-    assert_eq!(said(&scene.decide_run(&pinned(&decision)).await), "exempted(unsigned)");
-    scene.world.image(WEB, "two");
-    assert_eq!(said(&scene.decide(WEB).await), "unsigned");
+    assert_eq!(said(&scenario.decide_run(&pinned(&decision)).await), "exempted(unsigned)");
+    scenario.registry.image(WEB, "two");
+    assert_eq!(said(&scenario.decide(WEB).await), "unsigned");
 }
 
 #[tokio::test]
@@ -348,19 +354,19 @@ async fn what_a_rule_allows_needs_no_exemption_and_no_pin_for_one() {
         &format!("registry.example.com/acme/web@{}", Digest::sha256(b"one")),
         &[],
     );
-    let scene = Scene::new(with_namespace(everything, "billing", layer(vec![(ACME, None, signed_by(&key))])));
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&key, digest, WEB);
-    let unpinned = denial(&scene.decide_run_in(Some("billing"), WEB).await);
+    let scenario = Scenario::new(with_namespace(everything, "billing", layer(vec![(ACME, None, signed_by(&key))])));
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    let unpinned = denial(&scenario.decide_run_in(Some("billing"), WEB).await);
     assert!(unpinned.starts_with("it is not pinned to the digest that rule "), "{unpinned}");
 }
 
 #[tokio::test]
 async fn an_exemption_holds_while_the_registry_is_down() {
     let key = Key::new("acme");
-    let scene = Scene::new(cluster(exempting(layer(vec![(ACME, None, signed_by(&key))]), ACME, &[])));
-    scene.world.registry_fails(Some(unavailable()));
-    assert_eq!(said(&scene.decide_run(WEB).await), "exempted(registry-unavailable)");
+    let scenario = Scenario::new(cluster(exempting(layer(vec![(ACME, None, signed_by(&key))]), ACME, &[])));
+    scenario.registry.registry_fails(Some(unavailable()));
+    assert_eq!(said(&scenario.decide_run(WEB).await), "exempted(registry-unavailable)");
 }
 
 #[tokio::test]
@@ -369,21 +375,21 @@ async fn a_tag_falls_under_the_rule_for_the_digest_that_it_names() {
     let bad = Digest::sha256(b"bad");
     let scope = format!("registry.example.com/acme/web@{bad}");
     let rules = || vec![(ACME, None, allow()), (scope.as_str(), None, deny())];
-    let scene = Scene::new(cluster(layer(rules())));
-    let good = scene.world.image(WEB, "good");
-    let decision = scene.decide(WEB).await;
+    let scenario = Scenario::new(cluster(layer(rules())));
+    let good = scenario.registry.image(WEB, "good");
+    let decision = scenario.decide(WEB).await;
     assert_eq!(said(&decision), "allowed_by_rule");
     assert_eq!(pinned(&decision), format!("{WEB}@{good}"), "allowed because of its digest");
-    let unpinned = denial(&scene.decide_run(WEB).await);
+    let unpinned = denial(&scenario.decide_run(WEB).await);
     let expected = format!("it is not pinned to the digest for which rule test/{ACME} allows it. ");
     assert!(unpinned.starts_with(&expected), "{unpinned}");
-    scene.world.image(WEB, "bad");
-    assert_eq!(said(&scene.decide(WEB).await), "denied-by-policy");
+    scenario.registry.image(WEB, "bad");
+    assert_eq!(said(&scenario.decide(WEB).await), "denied-by-policy");
     // policy.json's scopes match what was asked for.
-    let scene = Scene::new(cluster(policy_json(rules())));
-    scene.world.image(WEB, "bad");
-    assert_eq!(said(&scene.decide_run(WEB).await), "allowed_by_rule");
-    assert_eq!(said(&scene.decide(&format!("{WEB}@{bad}")).await), "denied-by-policy");
+    let scenario = Scenario::new(cluster(policy_json(rules())));
+    scenario.registry.image(WEB, "bad");
+    assert_eq!(said(&scenario.decide_run(WEB).await), "allowed_by_rule");
+    assert_eq!(said(&scenario.decide(&format!("{WEB}@{bad}")).await), "denied-by-policy");
     drop(key);
 }
 
@@ -396,28 +402,28 @@ async fn where_the_rule_cannot_be_learned_the_strictest_of_the_possible_modes_ho
         (Some(Mode::Audit), "not_enforced(registry-unavailable)"),
     ] {
         let rules = vec![(ACME, None, allow()), (scope.as_str(), mode, deny())];
-        let scene = Scene::with(cluster(layer(rules)), |choices| choices.settings.mode = Mode::Warn);
-        scene.world.registry_fails(Some(unavailable()));
-        assert_eq!(said(&scene.decide(WEB).await), expected);
+        let scenario = Scenario::with(cluster(layer(rules)), |choices| choices.settings.mode = Mode::Warn);
+        scenario.registry.registry_fails(Some(unavailable()));
+        assert_eq!(said(&scenario.decide(WEB).await), expected);
     }
 }
 
 #[tokio::test]
 async fn a_good_signature_is_proof_whatever_fails_beside_it() {
     let key = Key::new("acme");
-    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
-    let digest = scene.world.image(WEB, "one");
-    scene.world.source_fails(Some(unavailable()));
-    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable", "there may be one");
-    scene.world.sign(&key, digest, WEB);
-    assert_eq!(said(&scene.decide(WEB).await), "verified");
+    let scenario = Scenario::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.source_fails(Some(unavailable()));
+    assert_eq!(said(&scenario.decide(WEB).await), "registry-unavailable", "there may be one");
+    scenario.registry.sign(&key, digest, WEB);
+    assert_eq!(said(&scenario.decide(WEB).await), "verified");
 }
 
 #[tokio::test]
 async fn each_failure_of_a_registry_refuses_with_its_code() {
     let key = Key::new("acme");
-    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
-    assert_eq!(said(&scene.decide(WEB).await), "manifest-unknown");
+    let scenario = Scenario::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    assert_eq!(said(&scenario.decide(WEB).await), "manifest-unknown");
     let (registry, url): (Box<str>, Box<str>) = ("registry.example.com".into(), "x".into());
     for (error, expected) in [
         (unavailable(), "registry-unavailable"),
@@ -438,8 +444,8 @@ async fn each_failure_of_a_registry_refuses_with_its_code() {
             "unsupported-manifest",
         ),
     ] {
-        scene.world.registry_fails(Some(error));
-        assert_eq!(said(&scene.decide(WEB).await), expected);
+        scenario.registry.registry_fails(Some(error));
+        assert_eq!(said(&scenario.decide(WEB).await), expected);
     }
 }
 
@@ -470,10 +476,10 @@ async fn the_log_has_the_facts_of_a_refusal() {
     tracing_subscriber::fmt().with_ansi(false).with_writer(|| Logged).init();
     for mode in [Mode::Enforce, Mode::Warn] {
         let rules = cluster(layer(vec![(ACME, None, signed_by(&key))]));
-        let scene = Scene::with(rules, |choices| choices.settings.mode = mode);
+        let scenario = Scenario::with(rules, |choices| choices.settings.mode = mode);
         let (registry, url) = ("registry.example.com".into(), "https://registry.example.com/v2/asked".into());
-        scene.world.registry_fails(Some(LookupError::Misbehaved { registry, url, what: "endless body".into() }));
-        scene.decide(WEB).await;
+        scenario.registry.registry_fails(Some(LookupError::Misbehaved { registry, url, what: "endless body".into() }));
+        scenario.decide(WEB).await;
         let line = String::from_utf8(LOGGED.take()).unwrap();
         for part in
             [WEB, "registry-misbehaved", r#""url":"https://registry.example.com/v2/asked""#, r#""why":"endless body""#]
@@ -484,7 +490,7 @@ async fn the_log_has_the_facts_of_a_refusal() {
         let images = [ImageUse { text: WEB, runs_as_written: false }];
         let deadline = Instant::now() + Duration::from_secs(8);
         let mutation = Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: false };
-        scene.gate.decide(&mutation).await.unwrap();
+        scenario.gate.decide(&mutation).await.unwrap();
         assert_eq!(String::from_utf8(LOGGED.take()).unwrap(), "");
     }
 }
@@ -498,10 +504,10 @@ async fn at_the_deadline_there_is_an_answer_and_those_that_were_ready_are_kept()
             ("warned.example.com", Some(Mode::Warn), signed_by(&key)),
             ("docker.io", None, allow()),
         ];
-        let scene = Scene::with(cluster(layer(rules)), |choices| choices.times = times);
-        scene.world.close();
+        let scenario = Scenario::with(cluster(layer(rules)), |choices| choices.times = times);
+        scenario.registry.close();
         let began = Instant::now();
-        let decisions = scene.decide_all(&[WEB, "nginx", "warned.example.com/x", "ghcr.io/x"]).await;
+        let decisions = scenario.decide_all(&[WEB, "nginx", "warned.example.com/x", "ghcr.io/x"]).await;
         assert!(began.elapsed() <= Duration::from_secs(8), "{:?}", began.elapsed());
         let all: Vec<_> = decisions.iter().map(said).collect();
         assert_eq!(all, ["deadline-exceeded", "allowed_by_rule", "not_enforced(deadline-exceeded)", "no-policy"]);
@@ -518,9 +524,15 @@ async fn a_registry_that_ignores_the_deadline_does_not_hold_up_the_answer() {
         }
     }
     let key = Key::new("acme");
-    let scene = Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
-    let settings = scene.gate.engine.settings.clone();
-    let gate = Gate::new(settings, scene.policy.clone(), Arc::new(Never), scene.world.clone(), scene.metrics.clone());
+    let scenario = Scenario::new(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+    let settings = scenario.gate.engine.settings.clone();
+    let gate = Gate::new(
+        settings,
+        scenario.policy.clone(),
+        Arc::new(Never),
+        scenario.registry.clone(),
+        scenario.metrics.clone(),
+    );
     let by_digest = format!("{WEB}@{}", Digest::sha256(b"one"));
     let images = [WEB, &by_digest].map(|text| ImageUse { text, runs_as_written: false });
     let deadline = Instant::now() + Duration::from_secs(8);
@@ -535,16 +547,16 @@ async fn a_registry_that_ignores_the_deadline_does_not_hold_up_the_answer() {
 #[tokio::test]
 async fn manifest_and_signatures_of_a_known_digest_are_asked_for_side_by_side() {
     let key = Key::new("acme");
-    let scene = Arc::new(Scene::new(cluster(layer(vec![(ACME, None, signed_by(&key))]))));
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&key, digest, WEB);
-    scene.world.close();
+    let scenario = Arc::new(Scenario::new(cluster(layer(vec![(ACME, None, signed_by(&key))]))));
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    scenario.registry.close();
     let deciding = tokio::spawn({
-        let scene = scene.clone();
-        async move { scene.decide(&format!("{WEB}@{digest}")).await }
+        let scenario = scenario.clone();
+        async move { scenario.decide(&format!("{WEB}@{digest}")).await }
     });
-    scene.world.until_asked(1, 1).await;
-    scene.world.open();
+    scenario.registry.until_asked(1, 1).await;
+    scenario.registry.open();
     assert_eq!(said(&deciding.await.unwrap()), "verified");
-    assert_eq!(scene.world.asked(), RequestCounts { manifests: 1, signatures: 1 });
+    assert_eq!(scenario.registry.asked(), RequestCounts { manifests: 1, signatures: 1 });
 }

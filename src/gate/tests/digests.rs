@@ -15,10 +15,10 @@ fn sha512_name(content: &str) -> String {
     format!("{WEB_REPOSITORY}@{}", sha512(content))
 }
 
-fn scene(policy: Policy) -> Scene {
-    let scene = Scene::cached(policy);
-    scene.world.image(WEB, "one");
-    scene
+fn scenario(policy: Policy) -> Scenario {
+    let scenario = Scenario::cached(policy);
+    scenario.registry.image(WEB, "one");
+    scenario
 }
 
 #[tokio::test]
@@ -37,11 +37,11 @@ async fn a_digest_that_is_denied_is_denied_by_each_name_of_its_manifest() {
         (&other_long, WEB, "allowed_by_rule"),
     ] {
         let rules = vec![(WEB_REPOSITORY, None, allow()), (scope, None, deny())];
-        let in_cluster = scene(cluster(layer(rules)));
+        let in_cluster = scenario(cluster(layer(rules)));
         let everything = layer(vec![(WEB_REPOSITORY, None, allow())]);
-        let in_namespace = scene(with_namespace(everything, "billing", layer(vec![(scope, None, deny())])));
-        for scene in [in_cluster, in_namespace] {
-            let decision = scene.decide_in(HERE, image).await;
+        let in_namespace = scenario(with_namespace(everything, "billing", layer(vec![(scope, None, deny())])));
+        for scenario in [in_cluster, in_namespace] {
+            let decision = scenario.decide_in(HERE, image).await;
             assert_eq!(said(&decision), expected, "{scope} {image}");
             if expected == "denied-by-policy" {
                 assert_eq!(decision.rule.unwrap().as_str(), format!("test/{scope}"));
@@ -55,16 +55,16 @@ async fn signatures_that_one_name_of_a_manifest_requires_are_required_of_each() 
     let key = Key::new("a");
     for (scope, image) in [(sha256("one"), sha512_name("one")), (sha512_name("one"), sha256("one"))] {
         let rules = || layer(vec![(WEB_REPOSITORY, None, allow()), (&*scope, None, signed_by(&key))]);
-        let scene = scene(cluster(rules()));
-        assert_eq!(said(&scene.decide(&image).await), "unsigned");
+        let scenario = scenario(cluster(rules()));
+        assert_eq!(said(&scenario.decide(&image).await), "unsigned");
         // By the tag as well.
-        let tagged = Scene::cached(cluster(rules()));
-        tagged.world.image(WEB, "one");
+        let tagged = Scenario::cached(cluster(rules()));
+        tagged.registry.image(WEB, "one");
         assert_eq!(said(&tagged.decide(WEB).await), "unsigned");
-        tagged.world.sign(&key, Digest::sha256(b"one"), WEB);
-        let signed = Scene::cached(cluster(rules()));
-        let digest = signed.world.image(WEB, "one");
-        signed.world.sign(&key, digest, WEB);
+        tagged.registry.sign(&key, Digest::sha256(b"one"), WEB);
+        let signed = Scenario::cached(cluster(rules()));
+        let digest = signed.registry.image(WEB, "one");
+        signed.registry.sign(&key, digest, WEB);
         let decision = signed.decide(WEB).await;
         assert_eq!(said(&decision), "verified", "{scope}");
         assert_eq!(pinned(&decision), format!("{WEB}@{digest}"));
@@ -72,7 +72,7 @@ async fn signatures_that_one_name_of_a_manifest_requires_are_required_of_each() 
 }
 
 #[tokio::test]
-async fn a_manifest_that_cannot_be_read_is_refused_where_its_other_name_may_be_denied_and_else_not_asked_for() {
+async fn an_unreadable_manifest_is_refused_where_its_other_digest_may_be_denied() {
     let (short, other) = (sha256("one"), sha512_name("other"));
     let long = sha512_name("one");
     for (scope, mode, action, image, expected) in [
@@ -84,30 +84,30 @@ async fn a_manifest_that_cannot_be_read_is_refused_where_its_other_name_may_be_d
         // Of one algorithm, other digests are other manifests.
         (&other, None, deny(), &long, "allowed_by_rule"),
     ] {
-        let scene = scene(cluster(layer(vec![(WEB_REPOSITORY, None, allow()), (scope, mode, action)])));
-        scene.world.registry_fails(Some(unavailable()));
-        let decision = scene.decide(image).await;
+        let scenario = scenario(cluster(layer(vec![(WEB_REPOSITORY, None, allow()), (scope, mode, action)])));
+        scenario.registry.registry_fails(Some(unavailable()));
+        let decision = scenario.decide(image).await;
         assert_eq!(said(&decision), expected, "{scope} {mode:?} {image}");
-        assert_eq!(scene.world.asked().manifests > 0, expected != "allowed_by_rule");
+        assert_eq!(scenario.registry.asked().manifests > 0, expected != "allowed_by_rule");
     }
 }
 
 #[tokio::test]
-async fn a_registry_that_gives_another_manifest_than_was_asked_for_says_nothing_of_its_names() {
+async fn a_manifest_that_was_not_asked_for_says_nothing_of_its_digests() {
     let policy = || cluster(layer(vec![(WEB_REPOSITORY, None, allow()), (&*sha256("one"), None, deny())]));
-    for scene in [Scene::new(policy()), Scene::cached(policy())] {
-        scene.world.image(WEB, "one");
-        let lie = scene.world.image("registry.example.com/acme/web:2", "two");
-        scene.world.lies(lie);
-        assert_eq!(said(&scene.decide(&sha512_name("one")).await), "registry-misbehaved");
+    for scenario in [Scenario::new(policy()), Scenario::cached(policy())] {
+        scenario.registry.image(WEB, "one");
+        let lie = scenario.registry.image("registry.example.com/acme/web:2", "two");
+        scenario.registry.lies(lie);
+        assert_eq!(said(&scenario.decide(&sha512_name("one")).await), "registry-misbehaved");
     }
 }
 
 #[tokio::test]
 async fn policy_json_compares_a_digest_with_the_name_as_it_was_asked_for() {
     let rules = || policy_json(vec![(WEB_REPOSITORY, None, allow()), (&*sha256("one"), None, deny())]);
-    assert_eq!(said(&scene(cluster(rules())).decide(&sha512_name("one")).await), "allowed_by_rule");
-    assert_eq!(said(&scene(cluster(rules())).decide(&sha256("one")).await), "denied-by-policy");
+    assert_eq!(said(&scenario(cluster(rules())).decide(&sha512_name("one")).await), "allowed_by_rule");
+    assert_eq!(said(&scenario(cluster(rules())).decide(&sha256("one")).await), "denied-by-policy");
 }
 
 type Outline = Vec<(usize, Option<Mode>, u8)>;
@@ -159,14 +159,14 @@ proptest! {
                 let namespace = build(&namespace_outline, &KEY, leave_out);
                 with_namespace(build(&cluster_outline, &KEY, leave_out), "billing", namespace)
             };
-            let (both, alone) = (scene(policy(&all)), scene(policy(&without_other)));
-            for scene in [&both, &alone] {
+            let (both, alone) = (scenario(policy(&all)), scenario(policy(&without_other)));
+            for scenario in [&both, &alone] {
                 if signed {
-                    scene.world.sign(&KEY, Digest::sha256(b"one"), WEB);
-                    scene.world.sign(&KEY, sha512("one"), WEB);
+                    scenario.registry.sign(&KEY, Digest::sha256(b"one"), WEB);
+                    scenario.registry.sign(&KEY, sha512("one"), WEB);
                 }
                 if down {
-                    scene.world.registry_fails(Some(unavailable()));
+                    scenario.registry.registry_fails(Some(unavailable()));
                 }
             }
             let image = if by_sha512 { sha512_name("one") } else { sha256("one") };

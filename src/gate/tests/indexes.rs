@@ -5,7 +5,7 @@ use super::*;
 const ACME: &str = "registry.example.com/acme";
 
 struct Index {
-    scene: Scene,
+    scenario: Scenario,
     key: Key,
     digest: Digest,
     entries: [Digest; 2],
@@ -21,17 +21,17 @@ type MakeLayer = fn(Vec<(&str, Option<Mode>, Action)>) -> Layer;
 fn index_under(platforms: Platforms, caching: bool, make: MakeLayer) -> Index {
     let key = Key::new("acme");
     let policy = cluster(make(vec![(ACME, None, signed(&key, platforms))]));
-    let scene = if caching { Scene::cached(policy) } else { Scene::new(policy) };
-    let entries = [scene.world.untagged("amd64"), scene.world.untagged("arm64")];
-    let about = scene.world.untagged("attestation");
+    let scenario = if caching { Scenario::cached(policy) } else { Scenario::new(policy) };
+    let entries = [scenario.registry.untagged("amd64"), scenario.registry.untagged("arm64")];
+    let about = scenario.registry.untagged("attestation");
     let list = vec![entry(entries[0], "linux/amd64"), entry(entries[1], "linux/arm64"), attestation(about)];
-    let digest = scene.world.manifest(WEB, "index", Manifest::Index(list));
-    Index { scene, key, digest, entries }
+    let digest = scenario.registry.manifest(WEB, "index", Manifest::Index(list));
+    Index { scenario, key, digest, entries }
 }
 
 impl Index {
     fn sign(&self, digest: Digest) -> &Self {
-        self.scene.world.sign(&self.key, digest, WEB);
+        self.scenario.registry.sign(&self.key, digest, WEB);
         self
     }
 
@@ -40,23 +40,23 @@ impl Index {
     }
 
     async fn said(&self) -> String {
-        said(&self.scene.decide(WEB).await)
+        said(&self.scenario.decide(WEB).await)
     }
 }
 
 #[tokio::test]
-async fn a_refused_index_names_the_manifest_that_is_short_of_a_signature_where_others_have_theirs() {
+async fn a_refused_index_names_the_manifest_that_is_short_of_a_signature() {
     for platforms in [Platforms::IndexOrEach, Platforms::Each] {
         let case = index(platforms, false);
         case.sign(case.entries[0]);
-        let refusal = case.scene.decide(WEB).await.verdict.unwrap_err();
+        let refusal = case.scenario.decide(WEB).await.verdict.unwrap_err();
         assert!(
             matches!(&refusal, Refusal::Unsigned(wanted) if wanted.manifest.as_deref() == Some(&case.entries[1])),
             "{refusal}"
         );
     }
     let bare = index(Platforms::IndexOrEach, false);
-    let refusal = bare.scene.decide(WEB).await.verdict.unwrap_err();
+    let refusal = bare.scenario.decide(WEB).await.verdict.unwrap_err();
     assert!(matches!(&refusal, Refusal::Unsigned(wanted) if wanted.manifest.is_none()), "{refusal}");
 }
 
@@ -75,7 +75,7 @@ async fn an_index_is_proven_by_its_own_signature_or_by_that_of_each_manifest() {
             each_signed.sign_each();
             assert_eq!(each_signed.said().await, each, "{platforms:?}");
             if each == "verified" {
-                let decision = each_signed.scene.decide(WEB).await;
+                let decision = each_signed.scenario.decide(WEB).await;
                 let pin = format!("{WEB}@{}", each_signed.digest);
                 assert_eq!(pinned(&decision), pin, "the index, of which each node takes what it runs");
             }
@@ -106,10 +106,10 @@ async fn each_means_every_one() {
 async fn the_identity_of_an_entry_is_compared_with_what_was_asked_for() {
     let case = index(Platforms::Each, false);
     case.sign(case.entries[0]);
-    case.scene.world.sign(&case.key, case.entries[1], "registry.example.com/acme/web:2");
+    case.scenario.registry.sign(&case.key, case.entries[1], "registry.example.com/acme/web:2");
     assert_eq!(case.said().await, "wrong-identity");
     let by_digest = format!("registry.example.com/acme/web@{}", case.digest);
-    assert_eq!(said(&case.scene.decide(&by_digest).await), "verified", "by digest, any tag of the repository");
+    assert_eq!(said(&case.scenario.decide(&by_digest).await), "verified", "by digest, any tag of the repository");
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn a_signature_of_another_entry_is_none() {
     let case = index(Platforms::Each, false);
     case.sign(case.entries[0]);
     let content = case.key.sign(&payload(WEB, &case.entries[0].to_string()), at(SIGNED_AT));
-    case.scene.world.state().signatures.insert(case.entries[1], vec![untrusted(content)]);
+    case.scenario.registry.state().signatures.insert(case.entries[1], vec![untrusted(content)]);
     assert_eq!(case.said().await, "wrong-digest");
 }
 
@@ -125,9 +125,9 @@ async fn a_signature_of_another_entry_is_none() {
 async fn an_entry_that_only_looks_like_an_attestation_is_not_left_out() {
     let case = index(Platforms::Each, false);
     case.sign_each();
-    let other = case.scene.world.untagged("other");
+    let other = case.scenario.registry.untagged("other");
     let list = vec![entry(case.entries[0], "linux/amd64"), entry(other, "unknown/unknown")];
-    case.scene.world.manifest(WEB, "index 2", Manifest::Index(list));
+    case.scenario.registry.manifest(WEB, "index 2", Manifest::Index(list));
     assert_eq!(case.said().await, "unsigned");
 }
 
@@ -135,7 +135,7 @@ async fn an_entry_that_only_looks_like_an_attestation_is_not_left_out() {
 async fn an_index_without_images_is_proven_by_nothing_but_its_own_signature() {
     for list in [vec![], vec![attestation(Digest::sha256(b"attestation"))]] {
         let case = index(Platforms::Each, false);
-        case.scene.world.manifest(WEB, "empty", Manifest::Index(list));
+        case.scenario.registry.manifest(WEB, "empty", Manifest::Index(list));
         assert_ne!(case.said().await, "verified");
     }
 }
@@ -144,7 +144,7 @@ async fn an_index_without_images_is_proven_by_nothing_but_its_own_signature() {
 async fn a_manifest_that_the_registry_does_not_have_is_not_left_out() {
     let case = index(Platforms::Each, false);
     case.sign_each();
-    case.scene.world.forget(case.entries[1]);
+    case.scenario.registry.forget(case.entries[1]);
     assert_eq!(case.said().await, "manifest-unknown");
 }
 
@@ -153,13 +153,13 @@ async fn nested_indexes_count_down_to_the_last_image() {
     let case = index(Platforms::Each, false);
     case.sign_each();
     let outer = vec![entry(case.entries[0], "linux/amd64"), entry(case.digest, "linux/arm64")];
-    case.scene.world.manifest(WEB, "outer", Manifest::Index(outer.clone()));
+    case.scenario.registry.manifest(WEB, "outer", Manifest::Index(outer.clone()));
     assert_eq!(case.said().await, "verified");
-    case.scene.world.unsign(case.entries[1]);
+    case.scenario.registry.unsign(case.entries[1]);
     assert_eq!(case.said().await, "unsigned");
     // With `platforms: index or each`, a nested index may be signed itself.
     let case = index(Platforms::IndexOrEach, false);
-    case.scene.world.manifest(WEB, "outer", Manifest::Index(outer));
+    case.scenario.registry.manifest(WEB, "outer", Manifest::Index(outer));
     case.sign(case.entries[0]);
     assert_eq!(case.said().await, "unsigned");
     case.sign(case.digest);
@@ -173,14 +173,14 @@ async fn depth_and_number_are_bounded() {
     let mut inner = case.digest;
     for depth in 1..=3 {
         let list = vec![entry(inner, "linux/amd64")];
-        inner = case.scene.world.manifest(WEB, &format!("outer {depth}"), Manifest::Index(list));
+        inner = case.scenario.registry.manifest(WEB, &format!("outer {depth}"), Manifest::Index(list));
         assert_eq!(case.said().await, if depth < 3 { "verified" } else { "unsupported-manifest" });
     }
     let many: Vec<_> = (0..129_u32).map(|number| entry(Digest::sha256(&number.to_be_bytes()), "linux/amd64")).collect();
-    case.scene.world.manifest(WEB, "many", Manifest::Index(many));
-    let before = case.scene.world.asked();
+    case.scenario.registry.manifest(WEB, "many", Manifest::Index(many));
+    let before = case.scenario.registry.asked();
     assert_eq!(case.said().await, "unsupported-manifest");
-    assert_eq!(case.scene.world.asked().manifests, before.manifests + 1, "none of them is asked for");
+    assert_eq!(case.scenario.registry.asked().manifests, before.manifests + 1, "none of them is asked for");
     // So many are looked at. That the second one is missing shows that it was.
     let most: Vec<_> = (0..127_u32).map(|number| entry(Digest::sha256(&number.to_be_bytes()), "linux/amd64")).collect();
     let inner = case.digest;
@@ -189,10 +189,10 @@ async fn depth_and_number_are_bounded() {
         list.extend(most.iter().cloned());
         Manifest::Index(list)
     };
-    case.scene.world.manifest(WEB, "most", with_first(case.entries[0]));
+    case.scenario.registry.manifest(WEB, "most", with_first(case.entries[0]));
     assert_eq!(case.said().await, "manifest-unknown");
     // Those of a nested index count, too.
-    case.scene.world.manifest(WEB, "most and nested", with_first(inner));
+    case.scenario.registry.manifest(WEB, "most and nested", with_first(inner));
     assert_eq!(case.said().await, "unsupported-manifest");
 }
 
@@ -201,27 +201,27 @@ async fn an_entry_that_stands_there_twice_is_asked_for_once() {
     let case = index(Platforms::Each, false);
     case.sign_each();
     let list = vec![entry(case.entries[0], "linux/amd64"), entry(case.entries[0], "linux/amd64/v2")];
-    case.scene.world.manifest(WEB, "twice", Manifest::Index(list));
+    case.scenario.registry.manifest(WEB, "twice", Manifest::Index(list));
     assert_eq!(case.said().await, "verified");
-    assert_eq!(case.scene.world.asked(), RequestCounts { manifests: 2, signatures: 1 });
+    assert_eq!(case.scenario.registry.asked(), RequestCounts { manifests: 2, signatures: 1 });
 }
 
 #[tokio::test]
 async fn an_index_that_is_not_signed_at_all_costs_its_own_requests_and_one_entrys() {
     let case = index(Platforms::IndexOrEach, false);
     assert_eq!(case.said().await, "unsigned");
-    assert_eq!(case.scene.world.asked(), RequestCounts { manifests: 2, signatures: 2 });
+    assert_eq!(case.scenario.registry.asked(), RequestCounts { manifests: 2, signatures: 2 });
     case.sign(case.digest);
     assert_eq!(case.said().await, "verified");
-    assert_eq!(case.scene.world.asked(), RequestCounts { manifests: 3, signatures: 3 });
+    assert_eq!(case.scenario.registry.asked(), RequestCounts { manifests: 3, signatures: 3 });
 }
 
 #[tokio::test]
 async fn of_two_refusals_the_one_is_shown_that_says_more() {
     let case = index(Platforms::IndexOrEach, false);
-    case.scene.world.sign(&Key::new("other"), case.entries[0], WEB);
+    case.scenario.registry.sign(&Key::new("other"), case.entries[0], WEB);
     assert_eq!(case.said().await, "untrusted-key", "and not that the index is unsigned");
-    case.scene.world.source_fails(Some(unavailable()));
+    case.scenario.registry.source_fails(Some(unavailable()));
     assert_eq!(case.said().await, "registry-unavailable");
     case.sign_each();
     assert_eq!(case.said().await, "verified", "whatever fails beside");
@@ -232,9 +232,9 @@ async fn an_index_seen_again_asks_nothing() {
     let case = index(Platforms::Each, true);
     case.sign_each();
     assert_eq!(case.said().await, "verified");
-    let asked = case.scene.world.asked();
+    let asked = case.scenario.registry.asked();
     assert_eq!(asked, RequestCounts { manifests: 3, signatures: 2 });
     assert_eq!(case.said().await, "verified");
-    assert_eq!(said(&case.scene.decide_run(&format!("{WEB}@{}", case.digest)).await), "verified");
-    assert_eq!(case.scene.world.asked(), asked);
+    assert_eq!(said(&case.scenario.decide_run(&format!("{WEB}@{}", case.digest)).await), "verified");
+    assert_eq!(case.scenario.registry.asked(), asked);
 }

@@ -10,12 +10,12 @@ const HERE: Option<&str> = Some("billing");
 /// The keys of both layers, the signatures by `signers`, and what comes of it.
 async fn with(cluster: Action, namespace: Action, signers: &[&Key]) -> (String, Decision) {
     let policy = with_namespace(layer(vec![(ACME, None, cluster)]), "billing", layer(vec![(ACME, None, namespace)]));
-    let scene = Scene::cached(policy);
-    let digest = scene.world.image(WEB, "one");
+    let scenario = Scenario::cached(policy);
+    let digest = scenario.registry.image(WEB, "one");
     for key in signers {
-        scene.world.sign(key, digest, WEB);
+        scenario.registry.sign(key, digest, WEB);
     }
-    let decision = scene.decide_in(HERE, WEB).await;
+    let decision = scenario.decide_in(HERE, WEB).await;
     (said(&decision), decision)
 }
 
@@ -49,15 +49,15 @@ async fn both_layers_must_let_it_run() {
 }
 
 #[tokio::test]
-async fn what_is_not_pinned_in_one_layer_and_not_signed_in_the_other_is_refused_for_the_latter() {
+async fn an_image_that_is_unpinned_and_unsigned_is_refused_as_unsigned() {
     let (a, b) = (Key::new("a"), Key::new("b"));
     for (cluster, namespace) in [(&a, &b), (&b, &a)] {
         let layers = [cluster, namespace].map(|key| layer(vec![(ACME, None, signed_by(key))]));
         let [cluster, namespace] = layers;
-        let scene = Scene::new(with_namespace(cluster, "billing", namespace));
-        let digest = scene.world.image(WEB, "one");
-        scene.world.sign(&a, digest, WEB);
-        let decision = scene.decide_at(HERE, WEB, true, at(NOW)).await;
+        let scenario = Scenario::new(with_namespace(cluster, "billing", namespace));
+        let digest = scenario.registry.image(WEB, "one");
+        scenario.registry.sign(&a, digest, WEB);
+        let decision = scenario.decide_at(HERE, WEB, true, at(NOW)).await;
         assert_eq!(said(&decision), "untrusted-key", "trying again would not help");
     }
 }
@@ -67,18 +67,18 @@ async fn a_namespace_layer_holds_for_its_namespace_and_its_scopes() {
     let key = Key::new("a");
     let policy =
         with_namespace(layer(vec![("*", None, allow())]), "billing", layer(vec![(ACME, None, signed_by(&key))]));
-    let scene = Scene::new(policy);
-    scene.world.image(WEB, "one");
-    assert_eq!(said(&scene.decide_in(HERE, WEB).await), "unsigned");
-    assert_eq!(said(&scene.decide_in(Some("other"), WEB).await), "allowed_by_rule");
-    assert_eq!(said(&scene.decide_in(None, WEB).await), "allowed_by_rule");
-    assert_eq!(said(&scene.decide_in(HERE, "nginx").await), "allowed_by_rule");
+    let scenario = Scenario::new(policy);
+    scenario.registry.image(WEB, "one");
+    assert_eq!(said(&scenario.decide_in(HERE, WEB).await), "unsigned");
+    assert_eq!(said(&scenario.decide_in(Some("other"), WEB).await), "allowed_by_rule");
+    assert_eq!(said(&scenario.decide_in(None, WEB).await), "allowed_by_rule");
+    assert_eq!(said(&scenario.decide_in(HERE, "nginx").await), "allowed_by_rule");
 }
 
 #[tokio::test]
 async fn where_the_cluster_has_no_rule_a_namespaces_is_not_enough() {
-    let scene = Scene::new(with_namespace(Layer::default(), "billing", layer(vec![(ACME, None, allow())])));
-    assert_eq!(said(&scene.decide_in(HERE, WEB).await), "no-policy");
+    let scenario = Scenario::new(with_namespace(Layer::default(), "billing", layer(vec![(ACME, None, allow())])));
+    assert_eq!(said(&scenario.decide_in(HERE, WEB).await), "no-policy");
 }
 
 #[tokio::test]
@@ -87,9 +87,9 @@ async fn what_the_policy_alone_refuses_asks_no_registry_for_the_other_layer() {
     for (cluster, namespace) in [(signed_by(&key), deny()), (deny(), signed_by(&key))] {
         let policy =
             with_namespace(layer(vec![(ACME, None, cluster)]), "billing", layer(vec![(ACME, None, namespace)]));
-        let scene = Scene::new(policy);
-        assert_eq!(said(&scene.decide_in(HERE, WEB).await), "denied-by-policy");
-        assert_eq!(scene.world.asked(), RequestCounts::default());
+        let scenario = Scenario::new(policy);
+        assert_eq!(said(&scenario.decide_in(HERE, WEB).await), "denied-by-policy");
+        assert_eq!(scenario.registry.asked(), RequestCounts::default());
     }
 }
 
@@ -98,12 +98,12 @@ async fn both_layers_share_one_resolution_of_the_tag() {
     let (a, b) = (Key::new("a"), Key::new("b"));
     let policy =
         with_namespace(layer(vec![(ACME, None, signed_by(&a))]), "billing", layer(vec![(ACME, None, signed_by(&b))]));
-    let scene = Scene::new(policy);
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&a, digest, WEB);
-    scene.world.sign(&b, digest, WEB);
-    assert_eq!(said(&scene.decide_in(HERE, WEB).await), "verified");
-    assert_eq!(scene.world.asked().manifests, 1);
+    let scenario = Scenario::new(policy);
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&a, digest, WEB);
+    scenario.registry.sign(&b, digest, WEB);
+    assert_eq!(said(&scenario.decide_in(HERE, WEB).await), "verified");
+    assert_eq!(scenario.registry.asked().manifests, 1);
 }
 
 #[tokio::test]
@@ -111,19 +111,19 @@ async fn an_exemption_lifts_its_own_layers_refusal_and_no_others() {
     let (a, b) = (Key::new("a"), Key::new("b"));
     let rules = |key: &Key| layer(vec![(ACME, None, signed_by(key))]);
     // The namespace exempts; the cluster refuses all the same.
-    let scene = Scene::new(with_namespace(rules(&a), "billing", exempting(rules(&b), ACME, &[])));
-    let digest = scene.world.image(WEB, "one");
-    assert_eq!(said(&scene.decide_in(HERE, WEB).await), "unsigned");
-    scene.world.sign(&a, digest, WEB);
-    let decision = scene.decide_in(HERE, WEB).await;
+    let scenario = Scenario::new(with_namespace(rules(&a), "billing", exempting(rules(&b), ACME, &[])));
+    let digest = scenario.registry.image(WEB, "one");
+    assert_eq!(said(&scenario.decide_in(HERE, WEB).await), "unsigned");
+    scenario.registry.sign(&a, digest, WEB);
+    let decision = scenario.decide_in(HERE, WEB).await;
     assert_eq!(said(&decision), "exempted(untrusted-key)");
     assert_eq!(pinned(&decision), format!("{WEB}@{digest}"), "the cluster's layer verified it");
     // And the other way round.
-    let scene = Scene::new(with_namespace(exempting(rules(&a), ACME, &[]), "billing", rules(&b)));
-    let digest = scene.world.image(WEB, "one");
-    assert_eq!(said(&scene.decide_in(HERE, WEB).await), "unsigned");
-    scene.world.sign(&b, digest, WEB);
-    assert_eq!(said(&scene.decide_in(HERE, WEB).await), "exempted(untrusted-key)");
+    let scenario = Scenario::new(with_namespace(exempting(rules(&a), ACME, &[]), "billing", rules(&b)));
+    let digest = scenario.registry.image(WEB, "one");
+    assert_eq!(said(&scenario.decide_in(HERE, WEB).await), "unsigned");
+    scenario.registry.sign(&b, digest, WEB);
+    assert_eq!(said(&scenario.decide_in(HERE, WEB).await), "exempted(untrusted-key)");
 }
 
 #[tokio::test]
@@ -134,10 +134,10 @@ async fn what_is_not_enforced_is_seen_although_another_layer_proves_something() 
         "billing",
         layer(vec![(ACME, Some(Mode::Warn), signed_by(&b))]),
     );
-    let scene = Scene::new(policy);
-    let digest = scene.world.image(WEB, "one");
-    scene.world.sign(&a, digest, WEB);
-    let decision = scene.decide_in(HERE, WEB).await;
+    let scenario = Scenario::new(policy);
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&a, digest, WEB);
+    let decision = scenario.decide_in(HERE, WEB).await;
     assert_eq!(said(&decision), "not_enforced(untrusted-key)");
     assert_eq!(decision.mode, Mode::Warn);
     assert_eq!(pinned(&decision), format!("{WEB}@{digest}"));
@@ -155,11 +155,11 @@ async fn a_refusal_that_waiting_cannot_help_goes_before_one_that_it_can() {
         "billing",
         layer(vec![(ACME, None, deny()), (scope.as_str(), None, signed_by(&b))]),
     );
-    let scene = Scene::new(policy);
-    scene.world.registry_fails(Some(unavailable()));
-    assert_eq!(said(&scene.decide_in(HERE, WEB).await), "registry-unavailable");
+    let scenario = Scenario::new(policy);
+    scenario.registry.registry_fails(Some(unavailable()));
+    assert_eq!(said(&scenario.decide_in(HERE, WEB).await), "registry-unavailable");
     let other = format!("registry.example.com/acme/web@{}", Digest::sha256(b"other"));
-    assert_eq!(said(&scene.decide_in(HERE, &other).await), "denied-by-policy");
+    assert_eq!(said(&scenario.decide_in(HERE, &other).await), "denied-by-policy");
 }
 
 #[tokio::test]
@@ -169,10 +169,10 @@ async fn a_refusal_that_waiting_cannot_help_goes_first_from_whichever_layer_it_i
     let required = || layer(vec![(ACME, None, signed_by(&key))]);
     let denied = || layer(vec![(ACME, None, allow()), (good.as_str(), None, deny())]);
     for (in_cluster, in_namespace) in [(required(), denied()), (denied(), required())] {
-        let scene = Scene::new(with_namespace(in_cluster, "billing", in_namespace));
-        scene.world.image(WEB, "good");
-        scene.world.source_fails(Some(unavailable()));
-        assert_eq!(said(&scene.decide_in(HERE, WEB).await), "denied-by-policy");
+        let scenario = Scenario::new(with_namespace(in_cluster, "billing", in_namespace));
+        scenario.registry.image(WEB, "good");
+        scenario.registry.source_fails(Some(unavailable()));
+        assert_eq!(said(&scenario.decide_in(HERE, WEB).await), "denied-by-policy");
     }
 }
 
@@ -182,7 +182,7 @@ fn of(digest: Digest) -> String {
 }
 
 #[tokio::test]
-async fn a_tag_that_no_rule_of_a_namespace_is_about_is_pinned_before_it_can_move_to_a_digest_that_one_denies() {
+async fn a_tag_is_pinned_before_it_can_move_to_a_digest_that_a_namespace_denies() {
     let bad = Digest::sha256(b"bad");
     let scope = of(bad);
     for (mode, unpinned) in [
@@ -195,20 +195,20 @@ async fn a_tag_that_no_rule_of_a_namespace_is_about_is_pinned_before_it_can_move
             "billing",
             layer(vec![(scope.as_str(), mode, deny())]),
         );
-        let scene = Scene::new(policy);
-        let good = scene.world.image(WEB, "good");
-        let mutation = scene.decide_in(HERE, WEB).await;
+        let scenario = Scenario::new(policy);
+        let good = scenario.registry.image(WEB, "good");
+        let mutation = scenario.decide_in(HERE, WEB).await;
         assert_eq!(said(&mutation), "allowed_by_rule");
         assert_eq!(pinned(&mutation), format!("{WEB}@{good}"));
-        let validation = scene.decide_run_in(HERE, WEB).await;
+        let validation = scenario.decide_run_in(HERE, WEB).await;
         assert_eq!(said(&validation), unpinned);
         let text = format!("{:?}", validation.verdict);
         assert!(text.contains(&format!("test/{scope}")), "it names the rule that may refuse: {text}");
-        assert_eq!(said(&scene.decide_run_in(HERE, &pinned(&mutation)).await), "allowed_by_rule");
-        assert_eq!(said(&scene.decide_run(WEB).await), "allowed_by_rule", "elsewhere it needs no pin");
-        scene.world.image(WEB, "bad");
+        assert_eq!(said(&scenario.decide_run_in(HERE, &pinned(&mutation)).await), "allowed_by_rule");
+        assert_eq!(said(&scenario.decide_run(WEB).await), "allowed_by_rule", "elsewhere it needs no pin");
+        scenario.registry.image(WEB, "bad");
         let refused = if mode.is_none() { "denied-by-policy" } else { "not_enforced(denied-by-policy)" };
-        assert_eq!(said(&scene.decide_run_in(HERE, WEB).await), refused);
+        assert_eq!(said(&scenario.decide_run_in(HERE, WEB).await), refused);
     }
 }
 
@@ -220,9 +220,9 @@ async fn a_namespace_that_only_allows_a_digest_asks_no_pin_of_another() {
         "billing",
         layer(vec![(scope.as_str(), None, allow())]),
     );
-    let scene = Scene::new(policy);
-    scene.world.image(WEB, "good");
-    assert_eq!(said(&scene.decide_run_in(HERE, WEB).await), "allowed_by_rule");
+    let scenario = Scenario::new(policy);
+    scenario.registry.image(WEB, "good");
+    assert_eq!(said(&scenario.decide_run_in(HERE, WEB).await), "allowed_by_rule");
 }
 
 #[tokio::test]
@@ -230,23 +230,23 @@ async fn what_a_namespace_allows_for_the_digest_of_a_tag_is_pinned() {
     let good = Digest::sha256(b"good");
     let scope = of(good);
     let everything = layer(vec![("registry.example.com", None, allow())]);
-    let scene = Scene::new(with_namespace(everything, "billing", layer(vec![(scope.as_str(), None, allow())])));
-    scene.world.image(WEB, "good");
-    assert_eq!(pinned(&scene.decide_in(HERE, WEB).await), format!("{WEB}@{good}"));
+    let scenario = Scenario::new(with_namespace(everything, "billing", layer(vec![(scope.as_str(), None, allow())])));
+    scenario.registry.image(WEB, "good");
+    assert_eq!(pinned(&scenario.decide_in(HERE, WEB).await), format!("{WEB}@{good}"));
 }
 
 #[tokio::test]
 async fn what_may_refuse_the_next_digest_in_a_stricter_mode_says_so_in_that_mode() {
     let good = of(Digest::sha256(b"good"));
     let rules = vec![(ACME, Some(Mode::Warn), deny()), (good.as_str(), Some(Mode::Audit), allow())];
-    let scene = Scene::new(cluster(layer(rules)));
-    scene.world.image(WEB, "good");
-    let decision = scene.decide_run(WEB).await;
+    let scenario = Scenario::new(cluster(layer(rules)));
+    scenario.registry.image(WEB, "good");
+    let decision = scenario.decide_run(WEB).await;
     assert_eq!((said(&decision).as_str(), decision.mode), ("not_enforced(not-pinned)", Mode::Warn));
 }
 
 #[tokio::test]
-async fn what_is_not_enforced_for_a_tags_digest_does_not_open_a_way_around_what_is_for_the_next() {
+async fn a_rule_for_a_digest_in_warn_mode_opens_no_way_around_an_enforced_one() {
     let key = Key::new("a");
     let (good, bad) = (of(Digest::sha256(b"good")), of(Digest::sha256(b"bad")));
     let warn = Some(Mode::Warn);
@@ -263,28 +263,28 @@ async fn what_is_not_enforced_for_a_tags_digest_does_not_open_a_way_around_what_
             "not_enforced(unsigned)",
         ),
     ] {
-        let scene = Scene::new(cluster(layer(rules)));
-        let digest = scene.world.image(WEB, "good");
-        let mutation = scene.decide(WEB).await;
+        let scenario = Scenario::new(cluster(layer(rules)));
+        let digest = scenario.registry.image(WEB, "good");
+        let mutation = scenario.decide(WEB).await;
         assert_eq!(said(&mutation), mutated);
-        let validation = scene.decide_run(WEB).await;
+        let validation = scenario.decide_run(WEB).await;
         assert_eq!(said(&validation), validated);
         let expected = if validated == "not-pinned" { format!("{WEB}@{digest}") } else { String::new() };
         assert_eq!(pinned(&mutation), expected);
-        assert_eq!(said(&scene.decide_run(&format!("{WEB}@{digest}")).await), mutated);
+        assert_eq!(said(&scenario.decide_run(&format!("{WEB}@{digest}")).await), mutated);
     }
 }
 
 #[tokio::test]
-async fn where_a_tag_may_fall_under_no_rule_and_cannot_be_resolved_the_configurations_mode_counts_too() {
+async fn an_unresolved_tag_that_may_have_no_rule_falls_under_the_default_mode_too() {
     let good = of(Digest::sha256(b"good"));
-    let scene = Scene::new(cluster(layer(vec![(good.as_str(), Some(Mode::Warn), allow())])));
-    scene.world.registry_fails(Some(unavailable()));
-    assert_eq!(said(&scene.decide(WEB).await), "registry-unavailable");
+    let scenario = Scenario::new(cluster(layer(vec![(good.as_str(), Some(Mode::Warn), allow())])));
+    scenario.registry.registry_fails(Some(unavailable()));
+    assert_eq!(said(&scenario.decide(WEB).await), "registry-unavailable");
 }
 
 #[tokio::test]
-async fn of_two_layers_that_say_as_much_the_cluster_is_named_and_else_the_one_that_says_more() {
+async fn of_two_layers_that_refuse_the_one_that_says_more_is_named() {
     let (a, b) = (Key::new("a"), Key::new("b"));
     let (warn, audit) = (Some(Mode::Warn), Some(Mode::Audit));
     let cluster_scope = "registry.example.com";
@@ -302,16 +302,16 @@ async fn of_two_layers_that_say_as_much_the_cluster_is_named_and_else_the_one_th
         ((None, signed_by(&a)), (None, allow()), "verified", true),
     ] {
         let case = format!("{cluster_mode:?} {cluster:?} {mode:?} {namespace:?}");
-        let scene = Scene::new(with_namespace(
+        let scenario = Scenario::new(with_namespace(
             layer(vec![(cluster_scope, cluster_mode, cluster)]),
             "billing",
             layer(vec![(ACME, mode, namespace)]),
         ));
-        let digest = scene.world.image(WEB, "one");
+        let digest = scenario.registry.image(WEB, "one");
         for key in [&a, &b] {
-            scene.world.sign(key, digest, WEB);
+            scenario.registry.sign(key, digest, WEB);
         }
-        let decision = scene.decide_in(HERE, WEB).await;
+        let decision = scenario.decide_in(HERE, WEB).await;
         assert_eq!(said(&decision), expected, "{case}");
         let scope = if of_cluster { cluster_scope } else { ACME };
         assert_eq!(decision.rule.unwrap().as_str(), format!("test/{scope}"), "{case}");
@@ -319,7 +319,7 @@ async fn of_two_layers_that_say_as_much_the_cluster_is_named_and_else_the_one_th
 }
 
 #[tokio::test]
-async fn a_registry_that_must_be_named_is_asked_for_whatever_the_other_layer_says_and_mutation_writes_it() {
+async fn a_layer_asks_for_the_registrys_name_whatever_the_other_layer_says() {
     let key = Key::new("a");
     let other = "docker.io/other";
     let cluster_layers = [
@@ -348,17 +348,17 @@ async fn a_registry_that_must_be_named_is_asked_for_whatever_the_other_layer_say
                 Some(layer) => with_namespace(cluster_layer.clone(), "billing", layer.clone()),
                 None => cluster(cluster_layer.clone()),
             };
-            let scene = Scene::new(policy);
-            scene.world.image("docker.io/library/nginx", "one");
+            let scenario = Scenario::new(policy);
+            scenario.registry.image("docker.io/library/nginx", "one");
             for (short, whole) in [
                 ("nginx".to_owned(), "docker.io/library/nginx:latest".to_owned()),
                 (format!("nginx@{digest}"), format!("docker.io/library/nginx@{digest}")),
             ] {
                 let case = format!("{short}: cluster {cluster_is}, namespace {namespace_is}");
-                assert_eq!(said(&scene.decide_run_in(HERE, &short).await), "not-pinned", "{case}");
-                let mutation = scene.decide_in(HERE, &short).await;
+                assert_eq!(said(&scenario.decide_run_in(HERE, &short).await), "not-pinned", "{case}");
+                let mutation = scenario.decide_in(HERE, &short).await;
                 assert_eq!(pinned(&mutation), whole, "{case}: {:?}", mutation.verdict);
-                let validation = scene.decide_run_in(HERE, &whole).await;
+                let validation = scenario.decide_run_in(HERE, &whole).await;
                 assert!(validation.verdict.is_ok(), "{case}: {:?}", validation.verdict);
             }
         }
@@ -367,36 +367,36 @@ async fn a_registry_that_must_be_named_is_asked_for_whatever_the_other_layer_say
 
 #[tokio::test]
 async fn a_namespace_asks_for_a_registry_that_its_own_rule_allows() {
-    let scene = Scene::new(with_namespace(
+    let scenario = Scenario::new(with_namespace(
         layer(vec![("docker.io", Some(Mode::Warn), allow())]),
         "billing",
         layer(vec![("docker.io", None, allow())]),
     ));
-    assert_eq!(said(&scene.decide_run("nginx").await), "allowed_by_rule");
-    let refusal = scene.decide_run_in(HERE, "nginx").await.verdict.unwrap_err();
+    assert_eq!(said(&scenario.decide_run("nginx").await), "allowed_by_rule");
+    let refusal = scenario.decide_run_in(HERE, "nginx").await.verdict.unwrap_err();
     assert!(matches!(&refusal, Refusal::NotPinned { digest: None, .. }), "{refusal}");
 }
 
 #[tokio::test]
 async fn an_exemption_under_which_a_short_name_does_not_run_is_named() {
-    let scene = Scene::new(cluster(exempting(layer(vec![("docker.io", None, deny())]), "docker.io", &[])));
-    let refusal = scene.decide_run("nginx").await.verdict.unwrap_err();
+    let scenario = Scenario::new(cluster(exempting(layer(vec![("docker.io", None, deny())]), "docker.io", &[])));
+    let refusal = scenario.decide_run("nginx").await.verdict.unwrap_err();
     assert_eq!(refusal.facts()["exemption"], "test/legacy");
     let text = format!("{refusal}. {}", refusal.next_step("docker.io/library/nginx:latest"));
     assert!(text.starts_with("its registry is not written, ") && text.contains("exemption test/legacy"), "{text}");
     assert!(text.ends_with("write docker.io/library/nginx:latest"), "{text}");
-    assert!(!scene.metrics().contains("sealgate_exemptions_used_total{"), "it lifted nothing");
+    assert!(!scenario.metrics().contains("sealgate_exemptions_used_total{"), "it lifted nothing");
 }
 
 #[tokio::test]
 async fn a_missing_registry_is_the_last_thing_that_a_refusal_tells() {
-    let scene = Scene::new(with_namespace(
+    let scenario = Scenario::new(with_namespace(
         layer(vec![("docker.io", None, allow())]),
         "billing",
         layer(vec![("docker.io/library", None, signed_by(&Key::new("a")))]),
     ));
-    scene.world.registry_fails(Some(unavailable()));
-    assert_eq!(said(&scene.decide_run_in(HERE, "nginx").await), "registry-unavailable", "a mutation would not help");
+    scenario.registry.registry_fails(Some(unavailable()));
+    assert_eq!(said(&scenario.decide_run_in(HERE, "nginx").await), "registry-unavailable", "a mutation would not help");
 }
 
 /// A rule, without its keys: those are of the layer.
@@ -482,19 +482,19 @@ proptest! {
                 choices.times = Some(TIMES);
                 choices.settings.mode = default_mode.unwrap_or(Mode::Enforce);
             };
-            let alone = Scene::with(cluster(cluster_layer.clone()), choose);
-            let both = Scene::with(with_namespace(cluster_layer, "billing", namespace_layer), choose);
+            let alone = Scenario::with(cluster(cluster_layer.clone()), choose);
+            let both = Scenario::with(with_namespace(cluster_layer, "billing", namespace_layer), choose);
             let name = if short { "web:1" } else { FULL_NAME };
             let text = if by_digest { format!("{name}@{digest}") } else { name.to_owned() };
-            for scene in [&alone, &both] {
-                assert_eq!(scene.world.image(FULL_NAME, "one"), digest);
+            for scenario in [&alone, &both] {
+                assert_eq!(scenario.registry.image(FULL_NAME, "one"), digest);
                 for (signed, key) in [(signed_for_cluster, a), (signed_for_namespace, b)] {
                     if signed {
-                        scene.world.sign(key, digest, FULL_NAME);
+                        scenario.registry.sign(key, digest, FULL_NAME);
                     }
                 }
                 if down {
-                    scene.world.registry_fails(Some(unavailable()));
+                    scenario.registry.registry_fails(Some(unavailable()));
                 }
             }
             for runs in [false, true] {
@@ -512,11 +512,11 @@ proptest! {
                 }
             }
             // What a mutation lets pass is, as it writes it, not refused for how it is written.
-            for scene in [&alone, &both] {
-                let mutation = scene.decide_at(HERE, &text, false, at(NOW)).await;
+            for scenario in [&alone, &both] {
+                let mutation = scenario.decide_at(HERE, &text, false, at(NOW)).await;
                 if mutation.verdict.is_ok() {
                     let written = mutation.pinned.as_ref().map_or_else(|| text.clone(), ToString::to_string);
-                    let validation = scene.decide_at(HERE, &written, true, at(NOW)).await;
+                    let validation = scenario.decide_at(HERE, &written, true, at(NOW)).await;
                     assert_ne!(said(&validation), "not-pinned", "{written}: {mutation:?} {validation:?}");
                 }
             }

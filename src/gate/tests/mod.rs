@@ -43,7 +43,7 @@ pub(super) const WEB: &str = "registry.example.com/acme/web:1";
 pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A registry and its signatures.
-pub(super) struct World {
+pub(super) struct FakeRegistry {
     state: Mutex<State>,
     open: watch::Sender<bool>,
     asked: watch::Sender<RequestCounts>,
@@ -85,7 +85,7 @@ fn timed_out() -> LookupError {
     }
 }
 
-impl World {
+impl FakeRegistry {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::default(),
@@ -190,7 +190,7 @@ impl World {
 }
 
 #[async_trait]
-impl ResolveDigest for World {
+impl ResolveDigest for FakeRegistry {
     async fn resolve(&self, image: &Reference, deadline: Instant) -> Result<Arc<HashedManifest>, LookupError> {
         self.asked.send_modify(|asked| asked.manifests += 1);
         if !self.opened(deadline).await {
@@ -211,7 +211,7 @@ impl ResolveDigest for World {
     }
 }
 
-impl World {
+impl FakeRegistry {
     async fn find_signatures(&self, digest: Digest, deadline: Instant) -> FoundSignatures {
         self.asked.send_modify(|asked| asked.signatures += 1);
         let opened = self.opened(deadline).await;
@@ -230,7 +230,7 @@ impl World {
     }
 }
 
-impl FindSignatures for World {
+impl FindSignatures for FakeRegistry {
     fn find<'a>(&'a self, _: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a> {
         once(async move { SignatureSnapshot::complete(self.find_signatures(digest, deadline).await) })
     }
@@ -251,9 +251,9 @@ pub(super) async fn complete(snapshots: &mut SignatureSnapshots<'_>) -> Option<S
     }
 }
 
-/// A gate in its world.
-pub(super) struct Scene {
-    pub(super) world: Arc<World>,
+/// A gate in its registry.
+pub(super) struct Scenario {
+    pub(super) registry: Arc<FakeRegistry>,
     pub(super) policy: Arc<CurrentPolicy>,
     pub(super) gate: Arc<Gate>,
     /// What the gate finds signatures with.
@@ -270,7 +270,7 @@ pub(super) struct Choices {
 pub(super) const TIMES: CacheTimes =
     CacheTimes { tag: Duration::from_secs(30), signatures: Duration::from_mins(10), lookup: Duration::from_secs(6) };
 
-impl Scene {
+impl Scenario {
     /// Without caches.
     pub(super) fn new(policy: Policy) -> Self {
         Self::with(policy, |_| {})
@@ -293,16 +293,16 @@ impl Scene {
         let mut choices = Choices { settings, times: None, policy_max_stale: None };
         choose(&mut choices);
         let Choices { settings, times, policy_max_stale } = choices;
-        let (world, metrics) = (World::new(), Arc::new(Metrics::new()));
+        let (registry, metrics) = (FakeRegistry::new(), Arc::new(Metrics::new()));
         let policy = Arc::new(CurrentPolicy::with_max_stale(policy, policy_max_stale, Instant::now()));
-        let mut resolve: Arc<dyn ResolveDigest> = world.clone();
-        let mut signatures: Arc<dyn FindSignatures> = world.clone();
+        let mut resolve: Arc<dyn ResolveDigest> = registry.clone();
+        let mut signatures: Arc<dyn FindSignatures> = registry.clone();
         if let Some(times) = times {
             resolve = Arc::new(CachedResolve::new(resolve, times, metrics.clone()));
             signatures = Arc::new(CachedSignatures::new(signatures, times, metrics.clone()));
         }
         let gate = Gate::new(settings, policy.clone(), resolve, signatures.clone(), metrics.clone());
-        Self { world, policy, gate: Arc::new(gate), signatures, metrics }
+        Self { registry, policy, gate: Arc::new(gate), signatures, metrics }
     }
 
     /// Decides about an image in a template.

@@ -5,7 +5,6 @@ use std::io::Write as _;
 use flate2::{Compression, write::GzEncoder};
 use sealgate::{
     configuration::{Registry, SignatureSource},
-    gate::FindSignatures as _,
     image::{Digest, Repository},
     registry::Client,
     signature_sources::Finder,
@@ -82,7 +81,7 @@ fn registry(asked: &Asked) -> Reply {
 async fn found(client: Client, repository: &str) -> Vec<Result<usize, String>> {
     let repository = Repository::parse(repository).expect("a repository");
     let deadline = (std::time::Instant::now() + LONG).into();
-    let found = Finder::new(client.into()).find(&repository, Digest::sha256(b"image"), deadline).await;
+    let found = Finder::new(client.into()).find_complete(&repository, Digest::sha256(b"image"), deadline).await;
     assert!(found.signatures.iter().all(|signature| *signature.content == *MESSAGE));
     found.asked.iter().map(|asked| asked.outcome.clone().map_err(|error| error.to_string())).collect()
 }

@@ -1,0 +1,150 @@
+//! A signature source that is late or hangs beside one that answers.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_hangs_does_not_take_the_proof_from_another() {
+    struct OneHangs(Arc<FakeRegistry>);
+    impl FindSignatures for OneHangs {
+        fn find<'a>(&'a self, _: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a> {
+            stream::unfold(Some(None), move |step: Option<Option<FoundSignatures>>| async move {
+                if let Some(found) = step? {
+                    tokio::time::sleep_until(deadline).await;
+                    return Some((SignatureSnapshot::complete(found), None));
+                }
+                let mut found = self.0.find_signatures(digest, deadline).await;
+                let url = "https://hangs.example.com".into();
+                found.asked.push(AskedSource { url, outcome: Err(timed_out()) });
+                Some((SignatureSnapshot::partial(found.clone()), Some(Some(found))))
+            })
+            .boxed()
+        }
+    }
+    let (scenario, key) = cached();
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    for seconds in [8, 4, 1] {
+        for caching in [true, false] {
+            let mut signatures: Arc<dyn FindSignatures> = Arc::new(OneHangs(scenario.registry.clone()));
+            if caching {
+                let times = CacheTimes { lookup: Duration::from_secs(2), ..TIMES };
+                let times = if seconds == 1 { times } else { TIMES };
+                signatures = Arc::new(CachedSignatures::new(signatures, times, scenario.metrics.clone()));
+            }
+            let settings = scenario.gate.engine.settings.clone();
+            let registry = scenario.registry.clone();
+            let gate = Gate::new(settings, scenario.policy.clone(), registry, signatures, scenario.metrics.clone());
+            let images = [ImageUse { text: WEB, runs_as_written: false }];
+            let deadline = Instant::now() + Duration::from_secs(seconds);
+            let decisions = gate
+                .decide(&Admission { namespace: None, images: &images, now: at(NOW), deadline, is_final: true })
+                .await
+                .unwrap();
+            assert_eq!(said(&decisions[0]), "verified", "{seconds} s, cached: {caching}");
+            assert!(Instant::now() <= deadline);
+        }
+    }
+}
+
+/// Two sources: the registry, and one that is late and has another signature of each image, if any.
+struct OneIsLate {
+    registry: Arc<FakeRegistry>,
+    late: Mutex<Option<UntrustedSignature>>,
+    answers: watch::Sender<bool>,
+}
+
+impl FindSignatures for OneIsLate {
+    fn find<'a>(&'a self, _: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a> {
+        // The signatures that are there at once, until the late source's are added.
+        stream::unfold(Some(None), move |step: Option<Option<FoundSignatures>>| async move {
+            let url: Arc<str> = "https://late.example.com".into();
+            let with = |found: &FoundSignatures, outcome| {
+                let mut found = found.clone();
+                found.asked.push(AskedSource { url: Arc::clone(&url), outcome });
+                found
+            };
+            let found = match step? {
+                Some(found) => found,
+                None => {
+                    let found = self.registry.find_signatures(digest, deadline).await;
+                    if !found.signatures.is_empty() {
+                        let partial = SignatureSnapshot::partial(with(&found, Err(timed_out())));
+                        return Some((partial, Some(Some(found))));
+                    }
+                    found
+                }
+            };
+            let mut answers = self.answers.subscribe();
+            if timeout_at(deadline, answers.wait_for(|answers| *answers)).await.is_err() {
+                return Some((SignatureSnapshot::complete(with(&found, Err(timed_out()))), None));
+            }
+            let mut all = with(&found, Ok(1));
+            all.signatures.extend(self.late.lock().unwrap().clone());
+            Some((SignatureSnapshot::complete(all), None))
+        })
+        .boxed()
+    }
+}
+
+/// A gate that asks these sources, with and without caches.
+fn asking(scenario: &Scenario, sources: Arc<OneIsLate>, caching: bool) -> Arc<Gate> {
+    let mut signatures: Arc<dyn FindSignatures> = sources;
+    if caching {
+        signatures = Arc::new(CachedSignatures::new(signatures, TIMES, scenario.metrics.clone()));
+    }
+    let (settings, registry) = (scenario.gate.engine.settings.clone(), scenario.registry.clone());
+    Arc::new(Gate::new(settings, scenario.policy.clone(), registry, signatures, scenario.metrics.clone()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_source_is_not_waited_for_where_what_another_has_is_proof() {
+    for caching in [true, false] {
+        let (scenario, key) = cached();
+        let digest = scenario.registry.image(WEB, "one");
+        scenario.registry.sign(&key, digest, WEB);
+        let sources = OneIsLate {
+            registry: scenario.registry.clone(),
+            late: Mutex::default(),
+            answers: watch::Sender::new(false),
+        };
+        let gate = asking(&scenario, Arc::new(sources), caching);
+        let scenario = Arc::new(Scenario { gate, ..scenario });
+        let began = Instant::now();
+        let reviews = [(); 3].map(|()| {
+            let scenario = scenario.clone();
+            tokio::spawn(async move { said(&scenario.decide(WEB).await) })
+        });
+        for review in reviews {
+            assert_eq!(review.await.unwrap(), "verified");
+        }
+        let other = format!("{WEB}@{digest}");
+        assert_eq!(said(&scenario.decide(&other).await), "verified", "another question about the same signatures");
+        assert!(Instant::now() < began + TIMES.lookup, "cached: {caching}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_source_is_waited_for_where_what_another_has_does_not_suffice() {
+    for caching in [true, false] {
+        let (scenario, key) = cached();
+        let digest = scenario.registry.image(WEB, "one");
+        scenario.registry.sign(&Key::new("other"), digest, WEB);
+        let late = untrusted(key.sign(&payload(WEB, &digest.to_string()), at(SIGNED_AT)));
+        let answers = watch::Sender::new(false);
+        let sources = Arc::new(OneIsLate {
+            registry: scenario.registry.clone(),
+            late: Mutex::new(Some(late)),
+            answers: answers.clone(),
+        });
+        let gate = asking(&scenario, sources, caching);
+        let scenario = Arc::new(Scenario { gate, ..scenario });
+        assert_eq!(said(&scenario.decide(WEB).await), "deadline-exceeded", "not that the other key is untrusted");
+        let review = tokio::spawn({
+            let scenario = scenario.clone();
+            async move { said(&scenario.decide(WEB).await) }
+        });
+        scenario.registry.until_asked(1, 2).await;
+        answers.send_replace(true);
+        assert_eq!(review.await.unwrap(), "verified", "cached: {caching}");
+    }
+}
