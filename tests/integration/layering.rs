@@ -280,6 +280,13 @@ pub(crate) fn source_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Returns whether a whole file is about tests.
+pub(crate) fn is_test_file(file: &Path) -> bool {
+    let name = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).unwrap_or_default().to_owned();
+    let folder = name(file.parent().and_then(Path::file_name));
+    folder == "tests" || ["tests.rs", "testing.rs", "test_log.rs"].contains(&name(file.file_name()).as_str())
+}
+
 /// The modules that can be reached from each other, in groups of two or more.
 fn circles(edges: &Edges) -> Vec<BTreeSet<ModulePath>> {
     fn reach<'a>(edges: &'a Edges, from: &'a ModulePath) -> BTreeSet<&'a ModulePath> {
@@ -368,4 +375,45 @@ fn modules_import_what_the_table_in_architecture_md_says_and_nothing_else() {
         let _ = writeln!(report, "`{row}` is no module");
     }
     assert!(report.is_empty(), "ARCHITECTURE.md, \"What imports what\":\n{report}");
+}
+
+/// The most lines of a file without its tests: what a reader takes in as one idea.
+const MAX_LINES: usize = 450;
+/// The beginning of the line in a module's doc that says why its one idea needs more.
+const EXCEPTION: &str = "//! Longer than other files: ";
+
+/// Returns how many lines of a source file are no tests.
+fn lines_without_tests(text: &str) -> usize {
+    let end = ["#[cfg(test)]\nmod tests", "#[cfg(test)]\npub(crate) mod tests"]
+        .iter()
+        .filter_map(|tests| text.find(tests))
+        .min();
+    text[..end.unwrap_or(text.len())].trim_end().lines().count()
+}
+
+#[test]
+fn no_file_is_longer_than_one_idea_unless_its_doc_says_why() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut report = String::new();
+    for file in source_files(&root.join("src")).into_iter().filter(|file| !is_test_file(file)) {
+        let text = fs::read_to_string(&file).expect("a file can be read");
+        let (count, name) = (lines_without_tests(&text), file.strip_prefix(root).expect("it is below").display());
+        let is_excepted =
+            text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.starts_with(EXCEPTION));
+        if count > MAX_LINES && !is_excepted {
+            let _ =
+                writeln!(report, "{name} has {count} lines without its tests, over {MAX_LINES}: split it by subject");
+        }
+        if count <= MAX_LINES && is_excepted {
+            let _ = writeln!(report, "{name} needs no exception any more: it has {count} lines");
+        }
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+#[test]
+fn lines_are_counted_up_to_the_tests() {
+    let text = "//! A.\n\nfn a() {}\n\n#[cfg(test)]\nfn b() {}\n\n#[cfg(test)]\nmod tests {\n    use super::*;\n}\n";
+    assert_eq!(lines_without_tests(text), 6);
+    assert_eq!(lines_without_tests("fn a() {}\nfn b() {}\n"), 2);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::layering::source_files;
+use crate::layering::{is_test_file, source_files};
 
 /// Words in whose place the actor belongs: client, caller, registry, API server, user, operator, attacker.
 const NO_ACTORS: [&str; 5] = ["nobody", "somebody", "someone", "whoever", "whosoever"];
@@ -40,7 +40,7 @@ fn comments_messages_and_documents_name_the_actor() {
         let name = file.strip_prefix(root).expect("it is below").display();
         found.extend(lines(&text).filter(|(_, line)| has_no_actor(line)).map(|(number, _)| format!("{name}:{number}")));
     };
-    source_files(&root.join("src")).iter().filter(|file| !is_for_tests(file)).for_each(|file| look(file));
+    source_files(&root.join("src")).iter().filter(|file| !is_test_file(file)).for_each(|file| look(file));
     for folder in [root.join("docs"), root.to_owned()] {
         for entry in fs::read_dir(folder).expect("a folder can be read") {
             let path = entry.expect("a folder can be read").path();
@@ -59,7 +59,7 @@ fn comments_messages_and_documents_name_the_actor() {
 fn doc_comments_begin_with_what_an_item_is_or_does() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    for file in source_files(&root.join("src")).into_iter().filter(|file| !is_for_tests(file)) {
+    for file in source_files(&root.join("src")).into_iter().filter(|file| !is_test_file(file)) {
         let text = fs::read_to_string(&file).expect("a file can be read");
         let may_ask = WITH_QUESTION_WORDS.iter().any(|folder| file.starts_with(root.join("src").join(folder)));
         let mut before = None;
@@ -78,9 +78,22 @@ fn doc_comments_begin_with_what_an_item_is_or_does() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
-/// Whether a whole file is about tests.
-fn is_for_tests(file: &Path) -> bool {
-    let name = |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).unwrap_or_default().to_owned();
-    let folder = name(file.parent().and_then(Path::file_name));
-    folder == "tests" || ["tests.rs", "testing.rs", "test_log.rs"].contains(&name(file.file_name()).as_str())
+/// The most characters of a test's name: subject, verb, condition.
+const MAX_TEST_NAME_LENGTH: usize = 80;
+
+#[test]
+fn names_of_tests_are_short_enough_to_be_read_at_once() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for file in [root.join("src"), root.join("tests")].iter().flat_map(|folder| source_files(folder)) {
+        let text = fs::read_to_string(&file).expect("a file can be read");
+        for name in text.split("fn ").skip(1) {
+            let end = name.find(|character: char| character != '_' && !character.is_alphanumeric());
+            let name = &name[..end.unwrap_or(name.len())];
+            if name.chars().count() > MAX_TEST_NAME_LENGTH {
+                found.push(format!("{}: {name}", file.display()));
+            }
+        }
+    }
+    assert!(found.is_empty(), "over {MAX_TEST_NAME_LENGTH} characters: {found:#?}");
 }
