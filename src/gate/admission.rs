@@ -1,4 +1,4 @@
-//! What the gate is asked, and what it answers.
+//! The admission that the gate is asked about, and its decisions.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub struct Admission<'a> {
     pub now: Timestamp,
     /// The time by which the gate answers.
     pub deadline: Instant,
-    /// Whether this decides: it is logged and counted then. A mutation asks about the same images before, maybe several
+    /// True if this decides: it is logged and counted then. A mutation asks about the same images before, maybe several
     /// times, and about placeholders that never run.
     pub is_final: bool,
 }
@@ -32,7 +32,7 @@ pub struct Admission<'a> {
 pub struct ImageUse<'a> {
     /// As it stands there.
     pub text: &'a str,
-    /// Whether it will run as it stands there (a pod, on validation), so that it must be pinned where its rule requires
+    /// True if it will run as it stands there (a pod, on validation), so that it must be pinned where its rule requires
     /// signatures.
     pub runs_as_written: bool,
 }

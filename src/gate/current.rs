@@ -20,11 +20,11 @@ pub struct CurrentPolicy {
     current: ArcSwap<LoadedPolicy>,
     /// Held while one replaces another, so that no two get one generation.
     replacing: Mutex<()>,
-    /// How long it may differ from its files, or not be known to be the same. `None`: without limit.
+    /// The time for which it may differ from its files, or not be known to be the same. `None`: without limit.
     max_stale: Option<Duration>,
-    /// When the first policy was read.
+    /// The time at which the first policy was read.
     start: Instant,
-    /// When the policy in force was last known to be what its files say, in nanoseconds after `start`.
+    /// The time at which the policy in force was last known to be the one of its files, in nanoseconds after `start`.
     confirmed: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ impl CurrentPolicy {
         }
     }
 
-    /// How long the policy in force may differ from its files. `None`: without limit.
+    /// Returns the time for which the policy in force may differ from its files. `None`: without limit.
     pub fn max_stale(&self) -> Option<Duration> {
         self.max_stale
     }

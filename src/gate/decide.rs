@@ -70,10 +70,10 @@ pub(super) fn without_reference(
     Decision { verdict, image: None, rule: None, mode, pinned: None, examinations: Vec::new() }
 }
 
-/// What a reference names: its digest, and the manifest where that had to be fetched to learn a digest.
+/// The image that a reference names: its digest, and the manifest where that had to be fetched to learn a digest.
 type ResolvedImage = Result<(Digest, Option<Arc<HashedManifest>>), Refusal>;
 
-/// What a reference names, by both of its digests.
+/// The image that a reference names, by both of its digests.
 struct ResolvedDigests {
     image: ResolvedImage,
     /// The manifest's digest of the other algorithm. An error where nothing needed it.
@@ -118,8 +118,8 @@ impl DecisionContext<'_> {
         join(self.image, rulings)
     }
 
-    /// What the layer says of the image: by its rule, and by the one that names the manifest's digest of the other algorithm, if
-    /// there is one. Each can refuse it.
+    /// Returns the layer's rulings: by its rule, and by the one that names the manifest's digest of the other algorithm,
+    /// if there is one. Each can refuse it.
     async fn rulings(
         &self,
         found: MatchedLayer<'_>,
@@ -133,7 +133,8 @@ impl DecisionContext<'_> {
         std::iter::once(own).chain(other).map(with_exemption).collect()
     }
 
-    /// What a layer without a rule for the image says. The cluster's layer always applies: there it is the refusal.
+    /// Returns the ruling of a layer without a rule for the image. The cluster's layer always applies: there it is the
+    /// refusal.
     fn no_rule(&self, layer: &Layer) -> Ruling {
         if self.is_cluster(layer) {
             Ruling::new(None, self.engine.settings.mode, Err(Refusal::NoPolicy))
@@ -142,7 +143,7 @@ impl DecisionContext<'_> {
         }
     }
 
-    /// What the layer says of the manifest by its digest of the other algorithm. `None` if no rule names that.
+    /// Returns the layer's ruling by the manifest's digest of the other algorithm. `None` if no rule names that.
     async fn ruling_by_other_digest(
         &self,
         found: MatchedLayer<'_>,
@@ -180,7 +181,7 @@ impl DecisionContext<'_> {
         }
     }
 
-    /// What a rule says that requires no signatures.
+    /// Returns the ruling of a rule that requires no signatures; `None` of another.
     fn unsigned_action(&self, rule: &Rule) -> Option<Ruling> {
         let result = match &rule.action {
             Action::Require(_) => return None,
@@ -217,7 +218,7 @@ impl DecisionContext<'_> {
         ResolvedDigests { image, other_digest }
     }
 
-    /// What the layer's rule says.
+    /// Returns the ruling of the layer's rule.
     async fn ruling(&self, found: MatchedLayer<'_>, early: Option<Ruling>, resolved: Option<&ResolvedImage>) -> Ruling {
         let layer = found.layer;
         let (None, Some(resolved)) = (&early, resolved) else { return early.unwrap_or_else(|| self.no_rule(layer)) };

@@ -10,7 +10,7 @@ use super::{
     verdict_cache::VerdictCache,
 };
 
-/// What a decision about one image needs, whatever the review.
+/// The parts of the gate that every decision needs, whatever the review.
 pub(super) struct Engine {
     pub(super) settings: Settings,
     pub(super) resolve: Arc<dyn ResolveDigest>,

@@ -1,4 +1,5 @@
-//! What a rule's requirements say of a digest: its manifest and its signatures, side by side, and then the verification.
+//! The examination of a digest by a rule's requirements: its manifest and its signatures, side by side, and then the
+//! verification.
 
 use std::{pin::pin, sync::Arc};
 
@@ -29,11 +30,11 @@ pub(super) struct Examiner {
     pub(super) workers: Workers,
     /// Signatures tried for one digest.
     pub(super) tries: usize,
-    /// What verification may spend on one question, in microseconds.
+    /// The budget of verification for one question, in microseconds.
     pub(super) budget: u64,
 }
 
-/// What came of it.
+/// The outcome of an examination.
 pub(super) struct FreshExamination {
     pub(super) examination: Examination,
     /// The time until which it may be kept, as far as that depends on the signatures found.
@@ -45,7 +46,7 @@ pub(super) struct RunningExamination<'a> {
     pub(super) examiner: &'a Examiner,
     pub(super) applied: &'a AppliedRule,
     pub(super) bounds: ExaminationBounds,
-    /// What the question may spend.
+    /// The CPU budget of the question.
     pub(super) budget: Arc<CpuBudget>,
     /// Has what was learned by now.
     pub(super) progress: &'a Progress,
@@ -55,7 +56,7 @@ pub(super) struct RunningExamination<'a> {
     pub(super) walk: Walk,
 }
 
-/// What was seen of one manifest, and of all below it.
+/// The examination of one manifest, and of all below it.
 pub(super) struct ManifestExamination {
     pub(super) examination: Examination,
     /// The leases of the lists of signatures that the result stands or falls with.
@@ -236,7 +237,7 @@ impl RunningExamination<'_> {
         }
     }
 
-    /// What a digest's own signatures say. Off the threads that serve: it is arithmetic.
+    /// Verifies a digest's own signatures. Off the threads that serve: it is arithmetic.
     async fn verify_list(&self, digest: Digest, snapshot: &SignatureSnapshot) -> ManifestExamination {
         let (applied, now, tries) = (self.applied.clone(), self.bounds.now, self.examiner.tries);
         let (question, review) = (Arc::clone(&self.budget), Arc::clone(&self.bounds.budget));
@@ -260,7 +261,7 @@ impl RunningExamination<'_> {
         }
     }
 
-    /// What should not happen: an examination that ended without a result, by a panic or because the program ends.
+    /// Returns the error for an examination that ended without a result, by a panic or because the program ends.
     pub(super) fn lost_error(&self) -> LookupError {
         LookupError::without_answer(self.applied.image.repository(), "the examination ended without a result")
     }

@@ -15,7 +15,7 @@ use crate::verification::{Examination, Question, VerifiedImage, verify_each};
 use super::examine::{ManifestExamination, RunningExamination};
 
 impl RunningExamination<'_> {
-    /// Whether each entry of an index is proven; of an attestation nothing is asked.
+    /// Examines the entries of an index: each must be proven, but no attestation.
     ///
     /// The first entry is examined alone: where the index is not signed entry by entry at all, which is usual, that costs the
     /// requests for one entry and not those for each.

@@ -1,4 +1,5 @@
-//! What one layer says of an image, and what all layers together say. Pure: the rules of combination are here alone.
+//! The ruling of one layer about an image, and the combination of all layers' rulings. Pure: the rules of combination are
+//! here alone.
 
 use std::sync::Arc;
 
@@ -9,25 +10,25 @@ use crate::verification::{Examination, VerifiedImage};
 
 use super::{admission::Decision, verdict::Verdict};
 
-/// What the rule of one layer says, before exemptions and modes.
+/// The ruling of one layer's rule, before exemptions and modes.
 #[derive(Clone, Debug)]
 pub(super) struct Ruling {
     /// The rule; nothing where none covers the image, or where it could not be learned which one does.
     pub(super) rule: Option<RuleId>,
-    /// Whether a refusal is enforced.
+    /// The enforcement of a refusal.
     pub(super) mode: Mode,
     /// May it run?
     pub(super) result: Result<Permission, Refusal>,
-    /// What this layer's signatures prove, even where the image is refused for something else (not pinned).
+    /// The proof by this layer's signatures, even where the image is refused for something else (not pinned).
     pub(super) proof: Option<VerifiedImage>,
     /// The digest that the choice of the rule, or of none, rests on, where the reference itself names none.
     pub(super) chosen_by: Option<Digest>,
-    /// Whether for another digest an enforced rule could refuse it: then it runs by that digest alone, even where what is
+    /// True if for another digest an enforced rule could refuse it: then it runs by that digest alone, even where what is
     /// said of it is not enforced.
     pub(super) guarded: bool,
-    /// Whether a mutation must write the registry for it, since it would be refused without.
+    /// True if a mutation must write the registry for it, since it would be refused without.
     pub(super) needs_registry: bool,
-    /// What was seen of the signatures.
+    /// The examination of the signatures.
     pub(super) examination: Option<Arc<Examination>>,
 }
 
@@ -59,7 +60,7 @@ struct SettledRuling {
     rule: Option<RuleId>,
     mode: Mode,
     outcome: Outcome,
-    /// What a mutation has to write, so that what runs is what was decided about.
+    /// The digest that a mutation has to write, so that the image that runs is the one that was decided about.
     digest: Option<Digest>,
     needs_registry: bool,
     proven: bool,
@@ -91,7 +92,7 @@ impl Ruling {
         }
     }
 
-    /// Whether it refuses, and nothing lifts that. Then no other layer can change the outcome.
+    /// Returns whether it refuses, and nothing lifts that. Then no other layer can change the outcome.
     pub(super) fn is_final(&self, applied: Option<&AppliedExemption>) -> bool {
         self.result.is_err() && self.mode == Mode::Enforce && applied.is_none()
     }

@@ -39,8 +39,8 @@ pub trait FindSignatures: Send + Sync {
 pub struct SignatureSnapshot {
     /// The signatures, and each source with what became of its request.
     pub found: Arc<FoundSignatures>,
-    /// Whether each source has answered or failed. Otherwise those that have not answered are among the failures, so that the
-    /// rest can be verified without them.
+    /// True if each source has answered or failed. Otherwise those that have not answered are among the failures, so that
+    /// the rest can be verified without them.
     pub is_complete: bool,
     /// The time for which a conclusion from the snapshot may be kept.
     pub lease: Lease,

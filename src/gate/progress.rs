@@ -1,4 +1,4 @@
-//! What an examination has learned so far, for callers that can't wait for its end.
+//! The progress of an examination, for callers that can't wait for its end.
 
 use std::{
     collections::HashMap,

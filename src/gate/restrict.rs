@@ -1,4 +1,4 @@
-//! What narrows a layer's ruling after its rule: pins, exemptions, and names without a registry.
+//! The steps that narrow a layer's ruling after its rule: pins, exemptions, and names without a registry.
 
 use crate::image::{Digest, Reference};
 use crate::policy::{Layer, Mode};
@@ -11,7 +11,7 @@ use super::{
 };
 
 impl DecisionContext<'_> {
-    /// What was proven of a digest holds only for a reference that names it.
+    /// Refuses a proven image whose reference does not name the digest, for the proof holds for that digest alone.
     pub(super) fn pinned_if_proven(&self, mut ruling: Ruling) -> Ruling {
         if self.unpinned
             && let (Ok(_), Some(proof), Some(rule)) = (&ruling.result, &ruling.proof, &ruling.rule)
@@ -22,7 +22,8 @@ impl DecisionContext<'_> {
         ruling
     }
 
-    /// What was said of the tag because of the digest that it names now, too: for another digest another rule may hold.
+    /// Narrows a ruling that the tag has because of the digest that it names now: for another digest another rule may
+    /// hold.
     pub(super) fn chosen_by(&self, digest: Digest, layer: &Layer, mut ruling: Ruling) -> Ruling {
         let guard = self.guard(layer);
         ruling.guarded = guard.as_ref().is_some_and(|(_, mode)| *mode == Mode::Enforce);

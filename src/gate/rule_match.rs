@@ -12,8 +12,8 @@ use super::decision_context::{DecisionContext, stricter};
 pub(super) struct MatchedLayer<'a> {
     pub(super) layer: &'a Layer,
     pub(super) rule: RuleMatch<'a>,
-    /// Whether the image may be refused by its digest of another algorithm than the reference has: the manifest is read then,
-    /// and both digests count.
+    /// True if the image may be refused by its digest of another algorithm than the reference has: the manifest is read
+    /// then, and both digests count.
     pub(super) by_other_digest: bool,
 }
 
@@ -48,7 +48,8 @@ impl DecisionContext<'_> {
         others.map(|(_, rule)| rule).filter(|rule| may_refuse(rule))
     }
 
-    /// Whether the layer has rules for single digests of this repository: then a tag's digest is needed to find the rule.
+    /// Returns whether the layer has rules for single digests of this repository: then a tag's digest is needed to find
+    /// the rule.
     pub(super) fn is_by_digest(&self, layer: &Layer) -> bool {
         layer.dialect == Dialect::Sealgate
             && self.image.digest().is_none()

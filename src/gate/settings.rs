@@ -10,7 +10,7 @@ use crate::policy::Mode;
 pub struct Settings {
     /// The mode of rules that have none, and where no rule covers an image.
     pub mode: Mode,
-    /// Whether a pod must name the digest of an image that must be signed.
+    /// True if a pod must name the digest of an image that must be signed.
     pub pin_required: bool,
     /// The most images of one review, identical ones too.
     pub images_per_review: usize,
@@ -20,6 +20,6 @@ pub struct Settings {
     pub budgets: CpuBudgets,
     /// The time that the look-ups of one examination have, whichever review waits for it.
     pub lookup: Duration,
-    /// How long the verdict about a verified digest is kept for when its registry is down. Zero: not at all.
+    /// The time for which the verdict about a verified digest is kept for when its registry is down. Zero: not at all.
     pub last_known_good: Duration,
 }

@@ -24,14 +24,14 @@ pub enum Verdict {
     Exempted {
         /// The exemption.
         exemption: Arc<Exemption>,
-        /// What it lifts.
+        /// The refusal that it lifts.
         refusal: Box<Refusal>,
     },
     /// It would be refused, but the mode only warns or records.
     NotEnforced {
         /// Warn or audit.
         mode: Mode,
-        /// What is not enforced.
+        /// The refusal that is not enforced.
         refusal: Box<Refusal>,
         /// The digest, where the signatures of another layer's rule proved it all the same.
         digest: Option<Digest>,
@@ -49,7 +49,7 @@ impl Verdict {
         }
     }
 
-    /// What would be refused, but for an exemption or the mode.
+    /// Returns the refusal that an exemption lifts or the mode does not enforce.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Exempted { refusal, .. } | Self::NotEnforced { refusal, .. } => Some(refusal),

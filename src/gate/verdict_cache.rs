@@ -1,4 +1,4 @@
-//! What the requirements of rules say of digests, kept as long as the reason for it holds.
+//! The cache of examinations by digest and requirements, each kept as long as the reason for it holds.
 
 use std::{
     collections::HashMap,
@@ -66,7 +66,7 @@ struct VerdictCacheState {
     examiner: Examiner,
     /// The time that an examination has for look-ups, whichever review waits for it.
     lookup: Duration,
-    /// What running examinations have learned.
+    /// The progress of running examinations.
     progress: Mutex<HashMap<ExaminationKey, Arc<Progress>>>,
     kept: Cache<ExaminationKey, CachedVerdict>,
     /// The last digest that was verified for a question. Nothing where the configuration wants none of it.
@@ -86,7 +86,7 @@ impl Expires for KnownGoodVerdict {
     }
 }
 
-/// Whether what was proven still is.
+/// Returns whether the proof still holds.
 fn holds(examination: &Examination, now: Timestamp) -> bool {
     match &examination.result {
         Ok(proof) => proof.valid_until().is_none_or(|end| now < end),
@@ -94,12 +94,12 @@ fn holds(examination: &Examination, now: Timestamp) -> bool {
     }
 }
 
-/// Whether the registry is down, for all that can be seen from here.
+/// Returns whether the registry seems to be down.
 fn is_down(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Lookup(error) if error.is_outage())
 }
 
-/// Whether it ended for what the caller had that began it, and not for what it is about.
+/// Returns whether it ended for a reason of the caller that began it, such as its time, and not of the image.
 fn is_of_its_caller(examination: &Examination) -> bool {
     match &examination.result {
         Err(Refusal::Lookup(error)) => error.is_out_of_time(),
@@ -163,7 +163,8 @@ impl VerdictCache {
         }
     }
 
-    /// What the requirements say of the image `digest`. `manifest` is what it is, where that is known already.
+    /// Returns the examination of the image `digest` by the requirements. `manifest` is its manifest, where that is known
+    /// already.
     ///
     /// An examination has a time of its own ([`Settings::lookup`]); a caller that has less takes what is there by then, if that
     /// is proof. One that no caller waits for any more is cancelled; the look-ups that it began go on, and are kept.
@@ -237,9 +238,9 @@ impl VerdictCache {
         landed.answer.filter(|examination| examination.result.is_ok() && holds(examination, deadlines.now))
     }
 
-    /// What was proven of the image before its registry went down, if `refusal` says that it is down, the configuration
-    /// wants this, and the proof still holds. Without a digest (a tag could not be resolved), it is about the digest that
-    /// was proven last.
+    /// Returns the proof of the image from before its registry went down, if `refusal` says that it is down, the
+    /// configuration wants this, and the proof still holds. Without a digest (a tag could not be resolved), it is about
+    /// the digest that was proven last.
     pub(super) fn last_known_good(
         &self,
         applied: &AppliedRule,
@@ -329,7 +330,7 @@ fn weight(applied: &AppliedRule, examination: &Examination) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::tests::{NOW, Scene, WEB, cluster, layer, signed_by};
+    use crate::gate::tests::{NOW, Scenario, WEB, cluster, layer, signed_by};
     use crate::image::Reference;
     use crate::policy::{Action, Dialect};
     use crate::signature::testing::{Key, at, signer};
@@ -338,11 +339,11 @@ mod tests {
     #[tokio::test]
     async fn what_an_examination_learned_is_forgotten_at_its_end() {
         let key = Key::new("acme");
-        let scene = Scene::cached(cluster(layer(vec![("registry.example.com", None, signed_by(&key))])));
-        let digest = scene.world.image(WEB, "one");
-        scene.world.sign(&key, digest, WEB);
-        assert!(scene.decide(WEB).await.verdict.is_ok());
-        assert!(scene.gate.engine.verdicts.shared.progress().is_empty());
+        let scenario = Scenario::cached(cluster(layer(vec![("registry.example.com", None, signed_by(&key))])));
+        let digest = scenario.registry.image(WEB, "one");
+        scenario.registry.sign(&key, digest, WEB);
+        assert!(scenario.decide(WEB).await.verdict.is_ok());
+        assert!(scenario.gate.engine.verdicts.shared.progress().is_empty());
     }
 
     #[test]

@@ -192,7 +192,7 @@ fn lock(queue: &Mutex<WorkerQueue>) -> MutexGuard<'_, WorkerQueue> {
     queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether no caller waits for a piece of work any more.
+/// A flag that is set once no caller waits for a piece of work any more.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Abandoned(Arc<AtomicBool>);
 

@@ -2,7 +2,7 @@
 
 use super::{envelope, framing::first_packet};
 
-/// Whatever message is opened is the same message with each of its packets in one part, and says the same at a glance.
+/// Opens a message. The same message with each of its packets in one part opens to the same content.
 pub fn envelope(message: &[u8]) {
     let mut inflated = 0;
     let Ok(opened) = envelope::open(message, &mut inflated) else {

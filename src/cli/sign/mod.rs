@@ -51,7 +51,7 @@ pub(super) struct SignArguments {
     /// Show what would be signed, and sign nothing
     #[arg(long)]
     dry_run: bool,
-    /// How the result is printed
+    /// The format of the result
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 }

@@ -26,8 +26,8 @@ pub(in crate::cli) struct SignatureArguments {
     /// The name that is signed (the identity), where it is another one than the image's
     #[arg(long, value_name = "REFERENCE")]
     pub(super) sign_identity: Option<String>,
-    /// Where the signature goes: `extension` (the registry's own), the URL of a store, or a lookaside folder. Left out:
-    /// where the configuration looks for this image's signatures first
+    /// The place of the signature: `extension` (the registry's own), the URL of a store, or a lookaside folder. Default:
+    /// the place where the configuration looks for this image's signatures first
     #[arg(long, value_name = "extension|URL|FOLDER")]
     to: Option<String>,
     /// Of an image index, sign the index alone. Nodes verify the manifest of their platform, and then find no signature

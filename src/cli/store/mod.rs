@@ -38,7 +38,7 @@ pub(super) struct ExportArguments {
     /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one, or config:FILE, where that
     /// configuration's gateway.store is. A host named redb or config is given as a URL
     store: StoreName,
-    /// Where to: a file that is not there yet, - for standard output, or a lookaside tree: a folder, or lookaside:FOLDER
+    /// The destination: a file that is not there yet, - for standard output, or a lookaside tree: a folder, or lookaside:FOLDER
     to: TransferFile,
     /// Go on with a file that was interrupted, however long ago it was begun. What was removed from the store since then stays in
     /// it, and some of what was added is missing. Without this, one that was begun within the last hour is taken up
@@ -53,7 +53,7 @@ pub(super) struct ImportArguments {
     /// The store: HOST[:PORT] or a URL of a running one, redb:FILE of a stopped one (made if it is not there), or
     /// config:FILE, where that configuration's gateway.store is. A host named redb or config is given as a URL
     store: StoreName,
-    /// Where from: the file of an export, - for standard input, or a lookaside tree: a folder, or lookaside:FOLDER
+    /// The origin: the file of an export, - for standard input, or a lookaside tree: a folder, or lookaside:FOLDER
     from: TransferFile,
     /// Check what would be imported, and ask no store
     #[arg(long)]

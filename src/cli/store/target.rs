@@ -24,7 +24,7 @@ pub(in crate::cli) struct CommonArguments {
     /// The configuration file: how a running store is asked, and limits
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How the result is printed
+    /// The format of the result
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Format,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! Caches around the gate's traits: tag to digest, digest to manifest, digest to signatures.
 //!
-//! How long something is believed is decided here, by tokio's clock, each time that it is looked up; the cache underneath
+//! The lifetimes of entries are decided here, by tokio's clock, at each look-up; the cache underneath
 //! only bounds how much is kept and throws away what is over. Errors are never kept.
 
 mod resolve;
@@ -14,10 +14,10 @@ use tokio::time::Instant;
 pub use resolve::CachedResolve;
 pub use signatures::CachedSignatures;
 
-/// How long "no signature" is believed, and signatures that did not suffice.
+/// The lifetime of "no signature", and of signatures that did not suffice.
 pub const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
-/// How long what was learned is believed.
+/// The lifetimes of cached answers.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheTimes {
     /// A tag's digest. Zero: every look-up asks the registry.

@@ -78,7 +78,7 @@ impl CachedList {
     }
 }
 
-/// How old a list of signatures may be.
+/// The age that a list of signatures may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MaxAge {
     /// As old as the configuration lets it get.

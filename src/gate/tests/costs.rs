@@ -1,4 +1,4 @@
-//! What verification may spend on a question and on a review.
+//! The budgets of verification, of a question and of a review.
 
 use super::*;
 use crate::refusal::refusal_of_index;

@@ -450,7 +450,7 @@ async fn each_failure_of_a_registry_refuses_with_its_code() {
 }
 
 thread_local! {
-    /// What this test's thread logged.
+    /// The log lines of this test's thread.
     static LOGGED: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 

@@ -130,7 +130,7 @@ fn build(outline: &Outline, key: &Key, leave_out: impl Fn(&str) -> bool) -> Laye
     layer(rules.map(|(place, mode, says)| (&*scopes[*place], *mode, action(*says))).collect())
 }
 
-/// Whether the outline enforces a denial of this scope.
+/// Returns whether the outline enforces a denial of this scope.
 fn denies(outline: &Outline, place: usize) -> bool {
     let rule = outline.iter().find(|(of, ..)| *of == place);
     rule.is_some_and(|(_, mode, says)| *says == 1 && matches!(mode, None | Some(Mode::Enforce)))

@@ -39,7 +39,7 @@ pub(super) const NOW: &str = "2026-06-01T12:00:00Z";
 const SIGNED_AT: &str = "2026-05-01T12:00:00Z";
 pub(super) const WEB: &str = "registry.example.com/acme/web:1";
 
-/// How long a test waits for what must come, before it fails.
+/// The time that a test waits for what must come, before it fails.
 pub(super) const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A registry and its signatures.
@@ -256,7 +256,7 @@ pub(super) struct Scenario {
     pub(super) registry: Arc<FakeRegistry>,
     pub(super) policy: Arc<CurrentPolicy>,
     pub(super) gate: Arc<Gate>,
-    /// What the gate finds signatures with.
+    /// The finder of the gate's signatures.
     pub(super) signatures: Arc<dyn FindSignatures>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -375,7 +375,7 @@ pub(super) fn pinned(decision: &Decision) -> String {
     decision.pinned.as_ref().map_or_else(String::new, ToString::to_string)
 }
 
-/// What a denial of [`WEB`] says, from its reason on.
+/// Returns the words of a denial of [`WEB`], from its reason on.
 pub(super) fn denial(decision: &Decision) -> String {
     match &decision.verdict {
         Ok(verdict) => panic!("it runs: {verdict:?}"),

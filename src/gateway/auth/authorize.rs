@@ -121,8 +121,8 @@ mod tests {
         }
     }
 
-    /// What comes to a store without access control: from where, asked for as what, with which field, and whether its sender is
-    /// on the machine of the store.
+    /// Requests to a store without access control: the sender's address, the host asked for, a header field, and whether the
+    /// sender is on the machine of the store.
     const WITHOUT_ACCESS: [(&str, &str, &str, bool); 9] = [
         ("127.0.0.1", "127.0.0.1:5000", "accept", true),
         ("::1", "localhost", "accept", true),

@@ -26,7 +26,7 @@ async fn a_thousand_reviews_of_one_new_image_cost_two_requests() {
     }
 }
 
-/// Who waits for something, how, and for how long.
+/// A caller that waits in one way, at most for this long.
 type Waits = fn(Arc<Scenario>, Digest, Duration) -> tokio::task::JoinHandle<bool>;
 
 #[tokio::test(start_paused = true)]

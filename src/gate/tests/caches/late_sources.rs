@@ -63,16 +63,15 @@ impl FindSignatures for OneIsLate {
                 found.asked.push(AskedSource { url: Arc::clone(&url), outcome });
                 found
             };
-            let found = match step? {
-                Some(found) => found,
-                None => {
-                    let found = self.registry.find_signatures(digest, deadline).await;
-                    if !found.signatures.is_empty() {
-                        let partial = SignatureSnapshot::partial(with(&found, Err(timed_out())));
-                        return Some((partial, Some(Some(found))));
-                    }
-                    found
+            let found = if let Some(found) = step? {
+                found
+            } else {
+                let found = self.registry.find_signatures(digest, deadline).await;
+                if !found.signatures.is_empty() {
+                    let partial = SignatureSnapshot::partial(with(&found, Err(timed_out())));
+                    return Some((partial, Some(Some(found))));
                 }
+                found
             };
             let mut answers = self.answers.subscribe();
             if timeout_at(deadline, answers.wait_for(|answers| *answers)).await.is_err() {
@@ -147,4 +146,22 @@ async fn a_late_source_is_waited_for_where_what_another_has_does_not_suffice() {
         answers.send_replace(true);
         assert_eq!(review.await.unwrap(), "verified", "cached: {caching}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_source_does_not_hold_up_what_came_since_a_cached_list() {
+    let (scenario, key) = cached();
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&Key::new("other"), digest, WEB);
+    let answers = watch::Sender::new(true);
+    let sources = Arc::new(OneIsLate { registry: scenario.registry.clone(), late: Mutex::default(), answers });
+    let gate = asking(&scenario, sources.clone(), true);
+    let scenario = Scenario { gate, ..scenario };
+    assert_eq!(said(&scenario.decide(WEB).await), "untrusted-key");
+    pass(10).await;
+    scenario.registry.sign(&key, digest, WEB);
+    sources.answers.send_replace(false);
+    let began = Instant::now();
+    assert_eq!(said(&scenario.decide(WEB).await), "verified");
+    assert!(Instant::now() < began + TIMES.lookup);
 }

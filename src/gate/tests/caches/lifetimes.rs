@@ -1,4 +1,4 @@
-//! How long digests, signatures and failures are kept.
+//! The lifetimes of digests, signatures and failures.
 
 use super::*;
 

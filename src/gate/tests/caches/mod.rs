@@ -1,4 +1,4 @@
-//! What is kept, for how long, and what is never kept.
+//! The caches: entries, their lifetimes, and answers that are never kept.
 
 mod callers;
 mod last_known_good;

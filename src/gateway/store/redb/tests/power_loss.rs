@@ -14,7 +14,7 @@ struct Volatile {
 }
 
 impl Volatile {
-    /// What is left: of what was written since the last sync, each sector or not, as `chance` has it.
+    /// Returns what is left: of what was written since the last sync, each sector or not, as `chance` has it.
     fn after_a_power_loss(&self, mut chance: impl FnMut() -> bool) -> Vec<u8> {
         const SECTOR: usize = 512;
         let mut left = self.synced.clone();
