@@ -230,7 +230,7 @@ impl AccessControl {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use async_trait::async_trait;
     use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -261,8 +261,13 @@ mod tests {
         }
     }
 
+    /// Makes an access control with any user, whose users the registry may have, too (`shared`).
+    pub(in crate::gateway::auth) fn control_of_any_user(shared: bool) -> AccessControl {
+        AccessControl { backend: Arc::new(Jane), keys: KeyRing::random().unwrap(), is_enabled: true, shared }
+    }
+
     fn control() -> AccessControl {
-        AccessControl { backend: Arc::new(Jane), keys: KeyRing::random().unwrap(), is_enabled: true, shared: true }
+        control_of_any_user(true)
     }
 
     fn now() -> Timestamp {

@@ -88,7 +88,7 @@ impl RequestAuth {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use actix_web::{FromRequest as _, http::header::HeaderValue, test::TestRequest, web::Payload};
@@ -103,7 +103,8 @@ mod tests {
         upstream::{Settings, UpstreamCache},
     };
 
-    fn settings() -> Gateway {
+    /// Makes the settings of a gateway on loopback, in front of a registry that need not exist.
+    pub(in crate::gateway::auth) fn settings() -> Gateway {
         Gateway {
             listen: ([127, 0, 0, 1], 0).into(),
             certificate: None,

@@ -385,19 +385,58 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn that_too_many_wait_for_a_review_is_not_said_to_be_the_api_servers_fault() {
-        let (log, _logging) = Log::start();
+    async fn connect(server: &str) -> Kubernetes {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("kubeconfig");
         let text = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": "http://127.0.0.1:1"}}],
+            "clusters": [{"name": "test", "cluster": {"server": server}}],
             "users": [{"name": "store", "user": {"token": "store-token"}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "store"}}],
         });
         std::fs::write(&file, text.to_string()).unwrap();
-        let mut access = Kubernetes::connect(Some(&file), &[]).await.unwrap();
+        Kubernetes::connect(Some(&file), &[]).await.unwrap()
+    }
+
+    /// Answers one request with this body, and returns the address.
+    fn answer_once(body: Vec<u8>) -> String {
+        use std::io::{Read as _, Write as _};
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                let mut byte = [0];
+                connection.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            let head = format!("HTTP/1.1 201 Created\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            connection.write_all(head.as_bytes()).unwrap();
+            // A client that has read enough leaves.
+            let _ = connection.write_all(&body);
+        });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn a_review_is_read_up_to_its_limit_and_no_further() {
+        for (bytes, is_read) in [(MAX_RESPONSE_BYTES, true), (MAX_RESPONSE_BYTES + 1, false)] {
+            let mut body = b"{}".to_vec();
+            body.resize(bytes, b' ');
+            let access = connect(&answer_once(body)).await;
+            let answer: Result<serde_json::Value, _> = access.reviews.post("/reviews", &serde_json::json!({})).await;
+            match answer {
+                Ok(_) => assert!(is_read, "{bytes}"),
+                Err(why) => assert!(!is_read && matches!(why, NoAnswer::TooLarge), "{bytes}: {why}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_too_many_wait_for_a_review_is_not_said_to_be_the_api_servers_fault() {
+        let (log, _logging) = Log::start();
+        let mut access = connect("http://127.0.0.1:1").await;
         // Others have all places, and keep them.
         Arc::get_mut(&mut access.reviews.0).unwrap().queue = FairQueue::new("reviews", 0, 1);
         let begun = tokio::time::Instant::now();

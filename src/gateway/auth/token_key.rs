@@ -272,6 +272,12 @@ mod tests {
     }
 
     #[test]
+    fn as_many_keys_as_allowed_are_read_between_comments_and_blank_lines() {
+        let keys = format!("# a key\n\n{}\n", STANDARD.encode([7; KEY_BYTES])).repeat(MAX_KEYS);
+        assert!(parse("token.key", &keys).is_ok());
+    }
+
+    #[test]
     fn a_file_that_can_not_be_made_is_an_error_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();

@@ -103,3 +103,102 @@ fn header_value(value: &SecretString) -> Result<HeaderValue, ApiError> {
     let refused = |_| ApiError::bad_request("the field Authorization has characters in it that it can't have");
     HeaderValue::from_str(value.expose_secret()).map_err(refused)
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{http::header, test::TestRequest};
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::gateway::{
+        auth::{access_control::tests::control_of_any_user, authorize::tests::settings, scope::Scopes},
+        upstream::{Settings, UpstreamCache},
+    };
+
+    const BASIC: &str = "Basic realm=\"r\"";
+    const BEARER: &str = "Bearer realm=\"https://registry.example.com/token\"";
+
+    async fn registry(required_auth: RequiredAuth) -> Registry {
+        let cache = UpstreamCache::with_required_auth(required_auth).await;
+        Settings::new(&settings().registry, 0).unwrap().registry(cache).unwrap()
+    }
+
+    fn required_auths() -> [(&'static str, RequiredAuth); 3] {
+        let realm = "https://registry.example.com/token".parse().unwrap();
+        [
+            ("", RequiredAuth::Nothing),
+            (BASIC, RequiredAuth::Basic(HeaderValue::from_static(BASIC))),
+            (BEARER, RequiredAuth::Bearer { realm, service: None }),
+        ]
+    }
+
+    async fn auth(shared: Option<bool>) -> RequestAuth {
+        let access = match shared {
+            Some(shared) => control_of_any_user(shared),
+            None => super::super::AccessControl::open(None).await.unwrap(),
+        };
+        let settings = settings();
+        RequestAuth::new(Arc::new(access), &settings).at(settings.listen, false)
+    }
+
+    fn request(authorization: Option<&str>) -> actix_web::HttpRequest {
+        let request = TestRequest::with_uri("/v2/").insert_header((header::HOST, "127.0.0.1:5000"));
+        let request = request.peer_addr(([127, 0, 0, 1], 1).into());
+        match authorization {
+            Some(value) => request.insert_header((header::AUTHORIZATION, value)).to_http_request(),
+            None => request.to_http_request(),
+        }
+    }
+
+    #[tokio::test]
+    async fn store_and_registry_are_mismatched_if_only_one_of_them_takes_passwords() {
+        for shared in [None, Some(true), Some(false)] {
+            for (challenge, required_auth) in required_auths() {
+                let mismatched = auth(shared).await.is_mismatched(&registry(required_auth).await).await;
+                assert_eq!(mismatched, shared == Some(false) && challenge == BASIC, "{shared:?} {challenge}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_the_registry_refuses_gets_the_challenge_it_can_answer() {
+        for shared in [None, Some(true), Some(false)] {
+            for (given, required_auth) in required_auths() {
+                let (auth, registry) = (auth(shared).await, registry(required_auth).await);
+                let caller = auth.authenticate(&registry, &request(None)).await.unwrap();
+                let challenges = Some(given).filter(|given| !given.is_empty()).map(HeaderValue::from_static);
+                let challenges = challenges.into_iter().collect();
+                let refused = auth.registry_refused(&caller, ApiError::denied(), challenges, None);
+                assert_eq!(
+                    refused.to_string().contains(MISMATCH_FOR_CALLERS),
+                    shared == Some(false) && given == BASIC,
+                    "{shared:?} {given}: {refused}"
+                );
+                let answer = refused.response();
+                let challenge = answer.headers().get(header::WWW_AUTHENTICATE).map(|value| value.to_str().unwrap());
+                let of_store = "Bearer realm=\"http://127.0.0.1:5000/sealgate/v1/token\",service=\"127.0.0.1:5000\"";
+                let expected = match (shared, given) {
+                    (_, "") => None,
+                    (Some(true), BEARER) | (Some(false), _) => Some(of_store),
+                    _ => Some(given),
+                };
+                assert_eq!(challenge, expected, "{shared:?} {given}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_challenge_names_a_token_as_invalid_only_if_the_caller_sent_one() {
+        let (auth, registry) = (auth(Some(true)).await, registry(RequiredAuth::Nothing).await);
+        let basic = "Basic amFuZTp4";
+        let with_password = auth.authenticate(&registry, &request(Some(basic))).await.unwrap();
+        let scopes = Scopes::parse(["repository:acme/web:pull"]).unwrap();
+        let token = auth.access().issue_token(&with_password.identity, scopes, None, Timestamp::now()).unwrap();
+        let token = format!("Bearer {}", token.token.expose_secret());
+        for (authorization, error) in [(None, None), (Some(basic), None), (Some(&*token), Some("invalid_token"))] {
+            let caller = auth.authenticate(&registry, &request(authorization)).await.unwrap();
+            assert_eq!(caller.challenge_error(), error, "{authorization:?}");
+            assert_eq!(caller.has_no_credentials(), authorization.is_none(), "{authorization:?}");
+        }
+    }
+}
