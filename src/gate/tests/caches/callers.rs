@@ -219,3 +219,27 @@ async fn an_answer_for_one_reference_is_none_for_another() {
     assert_eq!(said(&scenario.decide(&format!("{other_repository}@{digest}")).await), "wrong-identity");
     assert_eq!(said(&scenario.decide(WEB).await), "verified");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_waits_to_its_own_deadline_for_what_is_not_proven_yet() {
+    let (scenario, key) = cached();
+    let scenario = Arc::new(scenario);
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    scenario.registry.close();
+    let decide = |seconds| {
+        let scenario = scenario.clone();
+        let text = format!("{WEB}@{digest}");
+        tokio::spawn(async move { said(&scenario.decide_within(&text, Duration::from_secs(seconds)).await) })
+    };
+    let patient = decide(8);
+    scenario.registry.until_asked(1, 1).await;
+    let hasty = decide(2);
+    // Later than the hasty one waits for look-ups, and before its deadline.
+    tokio::time::sleep(Duration::from_millis(1_900)).await;
+    assert!(!hasty.is_finished(), "what is known by now proves nothing, and is no reason to refuse");
+    scenario.registry.open();
+    assert_eq!(hasty.await.unwrap(), "verified");
+    assert_eq!(patient.await.unwrap(), "verified");
+    assert_eq!(scenario.registry.asked(), asked(1, 1));
+}
