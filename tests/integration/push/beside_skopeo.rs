@@ -198,11 +198,13 @@ fn registries() -> Vec<Odd> {
     ]
 }
 
-fn skopeo_pushes(pusher: &Pusher, layout: &Layout<'_>, fake: &Fake) -> bool {
+/// Returns what skopeo says where it fails.
+fn skopeo_pushes(pusher: &Pusher, layout: &Layout<'_>, fake: &Fake) -> Result<(), String> {
     let policy = accept_anything(&pusher.folder).display().to_string();
     let (from, to) = (layout.source(), format!("docker://{}", fake.image()));
     let copy = ["--policy", &policy, "copy", "--preserve-digests", "--dest-tls-verify=false", &from, &to];
-    skopeo(pusher.gpg.home(), &copy).status.success()
+    let output = skopeo(pusher.gpg.home(), &copy);
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
 
 #[test]
@@ -217,7 +219,8 @@ fn what_skopeo_pushes_is_pushed_and_more() {
                 while let Some(Odd { name, fault, by_skopeo, by_us }) =
                     registries.get(next.fetch_add(1, Ordering::SeqCst))
                 {
-                    assert_eq!(skopeo_pushes(&pusher, &small, &Fake::start(fault())), *by_skopeo, "{name}: skopeo");
+                    let pushed = skopeo_pushes(&pusher, &small, &Fake::start(fault()));
+                    assert_eq!(pushed.is_ok(), *by_skopeo, "{name}: skopeo: {pushed:?}");
                     assert!(!by_skopeo || *by_us == Pushed, "{name}: what skopeo pushes fails");
                     for (layout, size) in [(&small, "layer".len()), (&large, LARGE)] {
                         let fake = Fake::start(fault());

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use super::Scratch;
@@ -18,9 +19,12 @@ pub(crate) fn skopeo(gnupg_home: &Path, arguments: &[&str]) -> Output {
         .expect("skopeo is installed")
 }
 
-/// A policy.json that accepts anything: for copies that only make material.
+/// Writes a policy.json that accepts anything: for copies that only make material. Each call has a file of its own, so that no
+/// other thread's skopeo reads one that is being written.
 pub(crate) fn accept_anything(folder: &Scratch) -> PathBuf {
-    folder.write("accept-anything.json", r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("accept-anything-{}.json", NUMBER.fetch_add(1, Ordering::Relaxed));
+    folder.write(&name, r#"{"default":[{"type":"insecureAcceptAnything"}]}"#)
 }
 
 /// Returns what a program wrote to standard error.

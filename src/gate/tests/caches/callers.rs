@@ -243,3 +243,34 @@ async fn a_caller_waits_to_its_own_deadline_for_what_is_not_proven_yet() {
     assert_eq!(patient.await.unwrap(), "verified");
     assert_eq!(scenario.registry.asked(), asked(1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_a_callers_time_that_was_too_short_is_a_reason_to_ask_again() {
+    let (scenario, _) = cached();
+    let scenario = Arc::new(scenario);
+    let digest = scenario.registry.image(WEB, "one");
+    let find = |time: Duration| {
+        let scenario = scenario.clone();
+        let repository = Reference::for_image(WEB).unwrap().repository().clone();
+        let deadline = Instant::now() + time;
+        tokio::spawn(async move {
+            complete(&mut scenario.signatures.find(&repository, digest, deadline)).await.unwrap().found
+        })
+    };
+    // A caller that had all of the time itself.
+    scenario.registry.close();
+    let patient = find(Duration::from_mins(1));
+    assert!(patient.await.unwrap().failure().is_some_and(LookupError::is_out_of_time));
+    assert_eq!(scenario.registry.asked(), asked(0, 1));
+    // A source that failed for another reason.
+    scenario.registry.source_fails(Some(unavailable()));
+    let first = find(Duration::from_secs(8));
+    scenario.registry.until_asked(0, 2).await;
+    let second = find(Duration::from_secs(8));
+    tokio::task::yield_now().await;
+    scenario.registry.open();
+    for found in [first.await.unwrap(), second.await.unwrap()] {
+        assert!(found.failure().is_some_and(|error| !error.is_out_of_time()));
+    }
+    assert_eq!(scenario.registry.asked(), asked(0, 2));
+}

@@ -118,6 +118,11 @@ async fn a_late_source_is_not_waited_for_where_what_another_has_is_proof() {
         }
         let other = format!("{WEB}@{digest}");
         assert_eq!(said(&scenario.decide(&other).await), "verified", "another question about the same signatures");
+        if caching {
+            let again = Instant::now();
+            assert_eq!(said(&scenario.decide(WEB).await), "verified");
+            assert_eq!(Instant::now(), again, "what was proven without the late source is kept");
+        }
         assert!(Instant::now() < began + TIMES.lookup, "cached: {caching}");
     }
 }
@@ -164,4 +169,53 @@ async fn a_late_source_does_not_hold_up_what_came_since_a_cached_list() {
     let began = Instant::now();
     assert_eq!(said(&scenario.decide(WEB).await), "verified");
     assert!(Instant::now() < began + TIMES.lookup);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_that_answer_one_after_the_other_do_not_put_off_a_proof() {
+    /// Sources of which another one answers every 900 ms.
+    struct Trickle(Arc<FakeRegistry>);
+    impl FindSignatures for Trickle {
+        fn find<'a>(&'a self, _: &'a Repository, digest: Digest, deadline: Instant) -> SignatureSnapshots<'a> {
+            stream::unfold(0, move |answers| async move {
+                if answers > 0 {
+                    tokio::time::sleep(Duration::from_millis(900)).await;
+                }
+                let mut found = self.0.find_signatures(digest, deadline).await;
+                found.asked.push(AskedSource { url: "https://late.example.com".into(), outcome: Err(timed_out()) });
+                let is_complete = Instant::now() >= deadline;
+                Some((SignatureSnapshot { is_complete, ..SignatureSnapshot::partial(found) }, answers + 1))
+            })
+            .boxed()
+        }
+    }
+    let (scenario, key) = cached();
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    let (settings, registry) = (scenario.gate.engine.settings.clone(), scenario.registry.clone());
+    let sources = Arc::new(Trickle(registry.clone()));
+    let gate = Gate::new(settings, scenario.policy.clone(), registry, sources, scenario.metrics.clone());
+    let scenario = Scenario { gate: Arc::new(gate), ..scenario };
+    let began = Instant::now();
+    assert_eq!(said(&scenario.decide(WEB).await), "verified");
+    assert_eq!(began.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partial_list_ends_with_its_look_up() {
+    let (scenario, key) = cached();
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.sign(&key, digest, WEB);
+    let answers = watch::Sender::new(true);
+    let sources = OneIsLate { registry: scenario.registry.clone(), late: Mutex::default(), answers };
+    let signatures = CachedSignatures::new(Arc::new(sources), TIMES, Arc::new(Metrics::new()));
+    let repository = Reference::for_image(WEB).unwrap().repository().clone();
+    for is_signed in [true, false] {
+        let mut snapshots = signatures.find(&repository, digest, Instant::now() + Duration::from_secs(8));
+        while let Some(snapshot) = snapshots.next().await {
+            assert_eq!(!snapshot.found.signatures.is_empty(), is_signed);
+        }
+        scenario.registry.unsign(digest);
+        pass(600).await;
+    }
 }

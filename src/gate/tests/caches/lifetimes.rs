@@ -89,7 +89,8 @@ async fn newer_signatures_are_asked_for_once_in_ten_seconds() {
     let repository = Reference::for_image(WEB).unwrap().repository().clone();
     let deadline = || Instant::now() + Duration::from_secs(8);
     let found = async |snapshots: &mut SignatureSnapshots<'_>| complete(snapshots).await.map(|snapshot| snapshot.found);
-    let first = found(&mut signatures.find(&repository, digest, deadline())).await.unwrap();
+    let mut first_reader = signatures.find(&repository, digest, deadline());
+    let first = found(&mut first_reader).await.unwrap();
     pass(9).await;
     let mut reader = signatures.find(&repository, digest, deadline());
     assert!(Arc::ptr_eq(&found(&mut reader).await.unwrap(), &first));
@@ -104,7 +105,9 @@ async fn newer_signatures_are_asked_for_once_in_ten_seconds() {
     let second = found(&mut reader).await.expect("there is more");
     assert_eq!((second.signatures.len(), registry.asked()), (2, asked(0, 2)));
     assert!(found(&mut reader).await.is_none());
-    assert!(Arc::ptr_eq(&found(&mut early).await.unwrap(), &second), "what another reader asked for is for all");
+    for mut other in [first_reader, early] {
+        assert!(Arc::ptr_eq(&found(&mut other).await.unwrap(), &second), "what one reader asked for is for all");
+    }
     for _ in 0..100 {
         let mut reader = signatures.find(&repository, digest, deadline());
         assert!(Arc::ptr_eq(&found(&mut reader).await.unwrap(), &second));
@@ -216,4 +219,45 @@ async fn what_was_proven_beside_a_failed_source_is_kept_for_ten_seconds() {
     pass(1).await;
     assert_eq!(said(&scenario.decide(&text).await), "verified");
     assert_eq!(scenario.registry.asked(), asked(1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_there_are_no_signatures_is_forgotten_after_ten_seconds() {
+    let (scenario, key) = cached();
+    let digest = scenario.registry.image(WEB, "one");
+    let repository = Reference::for_image(WEB).unwrap().repository().clone();
+    let count = async || {
+        let deadline = Instant::now() + Duration::from_secs(8);
+        complete(&mut scenario.signatures.find(&repository, digest, deadline)).await.unwrap().found.signatures.len()
+    };
+    assert_eq!(count().await, 0);
+    scenario.registry.sign(&key, digest, WEB);
+    pass(9).await;
+    assert_eq!(count().await, 0);
+    pass(1).await;
+    assert_eq!(count().await, 1, "the first list that is read is a new one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_no_time_for_signatures_each_caller_asks() {
+    let times = CacheTimes { signatures: Duration::ZERO, ..TIMES };
+    let (scenario, _) = cached_with(|choices| choices.times = Some(times));
+    let scenario = Arc::new(scenario);
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.close();
+    let callers = [(); 2].map(|()| {
+        let scenario = scenario.clone();
+        let repository = Reference::for_image(WEB).unwrap().repository().clone();
+        let deadline = Instant::now() + Duration::from_secs(8);
+        tokio::spawn(async move {
+            let mut snapshots = scenario.signatures.find(&repository, digest, deadline);
+            let snapshot = complete(&mut snapshots).await.unwrap();
+            (snapshot.lease.keep_until(true), complete(&mut snapshots).await.is_some())
+        })
+    });
+    scenario.registry.until_asked(0, 2).await;
+    scenario.registry.open();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap(), (None, false));
+    }
 }
