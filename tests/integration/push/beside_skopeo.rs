@@ -219,8 +219,8 @@ fn what_skopeo_pushes_is_pushed_and_more() {
                 while let Some(Odd { name, fault, by_skopeo, by_us }) =
                     registries.get(next.fetch_add(1, Ordering::SeqCst))
                 {
-                    let pushed = skopeo_pushes(&pusher, &small, &Fake::start(fault()));
-                    assert_eq!(pushed.is_ok(), *by_skopeo, "{name}: skopeo: {pushed:?}");
+                    let by_theirs = skopeo_pushes(&pusher, &small, &Fake::start(fault()));
+                    assert_eq!(by_theirs.is_ok(), *by_skopeo, "{name}: skopeo: {by_theirs:?}");
                     assert!(!by_skopeo || *by_us == Pushed, "{name}: what skopeo pushes fails");
                     for (layout, size) in [(&small, "layer".len()), (&large, LARGE)] {
                         let fake = Fake::start(fault());
