@@ -238,3 +238,23 @@ async fn an_index_seen_again_asks_nothing() {
     assert_eq!(said(&case.scenario.decide_run(&format!("{WEB}@{}", case.digest)).await), "verified");
     assert_eq!(case.scenario.registry.asked(), asked);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_about_an_index_ends_with_the_first_of_its_lists() {
+    let case = index(Platforms::Each, true);
+    case.sign_each();
+    for (place, older) in case.entries.into_iter().enumerate() {
+        // The time of the lists of everything else is over by then.
+        tokio::time::advance(TIMES.signatures).await;
+        let alone = format!("registry.example.com/acme/web@{older}");
+        assert_eq!(said(&case.scenario.decide_run(&alone).await), "verified");
+        tokio::time::advance(Duration::from_mins(5)).await;
+        assert_eq!(case.said().await, "verified");
+        case.scenario.registry.unsign(older);
+        tokio::time::advance(Duration::from_secs(299)).await;
+        assert_eq!(case.said().await, "verified", "{place}");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(case.said().await, "unsigned", "{place}");
+        case.sign(older);
+    }
+}
