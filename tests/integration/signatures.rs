@@ -249,6 +249,22 @@ async fn a_snapshot_has_the_signatures_of_one_source_while_another_hangs() {
     assert!(matches!(folder.outcome, Ok(1)), "{folder:?}");
 }
 
+#[tokio::test]
+async fn a_partial_snapshot_has_signatures() {
+    let folder = Scratch::new();
+    let hanging = Liar::start(|_| Reply::Drip(Vec::from("HTTP/1.1 200 OK\r\nx: ")));
+    let sources = vec![
+        SignatureSource::Extension(Url::parse(&format!("http://{}/", hanging.host())).unwrap()),
+        SignatureSource::Lookaside(Url::from_directory_path(folder.path()).unwrap()),
+    ];
+    let finder = Finder::new(Arc::new(client(vec![from("r.example.com", sources)])));
+    let repository = Repository::parse("r.example.com/acme/web").unwrap();
+    let mut snapshots = finder.find(&repository, digest(), (Instant::now() + Duration::from_secs(1)).into());
+    let SignatureSnapshot { found, is_complete, .. } = snapshots.next().await.unwrap();
+    assert!(is_complete && found.signatures.is_empty(), "{found:?}");
+    assert!(snapshots.next().await.is_none());
+}
+
 /// A web server with a lookaside tree; what is asked for is found by its number.
 fn tree(answer: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Liar {
     Liar::start(move |asked| {

@@ -245,6 +245,7 @@ async fn with_no_time_for_signatures_each_caller_asks() {
     let scenario = Arc::new(scenario);
     let digest = scenario.registry.image(WEB, "one");
     scenario.registry.close();
+    let began = Instant::now();
     let callers = [(); 2].map(|()| {
         let scenario = scenario.clone();
         let repository = Reference::for_image(WEB).unwrap().repository().clone();
@@ -256,6 +257,7 @@ async fn with_no_time_for_signatures_each_caller_asks() {
         })
     });
     scenario.registry.until_asked(0, 2).await;
+    assert_eq!(Instant::now(), began, "neither waits for the other's request");
     scenario.registry.open();
     for caller in callers {
         assert_eq!(caller.await.unwrap(), (None, false));
