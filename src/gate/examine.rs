@@ -3,7 +3,7 @@
 
 use std::{pin::pin, sync::Arc};
 
-use futures_util::{FutureExt, StreamExt, future::join};
+use futures_util::{FutureExt, StreamExt, future::join, stream};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep_until},
@@ -39,6 +39,8 @@ pub(super) struct FreshExamination {
     pub(super) examination: Examination,
     /// The time until which it may be kept, as far as that depends on the signatures found.
     pub(super) keep_until: Option<Instant>,
+    /// The image is known not to verify, whatever else could not be had.
+    pub(super) is_refused: bool,
 }
 
 /// One question on its way through an image and all that is in it.
@@ -61,12 +63,22 @@ pub(super) struct ManifestExamination {
     pub(super) examination: Examination,
     /// The leases of the lists of signatures that the result stands or falls with.
     pub(super) depends_on: Vec<Lease>,
+    /// A complete list did not suffice, before a newer one could not be had. Then an earlier proof counts no more, although the
+    /// refusal is that of a registry which is down.
+    pub(super) was_refused: bool,
 }
 
 /// The signatures of a digest: the first list, and those that may come after it.
 struct DigestSignatures<'a> {
     list: SignatureList,
-    more: SignatureSnapshots<'a>,
+    more: ListReader<'a>,
+}
+
+/// The lists of a digest that are still to come.
+struct ListReader<'a> {
+    snapshots: SignatureSnapshots<'a>,
+    /// The part of the question's budget that the last list took.
+    last_price: u64,
 }
 
 /// A complete list of signatures, or a partial one with the proof that it suffices.
@@ -94,13 +106,15 @@ impl Examiner {
             requests: Semaphore::new(MAX_CONCURRENT_MANIFESTS),
             walk: Walk::default(),
         };
-        let ManifestExamination { examination, depends_on } = running.examine_manifest(digest, manifest, 0).await;
+        let seen = running.examine_manifest(digest, manifest, 0).await;
+        let is_refused = seen.is_refused();
+        let ManifestExamination { examination, depends_on, .. } = seen;
         let keep_until = match &examination.result {
             // Nothing was learned.
-            Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => None,
+            Err(refusal) if is_inconclusive(refusal) => None,
             result => keep_until(&depends_on, result.is_ok()),
         };
-        FreshExamination { examination, keep_until }
+        FreshExamination { examination, keep_until, is_refused }
     }
 }
 
@@ -182,23 +196,30 @@ impl RunningExamination<'_> {
     /// Begins to look for the signatures of a digest, and reads the first list.
     async fn find_signatures(&self, digest: Digest) -> DigestSignatures<'_> {
         let repository = self.applied.image.repository();
-        let mut more = self.examiner.signatures.find(repository, digest, self.bounds.lookups);
+        let snapshots = self.examiner.signatures.find(repository, digest, self.bounds.lookups);
+        let mut more = ListReader { snapshots, last_price: 0 };
         let list = self.next_list(digest, &mut more).await.unwrap_or_else(|| {
             let found = FoundSignatures::unanswered(repository.as_str().into(), self.lost_error());
             SignatureList { snapshot: SignatureSnapshot::complete(found), proof: None }
         });
+        if list.proof.is_some() {
+            // Ends the requests to late sources: nothing reads their answers any more.
+            more.snapshots = stream::empty().boxed();
+        }
         DigestSignatures { list, more }
     }
 
     /// Reads on to the next complete list. Returns `None` if there is nothing newer.
     ///
-    /// Where a source is late and the signatures of others are proof, it is not waited for: a source that hangs should not hold
-    /// up every review. Where they are not, what the late one has may be what is missing.
-    async fn next_list(&self, digest: Digest, snapshots: &mut SignatureSnapshots<'_>) -> Option<SignatureList> {
+    /// If a source is late and the signatures of others are proof, it is not waited for: a source that hangs should not hold
+    /// up every review. If they are no proof, the late source may have the signature that is missing.
+    async fn next_list(&self, digest: Digest, lists: &mut ListReader<'_>) -> Option<SignatureList> {
         let (mut late, mut latest) = (None, None);
         loop {
+            // A partial list costs about as much as the one before, and so does the complete list, for which that much is left.
+            let is_affordable = self.budget.left() / 2 >= lists.last_price;
             tokio::select! {
-                snapshot = snapshots.next() => {
+                snapshot = lists.snapshots.next() => {
                     let snapshot = snapshot?;
                     self.progress.found(digest, &snapshot.found);
                     if snapshot.is_complete {
@@ -207,9 +228,9 @@ impl RunningExamination<'_> {
                     late = late.or_else(|| Some(Instant::now() + LATE_SOURCE_TIMEOUT));
                     latest = Some(snapshot);
                 }
-                () = at(late), if latest.is_some() => {
+                () = at(late), if latest.is_some() && is_affordable => {
                     let Some(snapshot) = latest.take() else { continue };
-                    let seen = self.verify_list(digest, &snapshot).await;
+                    let seen = self.verify_read(digest, &snapshot, lists).await;
                     if seen.examination.result.is_ok() {
                         return Some(SignatureList { snapshot, proof: Some(seen) });
                     }
@@ -218,23 +239,41 @@ impl RunningExamination<'_> {
         }
     }
 
-    /// Verifies the list that was read, and those that came since, where one does not suffice.
+    /// Verifies the list that was read, and those that came since, if one does not suffice.
     async fn verify_signatures(&self, digest: Digest, signatures: DigestSignatures<'_>) -> ManifestExamination {
         let DigestSignatures { mut list, mut more } = signatures;
+        let mut was_refused = false;
         loop {
             if let Some(proof) = list.proof {
                 return proof;
             }
-            let seen = self.verify_list(digest, &list.snapshot).await;
+            let mut seen = self.verify_read(digest, &list.snapshot, &mut more).await;
             match &seen.examination.result {
-                Ok(_) | Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => return seen,
-                Err(_) => {}
+                Ok(_) => return seen,
+                Err(refusal) if is_inconclusive(refusal) => {
+                    seen.was_refused = was_refused;
+                    return seen;
+                }
+                Err(_) => was_refused = true,
             }
             match self.next_list(digest, &mut more).await {
                 Some(newer) => list = newer,
                 None => return seen,
             }
         }
+    }
+
+    /// Verifies a list of a reader, and notes its price.
+    async fn verify_read(
+        &self,
+        digest: Digest,
+        snapshot: &SignatureSnapshot,
+        lists: &mut ListReader<'_>,
+    ) -> ManifestExamination {
+        let before = self.budget.left();
+        let seen = self.verify_list(digest, snapshot).await;
+        lists.last_price = before.saturating_sub(self.budget.left());
+        seen
     }
 
     /// Verifies a digest's own signatures. Off the threads that serve: it is arithmetic.
@@ -256,7 +295,9 @@ impl RunningExamination<'_> {
             Some(examination)
         });
         match examination.await {
-            Some(Some(examination)) => ManifestExamination { examination, depends_on: vec![snapshot.lease] },
+            Some(Some(examination)) => {
+                ManifestExamination { examination, depends_on: vec![snapshot.lease], was_refused: false }
+            }
             Some(None) | None => ManifestExamination::refused(self.lost_error().into()),
         }
     }
@@ -265,6 +306,11 @@ impl RunningExamination<'_> {
     pub(super) fn lost_error(&self) -> LookupError {
         LookupError::without_answer(self.applied.image.repository(), "the examination ended without a result")
     }
+}
+
+/// Returns whether the refusal says nothing about the image: what was needed could not be had.
+fn is_inconclusive(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Lookup(_) | Refusal::ReviewTooCostly)
 }
 
 /// Returns the earliest end of the leases, for this conclusion. Returns `None` if one of them lets nothing be kept.
@@ -283,12 +329,18 @@ async fn at(time: Option<Instant>) {
 
 impl ManifestExamination {
     pub(super) fn refused(refusal: Refusal) -> Self {
-        Self { examination: Examination::refused(refusal), depends_on: Vec::new() }
+        Self { examination: Examination::refused(refusal), depends_on: Vec::new(), was_refused: false }
+    }
+
+    /// Returns whether the manifest is known not to verify, now or by an earlier complete list.
+    pub(super) fn is_refused(&self) -> bool {
+        self.was_refused || self.examination.result.as_ref().is_err_and(|refusal| !is_inconclusive(refusal))
     }
 
     /// Joins what was seen of an index's entries with what was seen of its own signatures before, which did not suffice.
     fn after(self, own: Self) -> Self {
         let (each, mut seen) = (self, own);
+        seen.was_refused = seen.is_refused() && each.is_refused();
         let Examination { result, signatures, asked } = each.examination;
         let some_are_proven = signatures.iter().any(|signature| signature.outcome.is_ok());
         seen.examination.signatures.extend(signatures);

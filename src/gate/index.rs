@@ -87,7 +87,9 @@ fn join_entries(
 ) -> ManifestExamination {
     let mut joined = ManifestExamination::refused(none);
     let mut proofs = Vec::with_capacity(seen.len());
-    for ManifestExamination { examination, depends_on } in seen {
+    for one in seen {
+        joined.was_refused |= one.is_refused();
+        let ManifestExamination { examination, depends_on, .. } = one;
         let Examination { result, signatures, asked } = examination;
         proofs.push(result);
         joined.examination.signatures.extend(signatures);

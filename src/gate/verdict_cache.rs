@@ -59,7 +59,7 @@ pub(super) struct VerdictCache {
     /// The examinations that are running.
     flights: SingleFlight<ExaminationKey, Arc<Examination>>,
     /// Those of what is there by now, for callers that can't wait for the end of the former.
-    so_far: SingleFlight<ExaminationKey, Arc<Examination>>,
+    so_far: SingleFlight<ExaminationKey, (Arc<Examination>, bool)>,
 }
 
 struct VerdictCacheState {
@@ -189,18 +189,29 @@ impl VerdictCache {
                 async move { shared.examine_anew(key, manifest, bounds).await }
             };
             let mut joined = pin!(self.flights.join(&key, start));
+            let mut is_refused = false;
             let landed = match timeout_at(deadlines.lookups, &mut joined).await {
                 Ok(landed) => Some(landed),
-                Err(_) => match self.proven_so_far(&key, deadlines).await {
-                    Some(examination) => return examination,
-                    None => timeout_at(deadlines.deadline, joined).await.ok(),
-                },
+                Err(_) => {
+                    if let Some((examination, refused)) = self.examine_so_far(&key, deadlines).await {
+                        if examination.result.is_ok() && holds(&examination, deadlines.now) {
+                            return examination;
+                        }
+                        is_refused = refused;
+                    }
+                    timeout_at(deadlines.deadline, joined).await.ok()
+                }
             };
             let repository = key.applied.image.repository();
             let Some(Completed { answer, started }) = landed else {
                 let after = deadlines.deadline.saturating_duration_since(deadlines.started);
                 let slow = Refusal::Lookup(LookupError::timed_out(repository, after));
-                let known = self.last_known_good(&key.applied, Some(digest), &slow, deadlines.now);
+                // A complete list of signatures that does not suffice says that the image is good no more.
+                let known = if is_refused {
+                    None
+                } else {
+                    self.last_known_good(&key.applied, Some(digest), &slow, deadlines.now)
+                };
                 return known.unwrap_or_else(|| Arc::new(Examination::refused(deadlines.exceeded())));
             };
             let Some(examination) = answer else {
@@ -220,8 +231,8 @@ impl VerdictCache {
         }
     }
 
-    /// The proof in what a running examination has learned by now, if there is one.
-    async fn proven_so_far(&self, key: &ExaminationKey, deadlines: &Deadlines) -> Option<Arc<Examination>> {
+    /// Examines what a running examination has learned by now. Returns whether the image is known not to verify, too.
+    async fn examine_so_far(&self, key: &ExaminationKey, deadlines: &Deadlines) -> Option<(Arc<Examination>, bool)> {
         let progress = self.shared.progress().get(key).cloned()?;
         let start = || {
             let Examiner { workers, tries, budget, .. } = &self.shared.examiner;
@@ -230,12 +241,12 @@ impl VerdictCache {
             let (key, bounds) = (key.clone(), deadlines.of_examination(Duration::ZERO));
             async move {
                 let nothing_more = Progress::default();
-                let proving = examiner.examine(&key.applied, key.digest, None, bounds, &nothing_more);
-                Arc::new(proving.await.examination)
+                let FreshExamination { examination, is_refused, .. } =
+                    examiner.examine(&key.applied, key.digest, None, bounds, &nothing_more).await;
+                (Arc::new(examination), is_refused)
             }
         };
-        let landed = timeout_at(deadlines.deadline, self.so_far.join(key, start)).await.ok()?;
-        landed.answer.filter(|examination| examination.result.is_ok() && holds(examination, deadlines.now))
+        timeout_at(deadlines.deadline, self.so_far.join(key, start)).await.ok()?.answer
     }
 
     /// Returns the proof of the image from before its registry went down, if `refusal` says that it is down, the
@@ -290,9 +301,9 @@ impl VerdictCacheState {
         self.progress().insert(key.clone(), Arc::clone(&progress));
         let _forget = ProgressGuard { shared: self, key: key.clone(), progress: Arc::clone(&progress) };
         let examined = self.examiner.examine(&key.applied, key.digest, manifest, bounds, &progress);
-        let FreshExamination { examination, keep_until } = examined.await;
+        let FreshExamination { examination, keep_until, is_refused } = examined.await;
         let examination = Arc::new(examination);
-        self.remember(&key, &examination);
+        self.remember(&key, &examination, is_refused);
         if let Some(until) = keep_until
             && Instant::now() < until
         {
@@ -304,7 +315,7 @@ impl VerdictCacheState {
     }
 
     /// Takes note of what is known to be good, and of what no longer is.
-    fn remember(&self, key: &ExaminationKey, examination: &Arc<Examination>) {
+    fn remember(&self, key: &ExaminationKey, examination: &Arc<Examination>, is_refused: bool) {
         let Some((lifetime, known)) = &self.known_good else { return };
         match &examination.result {
             Ok(_) => {
@@ -312,8 +323,8 @@ impl VerdictCacheState {
                 let examination = Arc::clone(examination);
                 known.insert(key.applied.clone(), KnownGoodVerdict { digest: key.digest, examination, until });
             }
-            Err(Refusal::Lookup(_) | Refusal::ReviewTooCostly) => {}
-            Err(_) => known.invalidate(&key.applied),
+            Err(_) if is_refused => known.invalidate(&key.applied),
+            Err(_) => {}
         }
     }
 }

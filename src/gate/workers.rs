@@ -228,8 +228,13 @@ impl CpuBudget {
         taken.is_ok()
     }
 
+    /// Returns what is left, in microseconds.
+    pub(super) fn left(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_over(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+        self.left() == 0
     }
 }
 

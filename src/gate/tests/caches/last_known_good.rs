@@ -83,3 +83,37 @@ async fn last_known_good_is_good_under_this_policy_and_until_the_proof_ends() {
     scenario.policy.replace(rules());
     assert_eq!(said(&scenario.decide(WEB).await), "registry-unavailable");
 }
+
+#[tokio::test(start_paused = true)]
+async fn last_known_good_is_not_for_an_image_whose_last_whole_list_did_not_suffice() {
+    let key = Key::new("acme");
+    // By the second look's failure, and by a second look that ends with the time of the review.
+    for hangs in [false, true] {
+        let (scenario, _) = cached_with(for_an_hour);
+        scenario.policy.replace(cluster(layer(vec![(ACME, None, signed_by(&key))])));
+        let digest = scenario.registry.image(WEB, "one");
+        // The same image by another reference, which has no tag to resolve.
+        let other = format!("registry.example.com/acme/web@{digest}");
+        let foreign = Key::new("foreign");
+        scenario.registry.sign(&foreign, digest, WEB);
+        scenario.registry.sign(&key, digest, WEB);
+        for text in [WEB, &other] {
+            assert_eq!(said(&scenario.decide(text).await), "verified");
+        }
+        // The needed signatures are removed, and others are left.
+        scenario.registry.unsign(digest);
+        scenario.registry.sign(&foreign, digest, WEB);
+        pass(601).await;
+        assert_eq!(said(&scenario.decide(WEB).await), "untrusted-key");
+        pass(11).await;
+        let decision = if hangs {
+            scenario.registry.close();
+            scenario.decide_within(&other, Duration::from_secs(2)).await
+        } else {
+            scenario.registry.source_fails(Some(unavailable()));
+            scenario.decide(&other).await
+        };
+        let said = said(&decision);
+        assert!(["registry-unavailable", "deadline-exceeded"].contains(&&*said), "{hangs}: {said}");
+    }
+}

@@ -219,3 +219,87 @@ async fn a_partial_list_ends_with_its_look_up() {
         pass(600).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_partial_list_leaves_enough_of_the_budget_for_the_complete_one() {
+    let (scenario, key) = cached_with(|choices| {
+        choices.settings.signatures_per_image = 256;
+        // More than two lists of forgeries cost, and less than three: about 37,000 each.
+        choices.settings.budgets.question = 90_000;
+    });
+    let digest = scenario.registry.image(WEB, "one");
+    scenario.registry.forge(&key, digest, WEB, 100);
+    let answers = watch::Sender::new(true);
+    let sources = Arc::new(OneIsLate { registry: scenario.registry.clone(), late: Mutex::default(), answers });
+    let gate = asking(&scenario, sources.clone(), true);
+    let scenario = Arc::new(Scenario { gate, ..scenario });
+    assert_eq!(said(&scenario.decide(WEB).await), "invalid-signature");
+    pass(10).await;
+    sources.answers.send_replace(false);
+    let content = key.sign(&payload(WEB, &digest.to_string()), at(SIGNED_AT));
+    *sources.late.lock().unwrap() = Some(untrusted(content));
+    let deciding = tokio::spawn({
+        let scenario = scenario.clone();
+        async move { said(&scenario.decide(WEB).await) }
+    });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    sources.answers.send_replace(true);
+    assert_eq!(deciding.await.unwrap(), "verified");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_to_a_late_source_ends_with_the_proof() {
+    /// Says that it was dropped.
+    struct Guard(watch::Sender<bool>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.send_replace(true);
+        }
+    }
+    /// For the index, a signature at once and then a source that hangs.
+    struct Hangs {
+        index: Digest,
+        signature: UntrustedSignature,
+        has_ended: watch::Sender<bool>,
+        asked_for_entries: watch::Sender<Vec<bool>>,
+    }
+    impl FindSignatures for Hangs {
+        fn find<'a>(&'a self, _: &'a Repository, digest: Digest, _: Instant) -> SignatureSnapshots<'a> {
+            if digest != self.index {
+                self.asked_for_entries.send_modify(|asked| asked.push(*self.has_ended.borrow()));
+                return once(async { SignatureSnapshot::complete(FoundSignatures::default()) });
+            }
+            let guard = Guard(self.has_ended.clone());
+            let mut found = FoundSignatures { signatures: vec![self.signature.clone()], asked: Vec::new() };
+            found.asked.push(AskedSource { url: "https://hangs.example.com".into(), outcome: Err(timed_out()) });
+            let hangs = once(async move {
+                let _guard = guard;
+                std::future::pending().await
+            });
+            once(async { SignatureSnapshot::partial(found) }).chain(hangs).boxed()
+        }
+    }
+    let key = Key::new("acme");
+    let scenario = Scenario::new(cluster(layer(vec![(ACME, None, signed(&key, Platforms::Each))])));
+    let entries = vec![entry(scenario.registry.untagged("amd64"), "linux/amd64")];
+    let index = scenario.registry.manifest(WEB, "index", Manifest::Index(entries));
+    let sources = Arc::new(Hangs {
+        index,
+        signature: untrusted(key.sign(&payload(WEB, &index.to_string()), at(SIGNED_AT))),
+        has_ended: watch::Sender::new(false),
+        asked_for_entries: watch::Sender::default(),
+    });
+    let (settings, registry) = (scenario.gate.engine.settings.clone(), scenario.registry.clone());
+    let gate = Gate::new(settings, scenario.policy.clone(), registry, sources.clone(), scenario.metrics.clone());
+    let scenario = Arc::new(Scenario { gate: Arc::new(gate), ..scenario });
+    scenario.registry.close();
+    let deciding = tokio::spawn({
+        let scenario = scenario.clone();
+        async move { said(&scenario.decide(&format!("registry.example.com/acme/web@{index}")).await) }
+    });
+    // The index is known to be signed before it is known to be an index.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    scenario.registry.open();
+    assert_eq!(deciding.await.unwrap(), "unsigned");
+    assert_eq!(*sources.asked_for_entries.borrow(), [true]);
+}
