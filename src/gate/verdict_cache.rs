@@ -190,17 +190,16 @@ impl VerdictCache {
             };
             let mut joined = pin!(self.flights.join(&key, start));
             let mut is_refused = false;
-            let landed = match timeout_at(deadlines.lookups, &mut joined).await {
-                Ok(landed) => Some(landed),
-                Err(_) => {
-                    if let Some((examination, refused)) = self.examine_so_far(&key, deadlines).await {
-                        if examination.result.is_ok() && holds(&examination, deadlines.now) {
-                            return examination;
-                        }
-                        is_refused = refused;
+            let landed = if let Ok(landed) = timeout_at(deadlines.lookups, &mut joined).await {
+                Some(landed)
+            } else {
+                if let Some((examination, refused)) = self.examine_so_far(&key, deadlines).await {
+                    if examination.result.is_ok() && holds(&examination, deadlines.now) {
+                        return examination;
                     }
-                    timeout_at(deadlines.deadline, joined).await.ok()
+                    is_refused = refused;
                 }
+                timeout_at(deadlines.deadline, joined).await.ok()
             };
             let repository = key.applied.image.repository();
             let Some(Completed { answer, started }) = landed else {

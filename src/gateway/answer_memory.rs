@@ -19,13 +19,16 @@ const MAX_BYTES: usize = 64 << 20;
 /// ...or so many of the longest lists, where those take more.
 const LONGEST_LISTS: usize = 4;
 
-/// The bodies on their way, of all workers. A body that several answers share counts once.
+/// The bodies on their way, of all workers. A body that several answers to one client share counts once. Each client is charged
+/// for it, since any of them may be the last that keeps it.
 pub(super) struct AnswerMemory {
     quota: Arc<Quota<Peer>>,
     limit: usize,
-    /// By the address of their bytes.
-    shared: Mutex<HashMap<usize, Weak<Lease<Peer>>>>,
+    /// By the address of their bytes, and by client.
+    shared: Mutex<SharedBodies>,
 }
+
+type SharedBodies = HashMap<(usize, Peer), Weak<Lease<Peer>>>;
 
 /// Counts a body until it is dropped. `None` for a body that is sent at once.
 pub(super) type HeldBody = Option<Arc<Lease<Peer>>>;
@@ -47,8 +50,8 @@ impl AnswerMemory {
         }
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         // While one of them is held, its bytes are there, and no others can be where they are.
-        let address = body.as_ptr().addr();
-        if let Some(held) = shared.get(&address).and_then(Weak::upgrade) {
+        let key = (body.as_ptr().addr(), client);
+        if let Some(held) = shared.get(&key).and_then(Weak::upgrade) {
             return Ok(Some(held));
         }
         let mut lease = Lease::new(&self.quota, client);
@@ -59,7 +62,7 @@ impl AnswerMemory {
         }
         let held = Arc::new(lease);
         shared.retain(|_, held| held.strong_count() > 0);
-        shared.insert(address, Arc::downgrade(&held));
+        shared.insert(key, Arc::downgrade(&held));
         Ok(Some(held))
     }
 }
@@ -100,5 +103,24 @@ mod tests {
         assert!(memory.quota.is_unused());
         assert!(memory.hold(client(1), &body()).is_ok());
         assert!(memory.shared.lock().unwrap().len() <= 1, "those that are over are forgotten");
+    }
+
+    #[test]
+    fn each_client_is_charged_for_a_body_that_it_shares_with_another() {
+        let memory = AnswerMemory::for_lists_of(4 << 20);
+        let body = |megabytes: usize| Bytes::from(vec![0; megabytes << 20]);
+        let (list, others) = (body(4), body(44));
+        // One client is at its share, and gets no more of what another one takes.
+        let all_of_one = memory.hold(client(1), &others).unwrap();
+        let of_two = memory.hold(client(2), &list).unwrap();
+        assert!(memory.hold(client(1), &list).is_err());
+        drop(all_of_one);
+        // The one that stays longer is the one that is charged.
+        let of_one = memory.hold(client(1), &list).unwrap();
+        drop(of_two);
+        assert!(memory.hold(client(1), &body(45)).is_err(), "it has 4 of the 48 MiB that it may have");
+        assert!(memory.hold(client(2), &body(45)).is_ok());
+        drop(of_one);
+        assert!(memory.quota.is_unused() && memory.hold(client(1), &body(45)).is_ok());
     }
 }

@@ -13,8 +13,10 @@ use actix_web::{HttpResponse, HttpResponseBuilder, body::SizedStream, rt, web::B
 use futures_util::{Stream, StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
 
-/// The stall timeout of a transfer. A transfer that makes progress has no time limit.
+/// The stall timeout of a transfer. A transfer that reads from its source as it goes has no other time limit.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// The least bytes a second of a client that takes a long body out of memory, once [`STALL_TIMEOUT`] is over.
+const MIN_BYTES_PER_SECOND: u64 = 16 << 10;
 /// The maximum number of bytes of a body that a client's connection gets at once. The connection copies them, and keeps
 /// a buffer of up to this size instead of a new one each time.
 pub(super) const MAX_PIECE_BYTES: usize = 128 << 10;
@@ -30,7 +32,12 @@ pub(super) fn answer_with(answer: &mut HttpResponseBuilder, body: Bytes, held: i
     let body = stream::iter([Ok(body)]).inspect(move |_| {
         let _ = &held;
     });
-    answer.body(SizedStream::new(length, Transfer::new(body, "the store stopped sending")))
+    answer.body(SizedStream::new(length, Transfer::new(body, "the store stopped sending").within(time_for(length))))
+}
+
+/// Returns the time that a client has for a body in memory.
+fn time_for(length: u64) -> Duration {
+    STALL_TIMEOUT + Duration::from_secs(length / MIN_BYTES_PER_SECOND)
 }
 
 /// A body that is sent to a client. It reads nothing ahead: if the client stops reading, the source is not read.
@@ -54,6 +61,8 @@ struct TransferState<S> {
     waker: Option<Waker>,
     /// The message, if the transfer stalled.
     stopped: Option<&'static str>,
+    /// The time by which the client must have taken all of it.
+    deadline: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,12 +82,13 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin + 'static> Transfer<S> {
             since: Instant::now(),
             waker: None,
             stopped: None,
+            deadline: None,
         }));
         // A weak reference: the client's connection owns the transfer.
         let watched = Rc::downgrade(&state);
         let watch = rt::spawn(async move {
             while let Some(state) = watched.upgrade() {
-                let end = state.borrow().since + STALL_TIMEOUT;
+                let end = state.borrow().end();
                 if Instant::now() >= end {
                     return state.borrow_mut().stop();
                 }
@@ -87,6 +97,12 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin + 'static> Transfer<S> {
             }
         });
         Self { state, watch }
+    }
+
+    /// Limits the time of the whole transfer.
+    fn within(self, time: Duration) -> Self {
+        self.state.borrow_mut().deadline = Some(Instant::now() + time);
+        self
     }
 }
 
@@ -118,10 +134,16 @@ impl<S: Stream<Item = io::Result<Bytes>> + Unpin> TransferState<S> {
         Poll::Ready(Some(Ok(self.rest.split_to(length))))
     }
 
+    /// Returns the time at which the transfer is stopped, if nothing happens.
+    fn end(&self) -> Instant {
+        let stalled = self.since + STALL_TIMEOUT;
+        self.deadline.map_or(stalled, |deadline| deadline.min(stalled))
+    }
+
     fn stop(&mut self) {
         let what = match self.waits_for {
             WaitsFor::Source => self.source_stopped,
-            WaitsFor::Client => "the client stopped reading",
+            WaitsFor::Client => "the client stopped reading, or reads too slowly",
         };
         tracing::debug!("{what}");
         self.stopped = Some(what);
@@ -171,6 +193,7 @@ mod tests {
         testing::{endless, on_a_clock_of_its_own},
         *,
     };
+    use actix_web::body::MessageBody as _;
 
     const STOPPED: &str = "the registry stopped sending";
 
@@ -188,7 +211,10 @@ mod tests {
             assert_eq!(body.next().await.unwrap().unwrap(), "chunk");
             tokio::time::sleep(3 * STALL_TIMEOUT).await;
             assert_eq!(Rc::strong_count(&connection), 1);
-            assert_eq!(body.next().await.unwrap().unwrap_err().to_string(), "the client stopped reading");
+            assert_eq!(
+                body.next().await.unwrap().unwrap_err().to_string(),
+                "the client stopped reading, or reads too slowly"
+            );
         });
     }
 
@@ -222,6 +248,28 @@ mod tests {
                 tokio::time::sleep(STALL_TIMEOUT / 2).await;
             }
             assert_eq!(count, 20);
+        });
+    }
+
+    #[test]
+    fn a_client_that_takes_a_body_in_memory_too_slowly_keeps_it_for_a_bounded_time() {
+        on_a_clock_of_its_own(async {
+            for (pause, takes_all) in [(Duration::from_secs(7), true), (STALL_TIMEOUT / 2, false)] {
+                let whole = Bytes::from(vec![7; 32 * MAX_PIECE_BYTES]);
+                let begun = Instant::now();
+                let mut body = Box::pin(answer_with(&mut HttpResponse::Ok(), whole.clone(), ()).into_body());
+                let mut sent = 0;
+                let failed = loop {
+                    match std::future::poll_fn(|context| body.as_mut().poll_next(context)).await {
+                        Some(Ok(piece)) => sent += piece.len(),
+                        Some(Err(error)) => break Some(error.to_string()),
+                        None => break None,
+                    }
+                    tokio::time::sleep(pause).await;
+                };
+                assert_eq!((sent == whole.len(), failed.is_none()), (takes_all, takes_all), "{pause:?}: {failed:?}");
+                assert!(begun.elapsed() <= time_for(whole.len() as u64) + pause);
+            }
         });
     }
 
